@@ -1,0 +1,44 @@
+# Two commands to know: `make fit` (the main job) and `make test`. Everything lives in .venv.
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+TARGET ?= 2*sin(x + 2*pi)
+PYTEST_ARGS ?=
+
+.PHONY: fit test check format bench clean
+
+$(VENV)/.project: pyproject.toml constraints.txt
+	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PIP) torch==2.13.0
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.project
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.project
+	$(PIP) -e '.[bench]'
+	touch $@
+
+fit: $(VENV)/.project
+	$(BIN)/torchpure fit "$(TARGET)"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .ruff_cache .hypothesis .import_linter_cache

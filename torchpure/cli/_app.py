@@ -1,0 +1,173 @@
+"""The commands and their options."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from torchpure.errors import InputError
+
+USAGE, INTERRUPTED = 2, 130
+MAX_MESSAGE = 1200
+_FLAGS = ("--json", "--quiet", "--help", "--version")
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Functional PyTorch from the command line.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code: 0, 1 diverged, 2 bad input, 130 interrupted, 143 terminated."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return app(args=_keep_minus(words), prog_name="torchpure", standalone_mode=False) or 0
+    except InputError as error:
+        return _say(str(error), USAGE)
+    except typer.TyperException as error:
+        return _say(error.format_message(), USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        return _say("interrupted; nothing was saved", INTERRUPTED)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
+    except MemoryError:
+        return _say("out of memory; fewer points or a smaller --hidden need less", USAGE)
+
+
+def _keep_minus(words: list[str]) -> list[str]:
+    """Put a blank before an expression such as `-x**2`, which would be read as an option."""
+    kept: list[str] = []
+    for word in words:
+        before = kept[-1] if kept else ""
+        is_value = before.startswith("--") and "=" not in before and before not in _FLAGS
+        looks = word.startswith("-") and not word.startswith("--") and word not in ("-", "-h")
+        kept.append(f" {word}" if looks and not is_value else word)
+    return kept
+
+
+def _say(message: str, code: int) -> int:
+    line = "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
+    short = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
+    print(f"torchpure: {short}", file=sys.stderr)
+    return code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from ._run import package_version
+
+        print(f"torchpure {package_version()}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+@app.command()
+def fit(
+    ctx: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet or .npz file.")
+    ],
+    column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="A,B", help="File: the input columns. By default all others.")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
+    ] = None,
+    train_points: Annotated[
+        int | None, typer.Option(metavar="N", help="Points to train on. (default 40; of a file 80%)")
+    ] = None,
+    test_points: Annotated[
+        int | None, typer.Option(metavar="N", help="Points to test on. (default 10; of a file 20%)")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="article: the article's network and numbers.")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Widths of the hidden layers. (default 32,32)")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tanh, relu, gelu, silu or sigmoid. (default silu)")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, adamw or sgd. (default adam)")] = None,
+    rate: Annotated[float | None, typer.Option(metavar="R", help="Learning rate. (default 0.02; sgd 0.1)")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the rate: cosine or constant. (default cosine)")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the points and of the first values. (default 0)")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The run's folder, a new one. (default runs/<name>)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Fit a network to an expression or to a data file, and save the run.
+
+    torchpure fit "2*sin(x + 2*pi)"
+
+    torchpure fit "x*exp(-x**2 - y**2)" --domain x=-2:2,y=-2:2 --train-points 400
+
+    torchpure fit houses.csv --target price --inputs area,rooms
+    """
+    from ._config import FitConfig, configure
+    from ._run import run, summary
+
+    config = configure({name: value for name, value in ctx.params.items() if name in FitConfig.model_fields})
+    done = run(config, None if out is None else _folder(out), quiet=quiet)
+    _conclude(summary(config, done), done.fit.code, as_json=as_json, quiet=quiet)
+    raise typer.Exit(done.fit.code)
+
+
+def _folder(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise InputError(f"--out: {text!r} is no name for a folder")
+    return Path(text)
+
+
+def _conclude(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) -> None:
+    import json
+
+    if as_json:
+        print(json.dumps(result))
+    elif not quiet:
+        print(f"train loss  {_shown(result['train_loss'])}")
+        print(f"test loss   {_shown(result['test_loss'])}  (mean squared errors)")
+        print(f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters")
+        print(result["directory"])
+    if code == 1:
+        _say(
+            f"the loss is not finite after step {result['steps']}; what was reached is saved; try a smaller --rate",
+            code,
+        )
+    elif code:
+        _say(
+            f"{result['status']} after step {result['steps']}; what was reached is saved in {result['directory']}", code
+        )
+
+
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3e}"

@@ -1,0 +1,93 @@
+"""Training: from points to the parameters that were reached, and why it ended there."""
+
+import itertools
+import math
+import signal
+import time
+from array import array
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import model, optim, train
+from torchpure._types import Key, Params
+
+from ._config import FitConfig
+from ._data import Data, Sample
+from ._network import Network
+from ._progress import Report
+
+DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
+STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+
+
+class Fit(NamedTuple):
+    """What a training reached; losses are mean squared errors in the units of the target."""
+
+    code: int  # the exit code of the program
+    steps: int  # the updates that the parameters have seen
+    losses: "array[float]"  # at each step, before its update
+    train_loss: float
+    test_loss: float
+    seconds: float
+
+
+class _Reached(NamedTuple):
+    steps: int
+    params: Params
+
+
+def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]) -> Fit:
+    """Train until the steps are done, a signal came or the loss is not finite; leave the result in `network`."""
+    start = time.perf_counter()
+    code, reached, losses = _train(network, data, config, key, report, stop)
+    seconds = time.perf_counter() - start
+    network.core.load_state_dict(reached.params)
+    return Fit(code, reached.steps, losses, _error(network, data.train), _error(network, data.test), seconds)
+
+
+def _train(
+    network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]
+) -> tuple[int, _Reached, "array[float]"]:
+    net = model.functional(network.core)
+    x, y = network.encode(data.train.x), network.encode_target(data.train.y)
+    unit = float(network.target_scale) ** 2  # of a squared error
+
+    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
+        return (net(params, x).squeeze(-1) - y).square().mean()
+
+    params, _ = net.init(key)
+    # A loss is known one step after its parameters: `sound` is the newest whose loss is known to be finite.
+    sound = reached = _Reached(0, params)
+    losses = array("d")
+    batches = itertools.repeat((x, y), config.steps)
+    for progress in train.loop(loss, params, batches, optimizer(config)):
+        value = float(progress.loss) * unit
+        if not math.isfinite(value):
+            return DIVERGED, sound, losses
+        losses.append(value)
+        sound, reached = reached, _Reached(progress.step, progress.params)
+        report(progress.step, value)
+        if stop() and progress.step < config.steps:
+            return INTERRUPTED if stop() == signal.SIGINT else TERMINATED, _finite(reached, sound), losses
+    last = _finite(reached, sound)
+    return 0 if last is reached else DIVERGED, last, losses
+
+
+def optimizer(config: FitConfig) -> optim.Optimizer:
+    """Make the optimizer that a configuration names."""
+    rate = config.rate if config.schedule == "constant" else optim.cosine_decay_schedule(config.rate, config.steps)
+    if config.optimizer == "sgd":
+        return optim.sgd(rate, momentum=0.9)
+    return {"adam": optim.adam, "adamw": optim.adamw}[config.optimizer](rate)
+
+
+def _finite(reached: _Reached, sound: _Reached) -> _Reached:
+    return reached if all(bool(value.isfinite().all()) for value in reached.params.values()) else sound
+
+
+@torch.no_grad()
+def _error(network: Network, sample: Sample) -> float:
+    return float((network(sample.x) - sample.y).square().mean())

@@ -1,0 +1,104 @@
+"""A run's folder: written under a temporary name, then given its own, so that no half-written run is ever seen."""
+
+import itertools
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from torchpure.errors import InputError
+
+RUNS = Path("runs")
+MAX_NAME = 40
+
+
+class Draft(NamedTuple):
+    """A folder that is being written."""
+
+    path: Path
+    publish: Callable[[], Path]  # gives it its name, and returns that
+
+
+def slug(text: str) -> str:
+    """Shorten a target to what is safe in a file name.
+
+    >>> slug("2*sin(x + 2*pi)")
+    '2-sin-x-2-pi'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:MAX_NAME].strip("-") or "run"
+
+
+@contextmanager
+def draft(out: Path | None, name: str) -> Iterator[Draft]:
+    """Open a temporary folder beside `out`, or in `runs/`; whatever is not published is removed again.
+
+    Raises:
+        InputError: `out` exists, or its place cannot be written to.
+    """
+    parent = RUNS if out is None else out.parent
+    created = out is None and _make_runs()
+    temporary = parent / f".{out.name if out else name}-{secrets.token_hex(4)}.partial"
+    try:
+        _make(temporary, out)
+        yield Draft(temporary, lambda: _publish(temporary, out, name))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if created:
+            with suppress(OSError):  # it holds a run
+                RUNS.rmdir()
+
+
+def _make_runs() -> bool:
+    try:
+        RUNS.mkdir()
+    except FileExistsError:
+        if not RUNS.is_dir():
+            raise InputError(f"{RUNS}: not a folder; runs go there, or where --out DIR says") from None
+        return False
+    except OSError as error:
+        raise InputError(f"{RUNS}: cannot be made here ({_reason(error)}); --out DIR puts the run elsewhere") from None
+    return True
+
+
+def _make(temporary: Path, out: Path | None) -> None:
+    if out is not None and (os.path.lexists(out) or not out.name):
+        raise InputError(f"--out: {str(out)!r} exists already; wanted the name of a new folder")
+    try:
+        temporary.mkdir()
+    except FileNotFoundError:
+        raise InputError(f"--out: the folder {str(temporary.parent)!r} does not exist; make it first") from None
+    except OSError as error:
+        place = str(temporary.parent)
+        raise InputError(
+            f"--out: cannot write in {place!r} ({_reason(error)}); wanted a place for a new folder"
+        ) from None
+
+
+def _publish(temporary: Path, out: Path | None, name: str) -> Path:
+    if out is not None:
+        if not _claim(temporary, out):
+            raise InputError(f"--out: {str(out)!r} was made by someone else meanwhile; this run is not kept")
+        return out
+    for number in itertools.count(1):
+        path = RUNS / (name if number == 1 else f"{name}-{number}")
+        if _claim(temporary, path):
+            return path
+    raise AssertionError("unreachable")
+
+
+def _claim(temporary: Path, path: Path) -> bool:
+    """Take a free name: `mkdir` lets only one process win, and a rename may replace an empty folder."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    temporary.replace(path)
+    return True
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,49 @@
+"""The live line on stderr: step, loss, steps a second, time left."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PERIOD = 0.1  # seconds between two looks of the line
+
+Report = Callable[[int, float], None]  # step, loss
+
+
+@contextmanager
+def live_line(steps: int, *, quiet: bool) -> Iterator[Report]:
+    """Show a line that follows the training, on a terminal; elsewhere show nothing."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda step, loss: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    text = "step {task.completed:>{task.fields[width]}}/{task.total}  loss {task.fields[loss]}  {task.fields[speed]}"
+    bar = Progress(BarColumn(24), TextColumn(text), console=Console(stderr=True), auto_refresh=False, transient=True)
+    with bar:
+        task = bar.add_task("fit", total=steps, loss="-", speed="", width=len(str(steps)))
+        start = shown = time.monotonic()
+
+        def report(step: int, loss: float) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown < PERIOD and step < steps:
+                return
+            shown = now
+            bar.update(task, completed=step, loss=f"{loss:.3e}", speed=speed(step, steps, now - start), refresh=True)
+
+        yield report
+
+
+def speed(step: int, steps: int, seconds: float) -> str:
+    """Say how fast it goes and how long it still takes.
+
+    >>> speed(100, 500, 0.5)
+    '200 steps/s  0:02 left'
+    """
+    rate = step / max(seconds, 1e-9)
+    left = round((steps - step) / rate)
+    hours, minutes, rest = left // 3600, left // 60 % 60, left % 60
+    clock = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{rate:.3g} steps/s  {clock} left" if rate < 100 else f"{rate:.0f} steps/s  {clock} left"

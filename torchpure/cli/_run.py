@@ -1,0 +1,115 @@
+"""One fit from configuration to folder: load, train, write, name."""
+
+import json
+import math
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from torchpure import random
+
+from ._config import FitConfig, command
+from ._data import Data, load
+from ._fit import STATUS, Fit, fit
+from ._folder import draft, slug
+from ._network import Network, build
+from ._plots import draw_fit, draw_loss
+from ._progress import live_line
+from ._signals import listening
+
+
+class Run(NamedTuple):
+    """A run that is finished and saved."""
+
+    directory: Path
+    fit: Fit
+    parameters: int
+
+
+def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
+    """Fit and save; nothing is left behind when anything fails.
+
+    Raises:
+        InputError: the target, a file or the place of the result is not usable.
+    """
+    k_data, k_init = random.split(random.key(config.seed))
+    data = load(config, k_data)
+    network = build(config, data.train)
+    with draft(out, slug(_label(config))) as folder, listening() as stop:
+        with live_line(config.steps, quiet=quiet) as report:
+            result = fit(network, data, config, k_init, report, stop)
+        _write(folder.path, config, data, network, result)
+        directory = folder.publish()
+    return Run(directory, result, sum(value.numel() for value in network.parameters()))
+
+
+def summary(config: FitConfig, done: Run) -> dict[str, Any]:
+    """Say how a run ended, as JSON can hold it: a number that is not finite is null."""
+    result = done.fit
+    return {
+        "status": STATUS[result.code],
+        "target": config.target,
+        "train_loss": _json_number(result.train_loss),
+        "test_loss": _json_number(result.test_loss),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "parameters": done.parameters,
+        "seed": config.seed,
+        "directory": str(done.directory),
+    }
+
+
+def package_version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return version("torchpure")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit) -> None:
+    description = {
+        "torchpure": package_version(),
+        "torch": torch.__version__,
+        "command": command(config),
+        "config": config.model_dump(mode="json"),
+        "data": {
+            "inputs": data.inputs,
+            "train_points": len(data.train.y),
+            "test_points": len(data.test.y),
+            "sha256": data.sha256,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    _write_metrics(folder / "metrics.jsonl", result)
+    values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    save_file(values, folder / "params.safetensors", metadata={"format": "pt"})
+    label = _label(config)
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss")
+    errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   mean squared error: {errors}")
+
+
+def _write_metrics(path: Path, result: Fit) -> None:
+    last = {
+        "status": STATUS[result.code],
+        "steps": result.steps,
+        "train_loss": _json_number(result.train_loss),
+        "test_loss": _json_number(result.test_loss),
+        "seconds": result.seconds,
+    }
+    with path.open("w") as file:
+        for step, loss in enumerate(result.losses, start=1):
+            file.write(f'{{"step": {step}, "loss": {loss!r}}}\n')
+        file.write(json.dumps(last) + "\n")
+
+
+def _label(config: FitConfig) -> str:
+    return f"{Path(config.target).stem} {config.column}" if config.column else config.target
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

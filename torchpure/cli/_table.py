@@ -1,0 +1,93 @@
+"""A data file as numbers: the input columns and the target column."""
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure.errors import InputError
+
+from ._domain import LARGEST
+from ._formats import FORMATS
+
+MAX_COLUMNS = 1000
+
+
+class Table(NamedTuple):
+    """The columns of a data file that a fit uses."""
+
+    inputs: tuple[str, ...]
+    x: Tensor  # float64, (rows, inputs)
+    y: Tensor  # float64, (rows,)
+
+
+def is_table(target: str) -> bool:
+    """Tell whether TARGET names a data file, by its ending.
+
+    >>> is_table("data/Prices.CSV"), is_table("2*x")
+    (True, False)
+    """
+    return target.lower().endswith(tuple(FORMATS))
+
+
+def read_table(path: Path, column: str | None, inputs: Sequence[str] | None) -> Table:
+    """Read the target column and the input columns, by default all others.
+
+    Raises:
+        InputError: the file, one of the columns or one of its numbers is not usable.
+    """
+    form = FORMATS[path.suffix.lower()]
+    try:
+        names = form.names(path)
+        chosen = _choose(path, names, column, inputs)
+        *columns, y = form.values(path, [*chosen, column or ""])
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; wanted a data file") from None
+    if len(y) < 2:
+        raise InputError(f"{path}: {len(y)} rows of data; at least 2 are wanted, one to train and one to test")
+    for name, values in zip((*chosen, column), (*columns, y), strict=True):
+        if values.abs().max() > LARGEST:
+            raise InputError(f"{path}: column `{name}` has numbers larger than {LARGEST:g}")
+    return Table(tuple(chosen), torch.stack(columns, dim=-1), y)
+
+
+def _choose(path: Path, names: list[str], column: str | None, inputs: Sequence[str] | None) -> list[str]:
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{path}: column `{twice[0]}` appears more than once")
+    if column is None:
+        raise InputError(f"{path}: --target COLUMN is wanted for a data file; {_listed(names)}")
+    _check_present(path, names, column, "--target")
+    if inputs is None:
+        inputs = [name for name in names if name != column]
+        if "" in inputs:
+            place = names.index("") + 1
+            raise InputError(f"{path}: column {place} has no name; name it, or choose columns with --inputs a,b")
+    for name in inputs:
+        _check_present(path, names, name, "--inputs")
+    if column in inputs:
+        raise InputError(f"--inputs: `{column}` is the target; it cannot be an input too")
+    if not 1 <= len(inputs) <= MAX_COLUMNS:
+        raise InputError(
+            f"{path}: {len(inputs)} input columns; wanted 1 to {MAX_COLUMNS} besides the target; {_listed(names)}"
+        )
+    return list(inputs)
+
+
+def _check_present(path: Path, names: list[str], name: str, option: str) -> None:
+    if name in names and name:
+        return
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f" (did you mean `{close[0]}`?)" if close else ""
+    comma = (
+        " - is it separated by something else than commas?" if len(names) == 1 and path.suffix.lower() == ".csv" else ""
+    )
+    raise InputError(f"{option}: {path} has no column `{name[:40]}`{guess}; {_listed(names)}{comma}")
+
+
+def _listed(names: list[str]) -> str:
+    return f"it has: {', '.join(names[:30])}{', ...' if len(names) > 30 else ''}"

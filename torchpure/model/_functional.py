@@ -1,0 +1,186 @@
+"""An unmodified module as a pair of pure functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from torchpure._types import Key, Params, State
+from torchpure.errors import ImpureError
+
+from ._guard import APPLY_ADVICE, CALL_ADVICE, refusing_draws
+from ._init import reset
+from ._skeleton import Pool, Skeleton, fill
+
+
+@dataclass(frozen=True, slots=True)
+class Functional:
+    """A module as a frozen pair of pure functions, with the values that the module had.
+
+    `net(params, *inputs)` calls it when it draws nothing and changes no buffer; `net.apply` is the general form.
+    """
+
+    init: Callable[[Key], tuple[Params, State]]
+    apply: Callable[..., tuple[Any, State]]
+    params: dict[str, Tensor]  # detached copies; tied values once
+    state: State  # the buffers, likewise
+    trainable: tuple[str, ...]  # the names of the parameters that required grad
+    to_module: Callable[..., nn.Module]
+    call: Callable[..., Any]
+
+    def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
+        """Call the module with these parameters.
+
+        Raises:
+            ParameterError: parameters are missing, unexpected or of the wrong shape.
+            ImpureError: the module draws, or changes a buffer: use `apply`.
+        """
+        return self.call(params, *inputs, **options)
+
+
+def functional(module: nn.Module) -> Functional:
+    """Turn a module into a pure function of its parameters; the module itself is neither kept nor changed.
+
+    Parameters are a dict by dotted name; a tuple in that order and a nested dict are accepted too. Calls nest and may
+    run in several threads at once, each with its own parameters.
+
+    Law: `functional(m)(functional(m).params, x) == m(x)`.
+
+    Raises:
+        TypeError: `module` is not an nn.Module, or is a scripted one.
+        ParameterError: the module cannot be copied, or has parameters without a shape.
+        ImpureError: a function in the module holds the module in its closure.
+
+    >>> net = functional(nn.Linear(2, 1))
+    >>> net({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, torch.tensor([1.0, 2.0]))
+    tensor([3.])
+    """
+    if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(f"functional: wanted an nn.Module that is not scripted, got {type(module).__name__}")
+    pool = Pool(module)
+    return Functional(
+        init=partial(_init, pool),
+        apply=partial(_apply, pool),
+        params=dict(zip(pool.parameters.names, pool.parameters.copies(), strict=True)),
+        state=dict(zip(pool.buffers.names, pool.buffers.copies(), strict=True)),
+        trainable=pool.trainable,
+        to_module=partial(_to_module, pool),
+        call=partial(_call, pool),
+    )
+
+
+def make_functional_fwd(module: nn.Module) -> Callable[[Any, Params], Any]:
+    """Return the data-first form, `forward(data, params)`, so that `grad(forward)` is with respect to the data.
+
+    Raises:
+        TypeError, ParameterError, ImpureError: as `functional`.
+
+    >>> forward = make_functional_fwd(nn.Linear(1, 1))
+    >>> forward(torch.ones(1), (torch.tensor([[2.0]]), torch.tensor([1.0])))
+    tensor([3.])
+    """
+    net = functional(module)
+
+    def forward(data: Any, params: Params) -> Any:
+        return net.call(params, data)
+
+    return forward
+
+
+def _call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
+    given = pool.parameters.match(params)
+    if is_dynamo_compiling():
+        return _traced_call(pool, given, inputs, options)
+    skeleton = pool.take()
+    fill(skeleton.parameters, given)
+    output = _guarded(skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
+    changed = pool.changed(skeleton)
+    if changed:
+        raise ImpureError(
+            f"{type(skeleton.module).__name__} changes its buffer `{changed[0]}`, so its call is not pure: "
+            "use net.apply(params, state, *inputs), which returns the new state, or eval mode"
+        )
+    fill(skeleton.parameters, pool.parameters.tensors)
+    pool.give_back(skeleton)  # one whose forward raised is not: it may be half changed
+    return output
+
+
+def _apply(
+    pool: Pool, params: Params, state: State, *inputs: Any, key: Key | None = None, **options: Any
+) -> tuple[Any, State]:
+    """Call the module: (output, new state); neither `params` nor `state` is changed.
+
+    Raises:
+        ParameterError: parameters or buffers are missing, unexpected or of the wrong shape.
+        ImpureError: the module draws random numbers.
+    """
+    given = pool.parameters.match(params)
+    fresh = [buffer.clone() for buffer in pool.buffers.match(state)]
+    skeleton = pool.take()
+    fill(skeleton.parameters, given)
+    fill(skeleton.buffers, fresh)
+    output = _guarded(skeleton, partial(skeleton.module, *inputs, **options), APPLY_ADVICE)
+    after = {number: own[name] for own, name, number in skeleton.buffers}
+    fill(skeleton.parameters, pool.parameters.tensors)
+    fill(skeleton.buffers, skeleton.working)
+    pool.give_back(skeleton)
+    return output, {name: after[number] for number, name in enumerate(pool.buffers.names)}
+
+
+def _guarded(skeleton: Skeleton, call: Callable[[], Any], advice: str) -> Any:
+    try:
+        return refusing_draws(skeleton.module, call, advice)
+    except RuntimeError as error:
+        if not skeleton.buffers or not any(sign in str(error) for sign in _BUFFER_SIGNS):
+            raise
+        raise ImpureError(
+            f"{type(skeleton.module).__name__} changes a buffer inside a transform: "
+            "use net.apply(params, state, *inputs) with the state as an argument of the transform, or eval mode"
+        ) from error
+
+
+_BUFFER_SIGNS = ("mutate a captured Tensor", "running_mean or running_var", "vmap: inplace arithmetic")
+
+
+def _traced_call(pool: Pool, given: list[Tensor], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    named = dict(zip(pool.parameters.names, given, strict=True))
+    return torch.func.functional_call(pool.template, named, inputs, options)
+
+
+def _init(pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
+    """Draw fresh parameters and buffers from a key, distributed as the module's constructor would.
+
+    Raises:
+        ImpureError: a submodule does not say how to fill its parameters, or fills them in a way that has no keyed form.
+    """
+    parameters = [torch.empty_like(tensor) for tensor in pool.parameters.tensors]
+    buffers = pool.buffers.copies()
+    skeleton = pool.take()
+    fill(skeleton.parameters, parameters)
+    fill(skeleton.buffers, buffers)
+    with torch.no_grad():
+        reset(skeleton.module, key)
+    return (
+        dict(zip(pool.parameters.names, parameters, strict=True)),
+        dict(zip(pool.buffers.names, buffers, strict=True)),
+    )
+
+
+def _to_module(pool: Pool, params: Params | None = None, state: State | None = None) -> nn.Module:
+    """Build an ordinary module that holds copies of these values, by default its own.
+
+    Raises:
+        ParameterError: parameters or buffers are missing, unexpected or of the wrong shape.
+    """
+    given = pool.parameters.tensors if params is None else pool.parameters.match(params)
+    held = pool.buffers.tensors if state is None else pool.buffers.match(state)
+    wants_grad = [name in pool.trainable for name in pool.parameters.names]
+    skeleton = pool.make()
+    new = [nn.Parameter(value.detach().clone(), flag) for value, flag in zip(given, wants_grad, strict=True)]
+    fill(skeleton.parameters, new)
+    fill(skeleton.buffers, [buffer.detach().clone() for buffer in held])
+    return skeleton.module

@@ -1,0 +1,58 @@
+"""Stochastic gradient descent (Robbins and Monro 1951), with momentum (Polyak 1964) and Nesterov's (1983) look ahead.
+
+The momentum is that of Sutskever et al. 2013, section 2, as torch.optim.SGD writes it.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from torchpure import tree
+from torchpure._types import Grads, Params, Rate, Step, Updates
+
+from ._base import Optimizer, active, check_rate, check_unit, count, moments, rate_at
+
+
+class SgdState(NamedTuple):
+    """State of `sgd`."""
+
+    step: Step  # float64, shape ()
+    momentum: Params | None  # decaying sum of the gradients; None without momentum
+
+
+def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False) -> Optimizer[SgdState]:
+    """Step against the gradient: b ← momentum b + g, p ← p − rate b.
+
+    With `nesterov` the step is along g + momentum b.
+
+    Raises:
+        ValueError: `rate` is negative, `momentum` not in [0, 1), or `nesterov` without momentum.
+
+    >>> opt = sgd(0.1)
+    >>> params = torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.8000])
+    """
+    check_rate("sgd", rate)
+    check_unit("sgd", momentum=momentum)
+    with_momentum = isinstance(momentum, torch.Tensor) or momentum > 0
+    if nesterov and not with_momentum:
+        raise ValueError("sgd: nesterov needs a momentum greater than 0")
+
+    def init(params: Params) -> SgdState:
+        return SgdState(count(params), moments(params) if with_momentum else None)
+
+    def update(grads: Grads, state: SgdState, params: Params) -> tuple[Updates, SgdState]:
+        now = rate_at(rate, state.step)
+        (_, g, *rest), restore = active("sgd", params, grads, *([state.momentum] if with_momentum else []))
+        if not with_momentum:
+            return restore(_against(g, now), None), SgdState(state.step + 1, None)
+        b = tree.add(tree.scale(rest[0], momentum), g)
+        direction = tree.add(g, tree.scale(b, momentum)) if nesterov else b
+        return restore(_against(direction, now), None), SgdState(state.step + 1, restore(b, state.momentum))
+
+    return Optimizer(init, update)
+
+
+def _against(direction: Params, rate: float | torch.Tensor) -> Updates:
+    return tree.scale(direction, -rate)

@@ -1,0 +1,75 @@
+"""Keys: where all randomness comes from, as values that are passed around.
+
+A key is an int64 tensor of shape (2,), two words of 32 bits. Draws, splits and folds number their blocks in disjoint
+ranges of the counter, so that none of them ever repeats another's block under one key.
+"""
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Key
+
+from ._philox import WORD, philox
+
+DRAW, SPLIT, FOLD = 0, 1, 2  # the counter's last word
+
+
+def key(seed: int) -> Key:
+    """Make a key from an integer of up to 64 bits.
+
+    Raises:
+        ValueError: the seed is negative or has more than 64 bits.
+
+    >>> key(0)
+    tensor([0, 0])
+    """
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"key: the seed must be in [0, 2**64), got {seed}")
+    return torch.tensor([seed & WORD, seed >> 32], dtype=torch.int64)
+
+
+def split(key: Key, num: int = 2) -> Tensor:
+    """Derive `num` independent keys, shape (num, 2): `first, second = split(key)`.
+
+    Law: `split(key, n)[i] == split(key, m)[i]`.
+    """
+    check_key(key, "split")
+    number = torch.arange(num, device=key.device)
+    return _derive(key, number & WORD, number >> 32, SPLIT)
+
+
+def fold_in(key: Key, data: int | Tensor) -> Key:
+    """Derive a key from a key and an integer, such as a step or a position.
+
+    >>> bool((fold_in(key(0), 1) != fold_in(key(0), 2)).any())
+    True
+    """
+    check_key(key, "fold_in")
+    number = torch.as_tensor(data, dtype=torch.int64, device=key.device)
+    return _derive(key, number & WORD, (number >> 32) & WORD, FOLD)
+
+
+def bits(key: Key, num: int) -> Tensor:
+    """Draw `num` words of 32 random bits, int64, shape (num,)."""
+    check_key(key, "bits")
+    block = torch.arange((num + 3) // 4, device=key.device)
+    zero = torch.zeros_like(block)
+    words = philox((block & WORD, block >> 32, zero, zero + DRAW), key)
+    return torch.stack(words, dim=-1).reshape(-1)[:num]
+
+
+def check_key(key: Key, who: str) -> None:
+    """Check that a value looks like a key.
+
+    Raises:
+        TypeError: it is not an int64 tensor of shape (2,).
+    """
+    if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.shape != (2,):
+        got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
+        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}")
+
+
+def _derive(key: Key, low: Tensor, high: Tensor, purpose: int) -> Key:
+    zero = torch.zeros_like(low)
+    first, second, _, _ = philox((low, high, zero, zero + purpose), key)
+    return torch.stack([first, second], dim=-1)

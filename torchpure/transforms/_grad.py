@@ -1,0 +1,185 @@
+"""Gradients of scalar functions.
+
+The outermost gradient runs on plain autograd, which is faster and knows checkpointing; one inside a transform, or
+inside another gradient, runs on torch.func. Nobody can tell from the result which one ran:
+
+- Inside a torch.func level plain autograd would see zeros, inside another gradient of ours detached values. Both are
+  noticed before the call, by torch's stack of transforms and by a count of ours, one a thread.
+- A variable that itself requires grad, or is dual, wants a differentiable result: torch.func gives it.
+- So does a captured tensor that requires grad, which only the graph tells: a walk over it finds leaves that are not
+  ours, and then the backward pass is itself recorded.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._arguments import Argnums, Variables
+from ._describe import describe_function
+
+_LeafNode = torch._C._functions.AccumulateGrad
+
+
+class _Level(threading.local):
+    depth = 0  # gradients on plain autograd that this thread is inside of
+
+
+_level = _Level()
+
+
+def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """Return the function that computes the gradient of a scalar function.
+
+    The result is shaped like the chosen argument, or is a tuple of such for several `argnums`; leaves that are not
+    floating point or complex tensors have gradient None. With `has_aux`, `fn` returns (value, aux) and the result is
+    (gradient, aux).
+
+    Raises:
+        TransformError: `fn` does not return a real tensor of shape (), or there is nothing to differentiate.
+
+    >>> grad(lambda p, x: p["w"] * x**2, argnums=(0, 1))({"w": torch.tensor(3.0), "name": "a"}, torch.tensor(2.0))
+    ({'w': tensor(4.), 'name': None}, tensor(12.))
+    """
+
+    @wraps(fn, updated=())
+    def gradient(*args: Tree, **kwargs: Any) -> Any:
+        _, aux, grads = _differentiate("grad", fn, argnums, has_aux, args, kwargs)
+        return (grads, aux) if has_aux else grads
+
+    return gradient
+
+
+def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """Return the function that computes a scalar function and its gradient: (value, gradient).
+
+    As `grad` otherwise; with `has_aux` the result is ((value, aux), gradient).
+
+    Raises:
+        TransformError: as for `grad`.
+
+    >>> value_and_grad(lambda x: (x**2).sum())(torch.tensor([1.0, 2.0]))
+    (tensor(5.), tensor([2., 4.]))
+    """
+
+    @wraps(fn, updated=())
+    def value_and_gradient(*args: Tree, **kwargs: Any) -> Any:
+        value, aux, grads = _differentiate("value_and_grad", fn, argnums, has_aux, args, kwargs)
+        return ((value, aux), grads) if has_aux else (value, grads)
+
+    return value_and_gradient
+
+
+def _differentiate(
+    who: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Tree, Tree]:
+    variables = Variables(who, fn, argnums, args)
+
+    def scalar(values: list[Tensor]) -> tuple[Tensor, Tree]:
+        return _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
+
+    run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
+    value, aux, grads = run(scalar, variables.leaves)
+    return value, aux, variables.result(grads)
+
+
+def _outermost(leaves: list[Tensor]) -> bool:
+    """Tell whether plain autograd gives what torch.func would."""
+    return (
+        tree.unwatched()
+        and not _level.depth
+        and not torch.is_inference_mode_enabled()
+        and not any(leaf.requires_grad or leaf.is_inference() for leaf in leaves)
+    )
+
+
+def _by_autograd(
+    scalar: Callable[[list[Tensor]], tuple[Tensor, Tree]], leaves: list[Tensor]
+) -> tuple[Tensor, Tree, list[Tensor]]:
+    recording = torch.is_grad_enabled()
+    own = [leaf.detach().requires_grad_() for leaf in leaves]
+    _level.depth += 1
+    try:
+        with torch.enable_grad():
+            value, aux = scalar(own)
+            if not value.requires_grad:
+                return value, _settled(aux, own, recording), [torch.zeros_like(leaf) for leaf in leaves]
+            captured = recording and _captures(value, own)
+            grads = torch.autograd.grad(value, own, create_graph=captured, materialize_grads=True)
+    finally:
+        _level.depth -= 1
+    if captured:
+        return value, _settled(aux, own, recording), _settled(list(grads), own, recording)
+    return value.detach(), _settled(aux, own, recording), list(grads)
+
+
+def _captures(output: Tensor, own: list[Tensor]) -> bool:
+    """Tell whether an output depends on a leaf of the graph that is not one of our own."""
+    if output.grad_fn is None:
+        return all(output is not leaf for leaf in own)
+    ours = set(map(id, own))
+    seen = {output.grad_fn}
+    todo = [output.grad_fn]
+    while todo:
+        inputs = todo.pop().next_functions
+        for node, _ in inputs:
+            if node is None or node in seen:
+                continue
+            if type(node) is _LeafNode and id(node.variable) not in ours:
+                return True
+            seen.add(node)
+            todo.append(node)
+    return False
+
+
+def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
+    """Cut each tensor from our own leaves, except where it also depends on a captured one."""
+
+    def settle(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.requires_grad or (recording and _captures(leaf, own)):
+            return leaf
+        return leaf.detach()
+
+    return None if values is None else tree.map(settle, values)
+
+
+def _by_torch_func(
+    scalar: Callable[[list[Tensor]], tuple[Tensor, Tree]], leaves: list[Tensor]
+) -> tuple[Tensor, Tree, list[Tensor]]:
+    static: list[Any] = []  # torch.func lets only tensors out: the rest of aux waits here
+
+    def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
+        value, aux = scalar(list(values))
+        leaves, structure = tree.flatten(aux)
+        static[:] = [leaves, structure]
+        return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    argnums = tuple(range(len(leaves)))
+    grads, (value, tensors) = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)(*leaves)
+    remaining = iter(tensors)
+    aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
+    return value, tree.unflatten(static[1], aux), list(grads)
+
+
+def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:
+    if has_aux and (not isinstance(output, tuple) or len(output) != 2):
+        raise TransformError(
+            f"{who}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}"
+        )
+    value, aux = output if has_aux else (output, None)
+    if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
+        return value, aux
+    hint = {
+        True: "Reduce it with .sum() or .mean(), or use jacrev",
+        False: "Return a floating point tensor; for (value, aux) pass has_aux=True",
+    }[isinstance(value, Tensor) and value.ndim > 0]
+    raise TransformError(
+        f"{who}: {describe_function(fn)} must return a real tensor of shape (), got {tree.describe(value)}. {hint}"
+    )

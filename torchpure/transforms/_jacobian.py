@@ -1,0 +1,210 @@
+"""Products with the Jacobian, and Jacobians whole."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._arguments import Argnums, Variables, is_variable
+from ._describe import describe_function
+
+
+class _Outputs:
+    """The outputs of one call: tensors with a derivative go through torch.func, all else waits here."""
+
+    __slots__ = ("_fn", "_has_aux", "_leaves", "_structure", "_who", "aux")
+
+    def __init__(self, who: str, fn: Callable[..., Any], has_aux: bool) -> None:
+        self._who, self._fn, self._has_aux = who, fn, has_aux
+        self.aux: tuple[list[Any], Any] = ([], None)
+
+    def split(self, output: Any) -> tuple[tuple[Tensor, ...], tuple[list[Tensor], list[Tensor]]]:
+        """Return the differentiable leaves, and the other tensors of the value and of aux."""
+        if self._has_aux and (not isinstance(output, tuple) or len(output) != 2):
+            raise TransformError(
+                f"{self._who}: with has_aux, {describe_function(self._fn)} must return (value, aux), "
+                f"got {tree.describe(output)}"
+            )
+        value, aux = output if self._has_aux else (output, None)
+        self._leaves, self._structure = tree.flatten(value)
+        self.aux = tree.flatten(aux)
+        variables = tuple(leaf for leaf in self._leaves if is_variable(leaf))
+        if not variables:
+            raise TransformError(
+                f"{self._who}: {describe_function(self._fn)} must return floating point or complex tensors, "
+                f"got {tree.describe(value)}"
+            )
+        return variables, (_tensors(leaf for leaf in self._leaves if not is_variable(leaf)), _tensors(self.aux[0]))
+
+    def value(self, variables: Any, others: list[Tensor]) -> Tree:
+        """Put the value together again."""
+        filled, rest = iter(variables), iter(others)
+        leaves = [
+            next(filled) if is_variable(leaf) else next(rest) if isinstance(leaf, Tensor) else leaf
+            for leaf in self._leaves
+        ]
+        return tree.unflatten(self._structure, leaves)
+
+    def auxiliary(self, tensors: list[Tensor]) -> Tree:
+        """Put aux together again."""
+        rest = iter(tensors)
+        leaves, structure = self.aux
+        return tree.unflatten(structure, [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
+
+    def derivative(self, parts: Any) -> Tree:
+        """Arrange one part a differentiable leaf as the value is, with None for every other leaf."""
+        filled = iter(parts)
+        return tree.unflatten(self._structure, [next(filled) if is_variable(leaf) else None for leaf in self._leaves])
+
+    def match(self, cotangent: Tree) -> list[Any]:
+        """List what a tree shaped like the value holds at its differentiable leaves."""
+        whole = tree.unflatten(self._structure, self._leaves)
+        column = tree.align(self._structure, whole, cotangent, self._who)
+        return [part for part, leaf in zip(column, self._leaves, strict=True) if is_variable(leaf)]
+
+    def variables(self) -> list[Tensor]:
+        """List the differentiable leaves."""
+        return [leaf for leaf in self._leaves if is_variable(leaf)]
+
+
+def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree, ...], has_aux: bool = False) -> Any:
+    """Push tangents forward: return (fn(*primals), J · tangents), and aux as a third with `has_aux`.
+
+    A tangent that is None stands for zero.
+
+    Raises:
+        TransformError: tangents differ from the primals in shape or dtype.
+        StructureError: or in structure.
+
+    >>> jvp(lambda x: x**2, (torch.tensor(3.0),), (torch.tensor(1.0),))
+    (tensor(9.), tensor(6.))
+    """
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple | list):
+            raise TransformError(f"jvp: {name} must be a tuple, one entry an argument, got {tree.describe(given)}")
+    if len(primals) != len(tangents):
+        raise TransformError(f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
+    variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
+    directions = _like("jvp: tangent", variables.match("jvp: tangents", tuple(tangents)), variables.leaves)
+    outputs = _Outputs("jvp", fn, has_aux)
+
+    def flat(*values: Tensor) -> Any:
+        return outputs.split(fn(*variables.arguments(values)))
+
+    leaves = tuple(variables.leaves)
+    value, pushed, (others, aux) = torch.func.jvp(flat, leaves, tuple(directions), has_aux=True)
+    result = (outputs.value(value, others), outputs.derivative(pushed))
+    return (*result, outputs.auxiliary(aux)) if has_aux else result
+
+
+def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
+    """Return (fn(*primals), pull): `pull(cotangent)` is a tuple with cotangent · J for each primal.
+
+    The cotangent is shaped like the value; None in it stands for zero. With `has_aux` the result is
+    (value, pull, aux).
+
+    Raises:
+        TransformError: the cotangent differs from the value in shape or dtype.
+        StructureError: or in structure.
+
+    >>> value, pull = vjp(lambda x: x**2, torch.tensor(3.0))
+    >>> pull(torch.tensor(1.0))
+    (tensor(6.),)
+    """
+    variables = Variables("vjp", fn, tuple(range(len(primals))), primals)
+    outputs = _Outputs("vjp", fn, has_aux)
+
+    def flat(*values: Tensor) -> Any:
+        return outputs.split(fn(*variables.arguments(values)))
+
+    value, flat_pull, (others, aux) = torch.func.vjp(flat, *variables.leaves, has_aux=True)
+
+    def pull(cotangent: Tree) -> tuple[Tree, ...]:
+        parts = _like("vjp: cotangent", outputs.match(cotangent), list(value))
+        return variables.result(flat_pull(tuple(parts)))
+
+    result = (outputs.value(value, others), pull)
+    return (*result, outputs.auxiliary(aux)) if has_aux else result
+
+
+def jacrev(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, one output entry at a time.
+
+    The result is shaped like the value, with the chosen arguments' shape in the place of each leaf, and at each leaf
+    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux).
+
+    Law: `jacrev(f) == jacfwd(f)`.
+
+    Raises:
+        TransformError: there is nothing to differentiate, or `fn` does not return tensors.
+
+    >>> jacrev(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    return _jacobian("jacrev", torch.func.jacrev, fn, argnums, has_aux)
+
+
+def jacfwd(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, one input entry at a time: as `jacrev` otherwise.
+
+    Raises:
+        TransformError: there is nothing to differentiate, or `fn` does not return tensors.
+
+    >>> jacfwd(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    return _jacobian("jacfwd", torch.func.jacfwd, fn, argnums, has_aux)
+
+
+def hessian(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """Return the function that computes the Hessian: `jacfwd(jacrev(fn))`.
+
+    Raises:
+        TransformError: as for `jacrev`.
+
+    >>> hessian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
+    """
+    return jacfwd(jacrev(fn, argnums, has_aux), argnums, has_aux)
+
+
+def _jacobian(
+    who: str, transform: Callable[..., Any], fn: Callable[..., Any], argnums: Argnums, has_aux: bool
+) -> Callable[..., Any]:
+    @wraps(fn, updated=())
+    def jacobian(*args: Tree, **kwargs: Any) -> Any:
+        variables = Variables(who, fn, argnums, args)
+        outputs = _Outputs(who, fn, has_aux)
+
+        def flat(*values: Tensor) -> Any:
+            parts, others = outputs.split(fn(*variables.arguments(values), **kwargs))
+            return parts, others[1]
+
+        every = tuple(range(len(variables.leaves)))
+        rows, aux = transform(flat, argnums=every, has_aux=True)(*variables.leaves)
+        result = outputs.derivative(variables.result(row) for row in rows)
+        return (result, outputs.auxiliary(aux)) if has_aux else result
+
+    return jacobian
+
+
+def _tensors(leaves: Any) -> list[Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _like(who: str, parts: list[Any], wanted: list[Tensor]) -> list[Tensor]:
+    """Check that each part has the shape and dtype of its tensor; None becomes zeros."""
+    filled = [torch.zeros_like(like) if part is None else part for part, like in zip(parts, wanted, strict=True)]
+    for part, like in zip(filled, wanted, strict=True):
+        if not isinstance(part, Tensor) or part.shape != like.shape or part.dtype != like.dtype:
+            raise TransformError(f"{who}: wanted {tree.describe(like)}, got {tree.describe(part)}")
+    return filled

@@ -1,0 +1,153 @@
+"""Vectorisation: a function of one member as a function of a batch."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._describe import argument_paths, describe_function
+
+Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
+
+
+def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Callable[..., Any]:
+    """Return the function that maps `fn` over one dimension of its arguments.
+
+    `in_dims` is one int for all, or a tuple with an entry an argument: an int, None (not mapped), or a tree of them.
+    `out_dims` likewise for the result; None means that the result does not depend on the member. Keyword arguments
+    are not mapped.
+
+    Law: `vmap(fn)(xs)[i] == fn(xs[i])`.
+
+    Raises:
+        TransformError: `in_dims` or `out_dims` does not fit, sizes differ, a mapped leaf is not a tensor, or `fn`
+            draws from the global generator.
+
+    >>> vmap(lambda p, x: p["a"] * x, in_dims=({"a": None}, 0))({"a": torch.tensor(2.0)}, torch.tensor([1.0, 2.0]))
+    tensor([2., 4.])
+    """
+
+    @wraps(fn, updated=())
+    def mapped(*args: Tree, **kwargs: Any) -> Tree:
+        flat = [tree.flatten(arg) for arg in args]
+        dims = _input_dims(fn, in_dims, args)
+        leaves = [leaf for part, _ in flat for leaf in part]
+        _check_sizes(fn, leaves, dims, args)
+        result: dict[str, Any] = {}
+
+        def member(*batched: Tensor) -> list[Tensor]:
+            remaining = iter(batched)
+            filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(leaves, dims, strict=True))
+            inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in flat]
+            outputs, result["structure"] = tree.flatten(fn(*inner, **kwargs))
+            return _member_outputs(fn, outputs, out_dims, result)
+
+        used = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
+        stacked = _run(fn, member, tuple(dim for _, dim in used), [leaf for leaf, _ in used])
+        return _arranged(list(stacked), result)
+
+    return mapped
+
+
+def _run(fn: Callable[..., Any], member: Callable[..., Any], dims: tuple[int, ...], leaves: list[Tensor]) -> Any:
+    try:
+        return torch.func.vmap(member, in_dims=dims)(*leaves)
+    except RuntimeError as error:
+        if "randomness" not in str(error):
+            raise
+        raise TransformError(
+            f"vmap: {describe_function(fn)} draws from the global generator. "
+            "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random"
+        ) from error
+
+
+def _input_dims(fn: Callable[..., Any], in_dims: Dims, args: tuple[Tree, ...]) -> list[int | None]:
+    if in_dims is None or isinstance(in_dims, int):
+        entries: Sequence[Dims] = [in_dims] * len(args)
+    elif isinstance(in_dims, tuple | list) and len(in_dims) == len(args):
+        entries = in_dims
+    else:
+        raise TransformError(
+            f"vmap: in_dims={in_dims!r} does not fit the {len(args)} positional arguments of {describe_function(fn)}: "
+            "wanted an int, None or a tuple with an entry for each"
+        )
+    return [
+        dim
+        for number, (entry, arg) in enumerate(zip(entries, args, strict=True))
+        for dim in _spread(entry, arg, f"in_dims[{number}]")
+    ]
+
+
+def _spread(dims: Dims, part: Tree, where: str) -> list[int | None]:
+    """Give each leaf of `part` its dimension from a prefix tree."""
+    if dims is None or (isinstance(dims, int) and not isinstance(dims, bool)):
+        return [dims] * len(tree.leaves(part))
+    wanted, got = tree.children(part), tree.children(dims)
+    if wanted is None or got is None or wanted.keys() != got.keys():
+        raise TransformError(
+            f"vmap: {where} must be an int, None or shaped like the value it is for, "
+            f"{tree.describe(part)}; got {tree.describe(dims)}"
+        )
+    return [dim for name in wanted for dim in _spread(got[name], wanted[name], f"{where}.{name}")]
+
+
+def _check_sizes(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> None:
+    sizes: dict[int, int] = {}  # size -> the first leaf that has it
+    for i, (leaf, dim) in enumerate(zip(leaves, dims, strict=True)):
+        if dim is None:
+            continue
+        if not isinstance(leaf, Tensor) or not -leaf.ndim <= dim < leaf.ndim:
+            raise TransformError(
+                f"vmap: {describe_function(fn)}: {_name(args, i)} cannot be mapped over dimension {dim}: "
+                f"it is {tree.describe(leaf)}. Pass in_dims=None for what is not mapped"
+            )
+        sizes.setdefault(leaf.shape[dim], i)
+    if not sizes:
+        raise TransformError(
+            f"vmap: {describe_function(fn)} has no mapped argument: no leaf has a dimension in in_dims"
+        )
+    if len(sizes) > 1:
+        seen = ", ".join(f"{size} in {_name(args, i)}" for size, i in sizes.items())
+        raise TransformError(f"vmap: {describe_function(fn)}: mapped dimensions differ in size: {seen}")
+
+
+def _name(args: tuple[Tree, ...], index: int) -> str:
+    return [path for number, arg in enumerate(args) for path in argument_paths(number, arg)][index]
+
+
+def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, result: dict[str, Any]) -> list[Tensor]:
+    """Split a member's outputs into those that are stacked, which are returned, and those that are the same for all."""
+    whole = tree.unflatten(result["structure"], outputs)
+    dims = _spread(out_dims, whole, "out_dims")
+    for leaf, dim, path in zip(outputs, dims, tree.paths(whole) if None in dims else outputs, strict=True):
+        if not isinstance(leaf, Tensor):
+            raise TransformError(f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)}")
+        if dim is None and _depends_on_member(leaf):
+            raise TransformError(
+                f"vmap: the result of {describe_function(fn)} at `{path}` differs between members; "
+                "out_dims=None is for a result that does not"
+            )
+    result["dims"] = dims
+    result["shared"] = [leaf for leaf, dim in zip(outputs, dims, strict=True) if dim is None]
+    return [leaf for leaf, dim in zip(outputs, dims, strict=True) if dim is not None]
+
+
+def _depends_on_member(leaf: Tensor) -> bool:
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(leaf) and functorch.maybe_get_level(leaf) == functorch.maybe_current_level()
+
+
+def _arranged(stacked: list[Tensor], result: dict[str, Any]) -> Tree:
+    batched, shared = iter(stacked), iter(result["shared"])
+    leaves = [next(shared) if dim is None else _moved(next(batched), dim) for dim in result["dims"]]
+    return tree.unflatten(result["structure"], leaves)
+
+
+def _moved(leaf: Tensor, dim: int) -> Tensor:
+    return leaf if dim == 0 else leaf.movedim(0, dim)

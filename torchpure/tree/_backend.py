@@ -1,0 +1,116 @@
+"""The only door to the pytree backends.
+
+optree does the work in eager code: it is several times faster. torch's own registry does it while `torch.compile`
+traces, because only that one can be traced. Both are used with the same three rules: dicts keep their insertion
+order, None is an empty subtree, and every registered container is known to both.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import optree
+import torch.utils._pytree as torch_pytree
+from torch.compiler import is_dynamo_compiling
+
+from torchpure._types import Tree
+
+NAMESPACE = "torchpure"
+C = TypeVar("C", bound=type)
+
+# Insertion order is a setting of our own namespace: no other user of optree sees it.
+_insertion_order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
+_insertion_order.__enter__()
+
+
+class _TracedStructure(NamedTuple):
+    spec: torch_pytree.TreeSpec
+    empty: tuple[bool, ...]  # which of the spec's leaves are None
+
+
+Structure = optree.PyTreeSpec | _TracedStructure
+
+
+def flatten(tree: Tree) -> tuple[list[Any], Structure]:
+    """Split a tree into its leaves, in insertion order, and its structure.
+
+    >>> flatten({"b": 1, "a": (2, None)})[0]
+    [1, 2]
+    """
+    if is_dynamo_compiling():
+        leaves, spec = torch_pytree.tree_flatten(tree)
+        structure = _TracedStructure(spec, tuple(leaf is None for leaf in leaves))
+        return [leaf for leaf in leaves if leaf is not None], structure
+    return optree.tree_flatten(tree, namespace=NAMESPACE)
+
+
+def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
+    """Build the tree of this structure from its leaves: `unflatten(structure, leaves) == tree` after `flatten`."""
+    if isinstance(structure, _TracedStructure):
+        remaining = iter(leaves)
+        full = [None if empty else next(remaining) for empty in structure.empty]
+        return torch_pytree.tree_unflatten(full, structure.spec)
+    return optree.tree_unflatten(structure, leaves)
+
+
+def flatten_up_to(structure: Structure, tree: Tree) -> list[Any]:
+    """List what `tree` holds where `structure` has its leaves; raise ValueError when it does not reach that far."""
+    if isinstance(structure, _TracedStructure):
+        parts = structure.spec.flatten_up_to(tree)
+        return [part for part, empty in zip(parts, structure.empty, strict=True) if not empty]
+    return structure.flatten_up_to(tree)
+
+
+def accessors(tree: Tree) -> list[tuple[Any, ...]]:
+    """List the way to each leaf as keys, indices and field names."""
+    return [tuple(map(_entry_name, accessor)) for accessor in optree.tree_accessors(tree, namespace=NAMESPACE)]
+
+
+def children(tree: Tree) -> dict[Any, Tree] | None:
+    """Name the direct children of a node; None for a leaf."""
+    if optree.tree_is_leaf(tree, namespace=NAMESPACE):
+        return None
+    if tree is None:
+        return {}
+    level = optree.tree_flatten_one_level(tree, namespace=NAMESPACE)
+    names = getattr(tree, "_fields", level.entries)
+    return dict(zip(names, level.children, strict=True))
+
+
+def _entry_name(entry: Any) -> Any:
+    return getattr(entry, "field", entry.entry)
+
+
+def register_dataclass(cls: C) -> C:
+    """Make a dataclass a tree of its fields, for this library and for torch.func alike.
+
+    Raises:
+        TypeError: `cls` is not a dataclass.
+
+    >>> @register_dataclass
+    ... @dataclasses.dataclass
+    ... class Point:
+    ...     x: float
+    ...     y: float
+    >>> flatten(Point(1.0, 2.0))[0]
+    [1.0, 2.0]
+    """
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"register_dataclass: wanted a dataclass, got {cls!r}")
+    names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
+
+    def values(node: Any) -> list[Any]:
+        return [getattr(node, name) for name in names]
+
+    def build(leaves: Sequence[Any]) -> Any:
+        return cls(**dict(zip(names, leaves, strict=True)))
+
+    optree.register_pytree_node(
+        cls,
+        lambda node: (values(node), None, names),
+        lambda _, leaves: build(leaves),
+        path_entry_type=optree.GetAttrEntry,
+        namespace=NAMESPACE,
+    )
+    torch_pytree.register_pytree_node(cls, lambda node: (values(node), None), lambda leaves, _: build(leaves))
+    return cls

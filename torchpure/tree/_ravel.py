@@ -1,0 +1,55 @@
+"""A tree as one vector, and back."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Tree
+from torchpure.errors import StructureError
+
+from ._backend import flatten, unflatten
+from ._core import describe, paths
+
+
+def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
+    """Join all leaves into one vector of shape (n,); also return the function that undoes it.
+
+    Leaves of several dtypes are promoted to one; `unravel` gives each its own back.
+    Law: `unravel(vector) == tree`, also under grad, vmap and jvp.
+
+    Raises:
+        StructureError: a leaf is not a tensor, or `unravel` gets a vector of another length.
+
+    >>> vector, unravel = ravel({"w": torch.ones(2, 2), "b": torch.zeros(2)})
+    >>> vector.shape, unravel(vector)["w"].shape
+    (torch.Size([6]), torch.Size([2, 2]))
+    """
+    leaves, structure = flatten(tree)
+    for leaf, path in zip(leaves, paths(tree) if not _all_tensors(leaves) else leaves, strict=True):
+        if not isinstance(leaf, Tensor):
+            raise StructureError(f"tree.ravel: wanted tensors only, got {describe(leaf)} at `{path}`")
+    shapes = [leaf.shape for leaf in leaves]
+    dtypes = [leaf.dtype for leaf in leaves]
+    sizes = [leaf.numel() for leaf in leaves]
+
+    def unravel(vector: Tensor) -> Tree:
+        if vector.shape != (sum(sizes),):
+            raise StructureError(f"unravel: wanted shape ({sum(sizes)},), got {tuple(vector.shape)}")
+        parts = zip(vector.split(sizes), shapes, dtypes, strict=True) if sizes else ()
+        return unflatten(structure, [part.reshape(shape).to(dtype) for part, shape, dtype in parts])
+
+    return _join(leaves), unravel
+
+
+def _all_tensors(leaves: list) -> bool:
+    return all(isinstance(leaf, Tensor) for leaf in leaves)
+
+
+def _join(leaves: list[Tensor]) -> Tensor:
+    if not leaves:
+        return torch.zeros(0, dtype=torch.float32)
+    dtype = leaves[0].dtype
+    for leaf in leaves:
+        dtype = torch.promote_types(dtype, leaf.dtype)
+    return torch.cat([leaf.reshape(-1).to(dtype) for leaf in leaves])
