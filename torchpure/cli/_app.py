@@ -137,7 +137,10 @@ def fit(
     from ._run import run, summary
 
     config = configure({name: value for name, value in ctx.params.items() if name in FitConfig.model_fields})
-    done = run(config, None if out is None else _folder(out), quiet=quiet)
+    try:
+        done = run(config, None if out is None else _folder(out), quiet=quiet)
+    except KeyboardInterrupt:
+        raise typer.Abort from None
     _conclude(summary(config, done), done.fit.code, as_json=as_json, quiet=quiet)
     raise typer.Exit(done.fit.code)
 
@@ -160,7 +163,7 @@ def _conclude(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) 
         print(result["directory"])
     if code == 1:
         _say(
-            f"the loss is not finite after step {result['steps']}; what was reached is saved; try a smaller --rate",
+            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; try a smaller --rate",
             code,
         )
     elif code:

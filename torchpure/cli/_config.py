@@ -1,6 +1,7 @@
 """The configuration of a fit: validated once, saved as it is, enough to repeat the run."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,7 +120,7 @@ def _check_kind(given: Mapping[str, Any]) -> None:
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).exists() and text != ""
+        return re.search(r"\.[A-Za-z]\w*$", text) is not None and Path(text).exists()
     except (OSError, ValueError):  # too long, or with null bytes
         return False
 

@@ -71,9 +71,13 @@ def _train(
         sound, reached = reached, _Reached(progress.step, progress.params)
         report(progress.step, value)
         if stop() and progress.step < config.steps:
-            return INTERRUPTED if stop() == signal.SIGINT else TERMINATED, _finite(reached, sound), losses
-    last = _finite(reached, sound)
-    return 0 if last is reached else DIVERGED, last, losses
+            code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
+            break
+    else:
+        code = 0
+    with torch.no_grad():
+        finite = bool(loss(reached.params, x, y).isfinite())
+    return (code, reached, losses) if finite else (DIVERGED, sound, losses)
 
 
 def optimizer(config: FitConfig) -> optim.Optimizer:
@@ -82,10 +86,6 @@ def optimizer(config: FitConfig) -> optim.Optimizer:
     if config.optimizer == "sgd":
         return optim.sgd(rate, momentum=0.9)
     return {"adam": optim.adam, "adamw": optim.adamw}[config.optimizer](rate)
-
-
-def _finite(reached: _Reached, sound: _Reached) -> _Reached:
-    return reached if all(bool(value.isfinite().all()) for value in reached.params.values()) else sound
 
 
 @torch.no_grad()

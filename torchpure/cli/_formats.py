@@ -110,10 +110,12 @@ def _npz_arrays(path: Path) -> Iterator[Any]:
     import numpy as np
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: not an .npz archive; wanted what numpy.savez writes")
-            yield arrays
+            with arrays:
+                yield arrays
     except InputError:
         raise
     except _NUMPY_ERRORS as error:

@@ -1,7 +1,7 @@
 """The two pictures of a run, drawn without matplotlib's global state."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ._data import Data
+from ._data import Data, Sample
 from ._network import Network
 
 MAX_DRAWN = 4000  # points beyond this only hide each other
+HIGHEST = 1e250  # margins around larger numbers overflow
 INK, BLUE, ORANGE, GREY = "#222222", "#1f5fa8", "#d9661f", "#9aa0a6"
 
 
@@ -21,7 +22,8 @@ def draw_loss(path: Path, losses: Sequence[float], test_loss: float, title: str)
     figure, axes = _figure(title)
     stride = max(1, len(losses) // MAX_DRAWN)
     steps = range(1, len(losses) + 1)
-    axes.plot(steps[::stride], losses[::stride], color=BLUE, linewidth=1.6, label="training")
+    drawn = [min(loss, HIGHEST) for loss in losses[::stride]]
+    axes.plot(steps[::stride], drawn, color=BLUE, linewidth=1.6, label="training")
     if 0 < test_loss < float("inf"):
         axes.axhline(
             test_loss, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)), label=f"test, at the end: {test_loss:.2e}"
@@ -35,7 +37,7 @@ def draw_loss(path: Path, losses: Sequence[float], test_loss: float, title: str)
 
 def draw_fit(path: Path, network: Network, data: Data, target: str, title: str) -> None:
     """Draw target, points and model over the input; for several inputs, predicted against true values."""
-    figure, axes = _figure(title)
+    figure, axes = _figure(title, 4.6 if len(data.inputs) == 1 else 6.4)
     with torch.no_grad():
         if len(data.inputs) == 1:
             _draw_curve(axes, network, data, target)
@@ -49,11 +51,10 @@ def _draw_curve(axes: Axes, network: Network, data: Data, target: str) -> None:
     grid = torch.linspace(low, high, 600, dtype=torch.float64).unsqueeze(-1)
     if data.truth is not None:
         axes.plot(grid[:, 0].tolist(), data.truth(grid).tolist(), color=GREY, linewidth=4, alpha=0.6, label="target")
-    for sample, marker, color, label in ((data.train, "o", INK, "training"), (data.test, "D", ORANGE, "test")):
-        x, y = sample.x[:MAX_DRAWN, 0].tolist(), sample.y[:MAX_DRAWN].tolist()
-        size = 22 if len(x) <= 200 else 6
+    for sample, marker, color, label in _samples(data, INK):
+        x, y = sample.x[:MAX_DRAWN, 0], sample.y[:MAX_DRAWN]
         axes.scatter(
-            x, y, s=size, marker=marker, color=color, linewidths=0, zorder=3, label=f"{label}, {len(sample.y)} points"
+            x.tolist(), y.tolist(), s=_size(data), marker=marker, color=color, linewidths=0, zorder=3, label=label
         )
     axes.plot(grid[:, 0].tolist(), network(grid).tolist(), color=BLUE, linewidth=1.8, zorder=4, label="model")
     axes.set_xlabel(name, parse_math=False)
@@ -61,17 +62,10 @@ def _draw_curve(axes: Axes, network: Network, data: Data, target: str) -> None:
 
 
 def _draw_agreement(axes: Axes, network: Network, data: Data, target: str) -> None:
-    for sample, marker, color, label in ((data.train, "o", BLUE, "training"), (data.test, "D", ORANGE, "test")):
+    for sample, marker, color, label in _samples(data, BLUE):
         x, y = sample.x[:MAX_DRAWN], sample.y[:MAX_DRAWN]
-        size = 24 if len(y) <= 200 else 6
         axes.scatter(
-            y.tolist(),
-            network(x).tolist(),
-            s=size,
-            marker=marker,
-            color=color,
-            linewidths=0,
-            label=f"{label}, {len(sample.y)} points",
+            y.tolist(), network(x).tolist(), s=_size(data), marker=marker, color=color, linewidths=0, label=label
         )
     low, high = float(data.train.y.min()), float(data.train.y.max())
     axes.axline((low, low), slope=1, color=GREY, linewidth=1.5, zorder=0, label="perfect agreement")
@@ -81,8 +75,17 @@ def _draw_agreement(axes: Axes, network: Network, data: Data, target: str) -> No
         axes.set_aspect("equal", adjustable="datalim")
 
 
-def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 4.6), dpi=150, layout="constrained", facecolor="white")
+def _samples(data: Data, ink: str) -> Iterator[tuple[Sample, str, str, str]]:
+    yield data.train, "o", ink, f"training, {len(data.train.y)} points"
+    yield data.test, "D", ORANGE, f"test, {len(data.test.y)} points"
+
+
+def _size(data: Data) -> int:
+    return 22 if len(data.train.y) + len(data.test.y) <= 200 else 9
+
+
+def _figure(title: str, height: float = 4.6) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, height), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_title(_short(title), parse_math=False, fontsize=11, loc="left", color=INK)

@@ -1,5 +1,6 @@
 """The forms that parameters come in: a dict by dotted name, a tuple in that order, or a nested dict."""
 
+from operator import attrgetter
 from typing import Any, NoReturn
 
 from torch import Size, Tensor
@@ -7,6 +8,9 @@ from torch import Size, Tensor
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
+
+
+_shape = attrgetter("shape")
 
 
 def nested(flat: dict[str, Tensor]) -> Params:
@@ -38,11 +42,9 @@ def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[s
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
-        if len(params) == len(names) and all(
-            [value.shape == shape for value, shape in zip(found, shapes, strict=True)]
-        ):  # noqa: C419 a list is faster
+        if len(params) == len(names) and list(map(_shape, found)) == shapes:
             return found
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError):
         pass
     return _checked(params, names, shapes, aliases, who)
 

@@ -97,16 +97,23 @@ def _call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
         return _traced_call(pool, given, inputs, options)
     skeleton = pool.take()
     fill(skeleton.parameters, given)
-    output = _guarded(skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
+    if pool.proven and not skeleton.buffers:
+        output = skeleton.module(*inputs, **options)
+    else:
+        output = _guarded(pool, skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
+        _check_buffers(pool, skeleton)
+    fill(skeleton.parameters, pool.parameters.tensors)
+    pool.give_back(skeleton)  # one whose forward raised is not: it may be half changed
+    return output
+
+
+def _check_buffers(pool: Pool, skeleton: Skeleton) -> None:
     changed = pool.changed(skeleton)
     if changed:
         raise ImpureError(
             f"{type(skeleton.module).__name__} changes its buffer `{changed[0]}`, so its call is not pure: "
             "use net.apply(params, state, *inputs), which returns the new state, or eval mode"
         )
-    fill(skeleton.parameters, pool.parameters.tensors)
-    pool.give_back(skeleton)  # one whose forward raised is not: it may be half changed
-    return output
 
 
 def _apply(
@@ -119,11 +126,15 @@ def _apply(
         ImpureError: the module draws random numbers.
     """
     given = pool.parameters.match(params)
-    fresh = [buffer.clone() for buffer in pool.buffers.match(state)]
+    held = pool.buffers.match(state)
     skeleton = pool.take()
     fill(skeleton.parameters, given)
-    fill(skeleton.buffers, fresh)
-    output = _guarded(skeleton, partial(skeleton.module, *inputs, **options), APPLY_ADVICE)
+
+    def call() -> Any:
+        fill(skeleton.buffers, [buffer.clone() for buffer in held])
+        return skeleton.module(*inputs, **options)
+
+    output = _guarded(pool, skeleton, call, APPLY_ADVICE)
     after = {number: own[name] for own, name, number in skeleton.buffers}
     fill(skeleton.parameters, pool.parameters.tensors)
     fill(skeleton.buffers, skeleton.working)
@@ -131,9 +142,9 @@ def _apply(
     return output, {name: after[number] for number, name in enumerate(pool.buffers.names)}
 
 
-def _guarded(skeleton: Skeleton, call: Callable[[], Any], advice: str) -> Any:
+def _guarded(pool: Pool, skeleton: Skeleton, call: Callable[[], Any], advice: str) -> Any:
     try:
-        return refusing_draws(skeleton.module, call, advice)
+        return call() if pool.proven else refusing_draws(skeleton.module, call, advice)
     except RuntimeError as error:
         if not skeleton.buffers or not any(sign in str(error) for sign in _BUFFER_SIGNS):
             raise

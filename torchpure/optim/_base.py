@@ -122,7 +122,7 @@ def check_positive(who: str, **values: Any) -> None:
 
 def rate_at(rate: Rate, step: Step) -> float | Tensor:
     """Evaluate a rate at a step count."""
-    return rate if isinstance(rate, Tensor | float | int) else rate(step)
+    return rate(step) if callable(rate) else rate
 
 
 def active(who: str, params: Params, grads: Grads, *moments_: Params) -> tuple[list[list[Any]], Callable[..., Params]]:

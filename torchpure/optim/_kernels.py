@@ -5,6 +5,7 @@ know, and where a leaf has no gradient, there is no kernel and the formula is us
 """
 
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torchpure._types import Grads, Params, Rate
 from ._base import Kernel, rate_at
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
-_DEVICES = {"cpu", "cuda"}
+_dtype, _is_cpu, _shape = attrgetter("dtype"), attrgetter("is_cpu"), attrgetter("shape")
 
 
 def adam_kernel(who: str, rate: Rate, b1: float, b2: float, eps: float, decay: float) -> Kernel | None:
@@ -39,23 +40,28 @@ def adam_kernel(who: str, rate: Rate, b1: float, b2: float, eps: float, decay: f
         step = state.step + 1
         fused(p, g, m, v, [], [_kernel_step(step)] * size, lr=_number(now), **options)
         rebuild = partial(tree.unflatten, structure)
-        return rebuild(p), state._replace(step=step, mean=rebuild(m), square=rebuild(v))
+        return rebuild(p), type(state)(step, rebuild(m), rebuild(v))
 
     return kernel
 
 
 def _applies(copied: list[Any], grads: list[Any], scalars: list[Tensor]) -> bool:
     """Tell whether the kernel may see these: it takes dense memory in order, of one dtype, and asks no questions."""
-    if not copied or not tree.plain(copied) or not tree.plain(grads) or not tree.plain(scalars):
+    every = [*copied, *grads]
+    if not copied or not tree.plain([*every, *scalars]):
         return False
-    dtype, device = copied[0].dtype, copied[0].device
+    shapes = list(map(_shape, grads))
     return (
-        dtype in _DTYPES
-        and device.type in _DEVICES
-        and all([leaf.dtype is dtype and leaf.device == device and leaf.is_contiguous() for leaf in copied])
-        and all([leaf.dtype is dtype and leaf.device == device and leaf.is_contiguous() for leaf in grads])
-        and all([grad.shape == leaf.shape for grad, leaf in zip(grads, copied, strict=False)])
+        copied[0].dtype in _DTYPES
+        and len(set(map(_dtype, every))) == 1
+        and (all(map(_is_cpu, every)) or _on_one_cuda(every))
+        and all(map(Tensor.is_contiguous, every))
+        and list(map(_shape, copied)) == shapes * 3
     )
+
+
+def _on_one_cuda(leaves: list[Tensor]) -> bool:
+    return len({leaf.device for leaf in leaves}) == 1 and leaves[0].is_cuda
 
 
 def _kernel_step(step: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ are variables; None, integers, numbers and strings pass through, and their place
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 from torch import Tensor
@@ -21,54 +22,50 @@ Argnums = int | Sequence[int]
 class Variables:
     """The leaves that a derivative is taken for; immutable after its construction."""
 
-    __slots__ = ("_argnums", "_args", "_leaves", "_single", "_slots", "_structures", "leaves")
+    __slots__ = ("_args", "_chosen", "_every", "_position", "_positions", "_structure", "leaves")
 
     def __init__(self, who: str, fn: Callable[..., Any], argnums: Argnums, args: tuple[Tree, ...]) -> None:
-        self._single = isinstance(argnums, int)
-        self._argnums = _positions(who, fn, argnums, len(args))
+        self._position, self._positions = _positions(who, fn, argnums, len(args))
         self._args = args
-        flat = [tree.flatten(args[number]) for number in self._argnums]
-        self._leaves = [leaves for leaves, _ in flat]
-        self._structures = [structure for _, structure in flat]
-        self._slots = [[is_variable(leaf) for leaf in leaves] for leaves in self._leaves]
-        self.leaves: list[Tensor] = [
-            leaf
-            for leaves, slots in zip(self._leaves, self._slots, strict=True)
-            for leaf, chosen in zip(leaves, slots, strict=True)
-            if chosen
-        ]
+        every, self._structure = tree.flatten(self._part(args))
+        self._chosen = list(map(is_variable, every))
+        self._every = None if all(self._chosen) else every  # the common case is kept short
+        self.leaves: list[Tensor] = every if self._every is None else list(compress(every, self._chosen))
         if not self.leaves:
-            raise TransformError(_nothing_to_differentiate(who, fn, self._argnums, args))
+            raise TransformError(_nothing_to_differentiate(who, fn, self._positions, args))
 
-    def arguments(self, values: Iterable[Tensor]) -> list[Tree]:
+    def arguments(self, values: Sequence[Tensor]) -> list[Tree]:
         """Put values in the place of the variables and return all arguments."""
-        remaining = iter(values)
+        part = tree.unflatten(self._structure, values if self._every is None else self._merged(values, self._every))
         args = list(self._args)
-        for number, leaves, slots, structure in self._parts():
-            filled = [next(remaining) if chosen else leaf for leaf, chosen in zip(leaves, slots, strict=True)]
-            args[number] = tree.unflatten(structure, filled)
+        if self._position is not None:
+            args[self._position] = part
+            return args
+        for position, arg in zip(self._positions, part, strict=True):
+            args[position] = arg
         return args
 
-    def result(self, values: Iterable[Any]) -> Tree:
+    def result(self, values: Sequence[Any]) -> Tree:
         """Arrange one value a variable as the chosen arguments are, with None for every other leaf."""
-        remaining = iter(values)
-        trees = tuple(
-            tree.unflatten(structure, [next(remaining) if chosen else None for chosen in slots])
-            for _, _, slots, structure in self._parts()
-        )
-        return trees[0] if self._single else trees
+        if self._every is not None:
+            values = self._merged(values, [None] * len(self._every))
+        return tree.unflatten(self._structure, values)
 
     def match(self, who: str, other: Tree) -> list[Any]:
         """List what a tree shaped like the chosen arguments holds at the variables."""
-        others = (other,) if self._single else tuple(other)
-        values = []
-        for part, (number, _, slots, structure) in zip(others, self._parts(), strict=True):
-            column = tree.align(structure, self._args[number], part, who)
-            values += [value for value, chosen in zip(column, slots, strict=True) if chosen]
-        return values
+        return list(compress(tree.align(self._structure, self._part(self._args), other, who), self._chosen))
 
-    def _parts(self) -> Iterable[tuple[int, list[Any], list[bool], Any]]:
-        return zip(self._argnums, self._leaves, self._slots, self._structures, strict=True)
+    def paths(self) -> list[str]:
+        """Name each variable: the number of its argument and the way through it."""
+        names = [name for position in self._positions for name in argument_paths(position, self._args[position])]
+        return list(compress(names, self._chosen))
+
+    def _part(self, args: Sequence[Tree]) -> Tree:
+        return args[self._position] if self._position is not None else tuple(args[i] for i in self._positions)
+
+    def _merged(self, values: Iterable[Any], others: list[Any]) -> list[Any]:
+        remaining = iter(values)
+        return [next(remaining) if chosen else other for chosen, other in zip(self._chosen, others, strict=True)]
 
 
 def is_variable(leaf: Any) -> bool:
@@ -76,7 +73,10 @@ def is_variable(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
 
 
-def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -> tuple[int, ...]:
+def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -> tuple[int | None, tuple[int, ...]]:
+    """Return the one position that an int names, and all positions."""
+    if type(argnums) is int and 0 <= argnums < count:
+        return argnums, (argnums,)
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not -count <= number < count:
@@ -86,7 +86,7 @@ def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -
     positions = tuple(number % count for number in numbers)
     if not positions or len(set(positions)) < len(positions):
         raise TransformError(f"{who}: argnums must name each argument once and at least one, got {argnums!r}")
-    return positions
+    return positions[0] if isinstance(argnums, int) else None, positions
 
 
 def _nothing_to_differentiate(

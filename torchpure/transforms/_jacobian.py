@@ -1,6 +1,6 @@
 """Products with the Jacobian, and Jacobians whole."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -68,9 +68,10 @@ class _Outputs:
         column = tree.align(self._structure, whole, cotangent, self._who)
         return [part for part, leaf in zip(column, self._leaves, strict=True) if is_variable(leaf)]
 
-    def variables(self) -> list[Tensor]:
-        """List the differentiable leaves."""
-        return [leaf for leaf in self._leaves if is_variable(leaf)]
+    def paths(self) -> list[str]:
+        """Name each differentiable leaf."""
+        names = tree.paths(tree.unflatten(self._structure, self._leaves))
+        return [f"at `{name}`" for name, leaf in zip(names, self._leaves, strict=True) if is_variable(leaf)]
 
 
 def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree, ...], has_aux: bool = False) -> Any:
@@ -91,7 +92,9 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     if len(primals) != len(tangents):
         raise TransformError(f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
     variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
-    directions = _like("jvp: tangent", variables.match("jvp: tangents", tuple(tangents)), variables.leaves)
+    directions = _like(
+        "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
+    )
     outputs = _Outputs("jvp", fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
@@ -126,7 +129,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     value, flat_pull, (others, aux) = torch.func.vjp(flat, *variables.leaves, has_aux=True)
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
-        parts = _like("vjp: cotangent", outputs.match(cotangent), list(value))
+        parts = _like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
         return variables.result(flat_pull(tuple(parts)))
 
     result = (outputs.value(value, others), pull)
@@ -201,10 +204,11 @@ def _tensors(leaves: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _like(who: str, parts: list[Any], wanted: list[Tensor]) -> list[Tensor]:
+def _like(who: str, paths: Callable[[], list[str]], parts: list[Any], wanted: Sequence[Tensor]) -> list[Tensor]:
     """Check that each part has the shape and dtype of its tensor; None becomes zeros."""
     filled = [torch.zeros_like(like) if part is None else part for part, like in zip(parts, wanted, strict=True)]
-    for part, like in zip(filled, wanted, strict=True):
+    for number, (part, like) in enumerate(zip(filled, wanted, strict=True)):
         if not isinstance(part, Tensor) or part.shape != like.shape or part.dtype != like.dtype:
-            raise TransformError(f"{who}: wanted {tree.describe(like)}, got {tree.describe(part)}")
+            where = paths()[number]
+            raise TransformError(f"{who} {where}: wanted {tree.describe(like)}, got {tree.describe(part)}")
     return filled

@@ -1,6 +1,7 @@
 """Whether a value is an ordinary tensor that nothing watches: then, and only then, in-place kernels may serve it."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn import Parameter
 
 _peek_transform = torch._C._functorch.peek_interpreter_stack
 _num_dispatch_modes = torch._C._len_torch_dispatch_stack
-_ORDINARY = (Tensor, Parameter)
+_ORDINARY = {Tensor, Parameter}
+_requires_grad = attrgetter("requires_grad")
 
 
 def unwatched() -> bool:
@@ -24,7 +26,7 @@ def unwatched() -> bool:
     )
 
 
-def plain(leaves: Iterable[Any]) -> bool:
+def plain(leaves: Sequence[Any]) -> bool:
     """Tell whether every leaf is an ordinary tensor whose gradient nobody asks for, outside every transform.
 
     A batched, dual or traced leaf is seen by the transform that is at work, never by its looks.
@@ -32,7 +34,8 @@ def plain(leaves: Iterable[Any]) -> bool:
     >>> plain([torch.zeros(2)]), plain([torch.zeros(2, requires_grad=True)]), plain([1.0])
     (True, False, False)
     """
-    if not unwatched():
-        return False
-    watching = torch.is_grad_enabled()
-    return all(type(leaf) in _ORDINARY and not (watching and leaf.requires_grad) for leaf in leaves)
+    return (
+        unwatched()
+        and _ORDINARY.issuperset(map(type, leaves))
+        and not (torch.is_grad_enabled() and any(map(_requires_grad, leaves)))
+    )

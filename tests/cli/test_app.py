@@ -1,0 +1,177 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from torchpure.cli import _run, main
+
+FAST = ["--steps", "3", "--hidden", "4"]
+START = [sys.executable, "-c", "import sys; from torchpure.cli import main; sys.exit(main())", "fit"]
+
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def test_help_and_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("torchpure ")
+    assert main([]) == 0
+    assert "fit" in capsys.readouterr().out
+    for option in ("--help", "-h"):
+        assert main(["fit", option]) == 0
+        assert "--train-points" in capsys.readouterr().out
+
+
+def test_a_fit_ends_with_its_losses_and_its_folder(capsys):
+    assert main(["fit", "2*sin(x + 2*pi)", *FAST]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["train", "test", "3", "runs/2-sin-x-2-pi"]
+    assert err == ""
+
+
+def test_json_is_all_there_is_on_stdout(capsys):
+    assert main(["fit", "x", "--json", "--out", "mine", "--seed", "5", *FAST]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (result["status"], result["steps"], result["seed"], result["directory"]) == ("done", 3, 5, "mine")
+    assert result["parameters"] == 13
+    assert result["train_loss"] > 0
+    assert err == ""
+
+
+def test_quiet_prints_nothing(capsys):
+    assert main(["fit", "x", "--quiet", *FAST]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_every_option_reaches_the_configuration(here):
+    words = "--domain t=0:2 --train-points 7 --test-points 3 --hidden 4,3 --activation relu --optimizer sgd --rate 0.5"
+    more = "--schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
+    assert main(["fit", "t", *words.split(), *more.split()]) == 0
+    config = json.loads((here / "mine/config.json").read_text())["config"]
+    assert config == {
+        "target": "t",
+        "column": None,
+        "inputs": None,
+        "domain": "t=0:2",
+        "train_points": 7,
+        "test_points": 3,
+        "preset": None,
+        "hidden": [4, 3],
+        "activation": "relu",
+        "optimizer": "sgd",
+        "rate": 0.5,
+        "schedule": "constant",
+        "steps": 2,
+        "seed": 9,
+        "dtype": "float64",
+        "device": "cpu",
+    }
+
+
+@pytest.mark.parametrize("words", [["-x**2"], ["--quiet", "-x"], ["--", "-x"], ["-sin(x)", "--domain", "-1:1"]])
+def test_an_expression_may_begin_with_a_minus(words):
+    assert main(["fit", *FAST, *words] if "--" in words else ["fit", *words, *FAST]) == 0
+
+
+def test_a_file(here, capsys):
+    (here / "points.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{i * i}\n" for i in range(10)))
+    assert main(["fit", "points.csv", "--target", "y", "--inputs", "a", "--json", *FAST]) == 0
+    assert json.loads(capsys.readouterr().out)["directory"] == "runs/points-y"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fit"], "Missing argument 'TARGET'"),
+        (["other"], "No such command 'other'"),
+        (["fit", "x", "--stepz", "3"], "No such option: --stepz"),
+        (["fit", "x", "--steps", "abc"], "Invalid value for '--steps'"),
+        (["fit", "x", "--steps"], "--steps"),
+        (["fit", "x", "y"], "unexpected extra argument"),
+        (["fit", "foo"], "unknown name `foo`"),
+        (["fit", "foo\n\x1b[31mbar"], "not plain ASCII"),
+        (["fit", "log(-1)"], "not finite"),
+        (["fit", "x", "--hidden", "10000000"], "--hidden: wanted a number less than"),
+        (["fit", "x", "--rate", "nan"], "--rate: wanted a finite number"),
+        (["fit", "x", "--device", "nowhere"], "--device: 'nowhere'"),
+        (["fit", "x", "--out", "."], "exists already"),
+        (["fit", "x", "--out", ""], "'' is no name for a folder"),
+        (["fit", "x", "--out", "a\0b"], "is no name for a folder"),
+        (["fit", "x", "--out", "none/mine"], "'none' does not exist"),
+        (["fit", "x", "--out", "n" * 300], "file name too long"),
+        (["fit", "none.csv", "--target", "y"], "none.csv: no such file"),
+        (["fit", "x", "--target", "y"], "only a data file has columns"),
+        (["fit", "z" * 5000], "5000 characters"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, words, message, listing):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("torchpure: ")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert len(err) < 1300
+    assert listing(here) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), 2, "runs/x: no space left on device"),
+        (OSError("odd"), 2, "odd"),
+        (MemoryError(), 2, "out of memory"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing was saved"),
+    ],
+)
+def test_trouble_in_the_middle(here, capsys, monkeypatch, error, code, message, listing):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(_run, "fit", fail)
+    assert main(["fit", "x"]) == code
+    assert message in capsys.readouterr().err
+    assert listing(here) == []
+
+
+def test_a_loss_that_is_not_finite_is_told_in_one_line(capsys):
+    assert main(["fit", "x", "--optimizer", "sgd", "--rate", "1e38", "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["status"] == "diverged"
+    assert "try a smaller --rate" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_saves_what_was_reached(here, number, code, status, listing):
+    words = ["x", "--steps", "10000000", "--hidden", "4", "--json"]
+    with subprocess.Popen([*START, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(here.glob("runs/.*.partial")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    result = json.loads(out)
+    assert (result["status"], result["directory"]) == (status, "runs/x")
+    assert result["steps"] >= 1
+    last = json.loads((here / "runs/x/metrics.jsonl").read_text().splitlines()[-1])
+    assert (last["status"], last["steps"]) == (status, result["steps"])
+    assert err.count("\n") == 1
+    assert listing(here / "runs") == ["x"]
+
+
+def test_default_seeds_fit_the_article_target(capsys):
+    losses = []
+    for seed in range(3):
+        assert main(["fit", "2*sin(x + 2*pi)", "--seed", str(seed), "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["test_loss"])
+    assert max(losses) < 1e-2

@@ -1,0 +1,153 @@
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from torchpure.cli import _formats
+from torchpure.cli._formats import FORMATS, check_finite
+from torchpure.errors import InputError
+
+
+def values(path, *names):
+    return [column.tolist() for column in FORMATS[path.suffix].values(path, list(names))]
+
+
+def write(path, content):
+    if path.suffix == ".csv":
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    elif path.suffix == ".npz":
+        np.savez(path, **content)
+    else:
+        pq.write_table(pa.table(content), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "x,y\n1,2\n3,4\n"),
+        ("a.csv", "\ufeffx, y\r\n\r\n1, 2\r\n\r\n3,4"),
+        ("a.csv", '"x","y"\n"1","2"\n3.0,4e0\n'),
+        ("a.npz", {"x": np.array([1, 3]), "y": np.array([2.0, 4.0], dtype=np.float32)}),
+        ("a.parquet", {"x": [1, 3], "y": [2.0, 4.0]}),
+    ],
+)
+def test_names_and_values(tmp_path, name, content):
+    path = write(tmp_path / name, content)
+    assert FORMATS[path.suffix].names(path) == ["x", "y"]
+    assert values(path, "y", "x") == [[2.0, 4.0], [1.0, 3.0]]
+    assert FORMATS[path.suffix].values(path, ["y"])[0].dtype == torch.float64
+
+
+def test_columns_of_a_matrix(tmp_path):
+    path = write(tmp_path / "a.npz", {"x": np.array([[1, 2], [3, 4]]), "y": np.array([True, False])})
+    assert FORMATS[".npz"].names(path) == ["x_0", "x_1", "y"]
+    assert values(path, "x_1", "y") == [[2.0, 4.0], [1.0, 0.0]]
+
+
+def test_columns_that_are_not_used_may_hold_anything(tmp_path):
+    path = write(tmp_path / "a.csv", "city,x\nOslo,1\n,2\n")
+    assert values(path, "x") == [[1.0, 2.0]]
+    path = write(tmp_path / "a.parquet", {"city": ["Oslo", None], "x": [True, False]})
+    assert values(path, "x") == [[1.0, 0.0]]
+    path = write(tmp_path / "a.npz", {"other": np.zeros(5), "x": np.zeros(2)})
+    assert values(path, "x") == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x,y\n1\n", "line 2 has 1 fields; the header has 2"),
+        ("x,y\n1,2\n\n1,2,3\n", "line 4 has 3 fields"),
+        ("x,y\n1,2\n1,Oslo\n", "column `y`, line 3: wanted a number, got 'Oslo'; --inputs"),
+        ("x,y\n1,\n", "column `y`, line 2: wanted a number, got nothing"),
+        ("x,y\n1_0,2\n", "column `x`, line 2: wanted a number, got '1_0'"),
+        ("x,y\n1,2\nnan,2\n", "column `x`, line 3: wanted a finite number, got 'nan'"),
+        ("x,y\n1,-inf\n", "column `y`, line 2: wanted a finite number"),
+        ("x,y\n1,1e999\n", "column `y`, line 2: wanted a finite number"),
+        (b"x,y\n\xff,1\n", "not UTF-8 text"),
+        ("x,y\n" + "1" * 200_000 + ",2\n", "not a csv file: field larger"),
+    ],
+)
+def test_refused_csv(tmp_path, content, message):
+    with pytest.raises(InputError, match=message):
+        values(write(tmp_path / "a.csv", content), "x", "y")
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
+def test_refused_empty_csv(tmp_path, content):
+    with pytest.raises(InputError, match="the file is empty"):
+        _formats._csv_names(write(tmp_path / "a.csv", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"x": np.zeros(2), "y": np.zeros(3)}, "columns of one length are wanted, got x: 2, y: 3"),
+        ({"x": np.zeros(2), "y": np.array(["a", "b"])}, "column `y` holds <U1 .row 0 is 'a'."),
+        ({"x": np.zeros(2), "y": np.zeros(2, dtype=complex)}, "column `y` holds complex128"),
+        ({"x": np.zeros(2), "y": np.zeros((2, 2, 2))}, r"array `y` has shape \(2, 2, 2\)"),
+        ({"x": np.zeros(2), "y": np.zeros(())}, r"array `y` has shape \(\)"),
+        ({"x": np.zeros(2), "y": np.array([1.0, np.nan])}, "column `y`, row 1 .counted from 0.: .* got nan"),
+        ({"x": np.zeros(2), "y": np.array([None, "a"])}, "not a readable .npz archive"),
+    ],
+)
+def test_refused_npz(tmp_path, content, message):
+    path = write(tmp_path / "a.npz", content)
+    with pytest.raises(InputError, match=message):
+        values(path, "x", "y")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])
+@pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
+def test_refused_archives(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a readable"):
+        FORMATS[path.suffix].names(path)
+
+
+def test_refused_bare_array(tmp_path):
+    path = tmp_path / "a.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(InputError, match=r"not an \.npz archive"):
+        FORMATS[".npz"].names(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["a", "b"], "column `y` holds string .row 0 is 'a'."),
+        (["1", "2"], "column `y` holds string"),
+        (pa.array([1, 2], pa.timestamp("s")), "column `y` holds timestamp"),
+        ([1.0, None], "column `y`, row 1 .counted from 0.: wanted a number, got nothing"),
+        ([1.0, float("inf")], "column `y`, row 1 .counted from 0.: wanted a finite number, got inf"),
+    ],
+)
+def test_refused_parquet(tmp_path, column, message):
+    with pytest.raises(InputError, match=message):
+        values(write(tmp_path / "a.parquet", {"y": column}), "y")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.parquet"])
+def test_too_many_rows(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(_formats, "MAX_ROWS", 2)
+    content = "x\n1\n2\n3\n" if name == "a.csv" else {"x": np.arange(3)}
+    with pytest.raises(InputError, match="more than 2 rows"):
+        values(write(tmp_path / name, content), "x")
+
+
+def test_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install 'torchpure\[parquet\]'"):
+        FORMATS[".parquet"].names(tmp_path / "a.parquet")
+
+
+def test_check_finite(tmp_path):
+    check_finite(tmp_path, "x", torch.zeros(2))
+    with pytest.raises(InputError, match="row 1"):
+        check_finite(tmp_path, "x", torch.tensor([0.0, torch.inf]))

@@ -1,0 +1,64 @@
+import sys
+from array import array
+
+import matplotlib
+import pytest
+import torch
+
+from torchpure import model, random
+from torchpure.cli._config import configure
+from torchpure.cli._data import Data, Sample, load
+from torchpure.cli._network import build
+from torchpure.cli._plots import draw_fit, draw_loss
+
+KEY = random.key(0)
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [array("d"), array("d", [0.0, 0.0]), array("d", range(9000)), array("d", [1e300, 1e-30])],
+)
+@pytest.mark.parametrize("test_loss", [0.5, 0.0, float("nan")])
+def test_loss(tmp_path, losses, test_loss):
+    draw_loss(tmp_path / "loss.png", losses, test_loss, "title")
+    assert is_picture(tmp_path / "loss.png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": "sin(x)"},
+        {"target": "3"},
+        {"target": "x*y", "domain": "x=0:1,y=0:1"},
+        {"target": "3", "domain": "x=0:1,y=0:1"},
+        {"target": "log(x - 0.001)", "domain": "0:1e6"},
+    ],
+)
+def test_fit(tmp_path, options):
+    config = configure(options)
+    data = load(config, KEY)
+    network = build(config, data.train)
+    network.core.load_state_dict(model.functional(network.core).init(KEY)[0])
+    draw_fit(tmp_path / "fit.png", network, data, "$broken \\math 漢字", "$also_ " + "long " * 50)
+    assert is_picture(tmp_path / "fit.png")
+
+
+def test_one_value_of_the_input(tmp_path):
+    sample = Sample(torch.ones(2, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    data = Data(("x",), sample, sample, None, [(1.0, 1.0)], None)
+    network = build(configure({"target": "x"}), sample)
+    network.core.load_state_dict(model.functional(network.core).init(KEY)[0])
+    draw_fit(tmp_path / "fit.png", network, data, "y", "title")
+    assert is_picture(tmp_path / "fit.png")
+
+
+def test_matplotlib_keeps_its_state(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it would raise
+    names = [name for name in matplotlib.rcParams if name != "backend"]  # looking at it imports pyplot
+    before = [matplotlib.rcParams[name] for name in names]
+    draw_loss(tmp_path / "loss.png", [1.0, 0.5], 0.5, "title")
+    assert [matplotlib.rcParams[name] for name in names] == before
