@@ -1,6 +1,5 @@
 """The forms that parameters come in: a dict by dotted name, a tuple in that order, or a nested dict."""
 
-from operator import attrgetter
 from typing import Any, NoReturn
 
 from torch import Size, Tensor
@@ -8,9 +7,6 @@ from torch import Size, Tensor
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
-
-
-_shape = attrgetter("shape")
 
 
 def nested(flat: dict[str, Tensor]) -> Params:
@@ -42,7 +38,7 @@ def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[s
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
-        if len(params) == len(names) and list(map(_shape, found)) == shapes:
+        if len(params) == len(names) and [value.shape for value in found] == shapes:
             return found
     except (KeyError, TypeError, AttributeError):
         pass

@@ -12,7 +12,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
 
-from ._guard import APPLY_ADVICE, CALL_ADVICE, refusing_draws
+from ._guard import APPLY_ADVICE, CALL_ADVICE, RefuseDraws, refusing_draws
 from ._init import reset
 from ._skeleton import Pool, Skeleton, fill
 
@@ -158,8 +158,23 @@ _BUFFER_SIGNS = ("mutate a captured Tensor", "running_mean or running_var", "vma
 
 
 def _traced_call(pool: Pool, given: list[Tensor], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    named = dict(zip(pool.parameters.names, given, strict=True))
-    return torch.func.functional_call(pool.template, named, inputs, options)
+    """Call the template under torch.compile, which knows functional_call and can trace no skeletons."""
+    for name, sub in pool.template.named_modules():
+        if getattr(sub, "running_mean", None) is not None and sub.training:
+            raise ImpureError(
+                f"{type(pool.template).__name__} changes the buffers of `{name}`, so its call is not pure: "
+                "use eval mode, or compile a function of the state that calls net.apply outside"
+            )
+    if pool.names_draw:
+        raise ImpureError(
+            f"{type(pool.template).__name__} names a random call, which a pure call cannot make: pass it in"
+        )
+    values = dict(zip(pool.parameters.names, given, strict=True))
+    values |= dict(zip(pool.buffers.names, pool.buffers.copies(), strict=True))
+    if pool.proven:
+        return torch.func.functional_call(pool.template, values, inputs, options)
+    with RefuseDraws():
+        return torch.func.functional_call(pool.template, values, inputs, options)
 
 
 def _init(pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:

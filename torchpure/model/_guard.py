@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
@@ -87,9 +86,6 @@ def refusing_draws(module: nn.Module, call: Callable[[], Any], advice: str) -> A
     Raises:
         ImpureError: the call drew from the global generator, whose state is then put back.
     """
-    if is_dynamo_compiling():
-        with RefuseDraws():
-            return call()
     if not tree.unwatched():
         return _named(module, call, advice)
     before = _generator_state()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 _DRAWING_NAMES = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
 _DRAWING_NAMES += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
 _DRAWING_NAMES += ("lstm", "gru", "rnn", "generator", "rng")
+_LIKE_DRAWS = ("rand_like", "randn_like", "randint_like")
 _DRAWING_LAYERS = ("Dropout", "RReLU", "Fractional", "Attention", "Transformer", "RNN", "LSTM", "GRU")
 _SPACES = (Tensor, torch, F, nn, math)
 
@@ -29,6 +30,12 @@ def never_draws(module: nn.Module) -> bool:
     (True, False)
     """
     return all(map(_known, module.modules()))
+
+
+def names_like_draws(module: nn.Module) -> bool:
+    """Tell whether a forward names `rand_like` or its kin, which torch.compile traces past every mode."""
+    codes = [getattr(type(sub).forward, "__code__", None) for sub in module.modules()]
+    return any(name in _LIKE_DRAWS for code in codes if code is not None for name in _names(code))
 
 
 def _known(module: nn.Module) -> bool:

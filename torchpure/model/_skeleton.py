@@ -17,7 +17,7 @@ from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
 
 from ._forms import values
-from ._proof import never_draws
+from ._proof import names_like_draws, never_draws
 
 Slot = tuple[dict[str, Tensor | None], str, int]  # a module's own dict, the name in it, the number of the value
 
@@ -56,7 +56,7 @@ class Values:
 class Pool:
     """The free skeletons of one module. `take` and `give_back` are atomic, so that threads may share it."""
 
-    __slots__ = ("_free", "buffers", "parameters", "proven", "template", "trainable")
+    __slots__ = ("_free", "buffers", "names_draw", "parameters", "proven", "template", "trainable")
 
     def __init__(self, module: nn.Module) -> None:
         who = type(module).__name__
@@ -71,6 +71,7 @@ class Pool:
         fill(buffers, self.buffers.tensors)
         self.template = twin  # only ever copied, or traced
         self.proven = never_draws(twin)
+        self.names_draw = names_like_draws(twin)
         self._free: list[Skeleton] = []
 
     def make(self) -> Skeleton:
