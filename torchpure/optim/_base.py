@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.errors import StructureError
 
 S = TypeVar("S")
 Kernel = Callable[[Grads, S, Params], tuple[Params, S] | None]
@@ -131,11 +132,15 @@ def active(who: str, params: Params, grads: Grads, *moments_: Params) -> tuple[l
     `restore(values, tree)` returns `tree` with these values in the place of its active leaves.
 
     Raises:
-        StructureError: a tree is not shaped like params.
+        StructureError: a tree is not shaped like params, or a gradient not like its parameter.
     """
     leaves, structure = tree.flatten(params)
     columns = [leaves, *(tree.align(structure, params, other, who) for other in (grads, *moments_))]
     chosen = [grad is not None for grad in columns[1]]
+    for number, (leaf, gradient) in enumerate(zip(leaves, columns[1], strict=True)):
+        if gradient is not None and getattr(gradient, "shape", None) != getattr(leaf, "shape", None):
+            path, got, wanted = tree.paths(params)[number], tree.describe(gradient), tree.describe(leaf)
+            raise StructureError(f"{who}: the gradient at `{path}` is {got}, the parameter {wanted}")
     if all(chosen):
         return columns, lambda values, _: tree.unflatten(structure, values)
 

@@ -1,0 +1,1 @@
+"""Figures, each with its peers in one run: `make bench`."""

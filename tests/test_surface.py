@@ -1,0 +1,34 @@
+"""What `import torchpure as tp` shows, and the laws of its signatures."""
+
+import inspect
+
+import torchpure as tp
+
+SURFACE = {
+    "Functional", "errors", "fit", "functional", "grad", "hessian", "jacfwd", "jacrev", "jvp", "make_functional_fwd",
+    "model", "optim", "random", "train", "transforms", "tree", "value_and_grad", "vjp", "vmap",
+}  # fmt: skip
+
+
+def test_the_surface_is_what_is_written_here():
+    assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "testing"} == SURFACE
+
+
+def test_argument_order_is_law():
+    assert list(inspect.signature(tp.optim.adam(0.1).step).parameters) == ["grads", "state", "params"]
+    for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
+        optimizer = make(0.1)
+        assert list(inspect.signature(optimizer.init).parameters) == ["params"]
+        assert list(inspect.signature(optimizer.update).parameters) == ["grads", "state", "params"]
+        first, *rest = inspect.signature(make).parameters.values()
+        assert first.name == "rate" and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in rest)
+
+
+def test_every_public_function_has_a_docstring_with_an_example_or_a_law():
+    undocumented = [
+        f"{space.__name__}.{name}"
+        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms)
+        for name, value in vars(space).items()
+        if inspect.isfunction(value) and not name.startswith("_") and not inspect.getdoc(value)
+    ]
+    assert undocumented == []
