@@ -45,7 +45,7 @@ def report(
     bars: dict[str, float],
     settings: dict[str, str],
 ) -> None:
-    """Print a table of times and of our time over each peer's, and save it as JSON. `bars`: peer → the ratio to meet."""
+    """Print a table of times and ratios, and save it as JSON; `bars` holds the ratio to meet for a peer."""
     table = Table(title=figure, title_justify="left")
     for column in ("program", "µs (median)", "least … greatest", "ours / it", "bar", "settings"):
         table.add_column(column, justify="right" if column.startswith(("µs", "ours", "bar")) else "left")

@@ -26,7 +26,7 @@ class Watched(nn.Sequential):
         return helper(super().forward, x)
 
 
-def helper(fn, x):  # noqa: ANN001, ANN201
+def helper(fn, x):
     """Call a function."""
     return fn(x)
 
@@ -38,7 +38,7 @@ def main() -> None:
     net, watched = tp.functional(module), tp.functional(Watched(*layers))
     params = dict(module.named_parameters())
 
-    def repeat(call) -> Run:  # noqa: ANN001
+    def repeat(call) -> Run:
         def run(count: int) -> None:
             for _ in range(count):
                 call()

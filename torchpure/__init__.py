@@ -3,7 +3,12 @@
 from . import errors as errors
 from . import optim as optim
 from . import random as random
+from . import train as train
 from . import tree as tree
+from .model import Functional as Functional
+from .model import functional as functional
+from .model import make_functional_fwd as make_functional_fwd
+from .train import fit as fit
 from .transforms import grad as grad
 from .transforms import hessian as hessian
 from .transforms import jacfwd as jacfwd
@@ -12,8 +17,3 @@ from .transforms import jvp as jvp
 from .transforms import value_and_grad as value_and_grad
 from .transforms import vjp as vjp
 from .transforms import vmap as vmap
-from .model import Functional as Functional
-from .model import functional as functional
-from .model import make_functional_fwd as make_functional_fwd
-from . import train as train
-from .train import fit as fit

@@ -74,7 +74,7 @@ def _kaiming_uniform(
     tensor: Tensor,
     a: float = 0.0,
     mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    nonlinearity: Any = "leaky_relu",
     generator: None = None,
 ) -> Tensor:
     """Fill as He et al. 2015 (arXiv:1502.01852, equation 14) say."""

@@ -6,7 +6,7 @@ several threads, and leave the user's module alone. Whatever the user does to th
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torchpure.errors import ImpureError, ParameterError
 from ._forms import values
 from ._proof import names_like_draws, never_draws
 
-Slot = tuple[dict[str, Tensor | None], str, int]  # a module's own dict, the name in it, the number of the value
+Slot = tuple[dict[str, Any], str, int]  # a module's own dict, the name in it, the number of the value
 
 
 class Skeleton(NamedTuple):
@@ -36,7 +36,7 @@ class Values:
 
     __slots__ = ("_shapes", "_tied", "_who", "names", "tensors")
 
-    def __init__(self, who: str, first: dict[str, Tensor], every: dict[str, Tensor]) -> None:
+    def __init__(self, who: str, first: Mapping[str, Tensor], every: Mapping[str, Tensor]) -> None:
         canonical = {id(tensor): name for name, tensor in first.items()}
         self._who = who
         self._tied = {name: canonical[id(tensor)] for name, tensor in every.items() if name not in first}
@@ -132,7 +132,7 @@ def _slots(module: nn.Module) -> tuple[list[Slot], list[Slot]]:
     )
 
 
-def fill(slots: list[Slot], values: list[Tensor]) -> None:
+def fill(slots: list[Slot], values: Sequence[Tensor]) -> None:
     """Put values into their slots."""
     for own, name, number in slots:
         own[name] = values[number]

@@ -67,7 +67,7 @@ def _direction(correction1: Tensor, correction2: Tensor, eps: float) -> Callable
     """Return m̂ / (√v̂ + eps) for the two bias corrections."""
 
     def direction(m: Tensor, v: Tensor) -> Tensor:
-        c1, c2 = tree.cast(correction1, m), tree.cast(correction2, v)
-        return (m / c1) / (safe_sqrt(v) / c2.sqrt() + tree.cast(eps, v))
+        c1, root2 = tree.cast(correction1, m), tree.cast(correction2.sqrt(), v)
+        return (m / c1) / (safe_sqrt(v) / root2 + tree.cast(eps, v))
 
     return direction

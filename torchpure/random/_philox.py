@@ -4,7 +4,6 @@ Words are 32 bits wide and held in int64, because torch has few operations on un
 words wraps around modulo 2**64, of which both halves are right.
 """
 
-import torch
 from torch import Tensor
 
 WORD = 0xFFFFFFFF

@@ -125,11 +125,11 @@ def finite_at_zero_gradients(make: Make) -> None:
 
 
 def batched_equals_looped(make: Make) -> None:
-    """vmap over parameters and rates gives each member what it gets alone, over five steps."""
+    """Vmap over parameters and rates gives each member what it gets alone, over five steps."""
     rates = torch.tensor([0.01, 0.05, 0.1], dtype=torch.float64)
     starts = tree.map(lambda leaf: torch.stack([leaf, leaf + 0.5, leaf * 2]), _params())
 
-    def run(params: Params, rate: Tensor) -> tuple[Params, Any]:
+    def run(params: Params, rate: Rate) -> tuple[Params, Any]:
         optimizer = make(rate)
         state = optimizer.init(params)
         for _ in range(5):

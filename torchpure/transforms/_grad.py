@@ -30,7 +30,7 @@ from ._describe import describe_function
 
 _RECORDING = nullcontext()  # it is already on
 _requires_grad = attrgetter("requires_grad")
-_LeafNode = torch._C._functions.AccumulateGrad
+_LeafNode: Any = torch._C._functions.AccumulateGrad  # pyrefly: ignore[missing-attribute] the stubs lack it
 
 
 class _Level(threading.local):

@@ -101,7 +101,8 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         return outputs.split(fn(*variables.arguments(values)))
 
     leaves = tuple(variables.leaves)
-    value, pushed, (others, aux) = torch.func.jvp(flat, leaves, tuple(directions), has_aux=True)
+    results: Any = torch.func.jvp(flat, leaves, tuple(directions), has_aux=True)
+    value, pushed, (others, aux) = results
     result = (outputs.value(value, others), outputs.derivative(pushed))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 
@@ -126,7 +127,8 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     def flat(*values: Tensor) -> Any:
         return outputs.split(fn(*variables.arguments(values)))
 
-    value, flat_pull, (others, aux) = torch.func.vjp(flat, *variables.leaves, has_aux=True)
+    results: Any = torch.func.vjp(flat, *variables.leaves, has_aux=True)
+    value, flat_pull, (others, aux) = results
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = _like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))

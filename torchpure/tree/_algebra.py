@@ -111,9 +111,9 @@ def cast(number: Number, like: Any) -> Number:
 def _numeric(who: str, tree: Tree) -> tuple[list[Any], Any]:
     leaves, structure = flatten(tree)
     if not all(isinstance(leaf, Tensor | float | int | complex) for leaf in leaves):
-        where_ = next(i for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor | float | int | complex))
+        odd = next(i for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor | float | int | complex))
         raise StructureError(
-            f"tree.{who}: cannot compute with {describe(leaves[where_])} at `{paths(tree)[where_]}`; wanted tensors or numbers"
+            f"tree.{who}: cannot compute with {describe(leaves[odd])} at `{paths(tree)[odd]}`: wanted numbers"
         )
     return leaves, structure
 

@@ -6,7 +6,7 @@ order, None is an empty subtree, and every registered container is known to both
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import optree
@@ -102,7 +102,7 @@ def register_dataclass(cls: C) -> C:
     def values(node: Any) -> list[Any]:
         return [getattr(node, name) for name in names]
 
-    def build(leaves: Sequence[Any]) -> Any:
+    def build(leaves: Iterable[Any]) -> Any:
         return cls(**dict(zip(names, leaves, strict=True)))
 
     optree.register_pytree_node(
