@@ -18,7 +18,7 @@ def describe_function(fn: Callable[..., Any]) -> str:
     name = getattr(inner, "__qualname__", None) or type(inner).__name__
     code = getattr(inner, "__code__", None)
     place = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
-    return f"`{name.removeprefix('<locals>.').split('<locals>.')[-1]}`{place}"
+    return f"`{name.split('<locals>.')[-1].removeprefix('_VariableFunctionsClass.')}`{place}"
 
 
 def argument_paths(number: int, argument: Tree) -> list[str]:

@@ -159,9 +159,10 @@ def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
     """Cut each tensor from our own leaves, except where it also depends on a captured one."""
 
     def settle(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.requires_grad or (recording and _captures(leaf, own)):
+        if not isinstance(leaf, Tensor) or not leaf.requires_grad:
             return leaf
-        return leaf.detach()
+        keeps = recording or leaf.grad_fn is None  # a captured leaf comes back as itself, whatever the mode
+        return leaf if keeps and _captures(leaf, own) else leaf.detach()
 
     return tree.map(settle, values)
 
