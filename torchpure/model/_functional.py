@@ -97,14 +97,20 @@ def _call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
         return _traced_call(pool, given, inputs, options)
     skeleton = pool.take()
     fill(skeleton.parameters, given)
-    if pool.proven and not skeleton.buffers:
+    watched = _watched(pool, inputs, options)
+    if not watched and not skeleton.buffers:
         output = skeleton.module(*inputs, **options)
     else:
-        output = _guarded(pool, skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
+        output = _guarded(watched, skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
         _check_buffers(pool, skeleton)
     fill(skeleton.parameters, pool.parameters.tensors)
     pool.give_back(skeleton)  # one whose forward raised is not: it may be half changed
     return output
+
+
+def _watched(pool: Pool, inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Tell whether a call may draw: the proof holds for tensors alone, since a function given as an input may."""
+    return not pool.proven or bool(options) or not all(isinstance(value, Tensor) for value in inputs)
 
 
 def _check_buffers(pool: Pool, skeleton: Skeleton) -> None:
@@ -134,7 +140,7 @@ def _apply(
         fill(skeleton.buffers, [buffer.clone() for buffer in held])
         return skeleton.module(*inputs, **options)
 
-    output = _guarded(pool, skeleton, call, APPLY_ADVICE)
+    output = _guarded(_watched(pool, inputs, options), skeleton, call, APPLY_ADVICE)
     after = {number: own[name] for own, name, number in skeleton.buffers}
     fill(skeleton.parameters, pool.parameters.tensors)
     fill(skeleton.buffers, skeleton.working)
@@ -142,9 +148,9 @@ def _apply(
     return output, {name: after[number] for number, name in enumerate(pool.buffers.names)}
 
 
-def _guarded(pool: Pool, skeleton: Skeleton, call: Callable[[], Any], advice: str) -> Any:
+def _guarded(watched: bool, skeleton: Skeleton, call: Callable[[], Any], advice: str) -> Any:
     try:
-        return call() if pool.proven else refusing_draws(skeleton.module, call, advice)
+        return refusing_draws(skeleton.module, call, advice) if watched else call()
     except RuntimeError as error:
         if not skeleton.buffers or not any(sign in str(error) for sign in _BUFFER_SIGNS):
             raise
@@ -171,7 +177,7 @@ def _traced_call(pool: Pool, given: list[Tensor], inputs: tuple[Any, ...], optio
         )
     values = dict(zip(pool.parameters.names, given, strict=True))
     values |= dict(zip(pool.buffers.names, pool.buffers.copies(), strict=True))
-    if pool.proven:
+    if not _watched(pool, inputs, options):
         return torch.func.functional_call(pool.template, values, inputs, options)
     with RefuseDraws():
         return torch.func.functional_call(pool.template, values, inputs, options)

@@ -55,7 +55,7 @@ def _composite_draws(func: Callable[..., Any], args: tuple[Any, ...], kwargs: di
     if func is F.scaled_dot_product_attention:
         return bool(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
     if func is F.multi_head_attention_forward:
-        return bool(kwargs.get("training", True)) and bool(kwargs.get("dropout_p", args[11] if len(args) > 11 else 0))
+        return bool(kwargs.get("training", True)) and bool(kwargs.get("dropout_p", args[10] if len(args) > 10 else 0))
     if func is F.rrelu:
         return bool(kwargs.get("training", args[3] if len(args) > 3 else False))
     if getattr(func, "__name__", "") in ("lstm", "gru", "rnn_tanh", "rnn_relu") and len(args) == 9:

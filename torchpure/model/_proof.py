@@ -1,76 +1,203 @@
-"""Proving, by the names in its code, that a module never draws.
+"""Proving, from its code, that a module draws nothing and changes nothing in place.
 
-Most modules cannot: their code names nothing that draws. For them no call needs to be watched. A name that is not
-understood (a helper function, a method, a hook, a closure) leaves the module unproven, and then every call is
+Most modules cannot: their code names nothing that could. For them no call needs to be watched. What is not understood
+(a helper function, a method, a hook, a closure, a call of a value) leaves the module unproven, and then every call is
 watched; so a mistake on this side costs time and never hides a draw.
 """
 
 import builtins
+import dis
 import math
+import sys
 from collections.abc import Iterator
-from types import CodeType, ModuleType
-from typing import Any
+from functools import cache
+from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorType, MethodDescriptorType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import Parameter
 
-_DRAWING_NAMES = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
-_DRAWING_NAMES += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
-_DRAWING_NAMES += ("lstm", "gru", "rnn", "generator", "rng")
+_DRAWING_WORDS = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
+_DRAWING_WORDS += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
+_DRAWING_WORDS += ("lstm", "gru", "rnn", "generator", "rng", "lowrank", "lobpcg")
+_CALLING_WORDS = ("hook", "backward", "distance", "dispatch", "torch_function", "reinforce")  # they call what they get
 _LIKE_DRAWS = ("rand_like", "randn_like", "randint_like")
 _DRAWING_LAYERS = ("Dropout", "RReLU", "Fractional", "Attention", "Transformer", "RNN", "LSTM", "GRU")
-_SPACES = (Tensor, torch, F, nn, math)
+
+_SPACES = (Tensor, torch, F, torch.functional, math)
+_MODULES = (torch, nn, F, torch.functional, math)
+_NATIVE = (torch._C._VariableFunctions, torch._C._nn, math)  # what holds a builtin function that is an operation
+_PYTHON = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
+_CONSTANTS = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+_BUILTINS = frozenset(
+    ("abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "print", "range")
+    + ("repr", "reversed", "round", "set", "slice", "str", "sum", "tuple", "zip")
+)
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
+_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
+_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+_REFUSED = ("IMPORT_NAME", "IMPORT_STAR", "LOAD_BUILD_CLASS", "LOAD_SUPER_ATTR", "LOAD_CLASSDEREF")
+_CHANGING = (
+    "STORE_ATTR",
+    "DELETE_ATTR",
+    "STORE_GLOBAL",
+    "DELETE_GLOBAL",
+    "STORE_SUBSCR",
+    "DELETE_SUBSCR",
+    "STORE_SLICE",
+)
+
+
+class _Names(NamedTuple):
+    """What an attribute in some forward may mean."""
+
+    values: set[str]  # submodules, tensors and constants of the module and its submodules
+    unknown: set[str]  # methods, properties and other values: never harmless
 
 
 def never_draws(module: nn.Module) -> bool:
-    """Tell whether no submodule can draw; False also when that is not known.
+    """Tell whether no submodule can draw, nor change a parameter in place; False also when that is not known.
 
     >>> never_draws(nn.Sequential(nn.Linear(1, 1), nn.Tanh())), never_draws(nn.Dropout())
     (True, False)
     """
-    return all(map(_known, module.modules()))
+    names = _names(module)
+    return all(_known(sub, names) for sub in module.modules())
 
 
 def names_like_draws(module: nn.Module) -> bool:
     """Tell whether a forward names `rand_like` or its kin, which torch.compile traces past every mode."""
     codes = [getattr(type(sub).forward, "__code__", None) for sub in module.modules()]
-    return any(name in _LIKE_DRAWS for code in codes if code is not None for name in _names(code))
+    return any(name in _LIKE_DRAWS for code in codes if code for part in _parts(code) for name in part.co_names)
 
 
-def _known(module: nn.Module) -> bool:
+def _names(module: nn.Module) -> _Names:
+    names = _Names(set(), set())
+    for sub in module.modules():
+        names.values.update(sub._modules, sub._parameters, sub._buffers)
+        for space in (vars(sub), *map(vars, _own_classes(type(sub)))):
+            for name, value in space.items():
+                (names.values if _constant(value) else names.unknown).add(name)
+        for own in (sub._parameters, sub._buffers):
+            names.unknown.update(name for name, value in own.items() if not _constant(value))
+    return names
+
+
+def _constant(value: Any) -> bool:
+    """Tell whether a value has no code of its own: subclasses, whose operators might do anything, do not count."""
+    if type(value) in (tuple, torch.Size):
+        return all(map(_constant, value))
+    return type(value) in _CONSTANTS or type(value) in (Tensor, Parameter)
+
+
+def _torchs_own(kind: type) -> bool:
+    return kind.__module__.startswith("torch.nn.modules.") and getattr(nn, kind.__name__, None) is kind
+
+
+def _own_classes(kind: type) -> list[type]:
+    """List the classes that are the user's, or anyone's but torch.nn's."""
+    return [base for base in kind.__mro__ if base not in nn.Module.__mro__ and not _torchs_own(base)]
+
+
+def _known(module: nn.Module, names: _Names) -> bool:
     kind = type(module)
-    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+    if module._forward_hooks or module._forward_pre_hooks or {"forward", "_call_impl"} & vars(module).keys():
         return False
-    if kind.__call__ is not nn.Module.__call__ or kind.__getattr__ is not nn.Module.__getattr__:
+    if any(getattr(kind, name) is not getattr(nn.Module, name) for name in _MACHINERY):
         return False
-    if kind.__module__.startswith("torch.nn.modules."):
-        return not any(name in kind.__name__ for name in _DRAWING_LAYERS)
-    code = getattr(kind.forward, "__code__", None)
-    return (
-        code is not None
-        and not code.co_freevars
-        and all(_harmless(name, module, kind.forward.__globals__) for name in _names(code))
+    defined = {name for own in _own_classes(kind) for name, value in vars(own).items() if not _constant(value)}
+    if defined <= _HARMLESS_DEFINITIONS and kind.forward is not nn.Module.forward:
+        return _known_layer(module)
+    forward = kind.forward
+    if not isinstance(forward, FunctionType) or forward.__code__.co_freevars:
+        return False
+    defaults = (*(forward.__defaults__ or ()), *(forward.__kwdefaults__ or {}).values())
+    return all(map(_constant, defaults)) and all(
+        _harmless(part, forward.__globals__, names) for part in _parts(forward.__code__)
     )
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
+_MACHINERY = ("__call__", "_call_impl", "_wrapped_call_impl", "__getattr__", "__getattribute__")
+_HARMLESS_DEFINITIONS = {"__init__", "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+_HARMLESS_DEFINITIONS |= {"__orig_bases__", "__dict__", "__weakref__"}
+
+
+def _known_layer(module: nn.Module) -> bool:
+    """Tell whether a layer of torch.nn, or a subclass with nothing of its own but __init__, draws nothing."""
+    names = [base.__name__ for base in type(module).__mro__ if _torchs_own(base)]
+    return (
+        not any(word in name for word in _DRAWING_LAYERS for name in names)
+        and not any(map(callable, vars(module).values()))  # such as the distance of a loss
+        and getattr(module, "max_norm", None) is None  # an embedding with one changes its weight
+    )
+
+
+def _parts(code: CodeType) -> Iterator[CodeType]:
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _names(constant)
+            yield from _parts(constant)
 
 
-def _harmless(name: str, module: nn.Module, space: dict[str, Any]) -> bool:
-    """Tell whether a name is the module's own value, a torch module, or something of torch that does not draw."""
-    if name in module._modules or name in module._parameters or name in module._buffers:
-        return name not in space
-    if name in vars(type(module)) or any(word in name.lower() for word in _DRAWING_NAMES):
+def _harmless(code: CodeType, space: dict[str, Any], names: _Names) -> bool:
+    if any(isinstance(part, CodeType) and part.co_name not in _COMPREHENSIONS for part in code.co_consts):
         return False
+    steps = list(dis.get_instructions(code))
+    return not any(map(_changes_or_imports, steps)) and all(
+        _known_global(step.argval, space)
+        if step.opname in _GLOBAL
+        else _known_attribute(step.argval, names)
+        if step.opname in _ATTRIBUTE
+        else step.opname != "PUSH_NULL" or _calls_an_attribute(steps, number)
+        for number, step in enumerate(steps)
+    )
+
+
+def _changes_or_imports(step: dis.Instruction) -> bool:
+    return step.opname in _REFUSED or _changes(step)
+
+
+def _changes(step: dis.Instruction) -> bool:
+    in_place = step.opname == "BINARY_OP" and step.argrepr.endswith("=")
+    return in_place or step.opname in _CHANGING
+
+
+def _calls_an_attribute(steps: list[dis.Instruction], number: int) -> bool:
+    """Tell whether what is called has a name that is checked, rather than being any local value."""
+    if sys.version_info >= (3, 13):  # the value comes first
+        return steps[number - 1].opname in _ATTRIBUTE
+    first, second = steps[number + 1 : number + 3]
+    return first.opname in _GLOBAL or second.opname in _ATTRIBUTE
+
+
+def _known_global(name: str, space: dict[str, Any]) -> bool:
     if name in space:
-        found = space[name]
-        return isinstance(found, ModuleType) and found.__name__ in ("torch", "torch.nn", "torch.nn.functional", "math")
-    own = vars(module).get(name, module)
-    if isinstance(own, int | float | str | Tensor):
+        return any(space[name] is module for module in _MODULES)
+    found = getattr(builtins, name, None)
+    return name in _BUILTINS or (isinstance(found, type) and issubclass(found, Exception))
+
+
+def _known_attribute(name: str, names: _Names) -> bool:
+    if name in names.unknown or any(word in name.lower() for word in (*_DRAWING_WORDS, *_CALLING_WORDS)):
+        return False
+    found = _in_torch(name)
+    return all(found) and (bool(found) or name in names.values)
+
+
+@cache
+def _in_torch(name: str) -> list[bool]:
+    """Tell for each meaning of a name in torch whether it is an operation or a constant, in place excepted."""
+    inert = not name.startswith("_") and not name.endswith("_")
+    return [inert and _inert(getattr(space, name)) for space in _SPACES if hasattr(space, name)]
+
+
+def _inert(value: Any) -> bool:
+    if isinstance(value, BuiltinFunctionType):
+        return any(value.__self__ is holder for holder in _NATIVE)
+    if isinstance(value, FunctionType):
+        return value.__module__ in _PYTHON
+    if any(value is one for one in (*_MODULES, torch.device, torch.Size)):
         return True
-    return own is module and (hasattr(builtins, name) or any(hasattr(one, name) for one in _SPACES))
+    return isinstance(value, MethodDescriptorType | GetSetDescriptorType | property) or _constant(value)
