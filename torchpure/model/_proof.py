@@ -28,12 +28,33 @@ _DRAWING_LAYERS = ("Dropout", "RReLU", "Fractional", "Attention", "Transformer",
 
 _SPACES = (Tensor, torch, F, torch.functional, math)
 _MODULES = (torch, nn, F, torch.functional, math)
-_NATIVE = (torch._C._VariableFunctions, torch._C._nn, math)  # what holds a builtin function that is an operation
 _PYTHON = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
 _CONSTANTS = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 _BUILTINS = frozenset(
-    ("abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "print", "range")
-    + ("repr", "reversed", "round", "set", "slice", "str", "sum", "tuple", "zip")
+    [
+        "abs",
+        "all",
+        "any",
+        "bool",
+        "dict",
+        "enumerate",
+        "float",
+        "int",
+        "isinstance",
+        "len",
+        "list",
+        "print",
+        "range",
+        "repr",
+        "reversed",
+        "round",
+        "set",
+        "slice",
+        "str",
+        "sum",
+        "tuple",
+        "zip",
+    ]
 )
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
@@ -194,10 +215,9 @@ def _in_torch(name: str) -> list[bool]:
 
 
 def _inert(value: Any) -> bool:
-    if isinstance(value, BuiltinFunctionType):
-        return any(value.__self__ is holder for holder in _NATIVE)
     if isinstance(value, FunctionType):
         return value.__module__ in _PYTHON
     if any(value is one for one in (*_MODULES, torch.device, torch.Size)):
         return True
-    return isinstance(value, MethodDescriptorType | GetSetDescriptorType | property) or _constant(value)
+    operations = BuiltinFunctionType | MethodDescriptorType | GetSetDescriptorType | property
+    return isinstance(value, operations) or _constant(value)
