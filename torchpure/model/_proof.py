@@ -30,32 +30,10 @@ _SPACES = (Tensor, torch, F, torch.functional, math)
 _MODULES = (torch, nn, F, torch.functional, math)
 _PYTHON = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
 _CONSTANTS = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
-_BUILTINS = frozenset(
-    [
-        "abs",
-        "all",
-        "any",
-        "bool",
-        "dict",
-        "enumerate",
-        "float",
-        "int",
-        "isinstance",
-        "len",
-        "list",
-        "print",
-        "range",
-        "repr",
-        "reversed",
-        "round",
-        "set",
-        "slice",
-        "str",
-        "sum",
-        "tuple",
-        "zip",
-    ]
-)
+_BUILTINS = {
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "print", "range",
+    "repr", "reversed", "round", "set", "slice", "str", "sum", "tuple", "zip",
+}  # fmt: skip
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")

@@ -11,7 +11,7 @@ inside another gradient, runs on torch.func. Nobody can tell from the result whi
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
 from operator import attrgetter
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -28,6 +27,8 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables
 from ._describe import describe_function
 
+# arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
+_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 _RECORDING = nullcontext()  # it is already on
 _requires_grad = attrgetter("requires_grad")
 _LeafNode: Any = torch._C._functions.AccumulateGrad  # pyrefly: ignore[missing-attribute] the stubs lack it
@@ -86,13 +87,8 @@ def _differentiate(
     who: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, Tree]:
     variables = Variables(who, fn, argnums, args)
-
-    def scalar(values: Sequence[Tensor]) -> tuple[Tensor, Tree]:
-        output = fn(*variables.arguments(values), **kwargs)
-        return _checked(who, fn, output) if has_aux else (_real_scalar(who, fn, output), None)
-
     run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
-    value, aux, grads = run(scalar, variables.leaves)
+    value, aux, grads = run(who, fn, has_aux, variables, kwargs)
     return value, aux, variables.result(grads)
 
 
@@ -108,16 +104,16 @@ def _outermost(leaves: list[Tensor]) -> bool:
 
 
 def _by_autograd(
-    scalar: Callable[[Sequence[Tensor]], tuple[Tensor, Tree]], leaves: list[Tensor]
+    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     recording = torch.is_grad_enabled()
-    own = [leaf.detach().requires_grad_() for leaf in leaves]
+    own = [leaf.detach().requires_grad_() for leaf in variables.leaves]
     _level.depth += 1
     try:
         with _RECORDING if recording else torch.enable_grad():
-            value, aux = scalar(own)
+            value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(own), **kwargs))
             if not value.requires_grad:
-                return value, _settled(aux, own, recording), [torch.zeros_like(leaf) for leaf in leaves]
+                return value, _settled(aux, own, recording), [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = recording and _captures(value, own)
             grads = _backward(value, own, captured)
     finally:
@@ -130,8 +126,8 @@ def _by_autograd(
 
 def _backward(value: Tensor, own: list[Tensor], create_graph: bool) -> list[Tensor]:
     """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
-    seed = (torch.ones_like(value),)
-    found = _engine_run_backward((value,), seed, create_graph, create_graph, tuple(own), True, accumulate_grad=False)
+    seed = torch.ones_like(value)
+    found = _run_backward((value,), (seed,), create_graph, create_graph, tuple(own), True, False)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
 
 
@@ -168,34 +164,31 @@ def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
 
 
 def _by_torch_func(
-    scalar: Callable[[Sequence[Tensor]], tuple[Tensor, Tree]], leaves: list[Tensor]
+    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     static: list[Any] = []  # torch.func lets only tensors out: the rest of aux waits here
 
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        value, aux = scalar(values)
+        value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
         leaves, structure = tree.flatten(aux)
         static[:] = [leaves, structure]
         return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
-    argnums = tuple(range(len(leaves)))
-    grads, (value, tensors) = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)(*leaves)
+    argnums = tuple(range(len(variables.leaves)))
+    grads, (value, tensors) = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)(*variables.leaves)
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
     return value, tree.unflatten(static[1], aux), list(grads)
 
 
-def _checked(who: str, fn: Callable[..., Any], output: Any) -> tuple[Tensor, Tree]:
-    if not isinstance(output, tuple) or len(output) != 2:
+def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:
+    if has_aux and not (isinstance(output, tuple) and len(output) == 2):
         raise TransformError(
             f"{who}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}"
         )
-    return _real_scalar(who, fn, output[0]), output[1]
-
-
-def _real_scalar(who: str, fn: Callable[..., Any], value: Any) -> Tensor:
+    value, aux = output if has_aux else (output, None)
     if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():
-        return value
+        return value, aux
     if isinstance(value, Tensor) and value.ndim > 0:
         hint = "Reduce it with .sum() or .mean(), or use jacrev"
     else:
