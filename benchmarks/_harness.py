@@ -4,6 +4,7 @@ The programs take turns in short bursts, so that a machine that grows slower doe
 median of five repeats; its spread is their least and greatest.
 """
 
+import gc
 import json
 import statistics
 import time
@@ -24,6 +25,8 @@ def times(programs: dict[str, Run], count: int) -> dict[str, list[float]]:
     """Return microseconds a unit of work, one value a repeat."""
     for run in programs.values():
         run(max(count // 10, 3))
+    gc.collect()
+    gc.freeze()  # the collector stays on, but does not go through all imported packages in whosever turn it wakes
     rows: dict[str, list[float]] = {name: [] for name in programs}
     burst = max(count // BURSTS, 1)
     for _ in range(REPEATS):
