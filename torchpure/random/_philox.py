@@ -17,6 +17,7 @@ Words = tuple[Tensor, Tensor, Tensor, Tensor]
 def philox(counter: Words, key: Tensor) -> Words:
     """Encrypt counters of four words with a key of shape (2,); shapes broadcast.
 
+    >>> import torch
     >>> zero = torch.zeros((), dtype=torch.int64)
     >>> [hex(int(word)) for word in philox((zero,) * 4, torch.zeros(2, dtype=torch.int64))]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']

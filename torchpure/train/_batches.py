@@ -36,6 +36,7 @@ def take(data: Any, steps: int, batch_size: int | None, key: Key | None) -> Iter
 def minibatches(key: Key, data: tuple[Tensor, ...], batch_size: int) -> Iterator[tuple[Tensor, ...]]:
     """Yield batches without end, in a new order each time round; the last of a round may be smaller.
 
+    >>> import torch
     >>> [batch[0].tolist() for batch in itertools.islice(minibatches(random.key(0), (torch.arange(3),), 2), 2)]
     [[..., ...], [...]]
     """
