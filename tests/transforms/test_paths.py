@@ -27,6 +27,11 @@ def theirs(fn, x):
     return value, aux, grads
 
 
+def shared(x, w):
+    common = (x * 2).sin()
+    return common.square().sum(), common.square() * w
+
+
 def situations():
     w = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
     z = w * 2
@@ -37,6 +42,7 @@ def situations():
         "a leaf": (w, lambda x: ((x**2 * w).sum(), (x * 2, w * 1, w, x * w))),
         "not a leaf": (w, lambda x: ((x**2 * z).sum(), z * x)),
         "in aux only": (w, lambda x: ((x**2).sum(), w * x)),
+        "in aux, through what the value needs": (w, lambda x: shared(x, w)),
         "a module": (module.weight, lambda x: (module(x**2).sum(), x)),
         "the leaf itself": (w, lambda x: (w.sum(), x)),
         "a constant": (w, lambda x: (constant * 1, x)),
@@ -200,3 +206,10 @@ def test_unused_leaves_get_zeros_and_others_none():
         assert torch.equal(gradient["w"], 3 * X**2)
         assert torch.equal(gradient["unused"], torch.zeros_like(X))
         assert [gradient[name] for name in ("count", "name", "none", "flag")] == [None] * 4
+
+
+def test_aux_that_shares_the_values_graph_can_still_go_backward():
+    w = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    _, aux = tp.grad(lambda x: shared(x, w), has_aux=True)(X)
+    aux.sum().backward()
+    torch.testing.assert_close(w.grad, torch.sin(2 * X).square(), rtol=1e-14, atol=0)

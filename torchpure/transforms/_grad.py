@@ -112,22 +112,22 @@ def _by_autograd(
     try:
         with _RECORDING if recording else torch.enable_grad():
             value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(own), **kwargs))
+            aux = aux if aux is None else _settled(aux, own, recording)
             if not value.requires_grad:
-                return value, _settled(aux, own, recording), [torch.zeros_like(leaf) for leaf in variables.leaves]
-            captured = recording and _captures(value, own)
-            grads = _backward(value, own, captured)
+                return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
+            captured = (recording or value.grad_fn is None) and _captures(value, own)
+            grads = _backward(value, own, captured, captured or _attached(aux))
     finally:
         _level.depth -= 1
-    aux = aux if aux is None else _settled(aux, own, recording)
     if captured:
         return value, aux, _settled(grads, own, recording)
     return value.detach(), aux, grads
 
 
-def _backward(value: Tensor, own: list[Tensor], create_graph: bool) -> list[Tensor]:
+def _backward(value: Tensor, own: list[Tensor], create_graph: bool, keep_graph: bool) -> list[Tensor]:
     """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
     seed = torch.ones_like(value)
-    found = _run_backward((value,), (seed,), create_graph, create_graph, tuple(own), True, False)
+    found = _run_backward((value,), (seed,), keep_graph, create_graph, tuple(own), True, False)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
 
 
@@ -161,6 +161,11 @@ def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
         return leaf if keeps and _captures(leaf, own) else leaf.detach()
 
     return tree.map(settle, values)
+
+
+def _attached(aux: Tree) -> bool:
+    """Tell whether aux keeps a part of the graph, for a captured tensor."""
+    return aux is not None and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(aux))
 
 
 def _by_torch_func(
