@@ -21,7 +21,7 @@ def uniform(
     high: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw from the uniform distribution on [low, high).
+    """Draw from the uniform distribution on [low, high); `high` itself never comes, whatever the rounding.
 
     Law: `vmap(uniform)(keys)[i] == uniform(keys[i])`, bit for bit.
 
@@ -30,7 +30,9 @@ def uniform(
     True
     """
     unit = _unit_interval(key, math.prod(shape), dtype)
-    return (low + (high - low) * unit).reshape(tuple(shape)).to(dtype)
+    drawn = (low + (high - low) * unit).reshape(tuple(shape)).to(dtype)
+    top, bottom = torch.tensor([high, low], dtype=dtype, device=key.device)
+    return torch.where(drawn < top, drawn, torch.nextafter(top, bottom)) if low < high else drawn
 
 
 def normal(

@@ -4,6 +4,8 @@ A key is an int64 tensor of shape (2,), two words of 32 bits. Draws, splits and 
 ranges of the counter, so that none of them ever repeats another's block under one key.
 """
 
+import operator
+
 import torch
 from torch import Tensor
 
@@ -18,11 +20,16 @@ def key(seed: int) -> Key:
     """Make a key from an integer of up to 64 bits.
 
     Raises:
+        TypeError: the seed is not an integer.
         ValueError: the seed is negative or has more than 64 bits.
 
     >>> key(0)
     tensor([0, 0])
     """
+    try:
+        seed = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"key: the seed must be an integer, got {seed!r}") from None
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"key: the seed must be in [0, 2**64), got {seed}")
     return torch.tensor([seed & WORD, seed >> 32], dtype=torch.int64)
@@ -39,23 +46,47 @@ def split(key: Key, num: int = 2) -> Tensor:
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
-    """Derive a key from a key and an integer, such as a step or a position.
+    """Derive a key from a key and an integer of 64 bits, such as a step or a position.
+
+    Raises:
+        TypeError: `key` is not a key, or `data` is no integer.
+        ValueError: `data` has more than 64 bits.
 
     >>> bool((fold_in(key(0), 1) != fold_in(key(0), 2)).any())
     True
     """
     check_key(key, "fold_in")
-    number = torch.as_tensor(data, dtype=torch.int64, device=key.device)
+    number = data if isinstance(data, Tensor) else _as_int64(data)
+    if number.is_floating_point() or number.is_complex():
+        raise TypeError(f"fold_in: wanted an integer, got a tensor of {number.dtype}")
+    number = number.to(key.device, torch.int64)
     return _derive(key, number & WORD, (number >> 32) & WORD, FOLD)
 
 
 def bits(key: Key, num: int) -> Tensor:
-    """Draw `num` words of 32 random bits, int64, shape (num,)."""
+    """Draw `num` words of 32 random bits, int64, shape (num,).
+
+    Raises:
+        TypeError: `key` is not a key.
+        ValueError: `num` is negative.
+    """
     check_key(key, "bits")
+    if num < 0:
+        raise ValueError(f"random: the number of values must be at least 0, got {num}")
     block = torch.arange((num + 3) // 4, device=key.device)
     zero = torch.zeros_like(block)
     words = philox((block & WORD, block >> 32, zero, zero + DRAW), key)
     return torch.stack(words, dim=-1).reshape(-1)[:num]
+
+
+def _as_int64(data: int) -> Tensor:
+    try:
+        number = operator.index(data)
+    except TypeError:
+        raise TypeError(f"fold_in: wanted an integer, got {data!r}") from None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"fold_in: the integer must be in [-2**63, 2**63), got {number}")
+    return torch.tensor(number)
 
 
 def check_key(key: Key, who: str) -> None:

@@ -23,7 +23,7 @@ def philox(counter: Words, key: Tensor) -> Words:
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     a, b, c, d = counter
-    low, high = key[0], key[1]
+    low, high = key[0] & WORD, key[1] & WORD
     for _ in range(_ROUNDS):
         product_a, product_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
         a, b, c, d = (

@@ -51,12 +51,16 @@ def lerp(tree: Tree, other: Tree, weight: Number) -> Tree:
     """Interpolate leaf by leaf: `tree + weight (other - tree)`."""
 
     def leafwise(a: Any, b: Any) -> Any:
-        if isinstance(a, Tensor) and not isinstance(weight, Tensor):
-            return torch.lerp(a, b, weight)
-        return a + cast(weight, a) * (b - a)
+        if isinstance(weight, Tensor) or not (isinstance(a, Tensor) and isinstance(b, Tensor)) or not _alike(a, b):
+            return a + cast(weight, a) * (b - a)
+        return torch.lerp(a, b, weight)
 
     multi_tensor = None if isinstance(weight, Tensor) else lambda a, b: torch._foreach_lerp(a, b, weight)
     return _zipped("lerp", multi_tensor, leafwise, tree, other)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and (a.is_floating_point() or a.is_complex())
 
 
 def where(condition: Tensor, tree: Tree, other: Tree) -> Tree:
@@ -80,6 +84,7 @@ def dot(tree: Tree, other: Tree) -> Tensor:
     """
     leaves, structure = _numeric("dot", tree)
     others = align(structure, tree, other, "tree.dot")
+    _check_numbers("dot", others, tree)
     return _total([torch.vdot(*_vectors(a, b)) for a, b in zip(leaves, others, strict=True)])
 
 
@@ -88,10 +93,12 @@ def norm(tree: Tree) -> Tensor:
     leaves, _ = _numeric("norm", tree)
     if not leaves:
         return _total([])
-    if plain(leaves):
-        norms = list(torch._foreach_norm(leaves))
-    else:
-        norms = [torch.linalg.vector_norm(torch.as_tensor(leaf)) for leaf in leaves]
+    try:
+        norms = list(torch._foreach_norm(leaves)) if plain(leaves) else None
+    except RuntimeError:  # of integers
+        norms = None
+    if norms is None:
+        norms = [torch.linalg.vector_norm(_inexact(leaf)) for leaf in leaves]
     return torch.linalg.vector_norm(torch.stack(_promoted(norms)))
 
 
@@ -110,12 +117,17 @@ def cast(number: Number, like: Any) -> Number:
 
 def _numeric(who: str, tree: Tree) -> tuple[list[Any], Any]:
     leaves, structure = flatten(tree)
+    _check_numbers(who, leaves, tree)
+    return leaves, structure
+
+
+def _check_numbers(who: str, leaves: list[Any], tree: Tree) -> None:
+    """Check leaves that stand at the places of those of `tree`."""
     if not all(isinstance(leaf, Tensor | float | int | complex) for leaf in leaves):
         odd = next(i for i, leaf in enumerate(leaves) if not isinstance(leaf, Tensor | float | int | complex))
         raise StructureError(
             f"tree.{who}: cannot compute with {describe(leaves[odd])} at `{paths(tree)[odd]}`: wanted numbers"
         )
-    return leaves, structure
 
 
 def _zipped(
@@ -124,8 +136,17 @@ def _zipped(
     leaves, structure = _numeric(who, tree)
     others = align(structure, tree, other, f"tree.{who}")
     if multi_tensor and leaves and plain(leaves) and plain(others):
-        return unflatten(structure, multi_tensor(leaves, others))
+        try:
+            return unflatten(structure, multi_tensor(leaves, others))
+        except RuntimeError:  # mixed dtypes, or shapes that do not fit, which the leaves will tell of
+            pass
+    _check_numbers(who, others, tree)
     return unflatten(structure, [leafwise(a, b) for a, b in zip(leaves, others, strict=True)])
+
+
+def _inexact(leaf: Any) -> Tensor:
+    tensor = torch.as_tensor(leaf)
+    return tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.to(torch.get_default_dtype())
 
 
 def _vectors(a: Any, b: Any) -> list[Tensor]:

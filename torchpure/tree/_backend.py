@@ -95,7 +95,7 @@ def register_dataclass(cls: C) -> C:
     >>> flatten(Point(1.0, 2.0))[0]
     [1.0, 2.0]
     """
-    if not dataclasses.is_dataclass(cls):
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         raise TypeError(f"register_dataclass: wanted a dataclass, got {cls!r}")
     names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
 

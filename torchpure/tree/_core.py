@@ -36,7 +36,7 @@ def paths(tree: Tree) -> list[str]:
 
 def join(names: tuple[Any, ...]) -> str:
     """Write a way through a tree as one dotted path; the root is `.`."""
-    return ".".join(map(str, names)) or "."
+    return ".".join([str(name) for name in names]) or "."
 
 
 def map(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:

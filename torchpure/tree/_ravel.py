@@ -34,12 +34,16 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
     sizes = [leaf.numel() for leaf in leaves]
 
     def unravel(vector: Tensor) -> Tree:
-        if vector.shape != (sum(sizes),):
-            raise StructureError(f"unravel: wanted shape ({sum(sizes)},), got {tuple(vector.shape)}")
+        if not isinstance(vector, Tensor) or vector.shape != (sum(sizes),):
+            raise StructureError(f"unravel: wanted a vector of shape ({sum(sizes)},), got {describe(vector)}")
         parts = zip(vector.split(sizes), shapes, dtypes, strict=True) if sizes else ()
-        return unflatten(structure, [part.reshape(shape).to(dtype) for part, shape, dtype in parts])
+        return unflatten(structure, [_cast(part.reshape(shape), dtype) for part, shape, dtype in parts])
 
     return _join(leaves), unravel
+
+
+def _cast(part: Tensor, dtype: torch.dtype) -> Tensor:
+    return (part.real if part.is_complex() and not dtype.is_complex else part).to(dtype)
 
 
 def _all_tensors(leaves: list) -> bool:
