@@ -1,9 +1,13 @@
 """Every composition of two transforms against a closed form.
 
-f(x) = Σ sin(aᵢ xᵢ) has gradient aᵢ cos(aᵢ xᵢ), Hessian diag(−aᵢ² sin(aᵢ xᵢ)) and third derivative −aᵢ³ cos(aᵢ xᵢ).
-Each inner transform of f is written as a function of x with its closed-form value and Jacobian; each outer transform is
-applied to it, and compared with what that Jacobian says.
+A problem is a function g of n numbers with m values whose derivatives of every order are written down; the numbers
+stand in a tensor or in a tree. `closed(k)` is the k-th derivative of what the inner transform gives, so the value, the
+gradient and the Hessian that the outer one should find are contractions of closed(0), closed(1) and closed(2).
 """
+
+from collections.abc import Callable
+from math import perm
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,201 +15,223 @@ from torch.testing import assert_close
 
 import torchpure as tp
 
-A = torch.tensor([0.5, -1.5, 2.0], dtype=torch.float64)
-X = torch.tensor([0.3, 0.7, -1.1], dtype=torch.float64)
-XS = torch.stack([X, X + 0.4])
-V = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+D = torch.float64
+A = torch.tensor([0.5, -1.5, 2.0], dtype=D)
+X = torch.tensor([0.3, 0.7, -1.1], dtype=D)
+Q = torch.tensor([[2.0, 0.5, -1.0], [0.0, 1.5, 0.3], [0.7, -0.2, 1.0]], dtype=D)
+V = torch.tensor([1.0, -2.0, 0.5, 0.8], dtype=D)  # directions in the space of variables, and of values
+U = torch.tensor([0.6, -0.4, 1.2], dtype=D)
+SHIFT = 0.4
 
 
-def f(x):
-    return torch.sin(A * x).sum()
+class Problem(NamedTuple):
+    fn: Callable[[Any], torch.Tensor]  # tree -> (m,)
+    build: Callable[[torch.Tensor], Any]  # (n,) -> tree
+    derivative: Callable[[torch.Tensor, int], torch.Tensor]  # (n,), k -> (m, n, n, ...)
+    point: torch.Tensor
+    dims: Any  # where a stack of such trees has its members
 
 
-def g(x):
-    """The summands alone, shape (3,)."""
-    return torch.sin(A * x)
+def diagonal(values, order):
+    """Put v_i at [i, i, ..., i] of a tensor with 1 + order dimensions."""
+    out = torch.zeros((len(values),) * (1 + order), dtype=D)
+    index = torch.arange(len(values))
+    out[(index,) * (1 + order)] = values
+    return out
 
 
-def d(x, order):
-    """The order-th derivative of each summand."""
-    return A**order * torch.sin(A * x + order * torch.pi / 2)
+def waves(x, order):
+    """exp(x) sin(a x) is Im exp((1 + ia) x): each derivative multiplies by 1 + ia."""
+    rate = torch.complex(torch.ones_like(A), A)
+    return diagonal((rate**order * torch.exp(rate * x)).imag, order)
 
 
-def diag3(v):
-    return torch.einsum("i,ij,ik->ijk", v, torch.eye(3, dtype=v.dtype), torch.eye(3, dtype=v.dtype))
+def quadratic(x, order):
+    return {0: (x @ Q @ x)[None], 1: ((Q + Q.T) @ x)[None], 2: (Q + Q.T)[None]}.get(
+        order, torch.zeros((1, *[3] * order), dtype=D)
+    )
 
 
-def batch(fn):
-    """Apply a closed form to x and x + 0.4, which is what vmap inside a function of x does here."""
-    return lambda x: torch.stack([fn(x), fn(x + 0.4)])
+def power(w, order):
+    """The order-th derivative of w³."""
+    return perm(3, order) * w ** max(3 - order, 0)
 
 
-# name -> (function of x made with the transform, its closed form, the closed form of its Jacobian)
-INNER = {
-    "grad": (tp.grad(f), lambda x: d(x, 1), lambda x: torch.diag(d(x, 2))),
-    "value_and_grad": (
-        lambda x: torch.cat([part.reshape(-1) for part in tp.value_and_grad(f)(x)]),
-        lambda x: torch.cat([d(x, 0).sum()[None], d(x, 1)]),
-        lambda x: torch.cat([d(x, 1)[None], torch.diag(d(x, 2))]),
+def cubes(x, order):
+    """w_i³ b: differentiated by w_i any number of times, and at most once by b."""
+    w, b = x[:3], x[3]
+    out = torch.zeros((3, *[4] * order), dtype=D)
+    for i in range(3):
+        out[(i, *[i] * order)] = power(w[i], order) * b
+        for place in range(order):
+            out[(i, *[3 if here == place else i for here in range(order)])] = power(w[i], order - 1)
+    return out
+
+
+def build_tree(x):
+    return {"w": x[:3], "none": None, "deep": (2, {"b": x[3]}), "name": "cubes"}
+
+
+TREE_DIMS = {"w": 0, "none": None, "deep": (None, {"b": 0}), "name": None}
+PROBLEMS = {
+    "waves": Problem(lambda x: torch.exp(x) * torch.sin(A * x), lambda x: x, waves, X, 0),
+    "quadratic": Problem(lambda x: (x @ Q @ x)[None], lambda x: x, quadratic, X, 0),
+    "tree": Problem(
+        lambda p: p["w"] ** (p["deep"][0] + 1) * p["deep"][1]["b"],
+        build_tree,
+        cubes,
+        torch.tensor([0.3, 0.7, -1.1, 0.9], dtype=D),
+        TREE_DIMS,
     ),
-    "vmap": (
-        lambda x: tp.vmap(g)(torch.stack([x, x + 0.4])),
-        batch(lambda x: d(x, 0)),
-        batch(lambda x: torch.diag(d(x, 1))),
-    ),
-    "jvp": (
-        lambda x: tp.jvp(g, (x,), (V,))[1],
-        lambda x: d(x, 1) * V,
-        lambda x: torch.diag(d(x, 2) * V),
-    ),
-    "vjp": (
-        lambda x: tp.vjp(g, x)[1](V)[0],
-        lambda x: d(x, 1) * V,
-        lambda x: torch.diag(d(x, 2) * V),
-    ),
-    "jacfwd": (tp.jacfwd(g), lambda x: torch.diag(d(x, 1)), lambda x: diag3(d(x, 2))),
-    "jacrev": (tp.jacrev(g), lambda x: torch.diag(d(x, 1)), lambda x: diag3(d(x, 2))),
-    "hessian": (tp.hessian(f), lambda x: torch.diag(d(x, 2)), lambda x: diag3(d(x, 3))),
 }
 
 
-def weights(like):
-    return torch.arange(1.0, like.numel() + 1, dtype=torch.float64).reshape(like.shape)
+def tensors(tree):
+    return [leaf for leaf in tp.tree.leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def second(jacobian, fn, x):
-    """The Hessian of the weighted sum of fn: by differences of its exact Jacobian, for the outer Hessian only."""
-    eps = 1e-5
-    rows = []
-    for i in range(3):
-        e = torch.zeros(3, dtype=torch.float64)
-        e[i] = eps
-        rows.append((pull(jacobian(x + e), fn(x)) - pull(jacobian(x - e), fn(x))) / (2 * eps))
-    return torch.stack(rows)
+def columns(tree, shape=()):
+    """Write a derivative with leaves (*shape, *leaf) as one tensor (*shape, n)."""
+    return torch.cat([leaf.reshape(*shape, -1) for leaf in tensors(tree)], -1)
 
 
-def pull(jacobian, value):
-    return torch.tensordot(weights(value), jacobian, dims=value.ndim)
+def rows(hessian, point):
+    """Write a Hessian, a tree of trees, as one tensor (n, n)."""
+    parts = tp.tree.align(tp.tree.structure(point), point, hessian, "rows")
+    variables = zip(tp.tree.leaves(point), parts, strict=True)
+    return torch.cat([columns(part, leaf.shape).reshape(leaf.numel(), -1)
+                      for leaf, part in variables if isinstance(leaf, torch.Tensor)])  # fmt: skip
 
 
-def check(actual, expected, rtol=1e-12):
-    assert_close(actual, expected, rtol=rtol, atol=1e-13 if rtol < 1e-10 else 1e-8)
+def moved(tree, by):
+    return tp.tree.map(lambda leaf: leaf + by if isinstance(leaf, torch.Tensor) else leaf, tree)
 
 
-def outer_grad(fn, value, jacobian):
-    check(tp.grad(lambda x: (weights(value(X)) * fn(x)).sum())(X), pull(jacobian(X), value(X)))
+def stacked(tree):
+    return tp.tree.map(
+        lambda one, two: torch.stack([one, two]) if isinstance(one, torch.Tensor) else one, tree, moved(tree, SHIFT)
+    )
 
 
-def outer_value_and_grad(fn, value, jacobian):
-    total, gradient = tp.value_and_grad(lambda x: (weights(value(X)) * fn(x)).sum())(X)
-    check(total, (weights(value(X)) * value(X)).sum())
-    check(gradient, pull(jacobian(X), value(X)))
+def total(problem):
+    return lambda p: problem.fn(p).sum()
 
 
-def outer_vmap(fn, value, jacobian):
-    check(tp.vmap(fn)(XS), torch.stack([value(x) for x in XS]))
+def inner_grad(problem, d):
+    return lambda p: columns(tp.grad(total(problem))(p)), lambda k: d(1 + k).sum(0)
 
 
-def outer_jvp(fn, value, jacobian):
-    out, tangent = tp.jvp(fn, (X,), (V,))
-    check(out, value(X))
-    check(tangent, jacobian(X) @ V)
-
-
-def outer_vjp(fn, value, jacobian):
-    out, back = tp.vjp(fn, X)
-    check(out, value(X))
-    check(back(weights(value(X)))[0], pull(jacobian(X), value(X)))
-
-
-def outer_jacfwd(fn, value, jacobian):
-    check(tp.jacfwd(fn)(X), jacobian(X))
-
-
-def outer_jacrev(fn, value, jacobian):
-    check(tp.jacrev(fn)(X), jacobian(X))
-
-
-def outer_hessian(fn, value, jacobian):
-    weighted = tp.hessian(lambda x: (weights(value(X)) * fn(x)).sum())(X)
-    check(weighted, second(jacobian, value, X), rtol=1e-7)
-
-
-OUTER = {fn.__name__.removeprefix("outer_"): fn for fn in (
-    outer_grad, outer_value_and_grad, outer_vmap, outer_jvp, outer_vjp, outer_jacfwd, outer_jacrev, outer_hessian
-)}  # fmt: skip
-
-
-@pytest.mark.parametrize("inner", INNER)
-@pytest.mark.parametrize("outer", OUTER)
-def test_composition_of_two(outer, inner):
-    OUTER[outer](*INNER[inner])
-
-
-TRIPLES = {
-    "laplacian": (lambda: tp.vmap(tp.grad(tp.grad(lambda t: torch.sin(2 * t))))(X), lambda: -4 * torch.sin(2 * X)),
-    "grad of vmap of grad": (
-        lambda: tp.grad(lambda x: tp.vmap(tp.grad(lambda t: t**3))(x).sum())(X),
-        lambda: 6 * X,
-    ),
-    "vmap of hessian": (lambda: tp.vmap(tp.hessian(f))(XS), lambda: torch.stack([torch.diag(d(x, 2)) for x in XS])),
-    "grad of the trace of a hessian": (lambda: tp.grad(lambda x: tp.hessian(f)(x).trace())(X), lambda: d(X, 3)),
-    "jvp of grad of vmap": (
-        lambda: tp.jvp(tp.grad(lambda x: tp.vmap(lambda t: t**4)(x).sum()), (X,), (V,))[1],
-        lambda: 12 * X**2 * V,
-    ),
-    "three gradients": (
-        lambda: tp.grad(tp.grad(tp.grad(lambda t: torch.exp(2 * t))))(X[0]),
-        lambda: 8 * torch.exp(2 * X[0]),
-    ),
-    "vmap of vmap of grad": (
-        lambda: tp.vmap(tp.vmap(tp.grad(lambda t: t**3)))(XS),
-        lambda: 3 * XS**2,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", TRIPLES)
-def test_composition_of_three(name):
-    actual, expected = TRIPLES[name]
-    check(actual(), expected())
-
-
-def test_law_jacrev_is_jacfwd():
+def inner_value_and_grad(problem, d):
     def fn(p):
-        return {"a": torch.sin(p["w"] * p["b"]), "b": (p["w"].sum() * p["b"],)}
+        value, gradient = tp.value_and_grad(total(problem))(p)
+        return torch.cat([value[None], columns(gradient)])
 
-    p = {"w": X, "b": X[0], "name": "x", "count": 3}
-    one, two = tp.jacrev(fn)(p), tp.jacfwd(fn)(p)
-    tp.tree.check_same(one, two)
-    for left, right in zip(tp.tree.leaves(one), tp.tree.leaves(two), strict=True):
-        check(left, right)
-    check(one["a"]["w"], torch.diag(X[0] * torch.cos(X * X[0])))
-    check(one["b"][0]["b"], X.sum())
-    assert one["a"]["name"] is None and one["a"]["count"] is None
+    return fn, lambda k: torch.cat([d(k).sum(0)[None], d(1 + k).sum(0)])
 
 
-def test_law_vmap_is_a_loop():
-    mapped = tp.vmap(lambda p, x: {"y": p["w"] * x.sum(), "x": x}, in_dims=({"w": None}, 1))({"w": X}, XS)
-    for i in range(3):
-        check(mapped["y"][i], X * XS[:, i].sum())
-        check(mapped["x"][i], XS[:, i])
+def inner_vmap(problem, d):
+    def closed(k):
+        return torch.stack([d(k), d(k, SHIFT)])
+
+    return lambda p: tp.vmap(problem.fn, in_dims=(problem.dims,))(stacked(p)), closed
 
 
-def test_hessian_of_a_tree():
-    h = tp.hessian(lambda p: (p["w"] ** 2).sum() * p["b"])({"w": X, "b": X[0], "none": None})
-    check(h["w"]["w"], 2 * X[0] * torch.eye(3, dtype=torch.float64))
-    check(h["w"]["b"], 2 * X)
-    check(h["b"]["w"], 2 * X)
-    check(h["b"]["b"], torch.zeros((), dtype=torch.float64))
+def inner_jvp(problem, d):
+    direction = V[: len(problem.point)]
+
+    def fn(p):
+        return tp.jvp(problem.fn, (p,), (problem.build(direction),))[1]
+
+    return fn, lambda k: torch.tensordot(d(1 + k), direction, dims=([1], [0]))
 
 
-@pytest.mark.compile
-def test_compiled_transforms_equal_eager():
-    def everything(x):
-        _, tangent = tp.jvp(g, (x,), (V,))
-        return tp.value_and_grad(f)(x), tp.vmap(tp.grad(f))(XS), tp.jacrev(g)(x), tangent, tp.vjp(g, x)[1](V)[0]
+def inner_vjp(problem, d):
+    def fn(p):
+        value, pull = tp.vjp(problem.fn, p)
+        return columns(pull(U[: len(value)])[0])
 
-    compiled = torch.compile(everything, fullgraph=True, backend="eager")
-    for actual, expected in zip(tp.tree.leaves(compiled(X)), tp.tree.leaves(everything(X)), strict=True):
-        check(actual, expected)
+    return fn, lambda k: torch.tensordot(U[: len(d(0))], d(1 + k), dims=1)
+
+
+def inner_jacfwd(problem, d):
+    return lambda p: columns(tp.jacfwd(problem.fn)(p), d(0).shape), lambda k: d(1 + k)
+
+
+def inner_jacrev(problem, d):
+    return lambda p: columns(tp.jacrev(problem.fn)(p), d(0).shape), lambda k: d(1 + k)
+
+
+def inner_hessian(problem, d):
+    return lambda p: rows(tp.hessian(total(problem))(p), p), lambda k: d(2 + k).sum(0)
+
+
+def weights(like):
+    return torch.arange(1.0, like.numel() + 1, dtype=D).reshape(like.shape)
+
+
+def pulled(derivative, value):
+    return torch.tensordot(weights(value), derivative, dims=value.ndim)
+
+
+def check(actual, expected):
+    assert_close(actual, expected, rtol=1e-12, atol=1e-13)
+
+
+def outer_grad(fn, closed, beyond, problem, p):
+    gradient = tp.grad(lambda p: (weights(closed(0)) * fn(p)).sum())(p)
+    check(columns(gradient), pulled(closed(1), closed(0)))
+
+
+def outer_value_and_grad(fn, closed, beyond, problem, p):
+    value, gradient = tp.value_and_grad(lambda p: (weights(closed(0)) * fn(p)).sum())(p)
+    check(value, (weights(closed(0)) * closed(0)).sum())
+    check(columns(gradient), pulled(closed(1), closed(0)))
+
+
+def outer_vmap(fn, closed, beyond, problem, p):
+    mapped = tp.vmap(fn, in_dims=(problem.dims,))(stacked(p))
+    check(mapped[0], closed(0))
+    check(mapped[1], beyond(0))
+
+
+def outer_jvp(fn, closed, beyond, problem, p):
+    direction = V[: len(problem.point)]
+    value, tangent = tp.jvp(fn, (p,), (problem.build(direction),))
+    check(value, closed(0))
+    check(tangent, closed(1) @ direction)
+
+
+def outer_vjp(fn, closed, beyond, problem, p):
+    value, pull = tp.vjp(fn, p)
+    check(value, closed(0))
+    check(columns(pull(weights(closed(0)))[0]), pulled(closed(1), closed(0)))
+
+
+def outer_jacfwd(fn, closed, beyond, problem, p):
+    check(columns(tp.jacfwd(fn)(p), closed(0).shape), closed(1))
+
+
+def outer_jacrev(fn, closed, beyond, problem, p):
+    check(columns(tp.jacrev(fn)(p), closed(0).shape), closed(1))
+
+
+def outer_hessian(fn, closed, beyond, problem, p):
+    check(rows(tp.hessian(lambda p: (weights(closed(0)) * fn(p)).sum())(p), p), pulled(closed(2), closed(0)))
+
+
+NAMES = ["grad", "value_and_grad", "vmap", "jvp", "vjp", "jacfwd", "jacrev", "hessian"]
+
+
+@pytest.mark.parametrize("kind", PROBLEMS)
+@pytest.mark.parametrize("inner", NAMES)
+@pytest.mark.parametrize("outer", NAMES)
+def test_composition_of_two(outer, inner, kind):
+    problem = PROBLEMS[kind]
+
+    def derivatives_at(point):
+        return lambda order, shift=0.0: problem.derivative(point + shift, order)
+
+    make = globals()[f"inner_{inner}"]
+    fn, closed = make(problem, derivatives_at(problem.point))
+    _, beyond = make(problem, derivatives_at(problem.point + SHIFT))
+    globals()[f"outer_{outer}"](fn, closed, beyond, problem, problem.build(problem.point))

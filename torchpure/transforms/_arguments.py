@@ -5,6 +5,7 @@ are variables; None, integers, numbers and strings pass through, and their place
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import is_dataclass
 from itertools import compress
 from typing import Any
 
@@ -77,7 +78,9 @@ def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -
     """Return the one position that an int names, and all positions."""
     if type(argnums) is int and 0 <= argnums < count:
         return argnums, (argnums,)
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not count:
+        raise TransformError(f"{who}: {describe_function(fn)} got no positional argument to differentiate")
+    numbers = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not -count <= number < count:
             raise TransformError(
@@ -98,7 +101,9 @@ def _nothing_to_differentiate(
         for path, leaf in zip(argument_paths(number, args[number]), tree.leaves(args[number]), strict=True)
     ]
     seen = "; ".join(found[:3]) or ", ".join(f"argument {number} has no leaves" for number in positions)
+    unknown = any(is_dataclass(leaf) for number in positions for leaf in tree.leaves(args[number]))
+    wanted = "a dataclass that is a tree: see tree.register_dataclass" if unknown else "such as torch.tensor(3.0)"
     return (
         f"{who}: {describe_function(fn)} has nothing to differentiate: {seen}. "
-        "Wanted a floating point or complex tensor, such as torch.tensor(3.0)"
+        f"Wanted a floating point or complex tensor, {'or ' * unknown}{wanted}"
     )

@@ -1,6 +1,8 @@
 """How a user's function and its arguments are named in errors."""
 
 from collections.abc import Callable
+from functools import partial
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ from torchpure._types import Tree
 
 
 def describe_function(fn: Callable[..., Any]) -> str:
-    """Name a function and where it is defined: `loss (train.py:12)`.
+    """Name a function and where it is defined: `loss (train.py:12)`; one inside transforms or `partial` is found.
 
     >>> describe_function(print)
     '`print`'
     """
-    inner = getattr(fn, "__wrapped__", fn)
+    inner = unwrap(fn)
+    while isinstance(inner, partial):
+        inner = unwrap(inner.func)
     name = getattr(inner, "__qualname__", None) or type(inner).__name__
     code = getattr(inner, "__code__", None)
     place = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""

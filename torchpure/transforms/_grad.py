@@ -26,6 +26,7 @@ from torchpure.errors import TransformError
 
 from ._arguments import Argnums, Variables
 from ._describe import describe_function
+from ._run import explained, forget_casts
 
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
 _run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
@@ -88,7 +89,13 @@ def _differentiate(
 ) -> tuple[Tensor, Tree, Tree]:
     variables = Variables(who, fn, argnums, args)
     run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
-    value, aux, grads = run(who, fn, has_aux, variables, kwargs)
+    try:
+        value, aux, grads = run(who, fn, has_aux, variables, kwargs)
+    except RuntimeError as error:
+        if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
+            raise
+        # fn uses a tensor made in inference mode, which only torch.func wraps before it is saved
+        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs)
     return value, aux, variables.result(grads)
 
 
@@ -119,6 +126,7 @@ def _by_autograd(
             grads = _backward(value, own, captured, captured or _attached(aux))
     finally:
         _level.depth -= 1
+        forget_casts()
     if captured:
         return value, aux, _settled(grads, own, recording)
     return value.detach(), aux, grads
@@ -180,7 +188,8 @@ def _by_torch_func(
         return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     argnums = tuple(range(len(variables.leaves)))
-    grads, (value, tensors) = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)(*variables.leaves)
+    run = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)
+    grads, (value, tensors) = explained(who, fn, run, *variables.leaves)
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
     return value, tree.unflatten(static[1], aux), list(grads)

@@ -1,7 +1,7 @@
 """Products with the Jacobian, and Jacobians whole."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torchpure.errors import TransformError
 
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
+from ._forward import forwards
+from ._run import explained
 
 
 class _Outputs:
@@ -101,8 +103,8 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         return outputs.split(fn(*variables.arguments(values)))
 
     leaves = tuple(variables.leaves)
-    results: Any = torch.func.jvp(flat, leaves, tuple(directions), has_aux=True)
-    value, pushed, (others, aux) = results
+    run = forwards(partial(torch.func.jvp, flat, has_aux=True))
+    value, pushed, (others, aux) = explained("jvp", fn, run, leaves, tuple(directions))
     result = (outputs.value(value, others), outputs.derivative(pushed))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 
@@ -127,8 +129,8 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     def flat(*values: Tensor) -> Any:
         return outputs.split(fn(*variables.arguments(values)))
 
-    results: Any = torch.func.vjp(flat, *variables.leaves, has_aux=True)
-    value, flat_pull, (others, aux) = results
+    run = partial(torch.func.vjp, flat, has_aux=True)
+    value, flat_pull, (others, aux) = explained("vjp", fn, run, *variables.leaves)
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = _like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
@@ -147,7 +149,7 @@ def jacrev(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
     Law: `jacrev(f) == jacfwd(f)`.
 
     Raises:
-        TransformError: there is nothing to differentiate, or `fn` does not return tensors.
+        TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
 
     >>> jacrev(lambda x: x**2)(torch.tensor([1.0, 2.0]))
     tensor([[2., 0.],
@@ -160,13 +162,13 @@ def jacfwd(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
     """Return the function that computes the Jacobian of `fn`, one input entry at a time: as `jacrev` otherwise.
 
     Raises:
-        TransformError: there is nothing to differentiate, or `fn` does not return tensors.
+        TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
 
     >>> jacfwd(lambda x: x**2)(torch.tensor([1.0, 2.0]))
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _jacobian("jacfwd", torch.func.jacfwd, fn, argnums, has_aux)
+    return _jacobian("jacfwd", _jacfwd, fn, argnums, has_aux)
 
 
 def hessian(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -179,7 +181,12 @@ def hessian(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False)
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
-    return jacfwd(jacrev(fn, argnums, has_aux), argnums, has_aux)
+    inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux)
+    return _jacobian("hessian", _jacfwd, inner, argnums, has_aux)
+
+
+def _jacfwd(fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool) -> Callable[..., Any]:
+    return forwards(torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux))
 
 
 def _jacobian(
@@ -188,18 +195,29 @@ def _jacobian(
     @wraps(fn, updated=())
     def jacobian(*args: Tree, **kwargs: Any) -> Any:
         variables = Variables(who, fn, argnums, args)
+        _check_real(who, fn, variables.leaves, variables.paths)
         outputs = _Outputs(who, fn, has_aux)
 
         def flat(*values: Tensor) -> Any:
             parts, others = outputs.split(fn(*variables.arguments(values), **kwargs))
+            _check_real(who, fn, parts, lambda: [f"the value {path}" for path in outputs.paths()])
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        rows, aux = transform(flat, argnums=every, has_aux=True)(*variables.leaves)
+        rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result
 
     return jacobian
+
+
+def _check_real(who: str, fn: Callable[..., Any], leaves: Sequence[Tensor], paths: Callable[[], list[str]]) -> None:
+    number = next((number for number, leaf in enumerate(leaves) if leaf.is_complex()), None)
+    if number is not None:
+        raise TransformError(
+            f"{who}: {describe_function(fn)}: {paths()[number]} is complex, where a derivative is no single number: "
+            "use jvp or vjp, or torch.view_as_real"
+        )
 
 
 def _tensors(leaves: Any) -> list[Tensor]:

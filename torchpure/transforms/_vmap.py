@@ -12,6 +12,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._describe import argument_paths, describe_function
+from ._run import explained
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
@@ -49,22 +50,11 @@ def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Calla
             return _member_outputs(fn, outputs, out_dims, result)
 
         used = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
-        stacked = _run(fn, member, tuple(dim for _, dim in used), [leaf for leaf, _ in used])
+        run = torch.func.vmap(member, in_dims=tuple(dim for _, dim in used))
+        stacked = explained("vmap", fn, run, *[leaf for leaf, _ in used])
         return _arranged(list(stacked), result)
 
     return mapped
-
-
-def _run(fn: Callable[..., Any], member: Callable[..., Any], dims: tuple[int, ...], leaves: list[Tensor]) -> Any:
-    try:
-        return torch.func.vmap(member, in_dims=dims)(*leaves)
-    except RuntimeError as error:
-        if "randomness" not in str(error):
-            raise
-        raise TransformError(
-            f"vmap: {describe_function(fn)} draws from the global generator. "
-            "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random"
-        ) from error
 
 
 def _input_dims(fn: Callable[..., Any], in_dims: Dims, args: tuple[Tree, ...]) -> list[int | None]:
@@ -125,13 +115,18 @@ def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, 
     """Split a member's outputs into those that are stacked, which are returned, and those that are the same for all."""
     whole = tree.unflatten(result["structure"], outputs)
     dims = _spread(out_dims, whole, "out_dims")
-    for leaf, dim, path in zip(outputs, dims, tree.paths(whole) if None in dims else outputs, strict=True):
+    for i, (leaf, dim) in enumerate(zip(outputs, dims, strict=True)):
         if not isinstance(leaf, Tensor):
             raise TransformError(f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)}")
         if dim is None and _depends_on_member(leaf):
             raise TransformError(
-                f"vmap: the result of {describe_function(fn)} at `{path}` differs between members; "
+                f"vmap: the result of {describe_function(fn)} at `{tree.paths(whole)[i]}` differs between members; "
                 "out_dims=None is for a result that does not"
+            )
+        if dim is not None and not -leaf.ndim <= dim + 1 <= leaf.ndim + 1:
+            raise TransformError(
+                f"vmap: the result of {describe_function(fn)} at `{tree.paths(whole)[i]}` has no place for a "
+                f"dimension {dim}: for one member it is {tree.describe(leaf)}"
             )
     result["dims"] = dims
     result["shared"] = [leaf for leaf, dim in zip(outputs, dims, strict=True) if dim is None]

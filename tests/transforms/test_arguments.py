@@ -1,0 +1,289 @@
+"""What a gradient is taken for: argnums, leaves of every kind, forms, dtypes, and how functions are named."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
+
+import torchpure as tp
+from torchpure.errors import TransformError
+from torchpure.transforms import describe_function
+
+D = torch.float64
+X = torch.tensor([1.0, 2.0], dtype=D)
+Y = torch.tensor([0.5, -1.5], dtype=D)
+
+
+class Pair(NamedTuple):
+    one: Any
+    two: Any
+
+
+@tp.tree.register_dataclass
+@dataclasses.dataclass
+class Params:
+    w: Any
+    name: Any
+
+
+@dataclasses.dataclass
+class Unregistered:
+    w: Any
+
+
+def product(a, b, *, scale=1.0):
+    """Multiply."""
+    return (a * b**2).sum() * scale
+
+
+ARGNUMS = [
+    (0, Y**2),
+    (1, 2 * X * Y),
+    (-1, 2 * X * Y),
+    ((0,), (Y**2,)),
+    ((1, 0), (2 * X * Y, Y**2)),
+    ([-2, 1], (Y**2, 2 * X * Y)),
+]
+
+
+@pytest.mark.parametrize(("argnums", "expected"), ARGNUMS, ids=lambda value: str(value) if not isinstance(value, torch.Tensor) else "")  # fmt: skip
+@pytest.mark.parametrize("around", ["outermost", "inner"])
+def test_argnums_and_keywords(argnums, expected, around):
+    gradient = tp.grad(product, argnums=argnums)
+    if around == "inner":
+        outer = tp.vmap(lambda a, b: gradient(a, b, scale=3.0))
+        actual = tp.tree.map(lambda leaf: leaf[0], outer(X[None], Y[None]))
+    else:
+        actual = gradient(X, Y, scale=3.0)
+    assert type(actual) is type(expected)
+    for one, two in zip(tp.tree.leaves(actual), tp.tree.leaves(expected), strict=True):
+        assert_close(one, 3 * two, rtol=1e-15, atol=0)
+
+
+BAD_ARGNUMS = [2, -3, True, None, 1.5, "a", (0, 2), (0, None), (0, False), (0, (1,))]
+
+
+@pytest.mark.parametrize("argnums", BAD_ARGNUMS, ids=str)
+@pytest.mark.parametrize("transform", [tp.grad, tp.value_and_grad, tp.jacrev, tp.jacfwd, tp.hessian])
+def test_bad_argnums(transform, argnums):
+    message = (
+        rf"{transform.__name__}: argnums=.* does not fit the 2 positional arguments of `product` \(test_arguments.py"
+    )
+    with pytest.raises(TransformError, match=message):
+        transform(product, argnums=argnums)(X, Y)
+
+
+@pytest.mark.parametrize("argnums", [(), (0, 0), (0, -2)])
+def test_argnums_that_repeat_or_are_none(argnums):
+    with pytest.raises(TransformError, match="grad: argnums must name each argument once and at least one, got"):
+        tp.grad(product, argnums=argnums)(X, Y)
+
+
+def test_keywords_are_not_differentiated():
+    with pytest.raises(TransformError, match="grad: `product` .* got no positional argument to differentiate"):
+        tp.grad(product)(a=X, b=Y)
+
+
+OTHERS = {"int": 3, "bool": True, "str": "text", "none": None, "float": 0.5, "index": torch.arange(2), "mask": X > 1}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("around", [lambda g: g, tp.value_and_grad], ids=["outermost", "inner"])
+def test_other_leaves_pass_through_and_have_no_gradient(name, around):
+    def loss(p):
+        kept = p["leaf"]
+        assert kept is OTHERS[name] or torch.equal(kept, OTHERS[name])
+        return (p["w"] ** 2).sum()
+
+    gradient = tp.grad(loss)({"leaf": OTHERS[name], "w": X})
+    assert list(gradient) == ["leaf", "w"] and gradient["leaf"] is None
+    assert torch.equal(gradient["w"], 2 * X)
+
+
+FORMS = {
+    "tensor": X,
+    "tuple": (X, Y),
+    "list": [X, Y],
+    "dict": {"b": X, "a": Y},
+    "named tuple": Pair(X, Y),
+    "dataclass": Params(X, "text"),
+    "nested": {"n": {"m": (X, None)}, "o": [Pair(Y, Params(X, 3))]},
+    "shape ()": {"s": X[0]},
+    "empty": {"e": X[:0], "w": X},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("around", ["outermost", "inner"])
+def test_a_gradient_has_the_form_of_its_argument(name, around):
+    params = FORMS[name]
+
+    def loss(p):
+        return sum((leaf**3).sum() for leaf in tp.tree.leaves(p) if isinstance(leaf, torch.Tensor))
+
+    gradient = tp.grad(loss)
+    actual = gradient(params) if around == "outermost" else tp.vmap(lambda _: gradient(params), out_dims=None)(X)
+    wanted = tp.tree.map(lambda leaf: 3 * leaf**2 if isinstance(leaf, torch.Tensor) else None, params)
+    tp.tree.check_same(actual, wanted)
+    assert type(actual) is type(params)
+    for one, two in zip(tp.tree.leaves(actual), tp.tree.leaves(wanted), strict=True):
+        assert_close(one, two, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("around", ["outermost", "inner"])
+def test_the_dtype_is_kept(dtype, around):
+    x = X.to(dtype)
+    run = tp.value_and_grad(lambda x: (x**2).sum())
+    value, gradient = run(x) if around == "outermost" else tp.vmap(run)(x[None])
+    assert value.dtype == gradient.dtype == dtype
+    assert torch.equal(gradient.reshape(2), 2 * x)
+
+
+@pytest.mark.parametrize("around", ["outermost", "inner"])
+def test_complex_gradients_follow_autograd(around):
+    z = torch.complex(X, Y)
+    leaf = z.clone().requires_grad_()
+    expected = torch.autograd.grad((leaf**3).real.sum() + (leaf.abs() ** 2).sum(), leaf)[0]
+    gradient = tp.grad(lambda z: (z**3).real.sum() + (z.abs() ** 2).sum())
+    actual = gradient(z) if around == "outermost" else tp.vmap(gradient)(z[None])[0]
+    assert_close(actual, expected, rtol=1e-14, atol=0)
+    assert_close(actual, 3 * z.conj() ** 2 + 2 * z, rtol=1e-14, atol=0)
+
+
+def test_a_tensor_that_is_two_leaves_has_two_gradients():
+    gradient = tp.grad(lambda p: (p["a"] * p["b"] ** 2).sum())({"a": X, "b": X})
+    assert torch.equal(gradient["a"], X**2) and torch.equal(gradient["b"], 2 * X**2)
+
+
+@pytest.mark.parametrize(
+    "transform", [tp.grad, tp.value_and_grad, tp.jacrev, tp.jacfwd, tp.hessian, tp.vmap], ids=lambda t: t.__name__
+)
+def test_the_result_looks_like_the_function(transform):
+    made = transform(product)
+    assert (made.__name__, made.__doc__) == ("product", "Multiply.")
+    assert inspect.signature(made) == inspect.signature(product)
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        return (x**2).sum()
+
+
+def decorated(fn):
+    @functools.wraps(fn)
+    def inner(*args):
+        return fn(*args)
+
+    return inner
+
+
+CALLABLES = {
+    "partial": (functools.partial(product, b=Y), Y**2, r"`product` \(test_arguments.py:\d+\)"),
+    "module": (Net(), 2 * X, "`Net`"),
+    "method": (Net().forward, 2 * X, r"`Net.forward` \(test_arguments.py:\d+\)"),
+    "builtin": (torch.sum, torch.ones_like(X), "`sum`"),
+    "decorated": (decorated(lambda x: x.sum()), torch.ones_like(X), r"`<lambda>` \(test_arguments.py:\d+\)"),
+    "functional": (functools.partial(tp.functional(Net()), {}), 2 * X, "`Functional`"),
+}
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_any_callable(name):
+    fn, expected, _ = CALLABLES[name]
+    assert_close(tp.grad(fn)(X), expected, rtol=1e-15, atol=0)
+    assert_close(tp.vmap(tp.grad(fn))(X[None])[0], expected, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_errors_name_the_function_inside(name):
+    fn, _, description = CALLABLES[name]
+    for outer in (lambda g: g, tp.grad, lambda g: tp.vmap(tp.vmap(tp.grad(g)))):
+        with pytest.raises(TransformError, match=f"^hessian: {description} has nothing to differentiate"):
+            tp.hessian(outer(fn))(3)
+    assert describe_function(functools.partial(functools.partial(product, X), Y)).startswith("`product` (")
+
+
+def test_an_unregistered_dataclass_is_explained():
+    with pytest.raises(
+        TransformError, match=r"argument 0 is Unregistered .* or a dataclass .* tree.register_dataclass"
+    ):
+        tp.grad(lambda p: p.w.sum())(Unregistered(X))
+
+
+def through_autograd(x):
+    (inner,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+    return (inner**2).sum()
+
+
+def through_autograd_of(w, x):
+    (inner,) = torch.autograd.grad((x**2 * w).sum(), w, create_graph=True)
+    return inner.sum()
+
+
+def through_autograd_of_fresh(x):
+    return through_autograd_of(torch.ones(2, dtype=D, requires_grad=True), x)
+
+
+CAPTURED = torch.ones(2, dtype=D, requires_grad=True)
+
+
+def through_backward(x):
+    w = torch.ones(2, dtype=D).requires_grad_()
+    (x.detach() * w).sum().backward()
+    return (w.grad * x).sum()
+
+
+def checkpointed(x):
+    return checkpoint(lambda y: (y**3).sum(), x, use_reentrant=False)
+
+
+WORKS = {
+    "autograd, outermost": (lambda: tp.grad(through_autograd)(X), 36 * X**3),
+    "autograd, inner": (lambda: tp.vmap(tp.grad(through_autograd))(X[None])[0], 36 * X**3),
+    "autograd, Jacobian": (lambda: tp.jacrev(through_autograd)(X), 36 * X**3),
+    "autograd, twice": (lambda: tp.grad(lambda x: tp.grad(through_autograd)(x).sum())(X), 108 * X**2),
+    "autograd of a captured tensor": (lambda: tp.grad(lambda x: through_autograd_of(CAPTURED, x))(X).detach(), 2 * X),
+    "autograd of a fresh tensor": (lambda: tp.grad(through_autograd_of_fresh)(X).detach(), 2 * X),
+    "autograd of a fresh tensor, inner": (lambda: tp.vmap(tp.grad(through_autograd_of_fresh))(X[None])[0], 2 * X),
+    "backward": (lambda: tp.grad(through_backward)(X), X),
+    "checkpoint, outermost": (lambda: tp.grad(checkpointed)(X), 3 * X**2),
+    "checkpoint, forward": (lambda: tp.jacfwd(checkpointed)(X), 3 * X**2),
+    "checkpoint beside an inner gradient": (
+        lambda: tp.grad(lambda x: checkpointed(x) + tp.grad(lambda y: (y**3).sum())(x).sum())(X),
+        3 * X**2 + 6 * X,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_torch_apis_inside_a_gradient(name):
+    call, expected = WORKS[name]
+    assert_close(call(), expected, rtol=1e-14, atol=0)
+
+
+NO_HOOKS = "uses hooks on saved tensors, as checkpointing does: only the outermost grad or value_and_grad allows them"
+NO_AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+FAILS = {
+    "autograd, forward": (lambda: tp.jacfwd(through_autograd)(X), f"jacfwd: `through_autograd` .* {NO_AUTOGRAD}"),
+    "autograd in jvp": (lambda: tp.jvp(through_autograd, (X,), (X,)), f"jvp: .* {NO_AUTOGRAD}"),
+    "autograd of a captured tensor": (lambda: tp.vmap(tp.grad(lambda x: through_autograd_of(CAPTURED, x)))(X[None]), f"grad: .* {NO_AUTOGRAD}"),
+    "checkpoint, inner": (lambda: tp.vmap(tp.grad(checkpointed))(X[None]), f"grad: `checkpointed` .* {NO_HOOKS}"),
+    "checkpoint, twice": (lambda: tp.grad(lambda x: tp.value_and_grad(checkpointed)(x)[1].sum())(X), f"value_and_grad: .* {NO_HOOKS}"),
+    "checkpoint, vjp": (lambda: tp.vjp(checkpointed, X), f"vjp: .* {NO_HOOKS}"),
+    "checkpoint, Jacobian": (lambda: tp.jacrev(checkpointed)(X), f"jacrev: .* {NO_HOOKS}"),
+    "checkpoint, Hessian": (lambda: tp.hessian(checkpointed)(X), f"hessian: .* {NO_HOOKS}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILS)
+def test_torch_apis_that_transforms_cannot_follow(name):
+    call, message = FAILS[name]
+    with pytest.raises(TransformError, match=message):
+        call()

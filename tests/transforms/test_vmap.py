@@ -1,0 +1,169 @@
+"""vmap: which dimension goes where, sizes, and what is the same for all members."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import torchpure as tp
+from torchpure.errors import TransformError
+
+D = torch.float64
+X = torch.tensor([1.0, 2.0, -0.5], dtype=D)
+XS = torch.arange(6.0, dtype=D).reshape(2, 3)
+XSS = torch.arange(24.0, dtype=D).reshape(2, 3, 4)
+
+
+class Moments(NamedTuple):
+    mean: Any
+    other: Any
+
+
+@tp.tree.register_dataclass
+@dataclasses.dataclass
+class State:
+    w: Any
+    n: Any
+
+
+CASES = {
+    "last dimension": (lambda: tp.vmap(torch.sum, in_dims=-1)(XS), lambda: XS.sum(0)),
+    "first, counted from the end": (lambda: tp.vmap(torch.sum, in_dims=-2)(XS), lambda: XS.sum(1)),
+    "list of dims": (lambda: tp.vmap(torch.mul, in_dims=[0, None])(X, X[0]), lambda: X * X[0]),
+    "dims of a list in a tuple": (lambda: tp.vmap(lambda p: p[0] * p[1], in_dims=((0, None),))([X, X]), lambda: torch.outer(X, X)),
+    "dict dims": (
+        lambda: tp.vmap(lambda p: p["a"] @ p["b"], in_dims=({"b": None, "a": 1},))({"a": XS, "b": X[:2]}),
+        lambda: X[:2] @ XS,
+    ),
+    "prefix dims": (
+        lambda: tp.vmap(lambda p, q: p["a"][0] * q, in_dims=({"a": None}, 0))({"a": (X[0], X[1])}, X),
+        lambda: X[0] * X,
+    ),
+    "other leaves": (
+        lambda: tp.vmap(lambda p: p["a"] * p["n"], in_dims=({"a": 0, "n": None, "s": None, "none": None},))(
+            {"a": X, "n": 3, "s": "text", "none": None}
+        ),
+        lambda: 3 * X,
+    ),
+    "out at the end": (lambda: tp.vmap(lambda x: x, out_dims=-1)(XS), lambda: XS.T),
+    "out in the middle": (lambda: tp.vmap(lambda x: x, out_dims=1)(XSS), lambda: XSS.transpose(0, 1)),
+    "out before the end": (lambda: tp.vmap(lambda x: x, out_dims=-2)(XSS), lambda: XSS.transpose(0, 1)),
+    "out in front": (lambda: tp.vmap(lambda x: x, out_dims=-3)(XSS), lambda: XSS),
+    "out of a tree": (
+        lambda: tp.vmap(lambda x: {"a": x, "b": (x[0], X)}, out_dims={"a": 1, "b": (0, None)})(XS),
+        lambda: {"a": XS.T, "b": (XS[:, 0], X)},
+    ),
+    "named tuple": (
+        lambda: tp.vmap(lambda x: Moments(x.mean(), [x]), out_dims=Moments(0, 1))(XS),
+        lambda: Moments(XS.mean(1), [XS.T]),
+    ),
+    "dataclass": (
+        lambda: tp.vmap(lambda p: State(p.w * 2, p.n), in_dims=(State(0, None),))(State(X, X)),
+        lambda: State(2 * X, X.expand(3, 3)),
+    ),
+    "nothing": (lambda: tp.vmap(lambda x: {"a": None})(X), lambda: {"a": None}),
+    "same for all": (lambda: tp.vmap(lambda x: (X, {"a": X[0]}), out_dims=None)(XS), lambda: (X, {"a": X[0]})),
+    "same for all, repeated": (lambda: tp.vmap(lambda x: X)(XS), lambda: X.expand(2, 3)),
+    "its own argument": (lambda: tp.vmap(lambda x, y: y, in_dims=(0, None))(XS, X), lambda: X.expand(2, 3)),
+    "integers": (lambda: tp.vmap(lambda i: i * 2)(torch.arange(3)), lambda: 2 * torch.arange(3)),
+    "one member": (lambda: tp.vmap(lambda x: x.sum())(XS[:1]), lambda: XS[:1].sum(1)),
+    "no members": (lambda: tp.vmap(lambda x: x.sum())(XS[:0]), lambda: torch.zeros(0, dtype=D)),
+    "no members, gradient": (lambda: tp.vmap(tp.grad(lambda x: (x**2).sum()))(XS[:0]), lambda: XS[:0]),
+    "no members, Hessian": (lambda: tp.vmap(tp.hessian(lambda x: (x**2).sum()))(XS[:0]), lambda: torch.zeros(0, 3, 3, dtype=D)),
+    "empty members": (lambda: tp.vmap(lambda x: x * 2)(torch.zeros(2, 0)), lambda: torch.zeros(2, 0)),
+    "three levels": (
+        lambda: tp.vmap(tp.vmap(tp.vmap(torch.mul, (0, None)), (0, None)), (0, None))(XSS, X[1]),
+        lambda: XSS * X[1],
+    ),
+    "three levels, crossed": (
+        lambda: tp.vmap(tp.vmap(tp.vmap(lambda a, b, c: a + b * c, (None, None, 0)), (None, 0, None)), (0, None, None))(X, X, X),
+        lambda: X[:, None, None] + X[:, None] * X,
+    ),
+    "shared by the inner level": (
+        lambda: tp.vmap(lambda a: tp.vmap(lambda b: (a * 2, a * b), out_dims=(None, 0))(X))(X),
+        lambda: (X * 2, torch.outer(X, X)),
+    ),
+    "shared by both levels": (
+        lambda: tp.vmap(lambda a: tp.vmap(lambda b: X, out_dims=None)(X), out_dims=None)(X),
+        lambda: X,
+    ),
+    "shared inside a gradient": (
+        lambda: tp.vmap(tp.grad(lambda y: tp.vmap(lambda z: y**2, out_dims=None)(X)))(X),
+        lambda: 2 * X,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_vmap(name):
+    actual, expected = (call() for call in CASES[name])
+    tp.tree.check_same(actual, expected)
+    assert type(actual) is type(expected)
+    for one, two in zip(tp.tree.leaves(actual), tp.tree.leaves(expected), strict=True):
+        assert_close(one, two, rtol=1e-15, atol=0)
+
+
+def test_keyword_arguments_are_not_mapped():
+    mapped = tp.vmap(lambda x, *, scale, name: x * scale.sum() + len(name))
+    assert_close(mapped(X, scale=X, name="ab"), X * X.sum() + 2, rtol=1e-15, atol=0)
+
+
+def test_shared_results_stay_attached_to_what_they_come_from():
+    w = X.clone().requires_grad_()
+    mapped, shared = tp.vmap(lambda x: (x * w, w**2), out_dims=(0, None))(XS)
+    assert_close(torch.autograd.grad(mapped.sum() + shared.sum(), w)[0], XS.sum(0) + 2 * X, rtol=1e-14, atol=0)
+
+
+ERRORS = {
+    "sizes": (lambda: tp.vmap(torch.add)(X, X[:1]), r"`add`: mapped dimensions differ in size: 3 in argument 0, 1 in argument 1$"),
+    "sizes in trees": (
+        lambda: tp.vmap(lambda p, x: x, in_dims=({"a": 0, "b": 1}, 0))({"a": XS, "b": XS}, X[:2]),
+        r"differ in size: 2 in argument 0 at `a`, 3 in argument 0 at `b`$",
+    ),
+    "no dimension": (lambda: tp.vmap(torch.sin)(X[0]), r"argument 0 cannot be mapped over dimension 0: it is a float64 tensor of shape \(\)"),
+    "a dimension below": (lambda: tp.vmap(torch.sin, in_dims=-2)(X), "cannot be mapped over dimension -2"),
+    "a number": (lambda: tp.vmap(lambda x, n: x * n)(X, 3), "argument 1 cannot be mapped over dimension 0: it is int 3. Pass in_dims=None"),
+    "a flag as a dimension": (lambda: tp.vmap(torch.sin, in_dims=(True,))(X), r"in_dims\[0\] must be an int, None or shaped like .*; got bool True"),
+    "a name as dimensions": (lambda: tp.vmap(torch.sin, in_dims="a")(X), "in_dims='a' does not fit the 1 positional"),
+    "too deep": (lambda: tp.vmap(torch.sin, in_dims=((0, 0),))(X), r"in_dims\[0\] must be"),
+    "too deep in a tree": (lambda: tp.vmap(lambda p: p, in_dims=({"a": (0,)},))({"a": X}), r"in_dims\[0\].a must be"),
+    "no arguments": (lambda: tp.vmap(lambda: X)(), "has no mapped argument"),
+    "keywords only": (lambda: tp.vmap(torch.sin)(input=X), "has no mapped argument"),
+    "text": (lambda: tp.vmap(lambda x: {"a": x, "b": "text"})(X), "must return tensors, got str 'text'"),
+    "text, shared": (lambda: tp.vmap(lambda x: "text", out_dims=None)(X), "must return tensors, got str 'text'"),
+    "out_dims of another shape": (lambda: tp.vmap(lambda x: {"a": x}, out_dims={"b": 0})(X), "out_dims must be an int, None or shaped like"),
+    "out_dims as text": (lambda: tp.vmap(torch.sin, out_dims="a")(X), "out_dims must be an int, None or shaped like .*; got str 'a'"),
+    "out_dims too large": (
+        lambda: tp.vmap(lambda x: {"y": x}, out_dims=2)(XS),
+        r"at `y` has no place for a dimension 2: for one member it is a float64 tensor of shape \(3,\)",
+    ),
+    "out_dims too small": (lambda: tp.vmap(torch.sin, out_dims=-3)(XS), r"at `\.` has no place for a dimension -3"),
+    "differs": (lambda: tp.vmap(lambda x: (X, x), out_dims=None)(X), r"the result of .* at `1` differs between members"),
+    "differs in the inner level": (
+        lambda: tp.vmap(lambda a: tp.vmap(lambda b: a * b, out_dims=None)(X))(X),
+        r"at `\.` differs between members",
+    ),
+    "differs in the outer level": (
+        lambda: tp.vmap(lambda a: tp.vmap(lambda b: a * 2, out_dims=None)(X), out_dims=None)(X),
+        r"at `\.` differs between members",
+    ),
+    "draws": (lambda: tp.vmap(lambda x: x * torch.rand(3, dtype=D))(XS), "vmap: .* draws from the global generator. Give each member a key"),
+    "draws in the inner level": (lambda: tp.vmap(tp.vmap(lambda x: x * torch.rand(())))(XS), "draws from the global generator"),
+    "draws in a forward Jacobian": (lambda: tp.jacfwd(lambda x: x * torch.rand(3, dtype=D))(X), "jacfwd: .* draws from the global generator"),
+    "branches": (lambda: tp.vmap(lambda x: x if x.sum() > 0 else -x)(XS), r"vmap: .* branches on the value of a mapped tensor: choose with torch.where"),
+    "makes a number": (lambda: tp.vmap(lambda x: x * x.sum().item())(XS), "makes a number of a mapped tensor: keep it a tensor"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error(name):
+    call, message = ERRORS[name]
+    with pytest.raises(TransformError, match=message):
+        call()
+
+
+def test_other_errors_are_those_of_the_function():
+    with pytest.raises(RuntimeError, match="The size of tensor a"):
+        tp.vmap(lambda x: x + torch.zeros(2))(XS)

@@ -1,0 +1,55 @@
+"""Forward derivatives in several threads at once.
+
+torch keeps one forward level and one count of nested `jvp`s for the whole process: two threads that each open and close
+the level lose each other's tangents. So the level is opened here, by the first of our threads that needs it, and closed
+by the last; the count is kept above zero meanwhile, by which torch's own `jvp` leaves the level alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from torch._functorch import eager_transforms
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
+
+_torch: Any = eager_transforms  # a module whose counter changes
+_lock = threading.Lock()
+_users = 0
+
+
+def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `run`, one of torch's forward derivatives, as a function that several threads may be in at once."""
+
+    def call(*args: Any) -> Any:
+        with nullcontext() if is_dynamo_compiling() else _shared_level():
+            return run(*args)
+
+    return call
+
+
+@contextmanager
+def _shared_level() -> Iterator[None]:
+    global _users
+    with _lock:
+        joins = _users > 0 or forward_ad._current_level < 0  # else the level is one that the user opened
+        if joins:
+            _users += 1
+            if _users == 1:
+                forward_ad.enter_dual_level()
+                _torch.JVP_NESTING += 1
+    try:
+        yield
+    finally:
+        if joins:
+            _leave()
+
+
+def _leave() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if not _users:
+            _torch.JVP_NESTING -= 1
+            forward_ad.exit_dual_level()

@@ -1,0 +1,49 @@
+"""Running torch's own transforms: what their errors mean, and what they leave behind."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.compiler import is_dynamo_compiling
+
+from torchpure.errors import TransformError
+
+from ._describe import describe_function
+
+_autocasts = torch._C._is_any_autocast_enabled
+_AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+_ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
+    "randomness error mode": "draws from the global generator. "
+    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    "data-dependent control flow": "branches on the value of a mapped tensor: choose with torch.where",
+    "calling .item()": "makes a number of a mapped tensor: keep it a tensor",
+    "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
+    "only the outermost grad or value_and_grad allows them",
+    "does not require grad and does not have a grad_fn": _AUTOGRAD,
+    "not have been used in the graph": _AUTOGRAD,
+    "backward() called inside": _AUTOGRAD,
+}
+
+
+def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any) -> Any:
+    """Return `run(*args)`, one of torch's transforms of `fn`; say what to do about the errors that it is known for.
+
+    Raises:
+        TransformError: `fn` does what torch's transforms cannot follow.
+    """
+    try:
+        return run(*args)
+    except RuntimeError as error:
+        advice = next((advice for sign, advice in _ADVICE.items() if sign in str(error)), None)
+        if advice is None:
+            raise
+        raise TransformError(f"{who}: {describe_function(fn)} {advice}") from error
+    finally:
+        if not is_dynamo_compiling():
+            forget_casts()
+
+
+def forget_casts() -> None:
+    """Empty the cache of autocast, which would keep our variables, and the graph above them, until autocast ends."""
+    if _autocasts():
+        torch.clear_autocast_cache()
