@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 
+from torchpure import random
 from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
 
@@ -61,12 +62,14 @@ def functional(module: nn.Module) -> Functional:
     """
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"functional: wanted an nn.Module that is not scripted, got {type(module).__name__}")
-    pool = Pool(module)
+    with torch.inference_mode(False):  # its tensors could not be differentiated later
+        pool = Pool(module)
+        params, state = pool.parameters.copies(), pool.buffers.copies()
     return Functional(
         init=partial(_init, pool),
         apply=partial(_apply, pool),
-        params=dict(zip(pool.parameters.names, pool.parameters.copies(), strict=True)),
-        state=dict(zip(pool.buffers.names, pool.buffers.copies(), strict=True)),
+        params=dict(zip(pool.parameters.names, params, strict=True)),
+        state=dict(zip(pool.buffers.names, state, strict=True)),
         trainable=pool.trainable,
         to_module=partial(_to_module, pool),
         call=partial(_call, pool),
@@ -101,7 +104,9 @@ def _call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
     if not watched and not skeleton.buffers:
         output = skeleton.module(*inputs, **options)
     else:
+        versions = _versions(given)
         output = _guarded(watched, skeleton, partial(skeleton.module, *inputs, **options), CALL_ADVICE)
+        _check_parameters(pool, given, versions)
         _check_buffers(pool, skeleton)
     fill(skeleton.parameters, pool.parameters.tensors)
     pool.give_back(skeleton)  # one whose forward raised is not: it may be half changed
@@ -110,7 +115,27 @@ def _call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
 
 def _watched(pool: Pool, inputs: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Tell whether a call may draw: the proof holds for tensors alone, since a function given as an input may."""
-    return not pool.proven or bool(options) or not all(isinstance(value, Tensor) for value in inputs)
+    return not pool.proven or bool(options) or not _ORDINARY.issuperset(map(type, inputs))
+
+
+_ORDINARY = {Tensor, nn.Parameter}
+
+
+def _versions(values: list[Tensor]) -> list[int]:
+    try:
+        return [value._version for value in values]
+    except RuntimeError:  # tensors of inference mode do not count their changes
+        return []
+
+
+def _check_parameters(pool: Pool, given: list[Tensor], before: list[int]) -> None:
+    after = _versions(given)
+    if after != before:
+        changed = next(name for name, old, new in zip(pool.parameters.names, before, after, strict=True) if old != new)
+        raise ImpureError(
+            f"{type(pool.template).__name__} changes its parameter `{changed}` in place, so its call is not pure, "
+            "and the value that was given has changed: do that between calls, on a copy"
+        )
 
 
 def _check_buffers(pool: Pool, skeleton: Skeleton) -> None:
@@ -140,7 +165,9 @@ def _apply(
         fill(skeleton.buffers, [buffer.clone() for buffer in held])
         return skeleton.module(*inputs, **options)
 
+    versions = _versions(given)
     output = _guarded(_watched(pool, inputs, options), skeleton, call, APPLY_ADVICE)
+    _check_parameters(pool, given, versions)
     after = {number: own[name] for own, name, number in skeleton.buffers}
     fill(skeleton.parameters, pool.parameters.tensors)
     fill(skeleton.buffers, skeleton.working)
@@ -186,19 +213,23 @@ def _traced_call(pool: Pool, given: list[Tensor], inputs: tuple[Any, ...], optio
 def _init(pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
     """Draw fresh parameters and buffers from a key, distributed as the module's constructor would.
 
+    Law: `vmap(init)(keys)[i] == init(keys[i])`.
+
     Raises:
         ImpureError: a submodule does not say how to fill its parameters, or fills them in a way that has no keyed form.
     """
-    parameters = [torch.empty_like(tensor) for tensor in pool.parameters.tensors]
-    buffers = pool.buffers.copies()
-    skeleton = pool.take()
-    fill(skeleton.parameters, parameters)
-    fill(skeleton.buffers, buffers)
+    skeleton = pool.make()
+    either = random.fold_in(key, 0)[0] >= 0  # whatever it is: under vmap it makes the copies the member's own
+    for slots, values in ((skeleton.parameters, pool.parameters), (skeleton.buffers, pool.buffers)):
+        # what nothing refills keeps the module's value
+        fill(slots, [torch.where(either.to(value.device), value, value) for value in values.tensors])
     with torch.no_grad():
         reset(skeleton.module, key)
+    parameters = {number: own[name].detach() for own, name, number in skeleton.parameters}
+    buffers = {number: own[name].detach() for own, name, number in skeleton.buffers}
     return (
-        dict(zip(pool.parameters.names, parameters, strict=True)),
-        dict(zip(pool.buffers.names, buffers, strict=True)),
+        {name: parameters[number] for number, name in enumerate(pool.parameters.names)},
+        {name: buffers[number] for number, name in enumerate(pool.buffers.names)},
     )
 
 

@@ -26,8 +26,6 @@ def reset(module: nn.Module, key: Key) -> None:
             keyed form.
     """
     for number, (path, sub) in enumerate(reversed(list(module.named_modules()))):
-        if not any(value is not None for value in (*sub._parameters.values(), *sub._buffers.values())):
-            continue
         refill = getattr(sub, "reset_parameters", None) or getattr(sub, "_reset_parameters", None)
         if refill is not None:
             with _KeyedFills(random.fold_in(key, number), path):
@@ -61,8 +59,10 @@ def _fill(tensor: Tensor, values: Callable[..., Tensor], key: Key, **spread: flo
     return tensor.copy_(drawn.to(tensor.device))
 
 
-def _uniform(key: Key, tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: None = None) -> Tensor:
-    return _fill(tensor, random.uniform, key, low=a, high=b)
+def _uniform(
+    key: Key, tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: None = None, **bounds: float
+) -> Tensor:
+    return _fill(tensor, random.uniform, key, low=bounds.get("from", a), high=bounds.get("to", b))
 
 
 def _normal(key: Key, tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: None = None) -> Tensor:
@@ -78,6 +78,8 @@ def _kaiming_uniform(
     generator: None = None,
 ) -> Tensor:
     """Fill as He et al. 2015 (arXiv:1502.01852, equation 14) say."""
+    if not tensor.numel():
+        return tensor
     fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(tensor)
     fan = fan_in if mode == "fan_in" else fan_out
     bound = nn.init.calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan)

@@ -26,7 +26,7 @@ _CALLING_WORDS = ("hook", "backward", "distance", "dispatch", "torch_function", 
 _LIKE_DRAWS = ("rand_like", "randn_like", "randint_like")
 _DRAWING_LAYERS = ("Dropout", "RReLU", "Fractional", "Attention", "Transformer", "RNN", "LSTM", "GRU")
 
-_SPACES = (Tensor, torch, F, torch.functional, math)
+_SPACES = (Tensor, torch, nn, F, torch.functional, math)
 _MODULES = (torch, nn, F, torch.functional, math)
 _PYTHON = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
 _CONSTANTS = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -69,33 +69,34 @@ def never_draws(module: nn.Module) -> bool:
 def names_like_draws(module: nn.Module) -> bool:
     """Tell whether a forward names `rand_like` or its kin, which torch.compile traces past every mode."""
     codes = [getattr(type(sub).forward, "__code__", None) for sub in module.modules()]
-    return any(name in _LIKE_DRAWS for code in codes if code for part in _parts(code) for name in part.co_names)
+    return any(name in _LIKE_DRAWS for code in codes if code for part in parts(code) for name in part.co_names)
 
 
 def _names(module: nn.Module) -> _Names:
     names = _Names(set(), set())
     for sub in module.modules():
         names.values.update(sub._modules, sub._parameters, sub._buffers)
-        for space in (vars(sub), *map(vars, _own_classes(type(sub)))):
+        for space in (vars(sub), *map(vars, own_classes(type(sub)))):
             for name, value in space.items():
-                (names.values if _constant(value) else names.unknown).add(name)
+                (names.values if constant(value) else names.unknown).add(name)
         for own in (sub._parameters, sub._buffers):
-            names.unknown.update(name for name, value in own.items() if not _constant(value))
+            names.unknown.update(name for name, value in own.items() if not constant(value))
     return names
 
 
-def _constant(value: Any) -> bool:
+def constant(value: Any) -> bool:
     """Tell whether a value has no code of its own: subclasses, whose operators might do anything, do not count."""
     if type(value) in (tuple, torch.Size):
-        return all(map(_constant, value))
+        return all(map(constant, value))
     return type(value) in _CONSTANTS or type(value) in (Tensor, Parameter)
 
 
 def _torchs_own(kind: type) -> bool:
-    return kind.__module__.startswith("torch.nn.modules.") and getattr(nn, kind.__name__, None) is kind
+    home = sys.modules.get(kind.__module__)
+    return kind.__module__.startswith("torch.nn.modules.") and getattr(home, kind.__name__, None) is kind
 
 
-def _own_classes(kind: type) -> list[type]:
+def own_classes(kind: type) -> list[type]:
     """List the classes that are the user's, or anyone's but torch.nn's."""
     return [base for base in kind.__mro__ if base not in nn.Module.__mro__ and not _torchs_own(base)]
 
@@ -106,15 +107,15 @@ def _known(module: nn.Module, names: _Names) -> bool:
         return False
     if any(getattr(kind, name) is not getattr(nn.Module, name) for name in _MACHINERY):
         return False
-    defined = {name for own in _own_classes(kind) for name, value in vars(own).items() if not _constant(value)}
-    if defined <= _HARMLESS_DEFINITIONS and kind.forward is not nn.Module.forward:
+    defined = {name for own in own_classes(kind) for name, value in vars(own).items() if not constant(value)}
+    if defined <= _HARMLESS_DEFINITIONS:
         return _known_layer(module)
     forward = kind.forward
     if not isinstance(forward, FunctionType) or forward.__code__.co_freevars:
         return False
     defaults = (*(forward.__defaults__ or ()), *(forward.__kwdefaults__ or {}).values())
-    return all(map(_constant, defaults)) and all(
-        _harmless(part, forward.__globals__, names) for part in _parts(forward.__code__)
+    return all(map(constant, defaults)) and all(
+        _harmless(part, forward.__globals__, names) for part in parts(forward.__code__)
     )
 
 
@@ -133,11 +134,11 @@ def _known_layer(module: nn.Module) -> bool:
     )
 
 
-def _parts(code: CodeType) -> Iterator[CodeType]:
+def parts(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _parts(constant)
+            yield from parts(constant)
 
 
 def _harmless(code: CodeType, space: dict[str, Any], names: _Names) -> bool:
@@ -155,10 +156,10 @@ def _harmless(code: CodeType, space: dict[str, Any], names: _Names) -> bool:
 
 
 def _changes_or_imports(step: dis.Instruction) -> bool:
-    return step.opname in _REFUSED or _changes(step)
+    return step.opname in _REFUSED or changes(step)
 
 
-def _changes(step: dis.Instruction) -> bool:
+def changes(step: dis.Instruction) -> bool:
     in_place = step.opname == "BINARY_OP" and step.argrepr.endswith("=")
     return in_place or step.opname in _CHANGING
 
@@ -198,4 +199,4 @@ def _inert(value: Any) -> bool:
     if any(value is one for one in (*_MODULES, torch.device, torch.Size)):
         return True
     operations = BuiltinFunctionType | MethodDescriptorType | GetSetDescriptorType | property
-    return isinstance(value, operations) or _constant(value)
+    return isinstance(value, operations) or constant(value)

@@ -6,6 +6,7 @@ several threads, and leave the user's module alone. Whatever the user does to th
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
 
 from ._forms import values
+from ._memory import remembers
 from ._proof import names_like_draws, never_draws
 
 Slot = tuple[dict[str, Any], str, int]  # a module's own dict, the name in it, the number of the value
@@ -56,7 +58,7 @@ class Values:
 class Pool:
     """The free skeletons of one module. `take` and `give_back` are atomic, so that threads may share it."""
 
-    __slots__ = ("_free", "buffers", "names_draw", "parameters", "proven", "template", "trainable")
+    __slots__ = ("_free", "buffers", "give_back", "names_draw", "parameters", "proven", "template", "trainable")
 
     def __init__(self, module: nn.Module) -> None:
         who = type(module).__name__
@@ -73,13 +75,15 @@ class Pool:
         self.proven = never_draws(twin)
         self.names_draw = names_like_draws(twin)
         self._free: list[Skeleton] = []
+        # let the next call use a skeleton, but not one that may remember this call
+        self.give_back: Callable[[Skeleton], None] = _drop if remembers(twin) else self._free.append
 
     def make(self) -> Skeleton:
         """Copy the template."""
-        twin = _private_copy(self.template)
-        parameters, buffers = _slots(twin)
         with torch.inference_mode(False):
+            twin = _private_copy(self.template)
             working = self.buffers.copies()
+        parameters, buffers = _slots(twin)
         fill(buffers, working)
         return Skeleton(twin, parameters, buffers, working)
 
@@ -90,10 +94,6 @@ class Pool:
         except IndexError:
             return self.make()
 
-    def give_back(self, skeleton: Skeleton) -> None:
-        """Let the next call use a skeleton."""
-        self._free.append(skeleton)
-
     def changed(self, skeleton: Skeleton) -> list[str]:
         """Name the buffers that a call has changed."""
         return [
@@ -103,22 +103,33 @@ class Pool:
         ]
 
 
+def _drop(skeleton: Skeleton) -> None:
+    """Forget a skeleton."""
+
+
 def _private_copy(module: nn.Module) -> nn.Module:
-    """Copy a module, all but its tensors.
+    """Copy a module, all but its parameters and buffers.
 
     Raises:
-        ParameterError: an attribute cannot be copied, a parameter is not initialised yet, or a function in the module
-            holds on to the original, which would go on using the original's values.
+        ParameterError: an attribute cannot be copied, or a parameter is not initialised yet.
+        ImpureError: a function or a container in the module holds on to the original's values.
     """
-    for name, parameter in module.named_parameters():
-        if torch.nn.parameter.is_lazy(parameter):
+    for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if torch.nn.parameter.is_lazy(value):
             raise ParameterError(f"functional: `{name}` has no shape yet: call the module once on an example input")
     try:
-        twin = copy.deepcopy(module, {id(tensor): tensor for tensor in _tensors(module)})
+        twin = copy.deepcopy(module, _copies(module))
     except Exception as error:
         raise ParameterError(f"functional: {_uncopyable(module)}: {error}") from error
-    _refuse_captured(module, twin)
+    _refuse_held(module, twin)
     return twin
+
+
+def _copies(module: nn.Module) -> dict[int, Any]:
+    """Say what copy.deepcopy is to take for each tensor: itself for those with a slot, a detached copy for others."""
+    kept = {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
+    others = [value for sub in module.modules() for value in vars(sub).values() if isinstance(value, Tensor)]
+    return {id(tensor): tensor.detach().clone() for tensor in others} | kept
 
 
 def _slots(module: nn.Module) -> tuple[list[Slot], list[Slot]]:
@@ -142,60 +153,63 @@ def _own(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in values.items() if value is not None)
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
-    for sub in module.modules():
-        yield from (value for value in vars(sub).values() if isinstance(value, Tensor))
-
-
 def _uncopyable(module: nn.Module) -> str:
     for path, sub in module.named_modules():
         for name, value in vars(sub).items():
             if name in ("_modules", "_parameters", "_buffers"):
                 continue
             try:
-                copy.deepcopy(value, {id(tensor): tensor for tensor in _tensors(module)})
+                copy.deepcopy(value, _copies(module))
             except Exception:
                 return f"cannot copy attribute `{f'{path}.{name}'.strip('.')}` ({type(value).__name__})"
     return "cannot copy the module"
 
 
-def _refuse_captured(module: nn.Module, twin: nn.Module) -> None:
-    """Refuse a copy in which a function still holds the original: copying leaves closures as they are."""
-    originals = {id(sub) for sub in module.modules()} | {id(parameter) for parameter in module.parameters()}
+def _refuse_held(module: nn.Module, twin: nn.Module) -> None:
+    """Refuse a copy in which something still holds the original's modules or values: they would go on being used.
+
+    Copying leaves functions as they are, and what they hold; and a value in a list has no slot.
+    """
+    originals = {id(sub) for sub in module.modules()}
+    originals |= {id(value) for value in itertools.chain(module.parameters(), module.buffers())}
     for path, sub in twin.named_modules():
         for name, value in vars(sub).items():
-            if name in ("_modules", "_parameters", "_buffers"):
+            if name in ("_modules", "_parameters", "_buffers") or (name == "_flat_weights" and _is_recurrent(sub)):
                 continue
-            if any(id(held) in originals for fn in _functions(value, 3) for held in _held(fn)):
-                where = f"{path}.{name}".strip(".")
+            if any(id(held) in originals for held in _held(value, 4)):
                 raise ImpureError(
-                    f"functional: a function in `{where}` of {type(sub).__name__} holds the module itself in its "
-                    "closure, so it would keep using the module's own values: make it a method, or pass the module in"
+                    f"functional: `{f'{path}.{name}'.strip('.')}` of {type(sub).__name__} holds the module itself or a "
+                    "value of it, in a closure or a container, and would go on using it: make the function a method, "
+                    "and reach values as attributes or in an nn.ParameterList"
                 )
 
 
-def _functions(value: Any, depth: int) -> Iterator[Callable[..., Any]]:
-    if isinstance(value, FunctionType | MethodType | functools.partial):
-        yield value
-    elif depth and isinstance(value, dict):
-        for inner in value.values():
-            yield from _functions(inner, depth - 1)
-    elif depth and isinstance(value, list | tuple | set):
-        for inner in value:
-            yield from _functions(inner, depth - 1)
+def _is_recurrent(module: nn.Module) -> bool:
+    return isinstance(module, nn.RNNBase)  # it renews that list by itself
 
 
-def _held(fn: Any) -> Iterator[Any]:
-    if isinstance(fn, functools.partial):
-        yield from (*fn.args, *fn.keywords.values())
-        yield from _held(fn.func)
-    elif isinstance(fn, MethodType):
-        yield fn.__self__
-    elif isinstance(fn, FunctionType):
-        yield from fn.__defaults__ or ()
-        for cell in fn.__closure__ or ():
+def _held(value: Any, depth: int) -> Iterator[Any]:
+    """List a value and what it holds, so many levels down."""
+    yield value
+    for inner in _contents(value) if depth else ():
+        yield from _held(inner, depth - 1)
+
+
+def _contents(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from value
+    elif isinstance(value, functools.partial):
+        yield from (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        yield value.__self__
+    elif isinstance(value, FunctionType):
+        yield from value.__defaults__ or ()
+        yield from (value.__kwdefaults__ or {}).values()
+        named = (value.__globals__.get(name) for name in value.__code__.co_names)
+        yield from (found for found in named if isinstance(found, nn.Module | Tensor))
+        for cell in value.__closure__ or ():
             try:
                 yield cell.cell_contents
             except ValueError:  # a cell that was never filled
