@@ -1,103 +1,170 @@
-"""Fresh values for a module's parameters, drawn from a key.
+"""Fresh values for a module, drawn from a key, with the distributions that PyTorch gives them.
 
-Each submodule's own `reset_parameters` says how its values are distributed; here its random fills are answered from
-a key, so that the global generator is neither read nor changed.
+A factory is called again with its draws answered from the key, so that whatever its constructor does is done. Of a
+module, each submodule's own `reset_parameters` says how its values are distributed.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.compiler import is_dynamo_compiling
+from torch.nn.utils import parametrize
 
 from torchpure import random
-from torchpure._types import Key
+from torchpure._types import Key, State
 from torchpure.errors import ImpureError
 
-from ._guard import draws
+from ._batched import for_each_member, member_flag, own
+from ._guard import keyed_construction
+from ._keyed import KeyedDraws
+from ._skeleton import Pool, Slot, fill
+
+_INSTEAD = "make the net of a factory, tp.functional(Model, …), whose constructor is called with the key"
 
 
-def reset(module: nn.Module, key: Key) -> None:
-    """Refill a private module's values, innermost submodules first, as its constructor did.
+def construct(factory: Callable[[], Any], key: Key) -> nn.Module:
+    """Call a factory with its draws answered from a key.
 
     Raises:
-        ImpureError: a submodule has values of its own and does not say how to fill them, or draws in a way that has no
-            keyed form.
+        ImpureError: it draws in a way that has no keyed form.
+        TypeError: it does not return an nn.Module.
     """
+    module = keyed_construction(factory, key)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"functional: the factory must return an nn.Module, got {type(module).__name__}")
+    return module
+
+
+def fresh(factory: Callable[[], Any], pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
+    """Construct a module anew from a key and return its values.
+
+    Law: `vmap(init)(keys)[i] == init(keys[i])`.
+
+    Raises:
+        ImpureError: the constructor draws in a way that has no keyed form.
+        ParameterError: the constructor made another module than the first time.
+    """
+    random.check_key(key, "init")
+    return for_each_member(partial(_fresh, factory, pool), key)
+
+
+def _fresh(factory: Callable[[], Any], pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
+    module = construct(factory, key)
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    buffers = {name: value.detach() for name, value in module.named_buffers()}
+    return pool.parameters.named(parameters), pool.buffers.named(buffers)
+
+
+def reset(pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
+    """Draw fresh values for a module from a key; buffers that nothing refills keep the module's values.
+
+    Law: `vmap(init)(keys)[i] == init(keys[i])`.
+
+    Raises:
+        ImpureError: a submodule does not say how to fill its parameters, or fills them in a way that has no keyed form.
+        TypeError: `key` is not a key.
+    """
+    random.check_key(key, "init")
+    _check_filled(pool)
+    return for_each_member(partial(_reset, pool), key)
+
+
+def _reset(pool: Pool, key: Key) -> tuple[dict[str, Tensor], State]:
+    skeleton = pool.make()
+    flag = member_flag(key)  # under vmap what is refilled in place must be the member's own
+    for slots, values in ((skeleton.parameters, pool.parameters), (skeleton.buffers, pool.buffers)):
+        fill(slots, [_copy(value, key, flag) for value in values.tensors])
+    with torch.no_grad():
+        _refill(skeleton.module, key)
+    return _values(skeleton.parameters, pool.parameters.names), _values(skeleton.buffers, pool.buffers.names)
+
+
+def _values(slots: list[Slot], names: list[str]) -> dict[str, Tensor]:
+    found = {number: own[name].detach() for own, name, number in slots}
+    return {name: found[number] for number, name in enumerate(names)}
+
+
+def _copy(value: Tensor, key: Key, flag: Tensor | None) -> Tensor:
+    return own(flag, torch.empty_like(value, device=key.device) if value.is_meta else value.clone())
+
+
+def _check_filled(pool: Pool) -> None:
+    """Check once that every parameter is refilled: one that is not would silently keep what the module had.
+
+    Raises:
+        ImpureError: one is not.
+    """
+    if pool.refilled or is_dynamo_compiling() or torch._C._len_torch_dispatch_stack():
+        return
+    skeleton = pool.make()
+    key = random.key(0)
+    for slots, values in ((skeleton.parameters, pool.parameters), (skeleton.buffers, pool.buffers)):
+        fill(slots, [_unset(name, value) for name, value in zip(values.names, values.tensors, strict=True)])
+    with torch.no_grad():
+        _refill(skeleton.module, key)
+    after = _values(skeleton.parameters, pool.parameters.names)
+    after |= {
+        name: value
+        for (name, value), old in zip(
+            _values(skeleton.buffers, pool.buffers.names).items(), pool.buffers.tensors, strict=True
+        )
+        if old.is_meta
+    }
+    for name, value in after.items():
+        if value.isnan().any():
+            raise ImpureError(
+                f"init: nothing refills `{name}` of {type(pool.template).__name__}: give its module a "
+                f"reset_parameters() that does, or {_INSTEAD}"
+            )
+    pool.refilled = True
+
+
+def _unset(name: str, value: Tensor) -> Tensor:
+    if "parametrizations." in name or not (value.is_floating_point() or value.is_complex()):
+        return value.clone()  # what lies under a parametrization must stay what it can be computed from
+    return torch.full_like(value, torch.nan, device="cpu" if value.is_meta else None)
+
+
+def _refill(module: nn.Module, key: Key) -> None:
+    """Refill a private module's values, innermost submodules first, as its constructor did."""
     for number, (path, sub) in enumerate(reversed(list(module.named_modules()))):
         refill = getattr(sub, "reset_parameters", None) or getattr(sub, "_reset_parameters", None)
         if refill is not None:
-            with _KeyedFills(random.fold_in(key, number), path):
-                refill()
-        elif any(value is not None for value in sub._parameters.values()):
+            with KeyedDraws(random.fold_in(key, number), member_flag(key)):
+                _parametrized_refill(sub) if parametrize.is_parametrized(sub) else refill()
+        elif any(value is not None for value in sub._parameters.values()) and not _is_parametrization(sub):
             raise ImpureError(
                 f"init: `{path or '.'}` ({type(sub).__name__}) has parameters of its own and no reset_parameters(): "
-                "give it one, or start from net.params"
+                f"give it one, or {_INSTEAD}"
             )
 
 
-class _KeyedFills(TorchFunctionMode):
-    def __init__(self, key: Key, path: str) -> None:
-        super().__init__()
-        self.key, self.path, self.count = key, path, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _FILLS:
-            self.count += 1
-            return _FILLS[func](random.fold_in(self.key, self.count), *args, **kwargs)
-        if draws(func, args, kwargs):
-            raise ImpureError(
-                f"init: `{self.path}` fills with `{func.__name__}`, which has no keyed form: use uniform_ or normal_"
-            )
-        return func(*args, **kwargs)
+def _is_parametrization(module: nn.Module) -> bool:
+    return isinstance(module, parametrize.ParametrizationList)
 
 
-def _fill(tensor: Tensor, values: Callable[..., Tensor], key: Key, **spread: float) -> Tensor:
-    drawn = values(key, tensor.shape, dtype=tensor.real.dtype, **spread)
-    return tensor.copy_(drawn.to(tensor.device))
+def _parametrized_refill(module: Any) -> None:
+    """Refill the plain module under the parametrizations, and put what they make of its values into their slots."""
+    kind = type(module).__bases__[0]  # torch makes a subclass of the module's own class
+    plain = kind.__new__(kind)
+    plain.__dict__.update(vars(module))
+    plain._modules = {name: sub for name, sub in module._modules.items() if name != "parametrizations"}
+    values = {name: torch.empty_like(getattr(module, name)) for name in module.parametrizations}
+    plain._parameters = dict(module._parameters) | values
+    (getattr(plain, "reset_parameters", None) or plain._reset_parameters)()
+    for name, value in values.items():
+        chain = module.parametrizations[name]
+        for number, original in enumerate(_originals(chain, value)):
+            slot = "original" if chain.is_tensor else f"original{number}"
+            (chain._parameters if slot in chain._parameters else chain._buffers)[slot] = original
 
 
-def _uniform(
-    key: Key, tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: None = None, **bounds: float
-) -> Tensor:
-    return _fill(tensor, random.uniform, key, low=bounds.get("from", a), high=bounds.get("to", b))
-
-
-def _normal(key: Key, tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: None = None) -> Tensor:
-    return _fill(tensor, random.normal, key, mean=mean, std=std)
-
-
-def _kaiming_uniform(
-    key: Key,
-    tensor: Tensor,
-    a: float = 0.0,
-    mode: str = "fan_in",
-    nonlinearity: Any = "leaky_relu",
-    generator: None = None,
-) -> Tensor:
-    """Fill as He et al. 2015 (arXiv:1502.01852, equation 14) say."""
-    if not tensor.numel():
-        return tensor
-    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(tensor)
-    fan = fan_in if mode == "fan_in" else fan_out
-    bound = nn.init.calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan)
-    return _uniform(key, tensor, -bound, bound)
-
-
-def _detached(fill: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def filled(key: Key, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        fill(key, tensor.detach(), *args, **kwargs)
-        return tensor
-
-    return filled
-
-
-_FILLS: dict[Any, Callable[..., Tensor]] = {
-    Tensor.uniform_: _detached(_uniform),
-    Tensor.normal_: _detached(_normal),
-    nn.init.uniform_: _detached(_uniform),
-    nn.init.normal_: _detached(_normal),
-    nn.init.kaiming_uniform_: _detached(_kaiming_uniform),
-}
+def _originals(chain: Any, value: Any) -> Iterator[Tensor]:
+    for one in reversed(list(chain)):
+        if not hasattr(one, "right_inverse"):
+            raise ImpureError(f"init: {type(one).__name__} has no right_inverse(): give it one, or {_INSTEAD}")
+        value = one.right_inverse(value)
+    yield from (value,) if isinstance(value, Tensor) else value

@@ -21,10 +21,36 @@ from torch.nn import Parameter
 
 _DRAWING_WORDS = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
 _DRAWING_WORDS += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
-_DRAWING_WORDS += ("lstm", "gru", "rnn", "generator", "rng", "lowrank", "lobpcg")
+_DRAWING_WORDS += (
+    "lstm",
+    "gru",
+    "rnn",
+    "weight_norm",
+    "embedding_bag",
+    "bilinear",
+    "generator",
+    "rng",
+    "lowrank",
+    "lobpcg",
+)
 _CALLING_WORDS = ("hook", "backward", "distance", "dispatch", "torch_function", "reinforce")  # they call what they get
 _LIKE_DRAWS = ("rand_like", "randn_like", "randint_like")
-_DRAWING_LAYERS = ("Dropout", "RReLU", "Fractional", "Attention", "Transformer", "RNN", "LSTM", "GRU")
+_STANDING_LAYERS = (
+    "EmbeddingBag",
+    "AdaptiveLogSoftmax",
+    "Bilinear",
+)  # they draw nothing, but need help under transforms
+_DRAWING_LAYERS = (
+    *_STANDING_LAYERS,
+    "Dropout",
+    "RReLU",
+    "Fractional",
+    "Attention",
+    "Transformer",
+    "RNN",
+    "LSTM",
+    "GRU",
+)
 
 _SPACES = (Tensor, torch, nn, F, torch.functional, math)
 _MODULES = (torch, nn, F, torch.functional, math)

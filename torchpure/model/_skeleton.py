@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
 
+from ._adapt import WithState, adapt, needs_adapting
 from ._forms import values
 from ._memory import remembers
 from ._proof import names_like_draws, never_draws
@@ -50,6 +51,10 @@ class Values:
         """Clone the first values."""
         return [tensor.clone() for tensor in self.tensors]
 
+    def named(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Order values by the module's names; raise ParameterError when they do not fit."""
+        return dict(zip(self.names, self.match(found), strict=True))
+
     def match(self, given: Params) -> list[Tensor]:
         """List given values in the module's order; raise ParameterError when they do not fit."""
         return values(given, self.names, self._shapes, self._tied, self._who)
@@ -58,25 +63,34 @@ class Values:
 class Pool:
     """The free skeletons of one module. `take` and `give_back` are atomic, so that threads may share it."""
 
-    __slots__ = ("_free", "buffers", "give_back", "names_draw", "parameters", "proven", "template", "trainable")
+    __slots__ = (
+        "_free", "_modes", "buffers", "give_back", "names_draw", "parameters", "proven", "refilled", "template",
+        "traced", "trainable",
+    )  # fmt: skip
 
-    def __init__(self, module: nn.Module) -> None:
-        who = type(module).__name__
-        twin = _private_copy(module)
-        every = dict(twin.named_parameters(remove_duplicate=False))
-        every_buffer = dict(twin.named_buffers(remove_duplicate=False))
-        self.parameters = Values(f"{who}: parameters", dict(twin.named_parameters()), every)
-        self.buffers = Values(f"{who}: buffers", dict(twin.named_buffers()), every_buffer)
-        self.trainable = tuple(name for name, value in twin.named_parameters() if value.requires_grad)
-        parameters, buffers = _slots(twin)
-        fill(parameters, self.parameters.tensors)
-        fill(buffers, self.buffers.tensors)
-        self.template = twin  # only ever copied, or traced
-        self.proven = never_draws(twin)
-        self.names_draw = names_like_draws(twin)
+    def __init__(self, template: nn.Module, parameters: Values, buffers: Values, trainable: tuple[str, ...]) -> None:
+        self.parameters, self.buffers, self.trainable = parameters, buffers, trainable
+        own_parameters, own_buffers = _slots(template)
+        fill(own_parameters, parameters.tensors)
+        fill(own_buffers, buffers.tensors)
+        self.template = template  # only ever copied, or traced
+        self.traced = WithState(adapt(_private_copy(template)) if needs_adapting(template) else template)
+        self.proven = never_draws(template)
+        self.names_draw = names_like_draws(template)
+        self.refilled = False  # whether it is known that `init` refills every parameter
+        self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []
         # let the next call use a skeleton, but not one that may remember this call
-        self.give_back: Callable[[Skeleton], None] = _drop if remembers(twin) else self._free.append
+        self.give_back: Callable[[Skeleton], None] = _drop if remembers(template) else self._free.append
+
+    def in_mode(self, train: bool | None) -> "Pool":
+        """Return the pool of the same module with every submodule in training or evaluation mode; itself for None."""
+        if train is None:
+            return self
+        if train not in self._modes:
+            twin = _private_copy(self.template).train(train)
+            self._modes.setdefault(train, Pool(twin, self.parameters, self.buffers, self.trainable))
+        return self._modes[train]
 
     def make(self) -> Skeleton:
         """Copy the template."""
@@ -92,7 +106,9 @@ class Pool:
         try:
             return self._free.pop()
         except IndexError:
-            return self.make()
+            skeleton = self.make()
+            adapt(skeleton.module)
+            return skeleton
 
     def changed(self, skeleton: Skeleton) -> list[str]:
         """Name the buffers that a call has changed."""
@@ -101,6 +117,34 @@ class Pool:
             for own, name, number in skeleton.buffers
             if own[name] is not skeleton.working[number] or skeleton.working[number]._version
         ]
+
+
+def pool_of(module: nn.Module) -> Pool:
+    """Make the pool of a user's module, which is neither kept nor changed.
+
+    Raises:
+        ParameterError: an attribute cannot be copied, or a parameter is not initialised yet.
+        ImpureError: the module holds a generator, or something in it holds on to the module's own values.
+    """
+    _refuse_generators(module)
+    who = type(module).__name__
+    twin = _private_copy(module)
+    every = dict(twin.named_parameters(remove_duplicate=False))
+    every_buffer = dict(twin.named_buffers(remove_duplicate=False))
+    parameters = Values(f"{who}: parameters", dict(twin.named_parameters()), every)
+    buffers = Values(f"{who}: buffers", dict(twin.named_buffers()), every_buffer)
+    trainable = tuple(name for name, value in twin.named_parameters() if value.requires_grad)
+    return Pool(twin, parameters, buffers, trainable)
+
+
+def _refuse_generators(module: nn.Module) -> None:
+    for path, sub in module.named_modules():
+        for name, value in vars(sub).items():
+            if isinstance(value, torch.Generator):
+                raise ImpureError(
+                    f"functional: `{f'{path}.{name}'.strip('.')}` is a generator, which every draw changes: draw "
+                    "without it, and the key that a call is given answers"
+                )
 
 
 def _drop(skeleton: Skeleton) -> None:

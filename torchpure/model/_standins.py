@@ -1,0 +1,313 @@
+"""Operations of torch that its transforms cannot follow, written with operations that they can.
+
+Fused recurrent layers have no rule for vmap, flash attention none for second derivatives, and some have none for
+forward derivatives. Inside a transform, and only there, these stand in for them, with the arguments of each.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_dynamo_compiling
+
+_peek = torch._C._functorch.peek_interpreter_stack
+State = tuple[Tensor, ...]
+Cell = Callable[[Tensor, State, list[Tensor]], State]  # (projected input, state, weights) -> state, hidden first
+
+
+def inside() -> bool:
+    """Tell whether a transform of torch is at work."""
+    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
+
+
+def standing(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what stands in for a function here: itself, outside of transforms."""
+    return STAND_INS.get(func, func) if inside() else func
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attend: softmax(Q Kᵀ · scale + bias) V (Vaswani et al. 2017, arXiv:1706.03762, eq. 1); nothing is dropped."""
+    weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+    return weights @ value
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the weights of attention, (…, queries, keys), and the values, repeated when heads share them."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is None:
+        return scores.softmax(-1), value
+    scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    unseeing = (scores == -math.inf).all(-1, keepdim=True)  # such a row attends to nothing, and gives zero
+    return scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0), value
+
+
+def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """Return g · v / ‖v‖ (Salimans and Kingma 2016, arXiv:1602.07868, equation 2)."""
+    rest = tuple(other for other in range(v.ndim) if other != dim % v.ndim) if dim != -1 else tuple(range(v.ndim))
+    return v * (g / torch.linalg.vector_norm(v, dim=rest, keepdim=True))
+
+
+def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
+    """Return the norms over all dimensions but one, as torch's weight norm takes them."""
+    rest = tuple(range(v.ndim)) if dim == -1 else tuple(other for other in range(v.ndim) if other != dim % v.ndim)
+    norms = torch.linalg.vector_norm(v, pow, rest, keepdim=True)
+    return norms.reshape(()) if dim == -1 else norms
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x₁ᵀ A x₂ + b for each output, as `F.bilinear`."""
+    result = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
+    return result if bias is None else result + bias
+
+
+def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """Copy slices to their places, as `Tensor.index_copy_`."""
+    places = index.reshape([-1 if d == dim % self.ndim else 1 for d in range(self.ndim)]).expand_as(source)
+    return self.copy_(self.scatter(dim, places, source))
+
+
+def fractional_max_pool(spatial: int) -> Callable[..., Any]:
+    """Return `F.fractional_max_pool2d` or `3d` for given samples (Graham 2014, arXiv:1412.6071, section 3)."""
+
+    def pool(
+        input: Tensor,
+        kernel_size: Any,
+        output_size: Any = None,
+        output_ratio: Any = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> Any:
+        assert _random_samples is not None
+        batched = input if input.ndim == spatial + 2 else input.unsqueeze(0)
+        sizes, kernel = batched.shape[2:], _each(kernel_size, spatial)
+        out = (
+            _each(output_size, spatial)
+            if output_size is not None
+            else [int(size * ratio) for size, ratio in zip(sizes, _each(output_ratio, spatial), strict=True)]
+        )
+        # in two dimensions the first sample is for the last dimension
+        samples = _random_samples.flip(-1) if spatial == 2 else _random_samples
+        starts = [_starts(samples[..., d], sizes[d], out[d], kernel[d]) for d in range(spatial)]
+        places = _places(starts, kernel, sizes)
+        flat = places.reshape(*batched.shape[:2], -1)
+        windows = batched.flatten(2).gather(2, flat).reshape(*batched.shape[:2], math.prod(out), -1)
+        values, which = windows.max(-1)
+        indices = places.reshape(*windows.shape).gather(-1, which.unsqueeze(-1)).squeeze(-1)
+        shape = (*batched.shape[:2], *out) if input.ndim == spatial + 2 else (batched.shape[1], *out)
+        return (values.reshape(shape), indices.reshape(shape)) if return_indices else values.reshape(shape)
+
+    return pool
+
+
+def _each(value: Any, count: int) -> list[Any]:
+    return [value] * count if isinstance(value, int | float) else list(value)
+
+
+def _starts(sample: Tensor, size: int, out: int, kernel: int) -> Tensor:
+    """Return where the regions begin: (rows, channels, regions)."""
+    if out == 1:
+        return torch.full((*sample.shape, 1), size - kernel, device=sample.device)
+    alpha = (size - kernel) / (out - 1)
+    steps = torch.arange(out - 1, device=sample.device)
+    begin = ((steps + sample.unsqueeze(-1)) * alpha).long() - (sample.unsqueeze(-1) * alpha).long()
+    return torch.cat([begin, torch.full_like(begin[..., :1], size - kernel)], -1)
+
+
+def _places(starts: list[Tensor], kernel: list[int], sizes: Any) -> Tensor:
+    """Return the places of each region's entries in the flat image: (rows, channels, regions, entries)."""
+    places = torch.zeros((*starts[0].shape[:2], 1, 1), dtype=torch.int64, device=starts[0].device)
+    for begin, width, size in zip(starts, kernel, sizes, strict=True):
+        own = begin.unsqueeze(-1) + torch.arange(width, device=begin.device)  # (rows, channels, regions, width)
+        places = places[:, :, :, None, :, None] * size + own[:, :, None, :, None, :]
+        places = places.flatten(4, 5).flatten(2, 3)
+    return places
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
+    """Divide by the norm, as `F.normalize`."""
+    norm = torch.linalg.vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
+    return input / norm if out is None else out.copy_(input / norm)
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Reduce bags of rows, as `F.embedding_bag`."""
+    count, bags = _bags(input, offsets, include_last_offset)
+    places = input.reshape(-1).long()
+    rows = weight[places]
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.reshape(-1, 1)
+    kept = torch.ones_like(rows[:, :1]) if padding_idx is None else (places != padding_idx).to(rows).unsqueeze(1)
+    if mode == "max":
+        return _maxima(rows, kept, bags, count)
+    total = rows.new_zeros(count, rows.shape[1]).index_add(0, bags, rows * kept)
+    if mode == "sum":
+        return total
+    return total / rows.new_zeros(count, 1).index_add(0, bags, kept).clamp(min=1)
+
+
+def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[int, Tensor]:
+    """Count the bags, and tell the bag of each entry."""
+    if input.ndim == 2:
+        count, size = input.shape
+        return count, torch.arange(count, device=input.device).repeat_interleave(size)
+    assert offsets is not None
+    starts = offsets[:-1] if last else offsets
+    entries = torch.arange(input.shape[0], device=input.device)
+    return starts.shape[0], (entries.unsqueeze(1) >= starts).sum(1) - 1
+
+
+def _maxima(rows: Tensor, kept: Tensor, bags: Tensor, count: int) -> Tensor:
+    member = (bags == torch.arange(count, device=bags.device).unsqueeze(1)) & (kept.squeeze(1) > 0)
+    masked = rows.unsqueeze(0).masked_fill(~member.unsqueeze(2), -math.inf)
+    return masked.amax(1).masked_fill(~member.any(1, keepdim=True), 0.0)
+
+
+def _lstm(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+    """Step an LSTM (Hochreiter and Schmidhuber 1997), with a projection (Sak et al. 2014, arXiv:1402.1128) if given."""
+    hidden, cell = state
+    entry, forget, new, leave = (projected + _affine(hidden, weights)).chunk(4, -1)
+    cell = forget.sigmoid() * cell + entry.sigmoid() * new.tanh()
+    hidden = leave.sigmoid() * cell.tanh()
+    return (hidden @ weights[-1].T if len(weights) % 2 else hidden), cell
+
+
+def _gru(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+    """Step a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078)."""
+    (hidden,) = state
+    reset, update, new = projected.chunk(3, -1)
+    own_reset, own_update, own_new = _affine(hidden, weights).chunk(3, -1)
+    new = torch.tanh(new + (reset + own_reset).sigmoid() * own_new)
+    keep = (update + own_update).sigmoid()
+    return ((1 - keep) * new + keep * hidden,)
+
+
+def _elman(activation: Callable[[Tensor], Tensor]) -> Cell:
+    def step(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+        return (activation(projected + _affine(state[0], weights)),)
+
+    return step
+
+
+def _affine(hidden: Tensor, weights: list[Tensor]) -> Tensor:
+    """Apply the hidden weights: (input weight, hidden weight[, input bias, hidden bias][, projection])."""
+    result = hidden @ weights[1].T
+    return result + weights[3] if len(weights) > 3 else result
+
+
+def _project(data: Tensor, weights: list[Tensor]) -> Tensor:
+    result = data @ weights[0].T
+    return result + weights[2] if len(weights) > 3 else result
+
+
+def _single(cell: Cell) -> Callable[..., Any]:
+    """Return `torch.lstm_cell` or its kin."""
+
+    def step(input: Tensor, hx: Any, *weights: Tensor | None) -> Any:
+        given = [weight for weight in weights if weight is not None]
+        state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        result = cell(_project(input, given), state, given)
+        return result[0] if isinstance(hx, Tensor) else result
+
+    return step
+
+
+def _layers(cell: Cell) -> Callable[..., Any]:
+    """Return `torch.lstm` or its kin; packed rows come as (data, rows of each step, hidden, weights, …)."""
+
+    def run(data: Tensor, second: Any, *rest: Any) -> Any:
+        packed = isinstance(rest[1], list | tuple)
+        hidden, weights, _, num, _, _, both, *tail = rest if packed else (second, *rest)
+        batch_first = bool(tail and tail[0])
+        steps = list(data.split(second.tolist())) if packed else list(data.unbind(1 if batch_first else 0))
+        states = list(zip(*((hidden,) if isinstance(hidden, Tensor) else hidden), strict=True))
+        size = len(weights) // len(states)
+        finals = []
+        for number in range(num):
+            sides = [number * 2, number * 2 + 1] if both else [number]
+            runs = [
+                _one_way(cell, steps, states[side], weights[side * size : (side + 1) * size], side != sides[0])
+                for side in sides
+            ]
+            steps = [torch.cat(parts, -1) for parts in zip(*(outputs for outputs, _ in runs), strict=True)]
+            finals += [final for _, final in runs]
+        output = torch.cat(steps) if packed else torch.stack(steps, 1 if batch_first else 0)
+        return (output, *(torch.stack(parts) for parts in zip(*finals, strict=True)))
+
+    return run
+
+
+def _one_way(
+    cell: Cell, steps: list[Tensor], state: State, weights: list[Tensor], backwards: bool
+) -> tuple[list[Tensor], State]:
+    """Run a layer over the steps in one direction; rows that have ended, or not begun, keep their state."""
+    outputs = []
+    for step in reversed(steps) if backwards else steps:
+        rows = len(step)
+        new = cell(_project(step, weights), tuple(part[:rows] for part in state), weights)
+        state = tuple(torch.cat([one, part[rows:]]) for one, part in zip(new, state, strict=True))
+        outputs.append(new[0])
+    return (outputs[::-1] if backwards else outputs), state
+
+
+def _data(self: Tensor, *_: Any) -> Tensor:
+    return self.detach()
+
+
+STAND_INS: dict[Any, Callable[..., Any]] = {
+    Tensor.data.__get__: _data,  # type: ignore[attr-defined]
+    Tensor.index_copy_: index_copy_,
+    F.bilinear: bilinear,
+    F.fractional_max_pool2d: fractional_max_pool(2),
+    F.fractional_max_pool3d: fractional_max_pool(3),
+    torch.norm_except_dim: norm_except_dim,
+    F.scaled_dot_product_attention: attention,
+    F.normalize: normalize,
+    F.embedding_bag: embedding_bag,
+    torch._weight_norm: weight_norm,
+    torch.lstm: _layers(_lstm),
+    torch.gru: _layers(_gru),
+    torch.rnn_tanh: _layers(_elman(torch.tanh)),
+    torch.rnn_relu: _layers(_elman(torch.relu)),
+    torch.lstm_cell: _single(_lstm),
+    torch.gru_cell: _single(_gru),
+    torch.rnn_tanh_cell: _single(_elman(torch.tanh)),
+    torch.rnn_relu_cell: _single(_elman(torch.relu)),
+}
