@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 import torchpure as tp
 from torchpure.errors import ImpureError
-from torchpure.model import _guard
+from torchpure.model import _draws
 
 X = torch.linspace(-1, 1, 24).reshape(4, 6)
 
@@ -126,7 +126,7 @@ def test_what_does_not_draw_is_let_through(name):
 
 def test_every_random_operator_of_torch_is_known():
     """A new one in torch, named in its functional namespaces and not in the tables, fails here."""
-    known = {getattr(func, "__name__", "") for func in (*_guard._ALWAYS, *_guard._UNLESS_FALSE, *_guard._FRACTIONAL)}
+    known = {getattr(func, "__name__", "") for func in (*_draws.ALWAYS, *_draws.UNLESS_FALSE, *_draws.FRACTIONAL)}
     known |= {"gru", "lstm", "rnn_relu", "rnn_tanh"}
     packets = {name: getattr(torch.ops.aten, name, None) for name in dir(torch.ops.aten)}
     marked = {

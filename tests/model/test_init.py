@@ -90,10 +90,12 @@ def _rebind(module):
 
 
 CUSTOM = {
-    "part": (lambda m: m.scale.data.uniform_(to=2.0), 0.0, 2.0),
+    "named bound": (lambda m: m.scale.data.uniform_(to=2.0), 0.0, 2.0),
     "named bounds": (lambda m: m.scale.data.uniform_(**{"from": -3.0, "to": -2.0}), -3.0, -2.0),
     "positions": (lambda m: nn.init.uniform_(m.scale, 4.0, 5.0), 4.0, 5.0),
     "composite": (lambda m: nn.init.trunc_normal_(m.scale, 10.0, 1.0, a=8.0, b=12.0), 8.0, 12.0),
+    "integers": (lambda m: m.scale.data.random_(3), 0.0, 2.0),
+    "order": (lambda m: m.scale.copy_(torch.randperm(3)), 0.0, 2.0),
     "rebound": (_rebind, 2.0, 2.0),
 }
 
@@ -101,7 +103,12 @@ CUSTOM = {
 @pytest.mark.parametrize("name", CUSTOM)
 def test_a_modules_own_reset_fills_what_it_fills(name):
     refill, low, high = CUSTOM[name]
-    params, state = tp.functional(Custom(refill)).init(random.key(0))
+
+    def both(module):
+        refill(module)
+        module.shift.fill_(5.0)
+
+    params, state = tp.functional(Custom(both)).init(random.key(0))
     assert params["scale"].min() >= low and params["scale"].max() <= high
     assert torch.equal(params["shift"], torch.full((3,), 5.0)) and torch.equal(state["offset"], torch.full((2,), 7.0))
 
@@ -136,20 +143,20 @@ ERRORS = {
         r"init: `0` \(Bare\) has parameters of its own and no reset_p",
     ),
     "root": (Bare, ImpureError, r"init: `\.` \(Bare\) has parameters of its own"),
-    "parametrized": (
-        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),
+    "part": (
+        lambda: nn.Sequential(Custom(lambda m: m.scale.data.uniform_())),
         ImpureError,
-        r"`parametrizations.weight` \(ParametrizationList\) has parameters of its own",
+        "init: nothing refills `0.shift` of Sequential: give its module a reset_parameters",
     ),
-    "random_": (
-        lambda: nn.Sequential(Custom(lambda m: m.scale.data.random_(3))),
+    "no inverse": (
+        lambda: nn.utils.parametrize.register_parametrization(nn.Linear(3, 3), "weight", nn.Tanh()),
         ImpureError,
-        "init: `0` fills with `random_`, which has no keyed form: use uniform_ or normal_",
+        r"init: Tanh has no right_inverse\(\)",
     ),
-    "sparse": (
-        lambda: Custom(lambda m: nn.init.sparse_(torch.ones(4, 4), 0.5)),
+    "no keyed form": (
+        lambda: Custom(lambda m: m.scale.copy_(torch.binomial(torch.ones(3), torch.ones(3) / 2))),
         ImpureError,
-        "fills with `randperm`, which has no keyed form",
+        "init: `.` draws with `binomial`",
     ),
 }
 

@@ -196,7 +196,14 @@ def test_a_module_made_functional_in_inference_mode_can_be_trained():
 
 
 IN_PLACE = {
-    "embedding": (lambda: nn.Embedding(4, 3, max_norm=0.1), torch.tensor([0, 1]), "Embedding .* `weight`"),
+    "embedding": (
+        lambda: made(
+            lambda self, x: torch.nn.functional.embedding(x, self.scale, max_norm=0.1),
+            scale=nn.Parameter(torch.ones(4, 3)),
+        ),
+        torch.tensor([0, 1]),
+        "Made changes its parameter `scale`",
+    ),
     "clamp": (
         lambda: made(lambda self, x: x * self.scale.detach().clamp_(-1, -0.5), scale=nn.Parameter(torch.ones(3))),
         X,
@@ -323,7 +330,8 @@ REFUSED = {
         r"cannot copy attribute `held` \(list\): Only Tensors created explicitly",
     ),
     "uncopyable class": (lambda: Uncopyable(), (), ParameterError, "cannot copy the module: not me"),
-    "class": (lambda: nn.Linear, (), TypeError, "wanted an nn.Module that is not scripted, got type"),
+    "number": (lambda: 3, (), TypeError, "wanted an nn.Module that is not scripted, got int"),
+    "factory of none": (lambda: dict, (), TypeError, "the factory must return an nn.Module, got dict"),
 }
 
 
@@ -362,17 +370,26 @@ def test_parametrizations_in_eval(name):
         torch.testing.assert_close(gradient[path], expected[path])
 
 
+def net_far_from_settled(module):
+    with torch.no_grad():
+        for buffer in module.buffers():
+            buffer.copy_(torch.eye(3)[0])
+    return module
+
+
 def test_spectral_norm_in_training_updates_its_state():
     module = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
-    net = tp.functional(module)
+    net = tp.functional(net_far_from_settled(module))
     with pytest.raises(ImpureError, match=r"changes its buffer `parametrizations.weight.0._[uv]`"):
         net(net.params, X)
     before = {name: value.clone() for name, value in net.state.items()}
-    output, state = net.apply(net.params, net.state, X)
+    start = {name: torch.eye(3)[0] for name in before}  # far from what the iterations settle at
+    module = net.to_module(net.params, start)
+    output, state = net.apply(net.params, start, X)
     assert torch.equal(output, module(X).detach())
     assert all(torch.equal(state[name], value) for name, value in module.named_buffers())
     assert all(torch.equal(net.state[name], value) for name, value in before.items())
-    assert not torch.equal(state["parametrizations.weight.0._u"], before["parametrizations.weight.0._u"])
+    assert not torch.equal(state["parametrizations.weight.0._u"], start["parametrizations.weight.0._u"])
 
 
 def test_threads_share_nothing_even_when_one_raises():

@@ -67,6 +67,7 @@ class _OneByOne(torch.autograd.Function):
         """Keep nothing: no gradient flows to a key."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, fn: Any, box: _Box, keys: Tensor) -> Any:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        fn, box, keys = args
         members = [_OneByOne.apply(fn, box, key) for key in keys.movedim(in_dims[2], 0)]
         return tuple(map(torch.stack, zip(*members, strict=True))), (0,) * len(members[0])

@@ -8,6 +8,7 @@ trace, the first of the modes is there from the start.
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,15 +76,22 @@ def keyed_construction(factory: Callable[[], Any], key: Key) -> Any:
     """
     name = getattr(factory, "__name__", "") or getattr(getattr(factory, "func", None), "__name__", "the factory")
 
-    def named() -> Any:
-        try:
-            with KeyedDraws(key, member_flag(key)):
-                return factory()
-        except DrawError as drawn:
-            message = f"init: {name} draws with `{drawn}`. {_KEYED_ADVICE}"
-        raise ImpureError(message)
-
+    named = partial(keyed_call, f"init: {name}", factory, key)
     return _compared(name, named, named, _KEYED_ADVICE) if tree.unwatched() else named()
+
+
+def keyed_call(who: str, call: Callable[[], Any], key: Key) -> Any:
+    """Run a call that makes or fills a module, with its draws answered from a key; under vmap for each member.
+
+    Raises:
+        ImpureError: a draw has no keyed form.
+    """
+    try:
+        with KeyedDraws(key, member_flag(key)):
+            return call()
+    except DrawError as drawn:
+        message = f"{who} draws with `{drawn}`. {_KEYED_ADVICE}"
+    raise ImpureError(message)
 
 
 def _compared(name: str, call: Callable[[], Any], named: Callable[[], Any], advice: str) -> Any:

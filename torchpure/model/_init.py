@@ -18,8 +18,7 @@ from torchpure._types import Key, State
 from torchpure.errors import ImpureError
 
 from ._batched import for_each_member, member_flag, own
-from ._guard import keyed_construction
-from ._keyed import KeyedDraws
+from ._guard import keyed_call, keyed_construction
 from ._skeleton import Pool, Slot, fill
 
 _INSTEAD = "make the net of a factory, tp.functional(Model, …), whose constructor is called with the key"
@@ -133,8 +132,8 @@ def _refill(module: nn.Module, key: Key) -> None:
     for number, (path, sub) in enumerate(reversed(list(module.named_modules()))):
         refill = getattr(sub, "reset_parameters", None) or getattr(sub, "_reset_parameters", None)
         if refill is not None:
-            with KeyedDraws(random.fold_in(key, number), member_flag(key)):
-                _parametrized_refill(sub) if parametrize.is_parametrized(sub) else refill()
+            own_refill = partial(_parametrized_refill, sub) if parametrize.is_parametrized(sub) else refill
+            keyed_call(f"init: `{path or '.'}`", own_refill, random.fold_in(key, number))
         elif any(value is not None for value in sub._parameters.values()) and not _is_parametrization(sub):
             raise ImpureError(
                 f"init: `{path or '.'}` ({type(sub).__name__}) has parameters of its own and no reset_parameters(): "
@@ -148,8 +147,8 @@ def _is_parametrization(module: nn.Module) -> bool:
 
 def _parametrized_refill(module: Any) -> None:
     """Refill the plain module under the parametrizations, and put what they make of its values into their slots."""
-    kind = type(module).__bases__[0]  # torch makes a subclass of the module's own class
-    plain = kind.__new__(kind)
+    kind: Any = type(module).__bases__[0]  # torch makes a subclass of the module's own class
+    plain: Any = nn.Module.__new__(kind)
     plain.__dict__.update(vars(module))
     plain._modules = {name: sub for name, sub in module._modules.items() if name != "parametrizations"}
     values = {name: torch.empty_like(getattr(module, name)) for name in module.parametrizations}

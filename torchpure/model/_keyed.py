@@ -43,11 +43,11 @@ class _Pure(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if kwargs.get("generator") is None and self.answers(func, args, kwargs):
+            return self.answer(func, args, kwargs)
         if func in _INNER:
             with self:
                 return _INNER[func](*args, **kwargs)
-        if kwargs.get("generator") is None and self.answers(func, args, kwargs):
-            return self.answer(func, args, kwargs)
         if func in STAND_INS and inside():
             return STAND_INS[func](*args, **kwargs)
         result = func(*args, **kwargs)
@@ -85,7 +85,7 @@ class KeyedDraws(_Pure):
 
     def answers(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call may draw."""
-        return func in _ANSWERS or draws(func, args, kwargs)
+        return func in _ANSWERS or (func not in _INNER and draws(func, args, kwargs))
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Answer it from a new key."""

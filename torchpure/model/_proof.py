@@ -34,6 +34,7 @@ _DRAWING_WORDS += (
     "lobpcg",
 )
 _CALLING_WORDS = ("hook", "backward", "distance", "dispatch", "torch_function", "reinforce")  # they call what they get
+_RENORMALISING = ("embedding",)  # with max_norm it changes its weight; more often it is a submodule's name
 _LIKE_DRAWS = ("rand_like", "randn_like", "randint_like")
 _STANDING_LAYERS = (
     "EmbeddingBag",
@@ -207,6 +208,8 @@ def _known_global(name: str, space: dict[str, Any]) -> bool:
 
 def _known_attribute(name: str, names: _Names) -> bool:
     if name in names.unknown or any(word in name.lower() for word in (*_DRAWING_WORDS, *_CALLING_WORDS)):
+        return False
+    if name in _RENORMALISING and name not in names.values:
         return False
     found = _in_torch(name)
     return all(found) and (bool(found) or name in names.values)
