@@ -145,10 +145,9 @@ def log_normal_(draw: Draw, tensor: Tensor, mean: float = 1.0, std: float = 2.0)
 
 def random_(draw: Draw, tensor: Tensor, *bounds: int, **named: int | None) -> Tensor:
     """Fill with integers, as `Tensor.random_(from=0, to)`: by default all that the dtype holds without a gap."""
-    low, high = (0, *bounds) if len(bounds) == 1 else bounds or (named.get("from", 0), named.get("to"))
-    if high is None:
-        high = _first_gap(tensor.dtype)
-    return _put(tensor, random.randint(draw().to(tensor.device), tuple(tensor.shape), low, high))
+    low, high = (0, *bounds) if len(bounds) == 1 else bounds or (named.get("from") or 0, named.get("to"))
+    high = _first_gap(tensor.dtype) if high is None else high
+    return _put(tensor, random.randint(draw().to(tensor.device), tuple(tensor.shape), int(low or 0), high))
 
 
 def init_uniform_(draw: Draw, tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from torchpure._types import Key
 
-from ._philox import WORD, philox
-
-DRAW, SPLIT, FOLD = 0, 1, 2  # the counter's last word
+from ._philox import WORD
+from ._words import FOLD, SPLIT, derived, words
 
 
 def key(seed: int) -> Key:
@@ -39,10 +38,15 @@ def split(key: Key, num: int = 2) -> Tensor:
     """Derive `num` independent keys, shape (num, 2): `first, second = split(key)`.
 
     Law: `split(key, n)[i] == split(key, m)[i]`.
+
+    Raises:
+        TypeError: `key` is not a key.
+        ValueError: `num` is negative.
     """
     check_key(key, "split")
-    number = torch.arange(num, device=key.device)
-    return _derive(key, number & WORD, number >> 32, SPLIT)
+    if num < 0:
+        raise ValueError(f"split: the number of keys must be at least 0, got {num}")
+    return derived(key, torch.arange(num, device=key.device), SPLIT)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
@@ -56,11 +60,11 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     True
     """
     check_key(key, "fold_in")
-    number = data if isinstance(data, Tensor) else _as_int64(data)
-    if number.is_floating_point() or number.is_complex():
-        raise TypeError(f"fold_in: wanted an integer, got a tensor of {number.dtype}")
-    number = number.to(key.device, torch.int64)
-    return _derive(key, number & WORD, (number >> 32) & WORD, FOLD)
+    if not isinstance(data, Tensor):
+        return derived(key, _as_int64(data), FOLD)
+    if data.is_floating_point() or data.is_complex():
+        raise TypeError(f"fold_in: wanted an integer, got a tensor of {data.dtype}")
+    return derived(key, data.to(key.device, torch.int64), FOLD)
 
 
 def bits(key: Key, num: int) -> Tensor:
@@ -73,20 +77,17 @@ def bits(key: Key, num: int) -> Tensor:
     check_key(key, "bits")
     if num < 0:
         raise ValueError(f"random: the number of values must be at least 0, got {num}")
-    block = torch.arange((num + 3) // 4, device=key.device)
-    zero = torch.zeros_like(block)
-    words = philox((block & WORD, block >> 32, zero, zero + DRAW), key)
-    return torch.stack(words, dim=-1).reshape(-1)[:num]
+    return words(key, num)
 
 
-def _as_int64(data: int) -> Tensor:
+def _as_int64(data: int) -> int:
     try:
         number = operator.index(data)
     except TypeError:
         raise TypeError(f"fold_in: wanted an integer, got {data!r}") from None
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"fold_in: the integer must be in [-2**63, 2**63), got {number}")
-    return torch.tensor(number)
+    return number
 
 
 def check_key(key: Key, who: str) -> None:
@@ -98,9 +99,3 @@ def check_key(key: Key, who: str) -> None:
     if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.shape != (2,):
         got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
         raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}")
-
-
-def _derive(key: Key, low: Tensor, high: Tensor, purpose: int) -> Key:
-    zero = torch.zeros_like(low)
-    first, second, _, _ = philox((low, high, zero, zero + purpose), key)
-    return torch.stack([first, second], dim=-1)

@@ -1,9 +1,12 @@
 """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3).
 
 Words are 32 bits wide and held in int64, because torch has few operations on unsigned integers. A product of two
-words wraps around modulo 2**64, of which both halves are right.
+words wraps around modulo 2**64, of which both halves are right. The same function is written three times: in torch's
+operations, which transforms, tracers and devices can follow; for one block of Python's integers, where calling torch
+would cost a hundred times the arithmetic; and for numpy's arrays of unsigned words, which need a third of the passes.
 """
 
+import numpy as np
 from torch import Tensor
 
 WORD = 0xFFFFFFFF
@@ -12,10 +15,11 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
+Array = np.ndarray
 
 
 def philox(counter: Words, key: Tensor) -> Words:
-    """Encrypt counters of four words with a key of shape (2,); shapes broadcast.
+    """Encrypt counters of four words with keys of shape (…, 2); counters broadcast with what is before the 2.
 
     >>> import torch
     >>> zero = torch.zeros((), dtype=torch.int64)
@@ -23,7 +27,7 @@ def philox(counter: Words, key: Tensor) -> Words:
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
     a, b, c, d = counter
-    low, high = key[0] & WORD, key[1] & WORD
+    low, high = key[..., 0] & WORD, key[..., 1] & WORD
     for _ in range(_ROUNDS):
         product_a, product_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
         a, b, c, d = (
@@ -34,3 +38,52 @@ def philox(counter: Words, key: Tensor) -> Words:
         )
         low, high = (low + _WEYL[0]) & WORD, (high + _WEYL[1]) & WORD
     return a, b, c, d
+
+
+def philox_block(counter: tuple[int, int, int, int], low: int, high: int) -> tuple[int, int, int, int]:
+    """Encrypt one counter with the key (low, high)."""
+    a, b, c, d = counter
+    for _ in range(_ROUNDS):
+        product_a, product_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = (product_c >> 32) ^ b ^ low, product_c & WORD, (product_a >> 32) ^ d ^ high, product_a & WORD
+        low, high = (low + _WEYL[0]) & WORD, (high + _WEYL[1]) & WORD
+    return a, b, c, d
+
+
+def philox_array(
+    low: Array, high: Array, purpose: int, keys: Array, scratch: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Encrypt the counters (low, high, 0, purpose) with keys of shape (…, 2), on a little-endian machine: uint32.
+
+    `scratch`, as `scratch_for` makes it, saves allocations in a loop; the result lies in it.
+    """
+    shape = np.broadcast_shapes(low.shape, keys.shape[:-1])
+    keys = keys.reshape(*[1] * (len(shape) + 1 - keys.ndim), *keys.shape)
+    buffers = (scratch_for(*shape) if scratch is None else scratch)[..., : shape[-1]]
+    ac, bd = np.zeros((2, 2, *shape), np.uint32)
+    ac[0], bd[0], bd[1] = low, high, purpose
+    column = _COLUMN.reshape(2, *[1] * len(shape))
+    for number, key in enumerate(_schedule(keys)):
+        product = buffers[number % 2]
+        np.multiply(ac, column, out=product)
+        halves = product.view(np.uint32).reshape(2, *shape, 2)
+        np.bitwise_xor(halves[::-1, ..., 1], bd, out=ac)
+        np.bitwise_xor(ac, key, out=ac)
+        bd = halves[::-1, ..., 0]
+    return ac[0], bd[0], ac[1], bd[1]
+
+
+def scratch_for(*shape: int) -> Array:
+    """Make room for the products of two rounds: a round still reads halves of the last one's."""
+    return np.empty((2, 2, *shape), np.uint64)
+
+
+_COLUMN = np.array(_MULTIPLIERS, np.uint64)
+
+
+def _schedule(keys: Array) -> Array:
+    """Return the keys of the rounds: (rounds, 2, …)."""
+    start = np.moveaxis(keys, -1, 0).astype(np.uint64)
+    steps = np.arange(_ROUNDS, dtype=np.uint64).reshape(-1, *[1] * start.ndim)
+    weyl = np.array(_WEYL, np.uint64).reshape(1, 2, *[1] * (start.ndim - 1))
+    return ((start + steps * weyl) & np.uint64(WORD)).astype(np.uint32)
