@@ -5,8 +5,8 @@ import inspect
 import torchpure as tp
 
 SURFACE = {
-    "Functional", "errors", "fit", "functional", "grad", "hessian", "jacfwd", "jacrev", "jvp", "make_functional_fwd",
-    "model", "optim", "random", "train", "transforms", "tree", "value_and_grad", "vjp", "vmap",
+    "Functional", "ensemble", "errors", "fit", "functional", "grad", "hessian", "jacfwd", "jacrev", "jvp", "make_functional_fwd",
+    "merge", "model", "optim", "partition", "random", "stack", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp", "vmap",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
@@ -85,16 +85,23 @@ class KeyedDraws(_Pure):
 
     def answers(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call may draw."""
-        return func in _ANSWERS or (func not in _INNER and draws(func, args, kwargs))
+        return _answer_to(func) is not None or (func not in _INNER and draws(func, args, kwargs))
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Answer it from a new key."""
-        if func not in _ANSWERS:
+        answer = _answer_to(func)
+        if answer is None:
             return super().answer(func, args, kwargs)
         if kwargs.get("out") is not None:
             raise DrawError(f"{func.__name__}(out=…)")
         named = {name: value for name, value in kwargs.items() if name not in ("generator", "out")}
-        return _ANSWERS[func](self.draw, *args, **named)
+        return answer(self.draw, *args, **named)
+
+
+def _answer_to(func: Any) -> Callable[..., Any] | None:
+    if type(func) is FunctionType and func not in _ANSWERS and not func.__module__.startswith("torch."):
+        return _INITIALISERS.get(func.__name__)  # a library's wrapper, which torch.nn.init then takes for its own
+    return _ANSWERS.get(func)
 
 
 def _refuse_recomputation() -> None:
@@ -162,3 +169,4 @@ _ANSWERS: dict[Any, Callable[..., Any]] = RANDOM | {
     torch.rnn_tanh: layers.recurrent(torch.rnn_tanh),
     torch.rnn_relu: layers.recurrent(torch.rnn_relu),
 }
+_INITIALISERS = {func.__name__: answer for func, answer in _ANSWERS.items() if func in vars(nn.init).values()}

@@ -12,6 +12,7 @@ from ._algebra import zeros_like as zeros_like
 from ._backend import Structure as Structure
 from ._backend import children as children
 from ._backend import flatten as flatten
+from ._backend import flatten_holes as flatten_holes
 from ._backend import register_dataclass as register_dataclass
 from ._backend import unflatten as unflatten
 from ._core import align as align

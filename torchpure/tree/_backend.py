@@ -44,6 +44,18 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     return optree.tree_flatten(tree, namespace=NAMESPACE)
 
 
+def flatten_holes(tree: Tree) -> tuple[list[Any], Structure]:
+    """Split a tree in which None holds the place of a leaf.
+
+    >>> flatten_holes({"b": 1, "a": (2, None)})[0]
+    [1, 2, None]
+    """
+    if is_dynamo_compiling():
+        leaves, spec = torch_pytree.tree_flatten(tree)
+        return leaves, _TracedStructure(spec, (False,) * len(leaves))
+    return optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
+
+
 def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
     """Build the tree of this structure from its leaves: `unflatten(structure, leaves) == tree` after `flatten`."""
     if isinstance(structure, _TracedStructure):

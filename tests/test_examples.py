@@ -1,0 +1,26 @@
+"""The examples run, and do what they say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples"
+
+
+def _main(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_low_rank_adaptation():
+    before, after = _main("lora")()
+    assert after < 0.01 * before
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short_and_tested_here(path):
+    assert len(path.read_text().splitlines()) < 100
+    assert f'_main("{path.stem}")' in Path(__file__).read_text()

@@ -1,0 +1,188 @@
+"""Several members of one architecture as one pair of pure functions, with a leading dimension for the members."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchpure import random, tree
+from torchpure._types import Key, Params, State, Tree
+from torchpure.errors import StructureError
+from torchpure.transforms import vmap
+
+from ._functional import Functional, functional
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """Stack trees of one structure leaf by leaf, on a new first dimension; other leaves than tensors must be equal.
+
+    Law: `unstack(stack(trees)) == trees`.
+
+    Raises:
+        StructureError: there are none, or they differ in structure, or in the shape or dtype of a leaf.
+
+    >>> stack([{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
+    {'w': tensor([[0., 0.],
+            [1., 1.]])}
+    """
+    trees = list(trees)
+    if not trees:
+        raise StructureError("stack: wanted at least one tree")
+    leaves, structure = tree.flatten(trees[0])
+    columns = [leaves, *(tree.align(structure, trees[0], other, "stack") for other in trees[1:])]
+    rows = [_stacked(trees[0], number, row) for number, row in enumerate(zip(*columns, strict=True))]
+    return tree.unflatten(structure, rows)
+
+
+def unstack(stacked: Tree) -> list[Tree]:
+    """Take a tree apart along the first dimension of its tensors: views of them, one tree for each member.
+
+    Raises:
+        StructureError: it holds no tensors, or they have no or another first dimension.
+
+    >>> unstack({"w": torch.arange(2)})
+    [{'w': tensor(0)}, {'w': tensor(1)}]
+    """
+    num = _members("unstack", stacked, None)
+    return [tree.map(partial(_member, i), stacked) for i in range(num)]
+
+
+def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None, *, in_dims: Any = None) -> Functional:
+    """Make a net of `num` members, or of the nets or modules in a list: everything gets a first dimension for them.
+
+    Members share the inputs, or with `in_dims=0` each has its own, as in `vmap`. A key is split, one for each member;
+    `init(key)` gives member i what `net.init(split(key, num)[i])` gives. Of a net, all members begin with its values.
+    One member runs without vmap, at the cost of the net itself. `trainable` names what is trainable in any member.
+
+    Law: `ensemble.apply(p, s, x, key=k)` at member i is `net.apply(p[i], s[i], x, key=split(k, num)[i])`.
+
+    Raises:
+        TypeError: there is no net, or no number of members.
+        StructureError: members differ in their parameters or buffers; the leaf is named.
+
+    >>> from torchpure import random
+    >>> net = ensemble(functional(nn.Linear(3, 1)), 5)
+    >>> net.params["weight"].shape, net(net.params, torch.ones(2, 3)).shape
+    (torch.Size([5, 1, 3]), torch.Size([5, 2, 1]))
+    """
+    members = _nets(net, num)
+    one, count = members[0], len(members)
+    params, state = stack([member.params for member in members]), stack([member.state for member in members])
+    trainable = [name for name in one.params if any(name in member.trainable for member in members)]
+    spread = partial(_spread, count, in_dims)
+    return Functional(
+        init=partial(_init, one, count),
+        apply=partial(_apply, one, spread, count),
+        params=params,
+        state=state,
+        trainable=tuple(trainable),
+        to_module=partial(_to_module, members, params, state),
+        call=partial(_call, one, spread),
+    )
+
+
+def _nets(net: Any, num: int | None) -> list[Functional]:
+    if isinstance(net, Functional | nn.Module):
+        if not isinstance(num, int) or num < 1:
+            raise TypeError(f"ensemble: wanted a number of members, at least 1, got {num!r}")
+        return [net if isinstance(net, Functional) else functional(net)] * num
+    nets = [one if isinstance(one, Functional) else functional(one) for one in net]
+    if not nets or num not in (None, len(nets)):
+        raise TypeError(
+            f"ensemble: wanted at least one net, and no other number than of nets, got {len(nets)} and {num}"
+        )
+    return nets
+
+
+def _init(net: Functional, num: int, key: Key) -> tuple[Params, State]:
+    keys = random.split(key, num)
+    return _alone(net.init(keys[0])) if num == 1 else vmap(net.init)(keys)
+
+
+def _apply(
+    net: Functional,
+    spread: Callable[..., Any],
+    num: int,
+    params: Params,
+    state: State,
+    *inputs: Any,
+    key: Key | None = None,
+    train: bool | None = None,
+    **options: Any,
+) -> tuple[Any, State]:
+    """Call every member: (outputs, new states)."""
+    keys = None if key is None else random.split(key, num)
+
+    def member(params: Params, state: State, key: Key | None, *inputs: Any) -> tuple[Any, State]:
+        return net.apply(params, state, *inputs, key=key, train=train, **options)
+
+    return spread(member, (params, state, keys), inputs)
+
+
+def _call(net: Functional, spread: Callable[..., Any], params: Params, *inputs: Any, **options: Any) -> Any:
+    return spread(lambda params, *inputs: net.call(params, *inputs, **options), (params,), inputs)
+
+
+def _spread(num: int, in_dims: Any, member: Callable[..., Any], own: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
+    """Run a function for each member: `own` has their values, in_dims says which inputs are theirs."""
+    _members("ensemble: parameters and state", own, num)
+    dims = list(in_dims) if isinstance(in_dims, list | tuple) else [in_dims] * len(inputs)
+    if num == 1 and all(dim is None or isinstance(dim, int) for dim in dims):
+        values = [tree.map(partial(_member, 0), part) for part in own]
+        given = [part if dim is None else _first(part, dim) for part, dim in zip(inputs, dims, strict=True)]
+        return _alone(member(*values, *given))
+    if not tree.leaves(own) and all(dim is None for dim in dims):
+        return stack([member(*own, *inputs) for _ in range(num)])  # nothing differs, not even a key
+    return vmap(member, in_dims=(*(None if part is None else 0 for part in own), *dims))(*own, *inputs)
+
+
+def _first(part: Any, dim: int) -> Any:
+    return tree.map(lambda leaf: leaf.squeeze(dim) if isinstance(leaf, Tensor) else leaf, part)
+
+
+def _alone(result: Any) -> Any:
+    return tree.map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, result)
+
+
+def _member(number: int, leaf: Any) -> Any:
+    return leaf[number] if isinstance(leaf, Tensor) else leaf
+
+
+def _to_module(
+    nets: list[Functional], first: Params, buffers: State, params: Params | None = None, state: State | None = None
+) -> nn.Module:
+    """Build an nn.ModuleList of the members with these values, by default the ensemble's own."""
+    given, held = first if params is None else params, buffers if state is None else state
+    _members("ensemble: parameters and state", (given, held), len(nets))
+    parts = [tree.map(partial(_member, i), (given, held)) for i in range(len(nets))]
+    return nn.ModuleList(net.to_module(*part) for net, part in zip(nets, parts, strict=True))
+
+
+def _members(who: str, stacked: Tree, num: int | None) -> int:
+    """Return how many members the tensors of a tree have, all of them as many, and `num` when it is given."""
+    leaves = tree.leaves(stacked)
+    for number, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor):
+            if not leaf.ndim or leaf.shape[0] != (leaf.shape[0] if num is None else num):
+                wanted = "a first dimension of members" if num is None else f"a first dimension of {num} members"
+                got = tree.describe(leaf)
+                raise StructureError(f"{who}: `{tree.paths(stacked)[number]}` wants {wanted}, got {got}")
+            num = leaf.shape[0]
+    if num is None:
+        raise StructureError(f"{who}: no tensors, so no number of members")
+    return num
+
+
+def _stacked(like: Tree, number: int, row: tuple[Any, ...]) -> Any:
+    first = row[0]
+    for i, leaf in enumerate(row):
+        if isinstance(first, Tensor) and isinstance(leaf, Tensor):
+            alike = (leaf.shape, leaf.dtype) == (first.shape, first.dtype)
+        else:
+            alike = not isinstance(first, Tensor) and not isinstance(leaf, Tensor) and leaf == first
+        if not alike:
+            path, wanted, got = tree.paths(like)[number], tree.describe(first), tree.describe(leaf)
+            raise StructureError(f"stack: `{path}` is {wanted} in member 0 and {got} in member {i}")
+    return torch.stack(row) if isinstance(first, Tensor) else first
