@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-FIGURES = ("article_step", "call")
+FIGURES = ("article_step", "call", "random", "ensemble")
 
 
 def main() -> None:

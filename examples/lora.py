@@ -37,7 +37,8 @@ def main() -> tuple[float, float]:
 
     weights, _ = tp.partition(base, ["2.weight", "4.weight"])
     names = [name for name, weight in weights.items() if weight is not None]
-    lora = {name: factors(key, base[name]) for name, key in zip(names, tp.random.split(tp.random.key(1), len(names)))}
+    keys = tp.random.split(tp.random.key(1), len(names))
+    lora = {name: factors(key, base[name]) for name, key in zip(names, keys, strict=True)}
 
     def loss(lora):
         return nn.functional.mse_loss(net(adapted(base, lora), x), torch.cos(x))

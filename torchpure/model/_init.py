@@ -21,6 +21,7 @@ from ._batched import for_each_member, member_flag, own
 from ._guard import keyed_call, keyed_construction
 from ._skeleton import Pool, Slot, fill
 
+_UNSET = -98  # an integer that no constructor leaves
 _INSTEAD = "make the net of a factory, tp.functional(Model, …), whose constructor is called with the key"
 
 
@@ -113,7 +114,7 @@ def _check_filled(pool: Pool) -> None:
         if old.is_meta
     }
     for name, value in after.items():
-        if value.isnan().any():
+        if (value.isnan() if value.is_floating_point() else value == _UNSET).any():
             raise ImpureError(
                 f"init: nothing refills `{name}` of {type(pool.template).__name__}: give its module a "
                 f"reset_parameters() that does, or {_INSTEAD}"
@@ -122,9 +123,11 @@ def _check_filled(pool: Pool) -> None:
 
 
 def _unset(name: str, value: Tensor) -> Tensor:
+    if value.is_meta:
+        value = torch.full_like(value, _UNSET, device="cpu")
     if "parametrizations." in name or not (value.is_floating_point() or value.is_complex()):
         return value.clone()  # what lies under a parametrization must stay what it can be computed from
-    return torch.full_like(value, torch.nan, device="cpu" if value.is_meta else None)
+    return torch.full_like(value, torch.nan)
 
 
 def _refill(module: nn.Module, key: Key) -> None:

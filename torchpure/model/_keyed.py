@@ -99,9 +99,11 @@ class KeyedDraws(_Pure):
 
 
 def _answer_to(func: Any) -> Callable[..., Any] | None:
-    if type(func) is FunctionType and func not in _ANSWERS and not func.__module__.startswith("torch."):
-        return _INITIALISERS.get(func.__name__)  # a library's wrapper, which torch.nn.init then takes for its own
-    return _ANSWERS.get(func)
+    if func in _ANSWERS:
+        return _ANSWERS[func]
+    if is_dynamo_compiling() or type(func) is not FunctionType or func.__module__.startswith("torch."):
+        return None
+    return _INITIALISERS.get(func.__name__)  # a library's wrapper, which torch.nn.init then takes for its own
 
 
 def _refuse_recomputation() -> None:

@@ -20,7 +20,8 @@ _CANDIDATES = 12
 def gamma(key: Key, concentration: float | Tensor, shape: Shape | None = None) -> Tensor:
     """Draw from the gamma distribution of rate one; the shape is by default that of the concentration.
 
-    Gradients flow to the concentration (Figurnov et al. 2018, arXiv:1805.08498, equation 5).
+    Gradients flow to the concentration (Figurnov et al. 2018, arXiv:1805.08498, equation 5): as in torch and JAX they
+    are those of the draw that keeps its place in the distribution, so that their mean is the derivative of the mean.
 
     Raises:
         TypeError: `key` is not a key.

@@ -1,0 +1,150 @@
+"""Every way to the bits gives the same ones."""
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import torchpure as tp
+from torchpure import random
+from torchpure.random import _compiled, _words
+from torchpure.random._philox import WORD, philox
+
+KEY = random.key(2**40 + 5)
+KEYS = random.split(KEY, 6)
+
+
+def _reference(key, num):
+    """Draw with torch's own operations."""
+    block = torch.arange((num + 3) // 4)
+    zero = torch.zeros_like(block)
+    return torch.cat(philox((block & WORD, block >> 32, zero, zero), key))[:num]
+
+
+@pytest.mark.parametrize("num", [0, 1, 3, 4, 7, 127, 128, 129, 4095, 4097, 200_001])
+def test_words_by_python_numpy_and_torch(num):
+    expected = _reference(KEY, num)
+    assert torch.equal(_words.words(KEY, num), expected)
+    assert torch.equal(_words.unit32(KEY, num), (expected >> 8).float() * 2.0**-24)
+    if num:
+        together = tp.vmap(lambda key: _words.words(key, num))(KEYS[:3])
+        assert all(torch.equal(together[i], _words.words(KEYS[i], num)) for i in range(3))
+
+
+def test_a_counter_of_more_than_one_word():
+    low, high = torch.tensor([5, WORD]), torch.tensor([3, 7])
+    expected = torch.stack(philox((low, high, low * 0, low * 0 + 1), KEY))
+    assert torch.equal(_words.encrypted(KEY, low, high, 1), expected)
+
+
+DRAWS = {
+    "uniform": lambda key: random.uniform(key, (3, 50)),
+    "uniform in float64": lambda key: random.uniform(key, (5,), low=-1.0, dtype=torch.float64),
+    "normal": lambda key: random.normal(key, (2, 3)),
+    "exponential": lambda key: random.exponential(key, (4,)),
+    "bernoulli": lambda key: random.bernoulli(key, 0.3, (5,)),
+    "randint": lambda key: random.randint(key, (5,), 0, 100),
+    "permutation": lambda key: random.permutation(key, 7),
+    "categorical": lambda key: random.categorical(key, torch.zeros(2, 4)),
+    "multinomial": lambda key: random.multinomial(key, torch.ones(5), 3),
+    "gamma": lambda key: random.gamma(key, torch.tensor([0.5, 3.0])),
+    "poisson": lambda key: random.poisson(key, torch.tensor([0.5, 30.0])),
+    "split": lambda key: random.split(key, 3),
+    "fold_in": lambda key: random.fold_in(key, 5),
+    "fold_in a tensor": lambda key: random.fold_in(key, torch.tensor(5)),
+    "all of them": lambda key: random.normal(random.fold_in(random.split(key)[1], 2), (3,)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_law_vmap_of_a_draw_is_the_draw(name):
+    draw = DRAWS[name]
+    together = tp.vmap(draw)(KEYS)
+    twice = tp.vmap(tp.vmap(draw))(KEYS.reshape(2, 3, 2))
+    for i, key in enumerate(KEYS):
+        assert torch.equal(together[i], draw(key))
+        assert torch.equal(twice[i // 3, i % 3], draw(key))
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_trace_gives_the_same(name):
+    draw = DRAWS[name]
+    graph = make_fx(draw)(KEY)
+    batched = make_fx(tp.vmap(draw), tracing_mode="fake")(KEYS)
+    for i, key in enumerate(KEYS):
+        assert torch.equal(graph(key), draw(key))
+        assert torch.equal(batched(KEYS)[i], draw(key))
+
+
+def test_folds_of_a_batch_and_into_a_batch():
+    keys, numbers = KEYS.reshape(2, 3, 2), torch.arange(4)
+    both = tp.vmap(lambda key: tp.vmap(lambda n: random.fold_in(key, n))(numbers))(KEYS)
+    turned = tp.vmap(lambda n: tp.vmap(lambda key: random.fold_in(key, n))(KEYS))(numbers)
+    inner = tp.vmap(lambda keys, n: tp.vmap(lambda key: random.fold_in(key, n))(keys))(keys, numbers[:2])
+    for i, key in enumerate(KEYS):
+        for n in range(4):
+            assert torch.equal(both[i, n], random.fold_in(key, n)) and torch.equal(turned[n, i], both[i, n])
+    assert torch.equal(inner[1, 2], random.fold_in(keys[1, 2], 1))
+
+
+def test_draws_inside_derivatives():
+    def loss(x, key):
+        return (x * random.normal(key, (3,), dtype=torch.float64)).sum()
+
+    x = torch.ones(3, dtype=torch.float64)
+    expected = random.normal(KEY, (3,), dtype=torch.float64)
+    assert torch.equal(tp.grad(loss)(x, KEY), expected)
+    assert torch.equal(tp.jvp(lambda x: loss(x, KEY), (x,), (x,))[1], expected.sum())
+    together = tp.vmap(tp.grad(loss), (None, 0))(x, KEYS)
+    assert all(torch.equal(together[i], random.normal(key, (3,), dtype=torch.float64)) for i, key in enumerate(KEYS))
+    assert torch.equal(tp.grad(lambda x: tp.grad(loss)(x, KEY).sum() * x.sum())(x), expected.sum().expand(3))
+
+
+@pytest.mark.compile
+def test_compiled_draws_are_the_same():
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def draw(key):
+        first, second = random.split(key)
+        return random.uniform(first, (5,)), random.randint(random.fold_in(second, 3), (4,), 0, 10)
+
+    first, second = random.split(KEY)
+    assert torch.equal(draw(KEY)[0], random.uniform(first, (5,)))
+    assert torch.equal(draw(KEY)[1], random.randint(random.fold_in(second, 3), (4,), 0, 10))
+
+
+@pytest.mark.compile
+def test_the_compiled_sampler_gives_the_same_bits():
+    sampler = _compiled.Sampler()
+    assert not sampler.ready() and sampler.ready()  # the first large draw of a process does not wait for it
+    blocks = _compiled.BLOCKS + 10
+    expected = (_reference(KEY, 4 * blocks) >> 8).float() * 2.0**-24
+    assert torch.equal(sampler(KEY, blocks).reshape(-1), expected)
+
+
+def test_without_a_compiler_large_draws_run_uncompiled_and_say_so_once(monkeypatch):
+    sampler = _compiled.Sampler()
+
+    def broken(*_):
+        raise RuntimeError("no compiler")
+
+    sampler._run = broken
+    sampler.ready()
+    monkeypatch.setattr(_words, "sample", sampler)
+    with pytest.warns(UserWarning, match="large draws run uncompiled, .* RuntimeError: no compiler. Install"):
+        first = random.uniform(KEY, (_words._LARGE,))
+    assert torch.equal(random.uniform(KEY, (_words._LARGE,)), first)
+    assert torch.equal(first[:5], (_reference(KEY, _words._LARGE)[:5] >> 8).float() * 2.0**-24)
+
+
+def test_keys_stay_keys():
+    (loaded,) = load(save({"key": KEYS})).values()
+    assert torch.equal(loaded, KEYS)
+    assert torch.equal(random.bits(tp.unstack(tp.stack(list(loaded)))[4], 3), random.bits(KEYS[4], 3))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("num", [5, 5000])
+def test_a_device_gives_the_same_bits(num):
+    assert torch.equal(random.bits(KEY.cuda(), num).cpu(), random.bits(KEY, num))
+    assert torch.equal(random.uniform(KEY.cuda(), (num,)).cpu(), random.uniform(KEY, (num,)))
