@@ -133,7 +133,11 @@ ERRORS = {
     "value": (lambda: tp.stack([{"w": "a"}, {"w": "b"}]), StructureError, "stack: `w` is str 'a' in member 0"),
     "structure": (lambda: tp.stack([{"w": 1}, {"v": 1}]), StructureError, "stack: "),
     "no tensors": (lambda: tp.unstack({"w": 1}), StructureError, "unstack: no tensors, so no number of members"),
-    "scalar": (lambda: tp.unstack(torch.tensor(1)), StructureError, "unstack: `.` wants a first dimension of members"),
+    "scalar": (
+        lambda: tp.unstack(torch.tensor(1)),
+        StructureError,
+        "unstack: `.` wants a first dimension of some members",
+    ),
     "ragged": (
         lambda: tp.unstack({"a": torch.ones(2), "b": torch.ones(3)}),
         StructureError,

@@ -1,5 +1,7 @@
 """Every module of the table against every law of models."""
 
+import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -18,3 +20,52 @@ from models import MODELS, net_of
 def test_law(law, name):
     model = MODELS[name]
     testing.MODEL_LAWS[law](net_of(tp.functional, model), model.inputs())
+
+
+def _impure(net, params, state, *inputs, **options):
+    output, state = net.apply(params, state, *inputs, **options)
+    next(iter(params.values())).add_(1e-3)
+    return output, state
+
+
+def _unkeyed(net, params, state, *inputs, key=None, **options):
+    return net.apply(params, state, *inputs, key=None if key is None else tp.random.key(7), **options)
+
+
+def _forgetful(net, params, state, *inputs, **options):
+    return net.apply(params, state, *inputs, **options)[0], state
+
+
+def _narrow(net, params, state, *inputs, **options):
+    output, after = net.apply(params, state, *inputs, **options)
+    return output, {name: leaf.float() if leaf.is_floating_point() else leaf for name, leaf in after.items()}
+
+
+def _detached(net, params, state, *inputs, **options):
+    return net.apply({name: leaf.detach() for name, leaf in params.items()}, state, *inputs, **options)
+
+
+BROKEN = {
+    "impure": (_impure, "mlp", "apply_is_pure", "an argument was changed"),
+    "one key for all": (_unkeyed, "dropout", "keys_decide_draws", "it draws, and two keys give the same"),
+    "forgets its state": (_forgetful, "batch norm", "state_is_threaded", "the module itself"),
+    "changes its state's dtype": (_narrow, "batch norm", "state_is_threaded", "float64 tensor .*float32 tensor"),
+    "no gradient": (_detached, "mlp", "gradients_are_the_modules", "the module's backward pass"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_caught(name):
+    apply, model, law, message = BROKEN[name]
+    net = net_of(tp.functional, MODELS[model])
+    broken = dataclasses.replace(net, apply=functools.partial(apply, net))
+    with pytest.raises(AssertionError, match=message):
+        testing.MODEL_LAWS[law](broken, MODELS[model].inputs())
+    with pytest.raises(AssertionError):
+        testing.check_model(broken, MODELS[model].inputs())
+    net = net_of(tp.functional, MODELS[model])
+    testing.check_model(net, MODELS[model].inputs(), skip=["gradients_are_finite_differences"])
+
+
+def test_the_table_is_broad():
+    assert len(MODELS) >= 40

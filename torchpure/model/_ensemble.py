@@ -45,7 +45,7 @@ def unstack(stacked: Tree) -> list[Tree]:
     >>> unstack({"w": torch.arange(2)})
     [{'w': tensor(0)}, {'w': tensor(1)}]
     """
-    num = _members("unstack", stacked, None)
+    num = _members("unstack", stacked)
     return [tree.map(partial(_member, i), stacked) for i in range(num)]
 
 
@@ -127,10 +127,11 @@ def _call(net: Functional, spread: Callable[..., Any], params: Params, *inputs: 
 
 def _spread(num: int, in_dims: Any, member: Callable[..., Any], own: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
     """Run a function for each member: `own` has their values, in_dims says which inputs are theirs."""
-    _members("ensemble: parameters and state", own, num)
+    leaves, structure = tree.flatten(own)
+    _check_members("ensemble: parameters and state", own, leaves, num)
     dims = list(in_dims) if isinstance(in_dims, list | tuple) else [in_dims] * len(inputs)
     if num == 1 and all(dim is None or isinstance(dim, int) for dim in dims):
-        values = [tree.map(partial(_member, 0), part) for part in own]
+        values = tree.unflatten(structure, [leaf.squeeze(0) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
         given = [part if dim is None else _first(part, dim) for part, dim in zip(inputs, dims, strict=True)]
         return _alone(member(*values, *given))
     if not tree.leaves(own) and all(dim is None for dim in dims):
@@ -155,24 +156,26 @@ def _to_module(
 ) -> nn.Module:
     """Build an nn.ModuleList of the members with these values, by default the ensemble's own."""
     given, held = first if params is None else params, buffers if state is None else state
-    _members("ensemble: parameters and state", (given, held), len(nets))
+    _check_members("ensemble: parameters and state", (given, held), tree.leaves((given, held)), len(nets))
     parts = [tree.map(partial(_member, i), (given, held)) for i in range(len(nets))]
     return nn.ModuleList(net.to_module(*part) for net, part in zip(nets, parts, strict=True))
 
 
-def _members(who: str, stacked: Tree, num: int | None) -> int:
-    """Return how many members the tensors of a tree have, all of them as many, and `num` when it is given."""
+def _members(who: str, stacked: Tree) -> int:
+    """Return how many members the tensors of a tree have."""
     leaves = tree.leaves(stacked)
-    for number, leaf in enumerate(leaves):
-        if isinstance(leaf, Tensor):
-            if not leaf.ndim or leaf.shape[0] != (leaf.shape[0] if num is None else num):
-                wanted = "a first dimension of members" if num is None else f"a first dimension of {num} members"
-                got = tree.describe(leaf)
-                raise StructureError(f"{who}: `{tree.paths(stacked)[number]}` wants {wanted}, got {got}")
-            num = leaf.shape[0]
-    if num is None:
+    num = next((leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), None)
+    if num is None and not any(isinstance(leaf, Tensor) for leaf in leaves):
         raise StructureError(f"{who}: no tensors, so no number of members")
-    return num
+    _check_members(who, stacked, leaves, num or 0)
+    return num or 0
+
+
+def _check_members(who: str, stacked: Tree, leaves: list[Any], num: int) -> None:
+    for number, leaf in enumerate(leaves):
+        if isinstance(leaf, Tensor) and leaf.shape[:1] != (num,):
+            path, got = tree.paths(stacked)[number], tree.describe(leaf)
+            raise StructureError(f"{who}: `{path}` wants a first dimension of {num or 'some'} members, got {got}")
 
 
 def _stacked(like: Tree, number: int, row: tuple[Any, ...]) -> Any:

@@ -50,40 +50,32 @@ def philox_block(counter: tuple[int, int, int, int], low: int, high: int) -> tup
     return a, b, c, d
 
 
-def philox_array(
-    low: Array, high: Array, purpose: int, keys: Array, scratch: Array | None = None
-) -> tuple[Array, Array, Array, Array]:
-    """Encrypt the counters (low, high, 0, purpose) with keys of shape (…, 2), on a little-endian machine: uint32.
-
-    `scratch`, as `scratch_for` makes it, saves allocations in a loop; the result lies in it.
-    """
+def philox_array(low: Array, high: Array | int, purpose: int, keys: Array) -> tuple[Array, Array, Array, Array]:
+    """Encrypt the counters (low, high, 0, purpose) with keys of shape (…, 2), on a little-endian machine: uint32."""
     shape = np.broadcast_shapes(low.shape, keys.shape[:-1])
-    keys = keys.reshape(*[1] * (len(shape) + 1 - keys.ndim), *keys.shape)
-    buffers = (scratch_for(*shape) if scratch is None else scratch)[..., : shape[-1]]
     ac, bd = np.zeros((2, 2, *shape), np.uint32)
     ac[0], bd[0], bd[1] = low, high, purpose
-    column = _COLUMN.reshape(2, *[1] * len(shape))
+    # two rooms for products, since a round still reads halves of the last one's
+    rooms = np.empty((2, 2, *shape), np.uint64)
+    halves = rooms.view(np.uint32).reshape(2, 2, *shape, 2)[:, ::-1]
+    uppers, lowers = (halves[0, ..., 1], halves[1, ..., 1]), (halves[0, ..., 0], halves[1, ..., 0])
+    column, keys = _COLUMN.reshape(2, *[1] * len(shape)), keys.reshape(*[1] * (len(shape) + 1 - keys.ndim), *keys.shape)
     for number, key in enumerate(_schedule(keys)):
-        product = buffers[number % 2]
-        np.multiply(ac, column, out=product)
-        halves = product.view(np.uint32).reshape(2, *shape, 2)
-        np.bitwise_xor(halves[::-1, ..., 1], bd, out=ac)
-        np.bitwise_xor(ac, key, out=ac)
-        bd = halves[::-1, ..., 0]
+        turn = number % 2
+        np.multiply(ac, column, rooms[turn])
+        np.bitwise_xor(uppers[turn], bd, ac)
+        np.bitwise_xor(ac, key, ac)
+        bd = lowers[turn]
     return ac[0], bd[0], ac[1], bd[1]
-
-
-def scratch_for(*shape: int) -> Array:
-    """Make room for the products of two rounds: a round still reads halves of the last one's."""
-    return np.empty((2, 2, *shape), np.uint64)
 
 
 _COLUMN = np.array(_MULTIPLIERS, np.uint64)
 
 
+_STEPS = (np.arange(_ROUNDS, dtype=np.uint64).reshape(-1, 1) * np.array(_WEYL, np.uint64)) & np.uint64(WORD)
+
+
 def _schedule(keys: Array) -> Array:
     """Return the keys of the rounds: (rounds, 2, …)."""
     start = np.moveaxis(keys, -1, 0).astype(np.uint64)
-    steps = np.arange(_ROUNDS, dtype=np.uint64).reshape(-1, *[1] * start.ndim)
-    weyl = np.array(_WEYL, np.uint64).reshape(1, 2, *[1] * (start.ndim - 1))
-    return ((start + steps * weyl) & np.uint64(WORD)).astype(np.uint32)
+    return (start + _STEPS.reshape(_ROUNDS, 2, *[1] * (start.ndim - 1))).astype(np.uint32)

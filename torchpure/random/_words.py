@@ -14,13 +14,12 @@ from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 from ._compiled import sample
-from ._philox import WORD, philox, philox_array, philox_block, scratch_for
+from ._philox import WORD, philox, philox_array, philox_block
 
 DRAW, SPLIT, FOLD = 0, 1, 2  # the purpose, the counter's last word
 
 _FEW = 32  # so many blocks are quicker in Python
 _CHUNK = 1 << 15  # so many blocks stay in cache
-_MANY = 1 << 12  # so many numbers are worth a loop over chunks
 _LARGE = 1 << 18  # so many are worth compiling for
 
 _functorch: Any = torch._C._functorch
@@ -49,16 +48,16 @@ def unit32(key: Tensor, num: int) -> Tensor:
     """Draw `num` numbers of [0, 1) in steps of 2**-24, float32: for many under one plain key."""
     if _is_few(key, num):
         return torch.tensor([(word >> 8) * 2.0**-24 for word in _few(key, num)], dtype=torch.float32)
-    if key.ndim > 1 or num < _MANY or not _plain(key):
+    if key.ndim > 1 or not _plain(key):
         return (words(key, num) >> 8).to(torch.float32) * 2.0**-24
     blocks, numbers = (num + 3) // 4, key.numpy()
     compiled = sample(key, blocks) if num >= _LARGE and sample.ready() else None
     if compiled is not None:
         return compiled.reshape(-1)[:num]
-    drawn, scratch = np.empty((4, blocks), np.float32), scratch_for(min(blocks, _CHUNK))
+    drawn = np.empty((4, blocks), np.float32)
     for first in range(0, blocks, _CHUNK):
         counter = np.arange(first, min(first + _CHUNK, blocks), dtype=np.int64)
-        for row, part in enumerate(philox_array(counter & WORD, counter >> 32, DRAW, numbers, scratch)):
+        for row, part in enumerate(philox_array(counter & WORD, counter >> 32, DRAW, numbers)):
             into = drawn[row, first : first + len(part)]
             np.multiply(part >> np.uint32(8), np.float32(2.0**-24), out=into, dtype=np.float32, casting="unsafe")
     return torch.from_numpy(drawn.reshape(-1)[:num])

@@ -1,0 +1,97 @@
+"""Recurrent layers of torch, written as loops of their cells: the fused ones have no rule for vmap."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+Cell = Callable[[Tensor, State, list[Tensor]], State]  # (projected input, state, weights) -> state, hidden first
+
+
+def lstm(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+    """Step an LSTM (Hochreiter and Schmidhuber 1997), with a projection (Sak et al. 2014, arXiv:1402.1128) if given."""
+    hidden, cell = state
+    entry, forget, new, leave = (projected + _affine(hidden, weights)).chunk(4, -1)
+    cell = forget.sigmoid() * cell + entry.sigmoid() * new.tanh()
+    hidden = leave.sigmoid() * cell.tanh()
+    return (hidden @ weights[-1].T if len(weights) % 2 else hidden), cell
+
+
+def gru(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+    """Step a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078)."""
+    (hidden,) = state
+    reset, update, new = projected.chunk(3, -1)
+    own_reset, own_update, own_new = _affine(hidden, weights).chunk(3, -1)
+    new = torch.tanh(new + (reset + own_reset).sigmoid() * own_new)
+    keep = (update + own_update).sigmoid()
+    return ((1 - keep) * new + keep * hidden,)
+
+
+def elman(activation: Callable[[Tensor], Tensor]) -> Cell:
+    def step(projected: Tensor, state: State, weights: list[Tensor]) -> State:
+        return (activation(projected + _affine(state[0], weights)),)
+
+    return step
+
+
+def _affine(hidden: Tensor, weights: list[Tensor]) -> Tensor:
+    """Apply the hidden weights: (input weight, hidden weight[, input bias, hidden bias][, projection])."""
+    result = hidden @ weights[1].T
+    return result + weights[3] if len(weights) > 3 else result
+
+
+def _project(data: Tensor, weights: list[Tensor]) -> Tensor:
+    result = data @ weights[0].T
+    return result + weights[2] if len(weights) > 3 else result
+
+
+def single(cell: Cell) -> Callable[..., Any]:
+    """Return `torch.lstm_cell` or its kin."""
+
+    def step(input: Tensor, hx: Any, *weights: Tensor | None) -> Any:
+        given = [weight for weight in weights if weight is not None]
+        state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        result = cell(_project(input, given), state, given)
+        return result[0] if isinstance(hx, Tensor) else result
+
+    return step
+
+
+def layers(cell: Cell) -> Callable[..., Any]:
+    """Return `torch.lstm` or its kin; packed rows come as (data, rows of each step, hidden, weights, …)."""
+
+    def run(data: Tensor, second: Any, *rest: Any) -> Any:
+        packed = isinstance(rest[1], list | tuple)
+        hidden, weights, _, num, _, _, both, *tail = rest if packed else (second, *rest)
+        batch_first = bool(tail and tail[0])
+        steps = list(data.split(second.tolist())) if packed else list(data.unbind(1 if batch_first else 0))
+        states = list(zip(*((hidden,) if isinstance(hidden, Tensor) else hidden), strict=True))
+        size = len(weights) // len(states)
+        finals = []
+        for number in range(num):
+            sides = [number * 2, number * 2 + 1] if both else [number]
+            runs = [
+                _one_way(cell, steps, states[side], weights[side * size : (side + 1) * size], side != sides[0])
+                for side in sides
+            ]
+            steps = [torch.cat(parts, -1) for parts in zip(*(outputs for outputs, _ in runs), strict=True)]
+            finals += [final for _, final in runs]
+        output = torch.cat(steps) if packed else torch.stack(steps, 1 if batch_first else 0)
+        return (output, *(torch.stack(parts) for parts in zip(*finals, strict=True)))
+
+    return run
+
+
+def _one_way(
+    cell: Cell, steps: list[Tensor], state: State, weights: list[Tensor], backwards: bool
+) -> tuple[list[Tensor], State]:
+    """Run a layer over the steps in one direction; rows that have ended, or not begun, keep their state."""
+    outputs = []
+    for step in reversed(steps) if backwards else steps:
+        rows = len(step)
+        new = cell(_project(step, weights), tuple(part[:rows] for part in state), weights)
+        state = tuple(torch.cat([one, part[rows:]]) for one, part in zip(new, state, strict=True))
+        outputs.append(new[0])
+    return (outputs[::-1] if backwards else outputs), state
