@@ -9,10 +9,10 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def test_readme_example_runs(tmp_path):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in examples[0].splitlines() if line.strip()]) <= 20
     script = tmp_path / "example.py"
-    script.write_text(example, encoding="utf-8")
+    script.write_text("\n".join(examples), encoding="utf-8")
     done = subprocess.run([sys.executable, "-W", "error", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     loss, second = re.fullmatch(r"loss (\S+), f″ near π/2 (\S+)\n", done.stdout).groups()
