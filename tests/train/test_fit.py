@@ -8,6 +8,7 @@ from torch import nn
 
 import torchpure as tp
 from torchpure import random
+from torchpure.errors import ImpureError
 from torchpure.train import loop, minibatches
 
 X = torch.linspace(-1, 1, 10, dtype=torch.float64)[:, None]
@@ -113,3 +114,17 @@ def test_frozen_parameters_want_a_dict():
     frozen[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match="a module with frozen parameters needs params as a dict"):
         tp.fit(frozen, (X, Y), optimizer=tp.optim.sgd(0.1), steps=1, params=tuple(frozen.parameters()))
+
+
+def test_a_module_with_state_and_draws_is_fitted():
+    module = nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Dropout(0.05), nn.Linear(16, 1))
+    x = torch.linspace(-2, 2, 64).unsqueeze(1)
+    net, options = tp.functional(module), {"optimizer": tp.optim.adam(1e-2), "steps": 150, "batch_size": 16}
+    result = tp.fit(net, (x, x.sin()), key=tp.random.key(0), **options)
+    again = tp.fit(net, (x, x.sin()), key=tp.random.key(0), **options)
+    assert torch.equal(result.history, again.history)
+    assert result.state["1.num_batches_tracked"] == 150 and net.state["1.num_batches_tracked"] == 0
+    output, _ = net.apply(result.params, result.state, x, train=False)
+    assert (output - x.sin()).square().mean() < 0.05
+    with pytest.raises(ImpureError, match="needs a key"):
+        tp.fit(net, (x, x.sin()), optimizer=tp.optim.adam(1e-2), steps=1)

@@ -62,7 +62,8 @@ def apply(
     """Call the module: (output, new state); neither `params` nor `state` is changed.
 
     Draws are answered from `key`: the same key gives the same numbers, and under vmap each member its own. `train`
-    puts every submodule into that mode for this call, and None keeps the modes that they had.
+    puts every submodule into that mode for this call, and None keeps the modes that they had. Inputs of a forward
+    that have these names are given by position.
 
     Laws: `vmap(apply)(…, keys)[i] == apply(…, keys[i])`; the global generator is the same before and after.
 

@@ -80,6 +80,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         trainable=tuple(trainable),
         to_module=partial(_to_module, members, params, state),
         call=partial(_call, one, spread),
+        deterministic=one.deterministic,
     )
 
 

@@ -30,6 +30,7 @@ class Functional:
     trainable: tuple[str, ...]  # the names of the parameters that required grad
     to_module: Callable[..., nn.Module]
     call: Callable[..., Any]
+    deterministic: bool = False  # whether it is known, from its code, that calls draw nothing
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
@@ -74,6 +75,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         trainable=pool.trainable,
         to_module=partial(_to_module, pool),
         call=partial(call, pool),
+        deterministic=pool.proven,
     )
 
 

@@ -1,12 +1,12 @@
 """Fit a model to data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from torchpure import tree
+from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model import Functional, functional
 from torchpure.optim import Optimizer
@@ -19,7 +19,7 @@ class Fit(NamedTuple):
     """What a fit ends with."""
 
     params: Params
-    state: State  # the buffers of the module; empty for a loss function
+    state: State  # the buffers of the module, after the last step; empty for a loss function
     opt_state: Any
     history: Tensor  # the loss at each step, before its update; shape (steps,)
 
@@ -39,12 +39,13 @@ def fit(
 
     `model` is a module, whose `loss(output, target)` is the mean square by default, or a function
     `loss(params, *batch)`, which needs `params`. `data` is tensors (inputs …, target) with equal rows, or an iterable
-    of such batches, repeated as often as needed. With `batch_size`, rows are drawn in an order that `key` gives.
-    Parameters that did not require grad in the module stay as they are.
+    of such batches, repeated as often as needed. With `batch_size`, rows are drawn in an order that `key` gives; draws
+    of the module, such as dropout, are answered from it too. Parameters that did not require grad in the module stay
+    as they are; its buffers are updated as it does, and returned.
 
     Raises:
         ValueError: the data, `steps`, `batch_size` or `params` do not fit.
-        ImpureError: the module draws, or changes a buffer.
+        ImpureError: the module draws, and there is no key.
 
     >>> import torchpure as tp
     >>> result = fit(lambda p, x: ((p - x) ** 2).mean(), torch.ones(3), params=torch.tensor(0.0),
@@ -54,42 +55,62 @@ def fit(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"fit: steps must be a whole number, at least 0, got {steps!r}")
-    batches = take(data, steps, batch_size, key)
-    objective, start, finish, state = _problem(model, params, loss)
-    opt_state = optimizer.init(start)
-    history = []
-    reached = start
-    for progress in loop(objective, start, batches, optimizer, opt_state):
-        reached, opt_state = progress.params, progress.opt_state
+    problem = _problem(model, params, loss)
+    k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
+    batches = take(data, steps, batch_size, k_order)
+    if problem.state is not None:
+        batches = _with_keys(batches, k_draws)
+    opt_state, reached, state, history = optimizer.init(problem.start), problem.start, problem.state, []
+    for progress in loop(problem.objective, problem.start, batches, optimizer, opt_state, problem.state):
+        reached, opt_state, state = progress.params, progress.opt_state, progress.state
         history.append(progress.loss)
     losses = torch.stack(history) if history else torch.zeros(0)
-    return Fit(finish(reached), state, opt_state, losses)
+    return Fit(problem.whole(reached), state or {}, opt_state, losses)
 
 
-Problem = tuple[Callable[..., Tensor], Params, Callable[[Params], Params], State]
+class _Problem(NamedTuple):
+    objective: Callable[..., Any]  # as `loop` takes it
+    start: Params
+    whole: Callable[[Params], Params]  # the model's parameters of those that move
+    state: State | None  # None when the model has no buffers and draws nothing
 
 
-def _problem(model: Any, params: Params, loss: Callable[[Tensor, Tensor], Tensor] | None) -> Problem:
-    """Return the objective, where it starts, how its parameters become the model's, and the model's buffers."""
+def _problem(model: Any, params: Params, loss: Callable[[Tensor, Tensor], Tensor] | None) -> _Problem:
     net = functional(model) if isinstance(model, nn.Module) else model
     if not isinstance(net, Functional):
         if params is None or loss is not None:
             raise ValueError("fit: a loss function needs params to start from, and no other loss")
-        return net, params, lambda reached: reached, {}
+        return _Problem(net, params, lambda reached: reached, None)
     measure = loss or mean_square
-    start = net.params if params is None else params
-    frozen = {name: value for name, value in net.params.items() if name not in net.trainable}
+    start, whole = _moving(net, net.params if params is None else params)
+
+    def plain(params: Params, *batch: Tensor) -> Tensor:
+        return measure(net(whole(params), *batch[:-1]), batch[-1])
+
+    def stateful(params: Params, state: State, key: Key | None, *batch: Tensor) -> tuple[Tensor, State]:
+        output, state = net.apply(whole(params), state, *batch[:-1], key=key)
+        return measure(output, batch[-1]), state
+
+    if net.deterministic and not net.state:
+        return _Problem(plain, start, whole, None)
+    return _Problem(stateful, start, whole, net.state)
+
+
+def _moving(net: Functional, start: Params) -> tuple[Params, Callable[[Params], Params]]:
+    """Return the parameters that are trained, and how to put the frozen ones back."""
+    frozen = [name for name in net.params if name not in net.trainable]
     if not frozen:
-        return lambda p, *batch: measure(net(p, *batch[:-1]), batch[-1]), start, lambda reached: reached, net.state
+        return start, lambda reached: reached
     if not (isinstance(start, dict) and start.keys() == net.params.keys()):
         raise ValueError("fit: a module with frozen parameters needs params as a dict by dotted name")
-    frozen = {name: start[name] for name in frozen}
+    rest = {name: None if name in net.trainable else start[name] for name in net.params}
+    moving = {name: start[name] for name in net.trainable}  # without holes: an optimizer has nothing to pass over
+    return moving, lambda reached: {name: reached[name] if rest[name] is None else rest[name] for name in net.params}
 
-    def whole(moving: Params) -> Params:
-        return {name: frozen[name] if name in frozen else moving[name] for name in net.params}
 
-    moving = {name: start[name] for name in net.trainable}
-    return lambda p, *batch: measure(net(whole(p), *batch[:-1]), batch[-1]), moving, whole, net.state
+def _with_keys(batches: Iterable[tuple[Any, ...]], key: Key | None) -> Iterator[tuple[Any, ...]]:
+    for number, batch in enumerate(batches):
+        yield None if key is None else random.fold_in(key, number), *batch
 
 
 def mean_square(output: Tensor, target: Tensor) -> Tensor:
