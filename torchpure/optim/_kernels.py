@@ -14,7 +14,8 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, Rate
 
-from ._base import Kernel, rate_at
+from ._base import Kernel
+from ._formulas import rate_at
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 _dtype, _is_cpu, _shape = attrgetter("dtype"), attrgetter("is_cpu"), attrgetter("shape")
