@@ -10,7 +10,7 @@ from torchpure._types import Grads, Params, Updates
 
 from ._base import EmptyState, Optimizer
 from ._checks import check_positive
-from ._formulas import Number, safe_divide, safe_norm, safe_rms
+from ._formulas import Number, number, safe_divide, safe_norm, safe_rms
 from ._stateless import stateless, stateless_leafwise
 
 
@@ -26,7 +26,7 @@ def clip(max_delta: Number) -> Optimizer[EmptyState]:
     check_positive("clip", max_delta=max_delta)
 
     def rule(g: Tensor, p: Any) -> Tensor:
-        limit = tree.cast(torch.as_tensor(max_delta), g)
+        limit = number(max_delta, g)
         return torch.minimum(torch.maximum(g, -limit), limit)
 
     return stateless_leafwise("clip", rule)
@@ -62,7 +62,7 @@ def clip_by_global_norm(max_norm: Number) -> Optimizer[EmptyState]:
 
     def f(grads: Grads, params: Params) -> Updates:
         norm = tree.norm(grads)
-        limit = torch.as_tensor(max_norm, device=norm.device).to(norm.dtype)
+        limit = number(max_norm, norm)
         above = norm > limit
         factor = torch.where(above, limit / torch.where(above, norm, 1), 1)
         return tree.scale(grads, factor)
@@ -80,11 +80,12 @@ def normalize_by_update_norm(scale_factor: Number = 1.0, *, eps: Number = 1e-6) 
     tensor([0.6000, 0.8000])
     """
     check_positive("normalize_by_update_norm", eps=eps)
-    return stateless(lambda grads, params: tree.scale(grads, safe_divide(_one(scale_factor), tree.norm(grads) + eps)))
 
+    def f(grads: Grads, params: Params) -> Updates:
+        norm = tree.norm(grads) + eps
+        return tree.scale(grads, safe_divide(number(scale_factor, norm), norm))
 
-def _one(number: Number) -> Tensor:
-    return torch.as_tensor(number, dtype=torch.float64) if not isinstance(number, Tensor) else number
+    return stateless(f)
 
 
 def adaptive_grad_clip(clipping: Number, *, eps: Number = 1e-3, axis: Any = None) -> Optimizer[EmptyState]:
@@ -104,7 +105,7 @@ def adaptive_grad_clip(clipping: Number, *, eps: Number = 1e-3, axis: Any = None
     def rule(g: Tensor, p: Tensor) -> Tensor:
         dims = axis if axis is not None else tuple(range(1 if g.ndim > 1 else 0, g.ndim))
         norm = safe_norm(g, dims, keepdim=True)
-        limit = clipping * torch.maximum(safe_norm(p, dims, keepdim=True), tree.cast(torch.as_tensor(eps), p))
+        limit = clipping * torch.maximum(safe_norm(p, dims, keepdim=True), number(eps, p))
         above = norm > limit
         return torch.where(above, g * (limit / torch.where(above, norm, 1)), g)
 

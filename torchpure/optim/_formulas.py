@@ -57,6 +57,17 @@ def bias(keep: Number, step: Step) -> Tensor:
     return 1 - keep**step
 
 
+def number(value: Number, like: Tensor) -> Tensor:
+    """Make a hyper-parameter a tensor of shape (), with the dtype of a leaf: `torch.as_tensor` alone rounds to float32.
+
+    >>> number(0.1, torch.zeros(2, dtype=torch.float64))
+    tensor(0.1000, dtype=torch.float64)
+    """
+    if isinstance(value, Tensor):
+        return value.to(dtype=like.dtype, device=like.device)
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
 def rate_at(rate: Rate, step: Step) -> float | Tensor:
     """Evaluate a rate, or another number that may follow a schedule, at a step count."""
     return rate(step) if callable(rate) else rate

@@ -11,6 +11,7 @@ from torchpure._types import Grads, Params, Tree, Updates
 from ._base import Optimizer, names
 from ._ema import ema
 from ._formulas import Number
+from ._leaves import moments
 from ._stateless import stateless
 
 Measure = Callable[[Updates], Tree]
@@ -19,7 +20,7 @@ Measure = Callable[[Updates], Tree]
 class SnapshotState(NamedTuple):
     """State of `snapshot`."""
 
-    measurement: dict[str, Tree]  # of the last updates; of the parameters before the first
+    measurement: dict[str, Tree]  # of the last updates; of zeros before the first
 
 
 def snapshot(measure_name: str, measure: Measure) -> Optimizer[SnapshotState]:
@@ -33,7 +34,7 @@ def snapshot(measure_name: str, measure: Measure) -> Optimizer[SnapshotState]:
     def update(grads: Grads, state: SnapshotState, params: Params) -> tuple[Updates, SnapshotState]:
         return grads, SnapshotState({measure_name: measure(grads)})
 
-    return Optimizer(lambda params: SnapshotState({measure_name: measure(params)}), update)
+    return Optimizer(lambda params: SnapshotState({measure_name: measure(moments(params))}), update)
 
 
 class MonitorState(NamedTuple):
@@ -65,7 +66,7 @@ def monitor(measures: Mapping[str, Optimizer[Any] | Measure]) -> Optimizer[Monit
         states = tuple(gauge.init(params) for gauge in gauges.values())
         # zeros of the right shapes, so that the state is a loop's carry from the first step on
         absent = {name: torch.zeros(()) for name in names(*gauges.values())}
-        return MonitorState(tree.zeros_like(read(params, states, params, **absent).measurements), states)
+        return MonitorState(tree.zeros_like(read(moments(params), states, params, **absent).measurements), states)
 
     def update(grads: Grads, state: MonitorState, params: Params, **extra: Any) -> tuple[Updates, MonitorState]:
         return grads, read(grads, state.measure_states, params, **extra)
@@ -91,4 +92,4 @@ def measure_with_ema(
         measured = measure(grads)
         return average.update(measured, state, measured)
 
-    return Optimizer(lambda params: average.init(measure(params)), update)
+    return Optimizer(lambda params: average.init(measure(moments(params))), update)

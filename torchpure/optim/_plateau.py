@@ -56,7 +56,7 @@ def reduce_on_plateau(
         better = state.avg_value < (1 - rtol) * state.best_value - atol
         waited = torch.where(better, 0, state.plateau_count + 1)
         cooling, falls = state.cooldown_count > 0, waited == patience
-        lower = torch.clamp(state.scale * torch.where(falls, factor, 1.0), min=min_scale)
+        lower = torch.clamp(torch.where(falls, state.scale * factor, state.scale), min=min_scale)
         return state._replace(
             scale=torch.where(cooling, state.scale, lower),
             best_value=torch.where(better, state.avg_value, state.best_value),

@@ -1,6 +1,7 @@
 """The laws of optimizers, each a function that raises AssertionError when a case breaks it."""
 
 import gc
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ def differentiable_in_everything(case: Case) -> None:
 
     shapes = [*(() for _ in names), *(leaves[i].shape for i in moving)]
     changes = tuple(torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
-    torch.autograd.gradcheck(unrolled, changes, check_forward_ad=True)
+    torch.autograd.gradcheck(unrolled, changes, check_forward_ad=True, check_undefined_grad=False)
 
 
 def finite_at_zero_gradients(case: Case) -> None:
@@ -125,7 +126,7 @@ def batched_equals_looped(case: Case) -> None:
     numbers = case.numbers()
 
     def run(params: Params, shift: Tensor) -> tuple[Params, Any]:
-        values = {name: _moved(value, -shift) for name, value in numbers.items()}
+        values = {name: _moved(value, -shift if value else shift) for name, value in numbers.items()}
         return _run(case.make(case.rate * (1 + shift), **values), BOWL, 4, start=params)
 
     together = vmap(run)(starts, shifts)
@@ -145,6 +146,8 @@ def tensors_equal_numbers(case: Case) -> None:
 
 def complex_is_two_reals(case: Case) -> None:
     """A complex parameter moves as the pair of its real and imaginary parts does."""
+    if not case.entrywise:
+        return
     target = torch.tensor([[1 - 2j, 0.5j]], dtype=torch.complex128)
     start = torch.tensor([[0.9 + 0.1j, -0.3 + 1j]], dtype=torch.complex128)
     pairs = torch.view_as_real
@@ -164,14 +167,21 @@ def empty_trees_are_fine(case: Case) -> None:
 
 
 def live_tensors_stay_constant(case: Case) -> None:
-    """Five hundred steps leave no more tensors behind than ten do, and no graph."""
+    """Five hundred steps leave no more tensors behind than one state has, and no graph."""
     optimizer, params = case.make(), BOWL.start()
     reached = _run(optimizer, BOWL, 10, (params, optimizer.init(params)))
-    before = _num_tensors()
-    reached = _run(optimizer, BOWL, 490, reached)
+    gc.collect()
+    gc.freeze()  # what is here already is not looked at again: a whole heap takes longer than the steps
+    try:
+        reached = _run(optimizer, BOWL, 490, reached)
+        gc.collect()
+        alive = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+    finally:
+        gc.unfreeze()
     graphs = [path for path, leaf in _named(reached) if leaf.requires_grad]
     assert not graphs, f"these hold a graph: {graphs}"
-    assert _num_tensors() <= before, f"{before} tensors were alive after 10 steps, {_num_tensors()} after 500"
+    most = len(tree.leaves(reached)) + 10  # and a few of the last step
+    assert alive <= most, f"{alive} tensors of 490 steps are alive, wanted at most {most}"
 
 
 def converges_on_a_parabola(case: Case) -> None:
@@ -233,7 +243,8 @@ def _warm(case: Case) -> tuple[Params, Any]:
 
 
 def _named(nest: Any) -> list[tuple[str, Any]]:
-    return [(path, leaf) for path, leaf in zip(tree.paths(nest), tree.leaves(nest), strict=True) if hasattr(leaf, "dtype")]
+    pairs = zip(tree.paths(nest), tree.leaves(nest), strict=True)
+    return [(path, leaf) for path, leaf in pairs if isinstance(leaf, Tensor)]
 
 
 def _is_continuous(path: str, leaf: Tensor) -> bool:
@@ -241,20 +252,13 @@ def _is_continuous(path: str, leaf: Tensor) -> bool:
 
 
 def _moved(value: float, change: Tensor) -> Tensor:
-    return value * (1 + change) if value else change.abs() if not change.requires_grad else change
+    return value * (1 + change) if value else change
 
 
 def _default(case: Case, name: str) -> float:
-    import inspect
-
     parameter = inspect.signature(case.factory).parameters.get(name)
     return case.hyper.get(name, parameter.default if parameter is not None else 0.0)
 
 
 def _weights() -> Tensor:
     return torch.tensor([1.0, -0.7, 0.5, 0.3, -1.2], dtype=torch.float64)
-
-
-def _num_tensors() -> int:
-    gc.collect()
-    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
