@@ -12,7 +12,10 @@ OPTIMIZERS: dict[str, Case] = {
     "adam": Case(
         factory=optim.adam,
         optax="adam",
-        torch=(torch.optim.Adam, lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8: optim.adam(lr, b1=betas[0], b2=betas[1], eps=eps)),
+        torch=(
+            torch.optim.Adam,
+            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8: optim.adam(lr, b1=betas[0], b2=betas[1], eps=eps),
+        ),
     ),
     "adamw": Case(
         factory=optim.adamw,
@@ -25,6 +28,7 @@ OPTIMIZERS: dict[str, Case] = {
             ),
         ),
     ),
+    "lion": Case(factory=optim.lion, rate=0.01, rosenbrock=(0.01, 600), optax="lion"),
     "sgd": Case(
         factory=optim.sgd,
         fixed=("momentum",),

@@ -45,7 +45,10 @@ TRANSFORMS: dict[str, Case] = {
     "adaptive_grad_clip": _transform(optim.adaptive_grad_clip, hyper={"clipping": 0.7}, oracle=None, parabola=None),
     "add_decayed_weights": _transform(optim.add_decayed_weights, hyper={"decay": 0.1}, optax=lambda: _with_decay()),
     "add_decayed_weights, mask": _transform(
-        optim.add_decayed_weights, hyper={"decay": 0.1}, options={"mask": _is_w}, optax=lambda: _with_decay({"w": True, "b": False})
+        optim.add_decayed_weights,
+        hyper={"decay": 0.1},
+        options={"mask": _is_w},
+        optax=lambda: _with_decay({"w": True, "b": False}),
     ),
     "add_noise": _transform(optim.add_noise, hyper={"eta": 1e-6, "gamma": 0.5}, options={"key": KEY}, oracle=None),
     "apply_every": _transform(optim.apply_every, options={"k": 3}),
@@ -70,6 +73,7 @@ TRANSFORMS: dict[str, Case] = {
         lambda *, start=0.9: optim.scale_by_schedule(lambda step: start * 0.99**step),
         optax=lambda: _optax(lambda ox: ox.chain(ox.scale_by_schedule(lambda t: 0.9 * 0.99**t), ox.scale(-0.05))),
     ),
+    "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(
         lambda *, power=1.5: optim.stateless(lambda g, p: tree.map(lambda x: power * x, g)), optax=None
@@ -133,7 +137,9 @@ COMBINATORS: dict[str, Case] = {
         lambda ox: ox.chain(ox.sgd(0.05), ox.freeze({"w": False, "b": True})),
         parabola=None,
     ),
-    "inject_hyperparams": _wrapper(optim.inject_hyperparams(optim.adam), lambda ox: ox.inject_hyperparams(ox.adam)(0.05)),
+    "inject_hyperparams": _wrapper(
+        optim.inject_hyperparams(optim.adam), lambda ox: ox.inject_hyperparams(ox.adam)(0.05)
+    ),
     "lookahead": _wrapper(
         lambda rate, *, slow_step_size=0.5, b1=0.9: optim.lookahead(
             optim.adam(rate, b1=b1), sync_period=3, slow_step_size=slow_step_size

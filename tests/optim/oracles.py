@@ -1,6 +1,7 @@
 """The optimizers of optax and torch on the tests' problems."""
 
 import __future__
+
 import ast
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,13 @@ def _torch_tables():
     path = Path(torch.__file__).parent / "testing/_internal/common_optimizers.py"
     wanted = ("optim_inputs_func_", "OptimizerInput", "_get_device_type")
     kept = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "").startswith(wanted)]
-    space = {"torch": torch, "Tensor": torch.Tensor, "Parameter": torch.nn.Parameter, "Any": Any, "CUDA_CONFIG_GPUS": []}
+    space = {
+        "torch": torch,
+        "Tensor": torch.Tensor,
+        "Parameter": torch.nn.Parameter,
+        "Any": Any,
+        "CUDA_CONFIG_GPUS": [],
+    }
     exec(compile(ast.Module(kept, []), str(path), "exec", flags=__future__.annotations.compiler_flag), space)
     return space
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from cases import OPTIMIZERS
-from cases_transforms import COMBINATORS, TRANSFORMS
-from oracles import noise, optax_maker, ours_for, run_optax, run_ours, run_torch, torch_inputs
+from cases import OPTIMIZERS  # noqa: E402
+from cases_transforms import COMBINATORS, TRANSFORMS  # noqa: E402
+from oracles import noise, optax_maker, ours_for, run_optax, run_ours, run_torch, torch_inputs  # noqa: E402
 
 CASES = OPTIMIZERS | TRANSFORMS | COMBINATORS
 

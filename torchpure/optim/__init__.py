@@ -35,6 +35,9 @@ from ._layouts import RealAndImaginary as RealAndImaginary
 from ._layouts import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from ._layouts import flatten as flatten
 from ._layouts import split_real_and_imaginary as split_real_and_imaginary
+from ._lion import LionState as LionState
+from ._lion import lion as lion
+from ._lion import scale_by_lion as scale_by_lion
 from ._lookahead import LookaheadState as LookaheadState
 from ._lookahead import lookahead as lookahead
 from ._masked import MaskedState as MaskedState

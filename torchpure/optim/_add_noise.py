@@ -35,7 +35,7 @@ def add_noise(eta: Number, gamma: Number, key: Key) -> Optimizer[AddNoiseState]:
     check_positive("add_noise", eta=eta, gamma=gamma)
 
     def update(grads: Grads, state: AddNoiseState, params: Params) -> tuple[Updates, AddNoiseState]:
-        (g, p), restore = active("add_noise", grads, (), params)
+        (g, _), restore = active("add_noise", grads, (), params)
         step = state.step + 1
         deviation = safe_sqrt(eta / step**gamma)
         later, now = random.split(state.key)

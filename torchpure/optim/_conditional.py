@@ -55,9 +55,7 @@ def conditionally_mask(
 def _conditional(
     inner: Optimizer[Any], condition: Condition, extra: tuple[str, ...], choose: Callable[..., Updates]
 ) -> Optimizer[ConditionalState]:
-    def update(
-        grads: Grads, state: ConditionalState, params: Params, **given: Any
-    ) -> tuple[Updates, ConditionalState]:
+    def update(grads: Grads, state: ConditionalState, params: Params, **given: Any) -> tuple[Updates, ConditionalState]:
         fits = condition(state.step, **{name: given[name] for name in extra})
         updates, inner_state = inner.update(sanitized(fits, grads), state.inner_state, params, **given)
         inner_state = select(fits, inner_state, state.inner_state)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torchpure._types import Grads, Params, Updates
 
-from ._base import EmptyState, Optimizer
+from ._base import Optimizer
 from ._masks import Mask, choice, keep, merge
 from ._stateless import set_to_zero
 
@@ -51,7 +51,8 @@ def freeze(mask: Mask) -> Optimizer[MaskedState]:
 
     >>> import torch
     >>> params = {"w": torch.ones(1), "b": torch.ones(1)}
-    >>> freeze("b").update(params, MaskedState(EmptyState()), params)[0]
+    >>> still = freeze("b")
+    >>> still.update(params, still.init(params), params)[0]
     {'w': tensor([1.]), 'b': tensor([0.])}
     """
     return masked(set_to_zero(), mask)

@@ -47,7 +47,7 @@ class MonitorState(NamedTuple):
 def monitor(measures: Mapping[str, Optimizer[Any] | Measure]) -> Optimizer[MonitorState]:
     """Keep several measurements, by name, and pass the updates on.
 
-    A measure is a function of the updates, or a transformation whose result is kept: `measure_with_ema(tree.norm, 0.9)`.
+    A measure is a function of the updates, or a transformation whose result is kept, as `measure_with_ema` makes.
 
     >>> watch = monitor({"norm": tree.norm})
     >>> watch.update(torch.tensor([3.0, 4.0]), watch.init(torch.zeros(2)), torch.zeros(2))[1].measurements
@@ -60,7 +60,9 @@ def monitor(measures: Mapping[str, Optimizer[Any] | Measure]) -> Optimizer[Monit
             name: gauge.update(updates, state, params, **extra)
             for (name, gauge), state in zip(gauges.items(), states, strict=True)
         }
-        return MonitorState({name: result[0] for name, result in results.items()}, tuple(r[1] for r in results.values()))
+        return MonitorState(
+            {name: result[0] for name, result in results.items()}, tuple(r[1] for r in results.values())
+        )
 
     def init(params: Params) -> MonitorState:
         states = tuple(gauge.init(params) for gauge in gauges.values())

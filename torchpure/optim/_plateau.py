@@ -79,8 +79,14 @@ def reduce_on_plateau(
 
 
 def _start(params: Params) -> ReduceOnPlateauState:
-    zeros = [scalar(0, params, torch.int64) for _ in range(3)]
-    return ReduceOnPlateauState(scalar(1.0, params), scalar(float("inf"), params), *zeros, scalar(0.0, params))
+    return ReduceOnPlateauState(
+        scale=scalar(1.0, params),
+        best_value=scalar(float("inf"), params),
+        plateau_count=scalar(0, params, torch.int64),
+        cooldown_count=scalar(0, params, torch.int64),
+        count=scalar(0, params, torch.int64),
+        avg_value=scalar(0.0, params),
+    )
 
 
 def _check(factor: Number, rtol: Number, atol: Number, min_scale: Number) -> None:

@@ -48,9 +48,9 @@ def set_to_zero() -> Optimizer[EmptyState]:
 
 
 def centralize() -> Optimizer[EmptyState]:
-    """Subtract the mean over all dimensions but the first: g − mean(g) (Yong et al. 2020, arXiv:2004.01461, equation 1).
+    """Subtract the mean over all dimensions but the first: g − mean(g).
 
-    Vectors and scalars stay as they are.
+    From Yong et al. 2020, arXiv:2004.01461, equation 1. Vectors and scalars stay as they are.
 
     >>> centralize().update(torch.tensor([[1.0, 3.0]]), EmptyState(), None)[0]
     tensor([[-1.,  1.]])

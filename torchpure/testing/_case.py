@@ -30,7 +30,9 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)  # all else: flags, dtypes, keys, counts
     fixed: tuple[str, ...] = ()  # float arguments that are not differentiable: thresholds of rounding, and the like
     differentiable: bool = True  # False only with a comment that says why
-    entrywise: bool = True  # False where a leaf's shape matters: a complex leaf then is not its parts in a further dimension
+    entrywise: bool = (
+        True  # False where a leaf's shape matters: a complex leaf then is not its parts in a further dimension
+    )
     scheduled: bool = True  # whether the rate may be a schedule
     parabola: int | None = 400  # steps for a thousandth of the start; None: it does not converge by itself
     rosenbrock: tuple[float, int] | None = (0.02, 600)  # (rate, steps) for a twentieth of the start

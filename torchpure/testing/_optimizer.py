@@ -1,5 +1,6 @@
 """Checks of an optimizer: every law, and that a step compiles."""
 
+import itertools
 from types import FunctionType
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 
 from torchpure._types import Params, Step
 
-
 from ._assert import assert_trees_close
 from ._case import BOWL, Case, advance
 from ._laws import LAWS
+
+_numbers = itertools.count()
 
 
 def check_optimizer(factory: Any, **expected: Any) -> None:
@@ -62,8 +64,5 @@ def _falling(rate: float) -> Any:
 
 def _fresh(fn: Any) -> Any:
     """Copy a function with code of its own: the compiler counts how often one code object was compiled."""
-    code = fn.__code__.replace(co_name=f"step_{_fresh.__dict__.setdefault('count', 0)}")
-    _fresh.__dict__["count"] += 1
+    code = fn.__code__.replace(co_name=f"step_{next(_numbers)}")
     return FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
-
-
