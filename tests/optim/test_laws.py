@@ -24,7 +24,8 @@ def test_law(name, law):
 @pytest.mark.compile
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_step_is_one_graph_and_never_compiles_again(name):
-    testing.check_compiled(CASES[name], backend="aot_eager")
+    # "eager" traces as the others do, and takes half the time; optimizers are also lowered
+    testing.check_compiled(CASES[name], backend="aot_eager" if name in OPTIMIZERS else "eager")
 
 
 @pytest.mark.compile

@@ -9,7 +9,7 @@ import torch
 from torchpure._types import Params, Step
 
 from ._assert import assert_trees_close
-from ._case import BOWL, Case, advance
+from ._case import PARABOLA, Case, advance
 from ._laws import LAWS
 
 _numbers = itertools.count()
@@ -41,10 +41,10 @@ def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) 
     """
     case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
     optimizer = case.make(_falling(case.rate) if case.scheduled else case.rate)
-    params = BOWL.start()
+    params = PARABOLA.start()
 
     def step(params: Params, state: Any) -> tuple[Params, Any]:
-        return advance(optimizer, BOWL, params, state)
+        return advance(optimizer, PARABOLA, params, state)
 
     compiled = torch.compile(_fresh(step), fullgraph=True, backend=backend)
     one = two = (params, optimizer.init(params))
