@@ -1,8 +1,8 @@
 """Schedules: pure functions from the step count to the rate, with optax's names and shapes.
 
-The count starts at 0: the first update uses `schedule(0)`. Values are float64, so that they do not limit the precision of
-the parameters. A tensor of counts gives as many values: `plot(schedule(torch.arange(100)))`. Every number but the counts of
-steps may be a tensor, to be batched or differentiated.
+The count starts at 0: the first update uses `schedule(0)`. Values are float64, so that they do not limit the precision
+of the parameters. A tensor of counts gives as many values: `plot(schedule(torch.arange(100)))`. Every number but the
+counts of steps may be a tensor, to be batched or differentiated.
 """
 
 import math
@@ -91,7 +91,7 @@ def exponential_decay(
         if end_value is None:
             return decayed
         end = torch.as_tensor(end_value, dtype=decayed.dtype)
-        falls = torch.as_tensor(decay_rate) < 1
+        falls = torch.as_tensor(decay_rate, dtype=torch.float64) < 1
         return torch.where(falls, torch.maximum(decayed, end), torch.minimum(decayed, end))
 
     return float64(value)
@@ -111,11 +111,12 @@ def cosine_decay_schedule(
     tensor(0.5000, dtype=torch.float64)
     """
     check_steps("cosine_decay_schedule", decay_steps=decay_steps)
-    return float64(
-        lambda step: (
-            init_value * ((1 - alpha) * half_cosine(step.clamp(max=decay_steps) / decay_steps) ** exponent + alpha)
-        )
-    )
+
+    def value(step: Tensor) -> Tensor:
+        cosine = half_cosine(step.clamp(max=decay_steps) / decay_steps)
+        return init_value * ((1 - alpha) * cosine**exponent + alpha)
+
+    return float64(value)
 
 
 def half_cosine(fraction: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Schedules made of others, one after the other."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,9 +162,7 @@ def cosine_warm_restarts_schedule(
             fraction = torch.remainder(step, period) / period
         else:
             # round n starts at period (factorⁿ − 1) / (factor − 1); the logarithm may round below a whole number
-            number = (
-                torch.log1p(step * (factor - 1) / period) / torch.tensor(float(factor)).double().log() + 1e-9
-            ).floor()
+            number = (torch.log1p(step * (factor - 1) / period) / math.log(factor) + 1e-9).floor()
             begin = period * (factor**number - 1) / (factor - 1)
             fraction = (step - begin) / (period * factor**number)
         return end_value + (init_value - end_value) * whole(fraction)
