@@ -1,30 +1,50 @@
-"""The tables that the tests run over: add a line here for each new optimizer or schedule."""
+"""The table that the tests of optimizers run over: a line for each, as docs/adding.md tells.
 
-from collections.abc import Callable
-from typing import Any
+The key is the factory's name, or "name, variant". See `testing.Case` for the fields.
+"""
 
 import torch
 
 from torchpure import optim
+from torchpure.testing import Case
 
-# name -> how to make it for a rate
-OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
-    "sgd": lambda rate: optim.sgd(rate),
-    "momentum": lambda rate: optim.sgd(rate, momentum=0.9),
-    "nesterov": lambda rate: optim.sgd(rate, momentum=0.9, nesterov=True),
-    "adam": lambda rate: optim.adam(rate),
-    "adamw": lambda rate: optim.adamw(rate, decay=0.1),
-    "chain": lambda rate: optim.chain(optim.clip_by_global_norm(0.5), optim.adam(rate)),
-}
-
-# name -> (ours, torch.optim's) for one rate; eps and betas are both sides' defaults
-TORCH_OPTIMIZERS: dict[str, tuple[Callable[[float], optim.Optimizer], Callable[..., torch.optim.Optimizer]]] = {
-    "sgd": (lambda rate: optim.sgd(rate), lambda p, lr: torch.optim.SGD(p, lr=lr)),
-    "momentum": (lambda rate: optim.sgd(rate, momentum=0.9), lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9)),
-    "nesterov": (
-        lambda rate: optim.sgd(rate, momentum=0.9, nesterov=True),
-        lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
+OPTIMIZERS: dict[str, Case] = {
+    "adam": Case(
+        factory=optim.adam,
+        optax="adam",
+        torch=(
+            torch.optim.Adam,
+            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8: optim.adam(lr, b1=betas[0], b2=betas[1], eps=eps),
+        ),
     ),
-    "adam": (lambda rate: optim.adam(rate), lambda p, lr: torch.optim.Adam(p, lr=lr)),
-    "adamw": (lambda rate: optim.adamw(rate), lambda p, lr: torch.optim.AdamW(p, lr=lr)),
+    "adamw": Case(
+        factory=optim.adamw,
+        hyper={"decay": 0.1},
+        optax="adamw",
+        torch=(
+            torch.optim.AdamW,
+            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2: optim.adamw(
+                lr, b1=betas[0], b2=betas[1], eps=eps, decay=weight_decay
+            ),
+        ),
+    ),
+    "lion": Case(factory=optim.lion, rate=0.01, rosenbrock=(0.01, 600), optax="lion"),
+    "sgd": Case(
+        factory=optim.sgd,
+        fixed=("momentum",),
+        rosenbrock=(1e-3, 2000),
+        optax="sgd",
+        torch=(
+            torch.optim.SGD,
+            lambda lr=1e-3, momentum=0.0, nesterov=False: optim.sgd(lr, momentum=momentum, nesterov=nesterov),
+        ),
+    ),
+    "sgd, momentum": Case(factory=optim.sgd, hyper={"momentum": 0.9}, rosenbrock=(1e-3, 1000), optax="sgd"),
+    "sgd, nesterov": Case(
+        factory=optim.sgd,
+        hyper={"momentum": 0.9},
+        options={"nesterov": True},
+        rosenbrock=(1e-3, 1000),
+        optax="sgd",
+    ),
 }

@@ -15,11 +15,12 @@ def test_the_surface_is_what_is_written_here():
 
 
 def test_argument_order_is_law():
-    assert list(inspect.signature(tp.optim.adam(0.1).step).parameters) == ["grads", "state", "params"]
     for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
         optimizer = make(0.1)
         assert list(inspect.signature(optimizer.init).parameters) == ["params"]
-        assert list(inspect.signature(optimizer.update).parameters) == ["grads", "state", "params"]
+        for method in (optimizer.update, optimizer.step):
+            assert list(inspect.signature(method).parameters) == ["grads", "state", "params", "extra"]
+        assert list(inspect.signature(optimizer.rule).parameters) == ["grads", "state", "params"]
         first, *rest = inspect.signature(make).parameters.values()
         assert first.name == "rate" and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in rest)
 

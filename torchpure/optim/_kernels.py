@@ -14,18 +14,26 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, Rate
 
-from ._base import Kernel, rate_at
+from ._base import Kernel
+from ._formulas import Number, rate_at
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 _dtype, _is_cpu, _shape = attrgetter("dtype"), attrgetter("is_cpu"), attrgetter("shape")
 
 
-def adam_kernel(who: str, rate: Rate, b1: float, b2: float, eps: float, decay: float) -> Kernel | None:
+def adam_kernel(who: str, rate: Rate, b1: Number, b2: Number, eps: Number, decay: Number) -> Kernel | None:
     """Build the kernel of Adam, with decoupled weight decay where `decay` is not 0."""
     if any(isinstance(value, Tensor) for value in (b1, b2, eps, decay)):
         return None
     fused = torch._fused_adamw_ if decay else torch._fused_adam_
-    options = {"beta1": b1, "beta2": b2, "eps": eps, "weight_decay": decay, "amsgrad": False, "maximize": False}
+    options: dict[str, Any] = {
+        "beta1": b1,
+        "beta2": b2,
+        "eps": eps,
+        "weight_decay": decay,
+        "amsgrad": False,
+        "maximize": False,
+    }
 
     def kernel(grads: Grads, state: Any, params: Params) -> tuple[Params, Any] | None:
         leaves, structure = tree.flatten(params)

@@ -10,7 +10,10 @@ import torch
 from torchpure import tree
 from torchpure._types import Grads, Params, Rate, Step, Updates
 
-from ._base import Optimizer, active, check_rate, check_unit, count, moments, rate_at
+from ._base import Optimizer
+from ._checks import check_rate, check_unit
+from ._formulas import Number, rate_at
+from ._leaves import active, count, moments
 
 
 class SgdState(NamedTuple):
@@ -20,10 +23,16 @@ class SgdState(NamedTuple):
     momentum: Params | None  # decaying sum of the gradients; None without momentum
 
 
-def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False) -> Optimizer[SgdState]:
+def sgd(
+    rate: Rate,
+    *,
+    momentum: Number = 0.0,
+    nesterov: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
+) -> Optimizer[SgdState]:
     """Step against the gradient: b ← momentum b + g, p ← p − rate b.
 
-    With `nesterov` the step is along g + momentum b.
+    With `nesterov` the step is along g + momentum b. The sum b has the dtype `accumulator_dtype`, else its parameter's.
 
     Raises:
         ValueError: `rate` is negative, `momentum` not in [0, 1), or `nesterov` without momentum.
@@ -40,19 +49,15 @@ def sgd(rate: Rate, *, momentum: float = 0.0, nesterov: bool = False) -> Optimiz
         raise ValueError("sgd: nesterov needs a momentum greater than 0")
 
     def init(params: Params) -> SgdState:
-        return SgdState(count(params), moments(params) if with_momentum else None)
+        return SgdState(count(params), moments(params, accumulator_dtype) if with_momentum else None)
 
     def update(grads: Grads, state: SgdState, params: Params) -> tuple[Updates, SgdState]:
         now = rate_at(rate, state.step)
-        (_, g, *rest), restore = active("sgd", params, grads, *([state.momentum] if with_momentum else []))
+        (g, *rest, _), restore = active("sgd", grads, (state.momentum,) if with_momentum else (), params)
         if not with_momentum:
-            return restore(_against(g, now), None), SgdState(state.step + 1, None)
+            return restore(tree.scale(g, -now)), SgdState(state.step + 1, None)
         b = tree.add(tree.scale(rest[0], momentum), g)
         direction = tree.add(g, tree.scale(b, momentum)) if nesterov else b
-        return restore(_against(direction, now), None), SgdState(state.step + 1, restore(b, state.momentum))
+        return restore(tree.scale(direction, -now)), SgdState(state.step + 1, restore(b, state.momentum))
 
     return Optimizer(init, update)
-
-
-def _against(direction: Params, rate: float | torch.Tensor) -> Updates:
-    return tree.scale(direction, -rate)

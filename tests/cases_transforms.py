@@ -1,0 +1,195 @@
+"""The table of transformations and combinators: each as a part of a descent, so that the laws can be tried on it."""
+
+import inspect
+
+from torchpure import optim, random, tree
+from torchpure.testing import Case
+
+
+def _then_descend(factory):
+    """Chain a transformation, made of its numbers, with a plain descent."""
+
+    def whole(rate, **given):
+        return optim.chain(factory(**given), optim.scale_by_learning_rate(rate))
+
+    own = inspect.signature(factory).parameters.values()
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    whole.__signature__ = inspect.Signature([*inspect.signature(whole).parameters.values()][:1] + keywords)
+    return whole
+
+
+def _transform(factory, **expected):
+    """Make the case of a transformation; its oracle is optax's of the same name, with the same numbers."""
+    given = {**expected.get("hyper", {}), **expected.get("options", {})}
+    oracle = expected.pop("oracle", factory.__name__)
+
+    def optax():
+        return _optax(lambda ox: ox.chain(getattr(ox, oracle)(**given), ox.scale_by_learning_rate(0.05)))
+
+    defaults = {"rosenbrock": None, "optax": optax if oracle else None}
+    return Case(factory=_then_descend(factory), **{**defaults, **expected})
+
+
+KEY = random.key(0)
+GENTLE = {"rosenbrock": None}
+# one leaf of the laws' problems, and the other
+W_ONLY = {"w": True, "b": False}
+
+
+def _is_w(params):
+    """Mask everything but the leaf that optax's runs and the laws' problems call b; the laws have other trees too."""
+    return {name: name != "b" for name in params} if isinstance(params, dict) else True
+
+
+TRANSFORMS: dict[str, Case] = {
+    "adaptive_grad_clip": _transform(optim.adaptive_grad_clip, hyper={"clipping": 0.7}, oracle=None, parabola=None),
+    "add_decayed_weights": _transform(optim.add_decayed_weights, hyper={"decay": 0.1}, optax=lambda: _with_decay()),
+    "add_decayed_weights, mask": _transform(
+        optim.add_decayed_weights,
+        hyper={"decay": 0.1},
+        options={"mask": _is_w},
+        optax=lambda: _with_decay({"w": True, "b": False}),
+    ),
+    "add_noise": _transform(optim.add_noise, hyper={"eta": 1e-6, "gamma": 0.5}, options={"key": KEY}, oracle=None),
+    "apply_every": _transform(optim.apply_every, options={"k": 3}),
+    "centralize": _transform(optim.centralize, entrywise=False, parabola=None),
+    "clip": _transform(optim.clip, hyper={"max_delta": 0.7}),
+    "clip_by_block_rms": _transform(optim.clip_by_block_rms, hyper={"threshold": 0.7}),
+    "clip_by_global_norm": _transform(optim.clip_by_global_norm, hyper={"max_norm": 0.7}),
+    "ema": _transform(optim.ema, hyper={"decay": 0.9}),
+    "identity": _transform(optim.identity),
+    "keep_params_nonnegative": Case(
+        factory=lambda rate: optim.chain(optim.sgd(rate), optim.keep_params_nonnegative()),
+        optax=lambda: _optax(lambda ox: ox.chain(ox.sgd(0.05), ox.keep_params_nonnegative())),
+        parabola=None,
+        rosenbrock=None,
+    ),
+    "normalize_by_update_norm": _transform(optim.normalize_by_update_norm, hyper={"scale_factor": 0.5}, parabola=None),
+    "scale": _transform(optim.scale, hyper={"step_size": 0.5}),
+    "scale_by_adam": _transform(optim.scale_by_adam),
+    "scale_by_adam, nesterov": _transform(optim.scale_by_adam, options={"nesterov": True}),
+    "scale_by_learning_rate": Case(factory=optim.scale_by_learning_rate, optax="scale_by_learning_rate", **GENTLE),
+    "scale_by_schedule": _transform(
+        lambda *, start=0.9: optim.scale_by_schedule(lambda step: start * 0.99**step),
+        optax=lambda: _optax(lambda ox: ox.chain(ox.scale_by_schedule(lambda t: 0.9 * 0.99**t), ox.scale(-0.05))),
+    ),
+    "scale_by_lion": _transform(optim.scale_by_lion),
+    "set_to_zero": _transform(optim.set_to_zero, parabola=None),
+    "stateless": _transform(
+        lambda *, power=1.5: optim.stateless(lambda g, p: tree.map(lambda x: power * x, g)), optax=None
+    ),
+    "trace": _transform(optim.trace, hyper={"decay": 0.9}),
+    "trace, nesterov": _transform(optim.trace, hyper={"decay": 0.9}, options={"nesterov": True}),
+    "zero_nans": _transform(optim.zero_nans),
+}
+
+
+def _optax(make):
+    import optax
+
+    return make(optax)
+
+
+def _with_decay(mask=None):
+    return _optax(lambda ox: ox.chain(ox.add_decayed_weights(0.1, mask), ox.scale(-0.05)))
+
+
+def _wrapper(make, oracle=None, **expected):
+    """Make the case of a combinator: `make(rate, …)`, and `oracle(optax)` at the rate 0.05."""
+    optax = (lambda: _optax(oracle)) if oracle else None
+    return Case(factory=make, **{"rosenbrock": None, "optax": optax, **expected})
+
+
+def _chained(rate, *, max_norm=0.5, b1=0.9):
+    return optim.chain(optim.clip_by_global_norm(max_norm), optim.adam(rate, b1=b1))
+
+
+def _named_chained(rate, *, max_norm=0.5, b1=0.9):
+    return optim.named_chain(("clip", optim.clip_by_global_norm(max_norm)), ("adam", optim.adam(rate, b1=b1)))
+
+
+def _two_groups(rate, *, momentum=0.9, b1=0.8):
+    groups = {"*b": optim.sgd(rate, momentum=momentum), "*": optim.adam(rate, b1=b1)}
+    return optim.partition(groups)
+
+
+COMBINATORS: dict[str, Case] = {
+    "apply_if_finite": _wrapper(
+        lambda rate, *, b1=0.9: optim.apply_if_finite(optim.adam(rate, b1=b1), 3),
+        lambda ox: ox.apply_if_finite(ox.adam(0.05), 3),
+    ),
+    "chain": _wrapper(_chained, lambda ox: ox.chain(ox.clip_by_global_norm(0.5), ox.adam(0.05))),
+    "conditionally_mask": _wrapper(
+        lambda rate, *, b1=0.9: optim.conditionally_mask(optim.adam(rate, b1=b1), lambda step: step % 3 > 0),
+        lambda ox: ox.conditionally_mask(ox.adam(0.05), lambda step: step % 3 > 0),
+    ),
+    "conditionally_transform": _wrapper(
+        lambda rate, *, b1=0.9: optim.chain(
+            optim.sgd(rate), optim.conditionally_transform(optim.ema(b1), lambda step: step % 3 > 0)
+        ),
+        lambda ox: ox.chain(ox.sgd(0.05), ox.conditionally_transform(ox.ema(0.9), lambda step: step % 3 > 0)),
+    ),
+    "flatten": _wrapper(
+        lambda rate, *, b1=0.9: optim.flatten(optim.adam(rate, b1=b1)), lambda ox: ox.flatten(ox.adam(0.05))
+    ),
+    "freeze": _wrapper(
+        lambda rate: optim.chain(optim.sgd(rate), optim.freeze("*b")),
+        lambda ox: ox.chain(ox.sgd(0.05), ox.freeze({"w": False, "b": True})),
+        parabola=None,
+    ),
+    "inject_hyperparams": _wrapper(
+        optim.inject_hyperparams(optim.adam), lambda ox: ox.inject_hyperparams(ox.adam)(0.05)
+    ),
+    "lookahead": _wrapper(
+        lambda rate, *, slow_step_size=0.5, b1=0.9: optim.lookahead(
+            optim.adam(rate, b1=b1), sync_period=3, slow_step_size=slow_step_size
+        ),
+    ),
+    "lookahead, reset": _wrapper(
+        lambda rate, *, slow_step_size=0.5: optim.lookahead(
+            optim.sgd(rate, momentum=0.9), sync_period=3, slow_step_size=slow_step_size, reset_state=True
+        ),
+    ),
+    "masked": _wrapper(
+        lambda rate, *, decay=0.9: optim.chain(optim.masked(optim.trace(decay), _is_w), optim.sgd(rate)),
+        lambda ox: ox.chain(ox.masked(ox.trace(0.9), W_ONLY), ox.sgd(0.05)),
+    ),
+    "monitor": _wrapper(
+        lambda rate: optim.chain(
+            optim.monitor({"norm": tree.norm, "smooth": optim.measure_with_ema(tree.norm, 0.9)}), optim.sgd(rate)
+        ),
+        lambda ox: ox.sgd(0.05),
+    ),
+    "multi_steps": _wrapper(
+        lambda rate, *, b1=0.9: optim.multi_steps(optim.adam(rate, b1=b1), 3),
+        lambda ox: ox.MultiSteps(ox.adam(0.05), 3, accumulator_dtype="float64").gradient_transformation(),
+    ),
+    "named_chain": _wrapper(
+        _named_chained, lambda ox: ox.named_chain(("clip", ox.clip_by_global_norm(0.5)), ("adam", ox.adam(0.05)))
+    ),
+    "partition": _wrapper(
+        _two_groups,
+        lambda ox: ox.partition({"b": ox.sgd(0.05, 0.9), "w": ox.adam(0.05, b1=0.8)}, {"w": "w", "b": "b"}),
+    ),
+    "reduce_on_plateau": _wrapper(
+        lambda rate, *, factor=0.9, rtol=1e-3: optim.chain(
+            optim.sgd(rate), optim.reduce_on_plateau(factor, patience=3, rtol=rtol, cooldown=2, accumulation_size=2)
+        ),
+        lambda ox: ox.chain(
+            ox.sgd(0.05),
+            ox.contrib.reduce_on_plateau(0.9, patience=3, rtol=1e-3, cooldown=2, accumulation_size=2),
+        ),
+    ),
+    "selective_transform": _wrapper(
+        lambda rate, *, b1=0.9: optim.selective_transform(optim.adam(rate, b1=b1), freeze_mask="*b"),
+        lambda ox: ox.selective_transform(ox.adam(0.05), freeze_mask={"w": False, "b": True}),
+        parabola=None,
+    ),
+    "snapshot": _wrapper(
+        lambda rate: optim.chain(optim.snapshot("norm", tree.norm), optim.sgd(rate)), lambda ox: ox.sgd(0.05)
+    ),
+    "split_real_and_imaginary": _wrapper(
+        lambda rate, *, b1=0.9: optim.split_real_and_imaginary(optim.adam(rate, b1=b1)),
+        lambda ox: ox.contrib.split_real_and_imaginary(ox.adam(0.05)),
+    ),
+}

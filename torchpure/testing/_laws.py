@@ -1,0 +1,264 @@
+"""The laws of optimizers, each a function that raises AssertionError when a case breaks it."""
+
+import gc
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Params
+from torchpure.optim import apply_updates
+from torchpure.transforms import grad, vmap
+
+from ._assert import assert_trees_close
+from ._case import BOWL, PARABOLA, ROSENBROCK, Case, Problem, advance, extras
+
+_COUNTERS = ("step", "mini_step")  # float fields that only count
+
+
+def inputs_are_unchanged(case: Case) -> None:
+    """`update` and `step` leave their inputs bitwise as they are, and share no memory with them."""
+    optimizer, (params, state) = case.make(), _warm(case)
+    grads = BOWL.grad(params)
+    given = extras(optimizer, BOWL, params, grads)
+    before = [leaf.clone() for leaf in tree.leaves((grads, state, params))]
+    results = (optimizer.update(grads, state, params, **given), optimizer.step(grads, state, params, **given))
+    inputs = tree.leaves((grads, state, params))
+    assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True)), "an input was changed"
+    memory = {leaf.untyped_storage().data_ptr() for leaf in inputs}
+    shared = [path for path, leaf in _named(results) if leaf.untyped_storage().data_ptr() in memory]
+    assert not shared, f"outputs share memory with inputs, at (update, step).(result, state): {shared}"
+
+
+def same_inputs_give_same_outputs(case: Case) -> None:
+    """`step` is a function: called twice it gives the same, bit for bit."""
+    optimizer, (params, state) = case.make(), _warm(case)
+    results = [advance(optimizer, BOWL, params, state) for _ in range(2)]
+    assert_trees_close(results[0], results[1], rtol=0.0)
+
+
+def step_is_update_and_apply(case: Case) -> None:
+    """`step(g, s, p) == (apply_updates(p, u), s')` where `u, s' = update(g, s, p)`, over ten steps."""
+    optimizer, params = case.make(), BOWL.start()
+    one = two = (params, optimizer.init(params))
+    for _ in range(10):
+        one = advance(optimizer, BOWL, *one)
+        grads = BOWL.grad(two[0])
+        updates, state = optimizer.update(grads, two[1], two[0], **extras(optimizer, BOWL, two[0], grads))
+        two = apply_updates(two[0], updates), state
+    assert_trees_close(one, two, rtol=1e-11, atol=1e-14)
+
+
+def structure_and_dtypes_stay(case: Case) -> None:
+    """State and parameters keep structure, shapes and dtypes, so that they can be a loop's carry."""
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        params = tree.map(lambda leaf: leaf.to(dtype), BOWL.start())  # noqa: B023 called at once
+        old = (params, case.make().init(params))
+        new = advance(case.make(), BOWL, *old)
+        tree.check_same(old, new, who=f"step in {dtype}")
+        for (path, was), (_, now) in zip(_named(old), _named(new), strict=True):
+            assert (was.shape, was.dtype) == (now.shape, now.dtype), (
+                f"in {dtype}, at (params, state).{path}: {tree.describe(was)} became {tree.describe(now)}"
+            )
+
+
+def missing_gradients_leave_leaves(case: Case) -> None:
+    """Where a gradient is None the parameter stays, and all others move as they would without it."""
+    params = {**BOWL.start(), "frozen": torch.ones(2), "count": torch.tensor(3), "name": "x", "none": None}
+    optimizer, nothing = case.make(), {"frozen": None, "count": None, "name": None, "none": None}
+    problem = Problem(BOWL.value, lambda p: {**BOWL.grad(p), **nothing}, lambda: params)
+    moved, alone = _run(optimizer, problem, 2)[0], _run(optimizer, BOWL, 2)[0]
+    assert moved["frozen"] is params["frozen"] and moved["count"] is params["count"] and moved["name"] == "x"
+    assert_trees_close({name: moved[name] for name in alone}, alone, rtol=1e-12)
+
+
+def differentiable_in_everything(case: Case) -> None:
+    """Three unrolled steps have right derivatives, in reverse and forwards: in parameters, state and every number."""
+    if not case.differentiable:
+        return
+    warm, numbers = _warm(case), case.numbers()
+    leaves, structure = tree.flatten(warm)
+    moving = [i for i, (path, leaf) in enumerate(_named(warm)) if _is_continuous(path, leaf)]
+    names = ["rate", *numbers]
+
+    def unrolled(*changes: Tensor) -> Tensor:
+        # relative changes, since entries of a state differ by orders of magnitude
+        values = {name: _moved(numbers[name], change) for name, change in zip(names[1:], changes[1:], strict=False)}
+        filled = list(leaves)
+        for i, change in zip(moving, changes[len(names) :], strict=True):
+            filled[i] = leaves[i] * (1 + change)
+        optimizer = case.make(case.rate * (1 + changes[0]), **values)
+        params, _ = _run(optimizer, BOWL, 3, tree.unflatten(structure, filled))
+        return torch.cat([params["w"].reshape(-1), params["b"].reshape(-1)]) @ _weights()
+
+    shapes = [*(() for _ in names), *(leaves[i].shape for i in moving)]
+    changes = tuple(torch.zeros(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    torch.autograd.gradcheck(unrolled, changes, check_forward_ad=True, check_undefined_grad=False)
+
+
+def finite_at_zero_gradients(case: Case) -> None:
+    """Derivatives through two steps are finite where gradients are exactly zero: one of them, and all."""
+    if not case.differentiable:
+        return
+    names = list(case.numbers())
+    given = case.make  # at the default numbers: an eps of 1e-8 is the hard case
+    values = [torch.tensor(_default(case, name), dtype=torch.float64) for name in names]
+    for start in ([0.0, 1.0], [0.0, 0.0]):
+        params = {"w": torch.tensor(start, dtype=torch.float64).reshape(2, 1), "b": torch.zeros(1).double()}
+
+        def unrolled(p: Params, rate: Tensor, *numbers: Tensor) -> Tensor:
+            reached, _ = _run(given(rate, **dict(zip(names, numbers, strict=True))), _ZEROS, 2, start=p)
+            return _ZEROS.value(reached)
+
+        rate = torch.tensor(case.rate, dtype=torch.float64)
+        derivatives = grad(unrolled, argnums=tuple(range(2 + len(names))))(params, rate, *values)
+        odd = [path for path, leaf in _named(derivatives) if not leaf.isfinite().all()]
+        assert not odd, f"not finite, at {odd} of (params, rate, {', '.join(names)}), started at {start}"
+
+
+def batched_equals_looped(case: Case) -> None:
+    """Vmap over parameters, rate and every number gives each member what it gets alone, over four steps."""
+    shifts = torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64)
+    starts = tree.map(lambda leaf: torch.stack([leaf, leaf + 0.5, leaf * 2]), BOWL.start())
+    numbers = case.numbers()
+
+    def run(params: Params, shift: Tensor) -> tuple[Params, Any]:
+        values = {name: _moved(value, -shift if value else shift) for name, value in numbers.items()}
+        return _run(case.make(case.rate * (1 + shift), **values), BOWL, 4, start=params)
+
+    together = vmap(run)(starts, shifts)
+    for i in range(len(shifts)):
+        alone = run(tree.map(lambda leaf: leaf[i], starts), shifts[i])  # noqa: B023 called at once
+        assert_trees_close(tree.map(lambda leaf: leaf[i], together), alone, rtol=1e-10, atol=1e-13)  # noqa: B023
+
+
+def tensors_equal_numbers(case: Case) -> None:
+    """A hyper-parameter given as a tensor of shape () does what the number does."""
+    numbers = case.numbers()
+    tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+    one = _run(case.make(**numbers), BOWL, 3)
+    two = _run(case.make(torch.tensor(case.rate, dtype=torch.float64), **tensors), BOWL, 3)
+    assert_trees_close(one[0], two[0], rtol=1e-11, atol=1e-14)
+
+
+def complex_is_two_reals(case: Case) -> None:
+    """A complex parameter moves as the pair of its real and imaginary parts does."""
+    if not case.entrywise:
+        return
+    target = torch.tensor([[1 - 2j, 0.5j]], dtype=torch.complex128)
+    start = torch.tensor([[0.9 + 0.1j, -0.3 + 1j]], dtype=torch.complex128)
+    pairs = torch.view_as_real
+    whole = Problem(lambda p: (p - target).abs().square().sum(), lambda p: 2 * (p - target), lambda: start)
+    parts = Problem(
+        lambda p: (p - pairs(target)).square().sum(), lambda p: 2 * (p - pairs(target)), lambda: pairs(start).clone()
+    )
+    one, two = _run(case.make(), whole, 5)[0], _run(case.make(), parts, 5)[0]
+    assert_trees_close(pairs(one), two, rtol=1e-11)
+
+
+def empty_trees_are_fine(case: Case) -> None:
+    """A tree without leaves, and a leaf without entries, go through."""
+    for params in ({}, {"w": torch.zeros(0)}):
+        nothing = Problem(lambda p: torch.zeros(()), lambda p: p, lambda: params)  # noqa: B023 called at once
+        tree.check_same(params, _run(case.make(), nothing, 1)[0])
+
+
+def live_tensors_stay_constant(case: Case) -> None:
+    """Five hundred steps leave no more tensors behind than one state has, and no graph."""
+    optimizer, params = case.make(), BOWL.start()
+    reached = _run(optimizer, BOWL, 10, (params, optimizer.init(params)))
+    gc.collect()
+    gc.freeze()  # what is here already is not looked at again: a whole heap takes longer than the steps
+    try:
+        reached = _run(optimizer, BOWL, 490, reached)
+        gc.collect()
+        alive = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+    finally:
+        gc.unfreeze()
+    graphs = [path for path, leaf in _named(reached) if leaf.requires_grad]
+    assert not graphs, f"these hold a graph: {graphs}"
+    most = len(tree.leaves(reached)) + 10  # and a few of the last step
+    assert alive <= most, f"{alive} tensors of 490 steps are alive, wanted at most {most}"
+
+
+def converges_on_a_parabola(case: Case) -> None:
+    """The value of a parabola falls to a thousandth in as many steps as the case allows."""
+    if case.parabola is not None:
+        _assert_converges(case, PARABOLA, case.rate, case.parabola, 1e-3)
+
+
+def converges_on_rosenbrock(case: Case) -> None:
+    """Rosenbrock's function falls to a twentieth, at the rate and in the steps that the case allows."""
+    if case.rosenbrock is not None:
+        _assert_converges(case, ROSENBROCK, *case.rosenbrock, 0.05)
+
+
+LAWS: dict[str, Callable[[Case], None]] = {
+    law.__name__: law
+    for law in (
+        inputs_are_unchanged,
+        same_inputs_give_same_outputs,
+        step_is_update_and_apply,
+        structure_and_dtypes_stay,
+        missing_gradients_leave_leaves,
+        differentiable_in_everything,
+        finite_at_zero_gradients,
+        batched_equals_looped,
+        tensors_equal_numbers,
+        complex_is_two_reals,
+        empty_trees_are_fine,
+        live_tensors_stay_constant,
+        converges_on_a_parabola,
+        converges_on_rosenbrock,
+    )
+}
+
+
+_ZEROS = Problem(
+    lambda params: 0.5 * (params["w"].square().sum() + params["b"].square().sum()), lambda params: params, BOWL.start
+)
+
+
+def _assert_converges(case: Case, problem: Problem, rate: float, steps: int, part: float) -> None:
+    params = problem.start()
+    first, last = problem.value(params), problem.value(_run(case.make(rate), problem, steps)[0])
+    assert last < part * first, f"in {steps} steps at rate {rate} from {first:.3g} to {last:.3g} only"
+
+
+def _run(optimizer: Any, problem: Problem, steps: int, carry: Any = None, start: Params = None) -> tuple[Params, Any]:
+    if carry is None:
+        start = problem.start() if start is None else start
+        carry = start, optimizer.init(start)
+    for _ in range(steps):
+        carry = advance(optimizer, problem, *carry)
+    return carry
+
+
+def _warm(case: Case) -> tuple[Params, Any]:
+    """Return parameters and state after two steps, so that no part of the state is zero."""
+    return _run(case.make(**case.numbers()), BOWL, 2)
+
+
+def _named(nest: Any) -> list[tuple[str, Any]]:
+    pairs = zip(tree.paths(nest), tree.leaves(nest), strict=True)
+    return [(path, leaf) for path, leaf in pairs if isinstance(leaf, Tensor)]
+
+
+def _is_continuous(path: str, leaf: Tensor) -> bool:
+    return leaf.is_floating_point() and path.split(".")[-1] not in _COUNTERS
+
+
+def _moved(value: float, change: Tensor) -> Tensor:
+    return value * (1 + change) if value else change
+
+
+def _default(case: Case, name: str) -> float:
+    parameter = inspect.signature(case.factory).parameters.get(name)
+    return case.hyper.get(name, parameter.default if parameter is not None else 0.0)
+
+
+def _weights() -> Tensor:
+    return torch.tensor([1.0, -0.7, 0.5, 0.3, -1.2], dtype=torch.float64)
