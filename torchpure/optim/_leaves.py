@@ -15,6 +15,7 @@ from torchpure._types import Grads, Params, Step, Tree
 from torchpure.errors import StructureError
 
 _HALF = (torch.bfloat16, torch.float16)
+_AS_IT_IS = {torch.float32, torch.float64}
 Restore = Callable[..., Tree]
 
 
@@ -53,19 +54,31 @@ def active(who: str, grads: Grads, states: Sequence[Tree], params: Params) -> tu
     raw = [*(tree.align(structure, base, other, who) for other in (grads, *states)), leaves]
     chosen = [grad is not None for grad in raw[0]]
     _check_shapes(who, raw[0], leaves, base)
-    seen = raw if all(chosen) else [[leaf for leaf, c in zip(column, chosen, strict=True) if c] for column in raw]
-    places = list(zip(*seen, strict=True))
+    columns = raw if all(chosen) else [_picked(column, chosen) for column in raw]
+    dtype = _one_dtype([leaf for column in columns for leaf in column])
 
-    def restore(values: Sequence[Any], whole: Tree = None) -> Tree:
-        if whole is None:
-            filled = iter([_as_update(value, place) for value, place in zip(values, places, strict=True)])
-            return tree.unflatten(structure, [next(filled) if c else None for c in chosen])
-        olds, filled = tree.align(structure, base, whole, who), iter(values)
-        return tree.unflatten(
-            structure, [as_before(old, next(filled)) if c else old for c, old in zip(chosen, olds, strict=True)]
-        )
+    def restore(values: Sequence[Any], old: Tree = None) -> Tree:
+        kept = [None] * len(chosen) if old is None else tree.align(structure, base, old, who)
+        if dtype is None or _one_dtype(values) is not dtype:
+            befores = zip(*columns, strict=True) if old is None else _picked(kept, chosen)
+            back = _as_update if old is None else as_before
+            values = [back(before, value) for before, value in zip(befores, values, strict=True)]
+        filled = iter(values)
+        return tree.unflatten(structure, [next(filled) if c else k for c, k in zip(chosen, kept, strict=True)])
 
-    return [[_seen(leaf) for leaf in column] for column in seen], restore
+    return (columns if dtype is not None else [[_seen(leaf) for leaf in column] for column in columns]), restore
+
+
+def _one_dtype(leaves: Sequence[Any]) -> torch.dtype | None:
+    """Return the one dtype of all leaves, if formulas see it as it is: then no leaf has to be looked at again."""
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        return None
+    dtypes = {leaf.dtype for leaf in leaves}
+    return dtypes.pop() if len(dtypes) == 1 and dtypes <= _AS_IT_IS else None
+
+
+def _picked(leaves: list[Any], chosen: list[bool]) -> list[Any]:
+    return [leaf for leaf, c in zip(leaves, chosen, strict=True) if c]
 
 
 def _check_shapes(who: str, grads: list[Any], leaves: list[Any], base: Tree) -> None:
@@ -93,7 +106,7 @@ def as_before(old: Any, new: Any) -> Any:
     return new if new.dtype == old.dtype else new.to(old.dtype)
 
 
-def _as_update(value: Tensor, place: tuple[Any, ...]) -> Tensor:
+def _as_update(place: tuple[Any, ...], value: Tensor) -> Tensor:
     """Give an update the dtype of its gradient, promoted by the states that have its shape."""
     gradient = place[0]
     dtype = gradient.dtype
