@@ -74,7 +74,7 @@ def derived(key: Tensor, data: Tensor | int, purpose: int) -> Tensor:
         return torch.tensor(pairs, dtype=torch.int64).reshape(*data.shape, 2)
     flat = data.reshape(-1)
     found = encrypted(key, flat & WORD, (flat >> 32) & WORD, purpose)
-    return found[..., :2, :].mT.reshape(*data.shape, 2)
+    return torch.stack([found[..., 0, :], found[..., 1, :]], -1).reshape(*data.shape, 2)
 
 
 def _pair(number: int, key: list[int], purpose: int) -> tuple[int, int]:
