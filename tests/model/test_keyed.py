@@ -221,6 +221,10 @@ def test_a_bad_key_is_refused():
     net = tp.functional(nn.Dropout())
     with pytest.raises(TypeError, match="apply: wanted a key, as random.key"):
         net.apply({}, {}, ONES, key=3)
+    with pytest.raises(TypeError, match="shape \\(3, 2\\): map over several keys with vmap"):
+        net.apply({}, {}, ONES, key=random.split(random.key(0), 3))
+    with pytest.raises(TypeError, match="train must be True, False or None, got 'yes'"):
+        net.apply({}, {}, ONES, key=random.key(0), train="yes")
 
 
 def test_every_draw_of_one_call_is_its_own():

@@ -129,3 +129,49 @@ def test_gradients_of_reparametrised_draws():
     forwards = tp.jvp(lambda a: random.gamma(KEY, a), (torch.tensor([0.4, 1.7]).double(),), (torch.ones(2).double(),))
     backwards = tp.jacrev(lambda a: random.gamma(KEY, a))(torch.tensor([0.4, 1.7]).double())
     torch.testing.assert_close(forwards[1], backwards.diagonal())
+
+
+KEYED_ERRORS = {
+    "low and high": (lambda: random.randint(KEY, (3,), 5, 5), ValueError, "randint: wanted low < high, got 5 and 5"),
+    "range": (lambda: random.randint(KEY, (3,), 0, 300, dtype=torch.uint8), ValueError, "does not fit in torch.uint8"),
+    "dtype": (lambda: random.randint(KEY, (3,), 0, 3, dtype=torch.float32), TypeError, "wanted a dtype of integers"),
+    "p": (lambda: random.bernoulli(KEY, 1.5), ValueError, r"bernoulli: p must be in \[0, 1\], got 1.5"),
+    "geometric": (lambda: random.geometric(KEY, 0.0), ValueError, r"geometric: p must be in \(0, 1\], got 0.0"),
+    "logits": (lambda: random.categorical(KEY, torch.tensor([1, 2])), TypeError, "wanted logits of a floating point"),
+    "shape of logits": (
+        lambda: random.categorical(KEY, torch.zeros(3, 2), (4,)),
+        ValueError,
+        r"the shape must end with \(3,\), that of the logits without dim, got \(4,\)",
+    ),
+    "weights": (
+        lambda: random.multinomial(KEY, torch.ones(3), 4),
+        ValueError,
+        "cannot draw 4 of 3 without replacement",
+    ),
+    "choices": (lambda: random.choice(KEY, 3, (4,), replace=False), ValueError, "choice: cannot draw 4 of 3 without"),
+    "chances": (lambda: random.choice(KEY, 3, p=torch.ones(2)), ValueError, r"p must have shape \(3,\)"),
+    "permutation": (lambda: random.permutation(KEY, -1), ValueError, "must be at least 0, got -1"),
+    "rows": (lambda: random.permutation(KEY, torch.tensor(1)), ValueError, "wanted a tensor with rows"),
+    "split": (lambda: random.split(KEY, -1), ValueError, "split: the number of keys must be at least 0, got -1"),
+    "truncation": (lambda: random.truncated_normal(KEY, low=2, high=1), ValueError, "wanted low < high and std > 0"),
+    "rate": (lambda: random.poisson(KEY, -1.0), ValueError, "poisson: the rate must be at least 0, got -1.0"),
+    "concentration": (lambda: random.gamma(KEY, 0.0), ValueError, "gamma: the concentration must be greater than 0"),
+    "float": (lambda: random.normal(KEY, (2,), dtype=torch.int64), TypeError, "normal: wanted a floating point dtype"),
+    "shape": (lambda: random.uniform(KEY, 3), TypeError, "uniform: the shape must be a tuple of integers, got 3"),
+}
+
+
+@pytest.mark.parametrize("name", KEYED_ERRORS)
+def test_error(name):
+    call, error, message = KEYED_ERRORS[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_drawn_in_single_and_rounded(dtype):
+    for draw in (random.uniform, random.normal, random.exponential, random.gumbel):
+        x = draw(KEY, (5000,), dtype=dtype)
+        assert x.dtype == dtype and x.isfinite().all()
+    assert random.uniform(KEY, (5000,), dtype=dtype).max() < 1
+    assert random.gamma(KEY, torch.ones(50, dtype=dtype)).dtype == dtype

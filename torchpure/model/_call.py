@@ -70,7 +70,7 @@ def apply(
     Raises:
         ParameterError: parameters or buffers are missing, unexpected or of the wrong shape.
         ImpureError: the module draws and there is no key, or in a way that has no keyed form.
-        TypeError: `key` is not a key.
+        TypeError: `key` is not a key, or `train` not a bool.
     """
     pool = pool.in_mode(train)
     given = pool.parameters.match(params)

@@ -87,6 +87,8 @@ class Pool:
         """Return the pool of the same module with every submodule in training or evaluation mode; itself for None."""
         if train is None:
             return self
+        if not isinstance(train, bool):
+            raise TypeError(f"apply: train must be True, False or None, got {train!r}")
         if train not in self._modes:
             twin = _private_copy(self.template).train(train)
             self._modes.setdefault(train, Pool(twin, self.parameters, self.buffers, self.trainable))

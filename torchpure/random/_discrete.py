@@ -89,6 +89,8 @@ def categorical(key: Key, logits: Tensor, shape: Shape | None = None, *, dim: in
     >>> random.categorical(random.key(0), torch.tensor([0.0, -torch.inf, -torch.inf]), (4,))
     tensor([0, 0, 0, 0])
     """
+    if not logits.is_floating_point():
+        raise TypeError(f"categorical: wanted logits of a floating point dtype, got {logits.dtype}")
     batch = tuple(size for number, size in enumerate(logits.shape) if number != dim % logits.ndim)
     shape = batch if shape is None else tuple(shape)
     if shape[len(shape) - len(batch) :] != batch:

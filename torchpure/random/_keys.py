@@ -98,4 +98,6 @@ def check_key(key: Key, who: str) -> None:
     """
     if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.shape != (2,):
         got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
-        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}")
+        many = isinstance(key, Tensor) and key.ndim > 1 and key.shape[-1] == 2
+        way_out = ": map over several keys with vmap" if many else ""
+        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}{way_out}")
