@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-FIGURES = ("article_step", "call", "random", "ensemble")
+FIGURES = ("article_step", "call", "random", "ensemble", "optim")
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from ._apply_every import apply_every as apply_every
 from ._base import EmptyState as EmptyState
 from ._base import Optimizer as Optimizer
 from ._base import apply_updates as apply_updates
+from ._base import donate as donate
 from ._chain import chain as chain
 from ._chain import named_chain as named_chain
 from ._clip import adaptive_grad_clip as adaptive_grad_clip
@@ -35,6 +36,8 @@ from ._layouts import RealAndImaginary as RealAndImaginary
 from ._layouts import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from ._layouts import flatten as flatten
 from ._layouts import split_real_and_imaginary as split_real_and_imaginary
+from ._lift import LiftState as LiftState
+from ._lift import lift as lift
 from ._lion import LionState as LionState
 from ._lion import lion as lion
 from ._lion import scale_by_lion as scale_by_lion

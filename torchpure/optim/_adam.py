@@ -1,6 +1,6 @@
 """Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,10 +9,10 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, Rate, Step, Updates
 
-from ._base import Optimizer
+from ._base import Kernel, Optimizer
 from ._checks import check_positive, check_rate, check_unit, is_zero
 from ._formulas import Number, bias, rate_at, safe_sqrt
-from ._kernels import adam_kernel
+from ._kernels import adam_kernels
 from ._leaves import active, count, leafwise, moments
 
 
@@ -73,8 +73,8 @@ def adam(
     tensor([0.9000])
     """
     scaled = build_scale("adam", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
-    kernel = adam_kernel("adam", rate, b1, b2, eps, 0.0) if is_zero(eps_root) and mu_dtype is None else None
-    return descend("adam", rate, 0.0, scaled, kernel)
+    plain = is_zero(eps_root) and mu_dtype is None
+    return descend("adam", rate, 0.0, scaled, adam_kernels("adam", rate, b1, b2, eps, 0.0) if plain else ())
 
 
 def build_scale(
@@ -113,9 +113,12 @@ def _ratio(correction: Tensor, eps: Number, eps_root: Number) -> Callable[[Tenso
 
 
 def descend(
-    who: str, rate: Rate, decay: Number, scaled: Optimizer[AdamState], kernel: Callable | None
+    who: str, rate: Rate, decay: Number, scaled: Optimizer[AdamState], kernels: Sequence[Kernel | None] = ()
 ) -> Optimizer[AdamState]:
-    """Step against `scaled`, with weight decay apart from the gradient; none at decay 0."""
+    """Step against `scaled`, with weight decay apart from the gradient; none at decay 0.
+
+    The kernels, if there are any, are the plain one and the donated one.
+    """
     check_rate(who, rate)
     check_positive(who, decay=decay)
 
@@ -125,4 +128,5 @@ def descend(
             direction = leafwise(who, lambda u, p: u + decay * p, direction, (), params)
         return tree.scale(direction, -rate_at(rate, state.step)), new_state
 
-    return Optimizer(scaled.init, update, kernel)
+    kernel, donated = kernels or (None, None)
+    return Optimizer(scaled.init, update, kernel, donated=donated)

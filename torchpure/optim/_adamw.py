@@ -8,7 +8,7 @@ from ._adam import AdamState, build_scale, descend
 from ._base import Optimizer
 from ._checks import check_positive, is_zero
 from ._formulas import Number
-from ._kernels import adam_kernel
+from ._kernels import adam_kernels
 
 
 def adamw(
@@ -33,5 +33,5 @@ def adamw(
     """
     check_positive("adamw", decay=decay)
     scaled = build_scale("adamw", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
-    kernel = adam_kernel("adamw", rate, b1, b2, eps, decay) if is_zero(eps_root) and mu_dtype is None else None
-    return descend("adamw", rate, decay, scaled, kernel)
+    plain = is_zero(eps_root) and mu_dtype is None
+    return descend("adamw", rate, decay, scaled, adam_kernels("adamw", rate, b1, b2, eps, decay) if plain else ())

@@ -1,7 +1,7 @@
 """What an optimizer is: a pair of pure functions, and the step that both make together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -34,6 +34,7 @@ class Optimizer(Generic[S]):
     rule: Callable[..., tuple[Updates, S]]
     kernel: Kernel[S] | None = None  # the whole step, in fewer kernels; gives None where it does not apply
     extra: tuple[str, ...] = ()  # the keywords that the rule needs: "value", "grad", "value_fn" …
+    donated: Kernel[S] | None = None  # the kernel of `donate`, which takes the memory of what it is given
 
     def update(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Updates, S]:
         """Return (updates, new state).
@@ -69,6 +70,21 @@ class Optimizer(Generic[S]):
             call = ", ".join(f"{name}=…" for name in self.extra)
             raise TypeError(f"{who}: wanted {', '.join(missing)}: call step(grads, state, params, {call})")
         return {name: extra[name] for name in self.extra}
+
+
+def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
+    """Let each step take the memory of the state and the parameters that it is given, where a kernel can.
+
+    Then a step needs no memory of its own, and the old tensors are empty: using them is an error about their shape.
+    Under transforms, and for optimizers without such a kernel, a step is as ever.
+
+    >>> from torchpure import optim
+    >>> opt, old = donate(optim.sgd(0.1)), torch.tensor([1.0])
+    >>> new, _ = opt.step(torch.tensor([2.0]), opt.init(old), old)
+    >>> new, old
+    (tensor([0.8000]), tensor([]))
+    """
+    return replace(optimizer, kernel=optimizer.donated or optimizer.kernel)
 
 
 def names(*optimizers: Optimizer[Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torchpure._types import Grads, Params, Rate, Step, Updates
 from ._base import Optimizer
 from ._checks import check_rate, check_unit
 from ._formulas import Number, rate_at
+from ._kernels import sgd_kernels
 from ._leaves import active, count, moments
 
 
@@ -60,4 +61,7 @@ def sgd(
         direction = tree.add(g, tree.scale(b, momentum)) if nesterov else b
         return restore(tree.scale(direction, -now)), SgdState(state.step + 1, restore(b, state.momentum))
 
-    return Optimizer(init, update)
+    if accumulator_dtype is not None:
+        return Optimizer(init, update)
+    kernel, donated = sgd_kernels(rate, momentum, nesterov)
+    return Optimizer(init, update, kernel, donated=donated)
