@@ -89,5 +89,7 @@ from ._stateless import centralize as centralize
 from ._stateless import identity as identity
 from ._stateless import set_to_zero as set_to_zero
 from ._stateless import stateless as stateless
+from ._torch_state import from_torch as from_torch
+from ._torch_state import to_torch as to_torch
 from ._trace import TraceState as TraceState
 from ._trace import trace as trace
