@@ -47,4 +47,7 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=(1e-3, 1000),
         optax="sgd",
     ),
+    "adan": Case(factory=optim.adan, optax="adan"),
+    "novograd": Case(factory=optim.novograd, rate=0.01, optax="novograd"),
+    "yogi": Case(factory=optim.yogi, optax="yogi"),
 }

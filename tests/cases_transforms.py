@@ -73,6 +73,9 @@ TRANSFORMS: dict[str, Case] = {
         lambda *, start=0.9: optim.scale_by_schedule(lambda step: start * 0.99**step),
         optax=lambda: _optax(lambda ox: ox.chain(ox.scale_by_schedule(lambda t: 0.9 * 0.99**t), ox.scale(-0.05))),
     ),
+    "scale_by_adan": _transform(optim.scale_by_adan),
+    "scale_by_novograd": _transform(optim.scale_by_novograd),
+    "scale_by_yogi": _transform(optim.scale_by_yogi),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

@@ -4,6 +4,9 @@ from ._adam import AdamState as AdamState
 from ._adam import adam as adam
 from ._adam import scale_by_adam as scale_by_adam
 from ._adamw import adamw as adamw
+from ._adan import AdanState as AdanState
+from ._adan import adan as adan
+from ._adan import scale_by_adan as scale_by_adan
 from ._add_noise import AddNoiseState as AddNoiseState
 from ._add_noise import add_noise as add_noise
 from ._apply_every import ApplyEveryState as ApplyEveryState
@@ -56,6 +59,9 @@ from ._multi_steps import has_updated as has_updated
 from ._multi_steps import multi_steps as multi_steps
 from ._multi_steps import skip_large_updates as skip_large_updates
 from ._multi_steps import skip_not_finite as skip_not_finite
+from ._novograd import NovogradState as NovogradState
+from ._novograd import novograd as novograd
+from ._novograd import scale_by_novograd as scale_by_novograd
 from ._partition import PartitionState as PartitionState
 from ._partition import partition as partition
 from ._partition import selective_transform as selective_transform
@@ -93,3 +99,6 @@ from ._torch_state import from_torch as from_torch
 from ._torch_state import to_torch as to_torch
 from ._trace import TraceState as TraceState
 from ._trace import trace as trace
+from ._yogi import YogiState as YogiState
+from ._yogi import scale_by_yogi as scale_by_yogi
+from ._yogi import yogi as yogi
