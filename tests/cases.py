@@ -5,7 +5,7 @@ The key is the factory's name, or "name, variant". See `testing.Case` for the fi
 
 import torch
 
-from torchpure import optim
+from torchpure import optim, random
 from torchpure.testing import Case
 
 OPTIMIZERS: dict[str, Case] = {
@@ -50,4 +50,45 @@ OPTIMIZERS: dict[str, Case] = {
     "adan": Case(factory=optim.adan, optax="adan"),
     "novograd": Case(factory=optim.novograd, rate=0.01, optax="novograd"),
     "yogi": Case(factory=optim.yogi, optax="yogi"),
+    "adabelief": Case(factory=optim.adabelief, optax="adabelief"),
+    "adabelief, nesterov": Case(factory=optim.adabelief, options={"nesterov": True}, optax="adabelief"),
+    "adadelta": Case(
+        factory=optim.adadelta,
+        rate=1.0,
+        parabola=None,  # its first steps have the size of √eps
+        rosenbrock=None,
+        optax="adadelta",
+        torch=(torch.optim.Adadelta, lambda lr=1.0, rho=0.9, eps=1e-6: optim.adadelta(lr, rho=rho, eps=eps)),
+    ),
+    "adagrad": Case(factory=optim.adagrad, rate=0.5, rosenbrock=(0.5, 600), optax="adagrad"),
+    "adagrad, torch": Case(
+        factory=optim.adagrad,
+        rate=0.5,
+        hyper={"initial_accumulator_value": 0.1},
+        options={"eps_in_sqrt": False},
+        rosenbrock=(0.5, 600),
+        torch=(torch.optim.Adagrad, lambda **given: _torch_adagrad(**given)),
+    ),
+    "fromage": Case(factory=optim.fromage, rate=0.01, parabola=None, rosenbrock=None, optax="fromage"),
+    "lamb": Case(factory=optim.lamb, rosenbrock=None, optax="lamb"),  # a leaf that comes to 0 does not leave it
+    "lars": Case(
+        factory=optim.lars,
+        rate=0.1,
+        hyper={"trust_coefficient": 0.1, "momentum": 0.9},
+        parabola=None,  # steps in proportion to the parameters circle the minimum
+        rosenbrock=None,
+        optax="lars",
+    ),
+    "noisy_sgd": Case(
+        factory=optim.noisy_sgd,
+        hyper={"eta": 1e-6},
+        options={"key": random.key(0)},
+        rosenbrock=(1e-3, 2000),
+        entrywise=False,  # a leaf's noise depends on its shape
+    ),
 }
+
+
+def _torch_adagrad(lr=1e-2, lr_decay=0.0, eps=1e-10, initial_accumulator_value=0.0):
+    rate = (lambda step: lr / (1 + step * lr_decay)) if lr_decay else lr
+    return optim.adagrad(rate, eps=eps, initial_accumulator_value=initial_accumulator_value, eps_in_sqrt=False)

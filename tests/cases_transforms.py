@@ -76,6 +76,10 @@ TRANSFORMS: dict[str, Case] = {
     "scale_by_adan": _transform(optim.scale_by_adan),
     "scale_by_novograd": _transform(optim.scale_by_novograd),
     "scale_by_yogi": _transform(optim.scale_by_yogi),
+    "scale_by_adadelta": _transform(optim.scale_by_adadelta, parabola=None),
+    "scale_by_belief": _transform(optim.scale_by_belief),
+    "scale_by_rss": _transform(optim.scale_by_rss, parabola=None),
+    "scale_by_trust_ratio": _transform(optim.scale_by_trust_ratio, parabola=None),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

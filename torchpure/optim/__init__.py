@@ -1,5 +1,14 @@
 """Optimizers as pairs of pure functions, transformations to build them from, and schedules for their rates."""
 
+from ._adabelief import BeliefState as BeliefState
+from ._adabelief import adabelief as adabelief
+from ._adabelief import scale_by_belief as scale_by_belief
+from ._adadelta import AdadeltaState as AdadeltaState
+from ._adadelta import adadelta as adadelta
+from ._adadelta import scale_by_adadelta as scale_by_adadelta
+from ._adagrad import RssState as RssState
+from ._adagrad import adagrad as adagrad
+from ._adagrad import scale_by_rss as scale_by_rss
 from ._adam import AdamState as AdamState
 from ._adam import adam as adam
 from ._adam import scale_by_adam as scale_by_adam
@@ -33,8 +42,12 @@ from ._constrain import zero_nans as zero_nans
 from ._decay import add_decayed_weights as add_decayed_weights
 from ._ema import EmaState as EmaState
 from ._ema import ema as ema
+from ._fromage import FromageState as FromageState
+from ._fromage import fromage as fromage
 from ._inject import InjectHyperparamsState as InjectHyperparamsState
 from ._inject import inject_hyperparams as inject_hyperparams
+from ._lamb import lamb as lamb
+from ._lars import lars as lars
 from ._layouts import RealAndImaginary as RealAndImaginary
 from ._layouts import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from ._layouts import flatten as flatten
@@ -59,6 +72,7 @@ from ._multi_steps import has_updated as has_updated
 from ._multi_steps import multi_steps as multi_steps
 from ._multi_steps import skip_large_updates as skip_large_updates
 from ._multi_steps import skip_not_finite as skip_not_finite
+from ._noisy_sgd import noisy_sgd as noisy_sgd
 from ._novograd import NovogradState as NovogradState
 from ._novograd import novograd as novograd
 from ._novograd import scale_by_novograd as scale_by_novograd
@@ -99,6 +113,7 @@ from ._torch_state import from_torch as from_torch
 from ._torch_state import to_torch as to_torch
 from ._trace import TraceState as TraceState
 from ._trace import trace as trace
+from ._trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from ._yogi import YogiState as YogiState
 from ._yogi import scale_by_yogi as scale_by_yogi
 from ._yogi import yogi as yogi

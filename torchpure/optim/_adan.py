@@ -38,7 +38,8 @@ def scale_by_adan(
     """Divide the mean gradient, moved by its mean change, by a root mean square.
 
     u = (m̂ + (1 − b2) v̂) / (√(n̂ + eps_root) + eps), where m, v and n are running means of g, of g − g₋₁ and of
-    (g + (1 − b2) (g − g₋₁))², with b1, b2 and b3, corrected for their start at zero. (The paper writes 1 − b for each b.)
+    (g + (1 − b2) (g − g₋₁))², with b1, b2 and b3, corrected for their start at zero.
+    The paper writes 1 − b for each b.
 
     Raises:
         ValueError: `b1`, `b2` or `b3` is not in [0, 1), `eps` or `eps_root` negative.
