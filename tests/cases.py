@@ -8,6 +8,16 @@ import torch
 from torchpure import optim, random
 from torchpure.testing import Case
 
+
+def _torch_adagrad(lr=1e-2, lr_decay=0.0, eps=1e-10, initial_accumulator_value=0.0):
+    rate = (lambda step: lr / (1 + step * lr_decay)) if lr_decay else lr
+    return optim.adagrad(rate, eps=eps, initial_accumulator_value=initial_accumulator_value, eps_in_sqrt=False)
+
+
+def _torch_rmsprop(lr=1e-2, alpha=0.99, eps=1e-8, momentum=0.0, centered=False):
+    return optim.rmsprop(lr, decay=alpha, eps=eps, momentum=momentum or None, centered=centered, eps_in_sqrt=False)
+
+
 OPTIMIZERS: dict[str, Case] = {
     "adam": Case(
         factory=optim.adam,
@@ -67,7 +77,7 @@ OPTIMIZERS: dict[str, Case] = {
         hyper={"initial_accumulator_value": 0.1},
         options={"eps_in_sqrt": False},
         rosenbrock=(0.5, 600),
-        torch=(torch.optim.Adagrad, lambda **given: _torch_adagrad(**given)),
+        torch=(torch.optim.Adagrad, _torch_adagrad),
     ),
     "fromage": Case(factory=optim.fromage, rate=0.01, parabola=None, rosenbrock=None, optax="fromage"),
     "lamb": Case(factory=optim.lamb, rosenbrock=None, optax="lamb"),  # a leaf that comes to 0 does not leave it
@@ -86,9 +96,44 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=(1e-3, 2000),
         entrywise=False,  # a leaf's noise depends on its shape
     ),
+    "optimistic_adam": Case(factory=optim.optimistic_adam, optax="optimistic_adam_v2"),
+    "optimistic_gradient_descent": Case(
+        factory=optim.optimistic_gradient_descent, rosenbrock=(1e-3, 2000), optax="optimistic_gradient_descent"
+    ),
+    "rmsprop": Case(factory=optim.rmsprop, rate=0.01, rosenbrock=(0.01, 600), optax="rmsprop"),
+    "rmsprop, centered": Case(
+        factory=optim.rmsprop,
+        rate=0.005,
+        hyper={"momentum": 0.5, "eps": 1e-2},
+        options={"centered": True, "nesterov": True, "bias_correction": True},
+        rosenbrock=(0.005, 1200),
+        optax="rmsprop",
+    ),
+    "rmsprop, torch": Case(
+        factory=optim.rmsprop,
+        rate=0.01,
+        options={"eps_in_sqrt": False},
+        rosenbrock=(0.01, 600),
+        optax="rmsprop",
+        torch=(torch.optim.RMSprop, _torch_rmsprop),
+    ),
+    "rprop": Case(
+        factory=optim.rprop,  # optax's moves by the update of the step before, and first by nothing
+        scheduled=False,  # the rate is the size of the first step only
+        torch=(
+            torch.optim.Rprop,
+            lambda lr=1e-2, etas=(0.5, 1.2), step_sizes=(1e-6, 50): optim.rprop(
+                lr, eta_minus=etas[0], eta_plus=etas[1], min_step_size=step_sizes[0], max_step_size=step_sizes[1]
+            ),
+        ),
+    ),
+    # in a valley it goes from side to side by its rate
+    "sign_sgd": Case(factory=optim.sign_sgd, rate=0.01, rosenbrock=None, optax="sign_sgd"),
+    "sm3": Case(
+        factory=optim.sm3,
+        rate=0.5,
+        rosenbrock=(0.5, 600),
+        # optax has no SM3 for leaves of shape (): see test_sm3_is_optaxs
+        entrywise=False,  # it keeps one number for each row and column
+    ),
 }
-
-
-def _torch_adagrad(lr=1e-2, lr_decay=0.0, eps=1e-10, initial_accumulator_value=0.0):
-    rate = (lambda step: lr / (1 + step * lr_decay)) if lr_decay else lr
-    return optim.adagrad(rate, eps=eps, initial_accumulator_value=initial_accumulator_value, eps_in_sqrt=False)

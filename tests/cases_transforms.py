@@ -80,6 +80,11 @@ TRANSFORMS: dict[str, Case] = {
     "scale_by_belief": _transform(optim.scale_by_belief),
     "scale_by_rss": _transform(optim.scale_by_rss, parabola=None),
     "scale_by_trust_ratio": _transform(optim.scale_by_trust_ratio, parabola=None),
+    "scale_by_optimistic_gradient": _transform(optim.scale_by_optimistic_gradient),
+    "scale_by_rms": _transform(optim.scale_by_rms, parabola=None),
+    "scale_by_stddev": _transform(optim.scale_by_stddev, parabola=None),
+    "scale_by_sign": _transform(optim.scale_by_sign, parabola=None),
+    "scale_by_sm3": _transform(optim.scale_by_sm3, hyper={"b2": 0.9}, entrywise=False, oracle=None, parabola=None),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

@@ -76,6 +76,10 @@ from ._noisy_sgd import noisy_sgd as noisy_sgd
 from ._novograd import NovogradState as NovogradState
 from ._novograd import novograd as novograd
 from ._novograd import scale_by_novograd as scale_by_novograd
+from ._optimistic import OptimisticState as OptimisticState
+from ._optimistic import optimistic_adam as optimistic_adam
+from ._optimistic import optimistic_gradient_descent as optimistic_gradient_descent
+from ._optimistic import scale_by_optimistic_gradient as scale_by_optimistic_gradient
 from ._partition import PartitionState as PartitionState
 from ._partition import partition as partition
 from ._partition import selective_transform as selective_transform
@@ -83,6 +87,12 @@ from ._per_example import per_example_global_norm_clip as per_example_global_nor
 from ._per_example import per_example_layer_norm_clip as per_example_layer_norm_clip
 from ._plateau import ReduceOnPlateauState as ReduceOnPlateauState
 from ._plateau import reduce_on_plateau as reduce_on_plateau
+from ._rmsprop import RmsState as RmsState
+from ._rmsprop import rmsprop as rmsprop
+from ._rmsprop import scale_by_rms as scale_by_rms
+from ._rmsprop import scale_by_stddev as scale_by_stddev
+from ._rprop import RpropState as RpropState
+from ._rprop import rprop as rprop
 from ._scale import ScheduleState as ScheduleState
 from ._scale import scale as scale
 from ._scale import scale_by_learning_rate as scale_by_learning_rate
@@ -105,6 +115,11 @@ from ._schedules_piecewise import piecewise_constant_schedule as piecewise_const
 from ._schedules_piecewise import piecewise_interpolate_schedule as piecewise_interpolate_schedule
 from ._sgd import SgdState as SgdState
 from ._sgd import sgd as sgd
+from ._sign import scale_by_sign as scale_by_sign
+from ._sign import sign_sgd as sign_sgd
+from ._sm3 import Sm3State as Sm3State
+from ._sm3 import scale_by_sm3 as scale_by_sm3
+from ._sm3 import sm3 as sm3
 from ._stateless import centralize as centralize
 from ._stateless import identity as identity
 from ._stateless import set_to_zero as set_to_zero
