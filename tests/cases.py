@@ -24,7 +24,11 @@ OPTIMIZERS: dict[str, Case] = {
         optax="adam",
         torch=(
             torch.optim.Adam,
-            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8: optim.adam(lr, b1=betas[0], b2=betas[1], eps=eps),
+            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8, amsgrad=False: (
+                optim.amsgrad(lr, b1=betas[0], b2=betas[1], eps=eps, correct_after_max=True)
+                if amsgrad
+                else optim.adam(lr, b1=betas[0], b2=betas[1], eps=eps)
+            ),
         ),
     ),
     "adamw": Case(
@@ -135,5 +139,74 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=(0.5, 600),
         # optax has no SM3 for leaves of shape (): see test_sm3_is_optaxs
         entrywise=False,  # it keeps one number for each row and column
+    ),
+    "adamax": Case(
+        factory=optim.adamax,
+        rosenbrock=(0.1, 500),
+        optax="adamax",
+        torch=(
+            torch.optim.Adamax,
+            lambda lr=2e-3, betas=(0.9, 0.999), eps=1e-8: optim.adamax(lr, b1=betas[0], b2=betas[1], eps=eps),
+        ),
+    ),
+    "adamaxw": Case(factory=optim.adamaxw, hyper={"decay": 0.1}, rosenbrock=(0.1, 1800), optax="adamaxw"),
+    "ademamix": Case(factory=optim.ademamix, rate=0.01, rosenbrock=(0.01, 1000), optax="ademamix"),
+    "adopt": Case(factory=optim.adopt, rosenbrock=(0.1, 600), optax="adopt"),
+    "adopt, nesterov": Case(
+        factory=optim.adopt, rosenbrock=(0.1, 600), options={"nesterov": True, "use_clipping": False}, optax="adopt"
+    ),
+    "amsgrad": Case(factory=optim.amsgrad, rosenbrock=(0.1, 600), optax="amsgrad"),
+    "amsgrad, torch": Case(factory=optim.amsgrad, options={"correct_after_max": True}),
+    "cocob": Case(
+        factory=optim.cocob,
+        rate=1.0,
+        rosenbrock=None,  # a coordinate's bet is on its own gradient's sign alone
+        optax="cocob",
+        fixed=("eps",),  # it bounds the first gradients from below, so nothing depends on it
+    ),
+    "nadam": Case(factory=optim.nadam, optax="nadam"),
+    "nadamw": Case(factory=optim.nadamw, hyper={"decay": 0.1}, optax="nadamw"),
+    "radam": Case(factory=optim.radam, fixed=("threshold",), rosenbrock=(0.005, 2000), optax="radam"),
+    "radam, torch": Case(
+        factory=optim.radam,
+        options={"eps_on_corrected": False},
+        fixed=("threshold", "eps_root"),
+        rosenbrock=(0.005, 2000),
+        torch=(
+            torch.optim.RAdam,
+            lambda lr=1e-3, betas=(0.9, 0.999), eps=1e-8: optim.radam(
+                lr, b1=betas[0], b2=betas[1], eps=eps, eps_on_corrected=False
+            ),
+        ),
+    ),
+    "asgd": Case(
+        factory=optim.asgd,
+        fixed=("t0",),  # a number of steps
+        rosenbrock=(1e-3, 2000),
+        # torch keeps η in float32: see tests/optim/test_by_hand.py
+    ),
+    "dog": Case(factory=optim.dog, rate=1.0, options={"init_step": ("distance", 0.1)}, rosenbrock=None, optax="dog"),
+    "dowg": Case(
+        factory=optim.dowg, rate=1.0, hyper={"init_estim_sq_dist": 0.1, "eps": 1e-2}, rosenbrock=None, optax="dowg"
+    ),
+    # optax takes the root of an int32 count, which jax rounds to float32
+    "madgrad": Case(factory=optim.madgrad, rosenbrock=(0.02, 2000), optax="madgrad", rtol=1e-6),
+    "polyak_sgd": Case(
+        factory=optim.polyak_sgd,
+        rate=10.0,  # a bound, far from the steps
+        options={"variant": "sps"},
+        fixed=("f_min",),
+        rosenbrock=None,
+        parabola=None,
+        scheduled=False,
+    ),
+    "prodigy": Case(
+        factory=optim.prodigy,
+        rate=1.0,
+        hyper={"estim_lr0": 1e-2},
+        rosenbrock=None,
+        parabola=None,
+        optax="prodigy",
+        rtol=1e-7,  # optax raises a number to an int32 count, which jax rounds to float32
     ),
 }

@@ -85,6 +85,19 @@ TRANSFORMS: dict[str, Case] = {
     "scale_by_stddev": _transform(optim.scale_by_stddev, parabola=None),
     "scale_by_sign": _transform(optim.scale_by_sign, parabola=None),
     "scale_by_sm3": _transform(optim.scale_by_sm3, hyper={"b2": 0.9}, entrywise=False, oracle=None, parabola=None),
+    "scale_by_adamax": _transform(optim.scale_by_adamax),
+    "scale_by_ademamix": _transform(optim.scale_by_ademamix, oracle=None, parabola=None),
+    "scale_by_adopt": _transform(optim.scale_by_adopt, oracle=None),
+    "scale_by_amsgrad": _transform(optim.scale_by_amsgrad),
+    "scale_by_cocob": _transform(optim.scale_by_cocob, fixed=("eps",), oracle=None, parabola=None),
+    "scale_by_radam": _transform(optim.scale_by_radam, fixed=("threshold",)),
+    "scale_by_dog": _transform(
+        optim.scale_by_dog, options={"init_step": ("distance", 0.1)}, oracle=None, parabola=None
+    ),
+    "scale_by_dowg": _transform(optim.scale_by_dowg, hyper={"init_estim_sq_dist": 0.1}, oracle=None, parabola=None),
+    "scale_by_polyak": _transform(
+        optim.scale_by_polyak, hyper={"max_learning_rate": 10.0}, fixed=("f_min",), oracle=None, parabola=None
+    ),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

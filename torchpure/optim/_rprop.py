@@ -9,7 +9,7 @@ from torchpure._types import Grads, Params, Updates
 
 from ._base import Optimizer
 from ._checks import check_above, check_positive
-from ._formulas import Number
+from ._formulas import Number, number
 from ._leaves import leafwise, moments
 
 
@@ -46,7 +46,7 @@ def rprop(
     def rule(g: Tensor, size: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         agreement = -g * last  # the last update points against the last gradient
         moved = torch.where(agreement > 0, size * eta_plus, size * eta_minus)
-        bounded = moved.clamp(min=min_step_size, max=max_step_size)
+        bounded = torch.minimum(torch.maximum(moved, number(min_step_size, g)), number(max_step_size, g))
         size = torch.where(agreement == 0, size, bounded)
         u = torch.where(agreement < 0, 0, -size * torch.sign(g))
         return u, size, u.clone()

@@ -1,0 +1,91 @@
+"""Optimizers whose oracles round or lack a case, against their recurrences written for single numbers."""
+
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+import torch
+
+from torchpure import optim
+
+GRADS = [math.sin(1.7 * t) + 0.3 for t in range(1, 41)]
+
+
+def _run(optimizer, start=1.5, **extra):
+    params = torch.tensor([start], dtype=torch.float64)
+    state, points = optimizer.init(params), []
+    for gradient in GRADS:
+        params, state = optimizer.step(torch.tensor([gradient], dtype=torch.float64), state, params, **extra)
+        points.append(params.item())
+    return points, state
+
+
+@pytest.mark.parametrize("t0", [1e6, 5.0])
+def test_asgd(t0):
+    points, state = _run(optim.asgd(0.1, lambd=0.01, alpha=0.6, t0=t0, decay=0.02))
+    p, average, expected = 1.5, 1.5, []
+    for t, g in enumerate(GRADS, start=1):
+        eta = 0.1 / (1 + 0.01 * 0.1 * (t - 1)) ** 0.6
+        p = p * (1 - 0.01 * eta) - eta * (g + 0.02 * p)
+        average += (p - average) / max(1, t - 1 - t0)
+        expected.append(p)
+    np.testing.assert_allclose(points, expected, rtol=1e-13)
+    np.testing.assert_allclose(state.average.item(), average, rtol=1e-13)
+    leaf = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+    theirs = torch.optim.ASGD([leaf], 0.1, lambd=0.01, alpha=0.6, t0=t0, weight_decay=0.02)
+    for g in GRADS:
+        leaf.grad = torch.tensor([g], dtype=torch.float64)
+        theirs.step()
+    np.testing.assert_allclose(leaf.item(), p, rtol=1e-6)  # torch keeps its η in float32
+
+
+def test_madgrad():
+    points, _ = _run(optim.madgrad(0.05, momentum=0.8, decay=0.01))
+    p, s, v, expected = 1.5, 0.0, 0.0, []
+    for t, g in enumerate(GRADS, start=1):
+        weight, g = (0.05 + 1e-6) * math.sqrt(t), g + 0.01 * p
+        s, v = s + weight * g, v + weight * g * g
+        p = 0.8 * p + 0.2 * (1.5 - s / (v ** (1 / 3) + 1e-6))
+        expected.append(p)
+    np.testing.assert_allclose(points, expected, rtol=1e-13)
+
+
+def test_prodigy():
+    points, _ = _run(optim.prodigy(0.7, estim_lr0=1e-2, decay=0.01))
+    p, m, v, s, r, d, expected = 1.5, 0.0, 0.0, 0.0, 0.0, 1e-2, []
+    b1, b2, b3 = 0.9, 0.999, math.sqrt(0.999)
+    for t, g in enumerate(GRADS, start=1):
+        pace = d * 0.7 * math.sqrt(1 - b2**t) / (1 - b1**t)
+        m, v = b1 * m + (1 - b1) * d * g, b2 * v + (1 - b2) * (d * g) ** 2
+        r, s = b3 * r + d / 1e-2 * pace * g * (1.5 - p), b3 * s + pace * d * g / 1e-2
+        p = p - 0.01 * pace * p - pace * m / (math.sqrt(v) + d * 1e-8)
+        d = max(d, r / abs(s))
+        expected.append(p)
+    np.testing.assert_allclose(points, expected, rtol=1e-12)
+
+
+def test_polyak():
+    points, _ = _run(optim.polyak_sgd(0.3, f_min=0.1), value=torch.tensor(0.5, dtype=torch.float64))
+    p, expected = 1.5, []
+    for g in GRADS:
+        p -= g * min((0.5 - 0.1) / g**2, 0.3)
+        expected.append(p)
+    np.testing.assert_allclose(points, expected, rtol=1e-13)
+
+
+def test_sm3_is_optaxs():
+    """optax has no SM3 for leaves of shape (), which the table's problem has."""
+    start = np.array([[0.5, -1.0], [2.0, 0.3]])
+    ours, params = optim.sm3(0.1), torch.tensor(start)
+    state = ours.init(params)
+    with jax.enable_x64():
+        theirs, there = optax.sm3(0.1), jax.numpy.asarray(start)
+        memory = theirs.init(there)
+        for t in range(200):
+            gradient = np.sin(start * (t + 1)) + start
+            params, state = ours.step(torch.tensor(gradient), state, params)
+            updates, memory = theirs.update(jax.numpy.asarray(gradient), memory, there)
+            there = optax.apply_updates(there, updates)
+        np.testing.assert_allclose(params.numpy(), np.asarray(there), rtol=1e-10)
