@@ -51,3 +51,9 @@ def test_every_factory_has_a_case(name):
         f'{name} has no case: add `"{name}": Case(factory=optim.{name}, optax="{name}"),` to OPTIMIZERS in '
         "tests/cases.py, or, if it is a transformation, to TRANSFORMS in tests/cases_transforms.py; see docs/adding.md"
     )
+
+
+@pytest.mark.parametrize("name", list(_factories()))
+def test_every_factory_is_in_the_docs(name):
+    table = (Path(__file__).parents[2] / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in table, f"docs/optimizers.md: add a row for `{name}`: what it is, where from, its oracle"
