@@ -10,7 +10,7 @@ from torchpure._types import Grads, Params, Rate, Step, Updates
 from ._base import Optimizer
 from ._checks import check_positive, check_rate
 from ._formulas import Number, rate_at
-from ._leaves import count, leafwise, moments
+from ._leaves import copies, count, leafwise
 
 
 class AsgdState(NamedTuple):
@@ -38,7 +38,7 @@ def asgd(
     check_positive("asgd", lambd=lambd, alpha=alpha, t0=t0, decay=decay)
 
     def init(params: Params) -> AsgdState:
-        return AsgdState(count(params), leafwise("asgd", lambda g, p: p.clone(), moments(params), (), params))
+        return AsgdState(count(params), copies(params))
 
     def update(grads: Grads, state: AsgdState, params: Params) -> tuple[Updates, AsgdState]:
         now = rate_at(rate, state.step)

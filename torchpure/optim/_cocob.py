@@ -12,7 +12,7 @@ from ._chain import chain
 from ._checks import check_positive, check_rate
 from ._decay import add_decayed_weights
 from ._formulas import Number
-from ._leaves import leafwise, moments
+from ._leaves import copies, leafwise, moments
 from ._masks import Mask
 from ._scale import scale, scale_by_schedule
 
@@ -47,7 +47,7 @@ def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[Co
         return place - p, start.clone(), total, top, sizes, won
 
     def init(params: Params) -> CocobState:
-        start = leafwise("scale_by_cocob", lambda g, p: p.clone(), moments(params), (), params)
+        start = copies(params)
         return CocobState(start, moments(params), moments(params, value=eps), moments(params), moments(params))
 
     def update(grads: Grads, state: CocobState, params: Params) -> tuple[Updates, CocobState]:

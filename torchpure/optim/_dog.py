@@ -13,7 +13,7 @@ from ._chain import chain
 from ._checks import check_positive
 from ._decay import add_decayed_weights
 from ._formulas import Number, safe_sqrt
-from ._leaves import active, count, leafwise, moments, scalar
+from ._leaves import active, copies, count, moments, scalar
 from ._masks import Mask
 from ._scale import scale_by_learning_rate
 
@@ -49,7 +49,7 @@ def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Nu
 
     def init(params: Params) -> DogState:
         begin = first * (1 + _norm_of(params)) if way == "heuristic" else 0.0 if way == "learning_rate" else first
-        return DogState(count(params), _copied(params), scalar(begin, params), scalar(0.0, params))
+        return DogState(count(params), copies(params), scalar(begin, params), scalar(0.0, params))
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
         (g, start, p), restore = active("scale_by_dog", grads, (state.start,), params)
@@ -80,7 +80,7 @@ def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-
 
     def init(params: Params) -> DogState:
         begin = eps if init_estim_sq_dist is None else init_estim_sq_dist
-        return DogState(count(params), _copied(params), scalar(begin, params), scalar(0.0, params))
+        return DogState(count(params), copies(params), scalar(begin, params), scalar(0.0, params))
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
         (g, start, p), restore = active("scale_by_dowg", grads, (state.start,), params)
@@ -146,7 +146,3 @@ def _squares(leaves: list[Tensor]) -> Tensor:
 def _norm_of(params: Params) -> Tensor:
     _, leaves = active("scale_by_dog", moments(params), (), params)[0]
     return safe_sqrt(_squares(leaves))
-
-
-def _copied(params: Params) -> Params:
-    return leafwise("scale_by_dog", lambda g, p: p.clone(), moments(params), (), params)

@@ -145,6 +145,11 @@ def moments(params: Params, dtype: torch.dtype | None = None, value: Any = 0) ->
     return tree.map(filled, params)
 
 
+def copies(params: Params) -> Params:
+    """Copy each leaf that can have a gradient, None for the others: where a run began."""
+    return tree.map(lambda leaf: leaf.clone() if has_gradient(leaf) else None, params)
+
+
 def has_gradient(leaf: Any) -> bool:
     """Tell whether a parameter of this kind can have a gradient."""
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())

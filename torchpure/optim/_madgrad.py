@@ -12,7 +12,7 @@ from ._chain import chain
 from ._checks import check_positive, check_rate
 from ._decay import add_decayed_weights
 from ._formulas import Number, rate_at
-from ._leaves import count, leafwise, moments
+from ._leaves import copies, count, leafwise, moments
 
 
 class MadgradState(NamedTuple):
@@ -40,7 +40,7 @@ def madgrad(rate: Rate, *, momentum: Number = 0.9, decay: Rate = 0.0, eps: Numbe
     check_positive("madgrad", momentum=momentum, eps=eps)
 
     def init(params: Params) -> MadgradState:
-        start = leafwise("madgrad", lambda g, p: p.clone(), moments(params), (), params)
+        start = copies(params)
         return MadgradState(count(params), moments(params), moments(params), start)
 
     def update(grads: Grads, state: MadgradState, params: Params) -> tuple[Updates, MadgradState]:

@@ -10,7 +10,7 @@ from torchpure._types import Grads, Params, Rate, Step, Updates
 from ._base import Optimizer
 from ._checks import check_positive, check_rate
 from ._formulas import Number, bias, blend, rate_at, safe_divide, safe_sqrt
-from ._leaves import active, count, leafwise, moments, scalar
+from ._leaves import active, copies, count, moments, scalar
 
 
 class ProdigyState(NamedTuple):
@@ -54,7 +54,7 @@ def prodigy(
     check_positive("prodigy", eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef, decay=decay)
 
     def init(params: Params) -> ProdigyState:
-        start = leafwise("prodigy", lambda g, p: p.clone(), moments(params), (), params)
+        start = copies(params)
         m, v, s = (moments(params) for _ in range(3))
         return ProdigyState(count(params), m, v, s, start, scalar(estim_lr0, params), scalar(0.0, params))
 
