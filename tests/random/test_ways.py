@@ -113,6 +113,27 @@ def test_compiled_draws_are_the_same():
 
 
 @pytest.mark.compile
+def test_compiled_by_a_compiler_of_c_they_are_the_same():
+    """A signed product that overflows is whatever the compiler likes."""
+
+    @torch.compile(fullgraph=True)
+    def draw(key, number):
+        return (
+            random.fold_in(key, -5),
+            random.bits(random.fold_in(key, number), 9),
+            random.randint(key, (5,), -3, 2**60),
+        )
+
+    number = torch.tensor(-7)
+    expected = (
+        random.fold_in(KEY, -5),
+        random.bits(random.fold_in(KEY, number), 9),
+        random.randint(KEY, (5,), -3, 2**60),
+    )
+    assert all(torch.equal(one, two) for one, two in zip(draw(KEY, number), expected, strict=True))
+
+
+@pytest.mark.compile
 def test_the_compiled_sampler_gives_the_same_bits():
     sampler = _compiled.Sampler()
     assert not sampler.ready() and sampler.ready()  # the first large draw of a process does not wait for it

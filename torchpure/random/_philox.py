@@ -1,9 +1,9 @@
 """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3).
 
-Words are 32 bits wide and held in int64, because torch has few operations on unsigned integers. A product of two
-words wraps around modulo 2**64, of which both halves are right. The same function is written three times: in torch's
-operations, which transforms, tracers and devices can follow; for one block of Python's integers, where calling torch
-would cost a hundred times the arithmetic; and for numpy's arrays of unsigned words, which need a third of the passes.
+Words are 32 bits wide and held in int64, because torch has few operations on unsigned integers. The same function is
+written three times: in torch's operations, which transforms, tracers and devices can follow; for one block of Python's
+integers, where calling torch would cost a hundred times the arithmetic; and for numpy's arrays of unsigned words, which
+need a third of the passes.
 """
 
 import numpy as np
@@ -29,15 +29,19 @@ def philox(counter: Words, key: Tensor) -> Words:
     a, b, c, d = counter
     low, high = key[..., 0] & WORD, key[..., 1] & WORD
     for _ in range(_ROUNDS):
-        product_a, product_c = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            ((product_c >> 32) & WORD) ^ b ^ low,
-            product_c & WORD,
-            ((product_a >> 32) & WORD) ^ d ^ high,
-            product_a & WORD,
-        )
+        (upper_a, lower_a), (upper_c, lower_c) = _halves(a, _MULTIPLIERS[0]), _halves(c, _MULTIPLIERS[1])
+        a, b, c, d = upper_c ^ b ^ low, lower_c, upper_a ^ d ^ high, lower_a
         low, high = (low + _WEYL[0]) & WORD, (high + _WEYL[1]) & WORD
     return a, b, c, d
+
+
+def _halves(word: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    """Return the upper and the lower word of a product, which itself would not fit.
+
+    Compiled code may do anything when a signed integer overflows, and does.
+    """
+    part = word * (multiplier - (1 << 32))  # both multipliers are above 2**31, so that this fits
+    return (part >> 32) + word, part & WORD
 
 
 def philox_block(counter: tuple[int, int, int, int], low: int, high: int) -> tuple[int, int, int, int]:
