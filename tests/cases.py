@@ -18,6 +18,28 @@ def _torch_rmsprop(lr=1e-2, alpha=0.99, eps=1e-8, momentum=0.0, centered=False):
     return optim.rmsprop(lr, decay=alpha, eps=eps, momentum=momentum or None, centered=centered, eps_in_sqrt=False)
 
 
+def _torch_adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_decay=0.0):
+    given = {"eps": eps[0], "min_scale": eps[1], "decay_rate": -beta2_decay, "clipping_threshold": d}
+    return optim.adafactor(lr, decay=weight_decay, form="torch", **given)
+
+
+def _optax_adafactor():
+    """Chain what optax.adafactor chains; its own decay rate is rounded to float32."""
+    import optax
+
+    return optax.chain(
+        optax.scale_by_factored_rms(
+            min_dim_size_to_factor=1, epsilon=1e-3, decay_rate_fn=lambda step, power: 1 - (step + 1.0) ** -power
+        ),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_learning_rate(0.05, flip_sign=False),
+        optax.scale_by_param_block_rms(),
+        optax.ema(0.9, debias=False),
+        optax.add_decayed_weights(0.01),
+        optax.scale(-1.0),
+    )
+
+
 OPTIMIZERS: dict[str, Case] = {
     "adam": Case(
         factory=optim.adam,
@@ -208,5 +230,51 @@ OPTIMIZERS: dict[str, Case] = {
         parabola=None,
         optax="prodigy",
         rtol=1e-7,  # optax's is 3e-9 away after five steps already; ours is the recurrence to 1e-12: test_by_hand.py
+    ),
+    "adafactor": Case(
+        factory=optim.adafactor,
+        options={"min_dim_size_to_factor": 1, "dtype_momentum": torch.float64},
+        hyper={"momentum": 0.9, "decay": 0.01, "eps": 1e-3},
+        entrywise=False,  # the mean squares of a matrix are those of its rows and columns
+        parabola=None,  # its weights decay
+        rosenbrock=None,
+        optax=lambda: _optax_adafactor(),
+    ),
+    "adafactor, torch": Case(
+        factory=optim.adafactor,
+        hyper={"decay": 0.01, "eps": 1e-3},
+        options={"form": "torch"},
+        entrywise=False,
+        parabola=None,
+        rosenbrock=None,
+        torch=(torch.optim.Adafactor, _torch_adafactor),
+    ),
+    "dadapt_adamw": Case(
+        factory=optim.dadapt_adamw,
+        rate=1.0,
+        hyper={"estim_lr0": 1e-2, "decay": 0.01},
+        rosenbrock=None,
+        parabola=None,
+        optax="dadapt_adamw",
+    ),
+    "momo": Case(factory=optim.momo, rate=1.0, rosenbrock=(0.1, 600), optax="momo"),
+    "momo, adapting": Case(
+        factory=optim.momo,
+        rate=1.0,
+        hyper={"decay": 0.01, "lower_bound": -20.0},
+        options={"adapt_lower_bound": True},
+        parabola=None,
+        rosenbrock=None,
+        optax="momo",
+    ),
+    "momo_adam": Case(factory=optim.momo_adam, rate=0.5, rosenbrock=(0.05, 600), optax="momo_adam"),
+    "momo_adam, adapting": Case(
+        factory=optim.momo_adam,
+        rate=0.5,
+        hyper={"decay": 0.01, "lower_bound": -20.0},
+        options={"adapt_lower_bound": True},
+        parabola=None,
+        rosenbrock=None,
+        optax="momo_adam",
     ),
 }

@@ -98,6 +98,15 @@ TRANSFORMS: dict[str, Case] = {
     "scale_by_polyak": _transform(
         optim.scale_by_polyak, hyper={"max_learning_rate": 10.0}, fixed=("f_min",), oracle=None, parabola=None
     ),
+    "scale_by_factored_rms": _transform(
+        optim.scale_by_factored_rms,
+        hyper={"decay_rate": 0.7, "eps": 1e-3},
+        options={"min_dim_size_to_factor": 1},
+        oracle=None,  # see adafactor
+        entrywise=False,
+        parabola=None,
+    ),
+    "scale_by_param_block_rms": _transform(optim.scale_by_param_block_rms, entrywise=False, parabola=None),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

@@ -6,6 +6,10 @@ from ._adabelief import scale_by_belief as scale_by_belief
 from ._adadelta import AdadeltaState as AdadeltaState
 from ._adadelta import adadelta as adadelta
 from ._adadelta import scale_by_adadelta as scale_by_adadelta
+from ._adafactor import FactoredState as FactoredState
+from ._adafactor import adafactor as adafactor
+from ._adafactor import scale_by_factored_rms as scale_by_factored_rms
+from ._adafactor import scale_by_param_block_rms as scale_by_param_block_rms
 from ._adagrad import RssState as RssState
 from ._adagrad import adagrad as adagrad
 from ._adagrad import scale_by_rss as scale_by_rss
@@ -57,6 +61,8 @@ from ._conditional import conditionally_transform as conditionally_transform
 from ._constrain import ZeroNansState as ZeroNansState
 from ._constrain import keep_params_nonnegative as keep_params_nonnegative
 from ._constrain import zero_nans as zero_nans
+from ._dadapt import DAdaptState as DAdaptState
+from ._dadapt import dadapt_adamw as dadapt_adamw
 from ._decay import add_decayed_weights as add_decayed_weights
 from ._dog import DogState as DogState
 from ._dog import dog as dog
@@ -87,6 +93,10 @@ from ._madgrad import madgrad as madgrad
 from ._masked import MaskedState as MaskedState
 from ._masked import freeze as freeze
 from ._masked import masked as masked
+from ._momo import MomoAdamState as MomoAdamState
+from ._momo import MomoState as MomoState
+from ._momo import momo as momo
+from ._momo import momo_adam as momo_adam
 from ._monitor import MonitorState as MonitorState
 from ._monitor import SnapshotState as SnapshotState
 from ._monitor import measure_with_ema as measure_with_ema
