@@ -277,4 +277,45 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=None,
         optax="momo_adam",
     ),
+    "muon": Case(
+        factory=optim.muon,
+        hyper={"decay": 0.01},
+        entrywise=False,  # a matrix is more than its entries
+        parabola=None,  # steps have the size of the rate
+        rosenbrock=(0.02, 900),
+        # chaotic with these coefficients: compared over 100 steps, see test_matrices.py
+    ),
+    "muon, cubic": Case(
+        factory=optim.muon,
+        options={"ns_coeffs": (1.5, -0.5, 0.0)},
+        entrywise=False,
+        parabola=None,
+        rosenbrock=(0.02, 900),
+        optax="muon",  # of a square matrix: inputs and outputs are the other way round there
+    ),
+    "muon, adaptive": Case(
+        factory=optim.muon,
+        options={"adaptive": True, "nesterov": False, "preconditioning": "schatten"},
+        hyper={"consistent_rms": 0.2},
+        entrywise=False,
+        rosenbrock=(0.02, 900),
+        optax="muon",
+    ),
+    # against torch's in test_matrices.py: that one takes matrices only. It rounds to bfloat16
+    "galore": Case(
+        factory=optim.galore,
+        hyper={"decay": 0.01},
+        options={"rank": 1, "update_proj_gap": 2},
+        entrywise=False,
+        parabola=None,  # a projection of rank one
+        rosenbrock=(0.02, 900),
+    ),
+    "soap": Case(
+        factory=optim.soap,
+        hyper={"decay": 0.01},
+        options={"precondition_frequency": 2},
+        entrywise=False,
+        parabola=None,
+        rosenbrock=(0.02, 900),
+    ),
 }

@@ -107,6 +107,22 @@ TRANSFORMS: dict[str, Case] = {
         parabola=None,
     ),
     "scale_by_param_block_rms": _transform(optim.scale_by_param_block_rms, entrywise=False, parabola=None),
+    "scale_by_muon": _transform(optim.scale_by_muon, oracle=None, entrywise=False, parabola=None),
+    "scale_by_shape": _transform(optim.scale_by_shape, oracle=None, entrywise=False),
+    "scale_by_galore": _transform(
+        optim.scale_by_galore,
+        options={"rank": 1, "update_proj_gap": 3},
+        oracle=None,
+        entrywise=False,
+        parabola=None,
+    ),
+    "scale_by_soap": _transform(
+        optim.scale_by_soap,
+        options={"precondition_frequency": 3, "precondition_1d": True},
+        oracle=None,
+        entrywise=False,
+        parabola=None,
+    ),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

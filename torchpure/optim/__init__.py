@@ -73,6 +73,9 @@ from ._ema import EmaState as EmaState
 from ._ema import ema as ema
 from ._fromage import FromageState as FromageState
 from ._fromage import fromage as fromage
+from ._galore import GaloreState as GaloreState
+from ._galore import galore as galore
+from ._galore import scale_by_galore as scale_by_galore
 from ._inject import InjectHyperparamsState as InjectHyperparamsState
 from ._inject import inject_hyperparams as inject_hyperparams
 from ._lamb import lamb as lamb
@@ -107,6 +110,10 @@ from ._multi_steps import has_updated as has_updated
 from ._multi_steps import multi_steps as multi_steps
 from ._multi_steps import skip_large_updates as skip_large_updates
 from ._multi_steps import skip_not_finite as skip_not_finite
+from ._muon import MuonState as MuonState
+from ._muon import muon as muon
+from ._muon import scale_by_muon as scale_by_muon
+from ._muon import scale_by_shape as scale_by_shape
 from ._nadam import nadam as nadam
 from ._nadam import nadamw as nadamw
 from ._noisy_sgd import noisy_sgd as noisy_sgd
@@ -164,6 +171,9 @@ from ._sign import sign_sgd as sign_sgd
 from ._sm3 import Sm3State as Sm3State
 from ._sm3 import scale_by_sm3 as scale_by_sm3
 from ._sm3 import sm3 as sm3
+from ._soap import SoapState as SoapState
+from ._soap import scale_by_soap as scale_by_soap
+from ._soap import soap as soap
 from ._stateless import centralize as centralize
 from ._stateless import identity as identity
 from ._stateless import set_to_zero as set_to_zero

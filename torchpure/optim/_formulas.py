@@ -1,5 +1,6 @@
 """Pieces of formulas, for single tensors or for scalars: each has finite derivatives where it is defined."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,3 +92,16 @@ def select(condition: Tensor, yes: Tree, no: Tree) -> Tree:
 def gate(condition: Tensor, updates: Tree) -> Tree:
     """Keep updates where a condition of shape () holds; else make them zero, with zero derivatives."""
     return tree.map(lambda leaf: torch.where(condition, leaf, 0), updates)
+
+
+def refreshed(due: Tensor, fresh: Callable[[], Tree], old: Tree) -> Tree:
+    """Return `fresh()` when it is due, else copies of the old; what costs much is computed only then, where it can be.
+
+    Under transforms and in traced programs both are computed and one is chosen.
+
+    >>> refreshed(torch.tensor(False), lambda: torch.ones(1), torch.zeros(1))
+    tensor([0.])
+    """
+    if not tree.plain([due]):
+        return select(due, fresh(), old)
+    return fresh() if bool(due) else tree.map(torch.clone, old)
