@@ -318,4 +318,47 @@ OPTIMIZERS: dict[str, Case] = {
         parabola=None,
         rosenbrock=(0.02, 900),
     ),
+    "schedule_free_sgd": Case(
+        factory=optim.schedule_free_sgd,
+        differentiable=False,  # the rate is as large as the largest so far, where a maximum has a kink
+        rosenbrock=(2e-3, 2000),
+        scheduled=False,  # it warms up by itself
+        optax="schedule_free_sgd",
+    ),
+    "schedule_free_sgd, warmup": Case(
+        factory=optim.schedule_free_sgd,
+        hyper={"decay": 0.01},
+        options={"warmup_steps": 5},
+        parabola=None,
+        rosenbrock=None,
+        scheduled=False,
+        optax="schedule_free_sgd",
+        rtol=1e-7,  # optax's warm-up is in float32
+    ),
+    "schedule_free_adamw": Case(
+        factory=optim.schedule_free_adamw,
+        differentiable=False,  # as above
+        rosenbrock=(0.05, 600),
+        scheduled=False,
+        optax="schedule_free_adamw",
+    ),
+    "schedule_free_adamw, warmup": Case(
+        factory=optim.schedule_free_adamw,
+        hyper={"decay": 0.01},
+        options={"warmup_steps": 5},
+        parabola=None,
+        rosenbrock=None,
+        scheduled=False,
+        optax="schedule_free_adamw",
+        rtol=1e-7,
+    ),
+    "sophia": Case(
+        factory=optim.sophia,
+        hyper={"gamma": 0.5, "clip_threshold": 0.4, "decay": 0.01},
+        options={"key": random.key(0), "update_interval": 2},
+        entrywise=False,  # a leaf's signs depend on its shape
+        parabola=None,  # its weights decay
+        rosenbrock=(0.02, 1200),
+        # against optax with the same diagonal in test_by_hand.py
+    ),
 }

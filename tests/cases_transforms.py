@@ -123,6 +123,14 @@ TRANSFORMS: dict[str, Case] = {
         entrywise=False,
         parabola=None,
     ),
+    "scale_by_sophia": _transform(
+        optim.scale_by_sophia,
+        options={"key": KEY, "update_interval": 2, "clip_threshold": None},
+        hyper={"gamma": 0.5, "eps": 0.1},
+        oracle=None,
+        entrywise=False,
+        parabola=None,
+    ),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(
@@ -138,6 +146,10 @@ def _optax(make):
     import optax
 
     return make(optax)
+
+
+def _without_extras(ox, transformation):
+    return ox.GradientTransformation(transformation.init, lambda g, state, p: transformation.update(g, state, p))
 
 
 def _with_decay(mask=None):
@@ -241,5 +253,34 @@ COMBINATORS: dict[str, Case] = {
     "split_real_and_imaginary": _wrapper(
         lambda rate, *, b1=0.9: optim.split_real_and_imaginary(optim.adam(rate, b1=b1)),
         lambda ox: ox.contrib.split_real_and_imaginary(ox.adam(0.05)),
+    ),
+    "mechanize": _wrapper(
+        lambda rate, *, decay=1e-2, s_init=1e-2, b1=0.9: optim.mechanize(
+            optim.adam(rate, b1=b1), decay=decay, s_init=s_init
+        ),
+        lambda ox: ox.contrib.mechanize(ox.adam(0.05), s_init=1e-2),
+        parabola=None,
+    ),
+    "sam": _wrapper(
+        lambda rate, *, rho=0.01, b1=0.9: optim.sam(
+            optim.adam(rate, b1=b1), optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
+        ),
+        lambda ox: _without_extras(
+            ox, ox.contrib.sam(ox.adam(0.05), ox.chain(ox.normalize_by_update_norm(), ox.sgd(0.01)))
+        ),
+        parabola=None,  # it circles at the radius of its ascent
+    ),
+    "sam, opaque": _wrapper(
+        lambda rate, *, rho=0.01, b1=0.9: optim.sam(
+            optim.adam(rate, b1=b1), optim.sgd(rho, momentum=0.9), sync_period=3, reset_state=False, opaque=True
+        ),
+    ),
+    "schedule_free": _wrapper(
+        # falling, since where the rate is the largest so far a maximum has a kink
+        lambda rate, *, b1=0.9, weight_lr_power=2.0: optim.schedule_free(
+            optim.sgd(rate), lambda step: rate * 0.999**step, b1=b1, weight_lr_power=weight_lr_power
+        ),
+        lambda ox: ox.contrib.schedule_free(ox.sgd(0.05), lambda step: 0.05 * 0.999**step),
+        scheduled=False,
     ),
 }

@@ -35,7 +35,7 @@ def run_ours(optimizer, noises):
         gradient = stiffness * (x - TARGET) + row
         value = 0.5 * (stiffness * (x - TARGET).square()).sum() + row @ x
         grads = {"w": gradient[:4].reshape(2, 2), "b": gradient[4:]}
-        params, state = optimizer.step(grads, state, params, value=value, grad=grads)
+        params, state = optimizer.step(grads, state, params, value=value, grad=grads, value_fn=None)
     return torch.cat([params["w"].reshape(-1), params["b"]])
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 import torch
 
-from torchpure import optim
+from torchpure import optim, random, vmap
 
 GRADS = [math.sin(1.7 * t) + 0.3 for t in range(1, 41)]
 
@@ -89,3 +89,58 @@ def test_sm3_is_optaxs():
             updates, memory = theirs.update(jax.numpy.asarray(gradient), memory, there)
             there = optax.apply_updates(there, updates)
         np.testing.assert_allclose(params.numpy(), np.asarray(there), rtol=1e-10)
+
+
+def test_sophia_is_optaxs_with_the_same_diagonal():
+    def diagonal(key, objective, leaves):
+        return [leaf.square() for leaf in leaves]
+
+    ours = optim.sophia(0.05, key=random.key(0), gamma=0.5, decay=0.01, update_interval=3, hessian_diagonal_fn=diagonal)
+    points, _ = _run(ours, value_fn=None)
+    with jax.enable_x64(True):
+        squares = optax.stateless(lambda updates, params: jax.tree.map(lambda p: p**2, params))
+        theirs = optax.contrib.sophia(
+            0.05, gamma=0.5, weight_decay=0.01, update_interval=3, hessian_diagonal_fn=squares
+        )
+        p = jax.numpy.array([1.5])
+        state, expected = theirs.init(p), []
+        for g in GRADS:
+            updates, state = theirs.update(jax.numpy.array([g]), state, p)
+            p = optax.apply_updates(p, updates)
+            expected.append(float(p[0]))
+    np.testing.assert_allclose(points, expected, rtol=1e-12)
+
+
+def test_hutchinsons_estimate_is_exact_for_a_diagonal_and_unbiased_otherwise():
+    matrix = torch.tensor([[2.0, 0.7], [0.7, 3.0]], dtype=torch.float64)
+    leaves = [torch.tensor([0.3, -1.0], dtype=torch.float64)]
+    exact = optim.hutchinson(random.key(0), lambda x: (x[0].square() * matrix.diagonal()).sum() / 2, leaves)[0]
+    torch.testing.assert_close(exact, matrix.diagonal())
+    keys = random.split(random.key(1), 400)
+    estimates = vmap(lambda key: optim.hutchinson(key, lambda x: x[0] @ matrix @ x[0] / 2, leaves)[0])(keys)
+    torch.testing.assert_close(estimates.mean(0), matrix.diagonal(), rtol=0.05, atol=0)
+
+
+def test_sam_at_the_end_of_each_period_is_the_step_from_where_it_began():
+    rho, rate = 0.1, 0.05
+    ascent = optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
+    params = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    opt, p = optim.sam(optim.sgd(rate), ascent), params.clone()
+    state, wanted = opt.init(p), params.clone()
+    for _ in range(5):
+        for _ in range(2):
+            p, state = opt.step(p**3, state, p)
+        top = wanted + rho * wanted**3 / (wanted**3).norm()
+        wanted = wanted - rate * top**3
+        torch.testing.assert_close(p, wanted, rtol=1e-6, atol=0)  # the norm has an eps
+
+
+def test_schedule_free_evaluates_at_the_weighted_mean_of_the_base_points():
+    opt, params = optim.schedule_free_sgd(0.1, b1=0.8), torch.tensor([1.5], dtype=torch.float64)
+    state, points = opt.init(params), []
+    for gradient in GRADS:
+        params, state = opt.step(torch.tensor([gradient], dtype=torch.float64), state, params)
+        points.append(state.base)
+    torch.testing.assert_close(optim.schedule_free_eval_params(state, params), torch.stack(points).mean(0))
+    with pytest.raises(TypeError, match="wanted a ScheduleFreeState, got tuple"):
+        optim.schedule_free_eval_params((state,), params)

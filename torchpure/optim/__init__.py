@@ -96,6 +96,8 @@ from ._madgrad import madgrad as madgrad
 from ._masked import MaskedState as MaskedState
 from ._masked import freeze as freeze
 from ._masked import masked as masked
+from ._mechanic import MechanicState as MechanicState
+from ._mechanic import mechanize as mechanize
 from ._momo import MomoAdamState as MomoAdamState
 from ._momo import MomoState as MomoState
 from ._momo import momo as momo
@@ -144,10 +146,17 @@ from ._rmsprop import scale_by_rms as scale_by_rms
 from ._rmsprop import scale_by_stddev as scale_by_stddev
 from ._rprop import RpropState as RpropState
 from ._rprop import rprop as rprop
+from ._sam import SamState as SamState
+from ._sam import sam as sam
 from ._scale import ScheduleState as ScheduleState
 from ._scale import scale as scale
 from ._scale import scale_by_learning_rate as scale_by_learning_rate
 from ._scale import scale_by_schedule as scale_by_schedule
+from ._schedule_free import ScheduleFreeState as ScheduleFreeState
+from ._schedule_free import schedule_free as schedule_free
+from ._schedule_free import schedule_free_adamw as schedule_free_adamw
+from ._schedule_free import schedule_free_eval_params as schedule_free_eval_params
+from ._schedule_free import schedule_free_sgd as schedule_free_sgd
 from ._schedules import constant_schedule as constant_schedule
 from ._schedules import cosine_decay_schedule as cosine_decay_schedule
 from ._schedules import exponential_decay as exponential_decay
@@ -174,6 +183,10 @@ from ._sm3 import sm3 as sm3
 from ._soap import SoapState as SoapState
 from ._soap import scale_by_soap as scale_by_soap
 from ._soap import soap as soap
+from ._sophia import SophiaState as SophiaState
+from ._sophia import hutchinson as hutchinson
+from ._sophia import scale_by_sophia as scale_by_sophia
+from ._sophia import sophia as sophia
 from ._stateless import centralize as centralize
 from ._stateless import identity as identity
 from ._stateless import set_to_zero as set_to_zero
