@@ -361,4 +361,18 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=(0.02, 1200),
         # against optax with the same diagonal in test_by_hand.py
     ),
+    "lbfgs": Case(
+        factory=optim.lbfgs,
+        rate=1.0,
+        options={"memory_size": 3, "linesearch": optim.scale_by_zoom_linesearch(6, initial_guess_strategy="one")},
+        rosenbrock=(1.0, 40),
+        parabola=10,
+        # against optax, scipy and torch in test_line_searches.py
+    ),
+    "lbfgs, whole steps": Case(
+        factory=optim.lbfgs,
+        rate=0.5,
+        options={"memory_size": 3, "scale_init_precond": False, "linesearch": optim.identity()},
+        rosenbrock=None,
+    ),
 }

@@ -131,6 +131,7 @@ TRANSFORMS: dict[str, Case] = {
         entrywise=False,
         parabola=None,
     ),
+    "scale_by_lbfgs": _transform(optim.scale_by_lbfgs, options={"memory_size": 3}, oracle=None, parabola=None),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(
@@ -282,5 +283,28 @@ COMBINATORS: dict[str, Case] = {
         ),
         lambda ox: ox.contrib.schedule_free(ox.sgd(0.05), lambda step: 0.05 * 0.999**step),
         scheduled=False,
+    ),
+    "scale_by_backtracking_linesearch": _wrapper(
+        lambda rate, *, slope_rtol=1e-4, decrease_factor=0.8, increase_factor=1.5: optim.chain(
+            optim.sgd(rate),
+            optim.scale_by_backtracking_linesearch(
+                5,
+                slope_rtol=slope_rtol,
+                decrease_factor=decrease_factor,
+                increase_factor=increase_factor,
+                max_learning_rate=100.0,
+                store_grad=True,
+            ),
+        ),
+        parabola=60,
+    ),
+    "scale_by_zoom_linesearch": _wrapper(
+        lambda rate, *, increase_factor=2.0, slope_rtol=1e-4, curv_rtol=0.5: optim.chain(
+            optim.sgd(rate),
+            optim.scale_by_zoom_linesearch(
+                6, increase_factor=increase_factor, slope_rtol=slope_rtol, curv_rtol=curv_rtol
+            ),
+        ),
+        parabola=20,
     ),
 }

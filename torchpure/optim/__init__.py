@@ -39,6 +39,8 @@ from ._apply_every import ApplyEveryState as ApplyEveryState
 from ._apply_every import apply_every as apply_every
 from ._asgd import AsgdState as AsgdState
 from ._asgd import asgd as asgd
+from ._backtracking import BacktrackingState as BacktrackingState
+from ._backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
 from ._base import EmptyState as EmptyState
 from ._base import Optimizer as Optimizer
 from ._base import apply_updates as apply_updates
@@ -84,8 +86,12 @@ from ._layouts import RealAndImaginary as RealAndImaginary
 from ._layouts import SplitRealAndImaginaryState as SplitRealAndImaginaryState
 from ._layouts import flatten as flatten
 from ._layouts import split_real_and_imaginary as split_real_and_imaginary
+from ._lbfgs import LbfgsState as LbfgsState
+from ._lbfgs import lbfgs as lbfgs
+from ._lbfgs import scale_by_lbfgs as scale_by_lbfgs
 from ._lift import LiftState as LiftState
 from ._lift import lift as lift
+from ._line import value_and_grad_from_state as value_and_grad_from_state
 from ._lion import LionState as LionState
 from ._lion import lion as lion
 from ._lion import scale_by_lion as scale_by_lion
@@ -199,3 +205,5 @@ from ._trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from ._yogi import YogiState as YogiState
 from ._yogi import scale_by_yogi as scale_by_yogi
 from ._yogi import yogi as yogi
+from ._zoom import ZoomState as ZoomState
+from ._zoom import scale_by_zoom_linesearch as scale_by_zoom_linesearch

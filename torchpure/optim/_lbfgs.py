@@ -1,0 +1,155 @@
+"""L-BFGS (Liu and Nocedal 1989, "On the limited memory BFGS method", algorithm 2.1; Nocedal 1980)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Grads, Params, Rate, Step, Updates
+
+from ._base import Optimizer
+from ._chain import chain
+from ._checks import check_count
+from ._formulas import safe_divide, safe_norm
+from ._leaves import active, count, has_gradient, per_leaf
+from ._line import Leaves
+from ._scale import scale, scale_by_learning_rate
+from ._zoom import scale_by_zoom_linesearch
+
+
+class LbfgsState(NamedTuple):
+    """State of `scale_by_lbfgs`; all leaves in one row, real, the newest first."""
+
+    step: Step  # float64, shape ()
+    params: Tensor  # shape (entries,)
+    grads: Tensor  # shape (entries,)
+    moved: Tensor  # differences of parameters, shape (memory_size, entries)
+    turned: Tensor  # differences of gradients, shape (memory_size, entries)
+    weights: Tensor  # 1 / ⟨moved, turned⟩, shape (memory_size,)
+
+
+def _least(who: str, form: str) -> Any:
+    """Return the condition under which a pair is remembered, of its inner product and the square of the gradients'."""
+    conditions = {
+        "optax": lambda product, square: torch.ones_like(product, dtype=torch.bool),
+        "torch": lambda product, square: product > 1e-10,
+        "scipy": lambda product, square: product > torch.finfo(square.dtype).eps * square,
+    }
+    if form not in conditions:
+        raise ValueError(f"{who}: the form must be one of {', '.join(conditions)}, got {form!r}")
+    return conditions[form]
+
+
+def scale_by_lbfgs(
+    *, memory_size: int = 10, scale_init_precond: bool = True, form: str = "optax"
+) -> Optimizer[LbfgsState]:
+    """Multiply gradients by an estimate of the inverse Hessian, from the last `memory_size` differences.
+
+    The estimate begins with ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, or with 1 without `scale_init_precond`; before there
+    is one, with min(1, 1 / ‖g‖). The form "torch" has the sum of |g| in that place and forgets pairs with ⟨s, y⟩ ≤
+    1e-10, the form "scipy" has 1 / ‖g‖ and forgets those with ⟨s, y⟩ ≤ eps ⟨y, y⟩. A gradient that is None counts as 0.
+
+    Raises:
+        ValueError: `memory_size` is not a whole number, at least 1, or the form unknown.
+
+    >>> lbfgs, params = scale_by_lbfgs(), torch.tensor([3.0])
+    >>> lbfgs.update(torch.tensor([4.0]), lbfgs.init(params), params)[0]
+    tensor([1.])
+    """
+    check_count("scale_by_lbfgs", memory_size=memory_size)
+    remembered = _least("scale_by_lbfgs", form)
+
+    def init(params: Params) -> LbfgsState:
+        zero = torch.zeros_like(_row(tree.leaves(per_leaf(lambda leaf: leaf, params)), count(params)))
+        pairs = zero.new_zeros(memory_size, zero.numel())
+        return LbfgsState(count(params), zero, zero.clone(), pairs, pairs.clone(), zero.new_zeros(memory_size))
+
+    def update(grads: Grads, state: LbfgsState, params: Params) -> tuple[Updates, LbfgsState]:
+        filled = tree.map(_filled, params, grads)
+        (leaves, places), restore = active("scale_by_lbfgs", filled, (), params)
+        g, p = _row(leaves, state.step), _row(places, state.step)
+        s, y = p - state.params, g - state.grads
+        product, square = s @ y, y @ y
+        keep = (state.step > 0) & remembered(product, square)
+        new = (s, y, safe_divide(torch.ones_like(product), product))
+        memory = [_pushed(old, row, keep) for old, row in zip(state[3:], new, strict=True)]
+        start = torch.where(state.step > 0, _inner_scale(*memory), _first_scale(g, form)) if scale_init_precond else 1.0
+        direction = restore(_split(_two_loops(g, *memory, start), leaves))
+        updates = tree.map(lambda u, old: None if old is None else u, direction, grads)
+        return updates, LbfgsState(state.step + 1, p, g, *memory)
+
+    return Optimizer(init, update)
+
+
+def _filled(leaf: Any, gradient: Any) -> Any:
+    if gradient is not None or not has_gradient(leaf):
+        return gradient
+    return torch.zeros_like(leaf)
+
+
+def _row(leaves: Leaves, step: Step) -> Tensor:
+    rows = [leaf.reshape(-1) for leaf in leaves if isinstance(leaf, Tensor)]
+    return torch.cat(rows) if rows else step.new_zeros(0)
+
+
+def _split(row: Tensor, leaves: Leaves) -> Leaves:
+    parts = row.split([leaf.numel() for leaf in leaves]) if leaves else []
+    return [part.reshape(leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+
+
+def _pushed(old: Tensor, new: Tensor, keep: Tensor) -> Tensor:
+    return torch.where(keep, torch.cat([new.unsqueeze(0), old[:-1]]), old)
+
+
+def _inner_scale(moved: Tensor, turned: Tensor, weights: Tensor) -> Tensor:
+    s, y = moved[0], turned[0]
+    square = y @ y
+    return torch.where(square > 0, safe_divide(s @ y, square), 1)
+
+
+def _first_scale(g: Tensor, form: str) -> Tensor:
+    size = g.abs().sum() if form == "torch" else safe_norm(g)
+    inverse = torch.where(size > 0, 1 / torch.where(size > 0, size, 1), 1)
+    return inverse if form == "scipy" else inverse.clamp(max=1)
+
+
+def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, start: Any) -> Tensor:
+    """Multiply by the estimate: Nocedal and Wright 2006, algorithm 7.4. Empty places have weight 0."""
+    shares = []
+    for s, y, weight in zip(moved, turned, weights, strict=True):
+        shares.append(weight * (s @ g))
+        g = g - shares[-1] * y
+    g = start * g
+    for s, y, weight, share in zip(*(part.flip(0) for part in (moved, turned, weights)), shares[::-1], strict=True):
+        g = g + (share - weight * (y @ g)) * s
+    return g
+
+
+def lbfgs(
+    rate: Rate | None = None,
+    *,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
+    linesearch: Optimizer[Any] | None = None,
+    form: str = "optax",
+) -> Optimizer[Any]:
+    """Step along the quasi-Newton direction as far as a line search says; needs `value=`, `grad=` and `value_fn=`.
+
+    The search is `scale_by_zoom_linesearch(20, initial_guess_strategy="one")`; `identity()` takes whole steps, times
+    `rate`. After a step the state has value and gradient of the point reached: see `value_and_grad_from_state`.
+
+    Raises:
+        ValueError: `memory_size` is not a whole number, at least 1, `rate` negative, or the form unknown.
+
+    >>> opt, params = lbfgs(), torch.tensor([1.0])
+    >>> f = lambda p: 2 * p.square().sum()
+    >>> g = torch.tensor([4.0])
+    >>> opt.step(g, opt.init(params), params, value=f(params), grad=g, value_fn=f)[0]
+    tensor([0.])
+    """
+    return chain(
+        scale_by_lbfgs(memory_size=memory_size, scale_init_precond=scale_init_precond, form=form),
+        scale(-1.0) if rate is None else scale_by_learning_rate(rate),
+        scale_by_zoom_linesearch(20, initial_guess_strategy="one") if linesearch is None else linesearch,
+    )
