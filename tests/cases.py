@@ -364,7 +364,7 @@ OPTIMIZERS: dict[str, Case] = {
     "lbfgs": Case(
         factory=optim.lbfgs,
         rate=1.0,
-        options={"memory_size": 3, "linesearch": optim.scale_by_zoom_linesearch(6, initial_guess_strategy="one")},
+        options={"memory_size": 3, "linesearch": optim.scale_by_zoom_linesearch(4, initial_guess_strategy="one")},
         rosenbrock=(1.0, 40),
         parabola=10,
         # against optax, scipy and torch in test_line_searches.py

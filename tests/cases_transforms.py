@@ -307,4 +307,18 @@ COMBINATORS: dict[str, Case] = {
         ),
         parabola=20,
     ),
+    "scale_by_strong_wolfe_linesearch": _wrapper(
+        lambda rate, *, slope_rtol=1e-4, curv_rtol=0.2: optim.chain(
+            optim.sgd(rate),
+            optim.scale_by_strong_wolfe_linesearch(4, slope_rtol=slope_rtol, curv_rtol=curv_rtol),
+        ),
+        parabola=20,
+    ),
+    "scale_by_more_thuente_linesearch": _wrapper(
+        lambda rate, *, slope_rtol=1e-3, curv_rtol=0.2: optim.chain(
+            optim.sgd(rate),
+            optim.scale_by_more_thuente_linesearch(5, slope_rtol=slope_rtol, curv_rtol=curv_rtol),
+        ),
+        parabola=20,
+    ),
 }

@@ -113,6 +113,7 @@ from ._monitor import SnapshotState as SnapshotState
 from ._monitor import measure_with_ema as measure_with_ema
 from ._monitor import monitor as monitor
 from ._monitor import snapshot as snapshot
+from ._more_thuente import scale_by_more_thuente_linesearch as scale_by_more_thuente_linesearch
 from ._multi_steps import MultiStepsState as MultiStepsState
 from ._multi_steps import has_updated as has_updated
 from ._multi_steps import multi_steps as multi_steps
@@ -197,6 +198,7 @@ from ._stateless import centralize as centralize
 from ._stateless import identity as identity
 from ._stateless import set_to_zero as set_to_zero
 from ._stateless import stateless as stateless
+from ._strong_wolfe import scale_by_strong_wolfe_linesearch as scale_by_strong_wolfe_linesearch
 from ._torch_state import from_torch as from_torch
 from ._torch_state import to_torch as to_torch
 from ._trace import TraceState as TraceState

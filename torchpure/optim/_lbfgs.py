@@ -14,7 +14,9 @@ from ._checks import check_count
 from ._formulas import safe_divide, safe_norm
 from ._leaves import active, count, has_gradient, per_leaf
 from ._line import Leaves
+from ._more_thuente import scale_by_more_thuente_linesearch
 from ._scale import scale, scale_by_learning_rate
+from ._strong_wolfe import scale_by_strong_wolfe_linesearch
 from ._zoom import scale_by_zoom_linesearch
 
 
@@ -29,16 +31,22 @@ class LbfgsState(NamedTuple):
     weights: Tensor  # 1 / ⟨moved, turned⟩, shape (memory_size,)
 
 
-def _least(who: str, form: str) -> Any:
-    """Return the condition under which a pair is remembered, of its inner product and the square of the gradients'."""
-    conditions = {
-        "optax": lambda product, square: torch.ones_like(product, dtype=torch.bool),
-        "torch": lambda product, square: product > 1e-10,
-        "scipy": lambda product, square: product > torch.finfo(square.dtype).eps * square,
-    }
-    if form not in conditions:
-        raise ValueError(f"{who}: the form must be one of {', '.join(conditions)}, got {form!r}")
-    return conditions[form]
+_FORMS = ("optax", "torch", "scipy")
+
+
+def _is_kept(form: str, product: Tensor, descent: Tensor) -> Tensor:
+    """Tell whether a pair is remembered, by ⟨s, y⟩ and how much the old slope promised."""
+    if form == "optax":
+        return torch.ones_like(product, dtype=torch.bool)
+    return product > (1e-10 if form == "torch" else torch.finfo(product.dtype).eps * descent)
+
+
+def _default_search(form: str) -> Optimizer[Any]:
+    if form == "torch":
+        return scale_by_strong_wolfe_linesearch()
+    if form == "scipy":
+        return scale_by_more_thuente_linesearch()
+    return scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 def scale_by_lbfgs(
@@ -47,8 +55,9 @@ def scale_by_lbfgs(
     """Multiply gradients by an estimate of the inverse Hessian, from the last `memory_size` differences.
 
     The estimate begins with ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, or with 1 without `scale_init_precond`; before there
-    is one, with min(1, 1 / ‖g‖). The form "torch" has the sum of |g| in that place and forgets pairs with ⟨s, y⟩ ≤
-    1e-10, the form "scipy" has 1 / ‖g‖ and forgets those with ⟨s, y⟩ ≤ eps ⟨y, y⟩. A gradient that is None counts as 0.
+    is one, with min(1, 1 / ‖g‖). The form "torch" has the sum of |g| in that place, and leaves out pairs with
+    ⟨s, y⟩ ≤ 1e-10; the form "scipy" has 1 / ‖g‖, and leaves out those with ⟨s, y⟩ ≤ −eps ⟨s, g⟩. A gradient that is
+    None counts as 0.
 
     Raises:
         ValueError: `memory_size` is not a whole number, at least 1, or the form unknown.
@@ -58,7 +67,8 @@ def scale_by_lbfgs(
     tensor([1.])
     """
     check_count("scale_by_lbfgs", memory_size=memory_size)
-    remembered = _least("scale_by_lbfgs", form)
+    if form not in _FORMS:
+        raise ValueError(f"scale_by_lbfgs: the form must be one of {', '.join(_FORMS)}, got {form!r}")
 
     def init(params: Params) -> LbfgsState:
         zero = torch.zeros_like(_row(tree.leaves(per_leaf(lambda leaf: leaf, params)), count(params)))
@@ -70,8 +80,8 @@ def scale_by_lbfgs(
         (leaves, places), restore = active("scale_by_lbfgs", filled, (), params)
         g, p = _row(leaves, state.step), _row(places, state.step)
         s, y = p - state.params, g - state.grads
-        product, square = s @ y, y @ y
-        keep = (state.step > 0) & remembered(product, square)
+        product = s @ y
+        keep = (state.step > 0) & _is_kept(form, product, -(s @ state.grads))
         new = (s, y, safe_divide(torch.ones_like(product), product))
         memory = [_pushed(old, row, keep) for old, row in zip(state[3:], new, strict=True)]
         start = torch.where(state.step > 0, _inner_scale(*memory), _first_scale(g, form)) if scale_init_precond else 1.0
@@ -137,7 +147,9 @@ def lbfgs(
     """Step along the quasi-Newton direction as far as a line search says; needs `value=`, `grad=` and `value_fn=`.
 
     The search is `scale_by_zoom_linesearch(20, initial_guess_strategy="one")`; `identity()` takes whole steps, times
-    `rate`. After a step the state has value and gradient of the point reached: see `value_and_grad_from_state`.
+    `rate`. The form "torch" is torch.optim.LBFGS with its strong Wolfe search, a step being one of its iterations; the
+    form "scipy" is SciPy's L-BFGS-B without bounds. After a step the state has value and gradient of the point
+    reached: see `value_and_grad_from_state`.
 
     Raises:
         ValueError: `memory_size` is not a whole number, at least 1, `rate` negative, or the form unknown.
@@ -151,5 +163,5 @@ def lbfgs(
     return chain(
         scale_by_lbfgs(memory_size=memory_size, scale_init_precond=scale_init_precond, form=form),
         scale(-1.0) if rate is None else scale_by_learning_rate(rate),
-        scale_by_zoom_linesearch(20, initial_guess_strategy="one") if linesearch is None else linesearch,
+        _default_search(form) if linesearch is None else linesearch,
     )
