@@ -67,19 +67,25 @@ OPTIMIZERS: dict[str, Case] = {
     "lion": Case(factory=optim.lion, rate=0.01, rosenbrock=(0.01, 600), optax="lion"),
     "sgd": Case(
         factory=optim.sgd,
-        fixed=("momentum",),
+        fixed=("momentum", "dampening"),
         rosenbrock=(1e-3, 2000),
         optax="sgd",
         torch=(
             torch.optim.SGD,
-            lambda lr=1e-3, momentum=0.0, nesterov=False: optim.sgd(lr, momentum=momentum, nesterov=nesterov),
+            lambda lr=1e-3, momentum=0.0, nesterov=False, dampening=0.0: optim.sgd(
+                lr, momentum=momentum, nesterov=nesterov, dampening=dampening
+            ),
         ),
     ),
-    "sgd, momentum": Case(factory=optim.sgd, hyper={"momentum": 0.9}, rosenbrock=(1e-3, 1000), optax="sgd"),
+    "sgd, dampening": Case(factory=optim.sgd, hyper={"momentum": 0.9, "dampening": 0.5}, rosenbrock=(2e-3, 1000)),
+    "sgd, momentum": Case(
+        factory=optim.sgd, hyper={"momentum": 0.9}, fixed=("dampening",), rosenbrock=(1e-3, 1000), optax="sgd"
+    ),
     "sgd, nesterov": Case(
         factory=optim.sgd,
         hyper={"momentum": 0.9},
         options={"nesterov": True},
+        fixed=("dampening",),
         rosenbrock=(1e-3, 1000),
         optax="sgd",
     ),
@@ -187,6 +193,15 @@ OPTIMIZERS: dict[str, Case] = {
         fixed=("eps",),  # it bounds the first gradients from below, so nothing depends on it
     ),
     "nadam": Case(factory=optim.nadam, optax="nadam"),
+    "nadam, torch": Case(
+        factory=optim.nadam,
+        hyper={"momentum_decay": 4e-3},
+        fixed=("eps_root",),
+        # torch keeps its product of momenta in float32: see tests/optim/test_by_hand.py
+    ),
+    "nadamw, torch": Case(
+        factory=optim.nadamw, hyper={"momentum_decay": 0.1, "decay": 0.1}, fixed=("eps_root",), parabola=None
+    ),
     "nadamw": Case(factory=optim.nadamw, hyper={"decay": 0.1}, optax="nadamw"),
     "radam": Case(factory=optim.radam, fixed=("threshold",), rosenbrock=(0.005, 2000), optax="radam"),
     "radam, torch": Case(
@@ -374,5 +389,13 @@ OPTIMIZERS: dict[str, Case] = {
         rate=0.5,
         options={"memory_size": 3, "scale_init_precond": False, "linesearch": optim.identity()},
         rosenbrock=None,
+    ),
+    "kron": Case(
+        factory=optim.kron,
+        hyper={"decay": 0.01},
+        options={"key": random.key(0), "precondition_probability": 0.7},
+        entrywise=False,
+        parabola=None,  # its weights decay
+        rosenbrock=(0.02, 1500),
     ),
 }

@@ -132,6 +132,8 @@ TRANSFORMS: dict[str, Case] = {
         parabola=None,
     ),
     "scale_by_lbfgs": _transform(optim.scale_by_lbfgs, options={"memory_size": 3}, oracle=None, parabola=None),
+    "scale_by_kron": _transform(optim.scale_by_kron, options={"key": KEY}, oracle=None, entrywise=False, parabola=None),
+    "scale_by_nadam": _transform(optim.scale_by_nadam, hyper={"momentum_decay": 0.1}, oracle=None),
     "scale_by_lion": _transform(optim.scale_by_lion),
     "set_to_zero": _transform(optim.set_to_zero, parabola=None),
     "stateless": _transform(

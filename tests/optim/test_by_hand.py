@@ -144,3 +144,34 @@ def test_schedule_free_evaluates_at_the_weighted_mean_of_the_base_points():
     torch.testing.assert_close(optim.schedule_free_eval_params(state, params), torch.stack(points).mean(0))
     with pytest.raises(TypeError, match="wanted a ScheduleFreeState, got tuple"):
         optim.schedule_free_eval_params((state,), params)
+
+
+def test_nadam_in_torchs_form():
+    points, _ = _run(optim.nadam(0.05, b1=0.8, b2=0.95, momentum_decay=0.1))
+    p, m, v, product, expected = 1.5, 0.0, 0.0, 1.0, []
+    for t, g in enumerate(GRADS, start=1):
+        m, v = 0.8 * m + 0.2 * g, 0.95 * v + 0.05 * g * g
+        now, ahead = (0.8 * (1 - 0.5 * 0.96 ** (s * 0.1)) for s in (t, t + 1))
+        product *= now
+        direction = (1 - now) * g / (1 - product) + ahead * m / (1 - product * ahead)
+        p -= 0.05 * direction / (math.sqrt(v / (1 - 0.95**t)) + 1e-8)
+        expected.append(p)
+    np.testing.assert_allclose(points, expected, rtol=1e-12)
+    leaf = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+    theirs = torch.optim.NAdam([leaf], 0.05, betas=(0.8, 0.95), momentum_decay=0.1)
+    for g in GRADS:
+        leaf.grad = torch.tensor([g], dtype=torch.float64)
+        theirs.step()
+    np.testing.assert_allclose(leaf.item(), p, rtol=1e-6)  # torch keeps its product in float32
+
+
+def test_torchs_rmsprop_sums_before_the_rate():
+    rates = [0.05 * 0.9**t for t in range(len(GRADS))]
+    points, _ = _run(optim.rmsprop(lambda step: 0.05 * 0.9**step, decay=0.9, momentum=0.8, eps_in_sqrt=False))
+    leaf = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
+    theirs = torch.optim.RMSprop([leaf], alpha=0.9, momentum=0.8)
+    for g, rate in zip(GRADS, rates, strict=True):
+        theirs.param_groups[0]["lr"] = rate
+        leaf.grad = torch.tensor([g], dtype=torch.float64)
+        theirs.step()
+    np.testing.assert_allclose(points[-1], leaf.item(), rtol=1e-12)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchpure import optim
+from torchpure import optim, random
 
 sys.path[:0] = [str(Path(__file__).parent)]
 from oracles import noise, run_optax, run_ours  # noqa: E402
@@ -101,3 +101,37 @@ def test_galores_state_is_as_small_as_its_rank():
     state = optim.scale_by_galore(rank=2).init({"w": torch.zeros(50, 8), "b": torch.zeros(8)})
     assert state.inner.square["w"].shape == (2, 8) and state.basis["w"].shape == (50, 2)
     assert state.inner.square["b"].shape == (8,) and state.basis["b"] is None
+
+
+def test_kron_is_its_recurrence():
+    key, gradients = random.key(3), _gradients(12, {"w": (4, 3)})
+    ours = _run(optim.kron(0.1, key=key, precond_lr=0.2), gradients)["w"].numpy()
+    w, m, q, r = np.ones((4, 3)), 0.0, np.eye(4), np.eye(3)
+    for t, grads in enumerate(gradients):
+        m = 0.9 * m + 0.1 * grads["w"].numpy()
+        seen = m / (1 - 0.9 ** (t + 1))
+        v = random.normal(random.fold_in(random.fold_in(key, t), 1), (4, 3), dtype=torch.float64).numpy()
+        a, b = q @ seen @ r.T, np.linalg.solve(q.T, v) @ np.linalg.inv(r)
+        new = []
+        for factor, one, two in ((q, a @ a.T, b @ b.T), (r, a.T @ a, b.T @ b)):
+            whole = one + two
+            row = whole[np.argmax((whole**2).sum(1))]
+            size = np.linalg.norm(row @ whole) / np.linalg.norm(row)
+            assert size <= np.linalg.norm(whole, 2) * (1 + 1e-9)
+            new.append(factor - 0.2 * np.triu(one - two) @ factor / size)
+        q, r = new
+        u = q.T @ q @ seen @ r.T @ r
+        w = w - 0.1 * u / max(1, np.sqrt((u**2).mean()) / 1.1)
+    np.testing.assert_allclose(ours, w, rtol=1e-9)
+
+
+def test_krons_factors_come_to_whiten_the_gradients():
+    root = torch.tensor([[2.0, 0.0], [1.2, 0.5]], dtype=torch.float64)
+    noise = torch.randn(6000, 2, generator=torch.Generator().manual_seed(0)).double() @ root.mT
+    kron = optim.scale_by_kron(key=random.key(0), b1=0.0, precond_lr=0.02, min_ndim_triangular=1)
+    params = torch.zeros(2, dtype=torch.float64)
+    state, sums = kron.init(params), 0.0
+    for t, row in enumerate(noise):
+        u, state = kron.update(row, state, params)
+        sums = sums + (t >= 2000) * torch.outer(u, u)
+    torch.testing.assert_close(sums / 4000, torch.eye(2, dtype=torch.float64), rtol=0, atol=0.15)

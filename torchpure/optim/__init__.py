@@ -80,6 +80,10 @@ from ._galore import galore as galore
 from ._galore import scale_by_galore as scale_by_galore
 from ._inject import InjectHyperparamsState as InjectHyperparamsState
 from ._inject import inject_hyperparams as inject_hyperparams
+from ._kron import KronState as KronState
+from ._kron import annealed_probability as annealed_probability
+from ._kron import kron as kron
+from ._kron import scale_by_kron as scale_by_kron
 from ._lamb import lamb as lamb
 from ._lars import lars as lars
 from ._layouts import RealAndImaginary as RealAndImaginary
@@ -123,8 +127,10 @@ from ._muon import MuonState as MuonState
 from ._muon import muon as muon
 from ._muon import scale_by_muon as scale_by_muon
 from ._muon import scale_by_shape as scale_by_shape
+from ._nadam import NadamState as NadamState
 from ._nadam import nadam as nadam
 from ._nadam import nadamw as nadamw
+from ._nadam import scale_by_nadam as scale_by_nadam
 from ._noisy_sgd import noisy_sgd as noisy_sgd
 from ._novograd import NovogradState as NovogradState
 from ._novograd import novograd as novograd

@@ -20,15 +20,23 @@ from ._scale import scale, scale_by_learning_rate
 from ._stateless import stateless_leafwise
 
 _FORMS = ("optax", "torch")
-# mean squares over the longest dimension, and over the second longest; or of each entry
-Squares = Tensor | tuple[Tensor, Tensor]
+
+
+class Factored(NamedTuple):
+    """Mean squares of a matrix: over the longest dimension, and over the second longest."""
+
+    rows: Tensor
+    columns: Tensor
+
+
+Squares = Tensor | Factored
 
 
 class FactoredState(NamedTuple):
     """State of `scale_by_factored_rms`."""
 
     step: Step  # float64, shape ()
-    square: Params  # for each leaf, the running mean of g², or a pair: its means over each of two dimensions
+    square: Params  # for each leaf, the running mean of g², or `Factored`
 
 
 def scale_by_factored_rms(
@@ -78,7 +86,7 @@ def scale_by_factored_rms(
                 v = blend(v, squares, beta)
                 return g / safe_sqrt(v if floor is None else v.clamp(min=floor**2)), v
             near, far = dims(g)
-            v = blend(v[0], squares.mean(far), beta), blend(v[1], squares.mean(near), beta)
+            v = Factored(blend(v.rows, squares.mean(far), beta), blend(v.columns, squares.mean(near), beta))
             return g / safe_sqrt(_product(*v, near, far, floor)), v
 
         updates, square = leafwise("scale_by_factored_rms", rule, grads, (state.square,), params)
@@ -103,7 +111,12 @@ def factored_dims(shape: tuple[int, ...], least: int, last: bool = False) -> tup
 def _zeros(leaf: Tensor, dims: tuple[int, int] | None) -> Squares:
     if dims is None:
         return torch.zeros_like(leaf)
-    return tuple(leaf.new_zeros([size for i, size in enumerate(leaf.shape) if i != dim]) for dim in reversed(dims))
+    near, far = dims
+    return Factored(leaf.new_zeros(_without(leaf.shape, far)), leaf.new_zeros(_without(leaf.shape, near)))
+
+
+def _without(shape: torch.Size, dim: int) -> list[int]:
+    return [size for i, size in enumerate(shape) if i != dim]
 
 
 def _eps(eps: Number | None, leaf: Tensor, form: str) -> Number:

@@ -108,7 +108,8 @@ def rmsprop(
 ) -> Optimizer[Any]:
     """Step as `scale_by_rms` says, or `scale_by_stddev` if `centered`, times −rate, with momentum after that if given.
 
-    With `eps_in_sqrt=False` it is torch's, whose `alpha` is `decay`; its default is 0.99.
+    With `eps_in_sqrt=False` it is torch's, whose `alpha` is `decay` (its default is 0.99), and whose momentum comes
+    before the rate.
 
     Raises:
         ValueError: `decay` is not in [0, 1), or another number negative.
@@ -121,5 +122,7 @@ def rmsprop(
     scaled = (scale_by_stddev if centered else scale_by_rms)(
         decay=decay, eps=eps, initial_scale=initial_scale, eps_in_sqrt=eps_in_sqrt, bias_correction=bias_correction
     )
-    last = identity() if momentum is None else trace(momentum, nesterov=nesterov)
-    return chain(scaled, scale_by_learning_rate(rate), last)
+    summed = identity() if momentum is None else trace(momentum, nesterov=nesterov)
+    descend = scale_by_learning_rate(rate)
+    # with a constant rate both orders are the same
+    return chain(scaled, descend, summed) if eps_in_sqrt else chain(scaled, summed, descend)
