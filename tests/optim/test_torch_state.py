@@ -13,11 +13,38 @@ PAIRS = {
     "adam": (lambda: optim.adam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
     "adamw": (lambda: optim.adamw(0.05, decay=0.1), lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1)),
     "momentum": (lambda: optim.sgd(0.05, momentum=0.9), lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
+    "dampening": (
+        lambda: optim.sgd(0.05, momentum=0.9, dampening=0.5),
+        lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, dampening=0.5),
+    ),
     "chain": (
         lambda: optim.chain(optim.identity(), optim.adam(0.05)),
         lambda p: torch.optim.Adam(p, 0.05),
     ),
+    "adadelta": (lambda: optim.adadelta(0.5), lambda p: torch.optim.Adadelta(p, 0.5)),
+    "adafactor": (lambda: optim.adafactor(0.05, form="torch"), lambda p: torch.optim.Adafactor(p, 0.05)),
+    "adagrad": (
+        lambda: optim.adagrad(0.05, initial_accumulator_value=0.0, eps=1e-10, eps_in_sqrt=False),
+        lambda p: torch.optim.Adagrad(p, 0.05),
+    ),
+    "adamax": (lambda: optim.adamax(0.05), lambda p: torch.optim.Adamax(p, 0.05)),
+    "amsgrad": (
+        lambda: optim.amsgrad(0.05, correct_after_max=True),
+        lambda p: torch.optim.Adam(p, 0.05, amsgrad=True),
+    ),
+    "asgd": (
+        lambda: optim.asgd(0.05, lambd=1e-4, alpha=0.75, t0=3),
+        lambda p: torch.optim.ASGD(p, 0.05, lambd=1e-4, alpha=0.75, t0=3),
+    ),
+    "nadam": (lambda: optim.nadam(0.05, momentum_decay=4e-3), lambda p: torch.optim.NAdam(p, 0.05)),
+    "radam": (lambda: optim.radam(0.05, eps_on_corrected=False), lambda p: torch.optim.RAdam(p, 0.05)),
+    "rmsprop": (
+        lambda: optim.rmsprop(0.01, decay=0.99, momentum=0.9, centered=True, eps_in_sqrt=False),
+        lambda p: torch.optim.RMSprop(p, 0.01, momentum=0.9, centered=True),
+    ),
+    "rprop": (lambda: optim.rprop(0.01), lambda p: torch.optim.Rprop(p, 0.01)),
 }
+ROUNDED = {"asgd", "nadam"}  # torch keeps a number of these in float32
 
 
 def _net():
@@ -49,13 +76,14 @@ def test_law_a_state_goes_to_torch_and_comes_back(name):
     torch_optimizer = theirs(module.parameters())
     torch_optimizer.load_state_dict(optim.to_torch(state, torch_optimizer.state_dict()))
     back = optim.from_torch(torch_optimizer.state_dict(), state)
-    testing.assert_trees_close(back, state, rtol=0.0)
+    close = 1e-6 if name in ROUNDED else 1e-12
+    testing.assert_trees_close(back, state, rtol=1e-7 if name == "nadam" else 0.0)
     there = _theirs(module, torch_optimizer, 5)
     here, after = _ours(optimizer, loss, params, back, 5)
-    testing.assert_trees_close(here, there, rtol=1e-12, atol=1e-14)
+    testing.assert_trees_close(here, there, rtol=close, atol=close / 100)
     again = optim.from_torch(torch_optimizer.state_dict(), optimizer.init(params))
     more, _ = _ours(optimizer, loss, there, again, 5)
-    testing.assert_trees_close(more, _ours(optimizer, loss, here, after, 5)[0], rtol=1e-11, atol=1e-13)
+    testing.assert_trees_close(more, _ours(optimizer, loss, here, after, 5)[0], rtol=10 * close, atol=close / 10)
 
 
 def test_plain_sgd_has_nothing_to_hand_over():
@@ -83,3 +111,35 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(StructureError, match=message):
         call(torch.optim.Adam([nn.Parameter(torch.ones(2))]).state_dict())
+
+
+def test_muons_state_goes_to_torch_and_comes_back():
+    params = {"a": torch.eye(3).double(), "b": torch.ones(2, 4).double()}
+    grads = {"a": torch.arange(9.0).reshape(3, 3).double(), "b": torch.arange(8.0).reshape(2, 4).double()}
+    optimizer = optim.muon(0.02, eps=1e-7, decay=0.1, form="torch")
+    params, state = optimizer.step(grads, optimizer.init(params), params)
+    leaves = [nn.Parameter(params[name].clone()) for name in "ab"]
+    theirs = torch.optim.Muon(leaves, lr=0.02)
+    theirs.load_state_dict(optim.to_torch(state, theirs.state_dict()))
+    testing.assert_trees_close(
+        optim.from_torch(theirs.state_dict(), optimizer.init(params)).inner_states["muon"][0].mean,
+        state.inner_states["muon"][0].mean,
+        rtol=0.0,
+    )
+    for leaf, name in zip(leaves, "ab", strict=True):
+        leaf.grad = grads[name].clone()
+    theirs.step()
+    params, _ = optimizer.step(grads, state, params)
+    for leaf, name in zip(leaves, "ab", strict=True):
+        torch.testing.assert_close(leaf.detach(), params[name], rtol=1e-12, atol=1e-12)
+
+
+def test_schedules_go_on_from_where_torch_was():
+    params = torch.ones(2)
+    theirs = torch.optim.Adam([leaf := nn.Parameter(torch.ones(2))], 0.1)
+    for _ in range(3):
+        leaf.grad = torch.ones(2)
+        theirs.step()
+    opt = optim.chain(optim.scale_by_adam(), optim.scale_by_schedule(lambda step: -0.1 * 0.5**step))
+    state = optim.from_torch(theirs.state_dict(), opt.init(params))
+    assert state[0].step.item() == 3 and state[1].step.item() == 3

@@ -68,7 +68,7 @@ def scale_by_factored_rms(
     check_count("scale_by_factored_rms", min_dim_size_to_factor=min_dim_size_to_factor)
     least = min_dim_size_to_factor if form == "optax" else 1
 
-    def dims(leaf: Tensor) -> tuple[int, int] | None:
+    def dims(leaf: Tensor) -> Any:  # (second longest, longest), or None
         return factored_dims(tuple(leaf.shape), least, last=form == "torch") if factored else None
 
     def init(params: Params) -> FactoredState:
@@ -214,6 +214,8 @@ def _relative(rate: Rate) -> Rate:
 
 
 def _times(rate: Rate | None, decay: Rate) -> Rate:
-    if rate is None or not (callable(rate) or callable(decay)):
-        return decay if rate is None else rate * decay
-    return lambda step: rate_at(rate, step) * rate_at(decay, step)
+    if rate is None:
+        return decay
+    if callable(rate) or callable(decay):
+        return lambda step: number(rate_at(rate, step), like=step) * rate_at(decay, step)
+    return rate * decay

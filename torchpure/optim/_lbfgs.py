@@ -83,11 +83,13 @@ def scale_by_lbfgs(
         product = s @ y
         keep = (state.step > 0) & _is_kept(form, product, -(s @ state.grads))
         new = (s, y, safe_divide(torch.ones_like(product), product))
-        memory = [_pushed(old, row, keep) for old, row in zip(state[3:], new, strict=True)]
-        start = torch.where(state.step > 0, _inner_scale(*memory), _first_scale(g, form)) if scale_init_precond else 1.0
-        direction = restore(_split(_two_loops(g, *memory, start), leaves))
+        moved, turned, weights = (_pushed(old, row, keep) for old, row in zip(state[3:], new, strict=True))
+        start = _inner_scale(moved[0], turned[0]) if scale_init_precond else 1.0
+        if scale_init_precond:
+            start = torch.where(state.step > 0, start, _first_scale(g, form))
+        direction = restore(_split(_two_loops(g, moved, turned, weights, start), leaves))
         updates = tree.map(lambda u, old: None if old is None else u, direction, grads)
-        return updates, LbfgsState(state.step + 1, p, g, *memory)
+        return updates, LbfgsState(state.step + 1, p, g, moved, turned, weights)
 
     return Optimizer(init, update)
 
@@ -112,8 +114,7 @@ def _pushed(old: Tensor, new: Tensor, keep: Tensor) -> Tensor:
     return torch.where(keep, torch.cat([new.unsqueeze(0), old[:-1]]), old)
 
 
-def _inner_scale(moved: Tensor, turned: Tensor, weights: Tensor) -> Tensor:
-    s, y = moved[0], turned[0]
+def _inner_scale(s: Tensor, y: Tensor) -> Tensor:
     square = y @ y
     return torch.where(square > 0, safe_divide(s @ y, square), 1)
 

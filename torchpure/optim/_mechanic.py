@@ -50,9 +50,8 @@ def mechanize(
     check_count("mechanize", num_betas=num_betas)
 
     def init(params: Params) -> MechanicState:
-        zeros = [scalar(0.0, params).repeat(num_betas) for _ in range(3)]
-        start = scalar(s_init, params).repeat(num_betas)
-        return MechanicState(count(params), base_optimizer.init(params), copies(params), *zeros, start)
+        r, m, v, s = (scalar(number, params).repeat(num_betas) for number in (0.0, 0.0, 0.0, s_init))
+        return MechanicState(count(params), base_optimizer.init(params), copies(params), r, m, v, s)
 
     def update(grads: Grads, state: MechanicState, params: Params, **extra: Any) -> tuple[Updates, MechanicState]:
         moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
