@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchpure import grad, optim, random, testing, tree, vmap
+from torchpure import functional, grad, optim, random, testing, tree, vmap
 from torchpure.errors import StructureError
 
 D = torch.float64
@@ -369,3 +369,35 @@ def test_globs_are_traced():
     testing.assert_trees_close(
         compiled(gradient(PARAMS), state, PARAMS), optimizer.step(gradient(PARAMS), state, PARAMS)[0]
     )
+
+
+def test_law_partition_equals_torchs_param_groups():
+    x = torch.linspace(-1, 1, 12, dtype=D).reshape(4, 3)
+    net = functional(
+        lambda: torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+    )
+
+    def loss(params):
+        return (net(params, x) - x.prod(1, keepdim=True)).square().sum()
+
+    groups = {
+        "0.*": optim.adamw(0.02, b1=0.8, decay=0.1),
+        "*.bias": optim.adamw(0.1, decay=0.0),
+        "*": optim.adamw(0.05, b2=0.9, decay=0.01),
+    }
+    opt, params = optim.partition(groups), net.params
+    module, state = net.to_module(params), opt.init(params)
+    theirs = torch.optim.AdamW(
+        [
+            {"params": list(module[0].parameters()), "lr": 0.02, "betas": (0.8, 0.999), "weight_decay": 0.1},
+            {"params": [module[2].bias], "lr": 0.1, "weight_decay": 0.0},
+            {"params": [module[2].weight], "lr": 0.05, "betas": (0.9, 0.9), "weight_decay": 0.01},
+        ]
+    )
+    for _ in range(50):
+        params, state = opt.step(grad(loss)(params), state, params)
+        theirs.zero_grad()
+        (module(x) - x.prod(1, keepdim=True)).square().sum().backward()
+        theirs.step()
+    there = {name: value.detach() for name, value in module.named_parameters()}
+    testing.assert_trees_close(params, there, rtol=1e-12, atol=1e-12)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import torchpure as tp
-from torchpure import optim, testing
+from torchpure import optim, testing, tree, vmap
 
 MAKERS = {
     "sgd": lambda: optim.sgd(0.1),
@@ -136,3 +136,33 @@ def test_a_donated_training_run():
             params, state = optimizer.step(grads, state, params)
         results.append(params)
     testing.assert_trees_close(*results, rtol=1e-12)
+
+
+@pytest.mark.compile
+def test_a_compiled_donated_step_writes_over_its_inputs_and_under_vmap_does_not():
+    plain, params = optim.adam(0.1), (torch.ones(3), torch.ones(2))
+    donated, grads = optim.donate(plain), (torch.arange(3.0) + 1, torch.ones(2))
+    wanted, got = (params, plain.init(params)), (tuple(map(torch.clone, params)), plain.init(params))
+    memory = [leaf.data_ptr() for leaf in tree.leaves(got)]
+    step = torch.compile(lambda g, s, p: donated.step(g, s, p), fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        wanted, got = plain.step(grads, wanted[1], wanted[0]), step(grads, got[1], got[0])
+    testing.assert_trees_close(got, wanted, rtol=1e-6)
+    assert [leaf.data_ptr() for leaf in tree.leaves(got)] == memory
+    stacked = torch.ones(4, 3)
+    states = vmap(plain.init)(stacked)
+    batched = torch.compile(lambda g, s, p: vmap(donated.step)(g, s, p), fullgraph=True, backend="aot_eager")
+    testing.assert_trees_close(batched(stacked, states, stacked), vmap(plain.step)(stacked, states, stacked), rtol=1e-6)
+    assert bool((stacked == 1).all()) and bool((states.step == 0).all())
+
+
+@pytest.mark.compile
+def test_a_compiled_donated_step_of_something_that_requires_a_gradient_is_differentiable():
+    plain, x = optim.adam(0.1), torch.tensor([1.0, 2.0], requires_grad=True)
+
+    def loss(make):
+        return lambda p: make.step(p * p, plain.init(p), p)[0].sum()
+
+    compiled = torch.compile(loss(optim.donate(plain)), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(torch.autograd.grad(compiled(x), x), torch.autograd.grad(loss(plain)(x), x))
+    assert x.tolist() == [1.0, 2.0]

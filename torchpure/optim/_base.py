@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Updates
@@ -73,10 +74,11 @@ class Optimizer(Generic[S]):
 
 
 def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
-    """Let each step take the memory of the state and the parameters that it is given, where a kernel can.
+    """Let each step take the memory of the state and the parameters that it is given, where it can.
 
     Then a step needs no memory of its own, and the old tensors are empty: using them is an error about their shape.
-    Under transforms, and for optimizers without such a kernel, a step is as ever.
+    In a program of `torch.compile` the old tensors become the new ones instead. Under transforms, and in eager code for
+    optimizers without such a kernel, a step is as ever.
 
     >>> from torchpure import optim
     >>> opt, old = donate(optim.sgd(0.1)), torch.tensor([1.0])
@@ -84,7 +86,33 @@ def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
     >>> new, old
     (tensor([0.8000]), tensor([]))
     """
-    return replace(optimizer, kernel=optimizer.donated or optimizer.kernel)
+    eager = optimizer.donated or optimizer.kernel
+
+    def kernel(grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S] | None:
+        if is_dynamo_compiling():
+            return _written_over(optimizer, grads, state, params, **extra)
+        return eager(grads, state, params, **extra) if eager else None
+
+    return replace(optimizer, kernel=kernel)
+
+
+def _written_over(
+    optimizer: Optimizer[S], grads: Grads, state: S, params: Params, **extra: Any
+) -> tuple[Params, S] | None:
+    """Write the results of a step into its inputs, while it is compiled: the copies become part of the loops."""
+    leaves, structure = tree.flatten((params, state))
+    asked = torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
+    if asked or not tree.untransformed():
+        return None
+    updates, new_state = optimizer.rule(grads, state, params, **extra)
+    news = tree.leaves((apply_updates(params, updates), new_state))
+    return tree.unflatten(structure, [_into(old, new) for old, new in zip(leaves, news, strict=True)])
+
+
+def _into(old: Any, new: Any) -> Any:
+    if isinstance(old, Tensor) and isinstance(new, Tensor) and (old.shape, old.dtype) == (new.shape, new.dtype):
+        return old.copy_(new)
+    return new
 
 
 def names(*optimizers: Optimizer[Any]) -> tuple[str, ...]:

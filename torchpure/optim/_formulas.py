@@ -1,10 +1,12 @@
 """Pieces of formulas, for single tensors or for scalars: each has finite derivatives where it is defined."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Grads, Rate, Step, Tree
@@ -55,6 +57,9 @@ def bias(keep: Number, step: Step) -> Tensor:
     >>> bias(0.9, torch.tensor(1.0, dtype=torch.float64))
     tensor(0.1000, dtype=torch.float64)
     """
+    if isinstance(keep, float) and keep > 0 and is_dynamo_compiling():
+        # the compiler computes a power of a number anew for each entry that it is used for, and an exponential once
+        return 1 - torch.exp(step * math.log(keep))
     return 1 - keep**step
 
 

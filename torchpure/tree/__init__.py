@@ -23,5 +23,6 @@ from ._core import map as map
 from ._core import paths as paths
 from ._core import structure as structure
 from ._plain import plain as plain
+from ._plain import untransformed as untransformed
 from ._plain import unwatched as unwatched
 from ._ravel import ravel as ravel

@@ -26,6 +26,12 @@ def unwatched() -> bool:
     )
 
 
+@torch.compiler.assume_constant_result  # the compiler calls it where it traces, and guards on the transforms at work
+def untransformed() -> bool:
+    """Tell whether no transform is at work here, in a compiled program too."""
+    return _peek_transform() is None
+
+
 def plain(leaves: Sequence[Any]) -> bool:
     """Tell whether every leaf is an ordinary tensor whose gradient nobody asks for, outside every transform.
 
