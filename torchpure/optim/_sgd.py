@@ -64,11 +64,7 @@ def sgd(
         (g, *rest, _), restore = active("sgd", grads, (state.momentum,) if with_momentum else (), params)
         if not with_momentum:
             return restore(tree.scale(g, -now)), SgdState(state.step + 1, None)
-        fresh = (
-            g
-            if is_zero(dampening)
-            else tree.scale(g, 1 - torch.where(state.step == 0, 0, number(dampening, like=state.step)))
-        )
+        fresh = g if is_zero(dampening) else tree.scale(g, _share(dampening, state.step))
         b = tree.add(tree.scale(rest[0], momentum), fresh)
         direction = tree.add(g, tree.scale(b, momentum)) if nesterov else b
         return restore(tree.scale(direction, -now)), SgdState(state.step + 1, restore(b, state.momentum))
@@ -81,4 +77,4 @@ def sgd(
 
 def _share(dampening: Number, step: Step) -> Tensor:
     """Return the part of a gradient that comes into the sum: all of the first."""
-    return torch.where(step == 0, 1, 1 - number(dampening, like=step))
+    return 1 - torch.where(step == 0, 0, number(dampening, like=step))
