@@ -19,6 +19,7 @@ from .transforms import hessian as hessian
 from .transforms import jacfwd as jacfwd
 from .transforms import jacrev as jacrev
 from .transforms import jvp as jvp
+from .transforms import pure as pure
 from .transforms import value_and_grad as value_and_grad
 from .transforms import vjp as vjp
 from .transforms import vmap as vmap

@@ -8,4 +8,5 @@ from ._jacobian import jacfwd as jacfwd
 from ._jacobian import jacrev as jacrev
 from ._jacobian import jvp as jvp
 from ._jacobian import vjp as vjp
+from ._pure import pure as pure
 from ._vmap import vmap as vmap

@@ -4,7 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
+from traceback import StackSummary, extract_stack, extract_tb
 from typing import Any
+
+import torch
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -23,6 +26,18 @@ def describe_function(fn: Callable[..., Any]) -> str:
     code = getattr(inner, "__code__", None)
     place = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
     return f"`{name.split('<locals>.')[-1].removeprefix('_VariableFunctionsClass.')}`{place}"
+
+
+_LIBRARIES = tuple(str(Path(module).parent) for module in (torch.__file__, tree.__path__[0]))
+
+
+def user_line(error: BaseException | None = None) -> str:
+    """Find the innermost line of the caller's program, now or where an error was raised: `, line 12 of train.py`."""
+    frames: StackSummary = extract_stack() if error is None else extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith((*_LIBRARIES, "<")):
+            return f", line {frame.lineno} of {Path(frame.filename).name},"
+    return ""
 
 
 def argument_paths(number: int, argument: Tree) -> list[str]:

@@ -11,14 +11,15 @@ inside another gradient, runs on torch.func. Nobody can tell from the result whi
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import wraps
+from functools import partial, wraps
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -26,10 +27,10 @@ from torchpure.errors import TransformError
 
 from ._arguments import Argnums, Variables
 from ._describe import describe_function
+from ._levels import differentiated, run_backward
 from ._run import explained, forget_casts
+from ._watch import Watch
 
-# arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
-_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 _RECORDING = nullcontext()  # it is already on
 _requires_grad = attrgetter("requires_grad")
 _LeafNode: Any = torch._C._functions.AccumulateGrad  # pyrefly: ignore[missing-attribute] the stubs lack it
@@ -88,14 +89,18 @@ def _differentiate(
     who: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, Tree]:
     variables = Variables(who, fn, argnums, args)
+    if is_dynamo_compiling():
+        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs)
+        return value, aux, variables.result(grads)
+    watch = Watch(who, fn, args, kwargs)
     run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
     try:
-        value, aux, grads = run(who, fn, has_aux, variables, kwargs)
+        value, aux, grads = run(who, fn, has_aux, variables, kwargs, watch)
     except RuntimeError as error:
         if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
             raise
         # fn uses a tensor made in inference mode, which only torch.func wraps before it is saved
-        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs)
+        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs, watch)
     return value, aux, variables.result(grads)
 
 
@@ -111,14 +116,16 @@ def _outermost(leaves: list[Tensor]) -> bool:
 
 
 def _by_autograd(
-    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any]
+    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any], watch: Watch
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     recording = torch.is_grad_enabled()
     own = [leaf.detach().requires_grad_() for leaf in variables.leaves]
     _level.depth += 1
     try:
         with _RECORDING if recording else torch.enable_grad():
-            value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(own), **kwargs))
+            output = explained(who, fn, fn, *variables.arguments(own), **kwargs)
+            value, aux = _checked(who, fn, has_aux, output)
+            watch.check(partial(_reaches, own))
             aux = aux if aux is None else _settled(aux, own, recording)
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
@@ -135,7 +142,7 @@ def _by_autograd(
 def _backward(value: Tensor, own: list[Tensor], create_graph: bool, keep_graph: bool) -> list[Tensor]:
     """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
     seed = torch.ones_like(value)
-    found = _run_backward((value,), (seed,), keep_graph, create_graph, tuple(own), True, False)
+    found = run_backward((value,), (seed,), keep_graph, create_graph, tuple(own), True, False)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
 
 
@@ -144,8 +151,20 @@ def _captures(output: Tensor, own: list[Tensor]) -> bool:
     if output.grad_fn is None:
         return all(output is not leaf for leaf in own)
     ours = set(map(id, own))
-    seen = {output.grad_fn}
-    todo = [output.grad_fn]
+    return any(id(leaf) not in ours for leaf in _leaves_of_graph(output))
+
+
+def _reaches(own: list[Tensor], output: Tensor) -> bool:
+    """Tell whether a tensor depends on one of our own leaves."""
+    if output.grad_fn is None:
+        return any(output is leaf for leaf in own)
+    ours = set(map(id, own))
+    return any(id(leaf) in ours for leaf in _leaves_of_graph(output))
+
+
+def _leaves_of_graph(output: Tensor) -> Iterator[Tensor]:
+    seen: set[Any] = {output.grad_fn}
+    todo: list[Any] = [output.grad_fn]
     for node in todo:  # grows as it goes
         for edge in node.next_functions:
             below = edge[0]
@@ -154,9 +173,8 @@ def _captures(output: Tensor, own: list[Tensor]) -> bool:
             seen.add(below)
             if type(below) is not _LeafNode:
                 todo.append(below)
-            elif id(below.variable) not in ours:
-                return True
-    return False
+            else:
+                yield below.variable
 
 
 def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
@@ -177,9 +195,14 @@ def _attached(aux: Tree) -> bool:
 
 
 def _by_torch_func(
-    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any]
+    who: str,
+    fn: Callable[..., Any],
+    has_aux: bool,
+    variables: Variables,
+    kwargs: dict[str, Any],
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Tree, list[Tensor]]:
-    static: list[Any] = []  # torch.func lets only tensors out: the rest of aux waits here
+    static: list[Any] = []  # only tensors pass through a level: the rest of aux waits here
 
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
         value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
@@ -187,12 +210,19 @@ def _by_torch_func(
         static[:] = [leaves, structure]
         return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
-    argnums = tuple(range(len(variables.leaves)))
-    run = torch.func.grad_and_value(flat, argnums=argnums, has_aux=True)
-    grads, (value, tensors) = explained(who, fn, run, *variables.leaves)
+    run = _traced if is_dynamo_compiling() else differentiated
+    value, tensors, grads = explained(who, fn, run, flat, variables.leaves)
+    if watch is not None:
+        watch.check()
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
-    return value, tree.unflatten(static[1], aux), list(grads)
+    return value, tree.unflatten(static[1], aux), grads
+
+
+def _traced(fn: Callable[..., Any], leaves: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    argnums = tuple(range(len(leaves)))
+    grads, (value, others) = torch.func.grad_and_value(fn, argnums=argnums, has_aux=True)(*leaves)
+    return value, others, list(grads)
 
 
 def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:

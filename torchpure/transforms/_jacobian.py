@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -14,7 +15,9 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
+from ._levels import pushed
 from ._run import explained
+from ._watch import watched
 
 
 class _Outputs:
@@ -94,6 +97,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     if len(primals) != len(tangents):
         raise TransformError(f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
     variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
+    watch = watched("jvp", fn, tuple(primals))
     directions = _like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
     )
@@ -103,10 +107,24 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         return outputs.split(fn(*variables.arguments(values)))
 
     leaves = tuple(variables.leaves)
-    run = forwards(partial(torch.func.jvp, flat, has_aux=True))
-    value, pushed, (others, aux) = explained("jvp", fn, run, leaves, tuple(directions))
-    result = (outputs.value(value, others), outputs.derivative(pushed))
+    value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
+    watch.check()
+    result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
+
+
+def _pushed(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:
+    if is_dynamo_compiling():
+        return torch.func.jvp(fn, primals, tangents, has_aux=True)
+    sizes: list[int] = []
+
+    def flat(*values: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        parts, (others, aux) = fn(*values)
+        sizes.append(len(others))
+        return parts, [*others, *aux]
+
+    value, moved, rest = pushed(flat, primals, tangents)
+    return value, moved, (rest[: sizes[0]], rest[sizes[0] :])
 
 
 def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
@@ -124,6 +142,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     (tensor(6.),)
     """
     variables = Variables("vjp", fn, tuple(range(len(primals))), primals)
+    watch = watched("vjp", fn, primals)
     outputs = _Outputs("vjp", fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
@@ -131,6 +150,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
 
     run = partial(torch.func.vjp, flat, has_aux=True)
     value, flat_pull, (others, aux) = explained("vjp", fn, run, *variables.leaves)
+    watch.check()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = _like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
@@ -196,6 +216,7 @@ def _jacobian(
     def jacobian(*args: Tree, **kwargs: Any) -> Any:
         variables = Variables(who, fn, argnums, args)
         _check_real(who, fn, variables.leaves, variables.paths)
+        watch = watched(who, fn, args, kwargs)
         outputs = _Outputs(who, fn, has_aux)
 
         def flat(*values: Tensor) -> Any:
@@ -205,6 +226,7 @@ def _jacobian(
 
         every = tuple(range(len(variables.leaves)))
         rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
+        watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result
 

@@ -6,38 +6,46 @@ from typing import Any
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from torchpure.errors import TransformError
+from torchpure.errors import ImpureError, TransformError
 
-from ._describe import describe_function
+from ._describe import describe_function, user_line
 
 _autocasts = torch._C._is_any_autocast_enabled
 _AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+_MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) shows the line"
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
     "data-dependent control flow": "branches on the value of a mapped tensor: choose with torch.where",
     "calling .item()": "makes a number of a mapped tensor: keep it a tensor",
+    "inplace arithmetic": "writes a mapped value into a tensor that all members share: make it of a mapped one, "
+    "with torch.zeros_like, or return new values",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
     "only the outermost grad or value_and_grad allows them",
     "does not require grad and does not have a grad_fn": _AUTOGRAD,
     "not have been used in the graph": _AUTOGRAD,
     "backward() called inside": _AUTOGRAD,
+    "leaf Variable that requires grad": _MUTATES,
+    "view of a leaf Variable that requires grad": _MUTATES,
+    "would mutate a captured Tensor": _MUTATES,
 }
 
 
-def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any) -> Any:
-    """Return `run(*args)`, one of torch's transforms of `fn`; say what to do about the errors that it is known for.
+def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about the errors that it is known for.
 
     Raises:
         TransformError: `fn` does what torch's transforms cannot follow.
+        ImpureError: `fn` changes what it was given.
     """
     try:
-        return run(*args)
+        return run(*args, **kwargs)
     except RuntimeError as error:
         advice = next((advice for sign, advice in _ADVICE.items() if sign in str(error)), None)
         if advice is None:
             raise
-        raise TransformError(f"{who}: {describe_function(fn)} {advice}") from error
+        kind = ImpureError if advice is _MUTATES else TransformError
+        raise kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice}") from error
     finally:
         if not is_dynamo_compiling():
             forget_casts()

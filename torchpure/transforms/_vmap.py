@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._describe import argument_paths, describe_function
+from ._levels import batched
 from ._run import explained
+from ._watch import watched
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
@@ -39,7 +42,7 @@ def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Calla
         flat = [tree.flatten(arg) for arg in args]
         dims = _input_dims(fn, in_dims, args)
         leaves = [leaf for part, _ in flat for leaf in part]
-        _check_sizes(fn, leaves, dims, args)
+        size = _mapped_size(fn, leaves, dims, args)
         result: dict[str, Any] = {}
 
         def member(*batched: Tensor) -> list[Tensor]:
@@ -50,11 +53,17 @@ def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Calla
             return _member_outputs(fn, outputs, out_dims, result)
 
         used = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
-        run = torch.func.vmap(member, in_dims=tuple(dim for _, dim in used))
-        stacked = explained("vmap", fn, run, *[leaf for leaf, _ in used])
+        run = _traced if is_dynamo_compiling() else batched
+        watch = watched("vmap", fn, args, kwargs)
+        stacked = explained("vmap", fn, run, member, *zip(*used, strict=True), size)
+        watch.check()
         return _arranged(list(stacked), result)
 
     return mapped
+
+
+def _traced(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:
+    return torch.func.vmap(fn, in_dims=dims)(*leaves)
 
 
 def _input_dims(fn: Callable[..., Any], in_dims: Dims, args: tuple[Tree, ...]) -> list[int | None]:
@@ -87,7 +96,7 @@ def _spread(dims: Dims, part: Tree, where: str) -> list[int | None]:
     return [dim for name in wanted for dim in _spread(got[name], wanted[name], f"{where}.{name}")]
 
 
-def _check_sizes(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> None:
+def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> int:
     sizes: dict[int, int] = {}  # size -> the first leaf that has it
     for i, (leaf, dim) in enumerate(zip(leaves, dims, strict=True)):
         if dim is None:
@@ -105,6 +114,7 @@ def _check_sizes(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
     if len(sizes) > 1:
         seen = ", ".join(f"{size} in {_name(args, i)}" for size, i in sizes.items())
         raise TransformError(f"vmap: {describe_function(fn)}: mapped dimensions differ in size: {seen}")
+    return next(iter(sizes))
 
 
 def _name(args: tuple[Tree, ...], index: int) -> str:

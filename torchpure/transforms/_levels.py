@@ -1,0 +1,97 @@
+"""One level of torch's transforms, opened and closed here: what torch.func does, without its checks.
+
+The checks of torch.func cost as much as the work of a small network; ours have been made by then. A compiler cannot
+follow these calls: while `torch.compile` traces, torch.func itself is used.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._functorch.predispatch import lazy_load_decompositions
+from torch.autograd import forward_ad
+from torch.autograd.graph import disable_saved_tensors_hooks
+
+functorch: Any = torch._C._functorch
+# arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
+run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
+
+_make_dual: Any = torch._VF._make_dual  # pyrefly: ignore[missing-attribute] the stubs lack it
+_unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
+_NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
+
+
+def batched(fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims: Sequence[int], size: int) -> list[Any]:
+    """Run `fn` on one member of tensors that hold `size` members in these dimensions; stack what it returns, at 0."""
+    lazy_load_decompositions()
+    level = functorch._vmap_increment_nesting(size, "error")
+    try:
+        outputs = fn(*[functorch._add_batch_dim(leaf, dim, level) for leaf, dim in zip(leaves, dims, strict=True)])
+        return [functorch._remove_batch_dim(output, level, size, 0) for output in outputs]
+    finally:
+        functorch._vmap_decrement_nesting()
+
+
+def differentiated(
+    fn: Callable[..., tuple[Tensor, Sequence[Tensor]]], leaves: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return the value of `fn`, which gives (scalar, other tensors), its others, and its gradient."""
+    level = functorch._grad_increment_nesting()
+    try:
+        with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
+            own = [_variable(functorch._wrap_for_grad(leaf, level)) for leaf in leaves]
+            value, others = fn(*own)
+            grads = _backward(value, own)
+            rest = [functorch._unwrap_for_grad(other, level) for other in others]
+            return (
+                functorch._unwrap_for_grad(value, level),
+                rest,
+                [functorch._unwrap_for_grad(grad, level) for grad in grads],
+            )
+    finally:
+        functorch._grad_decrement_nesting()
+
+
+def _variable(leaf: Tensor) -> Tensor:
+    allowed = functorch.get_inplace_requires_grad_allowed()
+    functorch.set_inplace_requires_grad_allowed(True)
+    try:
+        return leaf.requires_grad_()
+    finally:
+        functorch.set_inplace_requires_grad_allowed(allowed)
+
+
+def _backward(value: Tensor, own: list[Tensor]) -> list[Tensor]:
+    if not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in own]
+    found = run_backward((value,), (torch.ones_like(value),), True, True, tuple(own), True, False)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
+
+
+def pushed(
+    fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
+    level = functorch._jvp_increment_nesting()
+    try:
+        with forward_ad._set_fwd_grad_enabled(True):
+            forward = forward_ad._current_level
+            outputs, others = fn(*[_make_dual(p, t, level=forward) for p, t in zip(primals, tangents, strict=True)])
+            pairs = [_unpack_dual(output, level=forward) for output in outputs]
+            values = [functorch._unwrap_for_grad(primal, level) for primal, _ in pairs]
+            directions = [
+                torch.zeros_like(value) if tangent is None else functorch._unwrap_for_grad(tangent, level)
+                for value, (_, tangent) in zip(values, pairs, strict=True)
+            ]
+            return values, directions, [functorch._unwrap_for_grad(other, level) for other in others]
+    finally:
+        functorch._jvp_decrement_nesting()
+
+
+def stale(leaf: Tensor) -> bool:
+    """Tell whether a tensor belongs to a level that has been closed."""
+    if not functorch.is_functorch_wrapped_tensor(leaf):
+        return False
+    level = functorch.maybe_get_level(leaf)
+    return level < 0 or level > (functorch.maybe_current_level() or 0)

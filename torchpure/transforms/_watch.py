@@ -1,0 +1,214 @@
+"""Whether a function left alone what it was given: its arguments, and the tensors that it captures.
+
+Tensors count their changes, and views share the count of their base. What a function captures is what can be reached
+from it: closure cells, defaults, the globals that its code names, `self`, modules, containers and plain objects. What only
+calls bring up is not seen here; `pure` sees everything, and costs more.
+"""
+
+import dis
+import operator
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
+from itertools import islice
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import ImpureError
+
+from ._describe import argument_paths, describe_function
+from ._levels import functorch, stale
+
+_LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
+_ATOMS = frozenset({
+    type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
+    BuiltinFunctionType, ModuleType,
+})  # fmt: skip
+_version = operator.attrgetter("_version")
+peek = functorch.peek_interpreter_stack
+
+
+class NoWatch:
+    """Stands for a watch while a compiler traces, which follows changes by itself."""
+
+    __slots__ = ()
+
+    def check(self) -> None:
+        """Check nothing."""
+
+
+def watched(who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> "Watch | NoWatch":
+    """Begin to watch what `fn` must not change; `check()` after it has run."""
+    return NoWatch() if is_dynamo_compiling() else Watch(who, fn, args, kwargs)
+
+
+class Watch:
+    """The tensors that a function must not change, with how often each has been changed so far."""
+
+    __slots__ = ("_args", "_captured", "_fn", "_given", "_keeps", "_versions", "_who")
+
+    def __init__(self, who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
+        self._who, self._fn, self._args = who, fn, args
+        self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
+        self._captured, self._keeps = _search(fn)
+        self._versions = _versions([*self._given, *self._captured])
+
+    def check(self, own: Callable[[Tensor], bool] = stale) -> None:
+        """Check, after the function has run, that it changed nothing and let out nothing that is our `own`.
+
+        Raises:
+            ImpureError: an argument or a captured tensor was changed, or a tensor of the transform let out; it is named.
+        """
+        if _versions([*self._given, *self._captured]) != self._versions:
+            self._refuse()
+        if self._keeps:
+            self._check_leaks(own)
+
+    def _refuse(self) -> None:
+        now = _versions([*self._given, *self._captured])
+        index = next(i for i, (one, two) in enumerate(zip(now, self._versions, strict=True)) if one != two)
+        if index < len(self._given):
+            paths = [path for number, arg in enumerate(self._args) for path in argument_paths(number, arg)]
+            leaves = tree.leaves(self._args)
+            named = (path for path, leaf in zip(paths, leaves, strict=True) if leaf is self._given[index])
+            what = next(named, "a keyword argument")
+        else:
+            what = f"what it captures, {name_of(self._captured[index - len(self._given)], self._fn)}"
+        raise ImpureError(
+            f"{self._who}: {describe_function(self._fn)} changes {what} in place, which a function under a transform must "
+            "leave alone: clone it, or return the new value. tp.pure(fn) shows the line"
+        )
+
+    def _check_leaks(self, own: Callable[[Tensor], bool]) -> None:
+        before = set(map(id, self._captured))
+        for found in _search(self._fn)[0]:
+            if id(found) not in before and own(found):
+                raise ImpureError(
+                    f"{self._who}: {describe_function(self._fn)} lets a traced tensor out, {name_of(found, self._fn)}: it has "
+                    "no meaning there. Return it, as a second value with has_aux=True"
+                )
+
+
+def _versions(leaves: list[Tensor]) -> list[int]:
+    try:
+        return [_wrapped(leaf)._version for leaf in leaves] if peek() is not None else list(map(_version, leaves))
+    except RuntimeError:  # tensors made in inference mode do not count
+        return [0 if leaf.is_inference() else _wrapped(leaf)._version for leaf in leaves]
+
+
+def _wrapped(leaf: Tensor) -> Tensor:
+    """Return the tensor that a transform has wrapped, however often: only its changes are counted."""
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        leaf = functorch.get_unwrapped(leaf)
+    return leaf
+
+
+def reachable(fn: Any) -> list[Tensor]:
+    """List the tensors that can be reached from a function without calling anything."""
+    return _search(fn)[0]
+
+
+def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator.is_) -> str:
+    """Say how a function reaches a tensor: "a float32 tensor of shape (3,), `buffers.mean`"."""
+    names: list[str] = []
+    found = next((i for i, leaf in enumerate(_search(fn, names)[0]) if same(leaf, tensor)), None)
+    return tree.describe(tensor) + ("" if found is None else f", `{names[found]}`")
+
+
+def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool]:
+    """List the tensors that can be reached, and tell whether a place was seen that a call may put tensors in."""
+    seen: set[int] = set()
+    tensors: list[Tensor] = []
+    keeps = False
+    todo: list[tuple[Any, Any]] = [(fn, "")]
+    for item, name in todo:  # grows as it goes
+        kind = type(item)
+        if kind in _ATOMS or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, Tensor):
+            tensors.append(item)
+            if names is not None:
+                names.append(name)
+        elif len(seen) < _LIMIT:
+            parts, kept = _parts(item, kind)
+            keeps = keeps or kept
+            todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
+    return tensors, keeps
+
+
+def _joined(name: str, key: Any) -> str:
+    return f"{name}.{key}" if name and key != "" else f"{name or key}"
+
+
+def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool]:
+    """List what an object holds, with names, and tell whether a call may put something there."""
+    if kind is FunctionType:
+        return _parts_of_function(item), not _is_library(item.__module__) and _names(item.__code__)[1]
+    if kind is tuple:
+        return zip(item, range(len(item)), strict=True), False
+    if isinstance(item, dict):
+        return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True
+    if isinstance(item, list | tuple | set | frozenset):
+        return islice(zip(item, range(len(item)), strict=True), _LIMIT), kind in {list, set}
+    if kind is MethodType:
+        return ((item.__self__, "self"), (item.__func__, "")), False
+    if kind is partial:
+        return ((item.func, ""), (item.args, "args"), (item.keywords, "keywords")), False
+    if isinstance(item, nn.Module):
+        return _parts_of_module(item, kind)
+    if isinstance(item, type) or _is_library(kind.__module__):
+        return (), False
+    return [(value, key) for key, value in getattr(item, "__dict__", {}).items()], True
+
+
+def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool]:
+    found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
+    if not _is_library(kind.__module__):
+        found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
+    return found, not _is_library(kind.__module__)
+
+
+def _parts_of_function(fn: FunctionType) -> list[tuple[Any, Any]]:
+    found = []
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        try:
+            found.append((cell.cell_contents, name))
+        except ValueError:  # a name that has no value yet
+            continue
+    if _is_library(fn.__module__):
+        return found
+    scope = fn.__globals__
+    found.extend((scope[name], name) for name in _names(fn.__code__)[0] if name in scope)
+    if fn.__defaults__ or fn.__kwdefaults__:
+        found.extend((value, "default") for value in (fn.__defaults__ or ()))
+        found.extend((value, name) for name, value in (fn.__kwdefaults__ or {}).items())
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _is_library(module: str | None) -> bool:
+    """Tell whether nothing that belongs to a module is changed by its use."""
+    return (module or "").partition(".")[0] in {"torchpure", "torch", "numpy", "builtins"}
+
+
+@lru_cache(maxsize=4096)
+def _names(code: CodeType) -> tuple[tuple[str, ...], bool]:
+    """List the globals that code reads, its nested functions included, and tell whether it writes to outer names."""
+    steps = list(dis.get_instructions(code))
+    names = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}]
+    stores = any(
+        step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
+        for step in steps
+    )
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            inner, stored = _names(const)
+            names.extend(inner)
+            stores = stores or stored
+    return tuple(dict.fromkeys(names)), stores
