@@ -5,8 +5,11 @@ import inspect
 import torchpure as tp
 
 SURFACE = {
-    "Functional", "ensemble", "errors", "fit", "functional", "grad", "hessian", "jacfwd", "jacrev", "jvp", "make_functional_fwd",
-    "merge", "model", "optim", "partition", "random", "stack", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp", "vmap",
+    "Functional", "Graph", "ShapeDtype", "all_gather", "axis_index", "check", "custom_jvp", "custom_vjp", "custom_vmap", "ensemble",
+    "errors", "eval_shape", "fit", "functional", "grad", "hessian", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize",
+    "make_functional_fwd", "make_graph", "merge", "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure",
+    "random", "ravel_pytree", "remat", "remat_name", "stack", "stop_gradient", "train", "transforms", "tree", "unstack",
+    "value_and_grad", "vjp", "vmap", "where",
 }  # fmt: skip
 
 

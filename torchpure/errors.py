@@ -5,6 +5,7 @@
     │   └── ParameterError                 parameters are missing, unexpected or of the wrong shape
     ├── TransformError    (ValueError)     a transform was asked for what it cannot give
     ├── ImpureError       (RuntimeError)   a function drew without a key or changed state that it was not given
+    ├── CheckError        (ValueError)     a check of the user's own, `tp.check`, does not hold
     └── InputError        (ValueError)     a file, an expression or an option from outside is not usable
 
 Each also is the built-in exception that a caller would expect to catch.
@@ -29,6 +30,10 @@ class TransformError(TorchpureError, ValueError):
 
 class ImpureError(TorchpureError, RuntimeError):
     """Report a function that drew without a key, or changed state that it was not given."""
+
+
+class CheckError(TorchpureError, ValueError):
+    """Report a check that does not hold, naming the members of a batch for which it does not."""
 
 
 class InputError(TorchpureError, ValueError):

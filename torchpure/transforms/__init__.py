@@ -1,12 +1,33 @@
-"""Functions of functions: derivatives and vectorisation."""
+"""Functions of functions: derivatives, vectorisation, and rules of their own."""
 
+from ._axis import all_gather as all_gather
+from ._axis import axis_index as axis_index
+from ._axis import pmax as pmax
+from ._axis import pmean as pmean
+from ._axis import pmin as pmin
+from ._axis import psum as psum
+from ._check import check as check
+from ._custom_jvp import custom_jvp as custom_jvp
+from ._custom_vjp import custom_vjp as custom_vjp
+from ._custom_vmap import custom_vmap as custom_vmap
 from ._describe import describe_function as describe_function
 from ._grad import grad as grad
 from ._grad import value_and_grad as value_and_grad
+from ._graph import Graph as Graph
+from ._graph import ShapeDtype as ShapeDtype
+from ._graph import eval_shape as eval_shape
+from ._graph import make_graph as make_graph
+from ._graph import named_scope as named_scope
 from ._jacobian import hessian as hessian
 from ._jacobian import jacfwd as jacfwd
 from ._jacobian import jacrev as jacrev
 from ._jacobian import jvp as jvp
 from ._jacobian import vjp as vjp
+from ._linearize import linear_transpose as linear_transpose
+from ._linearize import linearize as linearize
 from ._pure import pure as pure
+from ._remat import remat as remat
+from ._remat import remat_name as remat_name
+from ._stop import stop_gradient as stop_gradient
+from ._stop import where as where
 from ._vmap import vmap as vmap

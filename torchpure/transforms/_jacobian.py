@@ -17,6 +17,7 @@ from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed
 from ._run import explained
+from ._spread import check_chunk
 from ._watch import watched
 
 
@@ -98,7 +99,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         raise TransformError(f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
     variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
     watch = watched("jvp", fn, tuple(primals))
-    directions = _like(
+    directions = like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
     )
     outputs = _Outputs("jvp", fn, has_aux)
@@ -153,20 +154,23 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     watch.check()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
-        parts = _like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
+        parts = like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
         return variables.result(flat_pull(tuple(parts)))
 
     result = (outputs.value(value, others), pull)
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 
 
-def jacrev(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """Return the function that computes the Jacobian of `fn`, one output entry at a time.
+def jacrev(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, from one backward pass for each output entry.
 
     The result is shaped like the value, with the chosen arguments' shape in the place of each leaf, and at each leaf
-    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux).
+    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All entries are computed at once, or at most
+    `chunk_size`, which bounds the memory for values in between.
 
-    Law: `jacrev(f) == jacfwd(f)`.
+    Law: `jacrev(f) == jacfwd(f)`, whatever the chunks.
 
     Raises:
         TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
@@ -175,11 +179,16 @@ def jacrev(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _jacobian("jacrev", torch.func.jacrev, fn, argnums, has_aux)
+    check_chunk("jacrev", chunk_size)
+    return _jacobian("jacrev", partial(torch.func.jacrev, chunk_size=chunk_size), fn, argnums, has_aux)
 
 
-def jacfwd(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """Return the function that computes the Jacobian of `fn`, one input entry at a time: as `jacrev` otherwise.
+def jacfwd(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, from one forward derivative for each input entry.
+
+    As `jacrev` otherwise.
 
     Raises:
         TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
@@ -188,11 +197,14 @@ def jacfwd(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) 
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _jacobian("jacfwd", _jacfwd, fn, argnums, has_aux)
+    check_chunk("jacfwd", chunk_size)
+    return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux)
 
 
-def hessian(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
-    """Return the function that computes the Hessian: `jacfwd(jacrev(fn))`.
+def hessian(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Hessian: `jacfwd(jacrev(fn))`, at most `chunk_size` columns at once.
 
     Raises:
         TransformError: as for `jacrev`.
@@ -201,12 +213,49 @@ def hessian(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False)
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
+    check_chunk("hessian", chunk_size)
     inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux)
-    return _jacobian("hessian", _jacfwd, inner, argnums, has_aux)
+    return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux)
 
 
-def _jacfwd(fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool) -> Callable[..., Any]:
-    return forwards(torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux))
+def _jacfwd(
+    chunk_size: int | None, fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool
+) -> Callable[..., Any]:
+    if chunk_size is None:
+        return forwards(torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux))
+    return forwards(partial(_chunked_jacfwd, chunk_size, fn))
+
+
+def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
+    """Push the unit vectors of all inputs forward, some at a time: (rows, aux), as torch.func.jacfwd gives them."""
+    sizes = [leaf.numel() for leaf in leaves]
+    aux: list[Any] = []
+
+    def push(*tangents: Tensor) -> tuple[Tensor, ...]:
+        _, moved, others = torch.func.jvp(fn, leaves, tangents, has_aux=True)
+        aux[:] = [others]
+        return moved
+
+    parts = [
+        torch.func.vmap(push, out_dims=-1)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
+        for start in range(0, sum(sizes), chunk_size)
+    ]
+    columns = [torch.cat(column, -1).split(sizes, -1) for column in zip(*parts, strict=True)]
+    rows = tuple(
+        tuple(part.reshape(*part.shape[:-1], *leaf.shape) for part, leaf in zip(column, leaves, strict=True))
+        for column in columns
+    )
+    return rows, aux[0]
+
+
+def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: int) -> list[Tensor]:
+    vectors, offset = [], 0
+    for leaf, size in zip(leaves, sizes, strict=True):
+        places = torch.arange(start - offset, stop - offset, device=leaf.device)
+        flat = places[:, None] == torch.arange(size, device=leaf.device)
+        vectors.append(flat.to(leaf.dtype).reshape(stop - start, *leaf.shape))
+        offset += size
+    return vectors
 
 
 def _jacobian(
@@ -246,7 +295,7 @@ def _tensors(leaves: Any) -> list[Tensor]:
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _like(who: str, paths: Callable[[], list[str]], parts: list[Any], wanted: Sequence[Tensor]) -> list[Tensor]:
+def like(who: str, paths: Callable[[], list[str]], parts: list[Any], wanted: Sequence[Tensor]) -> list[Tensor]:
     """Check that each part has the shape and dtype of its tensor; None becomes zeros."""
     filled = [torch.zeros_like(like) if part is None else part for part, like in zip(parts, wanted, strict=True)]
     for number, (part, like) in enumerate(zip(filled, wanted, strict=True)):

@@ -19,16 +19,18 @@ run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 
 _make_dual: Any = torch._VF._make_dual  # pyrefly: ignore[missing-attribute] the stubs lack it
 _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
+torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
+torch_jvp: Any = torch.func.jvp
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
 
 def batched(fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims: Sequence[int], size: int) -> list[Any]:
     """Run `fn` on one member of tensors that hold `size` members in these dimensions; stack what it returns, at 0."""
     lazy_load_decompositions()
-    level = functorch._vmap_increment_nesting(size, "error")
+    opened = functorch._vmap_increment_nesting(size, "error")
     try:
-        outputs = fn(*[functorch._add_batch_dim(leaf, dim, level) for leaf, dim in zip(leaves, dims, strict=True)])
-        return [functorch._remove_batch_dim(output, level, size, 0) for output in outputs]
+        outputs = fn(*[functorch._add_batch_dim(leaf, dim, opened) for leaf, dim in zip(leaves, dims, strict=True)])
+        return [functorch._remove_batch_dim(output, opened, size, 0) for output in outputs]
     finally:
         functorch._vmap_decrement_nesting()
 
@@ -37,17 +39,17 @@ def differentiated(
     fn: Callable[..., tuple[Tensor, Sequence[Tensor]]], leaves: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Return the value of `fn`, which gives (scalar, other tensors), its others, and its gradient."""
-    level = functorch._grad_increment_nesting()
+    opened = functorch._grad_increment_nesting()
     try:
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
-            own = [_variable(functorch._wrap_for_grad(leaf, level)) for leaf in leaves]
+            own = [_variable(functorch._wrap_for_grad(leaf, opened)) for leaf in leaves]
             value, others = fn(*own)
             grads = _backward(value, own)
-            rest = [functorch._unwrap_for_grad(other, level) for other in others]
+            rest = [functorch._unwrap_for_grad(other, opened) for other in others]
             return (
-                functorch._unwrap_for_grad(value, level),
+                functorch._unwrap_for_grad(value, opened),
                 rest,
-                [functorch._unwrap_for_grad(grad, level) for grad in grads],
+                [functorch._unwrap_for_grad(grad, opened) for grad in grads],
             )
     finally:
         functorch._grad_decrement_nesting()
@@ -73,18 +75,18 @@ def pushed(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
-    level = functorch._jvp_increment_nesting()
+    opened = functorch._jvp_increment_nesting()
     try:
         with forward_ad._set_fwd_grad_enabled(True):
             forward = forward_ad._current_level
             outputs, others = fn(*[_make_dual(p, t, level=forward) for p, t in zip(primals, tangents, strict=True)])
             pairs = [_unpack_dual(output, level=forward) for output in outputs]
-            values = [functorch._unwrap_for_grad(primal, level) for primal, _ in pairs]
+            values = [functorch._unwrap_for_grad(primal, opened) for primal, _ in pairs]
             directions = [
-                torch.zeros_like(value) if tangent is None else functorch._unwrap_for_grad(tangent, level)
+                torch.zeros_like(value) if tangent is None else functorch._unwrap_for_grad(tangent, opened)
                 for value, (_, tangent) in zip(values, pairs, strict=True)
             ]
-            return values, directions, [functorch._unwrap_for_grad(other, level) for other in others]
+            return values, directions, [functorch._unwrap_for_grad(other, opened) for other in others]
     finally:
         functorch._jvp_decrement_nesting()
 
@@ -93,5 +95,10 @@ def stale(leaf: Tensor) -> bool:
     """Tell whether a tensor belongs to a level that has been closed."""
     if not functorch.is_functorch_wrapped_tensor(leaf):
         return False
-    level = functorch.maybe_get_level(leaf)
-    return level < 0 or level > (functorch.maybe_current_level() or 0)
+    own = functorch.maybe_get_level(leaf)
+    return own < 0 or own > level()
+
+
+def level() -> int:
+    """Return the number of levels that are open here."""
+    return functorch.maybe_current_level() or 0

@@ -12,7 +12,7 @@ from ._describe import describe_function, user_line
 
 _autocasts = torch._C._is_any_autocast_enabled
 _AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
-_MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) shows the line"
+_MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
@@ -32,7 +32,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
 
 
 def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about the errors that it is known for.
+    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that it is known for.
 
     Raises:
         TransformError: `fn` does what torch's transforms cannot follow.

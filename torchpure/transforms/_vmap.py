@@ -1,6 +1,7 @@
 """Vectorisation: a function of one member as a function of a batch."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
@@ -12,30 +13,42 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
+from ._axis import Axis
 from ._describe import argument_paths, describe_function
 from ._levels import batched
 from ._run import explained
+from ._spread import Members, check_spread, spread
 from ._watch import watched
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
 
-def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Callable[..., Any]:
+def vmap(
+    fn: Callable[..., Any],
+    in_dims: Dims = 0,
+    out_dims: Dims = 0,
+    *,
+    axis_name: str | None = None,
+    chunk_size: int | None = None,
+    devices: Sequence[torch.device | str] | None = None,
+) -> Callable[..., Any]:
     """Return the function that maps `fn` over one dimension of its arguments.
 
     `in_dims` is one int for all, or a tuple with an entry an argument: an int, None (not mapped), or a tree of them.
     `out_dims` likewise for the result; None means that the result does not depend on the member. Keyword arguments
-    are not mapped.
+    are not mapped. With `axis_name`, members meet in `psum` and its like. At most `chunk_size` members run at once;
+    over `devices` they are spread evenly, each share in a thread of its own, and come back to where the arguments are.
 
-    Law: `vmap(fn)(xs)[i] == fn(xs[i])`.
+    Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
     Raises:
-        TransformError: `in_dims` or `out_dims` does not fit, sizes differ, a mapped leaf is not a tensor, or `fn`
-            draws from the global generator.
+        TransformError: `in_dims` or `out_dims` does not fit, sizes differ, a mapped leaf is not a tensor, `fn` draws
+            from the global generator, or members that are to meet are in several chunks.
 
     >>> vmap(lambda p, x: p["a"] * x, in_dims=({"a": None}, 0))({"a": torch.tensor(2.0)}, torch.tensor([1.0, 2.0]))
     tensor([2., 4.])
     """
+    check_spread(chunk_size, devices, axis_name)
 
     @wraps(fn, updated=())
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
@@ -43,21 +56,31 @@ def vmap(fn: Callable[..., Any], in_dims: Dims = 0, out_dims: Dims = 0) -> Calla
         dims = _input_dims(fn, in_dims, args)
         leaves = [leaf for part, _ in flat for leaf in part]
         size = _mapped_size(fn, leaves, dims, args)
-        result: dict[str, Any] = {}
+        axis = None if axis_name is None else Axis(axis_name, size)
 
-        def member(*batched: Tensor) -> list[Tensor]:
-            remaining = iter(batched)
-            filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(leaves, dims, strict=True))
-            inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in flat]
-            outputs, result["structure"] = tree.flatten(fn(*inner, **kwargs))
-            return _member_outputs(fn, outputs, out_dims, result)
+        def share(given: list[Any], count: int) -> Members:
+            """Run some of the members; `given` holds what is theirs in the mapped leaves, and the others."""
+            result: dict[str, Any] = {}
+            used = [(leaf, dim) for leaf, dim in zip(given, dims, strict=True) if dim is not None]
 
-        used = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
-        run = _traced if is_dynamo_compiling() else batched
+            def member(*batched: Tensor) -> list[Tensor]:
+                remaining = iter(batched)
+                filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, dims, strict=True))
+                inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in flat]
+                with nullcontext() if axis is None else axis.open(next(remaining)):
+                    outputs, result["structure"] = tree.flatten(fn(*inner, **kwargs))
+                return _member_outputs(fn, outputs, out_dims, result)
+
+            if axis is not None:
+                used.append((torch.arange(count, device=used[0][0].device), 0))
+            run = _traced if is_dynamo_compiling() else batched
+            stacked = explained("vmap", fn, run, member, *zip(*used, strict=True), count)
+            return Members(list(stacked), result["shared"], result["dims"], result["structure"])
+
         watch = watched("vmap", fn, args, kwargs)
-        stacked = explained("vmap", fn, run, member, *zip(*used, strict=True), size)
+        members = spread(share, leaves, dims, size, chunk_size, devices)
         watch.check()
-        return _arranged(list(stacked), result)
+        return _arranged(members)
 
     return mapped
 
@@ -148,10 +171,10 @@ def _depends_on_member(leaf: Tensor) -> bool:
     return functorch.is_batchedtensor(leaf) and functorch.maybe_get_level(leaf) == functorch.maybe_current_level()
 
 
-def _arranged(stacked: list[Tensor], result: dict[str, Any]) -> Tree:
-    batched, shared = iter(stacked), iter(result["shared"])
-    leaves = [next(shared) if dim is None else _moved(next(batched), dim) for dim in result["dims"]]
-    return tree.unflatten(result["structure"], leaves)
+def _arranged(members: Members) -> Tree:
+    batched, shared = iter(members.stacked), iter(members.shared)
+    leaves = [next(shared) if dim is None else _moved(next(batched), dim) for dim in members.dims]
+    return tree.unflatten(members.structure, leaves)
 
 
 def _moved(leaf: Tensor, dim: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Whether a function left alone what it was given: its arguments, and the tensors that it captures.
 
 Tensors count their changes, and views share the count of their base. What a function captures is what can be reached
-from it: closure cells, defaults, the globals that its code names, `self`, modules, containers and plain objects. What only
-calls bring up is not seen here; `pure` sees everything, and costs more.
+from it: closure cells, defaults, the globals that its code names, `self`, modules, containers and plain objects. What
+only calls bring up is not seen here; `pure` sees everything, and costs more.
 """
 
 import dis
@@ -62,7 +62,7 @@ class Watch:
         """Check, after the function has run, that it changed nothing and let out nothing that is our `own`.
 
         Raises:
-            ImpureError: an argument or a captured tensor was changed, or a tensor of the transform let out; it is named.
+            ImpureError: an argument or a captured tensor was changed, or a traced tensor let out; it is named.
         """
         if _versions([*self._given, *self._captured]) != self._versions:
             self._refuse()
@@ -80,8 +80,8 @@ class Watch:
         else:
             what = f"what it captures, {name_of(self._captured[index - len(self._given)], self._fn)}"
         raise ImpureError(
-            f"{self._who}: {describe_function(self._fn)} changes {what} in place, which a function under a transform must "
-            "leave alone: clone it, or return the new value. tp.pure(fn) shows the line"
+            f"{self._who}: {describe_function(self._fn)} changes {what} in place, which a function under a transform "
+            "must leave alone: clone it, or return the new value. tp.pure(fn) shows the line"
         )
 
     def _check_leaks(self, own: Callable[[Tensor], bool]) -> None:
@@ -89,8 +89,8 @@ class Watch:
         for found in _search(self._fn)[0]:
             if id(found) not in before and own(found):
                 raise ImpureError(
-                    f"{self._who}: {describe_function(self._fn)} lets a traced tensor out, {name_of(found, self._fn)}: it has "
-                    "no meaning there. Return it, as a second value with has_aux=True"
+                    f"{self._who}: {describe_function(self._fn)} lets a traced tensor out, "
+                    f"{name_of(found, self._fn)}: it has no meaning there. Return it, as aux with has_aux=True"
                 )
 
 

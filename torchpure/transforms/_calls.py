@@ -1,0 +1,213 @@
+"""Calls that torch's autograd sees as one operation: tensors pass through it, everything else waits here."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._arguments import is_variable
+from ._describe import describe_function
+from ._levels import functorch, stale, torch_vjp
+from ._watch import name_of, reachable
+
+
+class Packed:
+    """A tree of which the tensors are taken out and put back."""
+
+    __slots__ = ("_leaves", "_structure")
+
+    def __init__(self) -> None:
+        self._leaves: list[Any] = []
+        self._structure: Any = None
+
+    def take(self, values: Tree) -> tuple[Tensor, ...]:
+        """Remember the tree, and return its tensors."""
+        self._leaves, self._structure = tree.flatten(values)
+        tensors = tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor))
+        self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        return tensors
+
+    def put(self, tensors: Sequence[Any]) -> Tree:
+        """Return the tree with other values in the places of its tensors."""
+        rest = iter(tensors)
+        return tree.unflatten(self._structure, [next(rest) if leaf is _HERE else leaf for leaf in self._leaves])
+
+    def match(self, who: str, other: Tree) -> list[Any]:
+        """List what a tree of the same structure, or with None for a part of it, holds in the places of the tensors.
+
+        Raises:
+            StructureError: the structures differ.
+        """
+        column = tree.align(self._structure, self.put(self._places()), other, who)
+        return [value for value, leaf in zip(column, self._leaves, strict=True) if leaf is _HERE]
+
+    def paths(self) -> list[str]:
+        """Name each tensor."""
+        names = tree.paths(self.put(self._places()))
+        return [name for name, leaf in zip(names, self._leaves, strict=True) if leaf is _HERE]
+
+    def _places(self) -> list[int]:
+        return list(range(sum(leaf is _HERE for leaf in self._leaves)))
+
+
+_HERE: Any = object()
+
+
+class Call:
+    """The arguments of one call: those at `static` positions as they are, of the others the tensors."""
+
+    def __init__(self, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...]) -> None:
+        self.fn = fn
+        self.static = {number % len(args): args[number % len(args)] for number in static} if args else {}
+        self.inputs, self.outputs = Packed(), Packed()
+        self.tensors = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
+        self._count = len(args)
+
+    def arguments(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """Return all arguments, in their order."""
+        rest = iter(self.inputs.put(tensors))
+        return [self.static[i] if i in self.static else next(rest) for i in range(self._count)]
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        return self.outputs.take(self.fn(*self.arguments(tensors)))
+
+
+def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return outputs none of which is an input or another output: an operation must not return what it was given."""
+    seen = set(map(id, inputs))
+    result = []
+    for leaf in outputs:
+        result.append(leaf.clone() if id(leaf) in seen else leaf)
+        seen.add(id(leaf))
+    return tuple(result)
+
+
+def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
+    """Keep in a context what both rules need."""
+    ctx.call = call
+    ctx.mark_non_differentiable(*(out for out in output if not is_variable(out)))
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def traced(leaf: Tensor) -> bool:
+    """Tell whether a transform, or autograd, follows this tensor."""
+    return leaf.requires_grad or functorch.is_functorch_wrapped_tensor(leaf)
+
+
+def followed(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether derivatives or members are computed here; inside an operation none are."""
+    return (
+        functorch.peek_interpreter_stack() is not None
+        or (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tensors))
+        or (forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled())
+    )
+
+
+def captured(*fns: Any) -> list[Tensor]:
+    """List the tensors that functions use without being given them, and that something follows."""
+    return list({id(leaf): leaf for fn in fns for leaf in reachable(fn) if traced(leaf)}.values())
+
+
+def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
+    """Check that a rule loses nothing.
+
+    Raises:
+        TransformError: `fn` or another part uses a traced tensor that it is not given.
+    """
+    for part in (fn, *parts):
+        for leaf in captured(part):
+            raise TransformError(
+                f"{who}: {describe_function(fn)} captures {name_of(leaf, part)}, which a transform follows: its rule "
+                "would lose that derivative. Pass it as an argument"
+            )
+
+
+class Closed(TorchFunctionMode):
+    """Hands a function other tensors in the place of captured ones, and finds those that nobody knew of."""
+
+    def __init__(self, who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor]) -> None:
+        super().__init__()
+        self._who, self._fn = who, fn
+        self._known = set(map(id, given))
+        self._instead = instead
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*self._seen(args), **self._seen(kwargs or {}))
+        for leaf in tree.leaves(out):
+            if isinstance(leaf, Tensor):
+                self._known.add(id(leaf))
+        return out
+
+    def _seen(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            value = self._instead.get(id(value), value)
+            if id(value) not in self._known and _foreign(value):
+                raise TransformError(
+                    f"{self._who}: {describe_function(self._fn)} uses {tree.describe(value)} that a transform "
+                    "follows, by a way that is not seen from outside: pass it as an argument"
+                )
+            return value
+        if type(value) in {tuple, list}:
+            return type(value)(map(self._seen, value))
+        if isinstance(value, dict):
+            return {name: self._seen(part) for name, part in value.items()}
+        return value
+
+
+def _foreign(value: Tensor) -> bool:
+    return stale(value) if functorch.is_functorch_wrapped_tensor(value) else value.requires_grad
+
+
+def closed(
+    who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor] | None = None
+) -> AbstractContextManager[Any]:
+    """Run `fn` inside an operation: what it captures is replaced, or refused."""
+    return Closed(who, fn, [*given, *(instead or {}).values()], instead or {}) if not _compiling() else nullcontext()
+
+
+def _compiling() -> bool:
+    return torch.compiler.is_dynamo_compiling()
+
+
+def zeros_for(tensors: Sequence[Tensor], parts: Sequence[Any]) -> list[Any]:
+    """Fill in zeros where a variable has no tangent or cotangent; None stays for what can have none."""
+    return [
+        torch.zeros_like(like) if part is None and is_variable(like) else part
+        for part, like in zip(parts, tensors, strict=True)
+    ]
+
+
+def transposed(
+    linear: Callable[..., Sequence[Tensor]], likes: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the transpose of a linear function of tensors like these, at these cotangents."""
+    _, pull = torch_vjp(lambda *values: tuple(linear(*values)), *(torch.zeros_like(like) for like in likes))
+    return list(pull(tuple(cotangents)))
+
+
+def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Let other transforms see what the forward rule of an operation computes: torch runs it without derivatives."""
+
+    @wraps(rule)
+    def run(*args: Any) -> Any:
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+            return rule(*args)
+
+    return run
+
+
+def primals(ctx: Any) -> list[Tensor]:
+    """Return the saved tensors in a forward rule, without the tangents that the rule has been given by themselves."""
+    return [forward_ad.unpack_dual(leaf).primal if is_variable(leaf) else leaf for leaf in ctx.saved_tensors]

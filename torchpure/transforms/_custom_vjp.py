@@ -1,0 +1,247 @@
+"""Functions with a derivative of their own, written backwards (as `jax.custom_vjp`)."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import update_wrapper
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._arguments import is_variable
+from ._calls import (
+    Call,
+    Packed,
+    closed,
+    differentiable,
+    followed,
+    fresh,
+    primals,
+    refuse_captured,
+    save,
+    transposed,
+    zeros_for,
+)
+from ._describe import argument_paths, describe_function
+from ._levels import level, torch_jvp, torch_vjp
+
+
+class _Running(threading.local):
+    """The functions whose first part runs in this thread, and at which level."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, int]] = []
+
+    @contextmanager
+    def one(self, fn: Any) -> Iterator[None]:
+        self.calls.append((fn, level()))
+        try:
+            yield
+        finally:
+            self.calls.pop()
+
+
+_running = _Running()  # as an operation: there the name stands for the plain function
+_valued = _Running()  # for the tangents of residuals: there a call of the same name needs none for its own
+
+
+class custom_vjp:  # noqa: N801 a decorator
+    """Give a function a backward derivative of its own; the forward one is its transpose.
+
+    `fn.defvjp(forward, backward)`: `forward(*args)` returns (value, residuals), and `backward(residuals, cotangent)` a
+    tuple with a cotangent for each argument, None for zero. Arguments in `nondiff_argnums` may be anything: `backward`
+    gets them first. It may be any function of the cotangent (clip it, say); forward derivatives take it as linear.
+
+    Law: `vjp(fn)`, `grad(fn)` and every composition use the rule; derivatives of the gradient are those of `backward`.
+
+    Raises:
+        TransformError: no rule is defined, it does not return a cotangent like each argument, or `fn` captures a tensor
+            that a transform follows.
+
+    >>> @custom_vjp
+    ... def clipped(x):
+    ...     return x
+    >>> clipped.defvjp(lambda x: (x, None), lambda _, cotangent: (cotangent.clamp(-1, 1),))
+    >>> from torchpure import grad
+    >>> grad(lambda x: 5 * clipped(x))(torch.tensor(2.0))
+    tensor(1.)
+    """
+
+    def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
+        self._fn = fn
+        self._static = tuple(nondiff_argnums)
+        self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        update_wrapper(self, fn, updated=())
+
+    def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
+        """Define the rule."""
+        self._rules = (forward, backward)
+
+    def __call__(self, *args: Tree) -> Any:
+        """Return the value of the function."""
+        if self._rules is None:
+            raise TransformError(f"custom_vjp: {describe_function(self._fn)} has no rule yet: define it with defvjp")
+        refuse_captured("custom_vjp", self._fn, *self._rules)
+        call = _Call(self._fn, *self._rules, self._static, args)
+        if not followed(call.tensors) or (self._fn, level()) in _running.calls:
+            return self._fn(*args)
+        call.valued_at = level() if (self._fn, level()) in _valued.calls else None
+        outputs = _Backward.apply(call, *call.tensors)
+        return call.outputs.put(outputs[: call.size])
+
+
+class _Call(Call):
+    """One call, and its rules."""
+
+    def __init__(
+        self, fn: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any], static: Any, args: Any
+    ) -> None:
+        super().__init__(fn, static, args)
+        self.forward, self.backward = forward, backward
+        self.residuals = Packed()
+        self.size = 0  # tensors of the value
+        self.valued_at: int | None = None  # the level at which nobody asks for the residuals
+
+    def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value, then those of the residuals."""
+        result = self.forward(*self.arguments(tensors))
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TransformError(
+                f"custom_vjp: the rule {describe_function(self.forward)} must return (value, residuals), "
+                f"got {tree.describe(result)}"
+            )
+        value = self.outputs.take(result[0])
+        self.size = len(value)
+        return (*value, *self.residuals.take(result[1]))
+
+    def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
+        """Return the cotangents of the arguments' tensors."""
+        given = (self.residuals.put(kept), self.outputs.put(cotangents))
+        result = self.backward(*self.static.values(), *given)
+        wanted = self.inputs.put(tensors)
+        if not isinstance(result, tuple) or len(result) != len(wanted):
+            raise TransformError(
+                f"custom_vjp: the rule {describe_function(self.backward)} must return a tuple of {len(wanted)}, a "
+                f"cotangent for each argument, got {tree.describe(result)}"
+            )
+        column: list[Any] = []
+        for number, (part, like) in enumerate(zip(result, wanted, strict=True)):
+            one = Packed()
+            leaves = one.take(like)
+            found = [None] * len(leaves) if part is None else one.match(f"custom_vjp: cotangent {number}", part)
+            _check(self.backward, found, leaves, argument_paths(number, like))
+            column.extend(found)
+        return column
+
+
+def _check(rule: Any, found: Sequence[Any], leaves: Sequence[Tensor], paths: list[str]) -> None:
+    for part, leaf, path in zip(found, leaves, paths, strict=False):
+        if part is not None and is_variable(leaf) and (part.shape != leaf.shape or part.dtype != leaf.dtype):
+            raise TransformError(
+                f"custom_vjp: the rule {describe_function(rule)} gave a cotangent for {path} that is "
+                f"{tree.describe(part)}, wanted {tree.describe(leaf)}"
+            )
+
+
+class _Backward(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        with closed("custom_vjp", call.fn, tensors), _running.one(call.fn):
+            return fresh(call.value_and_residuals(*tensors), tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        call, *tensors = inputs
+        save(ctx, call, (*tensors, *output), output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, value, kept = _split(call, saved, len(saved) - len(cotangents))
+        parts: list[Any] = [None] * len(tensors)
+        if any(part is not None for part in cotangents[: call.size]):
+            parts = call.pulled(tensors, kept, zeros_for(value, cotangents[: call.size]))
+        if any(part is not None for part in cotangents[call.size :]):  # a transform further out differentiates the rule
+            others = _through_residuals(call, tensors, kept, cotangents[call.size :])
+            parts = [
+                two if one is None else one if two is None else one + two
+                for one, two in zip(parts, others, strict=True)
+            ]
+        return (None, *(part if is_variable(leaf) else None for part, leaf in zip(parts, tensors, strict=True)))
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        call, saved = ctx.call, primals(ctx)
+        tensors, value, kept = _split(call, saved, len(tangents))
+        given = zeros_for(tensors, tangents)
+        asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
+        outs = [i for i, leaf in enumerate(value) if is_variable(leaf)]
+
+        def linear(*directions: Tensor) -> list[Tensor]:
+            cotangents: list[Any] = [None] * len(value)
+            for i, direction in zip(outs, directions, strict=True):
+                cotangents[i] = direction
+            parts = call.pulled(tensors, kept, cotangents)
+            return [torch.zeros_like(tensors[i]) if parts[i] is None else parts[i] for i in asked]
+
+        found = iter(transposed(linear, [value[i] for i in outs], [given[i] for i in asked]))
+        moved = [next(found) if is_variable(leaf) else None for leaf in value]
+        if call.valued_at == level():
+            return (*moved, *(torch.zeros_like(leaf) if is_variable(leaf) else None for leaf in kept))
+        return (*moved, *_moved_residuals(call, tensors, kept, given))
+
+
+def _split(call: _Call, saved: Sequence[Tensor], count: int) -> tuple[Sequence[Tensor], ...]:
+    return saved[:count], saved[count : count + call.size], saved[count + call.size :]
+
+
+def _residuals_of(call: _Call, tensors: Sequence[Tensor]) -> tuple[list[int], Callable[..., Any]]:
+    """Return which inputs are variables, and the function from those to the residuals that are."""
+    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        every = list(tensors)
+        for i, value in zip(asked, values, strict=True):
+            every[i] = value
+        kept = call.value_and_residuals(*every)[call.size :]
+        return tuple(leaf for leaf in kept if is_variable(leaf))
+
+    return asked, run
+
+
+def _through_residuals(
+    call: _Call, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]
+) -> list[Any]:
+    """Pull cotangents of the residuals back, by the ordinary derivative of the rule's first part."""
+    asked, run = _residuals_of(call, tensors)
+    filled = [part for part, leaf in zip(zeros_for(kept, cotangents), kept, strict=True) if is_variable(leaf)]
+    _, pull = torch_vjp(run, *(tensors[i] for i in asked))
+    parts: list[Any] = [None] * len(tensors)
+    for i, part in zip(asked, pull(tuple(filled)), strict=True):
+        parts[i] = part
+    return parts
+
+
+def _moved_residuals(
+    call: _Call, tensors: Sequence[Tensor], kept: Sequence[Tensor], tangents: Sequence[Any]
+) -> list[Any]:
+    """Push tangents forward to the residuals, by the ordinary derivative of the rule's first part."""
+    asked, run = _residuals_of(call, tensors)
+    if not any(map(is_variable, kept)):
+        return [None] * len(kept)
+
+    def alone(*values: Tensor) -> tuple[Tensor, ...]:
+        with _valued.one(call.fn):
+            return run(*values)
+
+    _, found = torch_jvp(alone, tuple(tensors[i] for i in asked), tuple(tangents[i] for i in asked))
+    rest = iter(found)
+    return [next(rest) if is_variable(leaf) else None for leaf in kept]

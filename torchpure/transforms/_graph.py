@@ -1,0 +1,164 @@
+"""What a function does, without its numbers: shapes of its results, and the program that it runs."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, traceback
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.profiler import record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._calls import Packed
+from ._describe import describe_function, user_line
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeDtype:
+    """A tensor without its numbers."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
+    """Return the shapes, dtypes and devices of what `fn` would return, without computing it.
+
+    Arguments are tensors, or `ShapeDtype` in their places. Nothing is allocated for values.
+
+    Raises:
+        TransformError: `fn` needs the numbers: it branches on a value, or calls `.item()`.
+
+    >>> eval_shape(lambda a, b: a @ b, torch.ones(2, 3), ShapeDtype((3, 4), torch.float32))
+    ShapeDtype(shape=(2, 4), dtype=torch.float32, device=device(type='cpu'))
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
+    with mode, _WholeZeros(), _numbers_refused("eval_shape", fn):
+        out = fn(*fake_args, **fake_kwargs)
+    return tree.map(_shape_of, out)
+
+
+class _WholeZeros(TorchDispatchMode):
+    """Makes ordinary zeros of those that torch's forward derivatives leave out: fake ones have no device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
+
+
+_ZEROS = {torch.ops.aten._efficientzerotensor.default}
+
+
+def _whole(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        with _WholeZeros():
+            return fn(*args)
+
+    return run
+
+
+def _faked(mode: FakeTensorMode, leaf: Any) -> Any:
+    if isinstance(leaf, ShapeDtype):
+        with mode:
+            return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
+    return mode.from_tensor(leaf) if isinstance(leaf, Tensor) else leaf
+
+
+def _shape_of(leaf: Any) -> Any:
+    return ShapeDtype(tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+
+
+class Graph:
+    """The program that a function ran: `print` shows it, a call runs it."""
+
+    def __init__(self, module: GraphModule, outputs: Packed) -> None:
+        self.module = module  # an ordinary torch.fx module: its nodes are in `module.graph.nodes`
+        self._outputs = outputs
+
+    def __call__(self, *args: Tree) -> Tree:
+        """Run the program on tensors of the same shapes."""
+        return self._outputs.put(self.module(*Packed().take(args)))
+
+    def __str__(self) -> str:
+        lines = self.module.print_readable(print_output=False).splitlines()[1:]
+        code = [line.partition(";  ")[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        return textwrap.dedent("\n".join(code))
+
+
+def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
+    """Return a function that gives the program which `fn` runs on its arguments: a `Graph`, of torch's operations.
+
+    Transforms inside have been carried out. Scopes that `named_scope` has named are in the nodes' `meta["custom"]`.
+
+    Law: `make_graph(fn)(*args)(*args) == fn(*args)`.
+
+    Raises:
+        TransformError: `fn` needs the numbers: it branches on a value, or calls `.item()`.
+
+    >>> from torchpure import grad
+    >>> print(make_graph(grad(torch.sin))(torch.tensor(1.0)))
+    def forward(self, arg0_1: "f32[]"):
+        sin: "f32[]" = torch.ops.aten.sin.default(arg0_1)
+        ones_like: "f32[]" = torch.ops.aten.ones_like.default(sin, pin_memory = False)
+        cos: "f32[]" = torch.ops.aten.cos.default(arg0_1)
+        mul: "f32[]" = torch.ops.aten.mul.Tensor(ones_like, cos)
+        return (mul,)
+    """
+
+    @wraps(fn, updated=())
+    def trace(*args: Tree) -> Graph:
+        inputs, outputs = Packed(), Packed()
+        tensors = inputs.take(args)
+
+        def flat(*values: Tensor) -> tuple[Tensor, ...]:
+            return outputs.take(fn(*inputs.put(values)))
+
+        with _numbers_refused("make_graph", fn), traceback.preserve_node_meta():
+            module = make_fx(_whole(flat), tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        return Graph(module, outputs)
+
+    return trace
+
+
+_NEEDS_NUMBERS = ("data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool")
+
+
+@contextmanager
+def _numbers_refused(who: str, fn: Callable[..., Any]) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
+            raise
+        raise TransformError(
+            f"{who}: {describe_function(fn)}{user_line(error)} needs the number of a tensor that has none here: choose "
+            "with torch.where instead of a branch, and keep values as tensors instead of .item()"
+        ) from error
+
+
+def named_scope(name: str) -> AbstractContextManager[Any]:
+    """Name a part of a function: in profiles, and in the nodes of `make_graph`.
+
+    >>> def layer(x):
+    ...     with named_scope("layer"):
+    ...         return torch.tanh(x)
+    >>> [node.meta["custom"] for node in make_graph(layer)(torch.ones(2)).module.graph.nodes if "custom" in node.meta]
+    [{'scope': 'layer'}]
+    """
+    stack = ExitStack()
+    stack.enter_context(record_function(name))
+    stack.enter_context(traceback.annotate({"scope": name}))
+    return stack

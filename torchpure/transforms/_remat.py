@@ -1,0 +1,142 @@
+"""Rematerialisation: a backward pass computes values again (Chen et al. 2016, arXiv:1604.06174)."""
+
+import threading
+from collections.abc import Callable, Collection
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from torchpure import tree
+from torchpure.errors import TransformError
+
+from ._calls import Call, captured, closed, differentiable, fresh, primals, save
+from ._ordinary import ordinary_backward, ordinary_jvp
+
+_aten = torch.ops.aten
+_DOTS = {
+    op.default
+    for op in (
+        _aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.addbmm, _aten.mv, _aten.addmv, _aten.dot,
+        _aten.linear, _aten.matmul, _aten.einsum, _aten.convolution,
+        _aten._scaled_dot_product_flash_attention_for_cpu, _aten._scaled_dot_product_flash_attention,
+        _aten._scaled_dot_product_efficient_attention,
+    )
+}  # fmt: skip
+Policy = Callable[[Any], bool]  # tells of an operation, or of the name of a value, whether the result is kept
+
+
+def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "nothing") -> Callable[..., Any]:
+    """Return a function whose values are computed again in the backward pass: less memory for more time.
+
+    `policy` tells what is kept besides the arguments: "nothing"; "dots", the results of matrix products, convolutions
+    and attention; a set of names that `remat_name` gives to values; or a function that tells of an operation of torch
+    whether its result is kept. That saves time in the outermost gradient; inside of other transforms nothing is kept.
+    `fn` must be pure; what it captures is followed.
+
+    Law: `remat(fn)` and its derivatives equal `fn` and its derivatives.
+
+    Raises:
+        TransformError: there is no such policy.
+
+    >>> from torchpure import grad
+    >>> grad(lambda x: remat(torch.sin, "dots")(x) * 2)(torch.tensor(0.0))
+    tensor(2.)
+    """
+    keeps = _policy(policy)
+
+    @wraps(fn, updated=())
+    def again(*args: Any, **kwargs: Any) -> Any:
+        run = partial(fn, **kwargs) if kwargs else fn
+        if is_dynamo_compiling() or tree.unwatched():
+            options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
+            return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
+        others = captured(run)
+        call = _Call(run, args, others)
+        return call.outputs.put(_Again.apply(call, *others, *call.tensors))
+
+    return again
+
+
+def _policy(policy: Any) -> Policy | None:
+    if policy == "nothing":
+        return None
+    if policy == "dots":
+        return _DOTS.__contains__
+    if callable(policy):
+        return policy
+    if isinstance(policy, Collection) and not isinstance(policy, str) and all(isinstance(name, str) for name in policy):
+        return frozenset(policy).__contains__
+    raise TransformError(
+        f"remat: wanted the policy 'nothing', 'dots', a set of names or a function, got {tree.describe(policy)}"
+    )
+
+
+def remat_name(value: Tensor, name: str) -> Tensor:
+    """Return a value under a name, which a policy of `remat` may choose to keep.
+
+    >>> remat_name(torch.tensor(1.0), "hidden")
+    tensor(1.)
+    """
+    if not isinstance(value, Tensor):
+        raise TransformError(f"remat_name: wanted a tensor, got {tree.describe(value)}")
+    _naming.name = name
+    try:
+        return value.clone()
+    finally:
+        _naming.name = None
+
+
+class _Naming(threading.local):
+    name: str | None = None  # of the copy that this thread is making
+
+
+_naming = _Naming()
+
+
+def _contexts(policy: Policy) -> Any:
+    def decide(ctx: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        kept = policy(_naming.name if _naming.name and operation is _aten.clone.default else operation)
+        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return create_selective_checkpoint_contexts(decide)
+
+
+class _Call(Call):
+    """One call, with the tensors that the function captures in front of its arguments'."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], others: list[Tensor]) -> None:
+        super().__init__(fn, (), args)
+        self.others = others
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        count = len(self.others)
+        instead = {id(old): new for old, new in zip(self.others, tensors, strict=False)}
+        with closed("remat", self.fn, tensors, instead):
+            out = super().value(*tensors[count:])
+        return tuple(instead.get(id(leaf), leaf) for leaf in out)
+
+
+class _Again(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return fresh(call.value(*tensors), tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        save(ctx, inputs[0], inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return (None, *ordinary_backward(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        return ordinary_jvp(ctx.call.value, primals(ctx), tangents)
