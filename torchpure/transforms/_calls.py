@@ -210,4 +210,21 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 def primals(ctx: Any) -> list[Tensor]:
     """Return the saved tensors in a forward rule, without the tangents that the rule has been given by themselves."""
-    return [forward_ad.unpack_dual(leaf).primal if is_variable(leaf) else leaf for leaf in ctx.saved_tensors]
+    return [_primal(leaf) if is_variable(leaf) else leaf for leaf in ctx.saved_tensors]
+
+
+def _primal(leaf: Tensor) -> Tensor:
+    if not functorch.is_batchedtensor(leaf):
+        return forward_ad.unpack_dual(leaf).primal
+    opened, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
+    return functorch._add_batch_dim(_primal(functorch.get_unwrapped(leaf)), dim, opened)
+
+
+def alive(leaf: Any) -> Any:
+    """Return what a tensor of a closed level holds: torch's operations take it out by themselves, its transforms do not.
+
+    A backward pass may run after the level in which its tensors were saved.
+    """
+    while isinstance(leaf, Tensor) and functorch.is_gradtrackingtensor(leaf) and functorch.maybe_get_level(leaf) < 0:
+        leaf = functorch.get_unwrapped(leaf)
+    return leaf

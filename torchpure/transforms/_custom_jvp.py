@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.errors import TransformError
+from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
 from ._calls import Call, closed, differentiable, followed, fresh, primals, refuse_captured, save, transposed, zeros_for
@@ -90,6 +90,11 @@ class _Call(Call):
 
 def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Callable[[], list[str]]) -> list[Any]:
     for i, (value, tangent) in enumerate(zip(values, moved, strict=True)):
+        if not isinstance(tangent, Tensor | None):
+            raise StructureError(
+                f"custom_jvp: {describe_function(rule)}: tangent: trees differ at `{paths()[i]}`: wanted "
+                f"{tree.describe(value)}, got {tree.describe(tangent)}"
+            )
         if is_variable(value) and (value.shape != tangent.shape or value.dtype != tangent.dtype):
             raise TransformError(
                 f"custom_jvp: the rule {describe_function(rule)} gave a tangent at `{paths()[i]}` that is "

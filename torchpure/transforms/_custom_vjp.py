@@ -17,6 +17,7 @@ from ._arguments import is_variable
 from ._calls import (
     Call,
     Packed,
+    alive,
     closed,
     differentiable,
     followed,
@@ -221,6 +222,7 @@ def _through_residuals(
     call: _Call, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]
 ) -> list[Any]:
     """Pull cotangents of the residuals back, by the ordinary derivative of the rule's first part."""
+    tensors, kept, cotangents = ([alive(leaf) for leaf in leaves] for leaves in (tensors, kept, cotangents))
     asked, run = _residuals_of(call, tensors)
     filled = [part for part, leaf in zip(zeros_for(kept, cotangents), kept, strict=True) if is_variable(leaf)]
     _, pull = torch_vjp(run, *(tensors[i] for i in asked))

@@ -43,6 +43,11 @@ class _Level(threading.local):
 _level = _Level()
 
 
+def inside_gradient() -> bool:
+    """Tell whether this thread is inside an outermost gradient: its graph is gone through once."""
+    return _level.depth > 0
+
+
 def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
     """Return the function that computes the gradient of a scalar function.
 

@@ -15,7 +15,7 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
-from ._levels import pushed
+from ._levels import pushed, torch_jvp
 from ._run import explained
 from ._spread import check_chunk
 from ._watch import watched
@@ -167,8 +167,8 @@ def jacrev(
     """Return the function that computes the Jacobian of `fn`, from one backward pass for each output entry.
 
     The result is shaped like the value, with the chosen arguments' shape in the place of each leaf, and at each leaf
-    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All entries are computed at once, or at most
-    `chunk_size`, which bounds the memory for values in between.
+    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All entries are computed at once, or at
+    most `chunk_size`, which bounds the memory for values in between.
 
     Law: `jacrev(f) == jacfwd(f)`, whatever the chunks.
 
@@ -232,7 +232,7 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
     aux: list[Any] = []
 
     def push(*tangents: Tensor) -> tuple[Tensor, ...]:
-        _, moved, others = torch.func.jvp(fn, leaves, tangents, has_aux=True)
+        _, moved, others = torch_jvp(fn, leaves, tangents, has_aux=True)
         aux[:] = [others]
         return moved
 

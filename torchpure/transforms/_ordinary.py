@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._calls import zeros_for
+from ._calls import alive, zeros_for
 from ._levels import torch_jvp, torch_vjp
 
 
@@ -14,6 +14,7 @@ def ordinary_backward(
     run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Any]
 ) -> list[Any]:
     """Run a function again and pull cotangents back through it: a part for each tensor, None where none is needed."""
+    tensors, cotangents = ([alive(leaf) for leaf in leaves] for leaves in (tensors, cotangents))
     asked = [i for i, leaf in enumerate(tensors) if needed[i] and is_variable(leaf)]
     used = [i for i, part in enumerate(cotangents) if part is not None]
     parts: list[Any] = [None] * len(tensors)

@@ -14,6 +14,7 @@ from torchpure import tree
 from torchpure.errors import TransformError
 
 from ._calls import Call, captured, closed, differentiable, fresh, primals, save
+from ._grad import inside_gradient
 from ._ordinary import ordinary_backward, ordinary_jvp
 
 _aten = torch.ops.aten
@@ -51,7 +52,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
     @wraps(fn, updated=())
     def again(*args: Any, **kwargs: Any) -> Any:
         run = partial(fn, **kwargs) if kwargs else fn
-        if is_dynamo_compiling() or tree.unwatched():
+        if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):
             options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
             return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
         others = captured(run)

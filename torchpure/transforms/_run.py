@@ -32,7 +32,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
 
 
 def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that it is known for.
+    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that are known.
 
     Raises:
         TransformError: `fn` does what torch's transforms cannot follow.
