@@ -135,7 +135,7 @@ def _by_autograd(
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = (recording or value.grad_fn is None) and _captures(value, own)
-            grads = _backward(value, own, captured, captured or _attached(aux))
+            grads = explained(who, fn, _backward, value, own, captured, captured or _attached(aux))
     finally:
         _level.depth -= 1
         forget_casts()

@@ -142,19 +142,24 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     >>> pull(torch.tensor(1.0))
     (tensor(6.),)
     """
-    variables = Variables("vjp", fn, tuple(range(len(primals))), primals)
-    watch = watched("vjp", fn, primals)
-    outputs = _Outputs("vjp", fn, has_aux)
+    return pulled_back("vjp", fn, primals, has_aux)
+
+
+def pulled_back(who: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_aux: bool = False) -> Any:
+    """Do what `vjp` does, under another name in errors."""
+    variables = Variables(who, fn, tuple(range(len(primals))), primals)
+    watch = watched(who, fn, primals)
+    outputs = _Outputs(who, fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
         return outputs.split(fn(*variables.arguments(values)))
 
     run = partial(torch.func.vjp, flat, has_aux=True)
-    value, flat_pull, (others, aux) = explained("vjp", fn, run, *variables.leaves)
+    value, flat_pull, (others, aux) = explained(who, fn, run, *variables.leaves)
     watch.check()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
-        parts = like("vjp: cotangent", outputs.paths, outputs.match(cotangent), list(value))
+        parts = like(f"{who}: cotangent", outputs.paths, outputs.match(cotangent), list(value))
         return variables.result(flat_pull(tuple(parts)))
 
     result = (outputs.value(value, others), pull)

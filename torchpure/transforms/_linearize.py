@@ -1,6 +1,7 @@
 """The linear maps inside of functions: at a point, and transposed."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torchpure.errors import TransformError
 
 from ._arguments import Variables
 from ._describe import describe_function
-from ._jacobian import like, vjp
+from ._jacobian import like, pulled_back
 from ._levels import functorch, torch_vjp
 
 
@@ -34,10 +35,11 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     """
     variables = Variables("linearize", fn, tuple(range(len(primals))), primals)
 
+    @wraps(fn, updated=())
     def flat(*values: Tensor) -> Any:
         return fn(*variables.arguments(values))
 
-    value, pull = vjp(flat, *variables.leaves)
+    value, pull = pulled_back("linearize", flat, tuple(variables.leaves))
     leaves, structure = tree.flatten(value)
     if not all(isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves):
         raise TransformError(
@@ -75,7 +77,7 @@ def linear_transpose(fn: Callable[..., Any], *primals: Tree) -> Callable[..., tu
     variables = Variables("linear_transpose", fn, tuple(range(len(primals))), primals)
     _check_linear(fn, variables)
     zeros = variables.arguments([torch.zeros_like(leaf) for leaf in variables.leaves])
-    return vjp(fn, *zeros)[1]
+    return pulled_back("linear_transpose", fn, tuple(zeros))[1]
 
 
 def _check_linear(fn: Callable[..., Any], variables: Variables) -> None:

@@ -20,6 +20,8 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "calling .item()": "makes a number of a mapped tensor: keep it a tensor",
     "inplace arithmetic": "writes a mapped value into a tensor that all members share: make it of a mapped one, "
     "with torch.zeros_like, or return new values",
+    "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for the "
+    "derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
     "only the outermost grad or value_and_grad allows them",
     "does not require grad and does not have a grad_fn": _AUTOGRAD,

@@ -199,9 +199,9 @@ def _is_library(module: str | None) -> bool:
 
 @lru_cache(maxsize=4096)
 def _names(code: CodeType) -> tuple[tuple[str, ...], bool]:
-    """List the globals that code reads, its nested functions included, and tell whether it writes to outer names."""
+    """List the globals that code reads or writes, its nested functions included, and tell whether it writes to outer names."""
     steps = list(dis.get_instructions(code))
-    names = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME"}]
+    names = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"}]
     stores = any(
         step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
         for step in steps

@@ -1,0 +1,235 @@
+"""Functions that change what they were given, capture or let out: an error under every transform, and by `pure` in eager code."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import torchpure as tp
+from torchpure.errors import ImpureError, TransformError
+
+D = torch.float64
+X = torch.tensor([0.3, 0.7], dtype=D)
+box = {"total": torch.zeros(2, dtype=D)}
+kept = []
+
+
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 2, dtype=D)
+        self.register_buffer("count", torch.zeros((), dtype=D))
+
+    def forward(self, x):
+        self.count.add_(1)
+        return self.linear(x)
+
+
+class Holder:
+    def __init__(self):
+        self.mean = torch.zeros(2, dtype=D)
+        self.seen = None
+
+    def update(self, x):
+        self.mean.mul_(0.9)
+        return (x * self.mean).sum()
+
+    def keep(self, x):
+        self.seen = x * 2
+        return x.sum()
+
+
+MODULE, HOLDER = Counter(), Holder()
+
+
+def in_a_dict(x):
+    box["total"][0] = 1.0
+    return (x * box["total"]).sum()
+
+
+def through_a_helper(x):
+    return in_a_dict(x) * 2
+
+
+def of_a_module(x):
+    return MODULE(x).sum()
+
+
+def of_a_view(x):
+    part = box["total"][1:]
+    part.zero_()
+    return x.sum()
+
+
+def the_argument(x):
+    x.mul_(2)
+    return x.sum()
+
+
+def the_argument_s_view(x):
+    x[:1] = 0
+    return x.sum()
+
+
+def by_an_option(x):
+    return nn.functional.relu(x, inplace=True).sum()
+
+
+def lets_out(x):
+    kept.append(x * 2)
+    return x.sum()
+
+
+def lets_out_by_name(x):
+    global kept_name
+    kept_name = x * 3
+    return x.sum()
+
+
+def temporaries(x):
+    y = x * 2
+    y.add_(1)
+    y[0] = x[1]
+    y += x
+    z = torch.zeros_like(x)
+    z[0] = x[0]
+    return (nn.functional.relu(y, inplace=True) * z.flip(0)).sum()
+
+
+kept_name = None
+MUTATIONS = [in_a_dict, through_a_helper, of_a_module, of_a_view, HOLDER.update, the_argument, the_argument_s_view, by_an_option]  # fmt: skip
+LEAKS = [lets_out, lets_out_by_name, HOLDER.keep]
+TRANSFORMS = {
+    "grad": lambda f: tp.grad(f)(X.clone()),
+    "value_and_grad": lambda f: tp.value_and_grad(f)(X.clone()),
+    "jvp": lambda f: tp.jvp(f, (X.clone(),), (X,)),
+    "vjp": lambda f: tp.vjp(f, X.clone()),
+    "linearize": lambda f: tp.linearize(f, X.clone()),
+    "jacfwd": lambda f: tp.jacfwd(f)(X.clone()),
+    "jacrev": lambda f: tp.jacrev(f)(X.clone()),
+    "hessian": lambda f: tp.hessian(f)(X.clone()),
+    "vmap": lambda f: tp.vmap(f)(torch.stack([X, X])),
+    "vmap grad": lambda f: tp.vmap(tp.grad(f))(torch.stack([X, X])),
+    "grad grad": lambda f: tp.grad(lambda x: tp.grad(f)(x).sum())(X.clone()),
+    "grad vmap": lambda f: tp.grad(lambda x: tp.vmap(f)(x).sum())(torch.stack([X, X])),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    yield
+    global kept_name
+    box["total"], kept_name, HOLDER.mean, HOLDER.seen = torch.zeros(2, dtype=D), None, torch.zeros(2, dtype=D), None
+    kept.clear()
+    MODULE.count.zero_()
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("fn", MUTATIONS, ids=lambda fn: fn.__name__)
+def test_a_change_is_an_error(fn, transform):
+    with pytest.raises(ImpureError, match=rf": `[\w.]*{fn.__name__}` .* changes"):
+        TRANSFORMS[transform](fn)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("fn", LEAKS, ids=lambda fn: fn.__name__)
+def test_a_leak_is_an_error(fn, transform):
+    with pytest.raises(ImpureError, match=rf": `[\w.]*{fn.__name__}` .* lets a traced tensor out, .*: it has no meaning"):
+        TRANSFORMS[transform](fn)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_temporaries_may_be_changed(transform):
+    def same(x):
+        y = 2 * x + 1
+        y = torch.stack([x[1] + x[0], y[1] + x[1]])
+        return torch.relu(y[1]) * x[0]
+
+    if transform in {"vjp", "linearize"}:
+        return
+    ours, wanted = TRANSFORMS[transform](temporaries), TRANSFORMS[transform](same)
+    for one, two in zip(tp.tree.leaves(ours), tp.tree.leaves(wanted), strict=True):
+        assert_close(one, two)
+    tp.pure(temporaries)(X)
+
+
+def test_what_may_be_kept():
+    losses = []
+
+    def f(x):
+        loss = (x**2).sum()
+        losses.append(loss.detach())
+        losses.append(float(loss.detach()))
+        return loss
+
+    assert_close(tp.grad(f)(X), 2 * X)
+    assert_close(losses[0], (X**2).sum())
+
+
+NAMES = {
+    "in_a_dict": (in_a_dict, r"line \d+ of test_purity.py, `aten.copy_` would change a float64 tensor of shape \(\), `box.total`: clone it"),
+    "of_a_module": (of_a_module, r"`aten.add_` would change a float64 tensor of shape \(\), `MODULE.count`"),
+    "of_a_view": (of_a_view, r"`aten.zero_` would change .* `box.total`"),
+    "the_argument": (the_argument, r"line \d+ of test_purity.py, `aten.mul_` would change argument 0, a float64 tensor of shape \(2,\)"),
+    "by_an_option": (by_an_option, "`aten.relu_` would change argument 0"),
+    "draws": (lambda x: x + torch.rand(2), "`aten.rand` draws from the global generator: draw from a key, with tp.random"),
+    "data": (lambda x: x.data.add_(1), "`aten.add_` would change argument 0"),
+    "numpy": (lambda x: torch.from_numpy(x.numpy()).add_(1), r"`aten.add_` would change a float64 tensor of shape \(2,\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pure_names_the_line_and_the_tensor(name):
+    fn, message = NAMES[name]
+    before, x = copy.deepcopy(box), X.clone()
+    with pytest.raises(ImpureError, match=message):
+        tp.pure(fn)(x)
+    assert torch.equal(x, X) and torch.equal(before["total"], box["total"])  # refused before it happens
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_law_pure_is_the_function(transform):
+    def f(x):
+        return torch.sin(x).prod()
+
+    for ours in (TRANSFORMS[transform](tp.pure(f)), tp.pure(TRANSFORMS[transform])(f)):
+        wanted = TRANSFORMS[transform](f)
+        for one, two in zip(tp.tree.leaves(ours), tp.tree.leaves(wanted), strict=True):
+            if isinstance(two, torch.Tensor):
+                assert_close(one, two)
+
+
+def test_errors_of_a_transform_name_the_argument_or_the_capture():
+    def f(p, x):
+        with torch.no_grad():
+            p["w"]["a"].zero_()
+        return x.sum()
+
+    with pytest.raises(ImpureError, match=r"grad: `.*f` \(test_purity.py:\d+\) changes argument 0 at `w.a` in place"):
+        tp.grad(f, argnums=1)({"w": {"a": X.clone()}}, X)
+    with pytest.raises(ImpureError, match=r"vmap: `of_a_module` .* changes what it captures, .* `MODULE.count` in place"):
+        tp.vmap(of_a_module)(X[None])
+    with pytest.raises(ImpureError, match="grad: .*`the_argument` .*, line [0-9]+ of test_purity.py, changes in place"):
+        tp.grad(the_argument)(X.clone())
+
+
+def test_inference_tensors_and_long_lists_are_no_trouble():
+    with torch.inference_mode():
+        constant = torch.ones(2, dtype=D)
+    numbers = list(range(1_000_000))
+    assert_close(tp.grad(lambda x: (x * constant).sum() + numbers[0])(X), torch.ones(2, dtype=D))
+
+
+def test_a_temporary_that_is_changed_too_late_is_an_error_with_the_way_out():
+    def f(x):
+        y = x * 2
+        z = torch.sin(y)
+        y.add_(1)
+        return z.sum()
+
+    for gradient in (tp.grad(f), tp.jacrev(f), tp.hessian(f)):
+        with pytest.raises(TransformError, match="changes a temporary in place after it was used .*: change a clone"):
+            gradient(X)
+    assert_close(tp.jacfwd(f)(X), 2 * torch.cos(2 * X))
