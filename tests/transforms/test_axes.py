@@ -12,7 +12,7 @@ from torchpure.errors import TransformError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stacks import XS, D  # noqa: E402
+from stacks import XS, D
 
 W = torch.tensor([[1.0, -0.5], [0.3, 2.0], [0.7, -1.1]], dtype=D)
 MEETINGS = {  # for a member, over the axis "i" -> for all members, over dimension 0

@@ -136,7 +136,9 @@ def test_a_change_is_an_error(fn, transform):
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("fn", LEAKS, ids=lambda fn: fn.__name__)
 def test_a_leak_is_an_error(fn, transform):
-    with pytest.raises(ImpureError, match=rf": `[\w.]*{fn.__name__}` .* lets a traced tensor out, .*: it has no meaning"):
+    with pytest.raises(
+        ImpureError, match=rf": `[\w.]*{fn.__name__}` .* lets a traced tensor out, .*: it has no meaning"
+    ):
         TRANSFORMS[transform](fn)
 
 
@@ -209,7 +211,9 @@ def test_errors_of_a_transform_name_the_argument_or_the_capture():
 
     with pytest.raises(ImpureError, match=r"grad: `.*f` \(test_purity.py:\d+\) changes argument 0 at `w.a` in place"):
         tp.grad(f, argnums=1)({"w": {"a": X.clone()}}, X)
-    with pytest.raises(ImpureError, match=r"vmap: `of_a_module` .* changes what it captures, .* `MODULE.count` in place"):
+    with pytest.raises(
+        ImpureError, match=r"vmap: `of_a_module` .* changes what it captures, .* `MODULE.count` in place"
+    ):
         tp.vmap(of_a_module)(X[None])
     with pytest.raises(ImpureError, match="grad: .*`the_argument` .*, line [0-9]+ of test_purity.py, changes in place"):
         tp.grad(the_argument)(X.clone())
