@@ -95,7 +95,11 @@ def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Calla
                 f"custom_jvp: {describe_function(rule)}: tangent: trees differ at `{paths()[i]}`: wanted "
                 f"{tree.describe(value)}, got {tree.describe(tangent)}"
             )
-        if is_variable(value) and (value.shape != tangent.shape or value.dtype != tangent.dtype):
+        if (
+            tangent is not None
+            and is_variable(value)
+            and (value.shape != tangent.shape or value.dtype != tangent.dtype)
+        ):
             raise TransformError(
                 f"custom_jvp: the rule {describe_function(rule)} gave a tangent at `{paths()[i]}` that is "
                 f"{tree.describe(tangent)}, wanted {tree.describe(value)}"

@@ -7,7 +7,7 @@ by the last; the count is kept above zero meanwhile, by which torch's own `jvp` 
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from torch._functorch import eager_transforms
@@ -23,7 +23,9 @@ def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
     """Return `run`, one of torch's forward derivatives, as a function that several threads may be in at once."""
 
     def call(*args: Any) -> Any:
-        with nullcontext() if is_dynamo_compiling() else _shared_level():
+        if is_dynamo_compiling():
+            return run(*args)
+        with _shared_level():
             return run(*args)
 
     return call

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.profiler import record_function
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -45,24 +45,31 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
-    with mode, _WholeZeros(), _numbers_refused("eval_shape", fn):
+    with mode, _RealConstants(), _numbers_refused("eval_shape", fn):
         out = fn(*fake_args, **fake_kwargs)
     return tree.map(_shape_of, out)
 
 
-class _WholeZeros(TorchDispatchMode):
-    """Makes ordinary zeros of those that torch's forward derivatives leave out: fake ones have no device."""
+class _RealConstants(TorchDispatchMode):
+    """Computes what depends on no argument with its numbers: a program holds it as a constant.
+
+    torch would leave a tensor without numbers there. Nor do its own zeros of forward derivatives have a device here.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if given and not any(isinstance(leaf, FakeTensor) for leaf in given):
+            with _disable_current_modes():
+                return func(*args, **(kwargs or {}))
         return (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
 
 
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
 
 
-def _whole(fn: Callable[..., Any]) -> Callable[..., Any]:
+def _with_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any) -> Any:
-        with _WholeZeros():
+        with _RealConstants():
             return fn(*args)
 
     return run
@@ -125,7 +132,7 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
             return outputs.take(fn(*inputs.put(values)))
 
         with _numbers_refused("make_graph", fn), traceback.preserve_node_meta():
-            module = make_fx(_whole(flat), tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+            module = make_fx(_with_constants(flat), tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
         module.graph.eliminate_dead_code()
         module.recompile()
         return Graph(module, outputs)

@@ -108,7 +108,8 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         return outputs.split(fn(*variables.arguments(values)))
 
     leaves = tuple(variables.leaves)
-    value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
+    with watch.replacing():
+        value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
     watch.check()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
@@ -279,7 +280,8 @@ def _jacobian(
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
+        with watch.replacing():
+            rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result

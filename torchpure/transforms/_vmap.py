@@ -78,7 +78,8 @@ def vmap(
             return Members(list(stacked), result["shared"], result["dims"], result["structure"])
 
         watch = watched("vmap", fn, args, kwargs)
-        members = spread(share, leaves, dims, size, chunk_size, devices)
+        with watch.replacing():
+            members = spread(share, leaves, dims, size, chunk_size, devices)
         watch.check()
         return _arranged(members)
 

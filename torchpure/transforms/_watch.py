@@ -8,10 +8,11 @@ only calls bring up is not seen here; `pure` sees everything, and costs more.
 import dis
 import operator
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from itertools import islice
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,16 @@ from torchpure.errors import ImpureError
 
 from ._describe import argument_paths, describe_function
 from ._levels import functorch, stale
+from ._replaced import REPLACED, REPLACED_NAMES, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
 _ATOMS = frozenset({
     type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
-    BuiltinFunctionType, ModuleType,
+    ModuleType,
 })  # fmt: skip
+_OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
+_MODULES = frozenset({"LinearCrossEntropyLoss"})  # modules of torch that use an operation to replace
+_NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
 peek = functorch.peek_interpreter_stack
 
@@ -41,6 +46,10 @@ class NoWatch:
     def check(self) -> None:
         """Check nothing."""
 
+    def replacing(self) -> AbstractContextManager[None]:
+        """Replace nothing."""
+        return _NOTHING
+
 
 def watched(who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> "Watch | NoWatch":
     """Begin to watch what `fn` must not change; `check()` after it has run."""
@@ -50,12 +59,12 @@ def watched(who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: An
 class Watch:
     """The tensors that a function must not change, with how often each has been changed so far."""
 
-    __slots__ = ("_args", "_captured", "_fn", "_given", "_keeps", "_versions", "_who")
+    __slots__ = ("_args", "_captured", "_fn", "_given", "_keeps", "_replaces", "_versions", "_who")
 
     def __init__(self, who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
         self._who, self._fn, self._args = who, fn, args
         self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
-        self._captured, self._keeps = _search(fn)
+        self._captured, self._keeps, self._replaces = _search(fn)
         self._versions = _versions([*self._given, *self._captured])
 
     def check(self, own: Callable[[Tensor], bool] = stale) -> None:
@@ -68,6 +77,10 @@ class Watch:
             self._refuse()
         if self._keeps:
             self._check_leaks(own)
+
+    def replacing(self) -> AbstractContextManager[None]:
+        """Run the function with other operations in the place of those that torch's transforms get wrong, if it has any."""
+        return replacing() if self._replaces else _NOTHING
 
     def _refuse(self) -> None:
         now = _versions([*self._given, *self._captured])
@@ -120,11 +133,14 @@ def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator
     return tree.describe(tensor) + ("" if found is None else f", `{names[found]}`")
 
 
-def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool]:
-    """List the tensors that can be reached, and tell whether a place was seen that a call may put tensors in."""
+def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool, bool]:
+    """List the tensors that can be reached; tell what else was seen.
+
+    That is, whether there is a place that a call may put tensors in, and whether there is an operation to replace.
+    """
     seen: set[int] = set()
     tensors: list[Tensor] = []
-    keeps = False
+    keeps = replaces = False
     todo: list[tuple[Any, Any]] = [(fn, "")]
     for item, name in todo:  # grows as it goes
         kind = type(item)
@@ -136,58 +152,74 @@ def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool
             if names is not None:
                 names.append(name)
         elif len(seen) < _LIMIT:
-            parts, kept = _parts(item, kind)
-            keeps = keeps or kept
+            parts, kept, replaced = _parts(item, kind)
+            keeps, replaces = keeps or kept, replaces or replaced
             todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
-    return tensors, keeps
+    return tensors, keeps, replaces
 
 
 def _joined(name: str, key: Any) -> str:
     return f"{name}.{key}" if name and key != "" else f"{name or key}"
 
 
-def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool]:
-    """List what an object holds, with names, and tell whether a call may put something there."""
+def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool]:
+    """List what an object holds, with names; tell whether a call may put something there, and what it runs."""
     if kind is FunctionType:
-        return _parts_of_function(item), not _is_library(item.__module__) and _names(item.__code__)[1]
+        if _is_library(item.__module__):
+            return _cells(item), False, item in REPLACED
+        found = _names(item.__code__)
+        return _parts_of_function(item, found), found.stores, found.replaces
     if kind is tuple:
-        return zip(item, range(len(item)), strict=True), False
+        return zip(item, range(len(item)), strict=True), False, False
     if isinstance(item, dict):
-        return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True
+        return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True, False
     if isinstance(item, list | tuple | set | frozenset):
-        return islice(zip(item, range(len(item)), strict=True), _LIMIT), kind in {list, set}
+        return islice(zip(item, range(len(item)), strict=True), _LIMIT), kind in {list, set}, False
     if kind is MethodType:
-        return ((item.__self__, "self"), (item.__func__, "")), False
+        return ((item.__self__, "self"), (item.__func__, "")), False, False
     if kind is partial:
-        return ((item.func, ""), (item.args, "args"), (item.keywords, "keywords")), False
+        return ((item.func, ""), (item.args, "args"), (item.keywords, "keywords")), False, False
+    if kind in _OPERATIONS:
+        return (), False, item in REPLACED
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
     if isinstance(item, type) or _is_library(kind.__module__):
-        return (), False
-    return [(value, key) for key, value in getattr(item, "__dict__", {}).items()], True
+        return (), False, False
+    return [(value, key) for key, value in getattr(item, "__dict__", {}).items()], True, _methods_replace(kind)
 
 
-def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool]:
+def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, bool]:
     found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
-    if not _is_library(kind.__module__):
-        found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
-    return found, not _is_library(kind.__module__)
+    if _is_library(kind.__module__):
+        return found, False, kind.__name__ in _MODULES
+    found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
+    return found, True, _methods_replace(kind)
 
 
-def _parts_of_function(fn: FunctionType) -> list[tuple[Any, Any]]:
+def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
+    found = _cells(fn)
+    scope = fn.__globals__
+    for name in used.read:
+        value = scope.get(name)
+        if type(value) is ModuleType:
+            if not _is_library(value.__name__):
+                held = value.__dict__
+                found.extend((held[part], f"{name}.{part}") for part in used.attributes if part in held)
+        elif value is not None:
+            found.append((value, name))
+    if fn.__defaults__ or fn.__kwdefaults__:
+        found.extend((value, "default") for value in (fn.__defaults__ or ()))
+        found.extend((value, name) for name, value in (fn.__kwdefaults__ or {}).items())
+    return found
+
+
+def _cells(fn: FunctionType) -> list[tuple[Any, Any]]:
     found = []
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             found.append((cell.cell_contents, name))
         except ValueError:  # a name that has no value yet
             continue
-    if _is_library(fn.__module__):
-        return found
-    scope = fn.__globals__
-    found.extend((scope[name], name) for name in _names(fn.__code__)[0] if name in scope)
-    if fn.__defaults__ or fn.__kwdefaults__:
-        found.extend((value, "default") for value in (fn.__defaults__ or ()))
-        found.extend((value, name) for name, value in (fn.__kwdefaults__ or {}).items())
     return found
 
 
@@ -197,18 +229,36 @@ def _is_library(module: str | None) -> bool:
     return (module or "").partition(".")[0] in {"torchpure", "torch", "numpy", "builtins"}
 
 
+class _Names(NamedTuple):
+    """What code does with names, that of its nested functions included."""
+
+    read: tuple[str, ...]  # globals that it reads or writes
+    attributes: tuple[str, ...]
+    stores: bool  # it writes to names outside
+    replaces: bool  # an attribute or a global is called as an operation to replace is
+
+
 @lru_cache(maxsize=4096)
-def _names(code: CodeType) -> tuple[tuple[str, ...], bool]:
-    """List the globals that code reads or writes, its nested functions included, and tell whether it writes to outer names."""
+def _names(code: CodeType) -> _Names:
     steps = list(dis.get_instructions(code))
-    names = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"}]
+    read = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"}]
+    attributes = list(code.co_names)
     stores = any(
         step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
         for step in steps
     )
     for const in code.co_consts:
         if isinstance(const, CodeType):
-            inner, stored = _names(const)
-            names.extend(inner)
-            stores = stores or stored
-    return tuple(dict.fromkeys(names)), stores
+            inner = _names(const)
+            read.extend(inner.read)
+            attributes.extend(inner.attributes)
+            stores = stores or inner.stores
+    names = tuple(dict.fromkeys(attributes))
+    return _Names(tuple(dict.fromkeys(read)), names, stores, not REPLACED_NAMES.isdisjoint(names))
+
+
+@lru_cache(maxsize=4096)
+def _methods_replace(kind: type) -> bool:
+    """Tell whether a method of a class uses an operation to replace."""
+    bodies = [value for base in kind.__mro__ if not _is_library(base.__module__) for value in base.__dict__.values()]
+    return any(_names(body.__code__).replaces for body in bodies if isinstance(body, FunctionType))

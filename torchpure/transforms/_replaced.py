@@ -1,0 +1,104 @@
+"""Operations of torch whose rules for transforms are wrong, written with others that are right.
+
+Found over torch's own database of operators (tests/compositions): in torch 2.13 the forward derivative of
+`scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and the
+gradient of a mapped `select_scatter` is wrong. Where there is no other way, an error says so.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from torchpure.errors import TransformError
+
+
+def _triangular_solve(
+    b: Tensor, a: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+) -> Any:
+    part = a.triu() if upper else a.tril()
+    if transpose:
+        part, upper = part.mT, not upper
+    solution = torch.linalg.solve_triangular(part, b, upper=upper, unitriangular=unitriangular)
+    return torch.return_types.triangular_solve((solution, a.clone()))
+
+
+def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
+    factor = x.triu().mH if upper else x.tril()
+    half = torch.linalg.solve_triangular(factor, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), upper=False)
+    return half.mH @ half
+
+
+def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    places = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
+    chosen = places.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
+    return torch.where(chosen, src.unsqueeze(dim), input)
+
+
+def _column_stack(tensors: Any) -> Tensor:
+    return torch.cat([leaf.reshape(-1, 1) if leaf.ndim <= 1 else leaf for leaf in tensors], 1)
+
+
+def _scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    if reduce == "prod":
+        raise TransformError(
+            "scatter_reduce with 'prod' has no forward derivative and no rule for vmap in torch: use the outermost grad, or "
+            "sum logarithms"
+        )
+    return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+
+
+def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Tensor:
+    return F.linear_cross_entropy(*args, options=None, **kwargs)  # in chunks it knows no transform
+
+
+REPLACED: dict[Any, Callable[..., Any]] = {
+    torch.triangular_solve: _triangular_solve,
+    Tensor.triangular_solve: _triangular_solve,
+    torch.cholesky_inverse: _cholesky_inverse,
+    Tensor.cholesky_inverse: _cholesky_inverse,
+    torch.select_scatter: _select_scatter,
+    Tensor.select_scatter: _select_scatter,
+    torch.column_stack: _column_stack,
+    torch.scatter_reduce: _scatter_reduce,
+    Tensor.scatter_reduce: _scatter_reduce,
+    F.linear_cross_entropy: _linear_cross_entropy,
+}
+REPLACED_NAMES = frozenset(operation.__name__ for operation in REPLACED)
+_found = REPLACED.get
+
+
+class _Replacing(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        func = _found(func, func)
+        return func(*args, **kwargs) if kwargs else func(*args)
+
+
+class _Here(threading.local):
+    active = False
+
+
+_here = _Here()
+
+
+class replacing:  # noqa: N801 a context manager
+    """Replace operations in this thread, if no transform around does so already."""
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        self._mode = None if _here.active else _Replacing()
+        if self._mode is not None:
+            _here.active = True
+            self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._mode is not None:
+            _here.active = False
+            self._mode.__exit__(*error)
