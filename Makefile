@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
 PYTEST_ARGS ?= -n auto
 
-.PHONY: fit test check format bench clean
+.PHONY: fit test proof operators check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -26,6 +26,13 @@ fit: $(VENV)/.project
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Long: every operator of torch in every composition, and thousands of random programs.
+proof: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof
+
+operators: $(VENV)/.dev
+	$(BIN)/python -W ignore tests/compositions/table.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

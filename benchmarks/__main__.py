@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 
-FIGURES = ("article_step", "call", "random", "ensemble", "optim", "optim_compiled")
+FIGURES = ("article_step", "call", "random", "ensemble", "transforms", "optim", "optim_compiled")
 
 
 def main() -> None:

@@ -169,3 +169,22 @@ def test_compiled_vmap_equals_eager():
 def test_compiled_hessian_equals_eager():
     compiled = torch.compile(tp.hessian(quartic), fullgraph=True, backend="eager")
     check(compiled(X), hessian_of_quartic(X))
+
+
+@pytest.mark.parametrize(
+    "fn", [lambda x: x.amax(), lambda x: torch.zeros(2, dtype=D), lambda x: x.sign(), lambda x: x * 2]
+)
+def test_results_belong_to_no_level(fn):
+    calls = [
+        lambda: tp.jvp(fn, (X,), (X,)),
+        lambda: tp.vmap(fn)(XS),
+        lambda: tp.jacfwd(fn)(X),
+        lambda: tp.jacrev(fn)(X),
+        lambda: tp.grad(lambda x: fn(x).sum())(X),
+        lambda: tp.vmap(tp.grad(lambda x: fn(x).sum()))(XS),
+        lambda: tp.linearize(fn, X)[1](X),
+        lambda: tp.vmap(lambda x: tp.jvp(fn, (x,), (x,))[1])(XS),
+    ]
+    for call in calls:
+        for leaf in tp.tree.leaves(call()):
+            assert not torch._C._functorch.is_functorch_wrapped_tensor(leaf)

@@ -221,7 +221,7 @@ def _primal(leaf: Tensor) -> Tensor:
 
 
 def alive(leaf: Any) -> Any:
-    """Return what a tensor of a closed level holds: torch's operations take it out by themselves, its transforms do not.
+    """Return what a tensor of a closed level holds: torch's operations take it out themselves, its transforms do not.
 
     A backward pass may run after the level in which its tensors were saved.
     """

@@ -216,7 +216,8 @@ def _by_torch_func(
         return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     run = _traced if is_dynamo_compiling() else differentiated
-    value, tensors, grads = explained(who, fn, run, flat, variables.leaves)
+    with nullcontext() if watch is None else watch.replacing():
+        value, tensors, grads = explained(who, fn, run, flat, variables.leaves)
     if watch is not None:
         watch.check()
     remaining = iter(tensors)

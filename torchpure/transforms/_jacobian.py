@@ -156,12 +156,13 @@ def pulled_back(who: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has
         return outputs.split(fn(*variables.arguments(values)))
 
     run = partial(torch.func.vjp, flat, has_aux=True)
-    value, flat_pull, (others, aux) = explained(who, fn, run, *variables.leaves)
+    with watch.replacing():
+        value, flat_pull, (others, aux) = explained(who, fn, run, *variables.leaves)
     watch.check()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = like(f"{who}: cotangent", outputs.paths, outputs.match(cotangent), list(value))
-        return variables.result(flat_pull(tuple(parts)))
+        return variables.result(explained(who, fn, flat_pull, tuple(parts)))
 
     result = (outputs.value(value, others), pull)
     return (*result, outputs.auxiliary(aux)) if has_aux else result

@@ -82,13 +82,13 @@ def pushed(
             outputs, others = fn(*[_make_dual(p, t, level=forward) for p, t in zip(primals, tangents, strict=True)])
             pairs = [_unpack_dual(output, level=forward) for output in outputs]
             values = [functorch._unwrap_for_grad(primal, opened) for primal, _ in pairs]
-            directions = [
-                torch.zeros_like(value) if tangent is None else functorch._unwrap_for_grad(tangent, opened)
-                for value, (_, tangent) in zip(values, pairs, strict=True)
-            ]
-            return values, directions, [functorch._unwrap_for_grad(other, opened) for other in others]
+            moved = [None if tangent is None else functorch._unwrap_for_grad(tangent, opened) for _, tangent in pairs]
+            rest = [functorch._unwrap_for_grad(other, opened) for other in others]
     finally:
         functorch._jvp_decrement_nesting()
+    # after the level is closed: inside of it new zeros would belong to it
+    tangents = [torch.zeros_like(v) if t is None else t for v, t in zip(values, moved, strict=True)]
+    return values, tangents, rest
 
 
 def stale(leaf: Tensor) -> bool:

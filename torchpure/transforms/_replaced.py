@@ -1,10 +1,12 @@
 """Operations of torch whose rules for transforms are wrong, written with others that are right.
 
 Found over torch's own database of operators (tests/compositions): in torch 2.13 the forward derivative of
-`scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and the
-gradient of a mapped `select_scatter` is wrong. Where there is no other way, an error says so.
+`scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and
+the gradient of a mapped `select_scatter` is wrong. Where there is no other way, an error says so. A few that raise
+are here too.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from torchpure.errors import TransformError
+
+from ._check import check
 
 
 def _triangular_solve(
@@ -46,12 +50,53 @@ def _column_stack(tensors: Any) -> Tensor:
 def _scatter_reduce(
     input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    if reduce == "prod":
+    if reduce == "prod" and not _only_gradients():
         raise TransformError(
-            "scatter_reduce with 'prod' has no forward derivative and no rule for vmap in torch: use the outermost grad, or "
-            "sum logarithms"
+            "scatter_reduce with 'prod' has no forward derivative and no rule for vmap in torch: use grad or vjp "
+            "alone, or sum logarithms"
         )
     return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+
+
+def _only_gradients() -> bool:
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return all(level.key() == torch._C._functorch.TransformType.Grad for level in stack)
+
+
+def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
+    parts = indices_or_sections if indices_or_sections is not None else next(iter(other.values()))
+    return torch.tensor_split(input, _numbers(parts), dim)
+
+
+def _narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    return torch.narrow(input, dim, _numbers(start), length)
+
+
+def _numbers(value: Any) -> Any:
+    """Read numbers that a function has put into a tensor: torch does so itself, and has no rule for it."""
+    if not isinstance(value, Tensor):
+        return value
+    found = value.tolist()
+    return tuple(found) if isinstance(found, list) else found
+
+
+def _gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """Compute what torch does, with a look at the sign of the variance that works for mapped ones."""
+    spread = torch.full_like(input, var) if isinstance(var, float) else var
+    if isinstance(var, Tensor) and spread.shape != input.shape and spread.shape == input.shape[:-1]:
+        spread = spread.unsqueeze(-1)
+    check(spread >= 0, "gaussian_nll_loss: the variance has a negative entry")
+    spread = spread + (spread.clamp(min=eps) - spread).detach()  # the derivative is that of the variance as given
+    loss = 0.5 * (torch.log(spread) + (input - target) ** 2 / spread)
+    loss = loss + 0.5 * math.log(2 * math.pi) if full else loss
+    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
 
 def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Tensor:
@@ -68,6 +113,11 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     torch.column_stack: _column_stack,
     torch.scatter_reduce: _scatter_reduce,
     Tensor.scatter_reduce: _scatter_reduce,
+    torch.tensor_split: _tensor_split,
+    Tensor.tensor_split: _tensor_split,
+    torch.narrow: _narrow,
+    Tensor.narrow: _narrow,
+    F.gaussian_nll_loss: _gaussian_nll_loss,
     F.linear_cross_entropy: _linear_cross_entropy,
 }
 REPLACED_NAMES = frozenset(operation.__name__ for operation in REPLACED)

@@ -32,7 +32,7 @@ _ATOMS = frozenset({
     ModuleType,
 })  # fmt: skip
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
-_MODULES = frozenset({"LinearCrossEntropyLoss"})  # modules of torch that use an operation to replace
+_MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
 _NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
 peek = functorch.peek_interpreter_stack
@@ -79,7 +79,7 @@ class Watch:
             self._check_leaks(own)
 
     def replacing(self) -> AbstractContextManager[None]:
-        """Run the function with other operations in the place of those that torch's transforms get wrong, if it has any."""
+        """Run the function with operations that torch's transforms get wrong replaced, if it has any."""
         return replacing() if self._replaces else _NOTHING
 
     def _refuse(self) -> None:
@@ -169,16 +169,12 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
             return _cells(item), False, item in REPLACED
         found = _names(item.__code__)
         return _parts_of_function(item, found), found.stores, found.replaces
-    if kind is tuple:
-        return zip(item, range(len(item)), strict=True), False, False
     if isinstance(item, dict):
         return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True, False
-    if isinstance(item, list | tuple | set | frozenset):
+    if isinstance(item, tuple | list | set | frozenset):
         return islice(zip(item, range(len(item)), strict=True), _LIMIT), kind in {list, set}, False
-    if kind is MethodType:
-        return ((item.__self__, "self"), (item.__func__, "")), False, False
-    if kind is partial:
-        return ((item.func, ""), (item.args, "args"), (item.keywords, "keywords")), False, False
+    if kind is MethodType or kind is partial:
+        return _parts_of_wrapper(item), False, False
     if kind in _OPERATIONS:
         return (), False, item in REPLACED
     if isinstance(item, nn.Module):
@@ -186,6 +182,12 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
     if isinstance(item, type) or _is_library(kind.__module__):
         return (), False, False
     return [(value, key) for key, value in getattr(item, "__dict__", {}).items()], True, _methods_replace(kind)
+
+
+def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
+    if isinstance(item, partial):
+        return ((item.func, ""), (item.args, "args"), (item.keywords, "keywords"))
+    return ((item.__self__, "self"), (item.__func__, ""))
 
 
 def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, bool]:

@@ -1,0 +1,52 @@
+"""Derivatives of the article's network, 40 points: what a transform costs, against torch.func on the same function."""
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+import torchpure as tp
+
+from ._harness import Run, report, times
+
+OURS, SAME, THEIRS = "torchpure", "torchpure, functional_call", "torch.func"
+SETTINGS = {
+    OURS: "tp's transform of net(params, x), with net = tp.functional(module)",
+    SAME: "tp's transform of torch.func.functional_call(module, params, (x,))",
+    THEIRS: "torch.func's transform of the same",
+}
+
+
+def main() -> None:
+    """Compare each transform, with torch.func's on its own idiom and on the same function."""
+    module = nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 1))
+    net = tp.functional(module)
+    params = {name: leaf.detach() for name, leaf in module.named_parameters()}
+    x = torch.linspace(0, 2 * torch.pi, 40)[:, None]
+    y = 2 * torch.sin(x + 2 * torch.pi)
+    calls = {OURS: net, SAME: lambda p, x: functional_call(module, p, (x,)), THEIRS: None}
+    calls[THEIRS] = calls[SAME]
+    losses = {name: lambda p, call=call: nn.functional.mse_loss(call(p, x), y) for name, call in calls.items()}
+    points = {name: lambda p, x, call=call: call(p, x[None])[0, 0] for name, call in calls.items()}
+    library = {OURS: tp, SAME: tp, THEIRS: torch.func}
+    made = {
+        "grad": lambda lib, name: (lib.grad(losses[name]), (params,)),
+        "value_and_grad": lambda lib, name: (_value_and_grad(lib, losses[name]), (params,)),
+        "vmap(grad)": lambda lib, name: (lib.vmap(lib.grad(points[name]), in_dims=(None, 0)), (params, x)),
+        "jvp": lambda lib, name: (lambda p: lib.jvp(losses[name], (p,), (params,)), (params,)),
+    }
+    for title, make in made.items():
+        programs = {name: _repeat(*make(library[name], name)) for name in calls}
+        bar = 0.6 if "vmap" not in title and title != "jvp" else 1.0
+        report(f"transforms: {title}", times(programs, 300), OURS, {THEIRS: bar}, SETTINGS)
+
+
+def _value_and_grad(lib, loss):
+    return lib.value_and_grad(loss) if lib is tp else lib.grad_and_value(loss)
+
+
+def _repeat(call, args) -> Run:
+    def run(count: int) -> None:
+        for _ in range(count):
+            call(*args)
+
+    return run

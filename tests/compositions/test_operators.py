@@ -1,0 +1,75 @@
+"""No operator of torch's database is silently wrong in a composition: a part of it here, all of it with `make proof`."""
+
+import logging
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+
+import torchpure as tp
+from torchpure.errors import TransformError
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from operators import COMPOSITIONS, GRAPHS, operators, outcome, problems, word
+
+OPERATORS = operators()
+ONCE_WRONG = {  # in torch.func, and there still
+    "scatter_reduce_prod", "triangular_solve", "cholesky_inverse", "select_scatter", "column_stack",
+    "nn_functional_linear_cross_entropy_chunked", "nn_functional_linear_cross_entropy_chunked_none",
+}  # fmt: skip
+EVERY_DAY = sorted(name for name in OPERATORS if name in ONCE_WRONG or zlib.crc32(name.encode()) % 12 == 0)
+
+
+def check(name, compositions):
+    logging.disable(logging.ERROR)  # torch's tracer logs what it refuses
+    try:
+        for composition in compositions:
+            outcomes = [outcome(problem, composition) for problem in problems(OPERATORS[name])]
+            assert not outcomes or word(outcomes) != "wrong", (composition, outcomes)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", EVERY_DAY)
+def test_an_operator_is_never_silently_wrong(name):
+    check(name, [composition for composition in COMPOSITIONS if composition not in GRAPHS])
+
+
+@pytest.mark.proof
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_every_operator_in_every_composition(name):
+    check(name, COMPOSITIONS)
+
+
+@pytest.mark.parametrize("name", ["scatter_reduce_prod", "triangular_solve", "cholesky_inverse", "select_scatter"])
+def test_torch_is_wrong_there_still(name):
+    """When this fails, torch has been repaired: take the operator out of transforms/_replaced.py."""
+    words = {
+        outcome(problem, composition, torch.func)[:5]
+        for problem in problems(OPERATORS[name])
+        for composition in COMPOSITIONS
+        if composition not in GRAPHS
+    }
+    assert "wrong" in words
+
+
+def test_what_has_no_rule_is_an_error_that_names_it():
+    x = torch.rand(3, 4, dtype=torch.float64)
+    index = torch.tensor([0, 1, 0])
+    with pytest.raises(
+        TransformError, match=r"jvp: `.*, line \d+ of test_operators.py, uses `index_reduce`, which has no forward"
+    ):
+        tp.jvp(lambda x: x.index_reduce(0, index, x, "mean"), (x,), (x,))
+    with pytest.raises(TransformError, match="vjp: .* needs the derivative of `_cdist_backward`, which torch lacks"):
+        tp.vjp(lambda x: tp.vjp(lambda x: torch.cdist(x, x + 1), x)[1](x.new_ones(3, 3))[0], x)[1](x)
+    with pytest.raises(TransformError, match="vmap: .* uses `.*as_strided_scatter`, which torch cannot map"):
+        tp.vmap(lambda x: torch.as_strided_scatter(x, x[:1], (1,), (1,), 0))(x)
+    with pytest.raises(
+        TransformError, match="jvp: scatter_reduce with 'prod' has no forward derivative|scatter_reduce"
+    ):
+        tp.jvp(lambda x: x[0].scatter_reduce(0, index, x[1, :3], "prod"), (x,), (x,))
