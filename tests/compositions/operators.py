@@ -125,7 +125,17 @@ def _jvpvjp(lib: Any, f: Any, d: Directions, x: Any) -> Any:
     return lib.jvp(lambda *x: _vjp(lib, f, d, x), x, d.v)[1]
 
 
-DERIVED = {"grad": _grad, "vjp": _vjp, "jvp": _jvp, "vjpvjp": _vjpvjp, "jvpvjp": _jvpvjp}
+def _jvpjvp(lib: Any, f: Any, d: Directions, x: Any) -> Any:
+    return lib.jvp(lambda *x: _jvp(lib, f, d, x), x, d.u)[1]
+
+
+def _vjpjvp(lib: Any, f: Any, d: Directions, x: Any) -> Any:
+    return lib.vjp(lambda *x: _jvp(lib, f, d, x), *x)[1](d.w)
+
+
+DERIVED = {
+    "grad": _grad, "vjp": _vjp, "jvp": _jvp, "vjpvjp": _vjpvjp, "jvpvjp": _jvpvjp, "vjpjvp": _vjpjvp, "jvpjvp": _jvpjvp,
+}  # fmt: skip
 MAPPED = {"vjpvmap": _vjp, "vmapvjp": _vjp, "vmapvjpvjp": _vjpvjp, "vmapjvp": _jvp}
 GRAPHS = {"graph of vjp": _vjp, "graph of jvpvjp": _jvpvjp, "graph of vmapvjp": _vjp}
 COMPOSITIONS = [*DERIVED, *MAPPED, *GRAPHS]
@@ -145,9 +155,9 @@ def outcome(problem: Problem, name: str, lib: Any = tp) -> str:
 def _derived(lib: Any, problem: Problem, name: str) -> str:
     f, x, d = problem.fn, problem.at, directions(problem)
     result = DERIVED[name](lib, f, d, x)
-    against = {"jvp": d.w, "jvpvjp": d.u}.get(name, d.v)
+    against = {"jvp": d.w, "jvpvjp": d.u, "vjpjvp": d.u, "jvpjvp": d.w}.get(name, d.v)
     ours = dot(result, against)
-    second = "vjp" in name and name != "vjp"
+    second = len(name) > 4
     inner = (lambda *x: dot(_vjp(lib, f, d, x), d.u)) if second else (lambda *x: dot(f(*x), d.w))
     slopes = _slope(inner, x, d.v)
     if close(ours, slopes, 1e-5):

@@ -16,7 +16,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._calls import differentiable
+from ._operation import differentiable
 
 
 class _Open(threading.local):

@@ -12,8 +12,9 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
-from ._calls import Call, closed, differentiable, followed, fresh, primals, refuse_captured, save, transposed, zeros_for
+from ._captured import closed, refuse_captured
 from ._describe import describe_function
+from ._operation import Call, differentiable, followed, fresh, primals, save, transposed, zeros_for
 
 
 class custom_jvp:  # noqa: N801 a decorator

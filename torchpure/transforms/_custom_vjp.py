@@ -14,22 +14,10 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._arguments import is_variable
-from ._calls import (
-    Call,
-    Packed,
-    alive,
-    closed,
-    differentiable,
-    followed,
-    fresh,
-    primals,
-    refuse_captured,
-    save,
-    transposed,
-    zeros_for,
-)
+from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
 from ._levels import level, torch_jvp, torch_vjp
+from ._operation import Call, Packed, alive, differentiable, followed, fresh, primals, save, transposed, zeros_for
 
 
 class _Running(threading.local):

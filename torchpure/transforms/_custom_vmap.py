@@ -11,8 +11,9 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._calls import Call, closed, differentiable, followed, fresh, primals, refuse_captured, save
+from ._captured import closed, refuse_captured
 from ._describe import describe_function
+from ._operation import Call, differentiable, followed, fresh, primals, save
 from ._ordinary import ordinary_backward, ordinary_jvp
 
 

@@ -19,8 +19,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._calls import Packed
 from ._describe import describe_function, user_line
+from ._operation import Packed
 
 
 @dataclass(frozen=True, slots=True)

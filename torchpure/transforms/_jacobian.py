@@ -1,6 +1,7 @@
 """Products with the Jacobian, and Jacobians whole."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed, torch_jvp
+from ._replaced import replacing
 from ._run import explained
 from ._spread import check_chunk
 from ._watch import watched
@@ -105,11 +107,13 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     outputs = _Outputs("jvp", fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
-        return outputs.split(fn(*variables.arguments(values)))
+        arguments = variables.arguments(values)
+        with nullcontext() if is_dynamo_compiling() else replacing():
+            result = fn(*arguments)
+        return outputs.split(result)
 
     leaves = tuple(variables.leaves)
-    with watch.replacing():
-        value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
+    value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
     watch.check()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
@@ -281,7 +285,7 @@ def _jacobian(
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        with watch.replacing():
+        with watch.replacing() if who == "jacrev" or is_dynamo_compiling() else replacing():
             rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._calls import alive, zeros_for
 from ._levels import torch_jvp, torch_vjp
+from ._operation import alive, zeros_for
 
 
 def ordinary_backward(

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from torchpure import tree
 from torchpure.errors import TransformError
 
-from ._calls import Call, captured, closed, differentiable, fresh, primals, save
+from ._captured import captured, closed
 from ._grad import inside_gradient
+from ._operation import Call, differentiable, fresh, primals, save
 from ._ordinary import ordinary_backward, ordinary_jvp
 
 _aten = torch.ops.aten
@@ -54,7 +55,11 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
         run = partial(fn, **kwargs) if kwargs else fn
         if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):
             options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
-            return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
+            try:
+                return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
+            except (RuntimeError, TransformError) as error:
+                if "hooks" not in str(error):  # a gradient inside of fn knows no hooks, which this way needs
+                    raise
         others = captured(run)
         call = _Call(run, args, others)
         return call.outputs.put(_Again.apply(call, *others, *call.tensors))

@@ -3,7 +3,7 @@
 Found over torch's own database of operators (tests/compositions): in torch 2.13 the forward derivative of
 `scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and
 the gradient of a mapped `select_scatter` is wrong. Where there is no other way, an error says so. A few that raise
-are here too.
+are here too. Those whose forward derivative cannot be differentiated again are replaced where one is at work.
 """
 
 import math
@@ -18,7 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure.errors import TransformError
 
+from ._backwards import by_backward
 from ._check import check
+from ._levels import functorch
 
 
 def _triangular_solve(
@@ -59,8 +61,15 @@ def _scatter_reduce(
 
 
 def _only_gradients() -> bool:
-    stack = torch._C._functorch.get_interpreter_stack() or []
-    return all(level.key() == torch._C._functorch.TransformType.Grad for level in stack)
+    return all(kind == functorch.TransformType.Grad for kind in _kinds())
+
+
+def _forward() -> bool:
+    return functorch.TransformType.Jvp in _kinds()
+
+
+def _kinds() -> list[Any]:
+    return [level.key() for level in functorch.get_interpreter_stack() or []]
 
 
 def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
@@ -120,13 +129,127 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.linear_cross_entropy: _linear_cross_entropy,
 }
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+) -> Tensor:
+    return _scaled(_standard(input, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    sizes = (1, -1, *[1] * (input.ndim - 2))
+    if training:
+        if running_mean is not None:  # for the new statistics alone
+            F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+        out = _standard(input, (0, *range(2, input.ndim)), eps)
+    else:
+        assert running_mean is not None and running_var is not None
+        out = (input - running_mean.reshape(sizes)) * torch.rsqrt(running_var.reshape(sizes) + eps)
+    return _scaled(out, *(None if leaf is None else leaf.reshape(sizes) for leaf in (weight, bias)))
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not use_input_stats:
+        return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if running_mean is not None:
+        F.instance_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+    sizes = (1, -1, *[1] * (input.ndim - 2))
+    out = _standard(input, tuple(range(2, input.ndim)), eps)
+    return _scaled(out, *(None if leaf is None else leaf.reshape(sizes) for leaf in (weight, bias)))
+
+
+def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    dims = tuple(range(-len(shape), 0))
+    mean = input.mean(dims, keepdim=True)
+    scale = torch.rsqrt(((input - mean) ** 2).mean(dims, keepdim=True) + eps)
+    return _scaled((input - mean) * scale, weight, bias), mean.detach(), scale.detach()  # constants for torch too
+
+
+def _native_batch_norm(*_: Any) -> Any:
+    raise TransformError(
+        "native_batch_norm has no forward derivative of its statistics: use torch.nn.functional.batch_norm"
+    )
+
+
+def _vector_norm(
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
+) -> Tensor:
+    if ord != 2 or dtype is not None or x.is_complex():
+        return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
+    squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
+    positive = squares > 0  # at zero the derivative is zero, as torch has it
+    return torch.where(positive, torch.sqrt(torch.where(positive, squares, 1.0)), 0.0)
+
+
+def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    if ord is None or (ord == 2 and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
+        return _vector_norm(x, 2, dim, keepdim, **other)
+    return torch.linalg.norm(x, ord, dim, keepdim, **other)
+
+
+def _norm(
+    x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Tensor:
+    if p in {"fro", 2, None} and out is None:
+        return _vector_norm(x, 2, dim, keepdim, dtype=dtype)
+    return torch.norm(x, p, dim, keepdim, out, dtype)
+
+
+def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    centred = x - x.mean(dims, keepdim=True)
+    return centred * torch.rsqrt((centred**2).mean(dims, keepdim=True) + eps)
+
+
+def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    x = x if weight is None else x * weight
+    return x if bias is None else x + bias
+
+
+_BY_BACKWARD = (
+    torch.linalg.solve, torch.linalg.solve_ex, torch.linalg.tensorsolve, torch.linalg.slogdet, torch.linalg.det,
+    torch.linalg.householder_product, torch.linalg.eigh, torch.slogdet, torch.logdet, torch.det, torch.orgqr,
+    torch.ops.aten._safe_softmax.default, Tensor.slogdet, Tensor.logdet, Tensor.det, Tensor.orgqr,
+)  # fmt: skip
+FORWARD: dict[Any, Callable[..., Any]] = {  # replaced where a forward derivative is at work
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+    torch.native_layer_norm: _native_layer_norm,
+    torch.native_batch_norm: _native_batch_norm,
+    torch._native_batch_norm_legit: _native_batch_norm,
+    torch.linalg.vector_norm: _vector_norm,
+    torch.linalg.norm: _linalg_norm,
+    torch.norm: _norm,
+    Tensor.norm: _norm,
+    **{operation: by_backward(operation) for operation in _BY_BACKWARD},
+}
 REPLACED_NAMES = frozenset(operation.__name__ for operation in REPLACED)
 _found = REPLACED.get
 
 
 class _Replacing(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        func = _found(func, func)
+        func = FORWARD[func] if func in FORWARD and _forward() else _found(func, func)
         return func(*args, **kwargs) if kwargs else func(*args)
 
 

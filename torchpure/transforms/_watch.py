@@ -31,6 +31,7 @@ _ATOMS = frozenset({
     type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
     ModuleType,
 })  # fmt: skip
+_PLAIN = frozenset({tuple, list, set, frozenset})
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
 _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
 _NOTHING = nullcontext()
@@ -172,7 +173,8 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
     if isinstance(item, dict):
         return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True, False
     if isinstance(item, tuple | list | set | frozenset):
-        return islice(zip(item, range(len(item)), strict=True), _LIMIT), kind in {list, set}, False
+        held = islice(zip(item, range(len(item)), strict=True), _LIMIT)
+        return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set}, False
     if kind is MethodType or kind is partial:
         return _parts_of_wrapper(item), False, False
     if kind in _OPERATIONS:
@@ -181,7 +183,8 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
         return _parts_of_module(item, kind)
     if isinstance(item, type) or _is_library(kind.__module__):
         return (), False, False
-    return [(value, key) for key, value in getattr(item, "__dict__", {}).items()], True, _methods_replace(kind)
+    held = [(value, key) for key, value in getattr(item, "__dict__", {}).items()]
+    return [*held, *_methods(kind)], True, False
 
 
 def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
@@ -195,7 +198,7 @@ def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]]
     if _is_library(kind.__module__):
         return found, False, kind.__name__ in _MODULES
     found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
-    return found, True, _methods_replace(kind)
+    return [*found, *_methods(kind)], True, False
 
 
 def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
@@ -260,7 +263,7 @@ def _names(code: CodeType) -> _Names:
 
 
 @lru_cache(maxsize=4096)
-def _methods_replace(kind: type) -> bool:
-    """Tell whether a method of a class uses an operation to replace."""
-    bodies = [value for base in kind.__mro__ if not _is_library(base.__module__) for value in base.__dict__.values()]
-    return any(_names(body.__code__).replaces for body in bodies if isinstance(body, FunctionType))
+def _methods(kind: type) -> tuple[tuple[FunctionType, str], ...]:
+    """List the methods of a class, and of those that it inherits from."""
+    bases = [base.__dict__.values() for base in kind.__mro__ if not _is_library(base.__module__)]
+    return tuple((body, "") for bodies in bases for body in bodies if isinstance(body, FunctionType))

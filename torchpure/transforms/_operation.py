@@ -1,23 +1,20 @@
-"""Calls that torch's autograd sees as one operation: tensors pass through it, everything else waits here."""
+"""Operations for torch's autograd: tensors pass through one, everything else waits here; parts of their rules."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.errors import TransformError
 
 from ._arguments import is_variable
-from ._describe import describe_function
-from ._levels import functorch, stale, torch_vjp
-from ._watch import name_of, reachable
+from ._levels import functorch, torch_vjp
+
+_HERE: Any = object()  # the place of a tensor
 
 
 class Packed:
@@ -59,9 +56,6 @@ class Packed:
         return list(range(sum(leaf is _HERE for leaf in self._leaves)))
 
 
-_HERE: Any = object()
-
-
 class Call:
     """The arguments of one call: those at `static` positions as they are, of the others the tensors."""
 
@@ -101,11 +95,6 @@ def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor
     ctx.save_for_forward(*tensors)
 
 
-def traced(leaf: Tensor) -> bool:
-    """Tell whether a transform, or autograd, follows this tensor."""
-    return leaf.requires_grad or functorch.is_functorch_wrapped_tensor(leaf)
-
-
 def followed(tensors: Sequence[Tensor]) -> bool:
     """Tell whether derivatives or members are computed here; inside an operation none are."""
     return (
@@ -113,72 +102,6 @@ def followed(tensors: Sequence[Tensor]) -> bool:
         or (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tensors))
         or (forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled())
     )
-
-
-def captured(*fns: Any) -> list[Tensor]:
-    """List the tensors that functions use without being given them, and that something follows."""
-    return list({id(leaf): leaf for fn in fns for leaf in reachable(fn) if traced(leaf)}.values())
-
-
-def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
-    """Check that a rule loses nothing.
-
-    Raises:
-        TransformError: `fn` or another part uses a traced tensor that it is not given.
-    """
-    for part in (fn, *parts):
-        for leaf in captured(part):
-            raise TransformError(
-                f"{who}: {describe_function(fn)} captures {name_of(leaf, part)}, which a transform follows: its rule "
-                "would lose that derivative. Pass it as an argument"
-            )
-
-
-class Closed(TorchFunctionMode):
-    """Hands a function other tensors in the place of captured ones, and finds those that nobody knew of."""
-
-    def __init__(self, who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor]) -> None:
-        super().__init__()
-        self._who, self._fn = who, fn
-        self._known = set(map(id, given))
-        self._instead = instead
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*self._seen(args), **self._seen(kwargs or {}))
-        for leaf in tree.leaves(out):
-            if isinstance(leaf, Tensor):
-                self._known.add(id(leaf))
-        return out
-
-    def _seen(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            value = self._instead.get(id(value), value)
-            if id(value) not in self._known and _foreign(value):
-                raise TransformError(
-                    f"{self._who}: {describe_function(self._fn)} uses {tree.describe(value)} that a transform "
-                    "follows, by a way that is not seen from outside: pass it as an argument"
-                )
-            return value
-        if type(value) in {tuple, list}:
-            return type(value)(map(self._seen, value))
-        if isinstance(value, dict):
-            return {name: self._seen(part) for name, part in value.items()}
-        return value
-
-
-def _foreign(value: Tensor) -> bool:
-    return stale(value) if functorch.is_functorch_wrapped_tensor(value) else value.requires_grad
-
-
-def closed(
-    who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor] | None = None
-) -> AbstractContextManager[Any]:
-    """Run `fn` inside an operation: what it captures is replaced, or refused."""
-    return Closed(who, fn, [*given, *(instead or {}).values()], instead or {}) if not _compiling() else nullcontext()
-
-
-def _compiling() -> bool:
-    return torch.compiler.is_dynamo_compiling()
 
 
 def zeros_for(tensors: Sequence[Tensor], parts: Sequence[Any]) -> list[Any]:
