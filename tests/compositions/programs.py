@@ -1,5 +1,6 @@
 """Random programs and random stacks of transforms, and what they must give: loops and plain autograd, and finite differences."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ A = torch.tensor([[0.6, -0.3], [0.2, 0.8]], dtype=D)
 C = torch.tensor([0.7, -1.3], dtype=D)
 V = torch.tensor([1.0, -0.4], dtype=D)
 POINTS = torch.tensor([[0.0, 0.0], [0.21, -0.1], [-0.3, 0.17]], dtype=D)
+_numbers = itertools.count()
 MASK = torch.tensor([True, False])
 
 
@@ -165,11 +167,13 @@ def _loop(f: Any, x: Tensor) -> Tensor:
 
 
 def _met(f: Any) -> Any:
+    axis = f"axis {next(_numbers)}"
+
     def member(x: Tensor) -> Tensor:
         y = f(x)
-        return y * tp.psum(torch.tanh(y), "member")
+        return y * tp.psum(torch.tanh(y), axis)
 
-    return lambda x: tp.vmap(member, axis_name="member")(x + POINTS).sum()
+    return lambda x: tp.vmap(member, axis_name=axis)(x + POINTS).sum()
 
 
 # name -> (ours, oracle): from a function of two numbers that gives one to another; None: one derivative more

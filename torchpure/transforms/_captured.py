@@ -30,8 +30,15 @@ def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
     """Check that a rule loses nothing.
 
     Raises:
-        TransformError: `fn` or another part uses a traced tensor that it is not given.
+        TransformError: `fn` or another part uses a traced tensor that it is not given, or `torch.compile` is at work
+            in a transform.
     """
+    if _compiling():
+        if tree.untransformed():
+            return
+        raise TransformError(
+            f"{who}: torch.compile ignores rules inside of transforms: compile without it, or transform it"
+        )
     for part in (fn, *parts):
         for leaf in captured(part):
             raise TransformError(
@@ -47,6 +54,7 @@ class Closed(TorchFunctionMode):
         super().__init__()
         self._who, self._fn = who, fn
         self._known = set(map(id, given))
+        self._since = torch._C._autograd._get_sequence_nr()
         self._instead = instead
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -56,10 +64,16 @@ class Closed(TorchFunctionMode):
                 self._known.add(id(leaf))
         return out
 
+    def _foreign(self, value: Tensor) -> bool:
+        """Tell whether an unknown tensor comes from outside: a gradient inside of the function makes some, too."""
+        if functorch.is_functorch_wrapped_tensor(value):
+            return stale(value)
+        return value.requires_grad and (value.grad_fn is None or value.grad_fn._sequence_nr() < self._since)
+
     def _seen(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             value = self._instead.get(id(value), value)
-            if id(value) not in self._known and _foreign(value):
+            if id(value) not in self._known and self._foreign(value):
                 raise TransformError(
                     f"{self._who}: {describe_function(self._fn)} uses {tree.describe(value)} that a transform "
                     "follows, by a way that is not seen from outside: pass it as an argument"
@@ -70,10 +84,6 @@ class Closed(TorchFunctionMode):
         if isinstance(value, dict):
             return {name: self._seen(part) for name, part in value.items()}
         return value
-
-
-def _foreign(value: Tensor) -> bool:
-    return stale(value) if functorch.is_functorch_wrapped_tensor(value) else value.requires_grad
 
 
 def closed(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchpure import tree
@@ -12,9 +11,10 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
+from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, differentiable, followed, fresh, primals, save, transposed, zeros_for
+from ._operation import Call, followed, zeros_for
 
 
 class custom_jvp:  # noqa: N801 a decorator
@@ -62,7 +62,7 @@ class custom_jvp:  # noqa: N801 a decorator
         call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros)
         if not followed(call.tensors):
             return self._fn(*args)
-        return call.outputs.put(_Forward.apply(call, *call.tensors))
+        return call.outputs.put(ByRule.apply(call, *call.tensors))
 
 
 class _Call(Call):
@@ -73,6 +73,11 @@ class _Call(Call):
     ) -> None:
         super().__init__(fn, static, args)
         self.rule, self.symbolic = rule, symbolic
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        with closed("custom_jvp", self.fn, tensors):
+            return super().value(*tensors)
 
     def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
         """Return the tangents of the value's tensors; None for integers."""
@@ -106,41 +111,3 @@ def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Calla
                 f"{tree.describe(tangent)}, wanted {tree.describe(value)}"
             )
     return moved
-
-
-class _Forward(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        with closed("custom_jvp", call.fn, tensors):
-            return fresh(call.value(*tensors), tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[1:], output)
-
-    @staticmethod
-    @differentiable
-    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        return tuple(ctx.call.pushed(primals(ctx), tangents))
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        call, tensors = ctx.call, ctx.saved_tensors
-        asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf) and ctx.needs_input_grad[i + 1]]
-        used = [i for i, cotangent in enumerate(cotangents) if cotangent is not None]
-
-        def linear(*directions: Tensor) -> list[Tensor]:
-            tangents: list[Any] = [None] * len(tensors)
-            for i, direction in zip(asked, directions, strict=True):
-                tangents[i] = direction
-            moved = call.pushed(tensors, tangents)
-            return [moved[i] for i in used]
-
-        parts: list[Any] = [None] * len(tensors)
-        if used and asked:
-            found = transposed(linear, [tensors[i] for i in asked], [cotangents[i] for i in used])
-            for i, part in zip(asked, found, strict=True):
-                parts[i] = part
-        return (None, *parts)

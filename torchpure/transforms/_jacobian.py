@@ -16,7 +16,7 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
-from ._levels import pushed, torch_jvp
+from ._levels import pushed, torch_jvp, whole
 from ._replaced import replacing
 from ._run import explained
 from ._spread import check_chunk
@@ -251,7 +251,7 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
         torch.func.vmap(push, out_dims=-1)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
         for start in range(0, sum(sizes), chunk_size)
     ]
-    columns = [torch.cat(column, -1).split(sizes, -1) for column in zip(*parts, strict=True)]
+    columns = [torch.cat([whole(part) for part in column], -1).split(sizes, -1) for column in zip(*parts, strict=True)]
     rows = tuple(
         tuple(part.reshape(*part.shape[:-1], *leaf.shape) for part, leaf in zip(column, leaves, strict=True))
         for column in columns

@@ -30,7 +30,7 @@ def batched(fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims:
     opened = functorch._vmap_increment_nesting(size, "error")
     try:
         outputs = fn(*[functorch._add_batch_dim(leaf, dim, opened) for leaf, dim in zip(leaves, dims, strict=True)])
-        return [functorch._remove_batch_dim(output, opened, size, 0) for output in outputs]
+        return [whole(functorch._remove_batch_dim(output, opened, size, 0)) for output in outputs]
     finally:
         functorch._vmap_decrement_nesting()
 
@@ -87,8 +87,13 @@ def pushed(
     finally:
         functorch._jvp_decrement_nesting()
     # after the level is closed: inside of it new zeros would belong to it
-    tangents = [torch.zeros_like(v) if t is None else t for v, t in zip(values, moved, strict=True)]
+    tangents = [torch.zeros_like(v) if t is None else whole(t) for v, t in zip(values, moved, strict=True)]
     return values, tangents, rest
+
+
+def whole(leaf: Tensor) -> Tensor:
+    """Return ordinary zeros for those without memory that torch's forward derivatives hand out: `cat` cannot read them."""
+    return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf
 
 
 def stale(leaf: Tensor) -> bool:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure.errors import TransformError
 
+from . import _solvers
 from ._backwards import by_backward
 from ._check import check
 from ._levels import functorch
@@ -122,6 +123,18 @@ REPLACED: dict[Any, Callable[..., Any]] = {
     torch.column_stack: _column_stack,
     torch.scatter_reduce: _scatter_reduce,
     Tensor.scatter_reduce: _scatter_reduce,
+    torch.linalg.solve: _solvers.solve,
+    torch.linalg.solve_ex: _solvers.solve_ex,
+    torch.linalg.tensorsolve: _solvers.tensorsolve,
+    torch.linalg.slogdet: _solvers.slogdet,
+    torch.slogdet: _solvers.slogdet,
+    Tensor.slogdet: _solvers.slogdet,
+    torch.linalg.det: _solvers.determinant,
+    torch.det: _solvers.determinant,
+    Tensor.det: _solvers.determinant,
+    torch.logdet: _solvers.logdet,
+    Tensor.logdet: _solvers.logdet,
+    torch.linalg.lu_solve: _solvers.lu_solve,
     torch.tensor_split: _tensor_split,
     Tensor.tensor_split: _tensor_split,
     torch.narrow: _narrow,
@@ -225,9 +238,8 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 _BY_BACKWARD = (
-    torch.linalg.solve, torch.linalg.solve_ex, torch.linalg.tensorsolve, torch.linalg.slogdet, torch.linalg.det,
-    torch.linalg.householder_product, torch.linalg.eigh, torch.slogdet, torch.logdet, torch.det, torch.orgqr,
-    torch.ops.aten._safe_softmax.default, Tensor.slogdet, Tensor.logdet, Tensor.det, Tensor.orgqr,
+    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
+    torch.ops.aten._safe_softmax.default,
 )  # fmt: skip
 FORWARD: dict[Any, Callable[..., Any]] = {  # replaced where a forward derivative is at work
     F.layer_norm: _layer_norm,

@@ -1,0 +1,169 @@
+"""What torch 2.13 gets silently wrong, row by row: torch's own call shows it, and ours is right or refuses.
+
+When the first half of a test fails, torch has been repaired.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.testing import assert_close
+
+import torchpure as tp
+from torchpure.errors import ImpureError, TransformError
+
+D = torch.float64
+X = torch.tensor([0.3, 0.7, -1.1], dtype=D)
+V = torch.tensor([1.0, -2.0, 0.5], dtype=D)
+
+
+class Tenfold(torch.autograd.Function):
+    """A sine whose backward pass is ten times the derivative."""
+
+    @staticmethod
+    def forward(x):
+        return torch.sin(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return 10 * cotangent * torch.cos(ctx.saved_tensors[0])
+
+
+def tenfold():
+    f = tp.custom_vjp(torch.sin)
+    f.defvjp(lambda x: (torch.sin(x), x), lambda x, cotangent: (10 * cotangent * torch.cos(x),))
+    return f
+
+
+@pytest.mark.compile
+def test_torch_compile_of_a_gradient_ignores_a_custom_backward_and_ours_refuses():
+    theirs = torch.compile(torch.func.grad(lambda x: Tenfold.apply(x).sum()), fullgraph=True, backend="aot_eager")
+    assert_close(theirs(X), torch.cos(X))  # should be ten times that
+    f = tenfold()
+    assert_close(tp.grad(lambda x: f(x).sum())(X), 10 * torch.cos(X))
+    with pytest.raises(Exception, match="Observed exception|torch.compile ignores rules"):
+        torch.compile(tp.grad(lambda x: f(x).sum()), fullgraph=True, backend="aot_eager")(X)
+    assert_close(tp.make_graph(tp.grad(lambda x: f(x).sum()))(X)(X), 10 * torch.cos(X))  # our tracer keeps it
+    x = X.clone().requires_grad_()
+    torch.compile(f, fullgraph=True, backend="aot_eager")(x).sum().backward()
+    assert_close(x.grad, 10 * torch.cos(X))
+
+
+def test_autograd_inside_a_gradient_is_zero_in_torch_and_refused_here():
+    def f(x):
+        return torch.autograd.grad((x**3).sum(), x, create_graph=True)[0].sum()
+
+    assert torch.equal(
+        torch.func.grad(lambda y: f(y.detach().requires_grad_()) + 0 * y.sum())(X), torch.zeros(3, dtype=D)
+    )
+    with pytest.raises(
+        TransformError, match="calls torch.autograd.grad or backward, which do not see through transforms"
+    ):
+        tp.vmap(lambda x: torch.autograd.grad((x**3).sum(), x)[0])(X)
+    assert_close(tp.grad(lambda x: tp.grad(lambda y: (y**3).sum())(x).sum())(X), 6 * X)
+
+
+def test_a_call_of_batch_norm_changes_the_buffers_given_and_ours_returns_new_ones():
+    module = nn.BatchNorm1d(3, dtype=D)
+    given = {**dict(module.named_parameters()), **{n: b.clone() for n, b in module.named_buffers()}}
+    functional_call(module, given, (torch.stack([X, V]),))
+    assert given["num_batches_tracked"] == 1  # was 0
+    net = tp.functional(module)
+    before = {name: leaf.clone() for name, leaf in net.state.items()}
+    _, state = net.apply(net.params, net.state, torch.stack([X, V]))
+    assert state["num_batches_tracked"] == 1
+    assert all(torch.equal(net.state[name], leaf) for name, leaf in before.items())
+    with pytest.raises(ImpureError, match="changes"):
+        tp.vmap(lambda x: functional_call(module, {}, (x[None].expand(2, 3),)))(torch.stack([X, V]))
+
+
+def test_sums_over_members_are_sums_under_vmap_and_jvp():
+    """torch's functional collectives return the local value under vmap, and a tangent of zero."""
+    assert_close(tp.vmap(lambda x: tp.psum(x, "i"), axis_name="i")(X), X.sum().expand(3))
+    pushed = tp.jvp(tp.vmap(lambda x: tp.psum(x**2, "i"), axis_name="i"), (X,), (V,))[1]
+    assert_close(pushed, (2 * X * V).sum().expand(3))
+
+
+def layer_norm(x):
+    return torch.nn.functional.layer_norm(x, (3,), weight=V).prod()
+
+
+def group_norm(x):
+    return torch.nn.functional.group_norm(torch.stack([x, x**2])[None], 2).prod()
+
+
+def batch_norm(x):
+    return torch.nn.functional.batch_norm(torch.stack([x, x**2, torch.sin(x)]), None, None, V, training=True).prod()
+
+
+def instance_norm(x):
+    return torch.nn.functional.instance_norm(torch.stack([x, x**2])[None]).prod()
+
+
+def matrix(x):
+    return torch.outer(x, torch.sin(x)) + torch.diag(2 + x**2)
+
+
+def solve(x):
+    return torch.linalg.solve(matrix(x), V) @ x
+
+
+def logdet(x):
+    return torch.logdet(matrix(x))
+
+
+def determinant(x):
+    return matrix(x).det()
+
+
+def slogdet(x):
+    return torch.linalg.slogdet(matrix(x)).logabsdet
+
+
+def eigenvectors(x):
+    s = matrix(x)
+    return (torch.linalg.eigh(s + s.T)[1] ** 2)[0] @ V
+
+
+def of_modules(x):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh(), nn.BatchNorm1d(3, track_running_stats=False)
+    ).double()
+    return (tp.functional(net)(tp.functional(net).params, torch.stack([x, x**2, torch.sin(x)])) ** 2).prod()
+
+
+SECOND = [layer_norm, batch_norm, instance_norm, solve, logdet, determinant, slogdet, eigenvectors, group_norm, of_modules]  # fmt: skip
+RIGHT_IN_TORCH = {eigenvectors, group_norm, of_modules}  # or not asked
+
+
+@pytest.mark.parametrize("f", SECOND, ids=lambda f: f.__name__)
+def test_forward_derivatives_of_forward_derivatives(f):
+    wanted = torch.autograd.functional.hessian(f, X)
+    if f not in RIGHT_IN_TORCH:
+        assert not torch.allclose(torch.func.jacfwd(torch.func.jacfwd(f))(X), wanted)
+    for ours in (tp.jacfwd(tp.jacfwd(f)), tp.jacrev(tp.jacfwd(f)), tp.hessian(f), tp.jacrev(tp.jacrev(f))):
+        assert_close(ours(X), wanted)
+    assert_close(tp.vmap(tp.jacfwd(tp.jacfwd(f)))(torch.stack([V, X]))[1], wanted)
+    assert_close(tp.jacfwd(tp.vmap(tp.jacfwd(f)))(X[None])[0, :, 0], wanted)
+
+
+def test_running_statistics_survive_forward_derivatives():
+    net = tp.functional(nn.BatchNorm1d(3, dtype=D))
+    batch = torch.stack([X, X**2, torch.sin(X)])
+    _, wanted = net.apply(net.params, net.state, batch)
+
+    def f(x):
+        y, state = net.apply(net.params, net.state, torch.stack([x, x**2, torch.sin(x)]))
+        return (y**3).sum() + state["running_var"].sum() * 0, state
+
+    (_, state), _ = tp.jvp(lambda x: tp.jvp(f, (x,), (V,))[0], (X,), (V,))
+    for name, leaf in wanted.items():
+        assert_close(state[name], leaf)
+    loss = lambda x: f(x)[0]  # noqa: E731
+    assert_close(tp.jacfwd(tp.jacfwd(loss))(X), tp.jacrev(tp.jacrev(loss))(X))
+    assert_close(tp.vmap(tp.jacfwd(tp.jacfwd(loss)))(X[None])[0], tp.jacrev(tp.jacrev(loss))(X))
