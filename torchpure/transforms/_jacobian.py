@@ -248,10 +248,11 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
         return moved
 
     parts = [
-        torch.func.vmap(push, out_dims=-1)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
+        torch.func.vmap(push)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
         for start in range(0, sum(sizes), chunk_size)
     ]
-    columns = [torch.cat([whole(part) for part in column], -1).split(sizes, -1) for column in zip(*parts, strict=True)]
+    stacked = [torch.cat([whole(part) for part in column]).movedim(0, -1) for column in zip(*parts, strict=True)]
+    columns = [column.split(sizes, -1) for column in stacked]
     rows = tuple(
         tuple(part.reshape(*part.shape[:-1], *leaf.shape) for part, leaf in zip(column, leaves, strict=True))
         for column in columns

@@ -92,7 +92,7 @@ def pushed(
 
 
 def whole(leaf: Tensor) -> Tensor:
-    """Return ordinary zeros for those without memory that torch's forward derivatives hand out: `cat` cannot read them."""
+    """Return ordinary zeros for those without memory that torch's forward derivatives hand out."""
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf
 
 

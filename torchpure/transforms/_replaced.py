@@ -255,7 +255,7 @@ FORWARD: dict[Any, Callable[..., Any]] = {  # replaced where a forward derivativ
     Tensor.norm: _norm,
     **{operation: by_backward(operation) for operation in _BY_BACKWARD},
 }
-REPLACED_NAMES = frozenset(operation.__name__ for operation in REPLACED)
+REPLACED_NAMES = frozenset(operation.__name__.removeprefix("linalg_") for operation in REPLACED)
 _found = REPLACED.get
 
 
