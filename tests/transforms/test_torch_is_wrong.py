@@ -52,17 +52,13 @@ def test_torch_compile_of_a_gradient_ignores_a_custom_backward_and_ours_refuses(
     with pytest.raises(Exception, match="Observed exception|torch.compile ignores rules"):
         torch.compile(tp.grad(lambda x: f(x).sum()), fullgraph=True, backend="aot_eager")(X)
     assert_close(tp.make_graph(tp.grad(lambda x: f(x).sum()))(X)(X), 10 * torch.cos(X))  # our tracer keeps it
-    x = X.clone().requires_grad_()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.compile(f, fullgraph=True, backend="aot_eager")(x).sum().backward()
-    assert_close(x.grad, 10 * torch.cos(X))
 
 
 def test_autograd_inside_a_gradient_is_zero_in_torch_and_refused_here():
-    assert torch.equal(
-        torch.func.grad(lambda y: f(y.detach().requires_grad_()) + 0 * y.sum())(X), torch.zeros(3, dtype=D)
-    )
+    def through(x):
+        return torch.autograd.grad((x**3).sum(), x)[0].sum()
+
+    assert torch.equal(torch.func.grad(through)(X), torch.zeros(3, dtype=D))  # should be 6 x
     with pytest.raises(
         TransformError, match="calls torch.autograd.grad or backward, which do not see through transforms"
     ):
@@ -132,12 +128,14 @@ def eigenvectors(x):
     return (torch.linalg.eigh(s + s.T)[1] ** 2)[0] @ V
 
 
+LAYERS = nn.Sequential(
+    nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh(), nn.BatchNorm1d(3, track_running_stats=False)
+).double()
+NET = tp.functional(LAYERS)
+
+
 def of_modules(x):
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Linear(3, 3), nn.LayerNorm(3), nn.Tanh(), nn.BatchNorm1d(3, track_running_stats=False)
-    ).double()
-    return (tp.functional(net)(tp.functional(net).params, torch.stack([x, x**2, torch.sin(x)])) ** 2).prod()
+    return (NET(NET.params, torch.stack([x, x**2, torch.sin(x)])) ** 2).prod()
 
 
 SECOND = [layer_norm, batch_norm, instance_norm, solve, logdet, determinant, slogdet, eigenvectors, group_norm, of_modules]  # fmt: skip
