@@ -22,10 +22,18 @@ def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
     """Return an operation with the same values and backward derivatives, and forward ones that are made of those."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        call = Call(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
+        call = _Call(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
         return call.outputs.put(_ByBackward.apply(call, *call.tensors))
 
     return run
+
+
+class _Call(Call):
+    """A call of torch's own operation."""
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        return self.outputs.take(self.fn(*self.arguments(tensors)))
 
 
 class _ByBackward(torch.autograd.Function):

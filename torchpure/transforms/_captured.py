@@ -12,7 +12,7 @@ from torchpure import tree
 from torchpure.errors import TransformError
 
 from ._describe import describe_function
-from ._levels import functorch, stale
+from ._levels import functorch, level
 from ._watch import name_of, reachable
 
 
@@ -58,6 +58,10 @@ class Closed(TorchFunctionMode):
         self._instead = instead
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ == "__get__":  # an attribute: shapes and the like are nobody's derivative
+            found = func(*args)
+            if not isinstance(found, Tensor):
+                return found
         out = func(*self._seen(args), **self._seen(kwargs or {}))
         for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor):
@@ -67,7 +71,7 @@ class Closed(TorchFunctionMode):
     def _foreign(self, value: Tensor) -> bool:
         """Tell whether an unknown tensor comes from outside: a gradient inside of the function makes some, too."""
         if functorch.is_functorch_wrapped_tensor(value):
-            return stale(value)
+            return functorch.maybe_get_level(value) > level()  # one of a closed level was made inside
         return value.requires_grad and (value.grad_fn is None or value.grad_fn._sequence_nr() < self._since)
 
     def _seen(self, value: Any) -> Any:

@@ -15,6 +15,7 @@ from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
 from ._operation import Call, followed, zeros_for
+from ._replacing import replacing
 
 
 class custom_jvp:  # noqa: N801 a decorator
@@ -83,7 +84,8 @@ class _Call(Call):
         """Return the tangents of the value's tensors; None for integers."""
         tangents = tangents if self.symbolic else zeros_for(tensors, tangents)
         given = (self.inputs.put(tensors), self.inputs.put(tangents))
-        result = self.rule(*self.static.values(), *given)
+        with replacing():
+            result = self.rule(*self.static.values(), *given)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
                 f"custom_jvp: the rule {describe_function(self.rule)} must return (value, tangent), "

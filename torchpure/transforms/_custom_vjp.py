@@ -18,6 +18,7 @@ from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
 from ._levels import level, torch_jvp, torch_vjp
 from ._operation import Call, Packed, alive, differentiable, followed, fresh, primals, save, transposed, zeros_for
+from ._replacing import replacing
 
 
 class _Running(threading.local):
@@ -98,7 +99,8 @@ class _Call(Call):
 
     def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value, then those of the residuals."""
-        result = self.forward(*self.arguments(tensors))
+        with replacing():
+            result = self.forward(*self.arguments(tensors))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
                 f"custom_vjp: the rule {describe_function(self.forward)} must return (value, residuals), "
@@ -111,7 +113,8 @@ class _Call(Call):
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
         """Return the cotangents of the arguments' tensors."""
         given = (self.residuals.put(kept), self.outputs.put(cotangents))
-        result = self.backward(*self.static.values(), *given)
+        with replacing():
+            result = self.backward(*self.static.values(), *given)
         wanted = self.inputs.put(tensors)
         if not isinstance(result, tuple) or len(result) != len(wanted):
             raise TransformError(

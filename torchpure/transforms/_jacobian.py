@@ -17,7 +17,7 @@ from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed, torch_jvp, whole
-from ._replaced import replacing
+from ._replacing import replacing
 from ._run import explained
 from ._spread import check_chunk
 from ._watch import watched

@@ -13,6 +13,7 @@ from torchpure._types import Tree
 
 from ._arguments import is_variable
 from ._levels import functorch, torch_vjp
+from ._replacing import replacing
 
 _HERE: Any = object()  # the place of a tensor
 
@@ -73,7 +74,8 @@ class Call:
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        return self.outputs.take(self.fn(*self.arguments(tensors)))
+        with replacing():
+            return self.outputs.take(self.fn(*self.arguments(tensors)))
 
 
 def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -7,14 +7,11 @@ are here too. Those whose forward derivative cannot be differentiated again are 
 """
 
 import math
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from torchpure.errors import TransformError
 
@@ -22,6 +19,7 @@ from . import _solvers
 from ._backwards import by_backward
 from ._check import check
 from ._levels import functorch
+from ._replacing import FORWARD, REPLACED, kinds
 
 
 def _triangular_solve(
@@ -62,15 +60,7 @@ def _scatter_reduce(
 
 
 def _only_gradients() -> bool:
-    return all(kind == functorch.TransformType.Grad for kind in _kinds())
-
-
-def _forward() -> bool:
-    return functorch.TransformType.Jvp in _kinds()
-
-
-def _kinds() -> list[Any]:
-    return [level.key() for level in functorch.get_interpreter_stack() or []]
+    return all(kind == functorch.TransformType.Grad for kind in kinds())
 
 
 def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
@@ -113,35 +103,37 @@ def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Ten
     return F.linear_cross_entropy(*args, options=None, **kwargs)  # in chunks it knows no transform
 
 
-REPLACED: dict[Any, Callable[..., Any]] = {
-    torch.triangular_solve: _triangular_solve,
-    Tensor.triangular_solve: _triangular_solve,
-    torch.cholesky_inverse: _cholesky_inverse,
-    Tensor.cholesky_inverse: _cholesky_inverse,
-    torch.select_scatter: _select_scatter,
-    Tensor.select_scatter: _select_scatter,
-    torch.column_stack: _column_stack,
-    torch.scatter_reduce: _scatter_reduce,
-    Tensor.scatter_reduce: _scatter_reduce,
-    torch.linalg.solve: _solvers.solve,
-    torch.linalg.solve_ex: _solvers.solve_ex,
-    torch.linalg.tensorsolve: _solvers.tensorsolve,
-    torch.linalg.slogdet: _solvers.slogdet,
-    torch.slogdet: _solvers.slogdet,
-    Tensor.slogdet: _solvers.slogdet,
-    torch.linalg.det: _solvers.determinant,
-    torch.det: _solvers.determinant,
-    Tensor.det: _solvers.determinant,
-    torch.logdet: _solvers.logdet,
-    Tensor.logdet: _solvers.logdet,
-    torch.linalg.lu_solve: _solvers.lu_solve,
-    torch.tensor_split: _tensor_split,
-    Tensor.tensor_split: _tensor_split,
-    torch.narrow: _narrow,
-    Tensor.narrow: _narrow,
-    F.gaussian_nll_loss: _gaussian_nll_loss,
-    F.linear_cross_entropy: _linear_cross_entropy,
-}
+REPLACED.update(
+    {
+        torch.triangular_solve: _triangular_solve,
+        Tensor.triangular_solve: _triangular_solve,
+        torch.cholesky_inverse: _cholesky_inverse,
+        Tensor.cholesky_inverse: _cholesky_inverse,
+        torch.select_scatter: _select_scatter,
+        Tensor.select_scatter: _select_scatter,
+        torch.column_stack: _column_stack,
+        torch.scatter_reduce: _scatter_reduce,
+        Tensor.scatter_reduce: _scatter_reduce,
+        torch.linalg.solve: _solvers.solve,
+        torch.linalg.solve_ex: _solvers.solve_ex,
+        torch.linalg.tensorsolve: _solvers.tensorsolve,
+        torch.linalg.slogdet: _solvers.slogdet,
+        torch.slogdet: _solvers.slogdet,
+        Tensor.slogdet: _solvers.slogdet,
+        torch.linalg.det: _solvers.determinant,
+        torch.det: _solvers.determinant,
+        Tensor.det: _solvers.determinant,
+        torch.logdet: _solvers.logdet,
+        Tensor.logdet: _solvers.logdet,
+        torch.linalg.lu_solve: _solvers.lu_solve,
+        torch.tensor_split: _tensor_split,
+        Tensor.tensor_split: _tensor_split,
+        torch.narrow: _narrow,
+        Tensor.narrow: _narrow,
+        F.gaussian_nll_loss: _gaussian_nll_loss,
+        F.linear_cross_entropy: _linear_cross_entropy,
+    }
+)
 
 
 def _layer_norm(
@@ -241,49 +233,19 @@ _BY_BACKWARD = (
     torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
     torch.ops.aten._safe_softmax.default,
 )  # fmt: skip
-FORWARD: dict[Any, Callable[..., Any]] = {  # replaced where a forward derivative is at work
-    F.layer_norm: _layer_norm,
-    torch.layer_norm: _layer_norm,
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
-    torch.native_layer_norm: _native_layer_norm,
-    torch.native_batch_norm: _native_batch_norm,
-    torch._native_batch_norm_legit: _native_batch_norm,
-    torch.linalg.vector_norm: _vector_norm,
-    torch.linalg.norm: _linalg_norm,
-    torch.norm: _norm,
-    Tensor.norm: _norm,
-    **{operation: by_backward(operation) for operation in _BY_BACKWARD},
-}
-REPLACED_NAMES = frozenset(operation.__name__.removeprefix("linalg_") for operation in REPLACED)
-_found = REPLACED.get
-
-
-class _Replacing(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        func = FORWARD[func] if func in FORWARD and _forward() else _found(func, func)
-        return func(*args, **kwargs) if kwargs else func(*args)
-
-
-class _Here(threading.local):
-    active = False
-
-
-_here = _Here()
-
-
-class replacing:  # noqa: N801 a context manager
-    """Replace operations in this thread, if no transform around does so already."""
-
-    __slots__ = ("_mode",)
-
-    def __enter__(self) -> None:
-        self._mode = None if _here.active else _Replacing()
-        if self._mode is not None:
-            _here.active = True
-            self._mode.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        if self._mode is not None:
-            _here.active = False
-            self._mode.__exit__(*error)
+FORWARD.update(
+    {  # replaced where a forward derivative is at work
+        F.layer_norm: _layer_norm,
+        torch.layer_norm: _layer_norm,
+        F.batch_norm: _batch_norm,
+        F.instance_norm: _instance_norm,
+        torch.native_layer_norm: _native_layer_norm,
+        torch.native_batch_norm: _native_batch_norm,
+        torch._native_batch_norm_legit: _native_batch_norm,
+        torch.linalg.vector_norm: _vector_norm,
+        torch.linalg.norm: _linalg_norm,
+        torch.norm: _norm,
+        Tensor.norm: _norm,
+        **{operation: by_backward(operation) for operation in _BY_BACKWARD},
+    }
+)

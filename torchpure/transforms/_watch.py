@@ -22,9 +22,10 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
 
+from . import _replaced as _replaced  # fills REPLACED
 from ._describe import argument_paths, describe_function
 from ._levels import functorch, stale
-from ._replaced import REPLACED, REPLACED_NAMES, replacing
+from ._replacing import REPLACED, replaced_names, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
 _ATOMS = frozenset({
@@ -34,6 +35,7 @@ _ATOMS = frozenset({
 _PLAIN = frozenset({tuple, list, set, frozenset})
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
 _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
+_REPLACED_NAMES = replaced_names()
 _NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
 peek = functorch.peek_interpreter_stack
@@ -259,7 +261,7 @@ def _names(code: CodeType) -> _Names:
             attributes.extend(inner.attributes)
             stores = stores or inner.stores
     names = tuple(dict.fromkeys(attributes))
-    return _Names(tuple(dict.fromkeys(read)), names, stores, not REPLACED_NAMES.isdisjoint(names))
+    return _Names(tuple(dict.fromkeys(read)), names, stores, not _REPLACED_NAMES.isdisjoint(names))
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,65 @@
+"""The mode under which operations of torch are replaced by others: which ones, `_replaced` says."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode
+
+from ._levels import functorch
+
+REPLACED: dict[Any, Callable[..., Any]] = {}  # wherever the mode is on
+FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative is at work
+_RUN_OTHERS = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+_found = REPLACED.get
+
+
+def kinds() -> list[Any]:
+    """List the kinds of the levels that are open here."""
+    return [level.key() for level in functorch.get_interpreter_stack() or []]
+
+
+def replaced_names() -> frozenset[str]:
+    """List the names by which code calls the operations of `REPLACED`."""
+    return frozenset(operation.__name__.removeprefix("linalg_") for operation in REPLACED)
+
+
+class _Replacing(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FORWARD and functorch.TransformType.Jvp in kinds():
+            func = FORWARD[func]
+        func = _found(func, func)
+        if func not in _RUN_OTHERS and not isinstance(func, HigherOrderOperator):
+            return func(*args, **kwargs) if kwargs else func(*args)
+        _here.active = False  # the mode is off in here: functions that this one runs put it on again
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            _here.active = True
+
+
+class _Here(threading.local):
+    active = False
+
+
+_here = _Here()
+
+
+class replacing:  # noqa: N801 a context manager
+    """Replace operations in this thread, if no transform around does so already."""
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        self._mode = None if _here.active else _Replacing()
+        if self._mode is not None:
+            _here.active = True
+            self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._mode is not None:
+            _here.active = False
+            self._mode.__exit__(*error)
