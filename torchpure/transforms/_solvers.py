@@ -16,6 +16,8 @@ from torch import Tensor
 from ._by_rule import ByRule
 from ._operation import differentiable, primals
 
+_types: Any = torch.return_types  # the stubs lack some
+
 
 class _Solve(torch.autograd.Function):
     """X with A X = B: dX = A⁻¹ (dB − dA X); backwards B̄ = A⁻ᴴ X̄ and Ā = −B̄ Xᴴ."""
@@ -95,7 +97,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True, **_: Any) -> Tensor:  # no
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, **_: Any) -> Any:  # noqa: N803
     """Do what `torch.linalg.solve_ex` does."""
     info = torch.linalg.solve_ex(A.detach(), B.detach(), left=left, check_errors=check_errors)[1]
-    return torch.return_types.linalg_solve_ex((solve(A, B, left=left), info))
+    return _types.linalg_solve_ex((solve(A, B, left=left), info))
 
 
 def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # noqa: N803
@@ -115,7 +117,7 @@ def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
     """Do what `torch.linalg.slogdet` does."""
     if A.is_complex():
         return torch.linalg.slogdet(A)
-    return torch.return_types.linalg_slogdet(ByRule.apply(_LOG_DETERMINANT, A))
+    return _types.linalg_slogdet(ByRule.apply(_LOG_DETERMINANT, A))
 
 
 def logdet(A: Tensor) -> Tensor:  # noqa: N803
