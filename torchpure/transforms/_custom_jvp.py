@@ -31,6 +31,7 @@ class custom_jvp:  # noqa: N801 a decorator
         TransformError: no rule is defined, it does not return a tangent like the value, or `fn` captures a tensor that
             a transform follows.
 
+    >>> import torch
     >>> @custom_jvp
     ... def safe_sqrt(x):
     ...     return torch.sqrt(x)
