@@ -195,3 +195,11 @@ def test_running_statistics_survive_forward_derivatives():
     loss = lambda x: f(x)[0]  # noqa: E731
     assert_close(tp.jacfwd(tp.jacfwd(loss))(X), tp.jacrev(tp.jacrev(loss))(X))
     assert_close(tp.vmap(tp.jacfwd(tp.jacfwd(loss)))(X[None])[0], tp.jacrev(tp.jacrev(loss))(X))
+
+
+def test_operations_are_replaced_in_the_threads_of_devices():
+    both = torch.stack([V, X])
+    wanted = torch.stack([torch.autograd.functional.hessian(determinant, x) for x in both])
+    assert_close(tp.vmap(tp.hessian(determinant), devices=["cpu", "cpu"])(both), wanted)
+    column = tp.vmap(lambda x: torch.column_stack([x, x]), devices=["cpu", "cpu"])(both)
+    assert_close(column, torch.stack([both, both], -1))

@@ -10,6 +10,8 @@ from torch import Tensor
 from torchpure import tree
 from torchpure.errors import TransformError
 
+from ._replacing import replacing
+
 
 class Members(NamedTuple):
     """The outputs of members."""
@@ -72,7 +74,7 @@ def spread(
     recording = torch.is_grad_enabled()
 
     def on_device(start: int, stop: int, device: torch.device | str) -> Members:
-        with torch.set_grad_enabled(recording):  # each thread has a mode of its own
+        with torch.set_grad_enabled(recording), replacing():  # each thread has modes of its own
             there = [_to(leaf, device) for leaf in _part(leaves, dims, start, stop)]
             members = _chunked(share, there, dims, stop - start, chunk_size)
             stacked, shared = ([_to(leaf, home) for leaf in part] for part in members[:2])
