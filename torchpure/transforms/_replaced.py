@@ -198,7 +198,7 @@ def _native_batch_norm(*_: Any) -> Any:
 def _vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
 ) -> Tensor:
-    if ord != 2 or dtype is not None or x.is_complex():
+    if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
     squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
     positive = squares > 0  # at zero the derivative is zero, as torch has it
@@ -220,8 +220,9 @@ def _norm(
 
 
 def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    centred = x - x.mean(dims, keepdim=True)
-    return centred * torch.rsqrt((centred**2).mean(dims, keepdim=True) + eps)
+    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # as torch's own kernels compute
+    centred = wide - wide.mean(dims, keepdim=True)
+    return (centred * torch.rsqrt((centred**2).mean(dims, keepdim=True) + eps)).to(x.dtype)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -173,7 +173,7 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
         found = _names(item.__code__)
         return _parts_of_function(item, found), found.stores, found.replaces
     if isinstance(item, dict):
-        return islice(zip(item.values(), item.keys(), strict=True), _LIMIT), True, False
+        return [(value, key) for key, value in list(item.items())[:_LIMIT]], True, False  # at once: threads may write
     if isinstance(item, tuple | list | set | frozenset):
         held = islice(zip(item, range(len(item)), strict=True), _LIMIT)
         return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set}, False
@@ -183,10 +183,16 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool
         return (), False, item in REPLACED
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
-    if isinstance(item, type) or _is_library(kind.__module__):
+    if isinstance(item, type | ModuleType) or _is_library(kind.__module__):
         return (), False, False
-    held = [(value, key) for key, value in getattr(item, "__dict__", {}).items()]
-    return [*held, *_methods(kind)], True, False
+    return [*_attributes(item), *_methods(kind)], True, False
+
+
+def _attributes(item: Any) -> list[tuple[Any, Any]]:
+    try:
+        return [(value, name) for name, value in list(item.__dict__.items())]
+    except Exception:  # none, or a proxy that stands for something which is not there
+        return []
 
 
 def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
