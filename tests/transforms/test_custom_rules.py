@@ -287,6 +287,8 @@ def hidden_capture():
 
 
 ERRORS = {
+    "no function": (lambda: tp.custom_jvp(3), "custom_jvp: wanted a function, got int 3"),
+    "no function for vjp": (lambda: tp.custom_vjp(None), "custom_vjp: wanted a function, got None"),
     "no jvp rule": (lambda: tp.custom_jvp(torch.sin)(U), "custom_jvp: `sin` has no rule yet: define it with defjvp"),
     "no vjp rule": (lambda: tp.custom_vjp(torch.sin)(U), "custom_vjp: `sin` has no rule yet: define it with defvjp"),
     "no vmap rule": (lambda: tp.custom_vmap(torch.sin)(U), "custom_vmap: `sin` has no rule yet: define it with def_vmap"),

@@ -197,6 +197,7 @@ ERRORS = {
     "where: operands": (lambda: tp.where(U > 0, U, V, U), "operands are for branches that are functions"),
     "where: no operands": (lambda: tp.where(U > 0, torch.sin, V), "functions need operands"),
     "not linear": (lambda: tp.linear_transpose(torch.sin, U), "linear_transpose: `sin` is not linear. Use vjp"),
+    "a bool is not linear": (lambda: tp.linear_transpose(lambda x: x > 0, U), "linear_transpose: .* must return floating point"),
     "affine": (lambda: tp.linear_transpose(lambda x: x + 1, U), "is not linear"),
     "linearize: count": (lambda: tp.linearize(torch.sin, U)[1](U, U), "linearize: wanted 1 tangents, one a primal, got 2"),
     "linearize: shape": (lambda: tp.linearize(torch.sin, U)[1](U[:1]), r"linearize: tangent of argument 0: wanted a float64 tensor of shape \(2,\), got"),

@@ -14,7 +14,7 @@ from ._arguments import is_variable
 from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, followed, zeros_for
+from ._operation import Call, check_callable, followed, zeros_for
 from ._replacing import replacing
 
 
@@ -45,6 +45,7 @@ class custom_jvp:  # noqa: N801 a decorator
     """
 
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
+        check_callable("custom_jvp", fn)
         self._fn = fn
         self._static = tuple(nondiff_argnums)
         self._rule: Callable[..., Any] | None = None

@@ -17,7 +17,19 @@ from ._arguments import is_variable
 from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
 from ._levels import level, torch_jvp, torch_vjp
-from ._operation import Call, Packed, alive, differentiable, followed, fresh, primals, save, transposed, zeros_for
+from ._operation import (
+    Call,
+    Packed,
+    alive,
+    check_callable,
+    differentiable,
+    followed,
+    fresh,
+    primals,
+    save,
+    transposed,
+    zeros_for,
+)
 from ._replacing import replacing
 
 
@@ -63,6 +75,7 @@ class custom_vjp:  # noqa: N801 a decorator
     """
 
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
+        check_callable("custom_vjp", fn)
         self._fn = fn
         self._static = tuple(nondiff_argnums)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None

@@ -13,7 +13,7 @@ from torchpure.errors import TransformError
 
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, differentiable, followed, fresh, primals, save
+from ._operation import Call, check_callable, differentiable, followed, fresh, primals, save
 from ._ordinary import ordinary_backward, ordinary_jvp
 
 
@@ -42,6 +42,7 @@ class custom_vmap:  # noqa: N801 a decorator
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
+        check_callable("custom_vmap", fn)
         self._fn = fn
         self._rule: Callable[..., Any] | None = None
         update_wrapper(self, fn, updated=())

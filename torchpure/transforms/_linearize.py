@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._arguments import Variables
+from ._arguments import Variables, is_variable
 from ._describe import describe_function
 from ._jacobian import like, pulled_back
 from ._levels import functorch, torch_vjp
@@ -92,6 +92,11 @@ def _check_linear(fn: Callable[..., Any], variables: Variables) -> None:
         return torch.cos(steps * 1.7 + i + shift).to(leaf.dtype)
 
     zero = at(lambda i, leaf: torch.zeros_like(leaf))
+    if not all(map(is_variable, zero)):
+        raise TransformError(
+            f"linear_transpose: {describe_function(fn)} must return floating point or complex tensors, "
+            f"got {', '.join(map(tree.describe, zero))}"
+        )
     one, two = (at(lambda i, leaf, s=shift: probe(i, leaf, s)) for shift in (0.3, 2.1))
     both = at(lambda i, leaf: 2 * probe(i, leaf, 0.3) + probe(i, leaf, 2.1))
     for nought, a, b, whole in zip(zero, one, two, both, strict=True):

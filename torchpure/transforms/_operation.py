@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from torchpure import tree
 from torchpure._types import Tree
+from torchpure.errors import TransformError
 
 from ._arguments import is_variable
 from ._levels import functorch, torch_vjp
@@ -76,6 +77,16 @@ class Call:
         """Return the tensors of the value."""
         with replacing():
             return self.outputs.take(self.fn(*self.arguments(tensors)))
+
+
+def check_callable(who: str, fn: Any) -> None:
+    """Check that what gets a rule is a function.
+
+    Raises:
+        TransformError: it is not.
+    """
+    if not callable(fn):
+        raise TransformError(f"{who}: wanted a function, got {tree.describe(fn)}")
 
 
 def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

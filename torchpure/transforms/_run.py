@@ -51,6 +51,8 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     r"vmap: we do not yet support ([\w:.]+\w)": _NO_RULE,
     r"vmap over ([\w:.]+) isn't supported": _NO_RULE,
     r"Error: ([\w:.]+) requires special handling": _NO_RULE,
+    r"dynamic shape\. Attempt\w+ to (?:vmap|batch) over ([\w: ]+\w)": "uses {}, whose result has another size for each "
+    "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
     "autograd.Function.*does not have vmap support": _FUNCTION,
 }
