@@ -176,7 +176,7 @@ def _met(f: Any) -> Any:
     return lambda x: tp.vmap(member, axis_name=axis)(x + POINTS).sum()
 
 
-# name -> (ours, oracle): from a function of two numbers that gives one to another; None: one derivative more
+# name -> (ours, oracle, number of derivatives): from a function of two numbers that gives one, to another such
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], int]] = {
     "grad": (lambda f: lambda x: tp.grad(f)(x) @ C, lambda f: lambda x: _grad(f)(x) @ C, 1),
     "value_and_grad": (

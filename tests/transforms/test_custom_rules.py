@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -265,25 +266,54 @@ def captures(kind, *rules):
     return tp.grad(outer)(U)
 
 
-def hidden_capture():
-    """Reach a traced tensor through a call alone: only the running function shows it."""
-    box = {}
+def through_a_module(w):
+    """Reach a traced tensor by a call alone: only the running function shows it."""
+    box = sys.modules["torchpure_hidden_box"] = ModuleType("torchpure_hidden_box")
+    box.w = w
+    f = tp.custom_jvp(lambda x: x * __import__("torchpure_hidden_box").w)
+    f.defjvp(lambda p, t: (p[0], t[0]))
+    return f(w * 1).sum()
 
-    class Hidden:
-        __slots__ = ()
 
-        def get(self):
-            return box["w"]
+@pytest.mark.parametrize(
+    "transform", [tp.grad, tp.jacfwd, tp.hessian, lambda f: lambda x: tp.vmap(tp.grad(f))(x[None])]
+)
+def test_a_capture_that_the_search_does_not_see_is_refused_when_it_is_used(transform):
+    with pytest.raises(
+        TransformError, match="uses a float64 tensor .* follows, by a way that is not seen from outside"
+    ):
+        transform(through_a_module)(U)
 
-    def outer(w):
-        box["w"] = w
-        hidden = Hidden()
-        f = tp.custom_jvp(lambda x: x * hidden.get())
-        f.defjvp(lambda p, t: (p[0], t[0]))
-        return f(w).sum()
 
-    Hidden.get.__module__ = "torch"  # the search leaves libraries alone
-    return tp.grad(outer)(U)
+def normalised(x):
+    return torch.nn.functional.layer_norm(x, (2,), weight=V).prod(-1)
+
+
+def through_jvp(x):
+    f = tp.custom_jvp(normalised)
+    f.defjvp(lambda p, t: tp.jvp(normalised, p, t))
+    return f(x).sum()
+
+
+def through_vjp(x):
+    f = tp.custom_vjp(normalised)
+    f.defvjp(lambda x: (normalised(x), x), lambda x, cotangent: tp.vjp(normalised, x)[1](cotangent))
+    return f(x).sum()
+
+
+def through_vmap(x):
+    f = tp.custom_vmap(normalised)
+    f.def_vmap(lambda size, batched, x: (normalised(x), True))
+    return tp.vmap(f)(x).sum()
+
+
+@pytest.mark.parametrize("f", [through_jvp, through_vjp, through_vmap, lambda x: tp.remat(normalised)(x).sum()])
+def test_operations_are_replaced_inside_of_rules_too(f):
+    """Each rule runs an operation whose forward derivative torch cannot differentiate again."""
+    x = torch.stack([U, V * U])
+    wanted = torch.autograd.functional.hessian(lambda x: normalised(x).sum(), x)
+    for ours in (tp.jacfwd(tp.jacfwd(f)), tp.jacrev(tp.jacfwd(f)), tp.hessian(f)):
+        assert_close(ours(x), wanted)
 
 
 ERRORS = {

@@ -6,16 +6,14 @@ for one. The backward rules are right, at every order. J · tangent is the trans
 the cotangent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ._arguments import is_variable
 from ._levels import torch_vjp
-from ._operation import Call, differentiable, fresh, primals, save, transposed, zeros_for
-from ._ordinary import ordinary_backward
+from ._operation import Call, differentiable, primals, transposed, zeros_for
+from ._ordinary import Ordinary, among, on_variables
 
 
 def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,40 +34,11 @@ class _Call(Call):
         return self.outputs.take(self.fn(*self.arguments(tensors)))
 
 
-class _ByBackward(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return fresh(call.value(*tensors), tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[1:], output)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return (None, *ordinary_backward(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
-
+class _ByBackward(Ordinary):
     @staticmethod
     @differentiable
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        return _pushed(ctx.call.value, primals(ctx), tangents)
-
-
-def _pushed(run: Callable[..., Any], tensors: Sequence[Tensor], tangents: Sequence[Any]) -> tuple[Any, ...]:
-    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
-    kinds: list[bool] = []
-
-    def chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        every = list(tensors)
-        for i, value in zip(asked, values, strict=True):
-            every[i] = value
-        out = run(*every)
-        kinds[:] = map(is_variable, out)
-        return tuple(leaf for leaf in out if is_variable(leaf))
-
-    outputs, pull = torch_vjp(chosen, *(tensors[i] for i in asked))
-    given = zeros_for(tensors, tangents)
-    moved = iter(transposed(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
-    return tuple(next(moved) if kind else None for kind in kinds)
+        asked, run, kinds = on_variables(ctx.call.value, tensors := primals(ctx))
+        outputs, pull = torch_vjp(run, *(tensors[i] for i in asked))
+        given = zeros_for(tensors, tangents)
+        return among(kinds, transposed(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))

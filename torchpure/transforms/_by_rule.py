@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._operation import alive, differentiable, fresh, primals, save, transposed
+from ._operation import alive, differentiable, filled, fresh, primals, save, transposed
 
 
 class Ruled(Protocol):
@@ -42,18 +42,14 @@ class ByRule(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Any) -> Any:
         call, tensors = ctx.call, [alive(leaf) for leaf in ctx.saved_tensors]
         asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf) and ctx.needs_input_grad[i + 1]]
+        nothing: list[Any] = [None] * len(tensors)
         used = [i for i, cotangent in enumerate(cotangents) if cotangent is not None]
 
         def linear(*directions: Tensor) -> list[Tensor]:
-            tangents: list[Any] = [None] * len(tensors)
-            for i, direction in zip(asked, directions, strict=True):
-                tangents[i] = direction
-            moved = call.pushed(tensors, tangents)
+            moved = call.pushed(tensors, filled(nothing, asked, directions))
             return [moved[i] for i in used]
 
-        parts: list[Any] = [None] * len(tensors)
-        if used and asked:
-            found = transposed(linear, [tensors[i] for i in asked], [cotangents[i] for i in used])
-            for i, part in zip(asked, found, strict=True):
-                parts[i] = part
-        return (None, *parts)
+        if not used or not asked:
+            return (None, *nothing)
+        found = transposed(linear, [tensors[i] for i in asked], [cotangents[i] for i in used])
+        return (None, *filled(nothing, asked, found))

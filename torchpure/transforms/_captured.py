@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
@@ -16,14 +17,14 @@ from ._levels import functorch, level
 from ._watch import name_of, reachable
 
 
-def traced(leaf: Tensor) -> bool:
+def _traced(leaf: Tensor) -> bool:
     """Tell whether a transform, or autograd, follows this tensor."""
     return leaf.requires_grad or functorch.is_functorch_wrapped_tensor(leaf)
 
 
-def captured(*fns: Any) -> list[Tensor]:
-    """List the tensors that functions use without being given them, and that something follows."""
-    return list({id(leaf): leaf for fn in fns for leaf in reachable(fn) if traced(leaf)}.values())
+def captured(fn: Any) -> list[Tensor]:
+    """List the tensors that a function uses without being given them, and that something follows."""
+    return [leaf for leaf in reachable(fn) if _traced(leaf)]
 
 
 def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
@@ -33,7 +34,7 @@ def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
         TransformError: `fn` or another part uses a traced tensor that it is not given, or `torch.compile` is at work
             in a transform.
     """
-    if _compiling():
+    if is_dynamo_compiling():
         if tree.untransformed():
             return
         raise TransformError(
@@ -94,8 +95,6 @@ def closed(
     who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor] | None = None
 ) -> AbstractContextManager[Any]:
     """Run `fn` inside an operation: what it captures is replaced, or refused."""
-    return Closed(who, fn, [*given, *(instead or {}).values()], instead or {}) if not _compiling() else nullcontext()
-
-
-def _compiling() -> bool:
-    return torch.compiler.is_dynamo_compiling()
+    if is_dynamo_compiling():
+        return nullcontext()
+    return Closed(who, fn, [*given, *(instead or {}).values()], instead or {})

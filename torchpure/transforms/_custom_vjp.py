@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from torchpure.errors import TransformError
 from ._arguments import is_variable
 from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
-from ._levels import level, torch_jvp, torch_vjp
+from ._levels import level
 from ._operation import (
     Call,
     Packed,
-    alive,
     check_callable,
     differentiable,
+    filled,
     followed,
     fresh,
     primals,
@@ -30,6 +30,7 @@ from ._operation import (
     transposed,
     zeros_for,
 )
+from ._ordinary import pulled_through, pushed_through
 from ._replacing import replacing
 
 
@@ -174,7 +175,8 @@ class _Backward(torch.autograd.Function):
         if any(part is not None for part in cotangents[: call.size]):
             parts = call.pulled(tensors, kept, zeros_for(value, cotangents[: call.size]))
         if any(part is not None for part in cotangents[call.size :]):  # a transform further out differentiates the rule
-            others = _through_residuals(call, tensors, kept, cotangents[call.size :])
+            needed = [True] * len(tensors)
+            others = pulled_through(partial(_residuals, call), tensors, needed, cotangents[call.size :])
             parts = [
                 two if one is None else one if two is None else one + two
                 for one, two in zip(parts, others, strict=True)
@@ -191,14 +193,11 @@ class _Backward(torch.autograd.Function):
         outs = [i for i, leaf in enumerate(value) if is_variable(leaf)]
 
         def linear(*directions: Tensor) -> list[Tensor]:
-            cotangents: list[Any] = [None] * len(value)
-            for i, direction in zip(outs, directions, strict=True):
-                cotangents[i] = direction
-            parts = call.pulled(tensors, kept, cotangents)
+            parts = call.pulled(tensors, kept, filled([None] * len(value), outs, directions))
             return [torch.zeros_like(tensors[i]) if parts[i] is None else parts[i] for i in asked]
 
-        found = iter(transposed(linear, [value[i] for i in outs], [given[i] for i in asked]))
-        moved = [next(found) if is_variable(leaf) else None for leaf in value]
+        found = transposed(linear, [value[i] for i in outs], [given[i] for i in asked])
+        moved = filled([None] * len(value), outs, found)
         if call.valued_at == level():
             return (*moved, *(torch.zeros_like(leaf) if is_variable(leaf) else None for leaf in kept))
         return (*moved, *_moved_residuals(call, tensors, kept, given))
@@ -208,46 +207,19 @@ def _split(call: _Call, saved: Sequence[Tensor], count: int) -> tuple[Sequence[T
     return saved[:count], saved[count : count + call.size], saved[count + call.size :]
 
 
-def _residuals_of(call: _Call, tensors: Sequence[Tensor]) -> tuple[list[int], Callable[..., Any]]:
-    """Return which inputs are variables, and the function from those to the residuals that are."""
-    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
-
-    def run(*values: Tensor) -> tuple[Tensor, ...]:
-        every = list(tensors)
-        for i, value in zip(asked, values, strict=True):
-            every[i] = value
-        kept = call.value_and_residuals(*every)[call.size :]
-        return tuple(leaf for leaf in kept if is_variable(leaf))
-
-    return asked, run
-
-
-def _through_residuals(
-    call: _Call, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]
-) -> list[Any]:
-    """Pull cotangents of the residuals back, by the ordinary derivative of the rule's first part."""
-    tensors, kept, cotangents = ([alive(leaf) for leaf in leaves] for leaves in (tensors, kept, cotangents))
-    asked, run = _residuals_of(call, tensors)
-    filled = [part for part, leaf in zip(zeros_for(kept, cotangents), kept, strict=True) if is_variable(leaf)]
-    _, pull = torch_vjp(run, *(tensors[i] for i in asked))
-    parts: list[Any] = [None] * len(tensors)
-    for i, part in zip(asked, pull(tuple(filled)), strict=True):
-        parts[i] = part
-    return parts
+def _residuals(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+    return call.value_and_residuals(*tensors)[call.size :]
 
 
 def _moved_residuals(
     call: _Call, tensors: Sequence[Tensor], kept: Sequence[Tensor], tangents: Sequence[Any]
-) -> list[Any]:
+) -> Sequence[Any]:
     """Push tangents forward to the residuals, by the ordinary derivative of the rule's first part."""
-    asked, run = _residuals_of(call, tensors)
     if not any(map(is_variable, kept)):
         return [None] * len(kept)
 
     def alone(*values: Tensor) -> tuple[Tensor, ...]:
         with _valued.one(call.fn):
-            return run(*values)
+            return _residuals(call, *values)
 
-    _, found = torch_jvp(alone, tuple(tensors[i] for i in asked), tuple(tangents[i] for i in asked))
-    rest = iter(found)
-    return [next(rest) if is_variable(leaf) else None for leaf in kept]
+    return pushed_through(alone, tensors, tangents)

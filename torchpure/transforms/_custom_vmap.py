@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchpure import tree
@@ -13,8 +12,9 @@ from torchpure.errors import TransformError
 
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, differentiable, followed, fresh, primals, save
-from ._ordinary import ordinary_backward, ordinary_jvp
+from ._operation import Call, check_callable, followed
+from ._ordinary import Ordinary
+from ._replacing import replacing
 
 
 class custom_vmap:  # noqa: N801 a decorator
@@ -30,6 +30,7 @@ class custom_vmap:  # noqa: N801 a decorator
         TransformError: no rule is defined, it does not return a pair, or `fn` captures a tensor that a transform
             follows.
 
+    >>> import torch
     >>> @custom_vmap
     ... def total(x):
     ...     return x.sum()
@@ -57,46 +58,43 @@ class custom_vmap:  # noqa: N801 a decorator
         if self._rule is None:
             raise TransformError(f"custom_vmap: {describe_function(self._fn)} has no rule yet: define it with def_vmap")
         refuse_captured("custom_vmap", self._fn, self._rule)
-        call = Call(self._fn, (), args)
+        call = _Call(self._fn, self._rule, args)
         if not followed(call.tensors):
             return self._fn(*args)
-        return call.outputs.put(_Batched.apply(call, self._rule, *call.tensors))
+        return call.outputs.put(_Batched.apply(call, *call.tensors))
 
 
-class _Batched(torch.autograd.Function):
-    @staticmethod
-    def forward(call: Call, rule: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
-        with closed("custom_vmap", call.fn, tensors):
-            return fresh(call.value(*tensors), tensors)
+class _Call(Call):
+    """One call, and its rule."""
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[2:], output)
+    def __init__(self, fn: Callable[..., Any], rule: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__(fn, (), args)
+        self.rule = rule
 
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        needed = ctx.needs_input_grad[2:]
-        return (None, None, *ordinary_backward(ctx.call.value, ctx.saved_tensors, needed, cotangents))
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        with closed("custom_vmap", self.fn, tensors):
+            return super().value(*tensors)
 
-    @staticmethod
-    @differentiable
-    def jvp(ctx: Any, _call: None, _rule: None, *tangents: Any) -> Any:
-        return ordinary_jvp(ctx.call.value, primals(ctx), tangents)
+
+class _Batched(Ordinary):
+    generate_vmap_rule = False
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        (call, rule, *tensors), dims = args, in_dims[2:]
+        (call, *tensors), (_, *dims) = args, in_dims
         given = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(tensors, dims, strict=True)]
         batched = call.inputs.put([dim is not None for dim in dims])
-        result = rule(info.batch_size, list(batched), *call.arguments(given))
+        with replacing():
+            result = call.rule(info.batch_size, list(batched), *call.arguments(given))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
-                f"custom_vmap: the rule {describe_function(rule)} must return (value, out_batched), "
+                f"custom_vmap: the rule {describe_function(call.rule)} must return (value, out_batched), "
                 f"got {tree.describe(result)}"
             )
         out = call.outputs.take(result[0])
-        marks = _marks(call, rule, result[1], len(out))
-        _check_sizes(rule, out, marks, info.batch_size)
+        marks = _marks(call, call.rule, result[1], len(out))
+        _check_sizes(call.rule, out, marks, info.batch_size)
         return tuple(out), tuple(0 if mark else None for mark in marks)
 
 

@@ -27,7 +27,7 @@ from torchpure.errors import TransformError
 
 from ._arguments import Argnums, Variables
 from ._describe import describe_function
-from ._levels import differentiated, run_backward
+from ._levels import backward, differentiated
 from ._run import explained, forget_casts
 from ._watch import Watch
 
@@ -135,20 +135,13 @@ def _by_autograd(
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = (recording or value.grad_fn is None) and _captures(value, own)
-            grads = explained(who, fn, _backward, value, own, captured, captured or _attached(aux))
+            grads = explained(who, fn, backward, value, own, captured, captured or _attached(aux))
     finally:
         _level.depth -= 1
         forget_casts()
     if captured:
         return value, aux, _settled(grads, own, recording)
     return value.detach(), aux, grads
-
-
-def _backward(value: Tensor, own: list[Tensor], create_graph: bool, keep_graph: bool) -> list[Tensor]:
-    """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
-    seed = torch.ones_like(value)
-    found = run_backward((value,), (seed,), keep_graph, create_graph, tuple(own), True, False)
-    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
 
 
 def _captures(output: Tensor, own: list[Tensor]) -> bool:

@@ -67,14 +67,6 @@ class _RealConstants(TorchDispatchMode):
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
 
 
-def _with_constants(fn: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*args: Any) -> Any:
-        with _RealConstants():
-            return fn(*args)
-
-    return run
-
-
 def _faked(mode: FakeTensorMode, leaf: Any) -> Any:
     if isinstance(leaf, ShapeDtype):
         with mode:
@@ -129,10 +121,11 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         tensors = inputs.take(args)
 
         def flat(*values: Tensor) -> tuple[Tensor, ...]:
-            return outputs.take(fn(*inputs.put(values)))
+            with _RealConstants():
+                return outputs.take(fn(*inputs.put(values)))
 
         with _numbers_refused("make_graph", fn), traceback.preserve_node_meta():
-            module = make_fx(_with_constants(flat), tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+            module = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
         module.graph.eliminate_dead_code()
         module.recompile()
         return Graph(module, outputs)

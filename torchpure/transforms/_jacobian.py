@@ -1,7 +1,6 @@
 """Products with the Jacobian, and Jacobians whole."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial, wraps
 from typing import Any
 
@@ -17,7 +16,6 @@ from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed, torch_jvp, whole
-from ._replacing import replacing
 from ._run import explained
 from ._spread import check_chunk
 from ._watch import watched
@@ -108,7 +106,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
 
     def flat(*values: Tensor) -> Any:
         arguments = variables.arguments(values)
-        with nullcontext() if is_dynamo_compiling() else replacing():
+        with watch.replacing(always=True):
             result = fn(*arguments)
         return outputs.split(result)
 
@@ -191,7 +189,7 @@ def jacrev(
             [0., 4.]])
     """
     check_chunk("jacrev", chunk_size)
-    return _jacobian("jacrev", partial(torch.func.jacrev, chunk_size=chunk_size), fn, argnums, has_aux)
+    return _jacobian("jacrev", partial(torch.func.jacrev, chunk_size=chunk_size), fn, argnums, has_aux, forward=False)
 
 
 def jacfwd(
@@ -209,7 +207,7 @@ def jacfwd(
             [0., 4.]])
     """
     check_chunk("jacfwd", chunk_size)
-    return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux)
+    return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux, forward=True)
 
 
 def hessian(
@@ -225,8 +223,8 @@ def hessian(
             [ 0., 12.]])
     """
     check_chunk("hessian", chunk_size)
-    inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux)
-    return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux)
+    inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux, forward=False)
+    return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux, forward=True)
 
 
 def _jacfwd(
@@ -271,7 +269,12 @@ def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: 
 
 
 def _jacobian(
-    who: str, transform: Callable[..., Any], fn: Callable[..., Any], argnums: Argnums, has_aux: bool
+    who: str,
+    transform: Callable[..., Any],
+    fn: Callable[..., Any],
+    argnums: Argnums,
+    has_aux: bool,
+    forward: bool,
 ) -> Callable[..., Any]:
     @wraps(fn, updated=())
     def jacobian(*args: Tree, **kwargs: Any) -> Any:
@@ -286,7 +289,7 @@ def _jacobian(
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        with watch.replacing() if who == "jacrev" or is_dynamo_compiling() else replacing():
+        with watch.replacing(always=forward):
             rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)

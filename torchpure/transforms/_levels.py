@@ -15,7 +15,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 
 functorch: Any = torch._C._functorch
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
-run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
+_run_backward: Any = torch.autograd.Variable._execution_engine.run_backward
 
 _make_dual: Any = torch._VF._make_dual  # pyrefly: ignore[missing-attribute] the stubs lack it
 _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
@@ -44,7 +44,7 @@ def differentiated(
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
             own = [_variable(functorch._wrap_for_grad(leaf, opened)) for leaf in leaves]
             value, others = fn(*own)
-            grads = _backward(value, own)
+            grads = backward(value, own)
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
             return (
                 functorch._unwrap_for_grad(value, opened),
@@ -64,10 +64,11 @@ def _variable(leaf: Tensor) -> Tensor:
         functorch.set_inplace_requires_grad_allowed(allowed)
 
 
-def _backward(value: Tensor, own: list[Tensor]) -> list[Tensor]:
+def backward(value: Tensor, own: list[Tensor], create_graph: bool = True, keep_graph: bool = True) -> list[Tensor]:
+    """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
     if not value.requires_grad:
         return [torch.zeros_like(leaf) for leaf in own]
-    found = run_backward((value,), (torch.ones_like(value),), True, True, tuple(own), True, False)
+    found = _run_backward((value,), (torch.ones_like(value),), keep_graph, create_graph, tuple(own), True, False)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
 
 

@@ -41,7 +41,7 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
 
     value, pull = pulled_back("linearize", flat, tuple(variables.leaves))
     leaves, structure = tree.flatten(value)
-    if not all(isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves):
+    if not all(map(is_variable, leaves)):
         raise TransformError(
             f"linearize: {describe_function(fn)} must return floating point or complex tensors, "
             f"got {tree.describe(value)}"

@@ -117,6 +117,14 @@ def followed(tensors: Sequence[Tensor]) -> bool:
     )
 
 
+def filled(values: Sequence[Any], places: Sequence[int], others: Sequence[Any]) -> list[Any]:
+    """Return the values with others in some places."""
+    every = list(values)
+    for i, other in zip(places, others, strict=True):
+        every[i] = other
+    return every
+
+
 def zeros_for(tensors: Sequence[Tensor], parts: Sequence[Any]) -> list[Any]:
     """Fill in zeros where a variable has no tangent or cotangent; None stays for what can have none."""
     return [

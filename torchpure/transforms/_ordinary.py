@@ -1,18 +1,42 @@
-"""Rules for operations whose derivatives are those of the function that they run."""
+"""Operations whose derivatives are those of the function that they run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ._arguments import is_variable
 from ._levels import torch_jvp, torch_vjp
-from ._operation import alive, zeros_for
+from ._operation import Call, alive, differentiable, filled, fresh, primals, save, zeros_for
+
+Run = Callable[..., tuple[Tensor, ...]]
 
 
-def ordinary_backward(
-    run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Any]
-) -> list[Any]:
+class Ordinary(torch.autograd.Function):
+    """`Ordinary.apply(call, *tensors)` is `call.value(*tensors)`, run again for each derivative."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return fresh(call.value(*tensors), tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        save(ctx, inputs[0], inputs[1:], output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return (None, *pulled_through(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
+        return pushed_through(ctx.call.value, primals(ctx), tangents)
+
+
+def pulled_through(run: Run, tensors: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Any]) -> list[Any]:
     """Run a function again and pull cotangents back through it: a part for each tensor, None where none is needed."""
     tensors, cotangents = ([alive(leaf) for leaf in leaves] for leaves in (tensors, cotangents))
     asked = [i for i, leaf in enumerate(tensors) if needed[i] and is_variable(leaf)]
@@ -22,35 +46,35 @@ def ordinary_backward(
         return parts
 
     def chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        out = run(*_filled(tensors, asked, values))
+        out = run(*filled(tensors, asked, values))
         return tuple(out[i] for i in used)
 
     _, pull = torch_vjp(chosen, *(tensors[i] for i in asked))
-    for i, part in zip(asked, pull(tuple(cotangents[i] for i in used)), strict=True):
-        parts[i] = part
-    return parts
+    return filled(parts, asked, pull(tuple(cotangents[i] for i in used)))
 
 
-def ordinary_jvp(
-    run: Callable[..., tuple[Tensor, ...]], tensors: Sequence[Tensor], tangents: Sequence[Any]
-) -> tuple[Any, ...]:
+def pushed_through(run: Run, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> tuple[Any, ...]:
     """Run a function again and push tangents through it: a tangent for each output, None for integers."""
-    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
+    asked, chosen, kinds = on_variables(run, tensors)
     given = zeros_for(tensors, tangents)
+    _, moved = torch_jvp(chosen, tuple(tensors[i] for i in asked), tuple(given[i] for i in asked))
+    return among(kinds, moved)
+
+
+def on_variables(run: Run, tensors: Sequence[Tensor]) -> tuple[list[int], Run, list[bool]]:
+    """Return which tensors are variables, the function of those, and which of its outputs are, once it has run."""
+    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
     kinds: list[bool] = []
 
     def chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        out = run(*_filled(tensors, asked, values))
+        out = run(*filled(tensors, asked, values))
         kinds[:] = map(is_variable, out)
         return tuple(leaf for leaf in out if is_variable(leaf))
 
-    _, moved = torch_jvp(chosen, tuple(tensors[i] for i in asked), tuple(given[i] for i in asked))
-    rest = iter(moved)
+    return asked, chosen, kinds
+
+
+def among(kinds: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:
+    """Put one value in each place of a variable, and None in the others."""
+    rest = iter(values)
     return tuple(next(rest) if kind else None for kind in kinds)
-
-
-def _filled(tensors: Sequence[Tensor], places: Sequence[int], values: Sequence[Tensor]) -> list[Tensor]:
-    every = list(tensors)
-    for i, value in zip(places, values, strict=True):
-        every[i] = value
-    return every

@@ -15,8 +15,8 @@ from torchpure.errors import TransformError
 
 from ._captured import captured, closed
 from ._grad import inside_gradient
-from ._operation import Call, differentiable, fresh, primals, save
-from ._ordinary import ordinary_backward, ordinary_jvp
+from ._operation import Call
+from ._ordinary import Ordinary
 
 _aten = torch.ops.aten
 _DOTS = {
@@ -58,11 +58,11 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
             try:
                 return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
             except (RuntimeError, TransformError) as error:
-                if "hooks" not in str(error):  # a gradient inside of fn knows no hooks, which this way needs
-                    raise
+                if "hooks" not in str(error):
+                    raise  # else a gradient inside of fn knows no hooks, which this way needs: the other one is right
         others = captured(run)
         call = _Call(run, args, others)
-        return call.outputs.put(_Again.apply(call, *others, *call.tensors))
+        return call.outputs.put(Ordinary.apply(call, *others, *call.tensors))
 
     return again
 
@@ -125,24 +125,3 @@ class _Call(Call):
         with closed("remat", self.fn, tensors, instead):
             out = super().value(*tensors[count:])
         return tuple(instead.get(id(leaf), leaf) for leaf in out)
-
-
-class _Again(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return fresh(call.value(*tensors), tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[1:], output)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Any) -> Any:
-        return (None, *ordinary_backward(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
-
-    @staticmethod
-    @differentiable
-    def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        return ordinary_jvp(ctx.call.value, primals(ctx), tangents)

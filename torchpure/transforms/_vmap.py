@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,33 +57,44 @@ def vmap(
         leaves = [leaf for part, _ in flat for leaf in part]
         size = _mapped_size(fn, leaves, dims, args)
         axis = None if axis_name is None else Axis(axis_name, size)
-
-        def share(given: list[Any], count: int) -> Members:
-            """Run some of the members; `given` holds what is theirs in the mapped leaves, and the others."""
-            result: dict[str, Any] = {}
-            used = [(leaf, dim) for leaf, dim in zip(given, dims, strict=True) if dim is not None]
-
-            def member(*batched: Tensor) -> list[Tensor]:
-                remaining = iter(batched)
-                filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, dims, strict=True))
-                inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in flat]
-                with nullcontext() if axis is None else axis.open(next(remaining)):
-                    outputs, result["structure"] = tree.flatten(fn(*inner, **kwargs))
-                return _member_outputs(fn, outputs, out_dims, result)
-
-            if axis is not None:
-                used.append((torch.arange(count, device=used[0][0].device), 0))
-            run = _traced if is_dynamo_compiling() else batched
-            stacked = explained("vmap", fn, run, member, *zip(*used, strict=True), count)
-            return Members(list(stacked), result["shared"], result["dims"], result["structure"])
-
+        call = _Call(fn, flat, dims, out_dims, kwargs, axis)
         watch = watched("vmap", fn, args, kwargs)
         with watch.replacing():
-            members = spread(share, leaves, dims, size, chunk_size, devices)
+            members = spread(call.share, leaves, dims, size, chunk_size, devices)
         watch.check()
         return _arranged(members)
 
     return mapped
+
+
+class _Call(NamedTuple):
+    """A call of a mapped function; `share` runs some of its members."""
+
+    fn: Callable[..., Any]
+    flat: list[tuple[list[Any], Any]]  # leaves and structure of each argument
+    dims: list[int | None]
+    out_dims: Dims
+    kwargs: dict[str, Any]
+    axis: Axis | None
+
+    def share(self, given: list[Any], count: int) -> Members:
+        """Run `count` members, of leaves that hold these alone in their mapped dimensions."""
+        result: dict[str, Any] = {}
+
+        def member(*batched: Tensor) -> list[Tensor]:
+            remaining = iter(batched)
+            filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, self.dims, strict=True))
+            inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
+            with nullcontext() if self.axis is None else self.axis.open(next(remaining)):
+                outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
+            return _member_outputs(self.fn, outputs, self.out_dims, result)
+
+        used = [(leaf, dim) for leaf, dim in zip(given, self.dims, strict=True) if dim is not None]
+        if self.axis is not None:
+            used.append((torch.arange(count, device=used[0][0].device), 0))
+        run = _traced if is_dynamo_compiling() else batched
+        stacked = explained("vmap", self.fn, run, member, *zip(*used, strict=True), count)
+        return Members(list(stacked), result["shared"], result["dims"], result["structure"])
 
 
 def _traced(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:

@@ -49,7 +49,7 @@ class NoWatch:
     def check(self) -> None:
         """Check nothing."""
 
-    def replacing(self) -> AbstractContextManager[None]:
+    def replacing(self, always: bool = False) -> AbstractContextManager[None]:
         """Replace nothing."""
         return _NOTHING
 
@@ -81,9 +81,9 @@ class Watch:
         if self._keeps:
             self._check_leaks(own)
 
-    def replacing(self) -> AbstractContextManager[None]:
-        """Run the function with operations that torch's transforms get wrong replaced, if it has any."""
-        return replacing() if self._replaces else _NOTHING
+    def replacing(self, always: bool = False) -> AbstractContextManager[None]:
+        """Run the function with operations that torch's transforms get wrong replaced, if its code names any."""
+        return replacing() if always or self._replaces else _NOTHING
 
     def _refuse(self) -> None:
         now = _versions([*self._given, *self._captured])
