@@ -1,24 +1,69 @@
-"""Run every figure, or those that are named: `python -m benchmarks article_step call`."""
+"""Run every figure, or those that are named: `python -m benchmarks article_run jit_call`.
 
-import importlib
+Each figure runs in a process of its own, with its threads and cores settled before anything is imported.
+"""
+
+import ast
 import os
+import subprocess
 import sys
+from pathlib import Path
 
-FIGURES = ("article_step", "call", "random", "ensemble", "transforms", "optim", "optim_compiled")
+FOLDER = Path(__file__).parent
+FIGURES = (
+    "article_run",
+    "article_members",
+    "wide_members",
+    "mlp_step",
+    "transformer_step",
+    "jit_call",
+    "compile_time",
+    "small_products",
+    "article_step",
+    "call",
+    "random",
+    "ensemble",
+    "transforms",
+    "optim",
+    "optim_compiled",
+)
 
 
 def main() -> None:
-    """Give every peer one thread on one core, before any of them is imported."""
+    """Run one figure after another, each with every number of threads that it declares."""
     wanted = sys.argv[1:] or list(FIGURES)
     unknown = [name for name in wanted if name not in FIGURES]
     if unknown:
         raise SystemExit(f"benchmarks: no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    for name in wanted:
-        importlib.import_module(f"benchmarks.{name}").main()
+    failed = [name for name in wanted for threads in _threads(name) if not _run(name, threads)]
+    if failed:
+        raise SystemExit(f"benchmarks: failed: {', '.join(failed)}")
+
+
+def _threads(name: str) -> tuple[int, ...]:
+    """Read `THREADS` of a figure without importing it; a figure without it has one thread."""
+    for node in ast.parse((FOLDER / f"{name}.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "THREADS":
+            value = ast.literal_eval(node.value)
+            return value if isinstance(value, tuple) else (value,)
+    return (1,)
+
+
+def _run(name: str, threads: int) -> bool:
+    """Run a figure with so many threads on as many cores, the same for all of its programs."""
+    several = str(threads > 1).lower()
+    flags = f"--xla_cpu_multi_thread_eigen={several} intra_op_parallelism_threads={threads}"
+    settled = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    if cores:
+        os.sched_setaffinity(0, sorted(cores)[:threads])  # the figure's process inherits it
+    call = f"from benchmarks.{name} import main; main()"
+    try:
+        done = subprocess.run([sys.executable, "-c", call], env=os.environ | settled, cwd=FOLDER.parent, check=False)
+    finally:
+        if cores:
+            os.sched_setaffinity(0, cores)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

@@ -5,63 +5,143 @@ median of five repeats; its spread is their least and greatest.
 """
 
 import gc
-import json
+import math
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from ._results import save
+
 REPEATS = 5
 BURSTS = 20
-RESULTS = Path(__file__).parent / "results"
-
+Values = list[float]  # one a repeat
 Run = Callable[[int], None]  # do the work so many times
+Program = tuple[Run, Callable[[], float]]  # and the loss that it ended with
 
 
-def times(programs: dict[str, Run], count: int) -> dict[str, list[float]]:
-    """Return microseconds a unit of work, one value a repeat."""
-    for run in programs.values():
-        run(max(count // 10, 3))
+def times(
+    programs: Mapping[str, Run], count: int | Mapping[str, int], *, bursts: int = BURSTS, units: int = 1
+) -> dict[str, Values]:
+    """Return microseconds a unit of work, one value a repeat.
+
+    A program does its work `count` times a repeat, in bursts that alternate with those of the others; each time it does
+    so many units, such as the steps of a whole run.
+    """
+    counts = dict.fromkeys(programs, count) if isinstance(count, int) else count
+    for name, run in programs.items():
+        run(max(counts[name] // 10, min(counts[name], 3)))
     gc.collect()
     gc.freeze()  # the collector stays on, but does not go through all imported packages in whosever turn it wakes
-    rows: dict[str, list[float]] = {name: [] for name in programs}
-    burst = max(count // BURSTS, 1)
+    rows: dict[str, Values] = {name: [] for name in programs}
+    sizes = {name: max(counts[name] // bursts, 1) for name in programs}
     for _ in range(REPEATS):
         spent = dict.fromkeys(programs, 0.0)
-        for _ in range(BURSTS):
+        for _ in range(bursts):
             for name, run in programs.items():
                 start = time.perf_counter()
-                run(burst)
+                run(sizes[name])
                 spent[name] += time.perf_counter() - start
         for name, seconds in spent.items():
-            rows[name].append(seconds / (burst * BURSTS) * 1e6)
+            rows[name].append(seconds / (sizes[name] * bursts * units) * 1e6)
     return rows
+
+
+def repeat(call: Callable[[], Any]) -> Run:
+    """Return the program that makes this call."""
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            call()
+
+    return run
+
+
+def check_same_work(figure: str, losses: dict[str, float], tolerance: float) -> None:
+    """Print the losses that the programs end with; stop when one is not near the first."""
+    wanted = next(iter(losses.values()))
+    far = {name: abs(loss - wanted) / abs(wanted) for name, loss in losses.items()}
+    if not all(distance <= tolerance for distance in far.values()):  # a NaN is not
+        raise SystemExit(f"{figure}: programs differ by more than {tolerance:g}, relative: losses {losses}")
+    print(f"{figure}: all end at loss {wanted:.6g}, within {max(far.values()):.1e} of each other")
 
 
 def report(
     figure: str,
-    rows: dict[str, list[float]],
+    rows: dict[str, Values],
     ours: str,
     bars: dict[str, float],
     settings: dict[str, str],
+    unit: str = "µs",
 ) -> None:
-    """Print a table of times and ratios, and save it as JSON; `bars` holds the ratio to meet for a peer."""
-    table = Table(title=figure, title_justify="left")
-    for column in ("program", "µs (median)", "least … greatest", "ours / it", "bar", "settings"):
-        table.add_column(column, justify="right" if column.startswith(("µs", "ours", "bar")) else "left")
+    """Print a table of values and ratios, and save it; `bars` holds the ratio to meet for a peer."""
+    table = _table(figure, ("program", f"{unit} (median)", "least … greatest", "ours / it", "bar", "settings"))
     saved = {}
     for name, values in rows.items():
         ratios = [mine / its for mine, its in zip(rows[ours], values, strict=True)]
-        ratio = statistics.median(ratios)
-        saved[name] = {"microseconds": values, "ratios": ratios, "ratio": ratio, "settings": settings.get(name, "")}
-        bar = f"≤ {bars[name]}: {'met' if ratio <= bars[name] else 'missed'}" if name in bars else ""
-        spread = f"{min(values):.1f} … {max(values):.1f}"
-        shown = "" if name == ours else f"{ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        table.add_row(name, f"{statistics.median(values):.1f}", spread, shown, bar, settings.get(name, ""))
+        ratio, bar = statistics.median(ratios), bars.get(name)
+        saved[name] = _summary(values) | {"ratios": ratios, "ratio": ratio, "settings": settings.get(name, "")}
+        if bar is not None:
+            saved[name] |= {"bar": bar, "met": ratio <= bar}
+        shown = "" if name == ours else f"{_short(ratio)} ({_short(min(ratios))}–{_short(max(ratios))})"
+        spread = f"{_short(min(values))} … {_short(max(values))}"
+        median = _short(statistics.median(values))
+        table.add_row(name, median, spread, shown, _verdict(ratio, bar), settings.get(name, ""))
     Console(width=150).print(table)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{figure.split(':')[0].replace(' ', '_')}.json"
-    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    save(figure, unit, saved)
+
+
+def report_limits(
+    figure: str, rows: dict[str, Values], limits: dict[str, float], settings: dict[str, str], unit: str = "s"
+) -> None:
+    """Print a table of values, each held against a limit of its own, and save it."""
+    table = _table(figure, ("program", f"{unit} (median)", "least … greatest", "bar", "settings"))
+    saved = {}
+    for name, values in rows.items():
+        median, limit = statistics.median(values), limits.get(name)
+        saved[name] = _summary(values) | {"settings": settings.get(name, "")}
+        if limit is not None:
+            saved[name] |= {"limit": limit, "met": median <= limit}
+        spread = f"{_short(min(values))} … {_short(max(values))}"
+        table.add_row(name, _short(median), spread, _verdict(median, limit), settings.get(name, ""))
+    Console(width=150).print(table)
+    save(figure, unit, saved)
+
+
+def report_cases(figure: str, cases: dict[str, dict[str, Values]], ours: str, its: str, bar: float) -> None:
+    """Print a table with a row for each case, where the programs are always the same two, and save it."""
+    table = _table(figure, ("case", f"{ours}, µs", f"{its}, µs", "ours / it", "bar"))
+    saved = {}
+    for case, rows in cases.items():
+        ratios = [mine / other for mine, other in zip(rows[ours], rows[its], strict=True)]
+        ratio = statistics.median(ratios)
+        saved[case] = _summary(ratios) | {"microseconds": rows, "bar": bar, "met": ratio <= bar}
+        medians = [_short(statistics.median(rows[name])) for name in (ours, its)]
+        shown = f"{_short(ratio)} ({_short(min(ratios))}–{_short(max(ratios))})"
+        table.add_row(case, *medians, shown, _verdict(ratio, bar))
+    Console(width=150).print(table)
+    save(figure, f"{ours} / {its}", saved, line=bar)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("program", "settings", "case") else "right")
+    return table
+
+
+def _summary(values: Values) -> dict[str, Any]:
+    return {"values": values, "median": statistics.median(values), "least": min(values), "greatest": max(values)}
+
+
+def _verdict(value: float, bar: float | None) -> str:
+    return "" if bar is None else f"≤ {bar:g}: {'met' if value <= bar else 'missed'}"
+
+
+def _short(value: float) -> str:
+    """Show three digits at least, without an exponent."""
+    digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(digits, 4)}f}"

@@ -4,7 +4,6 @@ Every program starts at the same parameters; before any timing their losses afte
 """
 
 import copy
-import importlib.util
 import math
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from torch.func import functional_call, grad_and_value
 
 import torchpure as tp
 
+from ._article import SimpleNN, data, have
 from ._harness import Run, report, times
 
 RATE = 0.01
@@ -29,26 +29,12 @@ SETTINGS = {
 }
 
 
-class SimpleNN(nn.Module):
-    """The article's network."""
-
-    def __init__(self, num_layers: int = 1, num_neurons: int = 5) -> None:
-        super().__init__()
-        hidden = [layer for _ in range(num_layers) for layer in (nn.Linear(num_neurons, num_neurons), nn.Tanh())]
-        self.network = nn.Sequential(nn.Linear(1, num_neurons), *hidden, nn.Linear(num_neurons, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map points of shape (n,) to values of shape (n,)."""
-        return self.network(x.reshape(-1, 1)).squeeze()
-
-
 def main() -> None:
     """Compare the peers that are installed."""
-    net = tp.functional(SimpleNN())
+    net = tp.functional(SimpleNN)
     params, _ = net.init(tp.random.key(0))
     model = net.to_module(params)
-    x = tp.random.uniform(tp.random.key(1), (40,), high=2 * math.pi)
-    y = 2 * torch.sin(x + 2 * math.pi)
+    x, y = data()
     makers: dict[str, Callable[..., tuple[Run, Callable[[], float]]]] = {
         OURS: torchpure_step,
         "torch.optim.Adam": lambda *data: torch_step(*data),
@@ -56,9 +42,9 @@ def main() -> None:
         "torch.optim.Adam fused": lambda *data: torch_step(*data, fused=True),
         "torch.func, naive": naive_step,
     }
-    if importlib.util.find_spec("torchopt"):
+    if have("torchopt"):
         makers["torchopt"] = torchopt_step
-    if importlib.util.find_spec("jax") and importlib.util.find_spec("optax"):
+    if have("jax", "optax"):
         makers["JAX"] = jax_step
     check_same_work({name: make(model, x, y) for name, make in makers.items()})
     rows = times({name: make(model, x, y)[0] for name, make in makers.items()}, 1000)

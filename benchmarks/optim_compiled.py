@@ -1,13 +1,11 @@
 """One compiled update and its application: 20 tensors of 500,000 entries; time, and the memory that a step takes."""
 
-import ctypes
-from pathlib import Path
-
 import torch
 
 import torchpure as tp
 
 from ._harness import Run, report, times
+from ._memory import memory
 
 OURS = "torchpure, donated"
 COUNT, SIZE, STEPS = 20, 500_000, 40
@@ -59,20 +57,6 @@ def _theirs(make, compiled: bool) -> Run:
             step()
 
     return run
-
-
-def memory(run: Run) -> float:
-    """Return how far the resident memory rises while three steps run, in MiB."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run(3)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def main() -> None:

@@ -139,11 +139,12 @@ DERIVED = {
 MAPPED = {"vjpvmap": _vjp, "vmapvjp": _vjp, "vmapvjpvjp": _vjpvjp, "vmapjvp": _jvp}
 GRAPHS = {"graph of vjp": _vjp, "graph of jvpvjp": _jvpvjp, "graph of vmapvjp": _vjp}
 COMPOSITIONS = [*DERIVED, *MAPPED, *GRAPHS]
+JIT = "jit of each"  # one program of all the compositions that can be traced
 
 
 def outcome(problem: Problem, name: str, lib: Any = tp) -> str:
     """Say what comes out for a composition of a library's transforms, ours or torch.func's: one word, and details."""
-    run = _derived if name in DERIVED else _mapped if name in MAPPED else _traced
+    run = _derived if name in DERIVED else _mapped if name in MAPPED else _compiled if name == JIT else _traced
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -223,6 +224,36 @@ def _traced(lib: Any, problem: Problem, name: str) -> str:
 
     run, x = (lib.vmap(run), members(x)) if "vmap" in name else (run, x)
     return _same(tp.make_graph(run)(*x)(*x), run(*x))
+
+
+def _compiled(lib: Any, problem: Problem, name: str) -> str:
+    """Compare one compiled program of all compositions with their uncompiled values."""
+    f, d = problem.fn, directions(problem)
+    given = {"x": problem.at, "xs": members(problem.at)}
+
+    def one(composition: str, given: Any) -> tuple[Tensor, ...]:
+        if composition in DERIVED:
+            return tuple(DERIVED[composition](lib, f, d, given["x"]))
+        if composition == "vjpvmap":
+            cotangents = tuple(w.expand(MEMBERS, *w.shape) for w in d.w)
+            return tuple(lib.vjp(lib.vmap(f), *given["xs"])[1](cotangents))
+        return tuple(lib.vmap(lambda *x: tuple(MAPPED[composition](lib, f, d, x)))(*given["xs"]))
+
+    kept, why = [], ""
+    for composition in (*DERIVED, *MAPPED):
+        try:
+            lib.make_graph(lambda given, c=composition: one(c, given))(given)
+            kept.append(composition)
+        except Exception as error:  # it cannot be traced, or there is no such derivative: then nothing is compiled
+            why = f"refused: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    if not kept:
+        return why
+    ours = lib.jit(lambda given: [one(c, given) for c in kept])(given)
+    for composition, found in zip(kept, ours, strict=True):
+        said = _same(found, one(composition, given))
+        if said != "right":
+            return f"{said} in {composition}"
+    return "right"
 
 
 def _same(ours: Any, wanted: Any) -> str:

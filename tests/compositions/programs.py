@@ -66,6 +66,37 @@ def _while(a: Tensor, b: Tensor) -> Tensor:
     return carry["sum"]
 
 
+def _fori_loop(a: Tensor, b: Tensor) -> Tensor:
+    return tp.fori_loop(0, 3, lambda i, c: torch.tanh(c + b / (i + 1)), a)
+
+
+def _while_loop(a: Tensor, b: Tensor) -> Tensor:
+    def body(carry: Any) -> Any:
+        return {"sum": carry["sum"] + carry["x"] * b, "x": torch.sin(carry["x"]), "n": carry["n"] + 1}
+
+    start = {"sum": torch.zeros_like(a), "x": a, "n": torch.tensor(0)}
+    return tp.while_loop(lambda carry: carry["n"] < 2, body, start, max_steps=3)["sum"]
+
+
+def _scan(a: Tensor, b: Tensor) -> Tensor:
+    (last, _), ys = tp.scan(
+        lambda c, x: ((torch.sin(c[0]) * x + b, c[1] * 2), c[0] * c[1]), (a, b), torch.stack([a, b, C])
+    )
+    return last + ys.mean(0)
+
+
+def _unrolled(a: Tensor, b: Tensor) -> Tensor:
+    c, d, ys = a, b, []
+    for x in (a, b, C):
+        ys.append(c * d)
+        c, d = torch.sin(c) * x + b, d * 2
+    return c + torch.stack(ys).mean(0)
+
+
+def _backwards(a: Tensor, b: Tensor) -> Tensor:
+    return tp.scan(lambda c, x: (c * x + 0.1, c), a, torch.stack([a, b]), reverse=True, remat=2)[0]
+
+
 def _written(a: Tensor, b: Tensor) -> Tensor:
     out = torch.empty_like(a * b)
     out[0] = a[1] * 2
@@ -118,6 +149,17 @@ PRIMITIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "scatter": lambda a, b: torch.zeros_like(a).index_add(0, torch.tensor([1, 1]), a * b),
     "for": _fori,
     "while": _while,
+    "fori_loop": _twice(_fori_loop, _fori),
+    "while_loop": _twice(_while_loop, _while),
+    "scan": _twice(_scan, _unrolled),
+    "scan, reverse": _twice(_backwards, lambda a, b: (a * b + 0.1) * a + 0.1),
+    "cond": _twice(
+        lambda a, b: tp.cond(a.sum() > 0.05, lambda a, b: torch.sin(a) * b, lambda a, b: a - torch.cos(b), a, b),
+        lambda a, b: torch.where(a.sum() > 0.05, torch.sin(a) * b, a - torch.cos(b)),
+    ),
+    "associative_scan": _twice(
+        lambda a, b: tp.associative_scan(torch.mul, torch.stack([a, b, C])).sum(0), lambda a, b: a + a * b + a * b * C
+    ),
     "written": _written,
     "remat": _twice(lambda a, b: tp.remat(lambda x: torch.sin(x * b))(a), lambda a, b: torch.sin(a * b)),
     "custom_jvp": _twice(lambda a, b: jvp_sine({"x": a * b})["y"], lambda a, b: torch.sin(a * b)),
@@ -218,6 +260,7 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], int]] = 
         0,
     ),
     "remat": (lambda f: tp.remat(f), lambda f: f, 0),
+    "jit": (lambda f: tp.jit(f), lambda f: f, 0),
 }  # fmt: skip
 DEEPEST = 4  # derivatives: each costs the oracle a graph of the last one's
 

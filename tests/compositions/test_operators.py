@@ -1,5 +1,6 @@
 """No operator of torch's database is silently wrong in a composition: a part of it here, all of it with `make proof`."""
 
+import itertools
 import logging
 import sys
 import zlib
@@ -13,7 +14,7 @@ from torchpure.errors import TransformError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operators import COMPOSITIONS, GRAPHS, operators, outcome, problems, word
+from operators import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
 
 OPERATORS = operators()
 ONCE_WRONG = {  # in torch.func, and there still
@@ -46,6 +47,9 @@ def check(name, compositions):
 
 
 def may_refuse(name, composition, found, words):
+    if composition == JIT:
+        traced = [outcome(found[0], c) for c in (*DERIVED, *MAPPED)]
+        return name in NEED_NUMBERS or word(traced) == "refused"
     if composition in GRAPHS:
         return name in NEED_NUMBERS or words[composition.removeprefix("graph of ")] == "refused"
     return name in MAY_REFUSE or word([outcome(p, composition, torch.func) for p in found]) in {"refused", "wrong"}
@@ -57,11 +61,38 @@ def test_an_operator_is_never_silently_wrong(name):
     check(name, [composition for composition in COMPOSITIONS if composition not in GRAPHS])
 
 
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in EVERY_DAY if zlib.crc32(name.encode()) % 9 == 0])
+def test_a_compiled_operator_is_never_silently_wrong(name):
+    check_compiled(name)
+
+
 @pytest.mark.proof
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 def test_every_operator_in_every_composition(name):
     check(name, COMPOSITIONS)
+
+
+@pytest.mark.proof
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+def test_every_compiled_operator(name):
+    check_compiled(name)
+
+
+def check_compiled(name):
+    """One sample of an operator, since it is compiled once for all compositions."""
+    logging.disable(logging.ERROR)
+    try:
+        for problem in itertools.islice(problems(OPERATORS[name]), 1):
+            said = outcome(problem, JIT)
+            assert not said.startswith("wrong"), said
+            if said.startswith("refused"):
+                assert may_refuse(name, JIT, [problem], {}), said
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("name", ["scatter_reduce_prod", "triangular_solve", "cholesky_inverse", "select_scatter"])

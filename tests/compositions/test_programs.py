@@ -44,7 +44,13 @@ def test_a_random_program_is_right(case):
 @pytest.mark.parametrize("primitive", sorted(PRIMITIVES))
 def test_a_primitive_is_right_in_three_stacks(primitive):
     code = Program((("roll", 0, 1), (primitive, 0, 1)))
-    for stack in (("grad", "vmap", "jvp"), ("jvp", "jvp"), ("vmap, meeting", "hessian"), ("vmap", "linearize")):
+    for stack in (
+        ("grad", "vmap", "jit"),
+        ("grad", "vmap", "jvp"),
+        ("jvp", "jvp"),
+        ("vmap, meeting", "hessian"),
+        ("vmap", "linearize"),
+    ):
         check(Case(code, stack, (0.3137, -0.4863)))
 
 

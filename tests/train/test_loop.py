@@ -1,5 +1,7 @@
 """The loop step by step, batches of every kind, and what training leaves alone."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,6 @@ import torchpure as tp
 from torchpure import random
 from torchpure.errors import ImpureError, ParameterError, TransformError
 from torchpure.train import loop, mean_square, minibatches
-from torchpure.train._batches import take
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
 Y = torch.sin(3 * X)
@@ -113,7 +114,7 @@ def test_minibatches_cover_the_rows(size):
 def test_minibatches_follow_the_key_alone():
     def orders(seed):
         torch.rand(3)  # the global generator has no say
-        return [one.tolist() for (one,) in take(torch.arange(12), 9, 5, random.key(seed))]
+        return [one.tolist() for (one,) in itertools.islice(minibatches(random.key(seed), (torch.arange(12),), 5), 9)]
 
     assert orders(0) == orders(0) != orders(1)
     net, before = network(), torch.get_rng_state()

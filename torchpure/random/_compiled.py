@@ -19,23 +19,25 @@ class Sampler:
 
     def __init__(self) -> None:
         self._asked = 0
-        self._run: Any = torch.compile(_units, dynamic=False, fullgraph=True)
+        self._run: Any = None
+        self._works = True
 
     def ready(self) -> bool:
         """Count a large draw, and tell whether it may be compiled."""
         self._asked += 1
-        return self._asked > 1 and self._run is not None and not torch._C._len_torch_function_stack()
+        return self._asked > 1 and self._works and not torch._C._len_torch_function_stack()
 
     def __call__(self, key: Tensor, blocks: int) -> Tensor | None:
         """Draw from all these blocks, float32, shape (4, blocks); None when nothing can be compiled here."""
         drawn = torch.empty(4, blocks)
         try:
+            self._run = self._run or torch.compile(_units, dynamic=False, fullgraph=True)
             for first in range(0, blocks, BLOCKS):
                 with torch.no_grad():
                     part = self._run(key, torch.tensor(first))
                 drawn[:, first : first + BLOCKS] = part[:, : blocks - first]
         except Exception as error:
-            self._run = None
+            self._works = False
             warnings.warn(
                 f"random: large draws run uncompiled, several times slower: {type(error).__name__}: {error!s:.200}. "
                 "Install a C++ compiler that torch.compile can use",

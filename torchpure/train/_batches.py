@@ -9,28 +9,52 @@ from torch import Tensor
 from torchpure import random, tree
 from torchpure._types import Key
 
+from ._steps import Step, epoch_of
+from ._windows import CHUNK, Epochs, Window, listed, numbered
+
 Batch = tuple[Any, ...]
 
 
-def take(data: Any, steps: int, batch_size: int | None, key: Key | None) -> Iterator[Batch]:
-    """Return `steps` batches: of tensors all rows at once, or keyed minibatches; of an iterable its items, repeated.
+class Source:
+    """The batches of a run: of tensors all rows at once, or keyed minibatches; of an iterable its items, repeated."""
 
-    Raises:
-        ValueError: rows differ in number, `batch_size` does not fit or has no key, or an iterator ends too soon.
-    """
-    if isinstance(data, Tensor):
-        data = (data,)
-    if not (isinstance(data, tuple) and data and all(isinstance(part, Tensor) for part in data)):
-        if batch_size is not None:
-            raise ValueError("fit: batch_size is for tensors; an iterable of batches has its own")
-        return _repeated(data, steps)
-    rows = _rows(data)
-    if batch_size is None:
-        return itertools.repeat(data, steps)
-    if key is None or not 0 < batch_size <= rows:
-        problem = "minibatches are drawn from a key: pass key=tp.random.key(0)" if key is None else f"got {batch_size}"
-        raise ValueError(f"fit: batch_size must be in 1 … {rows}, the number of rows, with a key; {problem}")
-    return itertools.islice(minibatches(key, data, batch_size), steps)
+    def __init__(self, data: Any, steps: int, batch_size: int | None, key: Key | None, every: int | None) -> None:
+        """Take the data.
+
+        Raises:
+            ValueError: rows differ in number, or `batch_size` does not fit or has no key.
+        """
+        self._data: Any = (data,) if isinstance(data, Tensor) else data
+        self._steps, self._size, self._key, self._every = steps, batch_size, key, every
+        self._tensors = bool(
+            isinstance(self._data, tuple) and self._data and all(isinstance(part, Tensor) for part in self._data)
+        )
+        if not self._tensors:
+            if batch_size is not None:
+                raise ValueError("fit: batch_size is for tensors; an iterable of batches has its own")
+            return
+        rows = _rows(self._data)
+        if batch_size is not None and (key is None or not 0 < batch_size <= rows):
+            problem = (
+                f"got {batch_size}"
+                if key is not None
+                else "minibatches are drawn from a key: pass key=tp.random.key(0)"
+            )
+            raise ValueError(f"fit: batch_size must be in 1 … {rows}, the number of rows, with a key; {problem}")
+
+    def windows(self, step: Step, *, jit: bool) -> Iterator[Window]:
+        """Return the steps of the run. What is a step's own is its number, and its rows or its batch.
+
+        Raises:
+            ValueError: an iterator ends too soon.
+        """
+        if not self._tensors:
+            every = self._every or max(min(self._steps, CHUNK), 1)
+            return listed(step, _repeated(self._data, self._steps), every if jit else 1, every, numbers=True)
+        if self._size is None or self._key is None:
+            return numbered(step, self._data, self._steps, self._every)
+        epochs = Epochs(step, epoch_of(step, self._size), self._data, self._key, self._size)
+        return epochs.windows(self._steps, self._every, nested=jit)
 
 
 def minibatches(key: Key, data: tuple[Tensor, ...], batch_size: int) -> Iterator[tuple[Tensor, ...]]:

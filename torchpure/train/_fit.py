@@ -1,6 +1,6 @@
 """Fit a model to data."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +11,9 @@ from torchpure._types import Key, Params, State
 from torchpure.model import Functional, functional
 from torchpure.optim import Optimizer
 
-from ._batches import take
-from ._loop import loop
+from ._batches import Source
+from ._loop import Progress, check_every, told
+from ._steps import step_of
 
 
 class Fit(NamedTuple):
@@ -34,6 +35,9 @@ def fit(
     params: Params = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int | None = None,
+    every: int | None = None,
+    callback: Callable[[Progress], Any] | None = None,
+    jit: bool = True,
 ) -> Fit:
     """Minimise a loss over data, starting at the model's own values or at `params`.
 
@@ -43,9 +47,15 @@ def fit(
     of the module, such as dropout, are answered from it too. Parameters that did not require grad in the module stay
     as they are; its buffers are updated as it does, and returned.
 
+    Runs of at least 200 steps are compiled, `every` of them as one program, by default up to 1,000. After each so many
+    steps `callback(progress)` is called, and ends the run by returning true. With `jit=False` nothing is compiled.
+
+    Law: the result is the same for every `every` and `jit`, up to rounding.
+
     Raises:
-        ValueError: the data, `steps`, `batch_size` or `params` do not fit.
+        ValueError: the data, `steps`, `batch_size`, `every` or `params` do not fit.
         ImpureError: the module draws, and there is no key.
+        TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
 
     >>> import torchpure as tp
     >>> result = fit(lambda p, x: ((p - x) ** 2).mean(), torch.ones(3), params=torch.tensor(0.0),
@@ -55,17 +65,33 @@ def fit(
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise ValueError(f"fit: steps must be a whole number, at least 0, got {steps!r}")
+    if every is not None:
+        check_every("fit", every)
     problem = _problem(model, params, loss)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
-    batches = take(data, steps, batch_size, k_order)
-    if problem.state is not None:
-        batches = _with_keys(batches, k_draws)
+    source = Source(data, steps, batch_size, k_order, every)
     opt_state, reached, state, history = optimizer.init(problem.start), problem.start, problem.state, []
-    for progress in loop(problem.objective, problem.start, batches, optimizer, opt_state, problem.state):
-        reached, opt_state, state = progress.params, progress.opt_state, progress.state
-        history.append(progress.loss)
-    losses = torch.stack(history) if history else torch.zeros(0)
+    step = step_of(problem.objective, optimizer, _join(k_draws, stateful=problem.state is not None))
+    for progress in told((reached, opt_state, state), source.windows(step, jit=jit), jit=jit):
+        _, _, reached, opt_state, state, losses = progress
+        history.append(losses)
+        if callback is not None and callback(progress._replace(params=problem.whole(reached))):
+            break
+    losses = torch.cat(history) if history else torch.zeros(0)
     return Fit(problem.whole(reached), state or {}, opt_state, losses)
+
+
+def _join(key: Key | None, *, stateful: bool) -> Callable[[Any, Any], tuple[Any, ...]]:
+    """Return what makes the arguments of the loss: of the data, which all steps share, and of what is a step's own."""
+
+    def join(shared: Any, own: Any) -> tuple[Any, ...]:
+        rows = own.get("rows")
+        batch = own.get("batch", shared) if rows is None else tuple(part[rows] for part in shared)
+        if not stateful:
+            return batch
+        return None if key is None else random.fold_in(key, own["number"]), *batch
+
+    return join
 
 
 class _Problem(NamedTuple):
@@ -106,11 +132,6 @@ def _moving(net: Functional, start: Params) -> tuple[Params, Callable[[Params], 
     rest = {name: None if name in net.trainable else start[name] for name in net.params}
     moving = {name: start[name] for name in net.trainable}  # without holes: an optimizer has nothing to pass over
     return moving, lambda reached: {name: reached[name] if rest[name] is None else rest[name] for name in net.params}
-
-
-def _with_keys(batches: Iterable[tuple[Any, ...]], key: Key | None) -> Iterator[tuple[Any, ...]]:
-    for number, batch in enumerate(batches):
-        yield None if key is None else random.fold_in(key, number), *batch
 
 
 def mean_square(output: Tensor, target: Tensor) -> Tensor:

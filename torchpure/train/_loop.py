@@ -1,13 +1,16 @@
-"""The training loop: short enough to copy when yours must differ."""
+"""The training loop: steps along the gradient of a loss, told of as they are made."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from torchpure import transforms
 from torchpure._types import Params, State
 from torchpure.optim import Optimizer
+
+from ._steps import Runner, step_of
+from ._windows import Window, listed
 
 
 class Progress(NamedTuple):
@@ -17,7 +20,8 @@ class Progress(NamedTuple):
     loss: Tensor  # of this step's batch, before the update; shape ()
     params: Params  # after the update
     opt_state: Any
-    state: State | None = None  # of the model, after the step; None where the loss has none
+    state: State | None  # of the model, after the step; None where the loss has none
+    losses: Tensor  # of all steps since the last one that was told of; shape (steps,)
 
 
 def loop(
@@ -27,25 +31,65 @@ def loop(
     optimizer: Optimizer[Any],
     opt_state: Any = None,
     state: State | None = None,
+    *,
+    every: int = 1,
+    jit: bool = True,
 ) -> Iterator[Progress]:
-    """Make one step a batch along the gradient of `loss(params, *batch)`, and tell of each.
+    """Make one step a batch along the gradient of `loss(params, *batch)`, and tell of every so many, and of the last.
 
     With a state, such as a model's buffers, the loss is `loss(params, state, *batch) -> (value, new state)`.
 
+    Steps between two that are told of run as one compiled loop, where their batches have equal shapes. So `every`
+    batches are read before they run; they are copied together, 64 MB at most, unless they are one tuple that comes
+    again and again. Runs of fewer than 200 steps are over before they could be compiled, and are not; with `every=1`,
+    which compiles a single step, the first 1,000 are not. With `jit=False` nothing is compiled.
+
+    Law: the steps are the same for every `every` and `jit`, up to rounding.
+
     Raises:
-        TransformError: `loss` does not return a real tensor of shape ().
+        ValueError: `every` is no whole number of at least 1.
+        TransformError: `loss` does not return a real tensor of shape (), or cannot be compiled.
 
     >>> import torch, torchpure as tp
     >>> steps = loop(lambda p, x: (p - x) ** 2, torch.tensor(0.0), [(torch.tensor(1.0),)] * 3, tp.optim.sgd(0.25))
     >>> [round(progress.params.item(), 3) for progress in steps]
     [0.5, 0.75, 0.875]
     """
-    gradient = transforms.value_and_grad(loss, has_aux=state is not None)
-    opt_state = optimizer.init(params) if opt_state is None else opt_state
-    for number, batch in enumerate(batches, start=1):
-        if state is None:
-            value, grads = gradient(params, *batch)
-        else:
-            (value, state), grads = gradient(params, state, *batch)
-        params, opt_state = optimizer.step(grads, opt_state, params)
-        yield Progress(number, value, params, opt_state, state)
+    check_every("loop", every)
+    step = step_of(loss, optimizer, lambda shared, own: own.get("batch", shared))
+    carry = (params, optimizer.init(params) if opt_state is None else opt_state, state)
+    yield from told(carry, listed(step, batches, every if jit else 1, every), jit=jit)
+
+
+def told(carry: Any, windows: Iterable[Window], *, jit: bool) -> Iterator[Progress]:
+    """Run windows of steps, and tell of them where they say so, and of the last.
+
+    Raises:
+        TransformError: the loss is none, or cannot be compiled.
+    """
+    runner, number, parts = Runner(jit), 0, []
+    for window in windows:
+        carry, losses = runner.run(carry, window)
+        parts.append(losses)
+        number += window.steps
+        if window.told:
+            yield _progress(number, carry, parts)
+            parts = []
+    if parts:
+        yield _progress(number, carry, parts)
+
+
+def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:
+    losses = torch.cat(parts) if len(parts) > 1 else parts[0]
+    params, opt_state, state = carry
+    return Progress(number, losses[-1], params, opt_state, state, losses)
+
+
+def check_every(who: str, every: Any) -> None:
+    """Check that a number of steps is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"{who}: every must be a whole number, at least 1, got {every!r}")

@@ -1,5 +1,7 @@
 """Functions of functions: derivatives, vectorisation, and rules of their own."""
 
+from . import debug as debug
+from ._associative_scan import associative_scan as associative_scan
 from ._axis import all_gather as all_gather
 from ._axis import axis_index as axis_index
 from ._axis import pmax as pmax
@@ -7,6 +9,8 @@ from ._axis import pmean as pmean
 from ._axis import pmin as pmin
 from ._axis import psum as psum
 from ._check import check as check
+from ._cond import cond as cond
+from ._cond import switch as switch
 from ._custom_jvp import custom_jvp as custom_jvp
 from ._custom_vjp import custom_vjp as custom_vjp
 from ._custom_vmap import custom_vmap as custom_vmap
@@ -25,9 +29,15 @@ from ._jacobian import jvp as jvp
 from ._jacobian import vjp as vjp
 from ._linearize import linear_transpose as linear_transpose
 from ._linearize import linearize as linearize
+from ._loops import fori_loop as fori_loop
+from ._loops import map as map
+from ._loops import while_loop as while_loop
 from ._pure import pure as pure
 from ._remat import remat as remat
 from ._remat import remat_name as remat_name
+from ._scan import scan as scan
 from ._stop import stop_gradient as stop_gradient
 from ._stop import where as where
+from ._tracer import trace as trace
+from ._vmap import Mapping as Mapping
 from ._vmap import vmap as vmap

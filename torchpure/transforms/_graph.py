@@ -1,7 +1,7 @@
 """What a function does, without its numbers: shapes of its results, and the program that it runs."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, traceback
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
@@ -20,7 +19,10 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._describe import describe_function, user_line
+from ._fresh import Written, fresh
 from ._operation import Packed
+from ._primitives import pass_through
+from ._tracer import trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +47,33 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
-    with mode, _RealConstants(), _numbers_refused("eval_shape", fn):
+    with mode, RealConstants(), numbers_refused("eval_shape", fn):
         out = fn(*fake_args, **fake_kwargs)
     return tree.map(_shape_of, out)
 
 
-class _RealConstants(TorchDispatchMode):
+class RealConstants(TorchDispatchMode):
     """Computes what depends on no argument with its numbers: a program holds it as a constant.
 
     torch would leave a tensor without numbers there. Nor do its own zeros of forward derivatives have a device here.
+    A constant that an argument is written to is none from then on.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = Written()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if given and not any(isinstance(leaf, FakeTensor) for leaf in given):
+        if given and not any(isinstance(leaf, FakeTensor) or leaf in self.written for leaf in given):
             with _disable_current_modes():
                 return func(*args, **(kwargs or {}))
+        self.written.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
         return (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
 
 
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
+pass_through(RealConstants)
 
 
 def _faked(mode: FakeTensorMode, leaf: Any) -> Any:
@@ -90,9 +99,14 @@ class Graph:
         return self._outputs.put(self.module(*Packed().take(args)))
 
     def __str__(self) -> str:
-        lines = self.module.print_readable(print_output=False).splitlines()[1:]
-        code = [line.partition(";  ")[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        return textwrap.dedent("\n".join(code))
+        return program_text(self.module)
+
+
+def program_text(module: GraphModule) -> str:
+    """Write a program: one operation a line, with the shape of each value."""
+    lines = module.print_readable(print_output=False).splitlines()[1:]
+    code = [line.partition(";  ")[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return textwrap.dedent("\n".join(code))
 
 
 def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
@@ -120,12 +134,8 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         inputs, outputs = Packed(), Packed()
         tensors = inputs.take(args)
 
-        def flat(*values: Tensor) -> tuple[Tensor, ...]:
-            with _RealConstants():
-                return outputs.take(fn(*inputs.put(values)))
-
-        with _numbers_refused("make_graph", fn), traceback.preserve_node_meta():
-            module = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+        with numbers_refused("make_graph", fn):
+            module = traced(lambda *values: outputs.take(fn(*inputs.put(values))), tensors, RealConstants())
         module.graph.eliminate_dead_code()
         module.recompile()
         return Graph(module, outputs)
@@ -133,19 +143,36 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
     return trace
 
 
+def traced(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConstants) -> GraphModule:
+    """Return the program that a function of tensors runs, with what is dead in it; `mode` sees each operation."""
+
+    def run(*values: Tensor) -> Any:
+        with mode:
+            return flat(*values)
+
+    with traceback.preserve_node_meta():
+        return fresh(trace(run, tensors), mode.written)
+
+
 _NEEDS_NUMBERS = ("data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool")
+_ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"
 
 
 @contextmanager
-def _numbers_refused(who: str, fn: Callable[..., Any]) -> Iterator[None]:
+def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> Iterator[None]:
+    """Say of errors about a number that is not known what the function does, and what to do instead.
+
+    Raises:
+        TransformError: `fn` needs the number of a tensor.
+    """
     try:
         yield
     except Exception as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
             raise
         raise TransformError(
-            f"{who}: {describe_function(fn)}{user_line(error)} needs the number of a tensor that has none here: choose "
-            "with torch.where instead of a branch, and keep values as tensors instead of .item()"
+            f"{who}: {describe_function(fn)}{user_line(error)} needs the number of a tensor that has none here: "
+            f"{advice}"
         ) from error
 
 

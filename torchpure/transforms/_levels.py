@@ -97,6 +97,13 @@ def whole(leaf: Tensor) -> Tensor:
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf
 
 
+def innermost(leaf: Tensor) -> Tensor:
+    """Return the tensor that transforms have wrapped, however often."""
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        leaf = functorch.get_unwrapped(leaf)
+    return leaf
+
+
 def stale(leaf: Tensor) -> bool:
     """Tell whether a tensor belongs to a level that has been closed."""
     if not functorch.is_functorch_wrapped_tensor(leaf):

@@ -56,15 +56,15 @@ class _Checks(TorchDispatchMode):
         if _DRAWS in func.tags:
             self._refuse(func, "draws from the global generator: draw from a key, with tp.random")
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        for written in _written(func, args, kwargs):
-            if _address(written) not in self._born:
-                what = _name(written, self._fn, self._args)
+        for changed in written(func, args, kwargs):
+            if address(changed) not in self._born:
+                what = _name(changed, self._fn, self._args)
                 self._refuse(func, f"would change {what}: clone it, or return the new value")
         out = func(*args, **kwargs)
-        known = {_address(leaf) for leaf in given}
+        known = {address(leaf) for leaf in given}
         for leaf in tree.leaves(out):
-            if isinstance(leaf, Tensor) and _address(leaf) not in known:
-                self._born[_address(leaf)] = StorageWeakRef(leaf.untyped_storage())
+            if isinstance(leaf, Tensor) and address(leaf) not in known:
+                self._born[address(leaf)] = StorageWeakRef(leaf.untyped_storage())
         return out
 
     def _refuse(self, func: Any, what: str) -> None:
@@ -75,11 +75,12 @@ def _short(func: Any) -> str:
     return str(func).rsplit(".", 1)[0]
 
 
-def _address(leaf: Tensor) -> int:
+def address(leaf: Tensor) -> int:
+    """Return what tells the memory of a tensor from any other that is alive."""
     return leaf.untyped_storage()._cdata
 
 
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """List the tensors that an operation writes to, by its schema."""
     if not func._schema.is_mutable:
         return []
@@ -91,6 +92,6 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
 def _name(written: Tensor, fn: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """Name the argument or captured tensor that has this memory."""
     for path, leaf in zip(tree.paths(args), tree.leaves(args), strict=True):
-        if isinstance(leaf, Tensor) and _address(leaf) == _address(written):
+        if isinstance(leaf, Tensor) and address(leaf) == address(written):
             return f"argument {path.replace('.', ' at ', 1)}, {tree.describe(leaf)}"
-    return name_of(written, fn, same=lambda a, b: _address(a) == _address(b))
+    return name_of(written, fn, same=lambda a, b: address(a) == address(b))

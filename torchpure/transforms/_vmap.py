@@ -64,7 +64,31 @@ def vmap(
         watch.check()
         return _arranged(members)
 
+    if axis_name is None and devices is None and chunk_size is None:
+        mapped.mapping = Mapping(fn, in_dims, out_dims)  # pyrefly: ignore[missing-attribute] a compiler asks for it
     return mapped
+
+
+class Mapping(NamedTuple):
+    """What a function made by `vmap` maps, where its members may run in any number of chunks."""
+
+    fn: Callable[..., Any]
+    in_dims: Dims
+    out_dims: Dims
+
+    def split(self, args: tuple[Tree, ...]) -> tuple[list[Any], Any, list[int | None], int]:
+        """Return the leaves of the arguments, their structure, where each has its members, and how many there are.
+
+        Raises:
+            TransformError: `in_dims` does not fit, or sizes differ.
+        """
+        leaves, structure = tree.flatten(args)
+        dims = _input_dims(self.fn, self.in_dims, args)
+        return leaves, structure, dims, _mapped_size(self.fn, leaves, dims, args)
+
+    def places(self, value: Tree) -> list[int | None]:
+        """Return where each leaf of a result has its members."""
+        return _spread(self.out_dims, value, "out_dims")
 
 
 class _Call(NamedTuple):

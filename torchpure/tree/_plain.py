@@ -26,10 +26,14 @@ def unwatched() -> bool:
     )
 
 
-@torch.compiler.assume_constant_result  # the compiler calls it where it traces, and guards on the transforms at work
 def untransformed() -> bool:
     """Tell whether no transform is at work here, in a compiled program too."""
     return _peek_transform() is None
+
+
+# torch.compiler.assume_constant_result, which does this alone, takes a second to import the compiler: torch.compile calls
+# the function where it traces, and guards on the transforms at work
+untransformed._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 
 
 def plain(leaves: Sequence[Any]) -> bool:

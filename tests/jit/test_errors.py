@@ -1,0 +1,165 @@
+"""Misuse of compiled functions, and machines without a compiler: who, where, what came, and the way out."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure.errors import ImpureError, TransformError
+from torchpure.jit import _program
+
+D = torch.float64
+X = torch.linspace(-1, 1, 6, dtype=D)
+KEPT = []
+TOTALS = torch.zeros(6, dtype=D)
+
+
+def _add_to_totals(x):
+    TOTALS.add_(1)
+    return x
+
+
+def _add_traced(x):
+    TOTALS.add_(x)
+    return x
+
+
+def _write(x):
+    x.mul_(2)
+    return x
+
+
+def _write_view(x):
+    x[1:] = 0
+    return x
+
+
+def _keep(x):
+    KEPT.append(x * 2)
+    return x
+
+
+LINE = r"jit: `[\w<>]+` \(test_errors.py:\d+\), line \d+ of test_errors.py,"
+WAYS = (
+    r"choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item\(\), or name .* in static="
+)
+NUMBERS = {
+    "branch": lambda x: x if x.sum() > 0 else -x,
+    "item": lambda x: x[: int(x.sum().item())],
+    "float": lambda x: x * float(x[0]),
+    "int": lambda x: x[int(x[0]) :],
+    "bool": lambda x: bool(x[0]),
+    "while": lambda x: [x for _ in range(x.argmax())],
+    "under grad": lambda x: tp.grad(lambda x: (x if x.sum() > 0 else -x).sum())(x),
+    "under vmap": lambda x: x if tp.vmap(torch.sin)(x).sum() > 0 else -x,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_is_not_there_names_the_line_and_the_way_out(name):
+    with pytest.raises(TransformError, match=rf"{LINE} needs the number of a tensor that has none here: {WAYS}"):
+        tp.jit(NUMBERS[name])(X)
+
+
+SIZES = {"mask": lambda x: x[x > 0], "nonzero": lambda x: x.nonzero(), "unique": lambda x: x.unique()}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_depends_on_numbers_names_the_line_and_the_way_out(name):
+    with pytest.raises(TransformError, match=rf"{LINE} makes a tensor whose size depends on numbers, .* tp.where"):
+        tp.jit(SIZES[name])(X)
+
+
+DROP = nn.Dropout()
+DRAWS = {
+    "rand": lambda x: x + torch.rand(6),
+    "randn_like": lambda x: x + torch.randn_like(x),
+    "dropout": lambda x: nn.functional.dropout(x),
+    "randperm": lambda x: x[torch.randperm(6)],
+    "under grad": lambda x: tp.grad(lambda x: (x * torch.rand(6)).sum())(x),
+    "module": lambda x: DROP(x),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_a_draw_from_the_global_generator_is_refused(name):
+    before = torch.get_rng_state()
+    with pytest.raises(
+        TransformError, match=rf"{LINE} draws from the global generator, .*Pass a key, and draw with tp"
+    ):
+        tp.jit(DRAWS[name])(X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_change_of_an_input_is_refused():
+    x = X.clone()
+    for f in (_write, _write_view):
+        with pytest.raises(ImpureError, match=r"jit: `_write.*changes argument 0 in place"):
+            tp.jit(f)(x)
+        with pytest.raises(ImpureError, match="changes a keyword argument in place"):
+            tp.jit(f)(x=x)
+    assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize("f", [_add_to_totals, _add_traced])
+def test_a_change_of_a_captured_tensor_is_refused_before_it_happens(f):
+    with pytest.raises(ImpureError, match="float64 tensor of shape .*`TOTALS`"):
+        tp.jit(f)(X)
+    assert not TOTALS.any()
+
+
+def test_running_statistics_of_a_captured_module_are_not_changed():
+    net = nn.BatchNorm1d(3).double()
+    before = {name: leaf.clone() for name, leaf in net.state_dict().items()}
+    with torch.no_grad(), pytest.raises(ImpureError):
+        tp.jit(lambda x: net(x))(X.reshape(2, 3))
+    assert all(map(torch.equal, net.state_dict().values(), before.values()))
+
+
+def test_a_traced_tensor_that_is_let_out_is_refused():
+    with pytest.raises(ImpureError, match="lets a traced tensor out, .*`KEPT.0`: it has no meaning there"):
+        tp.jit(_keep)(X)
+
+
+MISUSES = {
+    "static": (lambda: tp.jit(_keep, static="n"), r"static='n' must hold positions or names of arguments: `_keep` .* \(it has: x\)"),
+    "static list": (lambda: tp.jit(lambda x, n: x, static=1)(X, [1]), r"the static argument 1 cannot be compared, it is list of 1: pass .* a tuple"),
+    "static name": (lambda: tp.jit(lambda x, n: x, static=1)(X, n={}), "the static argument 'n' cannot be compared"),
+    "numpy": (lambda: tp.jit(lambda x, n: x)(X, {"a": X.numpy()}), r"argument `1.a` is ndarray .*torch.as_tensor"),
+    "not a function": (lambda: tp.jit(3), "jit: wanted a function, got int 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse(name):
+    call, message = MISUSES[name]
+    with pytest.raises(TransformError, match=message):
+        call()
+
+
+def test_errors_of_the_function_are_its_own():
+    def f(x):
+        raise KeyError("mine")
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="mine"):
+            tp.jit(f)(X)
+    with pytest.raises(RuntimeError, match="size"):
+        tp.jit(lambda x: x @ torch.ones(2, dtype=D))(X)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(compiler, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("TORCHPURE_CACHE", str(tmp_path))
+    _program._warn.cache_clear()
+    f, g = tp.jit(lambda x: torch.sin(x) * 3), tp.jit(lambda x: torch.cos(x) * 3, donate=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert torch.equal(f(X), torch.sin(X) * 3) and torch.equal(g(X), torch.cos(X) * 3)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert "run uncompiled" in str(caught[0].message) and "apt-get install g++" in str(caught[0].message)
+    _program._warn.cache_clear()

@@ -1,0 +1,291 @@
+"""What a compiled function computes, when it is compiled again, and what it costs to call it."""
+
+import gc
+import threading
+import time
+import warnings
+import weakref
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure.testing import assert_trees_close
+
+D = torch.float64
+X = torch.linspace(-1, 1, 12, dtype=D).reshape(4, 3)
+W = torch.linspace(0, 2, 6, dtype=D).reshape(3, 2)
+
+
+def loss(w, x):
+    return (torch.tanh(x @ w) ** 2).sum()
+
+
+def _counted(f):
+    """Return a function, and a list that grows each time Python runs it: once a trace."""
+    runs = []
+
+    def g(*args, **kwargs):
+        runs.append(1)
+        return f(*args, **kwargs)
+
+    return g, runs
+
+
+@tp.custom_vjp
+def doubled(x):
+    return torch.sin(x)
+
+
+doubled.defvjp(lambda x: (torch.sin(x), x), lambda x, g: (2 * g * torch.cos(x),))
+
+PROGRAMS = {
+    "plain": lambda w: loss(w, X),
+    "grad": lambda w: tp.grad(loss)(w, X),
+    "value and grad": lambda w: tp.value_and_grad(loss)(w, X),
+    "vmap": lambda w: tp.vmap(loss, in_dims=(None, 0))(w, X[:, None]),
+    "vmap grad": lambda w: tp.vmap(tp.grad(loss), in_dims=(None, 0))(w, X[:, None]),
+    "hessian": lambda w: tp.hessian(loss)(w, X),
+    "jvp": lambda w: tp.jvp(lambda w: loss(w, X), (w,), (torch.ones_like(w),)),
+    "jacfwd": lambda w: tp.jacfwd(lambda w: X @ torch.sin(w))(w),
+    "linearize": lambda w: tp.linearize(lambda w: loss(w, X), w)[1](torch.ones_like(w)),
+    "remat": lambda w: tp.grad(tp.remat(loss))(w, X),
+    "custom rule": lambda w: tp.grad(lambda w: doubled(w).sum())(w),
+    "vmap of a custom rule": lambda w: tp.vmap(tp.grad(lambda w: doubled(w).sum()))(w),
+    "temporaries in place": lambda w: torch.zeros_like(w).add_(w).mul_(2),
+    "random": lambda w: w + tp.random.normal(tp.random.key(3), w.shape, dtype=D),
+    "views": lambda w: {"t": w.t(), "v": w.view(-1), "same": w, "slice": w[1:]},
+    "nothing": lambda w: (w, None, 3, "text"),
+    "constants": lambda w: (torch.ones(2, dtype=D), torch.arange(3), torch.tensor(2.0, dtype=D) * w),
+    "jit": lambda w: tp.jit(loss)(w, X),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_law_a_compiled_function_computes_what_the_function_does(name):
+    compiled, plain = tp.jit(PROGRAMS[name])(W), PROGRAMS[name](W)
+    assert_trees_close(compiled, plain, rtol=1e-12, atol=1e-13)
+    kinds = [type(leaf) for leaf in tp.tree.leaves(plain)]
+    assert [type(leaf) for leaf in tp.tree.leaves(compiled)] == kinds
+
+
+@pytest.mark.parametrize("name", ["grad", "vmap grad", "hessian", "jvp"])
+def test_a_transform_of_a_compiled_function_is_that_of_the_function(name):
+    inner = tp.jit(loss)
+    outer = {
+        "grad": lambda f: tp.grad(f)(W, X),
+        "vmap grad": lambda f: tp.vmap(tp.grad(f), in_dims=(None, 0))(W, X[:, None]),
+        "hessian": lambda f: tp.hessian(f)(W, X),
+        "jvp": lambda f: tp.jvp(lambda w: f(w, X), (W,), (W,)),
+    }[name]
+    assert_trees_close(outer(inner), outer(loss), rtol=1e-12, atol=1e-13)
+    assert_trees_close(tp.jit(lambda: outer(inner))(), outer(loss), rtol=1e-12, atol=1e-13)
+
+
+CHANGES = {
+    "shape": lambda: (X[:2],),
+    "dtype": lambda: (X.float(),),
+    "strides": lambda: (X.t().contiguous().t(),),
+    "structure": lambda: ({"a": X},),
+    "another": lambda: (X, X),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_kind_of_tensors_is_traced_once(name):
+    f, runs = _counted(lambda *args: tp.tree.map(lambda leaf: leaf + 1, args))
+    compiled = tp.jit(f)
+    args = CHANGES[name]()
+    for _ in range(3):
+        assert torch.equal(compiled(X)[0], X + 1)
+        assert_trees_close(compiled(*args), tp.tree.map(lambda leaf: leaf + 1, args))
+    assert len(runs) == 2
+
+
+def test_values_of_what_is_no_tensor_are_static():
+    f, runs = _counted(lambda x, n: x * n if n is not None else x)
+    compiled = tp.jit(f)
+    values = [2, 2.0, True, None, 3.0, 0.0, -0.0, np.float64(2.0), np.float32(2.0)]
+    for _ in range(2):
+        for value in values:
+            wanted = X if value is None else X * value
+            assert torch.equal(compiled(X, value), wanted) and compiled(X, value).dtype is wanted.dtype
+    assert len(runs) == len(values)
+    assert torch.equal(1 / compiled(X, -0.0), 1 / (X * -0.0))
+    runs.clear()
+    compiled(X, float("nan")), compiled(X, float("nan"))
+    assert len(runs) == 1
+
+
+class Size:
+    def __init__(self, n):
+        self.n = n
+
+    def __eq__(self, other):
+        return self.n == other.n
+
+    def __hash__(self):
+        return hash(self.n)
+
+
+@pytest.mark.parametrize("static", [1, (1,), "size", ("size",), [1, "size"]])
+def test_static_arguments_are_compared_by_value(static):
+    f, runs = _counted(lambda x, size, *, scale=1.0: x[: size.n] * scale)
+
+    def g(x, size, *, scale=1.0):
+        return f(x, size, scale=scale)
+
+    compiled = tp.jit(g, static=static)
+    for n in (1, 2, 1, 2):
+        assert torch.equal(compiled(X, Size(n)), X[:n])
+        assert torch.equal(compiled(X, size=Size(n)), X[:n])
+        assert torch.equal(compiled(x=X, size=Size(n), scale=3.0), X[:n] * 3)
+    assert len(runs) == 6
+
+
+def test_a_static_tree_of_tensors_is_not_looked_into():
+    f = tp.jit(lambda x, names: dict.fromkeys(names, x), static=1)
+    assert list(f(X, ("b", "a"))) == ["b", "a"] and list(f(X, ("a",))) == ["a"]
+
+
+class Point(NamedTuple):
+    a: torch.Tensor
+    b: dict
+
+
+def test_keyword_arguments_defaults_and_trees():
+    @tp.jit
+    def f(point, /, scale, *more, shift=0.0, **rest):
+        """Move."""
+        return Point(point.a * scale, {**point.b, "sum": sum(more) + shift, **rest})
+
+    point = Point(X, {"c": W, "none": None})
+    assert_trees_close(f(point, 2.0, W, shift=W, d=X), f.__wrapped__(point, 2.0, W, shift=W, d=X))
+    assert_trees_close(
+        f(point, scale=W[0, 1], shift=W, e=(X, 1)), f.__wrapped__(point, scale=W[0, 1], shift=W, e=(X, 1))
+    )
+    assert f.__name__ == "f" and f.__doc__ == "Move."
+
+
+class Model:
+    def __init__(self, scale):
+        self.scale = scale
+        self.traces = 0
+
+    @tp.jit
+    def run(self, x):
+        self.traces += 1
+        return x * self.scale
+
+    @partial(tp.jit, static="n")
+    def sliced(self, x, n):
+        return x[:n] * self.scale
+
+
+def test_methods():
+    one, two = Model(2.0), Model(W[0, 1])
+    for _ in range(2):
+        assert torch.equal(one.run(X), X * 2) and torch.equal(two.run(X), X * W[0, 1])
+        assert torch.equal(one.sliced(X, n=2), X[:2] * 2) and torch.equal(one.sliced(X, 1), X[:1] * 2)
+    assert one.traces == two.traces == 1
+
+
+def test_a_captured_tensor_that_changes_in_place_is_seen():
+    w = W.clone()
+    f = tp.jit(lambda x: x @ w)
+    g = tp.jit(lambda x: x @ (w * 2 + 1))  # computed while it is traced
+    for _ in range(3):
+        assert_trees_close(f(X), X @ w, rtol=1e-13)
+        assert_trees_close(g(X), X @ (w * 2 + 1), rtol=1e-13)
+        w += 1
+    w.data = torch.ones(3, 2, dtype=D)
+    assert_trees_close(f(X), X @ w, rtol=1e-13)
+    assert_trees_close(g(X), X @ (w * 2 + 1), rtol=1e-13)
+
+
+def test_a_captured_module_that_is_trained_is_seen():
+    net = nn.Linear(3, 2).double()
+    f = tp.jit(lambda x: torch.tanh(net(x)))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for _ in range(3):
+        with torch.no_grad():
+            assert_trees_close(f(X), torch.tanh(net(X)), rtol=1e-12)
+        assert f(X).requires_grad
+        f(X).sum().backward()
+        optimizer.step()
+    net.load_state_dict({name: leaf * 2 for name, leaf in net.state_dict().items()})
+    with torch.no_grad():
+        assert_trees_close(f(X), torch.tanh(net(X)), rtol=1e-12)
+
+
+def test_the_default_dtype_is_part_of_the_key():
+    f = tp.jit(lambda x: torch.ones(2) * x)
+    x = torch.tensor(2)
+    assert f(x).dtype is torch.float32
+    torch.set_default_dtype(D)
+    try:
+        assert f(x).dtype is D
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert f(x).dtype is torch.float32
+
+
+def test_without_tensors():
+    assert tp.jit(lambda: 3)() == 3 and torch.equal(tp.jit(torch.ones)(2), torch.ones(2))
+    assert tp.jit(lambda: None)() is None
+
+
+def test_numbers_that_change_are_said_to_be_better_off_as_tensors():
+    f = tp.jit(lambda x, n: (x, n))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in range(40):
+            assert f(X, n)[1] == n
+    assert [str(w.message) for w in caught if "compiled 32 times" in str(w.message)] and len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_threads_share_programs():
+    f, runs = _counted(lambda x: torch.sin(x) + 1)
+    compiled, results = tp.jit(f), []
+    threads = [threading.Thread(target=lambda: results.append(compiled(X))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(runs) == 1 and len(results) == 4 and all(torch.equal(r, results[0]) for r in results)
+
+
+def test_one_tensor_twice():
+    f, runs = _counted(lambda x, y: (x + y, x))
+    compiled = tp.jit(f)
+    for _ in range(3):
+        assert torch.equal(compiled(X, X)[0], X + X) and torch.equal(compiled(X, 2 * X)[0], 3 * X)
+    assert len(runs) == 1
+
+
+def test_nothing_is_kept_but_programs():
+    f = tp.jit(lambda x: x * 2)
+    x = X.clone()
+    out = f(x)
+    seen = weakref.ref(x), weakref.ref(out)
+    del x, out
+    gc.collect()
+    assert [one() for one in seen] == [None, None]
+
+
+def test_a_call_costs_little():
+    f, tensors = tp.jit(lambda *args: args), [torch.ones(4, 5) for _ in range(10)]
+    f(*tensors)
+
+    def once():
+        start = time.perf_counter()
+        for _ in range(200):
+            f(*tensors)
+        return (time.perf_counter() - start) / 200
+
+    assert min(once() for _ in range(30)) < 60e-6  # 9 on an idle machine

@@ -1,0 +1,96 @@
+"""jit(vmap(fn)): members run in chunks, each as it is alone."""
+
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure.jit import _members
+from torchpure.testing import assert_trees_close
+
+D = torch.float64
+X = torch.linspace(0, 6, 20, dtype=D)[:, None]
+
+
+def network(width=5):
+    torch.manual_seed(0)
+    return tp.functional(nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1)).to(D))
+
+
+def train_of(net, steps=20):
+    def train(key, rate):
+        params, _ = net.init(key)
+        opt = tp.optim.adam(rate)
+        gradient = tp.value_and_grad(lambda p: nn.functional.mse_loss(net(p, X), torch.sin(X)))
+
+        def body(carry, _):
+            value, grads = gradient(carry[0])
+            return opt.step(grads, carry[1], carry[0]), value
+
+        (params, _), losses = tp.scan(body, (params, opt.init(params)), None, length=steps)
+        return params, losses
+
+    return train
+
+
+@pytest.mark.parametrize("count", [3, 21, 150])
+def test_each_member_equals_its_solo_run(count):
+    train = train_of(network())
+    keys, rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
+    program = tp.jit(tp.vmap(train))
+    for _ in range(2):  # the first call measures, the second knows
+        params, losses = program(keys, rates)
+        for i in {0, count // 2, count - 1}:
+            alone, curve = train(keys[i], rates[i])
+            assert_trees_close({n: leaf[i] for n, leaf in params.items()}, alone, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(losses[i], curve, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", _members.WIDTHS)
+def test_every_width_of_chunks_gives_the_same(width, monkeypatch):
+    monkeypatch.setattr(_members, "WIDTHS", (width,))
+    fn = lambda x, y, k: {"a": torch.tanh(x @ y).sum() * k, "b": (x * 2, k)}  # noqa: E731
+    mapped = tp.vmap(fn, in_dims=(0, 1, None), out_dims={"a": 0, "b": (1, None)})
+    x, y, k = torch.randn(70, 3, 4, dtype=D), torch.randn(4, 70, dtype=D), torch.tensor(2.0, dtype=D)
+    assert_trees_close(tp.jit(mapped)(x, y, k), mapped(x, y, k), rtol=1e-12, atol=1e-12)
+
+
+def test_threads_share_the_chunks():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.randn(300, 6, dtype=D)
+        program = tp.jit(tp.vmap(lambda x: torch.sin(x).cumsum(0)))
+        for _ in range(2):
+            torch.testing.assert_close(program(x), torch.sin(x).cumsum(1))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_nan_of_one_member_never_touches_another():
+    train = train_of(network())
+    keys, rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
+    program = tp.jit(tp.vmap(train))
+    program(keys, rates)  # the first call measures, with a program for each width
+    clean = program(keys, rates)[1]
+    rates[[3, 70]] = float("nan")
+    spoiled = program(keys, rates)[1]
+    others = [i for i in range(80) if i not in {3, 70}]
+    assert spoiled[[3, 70], -1].isnan().all()
+    assert torch.equal(spoiled[others], clean[others])
+
+
+def test_errors_are_those_of_vmap():
+    with pytest.raises(tp.errors.TransformError, match="vmap: .* mapped dimensions differ in size"):
+        tp.jit(tp.vmap(lambda a, b: a + b))(torch.ones(20), torch.ones(21))
+    with pytest.raises(tp.errors.TransformError, match="cannot be mapped over dimension 0"):
+        tp.jit(tp.vmap(lambda a, b: a + b))(torch.ones(20), 2.0)
+
+
+def test_under_transforms_it_is_the_mapped_function():
+    x = torch.randn(20, 3, dtype=D)
+    program = tp.jit(tp.vmap(lambda x: torch.sin(x).sum()))
+    torch.testing.assert_close(tp.grad(lambda x: program(x).sum())(x), torch.cos(x))
+    leaf = x.clone().requires_grad_()
+    program(leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.cos(x))

@@ -1,0 +1,258 @@
+"""Programs of C++: each equals the function that was traced, whatever the memory, the loops and the products."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchpure.errors import CheckError
+from torchpure.jit._disk import library
+from torchpure.jit.native import compiled
+from torchpure.transforms._primitives import callback_p, scan_p, switch_p, while_p
+from torchpure.transforms._tracer import trace
+
+
+def rows(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def native(fn, *tensors: Tensor):
+    program = compiled(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, library)
+    assert program is not None
+    return program
+
+
+def _tuple(out):
+    return out if isinstance(out, tuple) else (out,)
+
+
+def check(fn, *tensors: Tensor) -> None:
+    kept = [leaf.clone() for leaf in tensors]
+    found = native(fn, *tensors)(*tensors)
+    for one, two in zip(found, _tuple(fn(*tensors)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13, equal_nan=True, check_stride=False)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
+
+
+A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
+N = torch.arange(-6, 6).reshape(3, 4)
+PROGRAMS = {
+    "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
+    "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
+    "broadcast": (lambda a, v: a[:, None] * v + v[:, None], A, V),
+    "sums": (lambda w: (w.sum(0), w.sum(1), w.sum(-1), w.sum((0, 2)), w.mean(), w.sum(1, keepdim=True)), W),
+    "extremes": (lambda w: (w.amax(0), w.amin((1, 2)), w.max(1)[0], w.argmax(-1), w.min(0)[1], w.argmin()), W),
+    "variance": (lambda w: (w.var(0), w.std(-1, correction=0), w.var()), W),
+    "product": (lambda w: (w.prod(0), (w > 0).any(1), (w > -1).all(-1)), W),
+    "softmax": (lambda w: (w.softmax(-1), w.log_softmax(1), torch.logsumexp(w, 0)), W),
+    "norms": (lambda w: (torch.nn.functional.layer_norm(w, (6,)), torch.linalg.vector_norm(w)), W),
+    "reshaped": (lambda w: (w.reshape(12, 6).T.reshape(8, 9) * 2, w.permute(2, 0, 1).reshape(-1)), W),
+    "pieces": (lambda w: (w[:, 1:3], w[1], w[..., ::2], w[:, -1, 2:], w.unbind(1)[2], w.split(2, -1)[1]), W),
+    "joined": (lambda a: (torch.cat([a, a.T.reshape(4, 6), -a], 1), torch.stack([a, a * 2], 1)), A),
+    "padded": (lambda a: (torch.nn.functional.pad(a, (1, 2, -1, 3), value=2.0), a.roll(2, 1), a.flip(0, 1)), A),
+    "repeated": (lambda a: (a.repeat(2, 3), a.repeat_interleave(2, 1), a.expand(3, 4, 6) + 1), A),
+    "diagonals": (lambda a: (a.diagonal(1), a[:4, :4].trace(), a.tril(1), a.triu(-1), torch.diag_embed(a[0])), A),
+    "picked": (lambda w, n: (w[:, n % 4], w[n % 3, 1], w[..., n % 6], w[[0, 2]][:, [1, 1, 3]]), W, N),
+    "gathered": (lambda a, n: (a.gather(1, n.T % 6), a.take_along_dim(n[:, :1].T.expand(4, 3) % 6, 1)), A, N),
+    "scattered": (
+        lambda a, n: (a.scatter(1, n.T % 6, 9.0), a.scatter_add(1, n.T % 6, a[:, :3]), a.index_add(0, n[0] % 4, a)),
+        A,
+        N,
+    ),
+    "put": (lambda a, n: (a.index_put((n[0] % 4, n[1] % 6), a[0, :4], accumulate=True), a.index_fill(1, n[0] % 6, 3)), A, N),
+    "written": (lambda a: (a.slice_scatter(a[:, :2] * 2, 1, 1, 5, 2), a.select_scatter(a[0] + 1, 0, -1)), A),
+    "along": (lambda a: (a.cumsum(0), a.cumsum(1), a.cumprod(-1)), A),
+    "integers": (lambda n: (n // 3, n % 5, n << 2, n >> 1, n ^ 7, n & 3, -n, n**2, n.abs(), n.sum(), ~n), N),
+    "bools": (lambda a: ((a > 0) & (a < 1), ~(a > 0), (a > 0).sum(), torch.where(a > 0, a, -a), a.isnan()), A),
+    "mixed": (lambda a, n: (a[0, 0] + n, a.float() * a, n * 0.5, n / 4, a.to(torch.int32) + n.T[:, :1]), A, N),
+    "rounded": (lambda a: (a.round(), a.floor(), a.ceil(), a.trunc(), a.frac(), a.sign(), (a * 9).fmod(2)), A),
+    "divided": (lambda a: (torch.div(a, 0.3, rounding_mode="floor"), torch.div(a, 0.3, rounding_mode="trunc"), a % 0.7), A),
+    "special": (lambda a: (a.erf(), a.expm1(), a.abs().log1p(), a.atan2(a + 1), a.abs() ** 0.3, a.asinh(), a.cosh()), A),
+    "numbers": (lambda a: (torch.ones(3) * 2 + a[0, 0], torch.arange(5) * a[0, 1], torch.zeros(2, 2), a.new_full((2,), 7.0)), A),
+    "clamped": (lambda a: (a.clamp(-0.5, 0.5), a.clamp(min=0), torch.maximum(a, -a), a.clamp(max=a[0, 0]), a.relu()), A),
+    "nans": (lambda a: (a.sqrt(), a.log(), a.sqrt().amax(), torch.maximum(a.sqrt(), a), a.nan_to_num()), A),
+    "in place": (lambda a: (torch.zeros(4, 6, dtype=a.dtype).add_(a).mul_(2), a.clone().t_().sub_(1), a.clone().fill_(2)), A),
+    "nothing": (lambda a: (a[:0] * 2, a[:, :0].sum(1) if False else a[:0].T, torch.cat([a[:0], a])), A),
+    "number": (lambda x: (x * 2, x.sum(), x.reshape(1, 1) + 1, x.expand(3)), torch.tensor(1.5, dtype=torch.float64)),
+    "itself": (lambda a, v: (a, v * 1, a, v), A, V),
+    "draws": (lambda k: (_uniform(k), _uniform(k) * 2), torch.tensor([3, 4])),
+}  # fmt: skip
+
+
+def _uniform(key: Tensor) -> Tensor:
+    import torchpure as tp
+
+    return tp.random.uniform(key, (5,))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_equals_function(name):
+    fn, *tensors = PROGRAMS[name]
+    check(fn, *tensors)
+
+
+SIZES = [
+    (1, 1, 1),
+    (40, 5, 5),
+    (5, 40, 5),
+    (64, 64, 1),
+    (1, 64, 64),
+    (33, 17, 29),
+    (40, 64, 64),
+    (64, 40, 64),
+    (100, 100, 100),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_of_every_layout(dtype):
+    def products(*given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(a @ b for a, b in zip(given[::2], given[1::2], strict=True))
+
+    for left in (False, True):
+        for right in (False, True):
+            pairs = [
+                leaf
+                for m, k, n in SIZES
+                for leaf in (
+                    rows(k, m, dtype=dtype).T if left else rows(m, k, dtype=dtype),
+                    rows(n, k, seed=1, dtype=dtype).T if right else rows(k, n, seed=1, dtype=dtype),
+                )
+            ]
+            found = native(products, *pairs)(*pairs)
+            for one, two in zip(found, products(*pairs), strict=True):
+                torch.testing.assert_close(
+                    one,
+                    two,
+                    rtol=1e-4 if dtype is torch.float32 else 1e-12,
+                    atol=1e-4 if dtype is torch.float32 else 1e-12,
+                )
+
+
+def test_products_of_many_members_and_with_vectors():
+    check(lambda w, x: (w @ x, w @ x[0, :, 0], torch.baddbmm(w @ x, w, x, alpha=2)), W, rows(3, 6, 2))
+    check(lambda x, y: (x @ y, x.transpose(1, 2) @ x), rows(2, 20, 30), rows(2, 30, 20, seed=1))
+    check(lambda v, a: (v @ v, a @ v, torch.outer(v, v), torch.addmv(v[:4], a, v, beta=0.5)), V, A)
+
+
+def test_memory_of_inputs_may_lie_in_any_way():
+    base = rows(6, 8)
+    strange = [
+        base.T,
+        base[:, ::2],
+        base[1:3].expand(2, 8),
+        base[:1].expand(5, 8),
+        base[0, 0].expand(3),
+        base[::2, 1::3],
+    ]
+    for leaf in strange:
+        check(lambda x: (x * 2, x.sum(0), x.reshape(-1) + 1), leaf)
+
+
+def test_a_carry_of_stride_zero():
+    start = torch.tensor(2.0, dtype=torch.float64).expand(3)
+    check(lambda c, k: scan_p(lambda c, x: (c * x, c + 0), (c,), (k,), (), 4, False), start, rows(4, 1).expand(4, 3))
+
+
+def test_loops():
+    def loops(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        c, ys = scan_p(lambda c, x, k: (torch.tanh(c + x) * k, c * x), (x,), (y,), (x,), 7, False)
+        d, zs = scan_p(lambda c, x: (torch.sin(c) * x, c.sum()), (c,), (y,), (), 7, True)
+        count = torch.zeros((), dtype=torch.int64)
+        w, n = while_p(lambda a, n: a.sum() < 50.0, lambda a, n: (a * 1.5 + 1, n + 1), (d.abs(), count), ())
+        (s,) = switch_p(n % 3, (lambda a: (a + 1,), lambda a: (a * 2,), lambda a: (a - 5,)), (w,))
+        return c, ys, d, zs, w, n, s
+
+    check(loops, rows(5), rows(7, 5))
+
+
+def test_loops_in_loops_and_of_no_turn():
+    def outer(c: Tensor) -> tuple[Tensor, ...]:
+        inner, ys = scan_p(lambda d, e: (d * 0.9 + e, d + 0), (c * 0,), (), (c,), 4, False)
+        last, zs = scan_p(lambda d, e: (d * 2, d + e), (inner,), (), (c,), 3, True)
+        return torch.sin(c) + last * 0.1, ys.sum() + zs[0].sum()
+
+    check(lambda x: scan_p(outer, (x,), (), (), 6, False), rows(5))
+    check(lambda x: scan_p(lambda c: (c * 2, c + 1), (x,), (), (), 0, False), rows(5))
+
+
+def test_a_loop_whose_turns_change_places():
+    check(lambda a, b: scan_p(lambda a, b: (b + 0, a + 1), (a, b), (), (), 5, False), rows(4), rows(4, seed=1))
+
+
+def test_callbacks_run_in_order_with_their_values():
+    seen = []
+
+    def body(c: Tensor) -> tuple[Tensor, ...]:
+        callback_p(lambda v: seen.append(v), (c.T,), "")
+        return (c * 2,)
+
+    program = native(lambda x: scan_p(body, (x,), (), (), 3, False), torch.ones(2, 3))
+    program(torch.arange(6.0).reshape(2, 3))
+    assert [leaf.tolist() for leaf in seen[:2]] == [
+        [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]],
+        [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]],
+    ]
+    assert len(seen) == 3
+
+
+def test_an_exception_of_a_callback_ends_the_program():
+    def fail(_: Tensor) -> None:
+        raise KeyError("mine")
+
+    def run(x: Tensor) -> Tensor:
+        callback_p(fail, (x,), "")
+        return x * 2
+
+    program = native(run, torch.ones(2))
+    with pytest.raises(KeyError, match="mine"):
+        program(torch.ones(2))
+
+
+def test_a_check_that_does_not_hold():
+    import torchpure as tp
+
+    def root(x: Tensor) -> Tensor:
+        tp.check(x >= 0, "the root of a negative number")
+        return x.sqrt()
+
+    program = native(root, torch.ones(2))
+    assert program(torch.full((2,), 4.0))[0].tolist() == [2.0, 2.0]
+    with pytest.raises(CheckError, match="the root of a negative number"):
+        program(-torch.ones(2))
+
+
+def test_an_index_out_of_range():
+    program = native(lambda x, i: x[i], rows(4), torch.tensor([0, 1]))
+    assert torch.equal(program(rows(4), torch.tensor([-1, 3]))[0], rows(4)[[-1, 3]])
+    with pytest.raises(IndexError, match="out of range in a compiled program"):
+        program(rows(4), torch.tensor([0, 4]))
+
+
+def test_an_integer_divided_by_zero():
+    program = native(lambda a, b: (a // b, a % b), N, N + 7)
+    assert torch.equal(program(N, N + 7)[0], N // (N + 7))
+    with pytest.raises(ZeroDivisionError, match="an integer is divided by zero"):
+        program(N, N)
+
+
+def test_integers_wrap():
+    large = torch.tensor([2**62, -(2**63), 5])
+    check(lambda n: (n * 3, n + n, n * n, n // -1), large)
+
+
+def test_what_is_not_known_is_left_to_others():
+    for fn, leaf in (
+        (torch.linalg.svdvals, A),
+        (torch.sort, A),
+        (lambda x: x.to(torch.complex128) * 1j, A),
+        (lambda x: x.to(torch.bfloat16) + 1, A),
+        (lambda x: x * 2, torch.ones(1 << 23)),
+    ):
+        assert compiled(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), library) is None
+
+
+def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
+    program = native(lambda a: (torch.tanh(a * 2 + 1).exp() / 3).sum(1), A)
+    kernel = program.source[program.source.index("int run(") :]
+    assert kernel.count("for (int64_t") == 2  # rows, and the sum over columns: nothing in between
+    assert "work +" not in kernel

@@ -1,0 +1,78 @@
+"""Callbacks hear values: at once, once a member, once under derivatives, and whenever a traced program runs."""
+
+import pytest
+import torch
+
+import torchpure as tp
+from torchpure.errors import TransformError
+
+X = torch.tensor([1.0, 2.0])
+
+
+def listening(heard):
+    def f(x):
+        tp.debug.callback(lambda tree: heard.append(float(tree["x"])), {"x": x, "name": "x"})
+        return x**2
+
+    return f
+
+
+def loop(heard):
+    f = listening(heard)
+    return lambda x: tp.scan(lambda c, _: (f(c), None), x, None, 2)[0]
+
+
+CASES = {
+    "value": (lambda f: f(X[1]), [2.0]),
+    "vmap": (lambda f: tp.vmap(f)(X), [1.0, 2.0]),
+    "vmap vmap": (lambda f: tp.vmap(tp.vmap(f))(torch.stack([X, X + 2])), [1.0, 2.0, 3.0, 4.0]),
+    "grad": (lambda f: tp.grad(f)(X[1]), [2.0]),
+    "vmap grad": (lambda f: tp.vmap(tp.grad(f))(X), [1.0, 2.0]),
+    "grad vmap": (lambda f: tp.grad(lambda x: tp.vmap(f)(x).sum())(X), [1.0, 2.0]),
+    "jvp": (lambda f: tp.jvp(f, (X[1],), (X[0],)), [2.0]),
+    "hessian": (lambda f: tp.hessian(f)(X[1]), [2.0]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_who_hears_what(name):
+    run, expected = CASES[name]
+    heard = []
+    run(listening(heard))
+    assert heard == expected
+
+
+@pytest.mark.parametrize("name", ["vmap", "vmap grad", "grad vmap"])
+def test_a_traced_program_speaks_when_it_runs(name):
+    make = {
+        "vmap": tp.vmap,
+        "vmap grad": lambda f: tp.vmap(tp.grad(f)),
+        "grad vmap": lambda f: tp.grad(lambda x: tp.vmap(f)(x).sum()),
+    }
+    for inside, expected in ((listening, [1.0, 2.0]), (loop, [1.0, 2.0, 1.0, 4.0])):
+        heard = []
+        graph = tp.make_graph(make[name](inside(heard)))(X)
+        assert heard == []
+        graph(X)
+        graph(X)
+        assert heard == expected * 2
+
+
+def test_members_in_other_dimensions_and_shared_values():
+    heard = []
+    xs = torch.arange(6.0).reshape(2, 3)
+    tp.vmap(
+        lambda x, y: (tp.debug.callback(lambda *v: heard.append([e.tolist() for e in v]), x, y), x)[1],
+        in_dims=(1, None),
+    )(xs, X)
+    assert heard == [[[0.0, 3.0], [1.0, 2.0]], [[1.0, 4.0], [1.0, 2.0]], [[2.0, 5.0], [1.0, 2.0]]]
+
+
+def test_print(capsys):
+    tp.vmap(lambda x: (tp.debug.print("x = {x:.1f}, {}", {"a": x}, x=x), x)[1])(X)
+    assert capsys.readouterr().out == "x = 1.0, {'a': 1.0}\nx = 2.0, {'a': 2.0}\n"
+
+
+def test_a_callback_must_be_a_function():
+    with pytest.raises(TransformError, match=r"^debug.callback: wanted a function, got int 3$"):
+        tp.debug.callback(3, X)

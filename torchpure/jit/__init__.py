@@ -1,0 +1,5 @@
+"""Compiled functions: traced once, run as one program."""
+
+from ._jit import jit as jit
+from ._lowered import Cost as Cost
+from ._lowered import Lowered as Lowered

@@ -1,0 +1,189 @@
+"""Compiled programs on disk: one shared library a file, named by what it was made of and by what it holds.
+
+A name is `<key>-<digest>.so`. The key is a hash of everything that a library depends on, the digest one of its bytes:
+a file that is cut short or damaged does not have its own name, and is made again. A file appears under its name whole
+or not at all, so several processes may share a folder. Nothing is unpickled.
+"""
+
+import atexit
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from torchpure.errors import InputError
+
+FOLDER, SIZE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
+_MEGABYTES = 512
+_FRESH = 60.0  # seconds in which a file is not removed: another process may be about to load it
+_STRAY = 3600.0  # seconds after which what a killed process left is removed
+
+
+class CompilerError(RuntimeError):
+    """Report a C++ compiler that is not there, or that fails."""
+
+
+def library(source: str, command: Sequence[str]) -> Path:
+    """Return a shared library of this C++ source: from disk, or made by `command`.
+
+    In the command `{source}` and `{library}` stand for the two files.
+
+    Raises:
+        CompilerError: there is no such compiler, or it fails.
+        InputError: other users may write to the folder, or its size is no number.
+    """
+    folder, most = cache_folder(), _most()
+    key = _key(source, tuple(command))
+    for file in folder.glob(f"{key}-*.so"):
+        if _whole(file):
+            return file
+        file.unlink(missing_ok=True)
+    file = _made(folder, key, source, command)
+    prune(folder, most)
+    return file
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's libraries; one that lasts as long as the process where none can be made.
+
+    Raises:
+        InputError: other users may write to it.
+    """
+    chosen = os.environ.get(FOLDER)
+    folder = Path(chosen).expanduser() if chosen else _default()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return _passing()
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(
+            f"jit: programs are not loaded from {folder}, to which other users may write: "
+            f"make it yours alone (chmod 700), or set {FOLDER} to another folder"
+        )
+    return folder if writable else _passing()
+
+
+def _default() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "torchpure"
+
+
+@lru_cache(maxsize=1)
+def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+    made = tempfile.TemporaryDirectory(prefix="torchpure-", ignore_cleanup_errors=True)
+    atexit.register(made.cleanup)
+    return made
+
+
+def _passing() -> Path:
+    return Path(_passing_folder().name)
+
+
+def prune(folder: Path, most: int) -> None:
+    """Remove the libraries that were used longest ago, until `most` bytes are left, and what killed processes left."""
+    now, files = time.time(), []
+    for file in folder.iterdir():
+        try:
+            found = file.stat()
+        except OSError:  # another process has removed it
+            continue
+        if file.name.startswith("build-"):
+            if now - found.st_mtime > _STRAY:
+                shutil.rmtree(file, ignore_errors=True)
+        elif file.suffix == ".so":
+            files.append((found.st_mtime, found.st_size, file))
+    total = sum(size for _, size, _ in files)
+    for used, size, file in sorted(files):
+        if total <= most or now - used < _FRESH:
+            break
+        file.unlink(missing_ok=True)
+        total -= size
+
+
+def _most() -> int:
+    text = os.environ.get(SIZE, str(_MEGABYTES))
+    try:
+        return int(float(text) * 2**20)
+    except (ValueError, OverflowError):
+        raise InputError(f"jit: {SIZE} must be a number of megabytes, got {text!r:.40}") from None
+
+
+def _made(folder: Path, key: str, source: str, command: Sequence[str]) -> Path:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
+        text, made = Path(name) / "program.cpp", Path(name) / "program.so"
+        text.write_text(source)
+        _run([part.replace("{source}", str(text)).replace("{library}", str(made)) for part in command])
+        if not made.is_file():
+            raise CompilerError(f"jit: {command[0]} made no library")
+        made.chmod(0o600)
+        file = folder / f"{key}-{_digest(made)}.so"
+        made.replace(file)
+    return file
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603 no shell
+    except OSError as error:
+        raise CompilerError(f"jit: the C++ compiler {command[0]} does not start: {error}") from error
+    if ended.returncode:
+        raise CompilerError(f"jit: the C++ compiler {command[0]} fails: {ended.stderr.strip()[:2000]}")
+    return ended.stdout
+
+
+def _whole(file: Path) -> bool:
+    """Tell whether a file holds what its name says, and mark it as used."""
+    try:
+        found = file.stat()
+        if found.st_uid != os.getuid() or _digest(file) != file.stem.rpartition("-")[2]:
+            return False
+        os.utime(file)
+    except OSError:  # another process has removed it
+        return False
+    return True
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _key(source: str, command: tuple[str, ...]) -> str:
+    parts = (source, *command, _compiler(command[0]), _processor(), torch.__version__, version("torchpure"))
+    return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+
+
+def _compiler(name: str) -> str:
+    """Say which compiler a name stands for."""
+    found = shutil.which(name)
+    if found is None:
+        raise CompilerError(f"jit: there is no C++ compiler {name}")
+    status = Path(found).stat()
+    return _version(found, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=16)
+def _version(compiler: str, _changed: int, _size: int) -> str:
+    return _run([compiler, "--version"])
+
+
+@lru_cache(maxsize=1)
+def _processor() -> str:
+    """Say what the processor can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = [line for line in lines if line.lower().startswith(("flags", "features", "model name"))]
+    return "\n".join([platform.machine(), platform.processor(), *sorted(set(told))])

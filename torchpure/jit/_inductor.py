@@ -1,0 +1,114 @@
+"""Programs without loops, compiled by torch's inductor."""
+
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from . import _backends
+from ._disk import CompilerError
+from ._nodes import constants, copied, example, placeholders
+from ._scalars import split
+
+_NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
+
+
+class Inductor:
+    """A compiled program: a function of tensors that changes none of them, unless it was made to."""
+
+    def __init__(self, run: Any, constants: list[Tensor], source: str) -> None:
+        self._run, self._constants, self.source = run, constants, source
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Any]:
+        """Run the program."""
+        return self._run(*tensors, *self._constants)
+
+
+def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Inductor:
+    """Compile a program of torch's operations, all of them inductor's to know.
+
+    Raises:
+        CompilerError: there is no C++ compiler that works.
+    """
+    own = copied(module)
+    held = _lifted(own)
+    given = [*tensors, *held]
+    parts = split(own)
+    if parts is None:
+        run, source = _compiled(own, given)
+        return Inductor(run, held, source)
+    numbers = _backends.compiled(parts.scalars, [given[place] for place in parts.reads])
+    rest = [example(node) for node in placeholders(parts.rest)[len(given) :]]
+    run, source = _compiled(parts.rest, [*given, *rest])
+
+    reads = parts.reads
+
+    def both(*tensors: Tensor) -> Sequence[Any]:
+        return run(*tensors, *numbers(*[tensors[place] for place in reads]))
+
+    return Inductor(both, held, f"{numbers.source}\n{source}")
+
+
+def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
+
+    sources: list[str] = []
+
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        made = compile_fx_inner(*args, **kwargs)
+        sources.append(getattr(made, "source_code", ""))
+        return made
+
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    fakes = [mode.from_tensor(leaf.detach(), static_shapes=True) for leaf in tensors]
+    context: AbstractContextManager[Any] = tracing(TracingContext(mode))
+    try:
+        with context, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
+            run = compile_fx(module, fakes, inner_compile=inner, config_patches=_options())
+    except Exception as error:
+        if _NO_COMPILER.isdisjoint(_names(error)):
+            raise
+        raise CompilerError(f"jit: {error!s:.2000}") from error
+    return run, "\n".join(sources)
+
+
+def _options() -> dict[str, Any]:
+    """Return settings for this program alone: no cache that unpickles, and the compiler that is set now."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
+    return {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+
+
+def _lifted(module: GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that a program holds, because inductor would write down the numbers of small ones."""
+    held: dict[int, tuple[Tensor, Node]] = {}
+    for node, tensor in list(constants(module)):
+        if id(tensor) not in held:
+            with module.graph.inserting_before(_first_operation(module)):
+                held[id(tensor)] = (tensor, module.graph.placeholder(f"held_{len(held)}"))
+        node.replace_all_uses_with(held[id(tensor)][1])
+        module.graph.erase_node(node)
+    module.recompile()
+    return [tensor for tensor, _ in held.values()]
+
+
+def _first_operation(module: GraphModule) -> Node:
+    return next(node for node in module.graph.nodes if node.op != "placeholder")
+
+
+def _names(error: BaseException | None) -> list[str]:
+    """List the kinds of an error and of those that caused it."""
+    found = []
+    while error is not None:
+        found.extend([type(error).__name__, type(getattr(error, "inner_exception", None)).__name__])
+        error = error.__cause__ or error.__context__
+    return found

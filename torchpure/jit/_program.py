@@ -1,0 +1,146 @@
+"""A compiled function: a program, the tree of its results, and the captured tensors that it was made for."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from . import _backends
+from ._call import Call
+from ._disk import CompilerError
+from ._donate import check_donated, give_up, own, pairs, taken, written_over
+from ._nodes import attribute, has_loops, placeholders, results, value
+from ._trace import Trace
+from .passes import duplicates, loop_invariant
+
+_requires_grad = attrgetter("requires_grad")
+_LARGE = 1 << 20  # bytes of results from which on it is worth to write over donated memory
+
+
+def passed(module: GraphModule) -> GraphModule:
+    """Run all passes."""
+    return loop_invariant(duplicates(module))
+
+
+class Compiled:
+    """A function of tensors, whose results are a tree."""
+
+    def __init__(self, who: str, trace: Trace, run: Callable[..., Sequence[Any]], donated: Sequence[int]) -> None:
+        self._who, self._run, self._donated = who, run, donated
+        self.on_one_thread = getattr(run, "on_one_thread", False)
+        self._pairs: dict[int, int] = {}
+        self._outputs = trace.outputs
+        self._captured, self._folded = trace.captured, trace.folded
+        self._signs = self._signed()
+        if donated:
+            self.run = self._run_donated
+
+    def run(self, tensors: Sequence[Tensor]) -> Any:
+        """Run the program."""
+        return self._outputs.put(self._run(*tensors))
+
+    def stale(self) -> bool:
+        """Tell whether a captured tensor has other memory, or one that constants were computed from other numbers."""
+        return bool(self._captured) and self._signs != self._signed()
+
+    def asks(self) -> bool:
+        """Tell whether a captured tensor requires grad."""
+        return any(map(_requires_grad, self._captured))
+
+    def writes(self, found: dict[int, int]) -> None:
+        """Take note that the program writes results into inputs."""
+        self._pairs = found
+
+    def _signed(self) -> list[int]:
+        return [leaf.data_ptr() for leaf in self._captured] + [
+            0 if leaf.is_inference() else leaf._version for leaf in self._folded
+        ]
+
+    def _run_donated(self, tensors: Sequence[Tensor]) -> Any:
+        check_donated(self._who, tensors, self._donated)
+        given = list(tensors)
+        for place in self._pairs.values():
+            given[place] = own(given[place])
+        out = list(self._run(*given))
+        moved: dict[int, Tensor] = {}
+        for number, leaf in enumerate(out):
+            place = next((i for i in self._donated if leaf is tensors[i]), self._pairs.get(number))
+            if place is not None and given[place] is tensors[place]:
+                if place not in moved:
+                    moved[place] = taken(self._who, tensors[place])
+                out[number] = moved[place]
+        for place in self._donated:
+            if place not in moved:
+                give_up(self._who, tensors[place])
+        return self._outputs.put(out)
+
+
+class Uncompiled:
+    """A function that runs as it is, because nothing could compile it."""
+
+    on_one_thread = False
+
+    def __init__(self, fn: Callable[..., Any], call: Call) -> None:
+        self._fn, self._arguments = fn, call.without_tensors()
+
+    def run(self, tensors: Sequence[Tensor]) -> Any:
+        """Run the function."""
+        args, kwargs = self._arguments(tensors)
+        return self._fn(*args, **kwargs)
+
+    def stale(self) -> bool:
+        """Tell that it is of use forever."""
+        return False
+
+    def asks(self) -> bool:
+        """Tell that it may run always."""
+        return False
+
+
+def compile_trace(who: str, trace: Trace, tensors: Sequence[Tensor], donated: Sequence[int]) -> Compiled:
+    """Compile a traced function.
+
+    Raises:
+        CompilerError: there is no C++ compiler that works.
+    """
+    module = passed(trace.module)
+    direct = _direct(module)
+    if direct is not None:
+        return Compiled(who, trace, direct, donated)
+    found = {} if has_loops(module) else pairs(module, donated)
+    size = sum(value(placeholders(module)[place]).nbytes for place in found.values())
+    if size < _LARGE:
+        return Compiled(who, trace, _backends.compiled(module, tensors), donated)
+    made = Compiled(who, trace, _backends.without_native(written_over(module, found), tensors), donated)
+    made.writes(found)
+    return made
+
+
+def _direct(module: GraphModule) -> Callable[..., list[Any]] | None:
+    """Return what picks the results of a program that computes nothing; None for others."""
+    if any(node.op == "call_function" for node in module.graph.nodes):
+        return None
+    given = {node: place for place, node in enumerate(placeholders(module))}
+    out = results(module)
+    if out == list(given):
+        return lambda *tensors: list(tensors)
+    picks = [(given.get(node), None if node in given else attribute(module, node)) for node in out]
+    return lambda *tensors: [held if place is None else tensors[place] for place, held in picks]
+
+
+def warn_uncompiled(error: CompilerError) -> None:
+    """Say once why functions run uncompiled."""
+    _warn(str(error))
+
+
+@lru_cache(maxsize=64)
+def _warn(why: str) -> None:
+    warnings.warn(
+        f"{why} Functions run uncompiled, as if jit were not there. Install a compiler (apt-get install g++), or set "
+        "CXX to one",
+        stacklevel=7,
+    )

@@ -1,0 +1,40 @@
+"""The command that makes a library of C++."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+FLAGS = (
+    "-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fwrapv",
+    "-fno-trapping-math", "-fno-exceptions", "-fno-rtti", "-fno-semantic-interposition", "-fno-stack-protector", "-w",
+)  # fmt: skip
+_VECTOR = '-DVECTOR=__attribute__((simd("notinbranch")))'
+_GLIBC = (2, 35)  # from there on its vector library has every function that the prelude declares
+
+
+def command() -> tuple[str, ...]:
+    """Return the compiler's command, with vector forms of mathematical functions where the platform has them.
+
+    In it `{source}` and `{library}` stand for the two files.
+
+    Raises:
+        FileNotFoundError: there is no C++ compiler.
+    """
+    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+    if not found:
+        raise FileNotFoundError("no C++ compiler")
+    end = ("{source}", "-o", "{library}")
+    return (
+        (found, *FLAGS, _VECTOR, *end, "-lmvec", "-lm")
+        if _has_vector_functions(found)
+        else (found, *FLAGS, *end, "-lm")
+    )
+
+
+def _has_vector_functions(compiler: str) -> bool:
+    if sys.platform != "linux" or platform.machine() != "x86_64" or "clang" in Path(compiler).name:
+        return False
+    name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= _GLIBC

@@ -1,0 +1,67 @@
+"""Large products of matrices, by the library that torch was built with."""
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ._kernel import Opaque
+from ._lower import Scope
+from ._values import UnsupportedError, View, c_type
+
+# its arguments are Fortran's: everything by reference, matrices column by column
+LIBRARY_TYPES = "\n".join(
+    f"typedef void (*{letter}gemm)(const char *, const char *, const int *, const int *, const int *, const {c} *, "
+    f"const {c} *, const int *, const {c} *, const int *, const {c} *, {c} *, const int *);"
+    for letter, c in (("s", "float"), ("d", "double"))
+)
+
+
+def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
+    """Multiply by the library that torch was built with: column-major there, so the operands change places."""
+    *batch, m, k = a.shape
+    n = b.shape[-1]
+    if library_products() is None:
+        raise UnsupportedError("a large product, without the library's function")
+    scope.program.uses_library = True
+    a, b = (v if _leading(v) else scope.materialized(v, range(len(v.shape))) for v in (a, b))
+    made = scope.empty((*batch, m, n), dtype, range(len(batch) + 2))
+    letter = "s" if dtype is torch.float32 else "d"
+    c, loops = c_type(dtype), "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
+    place = [
+        " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
+        for v in (a, b, made)
+    ]
+    (ta, la), (tb, lb) = _leading(a) or ("N", 1), _leading(b) or ("N", 1)
+    text = (
+        f"{loops}{{ const int m_ = {m}, n_ = {n}, k_ = {k}, la = {la}, lb = {lb}; const {c} one = 1, zero = 0;\n"
+        f'{letter}gemm_("{tb}", "{ta}", &n_, &m_, &k_, &one, {place[1]}, &lb, '
+        f"{place[0]}, &la, &zero, {place[2]}, &n_); }}"
+    )
+    scope.items.append(Opaque(text, (a.buffer, b.buffer), (made.buffer,)))
+    return made
+
+
+def _leading(view: View) -> tuple[str, int] | None:
+    """Tell how the library shall read a matrix: as it lies or transposed, and the step from row to row."""
+    (rows, columns), (far, near) = view.shape[-2:], view.strides[-2:]
+    if near == 1 and far >= max(columns, 1):
+        return "N", far
+    if far == 1 and near >= max(rows, 1):
+        return "T", near
+    return None
+
+
+@lru_cache(maxsize=1)
+def library_products() -> tuple[int, int] | None:
+    """Return where torch's library has the products of single and of double precision, if it lets others call them."""
+    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
+        path = Path(torch.__file__).parent / "lib" / name
+        if path.exists():
+            library = ctypes.CDLL(str(path))
+            found = [getattr(library, f"{letter}gemm_", None) for letter in "sd"]
+            if None not in found:
+                one, two = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found if function)
+                return one, two
+    return None

@@ -1,0 +1,133 @@
+"""Operations of one element: how each is written in C++.
+
+A format sees its arguments in the dtype of the result, except comparisons, whose arguments meet in a common dtype.
+"""
+
+import torch
+
+OUT = {  # arguments and result have one dtype
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "neg": "-{0}",
+    "abs": "op_abs({0})",
+    "reciprocal": "1 / {0}",
+    "relu": "op_max({0}, 0)",
+    "maximum": "op_max({0}, {1})",
+    "minimum": "op_min({0}, {1})",
+    "fmax": "op_fmax({0}, {1})",
+    "fmin": "op_fmin({0}, {1})",
+    "bitwise_and": "{0} & {1}",
+    "bitwise_or": "{0} | {1}",
+    "bitwise_xor": "{0} ^ {1}",
+    "bitwise_left_shift": "op_shl({0}, {1})",
+    "bitwise_right_shift": "op_shr({0}, {1})",
+    "__lshift__": "op_shl({0}, {1})",
+    "__rshift__": "op_shr({0}, {1})",
+    "sign": "op_sign({0})",
+    "sgn": "op_sign({0})",
+    "copysign": "op_copysign({0}, {1})",
+    "floor": "op_floor({0})",
+    "ceil": "op_ceil({0})",
+    "trunc": "op_trunc({0})",
+    "sigmoid": "1 / (1 + op_exp(-{0}))",
+    "clone": "{0}",
+    "lift_fresh_copy": "{0}",
+    "square": "{0} * {0}",
+}
+OUT.update({name: f"op_{name}({{0}})" for name in (
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh", "cosh",
+    "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc",
+)})  # fmt: skip
+OUT.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
+
+COMPARE = {
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} <= {1}",
+    "gt": "{0} > {1}",
+    "ge": "{0} >= {1}",
+    "isnan": "{0} != {0}",
+    "isinf": "op_isinf({0})",
+    "logical_not": "!{0}",
+    "logical_and": "({0} != 0) & ({1} != 0)",
+    "logical_or": "({0} != 0) | ({1} != 0)",
+    "logical_xor": "({0} != 0) != ({1} != 0)",
+}
+NOT = {torch.bool: "!{0}"}  # of bitwise_not, else ~{0}
+POWERS = {0.5: "op_sqrt({0})", 1.0: "{0}", 2.0: "{0} * {0}", 3.0: "{0} * {0} * {0}", -0.5: "1 / op_sqrt({0})", -1.0: "1 / {0}", -2.0: "1 / ({0} * {0})"}  # fmt: skip  # noqa: E501
+
+_UNARY = (
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin",
+    "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "cbrt",
+)  # fmt: skip
+_BINARY = ("pow", "atan2", "hypot")
+_SCALAR = ("nextafter", "fmod")  # without a vector form
+
+# libmvec has a vector form of each function; elsewhere VECTOR is empty and the calls stay scalar
+_DECLARED = "\n".join(
+    f"VECTOR {c} {name}{end}({', '.join([c] * arity)}) noexcept;"
+    for names, arity in ((_UNARY, 1), (_BINARY, 2))
+    for name in names
+    for c, end in (("float", "f"), ("double", ""))
+) + "\n" + "\n".join(f"{c} {name}{end}({c}, {c}) noexcept;" for name in _SCALAR for c, end in (("float", "f"), ("double", "")))  # fmt: skip  # noqa: E501
+_WRAPPED = "\n".join(
+    f"INLINE {c} op_{name}({', '.join(f'{c} {a}' for a in 'xy'[:arity])}) "
+    f"{{ return {name}{end}({', '.join('xy'[:arity])}); }}"
+    for names, arity in ((_UNARY, 1), (_BINARY, 2), (("nextafter",), 2))
+    for name in names
+    for c, end in (("float", "f"), ("double", ""))
+)
+
+PRELUDE = f"""#include <stdint.h>
+#include <stdlib.h>
+#ifndef VECTOR
+#define VECTOR
+#endif
+#define INLINE static inline __attribute__((always_inline))
+extern "C" {{
+{_DECLARED}
+}}
+{_WRAPPED}
+INLINE float op_sqrt(float x) {{ return __builtin_sqrtf(x); }}
+INLINE double op_sqrt(double x) {{ return __builtin_sqrt(x); }}
+template <class T> INLINE T op_rsqrt(T x) {{ return 1 / op_sqrt(x); }}
+INLINE float op_floor(float x) {{ return __builtin_floorf(x); }}
+INLINE double op_floor(double x) {{ return __builtin_floor(x); }}
+INLINE float op_ceil(float x) {{ return __builtin_ceilf(x); }}
+INLINE double op_ceil(double x) {{ return __builtin_ceil(x); }}
+INLINE float op_trunc(float x) {{ return __builtin_truncf(x); }}
+INLINE double op_trunc(double x) {{ return __builtin_trunc(x); }}
+INLINE float op_rint(float x) {{ return __builtin_rintf(x); }}
+INLINE double op_rint(double x) {{ return __builtin_rint(x); }}
+template <class T> INLINE T op_floor(T x) {{ return x; }}
+template <class T> INLINE T op_ceil(T x) {{ return x; }}
+template <class T> INLINE T op_trunc(T x) {{ return x; }}
+template <class T> INLINE T op_rint(T x) {{ return x; }}
+INLINE float op_copysign(float x, float y) {{ return __builtin_copysignf(x, y); }}
+INLINE double op_copysign(double x, double y) {{ return __builtin_copysign(x, y); }}
+INLINE float op_abs(float x) {{ return __builtin_fabsf(x); }}
+INLINE double op_abs(double x) {{ return __builtin_fabs(x); }}
+template <class T> INLINE T op_abs(T x) {{ return x < 0 ? T(-x) : x; }}
+INLINE bool op_isinf(float x) {{ return op_abs(x) == __builtin_inff(); }}
+INLINE bool op_isinf(double x) {{ return op_abs(x) == __builtin_inf(); }}
+template <class T> INLINE bool op_isinf(T) {{ return false; }}
+template <class T> INLINE T op_max(T x, T y) {{ return (x != x) | (x > y) ? x : y; }}
+template <class T> INLINE T op_min(T x, T y) {{ return (x != x) | (x < y) ? x : y; }}
+template <class T> INLINE T op_max(T x, int y) {{ return op_max(x, T(y)); }}
+template <class T> INLINE T op_fmax(T x, T y) {{ return (y != y) | (x > y) ? x : y; }}
+template <class T> INLINE T op_fmin(T x, T y) {{ return (y != y) | (x < y) ? x : y; }}
+template <class T> INLINE T op_sign(T x) {{ return x != x ? x : T(T(x > 0) - T(x < 0)); }}
+INLINE float op_fmod(float x, float y) {{ return fmodf(x, y); }}
+INLINE double op_fmod(double x, double y) {{ return fmod(x, y); }}
+template <class T> INLINE T op_fmod(T x, T y) {{ return y == T(-1) || y == 0 ? T(0) : T(x % y); }}
+template <class T> INLINE T op_remainder(T x, T y) {{ T r = op_fmod(x, y); return r != 0 && (r < 0) != (y < 0) ? T(r + y) : r; }}
+template <class T> INLINE T op_trunc_divide(T x, T y, int &bad) {{ bad |= y == 0 ? 2 : 0; return y == T(-1) ? T(-x) : y == 0 ? T(0) : T(x / y); }}
+template <class T> INLINE T op_floor_divide(T x, T y, int &bad) {{ T q = op_trunc_divide(x, y, bad); return op_fmod(x, y) != 0 && (x < 0) != (y < 0) ? T(q - 1) : q; }}
+template <class T> INLINE T op_modulo(T x, T y, int &bad) {{ bad |= y == 0 ? 2 : 0; return op_remainder(x, y); }}
+template <class T> INLINE T op_ipow(T x, T n) {{ T r = 1; if (n < 0) return x == 1 ? 1 : x == T(-1) ? (n & 1 ? T(-1) : T(1)) : T(0); for (; n; n >>= 1, x *= x) if (n & 1) r *= x; return r; }}
+template <class T> INLINE T op_shl(T x, T n) {{ return n < 0 || n >= T(8 * sizeof(T)) ? T(0) : T(uint64_t(x) << n); }}
+template <class T> INLINE T op_shr(T x, T n) {{ return x >> (n < 0 || n >= T(8 * sizeof(T)) ? T(8 * sizeof(T) - 1) : n); }}
+INLINE int64_t op_place(int64_t i, int64_t n, int &bad) {{ int64_t j = i < 0 ? i + n : i; int out = (j < 0) | (j >= n); bad |= out; return out ? 0 : j; }}
+"""  # noqa: E501

@@ -1,0 +1,134 @@
+"""What the nodes of a program are here: memory seen through strides, or a number that needs no memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+
+C_TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.int64: "int64_t",
+    torch.int32: "int32_t",
+    torch.int16: "int16_t",
+    torch.int8: "int8_t",
+    torch.uint8: "uint8_t",
+    torch.bool: "bool",
+}
+
+
+class UnsupportedError(Exception):
+    """Tell that another backend must serve a program; the text says why."""
+
+
+@dataclass(eq=False, slots=True)
+class Buffer:
+    """Memory of one dtype, written by one or several kernels before it is read."""
+
+    name: str
+    dtype: torch.dtype
+    size: int  # elements
+    temporary: bool = True  # placed by the plan; else its pointer is defined by what made it
+    apart: bool = False  # its several writers write different elements
+    offset: int = field(default=-1)  # bytes, in the workspace, once planned
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor: elements of a buffer."""
+
+    buffer: Buffer
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the dtype of the elements."""
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A tensor of one number everywhere."""
+
+    value: Any
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+Value = View | Number
+
+
+def c_type(dtype: torch.dtype) -> str:
+    """Return the C++ name of a dtype.
+
+    Raises:
+        UnsupportedError: there is none here.
+    """
+    if dtype not in C_TYPES:
+        raise UnsupportedError(f"tensors of {dtype}")
+    return C_TYPES[dtype]
+
+
+def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Return strides without gaps; `order` lists the dimensions from the outermost in memory to the innermost.
+
+    >>> dense_strides((2, 3)), dense_strides((2, 3), (1, 0))
+    ((3, 1), (1, 2))
+    """
+    strides, step = [0] * len(shape), 1
+    for dim in reversed(range(len(shape)) if order is None else order):
+        strides[dim] = step
+        step *= max(shape[dim], 1)
+    return tuple(strides)
+
+
+def longest_last(shape: Sequence[int]) -> list[int]:
+    """Order dimensions so that the longest is innermost in memory; the last one of equals.
+
+    >>> longest_last((40, 5)), longest_last((5, 40))
+    ([1, 0], [0, 1])
+    """
+    dims = list(range(len(shape)))
+    if dims:
+        longest = max(dims, key=lambda dim: (shape[dim], dim))
+        dims.remove(longest)
+        dims.append(longest)
+    return dims
+
+
+def order_of(view: View) -> list[int]:
+    """Order the dimensions of a view as they lie in its memory, outermost first."""
+    return sorted(range(len(view.shape)), key=lambda dim: (-abs(view.strides[dim]), dim))
+
+
+def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
+    """View the same memory in another shape, or None where strides cannot say it."""
+    if prod(shape) == 0:
+        return View(view.buffer, shape, dense_strides(shape), view.offset)
+    old = [(size, stride) for size, stride in zip(view.shape, view.strides, strict=True) if size != 1]
+    strides: list[int] = []
+    at = 0
+    todo = list(shape)
+    chunks: list[tuple[int, int]] = []  # runs of old dimensions that lie together: (size, innermost stride)
+    for size, stride in old:
+        if chunks and chunks[-1][1] == size * stride:
+            chunks[-1] = (chunks[-1][0] * size, stride)
+        else:
+            chunks.append((size, stride))
+    for position, (size, stride) in enumerate(chunks):
+        left, part = size, []
+        while at < len(todo) and (left > 1 or (todo[at] == 1 and position == len(chunks) - 1)):
+            if left % todo[at]:
+                return None
+            left //= todo[at]
+            part.append(left * stride)
+            at += 1
+        if left != 1:
+            return None
+        strides.extend(part)
+    strides.extend([1] * (len(todo) - at))
+    return View(view.buffer, shape, tuple(strides), view.offset)

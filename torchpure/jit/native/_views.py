@@ -1,0 +1,311 @@
+"""Handlers of operations that look at the same memory in another way, and of those that move it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ._lower import Scope, cast, handles, meta, operation
+from ._values import Number, UnsupportedError, Value, View, reshaped
+
+
+def _numbers(handler: Any) -> Any:
+    """Let a handler of views take a tensor of one number, whose view is such a tensor."""
+
+    def either(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, Number):
+            out = meta(node)
+            if isinstance(out, tuple | list):
+                return [Number(x.value, tuple(one.shape), x.dtype) for one in out]
+            return Number(x.value, tuple(out.shape), x.dtype)
+        return handler(scope, node, x, *args, **kwargs)
+
+    return either
+
+
+def _dim(dim: int, rank: int) -> int:
+    return dim % rank if rank else 0
+
+
+@handles("view", "reshape", "_unsafe_view", "_reshape_alias", "view_copy")
+@_numbers
+def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
+    shape = tuple(meta(node).shape)
+    if meta(node).dtype is not x.dtype:
+        raise UnsupportedError("views of another dtype")
+    found = reshaped(x, shape)
+    if found is None:
+        found = reshaped(scope.materialized(x, range(len(x.shape))), shape)
+    assert found is not None
+    return found
+
+
+@handles("permute", "t", "transpose", "permute_copy")
+@_numbers
+def _permute(scope: Scope, node: Node, x: View, *args: Any) -> View:
+    name, rank = operation(node), len(x.shape)
+    if name == "t":
+        order = list(reversed(range(rank)))
+    elif name == "transpose":
+        order = list(range(rank))
+        a, b = _dim(args[0], rank), _dim(args[1], rank)
+        order[a], order[b] = order[b], order[a]
+    else:
+        order = [_dim(dim, rank) for dim in args[0]]
+    return View(x.buffer, tuple(x.shape[d] for d in order), tuple(x.strides[d] for d in order), x.offset)
+
+
+@handles("expand", "expand_copy")
+@_numbers
+def _expand(scope: Scope, node: Node, x: View, *_: Any, **__: Any) -> View:
+    shape = tuple(meta(node).shape)
+    lead = len(shape) - len(x.shape)
+    strides = [0] * lead + [
+        0 if old == 1 and new != 1 else stride
+        for old, new, stride in zip(x.shape, shape[lead:], x.strides, strict=True)
+    ]
+    return View(x.buffer, shape, tuple(strides), x.offset)
+
+
+@handles("unsqueeze", "unsqueeze_copy")
+@_numbers
+def _unsqueeze(scope: Scope, node: Node, x: View, dim: int) -> View:
+    dim %= len(x.shape) + 1
+    return View(x.buffer, (*x.shape[:dim], 1, *x.shape[dim:]), (*x.strides[:dim], 1, *x.strides[dim:]), x.offset)
+
+
+@handles("squeeze", "squeeze_copy")
+@_numbers
+def _squeeze(scope: Scope, node: Node, x: View, dim: Any = None) -> View:
+    dims = range(len(x.shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
+    gone = {_dim(d, len(x.shape)) for d in dims}
+    kept = [d for d, size in enumerate(x.shape) if not (d in gone and size == 1)]
+    return View(x.buffer, tuple(x.shape[d] for d in kept), tuple(x.strides[d] for d in kept), x.offset)
+
+
+@handles("slice", "slice_copy")
+@_numbers
+def _slice(scope: Scope, node: Node, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
+    dim = _dim(dim, len(x.shape))
+    size = meta(node).shape[dim]
+    first = 0 if start is None else min(max(start + x.shape[dim] * (start < 0), 0), x.shape[dim])
+    shape, strides = list(x.shape), list(x.strides)
+    shape[dim], strides[dim] = size, strides[dim] * step
+    return View(x.buffer, tuple(shape), tuple(strides), x.offset + (first * x.strides[dim] if size else 0))
+
+
+@handles("select", "select_copy")
+@_numbers
+def _select(scope: Scope, node: Node, x: View, dim: int, index: int) -> View:
+    dim = _dim(dim, len(x.shape))
+    if not isinstance(index, int):
+        raise UnsupportedError("select at a computed place")
+    place = index % x.shape[dim]
+    return View(
+        x.buffer,
+        x.shape[:dim] + x.shape[dim + 1 :],
+        x.strides[:dim] + x.strides[dim + 1 :],
+        x.offset + place * x.strides[dim],
+    )
+
+
+@handles("alias", "detach", "lift", "lift_fresh", "detach_copy", "alias_copy")
+@_numbers
+def _same(scope: Scope, node: Node, x: View) -> View:
+    return x
+
+
+@handles("split", "split_with_sizes", "unbind", "split_copy", "split_with_sizes_copy", "unbind_copy")
+@_numbers
+def _split(scope: Scope, node: Node, x: View, sizes: Any = 0, dim: int = 0) -> list[View]:
+    name = operation(node)
+    if name.startswith("unbind"):
+        dim = sizes
+    dim = _dim(dim, len(x.shape))
+    made, at = [], 0
+    for one in meta(node):
+        made.append(View(x.buffer, tuple(one.shape), _without(x, dim, name), x.offset + at * x.strides[dim]))
+        at += 1 if name.startswith("unbind") else one.shape[dim]
+    return made
+
+
+def _without(x: View, dim: int, name: str) -> tuple[int, ...]:
+    return x.strides[:dim] + x.strides[dim + 1 :] if name.startswith("unbind") else x.strides
+
+
+@handles("diagonal", "diagonal_copy")
+@_numbers
+def _diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, dim2: int = 1) -> View:
+    rank = len(x.shape)
+    a, b = _dim(dim1, rank), _dim(dim2, rank)
+    start = offset * x.strides[b] if offset >= 0 else -offset * x.strides[a]
+    rest = [d for d in range(rank) if d not in (a, b)]
+    shape = tuple(meta(node).shape)
+    strides = (*(x.strides[d] for d in rest), x.strides[a] + x.strides[b])
+    return View(x.buffer, shape, strides, x.offset + start)
+
+
+@handles("flip", "rev")
+def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
+    if isinstance(x, Number):
+        return x
+    strides, offset = list(x.strides), x.offset
+    for dim in dims:
+        d = _dim(dim, len(x.shape))
+        offset += (x.shape[d] - 1) * strides[d] if x.shape[d] else 0
+        strides[d] = -strides[d]
+    return View(x.buffer, x.shape, tuple(strides), offset)
+
+
+@handles("stack")
+def _stack(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View:
+    out = meta(node)
+    dim %= out.ndim
+    made = scope.empty(out.shape, out.dtype)
+    made.buffer.apart = True
+    for at, part in enumerate(parts):
+        row = piece(made, dim, at, 1)
+        scope.copy(part, View(row.buffer, tuple(part.shape), row.strides[:dim] + row.strides[dim + 1 :], row.offset))
+    return made
+
+
+@handles("as_strided", "as_strided_copy")
+def _as_strided(scope: Scope, node: Node, x: Value, shape: Any, strides: Any, offset: int | None = None) -> View:
+    x = scope.rows(x)  # the strides are those of memory row by row
+    return View(x.buffer, tuple(shape), tuple(strides), offset or 0)
+
+
+@handles("cat")
+def _cat(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View:
+    out = meta(node)
+    dim = _dim(dim, out.ndim)
+    made = scope.empty(out.shape, out.dtype)
+    made.buffer.apart = True
+    at = 0
+    for part in parts:
+        if len(part.shape) != out.ndim:  # torch allows an empty vector among tensors
+            continue
+        scope.copy(part, piece(made, dim, at, part.shape[dim]))
+        at += part.shape[dim]
+    return made
+
+
+def piece(view: View, dim: int, start: int, size: int, step: int = 1) -> View:
+    """View a range of one dimension."""
+    shape, strides = list(view.shape), list(view.strides)
+    shape[dim], strides[dim] = size, strides[dim] * step
+    return View(view.buffer, tuple(shape), tuple(strides), view.offset + start * view.strides[dim])
+
+
+@handles("constant_pad_nd")
+def _pad(scope: Scope, node: Node, x: Value, pad: Sequence[int], value: Any = 0) -> View:
+    out = meta(node)
+    made = scope.empty(out.shape, out.dtype)
+    scope.copy(Number(value, tuple(out.shape), out.dtype), made)
+    inside, source = made, scope.materialized(x)
+    for i in range(len(pad) // 2):
+        dim = out.ndim - 1 - i
+        before, after = pad[2 * i], pad[2 * i + 1]
+        source = piece(source, dim, max(-before, 0), source.shape[dim] + min(before, 0) + min(after, 0))
+        inside = piece(inside, dim, max(before, 0), source.shape[dim])
+    scope.copy(source, inside)
+    return made
+
+
+@handles("slice_scatter")
+def _slice_scatter(
+    scope: Scope, node: Node, x: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> View:
+    out = meta(node)
+    made = scope.empty(out.shape, out.dtype)
+    scope.copy(x, made)
+    dim = _dim(dim, out.ndim)
+    size = out.shape[dim]
+    first = 0 if start is None else min(max(start + size * (start < 0), 0), size)
+    scope.copy(src, piece(made, dim, first if src.shape[dim] else 0, src.shape[dim], step))
+    return made
+
+
+@handles("select_scatter")
+def _select_scatter(scope: Scope, node: Node, x: Value, src: Value, dim: int, index: int) -> View:
+    out = meta(node)
+    made = scope.empty(out.shape, out.dtype)
+    scope.copy(x, made)
+    dim = _dim(dim, out.ndim)
+    row = piece(made, dim, index % out.shape[dim], 1)
+    scope.copy(src, View(row.buffer, tuple(src.shape), row.strides[:dim] + row.strides[dim + 1 :], row.offset))
+    return made
+
+
+@handles("repeat")
+def _repeat(scope: Scope, node: Node, x: Value, repeats: Sequence[int]) -> Value:
+    out = meta(node)
+    if isinstance(x, Number):
+        return Number(x.value, tuple(out.shape), out.dtype)
+    lead = out.ndim - len(x.shape)
+    shape = (1,) * lead + x.shape
+    full = [n for r, s in zip(repeats, shape, strict=True) for n in (r, s)]
+    made = scope.empty(out.shape, out.dtype, range(out.ndim))
+    inside = reshaped(made, tuple(full))
+    assert inside is not None
+    strides = [s for stride in (0,) * lead + x.strides for s in (0, stride)]
+    scope.copy(View(x.buffer, tuple(full), tuple(strides), x.offset), inside)
+    return made
+
+
+@handles("index", "index_select", "gather", "embedding")
+def _index(scope: Scope, node: Node, *args: Any) -> View:
+    name = operation(node)
+    if name == "embedding":
+        return _taken(scope, node, args[0], [args[1]])
+    if name == "index":
+        return _taken(scope, node, args[0], args[1])
+    x, dim, places = args[:3]
+    if not x.shape:
+        raise UnsupportedError(f"{name} of a number")
+    if name == "index_select":
+        return _taken(scope, node, x, [None] * _dim(dim, len(x.shape)) + [places])
+    return _gathered(scope, node, x, _dim(dim, len(x.shape)), places)
+
+
+def _taken(scope: Scope, node: Node, x: Value, indices: Sequence[Any]) -> View:
+    out, x = meta(node), scope.materialized(x)
+    used = [d for d, index in enumerate(indices) if index is not None]
+    if any(indices[d].dtype is torch.bool for d in used):
+        raise UnsupportedError("indices that are masks")
+    adjacent = used == list(range(used[0], used[-1] + 1))
+    rank = max(len(indices[d].shape) for d in used)
+    at = used[0] if adjacent else 0  # where the dimensions of the indices are in the result
+    build = scope.builder(out.shape)
+    places = []
+    for d in used:
+        index = scope.materialized(indices[d])
+        tail = len(out.shape) - at - rank
+        loaded = build.load(_padded(index, tail), out.shape)
+        places.append((cast(build, loaded, index.dtype, torch.int64), x.shape[d], x.strides[d]))
+    rest = [x.strides[d] for d in range(len(x.shape)) if d not in used]
+    strides = [*rest[:at], *[0] * rank, *rest[at:]]
+    name = build.load_at(x, places, strides)
+    made = scope.empty(out.shape, out.dtype)
+    build.store(made, name)
+    scope.add(build)
+    return made
+
+
+def _padded(view: View, tail: int) -> View:
+    return View(view.buffer, view.shape + (1,) * tail, view.strides + (0,) * tail, view.offset)
+
+
+def _gathered(scope: Scope, node: Node, x: Value, dim: int, places: Value) -> View:
+    out, x = meta(node), scope.materialized(x)
+    build = scope.builder(out.shape)
+    if not out.ndim:
+        raise UnsupportedError("gather of a number")
+    index = cast(build, build.load(places, out.shape), places.dtype, torch.int64)
+    strides = [0 if d == dim else stride for d, stride in enumerate(x.strides)]
+    name = build.load_at(x, [(index, x.shape[dim], x.strides[dim])], strides)
+    made = scope.empty(out.shape, out.dtype)
+    build.store(made, name)
+    scope.add(build)
+    return made

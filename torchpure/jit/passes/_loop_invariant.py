@@ -1,0 +1,142 @@
+"""What a loop computes from its constants alone is computed once, before it."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from torchpure.jit._nodes import (
+    attribute,
+    body_nodes,
+    copied,
+    impure,
+    is_view,
+    let_out,
+    loop,
+    mutates,
+    placeholders,
+    value,
+)
+
+_SMALL = 4096  # bytes that a value may take, whatever it is computed from
+
+
+def loop_invariant(module: GraphModule) -> GraphModule:
+    """Move pure work on the constants of a loop out of its body, in inner loops first.
+
+    Only values move that take no more memory than what they are computed from. Loops whose body is shared stay, and so
+    do programs that change tensors in place.
+
+    Law: `loop_invariant(module)(*args) == module(*args)`, bit for bit.
+    """
+    if mutates(module):
+        return module
+    made = copied(module, loop_invariant)
+    for node in list(made.graph.nodes):
+        if loop(node) in {"scan_p", "while_p"} and _owns(made, node):
+            _Loop(made, node).hoist()
+    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or impure(made, node))
+    made.recompile()
+    return made
+
+
+def _owns(module: GraphModule, node: Node) -> bool:
+    """Tell whether the programs inside of a loop are nobody else's."""
+    held = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
+    return all(
+        len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in held) == 1
+        for body in body_nodes(node)
+    )
+
+
+class _Loop:
+    """A loop from which work is moved."""
+
+    def __init__(self, module: GraphModule, node: Node) -> None:
+        self.module, self.node = module, node
+        self.bodies: list[GraphModule] = [attribute(module, body) for body in body_nodes(node)]
+        carry: Any = node.args[1 if loop(node) == "scan_p" else 2]
+        xs: Any = node.args[2] if loop(node) == "scan_p" else ()
+        self.first = len(carry) + len(xs)
+        self.consts: list[Any] = list(node.args[3])  # pyrefly: ignore[bad-argument-type] a tuple
+
+    def hoist(self) -> None:
+        """Move what can be moved, and give the loop its values as further constants."""
+        for body in self.bodies:
+            outer: dict[Node, Any] = dict(zip(placeholders(body)[self.first :], self.consts, strict=True))
+            for node in _moving(body, set(outer)):
+                self.consts.append(self._moved(body, node, outer))
+                for other in self.bodies:
+                    given = _new_placeholder(other, node)
+                    if other is body:
+                        node.replace_all_uses_with(given)
+        self.node.update_arg(3, tuple(self.consts))
+        for body in self.bodies:
+            body.graph.eliminate_dead_code(lambda n, body=body: n.op in {"placeholder", "output"} or impure(body, n))
+            body.recompile()
+
+    def _moved(self, body: GraphModule, node: Node, outer: dict[Node, Any]) -> Any:
+        """Compute a node of the body before the loop."""
+        if node not in outer:
+            for arg in node.all_input_nodes:
+                self._moved(body, arg, outer)
+            with self.module.graph.inserting_before(self.node):
+                if node.op == "get_attr":
+                    outer[node] = self._constant(attribute(body, node), node)
+                else:
+                    outer[node] = self.module.graph.node_copy(node, outer.__getitem__)
+        return outer[node]
+
+    def _constant(self, tensor: Tensor, node: Node) -> Node:
+        name, number = "", 0
+        while not name or hasattr(self.module, name):
+            name, number = f"_hoisted_{number}", number + 1
+        self.module.register_buffer(name, tensor, persistent=False)
+        made = self.module.graph.get_attr(name)
+        made.meta = dict(node.meta)
+        return made
+
+
+def _moving(body: GraphModule, consts: set[Node]) -> list[Node]:
+    """List the nodes whose values depend on constants alone, are used by others, and are cheap to keep."""
+    fixed, out = set(consts), let_out(body)
+    for node in body.graph.nodes:
+        given = node.all_input_nodes
+        constant = node.op == "get_attr" and isinstance(attribute(body, node), Tensor)
+        if constant or (given and fixed.issuperset(given) and _pure_operation(body, node)):
+            fixed.add(node)
+    return [
+        node
+        for node in body.graph.nodes
+        if node in fixed and node.op == "call_function" and _read(node, fixed) and _worth(node, out)
+    ]
+
+
+def _pure_operation(body: GraphModule, node: Node) -> bool:
+    return node.op == "call_function" and not loop(node) and not impure(body, node)
+
+
+def _read(node: Node, fixed: set[Node]) -> bool:
+    """Tell whether others than fixed nodes use a value, themselves or through views of it."""
+    return any(user not in fixed or (is_view(user) and _read(user, fixed)) for user in node.users)
+
+
+def _worth(node: Node, out: set[Node]) -> bool:
+    own = value(node)
+    if not isinstance(own, Tensor) or is_view(node) or node in out:  # what a body lets out must be its own
+        return False
+    given = sum(_bytes(value(arg)) for arg in node.all_input_nodes)
+    return _bytes(own) <= max(given, _SMALL)
+
+
+def _bytes(held: Any) -> int:
+    if isinstance(held, list | tuple):
+        return sum(map(_bytes, held))
+    return held.numel() * held.element_size() if isinstance(held, Tensor) else 0
+
+
+def _new_placeholder(body: GraphModule, like: Node) -> Node:
+    with body.graph.inserting_after(placeholders(body)[-1]):
+        made = body.graph.placeholder(f"hoisted_{len(placeholders(body))}")
+    made.meta = dict(like.meta)
+    return made

@@ -1,0 +1,139 @@
+"""Choices between functions (as `jax.lax.cond` and `jax.lax.switch`)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+
+from ._bodies import alike, as_tensors, described
+from ._closure import Closure, seen
+from ._describe import describe_function
+from ._levels import functorch
+from ._operation import Packed, check_callable
+from ._primitives import staged
+from ._switch_rules import switch_flat
+from ._watch import watched
+
+Branch = Callable[..., Any]
+
+
+def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree) -> Tree:
+    """Return `true_fn(*operands)` if `pred` holds, else `false_fn(*operands)`: one of them runs.
+
+    Under `vmap`, if members differ in `pred`, both run on all members: a branch sees those that have not chosen it with
+    the operands of one that has, so that no infinite derivative there spoils them. What branches capture is followed.
+
+    Law: `cond` and its derivatives equal `if` and its derivatives.
+
+    Raises:
+        TransformError: `pred` is not a bool of shape (), or the branches differ in shape or dtype.
+        StructureError: or in structure.
+
+    >>> cond(torch.tensor(2.0) > 1, torch.sin, torch.cos, torch.tensor(0.0))
+    tensor(0.)
+    """
+    for fn in (true_fn, false_fn):
+        check_callable("cond", fn)
+    check_pred("cond", pred)
+    if _plain_choice(pred):
+        return _run("cond", true_fn if pred else false_fn, operands)
+    return _chosen("cond", torch.as_tensor(pred).to(torch.int64), (false_fn, true_fn), operands)
+
+
+def switch(index: Tensor | int, branches: Sequence[Branch], *operands: Tree) -> Tree:
+    """Return `branches[index](*operands)`: one of them runs; an index out of range is the nearest in range.
+
+    As `cond` otherwise.
+
+    Raises:
+        TransformError: `index` is not an integer of shape (), there are no branches, or they differ in shape or dtype.
+        StructureError: or in structure.
+
+    >>> switch(torch.tensor(1), [torch.sin, torch.cos, torch.exp], torch.tensor(0.0))
+    tensor(1.)
+    """
+    if not isinstance(branches, Sequence) or not branches:
+        raise TransformError(f"switch: branches must be a list of at least one function, got {tree.describe(branches)}")
+    for fn in branches:
+        check_callable("switch", fn)
+    whole = isinstance(index, Tensor) and not (index.is_floating_point() or index.is_complex())
+    if not (type(index) is int or (whole and index.dtype != torch.bool and not index.ndim)):
+        raise TransformError(f"switch: index must be an integer of shape (), got {tree.describe(index)}")
+    if _plain_choice(index):
+        return _run("switch", branches[min(max(int(index), 0), len(branches) - 1)], operands)
+    number = torch.as_tensor(index).to(torch.int64).clamp(0, len(branches) - 1)
+    return _chosen("switch", number, tuple(branches), operands)
+
+
+def check_pred(who: str, pred: Any) -> None:
+    """Check a condition.
+
+    Raises:
+        TransformError: it is not a bool of shape ().
+    """
+    if isinstance(pred, bool) or (isinstance(pred, Tensor) and pred.dtype == torch.bool and not pred.ndim):
+        return
+    hint = ". Compare, or reduce with .any() or .all()" if isinstance(pred, Tensor) else ""
+    raise TransformError(f"{who}: the condition must be a bool of shape (), got {tree.describe(pred)}{hint}")
+
+
+def differs(leaf: Tensor) -> bool:
+    """Tell whether a tensor has members of some vmap."""
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        if functorch.is_batchedtensor(leaf):
+            return True
+        leaf = functorch.get_unwrapped(leaf)
+    return False
+
+
+def _plain_choice(chooser: Any) -> bool:
+    """Tell whether Python can choose."""
+    return not isinstance(chooser, Tensor) or is_dynamo_compiling() or not (staged() or differs(chooser))
+
+
+def _run(who: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
+    watch = watched(who, fn, operands)
+    with watch.replacing():
+        out = fn(*operands)
+    watch.check()
+    return as_tensors(out)
+
+
+def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:
+    packed, outputs = Packed(), [Packed() for _ in branches]
+    tensors = [seen(leaf) for leaf in packed.take(operands)]
+    values: list[Tree] = [None] * len(branches)
+
+    def runs(number: int) -> Callable[..., tuple[Tensor, ...]]:
+        def run(*given: Tensor) -> tuple[Tensor, ...]:
+            values[number] = as_tensors(branches[number](*packed.put(given)))
+            return outputs[number].take(values[number])
+
+        return run
+
+    each = [runs(number) for number in range(len(branches))]
+    watches = [watched(who, fn, operands) for fn in branches]
+    closure = Closure(lambda *given: [run(*given) for run in each], tensors)
+    for number in range(1, len(branches)):
+        _check_same(who, branches[0], values[0], branches[number], values[number])
+    out = switch_flat(seen(index), [closure.closed(run) for run in each], (*tensors, *closure.consts))
+    for watch in watches:
+        watch.check()
+    return outputs[0].put(out)
+
+
+def _check_same(who: str, first: Branch, wanted: Tree, other: Branch, got: Tree) -> None:
+    names = f"{who}: the branches {describe_function(first)} and {describe_function(other)}"
+    tree.check_same(wanted, got, who=names)
+    for i, (one, two) in enumerate(zip(tree.leaves(wanted), tree.leaves(got), strict=True)):
+        if not alike(one, two):
+            raise TransformError(
+                f"{names} must give the same shapes and dtypes: at `{tree.paths(wanted)[i]}` {described(one, two)} "
+                f"against {described(two, one)}"
+            )

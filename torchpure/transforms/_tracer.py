@@ -1,0 +1,77 @@
+"""torch's tracer without its compiler: `make_fx` imports torch.compile, which takes a second, and needs none of it."""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
+from torch.fx._symbolic_trace import PH
+from torch.fx.experimental import proxy_tensor
+
+_parts: Any = proxy_tensor  # torch offers no public way to these
+
+
+class _Tracer(_parts._MakefxTracer):
+    """What `make_fx` does for tensors without numbers and of fixed shapes; loops trace their bodies with it, too."""
+
+    def __init__(self, table: Any, parent: "_Tracer | None" = None) -> None:
+        super().__init__(
+            decomposition_table=table,
+            tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+            pre_dispatch=False,
+            record_module_stack=False,
+            _allow_fake_constant=False,
+            _error_on_data_dependent_ops=True,
+            parent_tracer=parent,
+        )
+
+    def start(self, fn: Callable[..., Any], tensors: Sequence[Tensor]) -> GraphModule:
+        """Trace a function of tensors."""
+        before = self._checkpoint_modes()
+        try:
+            self.fx_tracer = _parts.PythonKeyTracer()
+            self.fake_tensor_mode = detect_fake_mode(tuple(tensors)) or FakeTensorMode(
+                allow_fallback_kernels=True, allow_non_fake_inputs=True, static_shapes=True
+            )
+            self._construct_modes_with_fx_tracer(self.fx_tracer)
+            return self._trace_inner(fn, *tensors)
+        finally:
+            self._restore_modes(*before)
+
+    def _make_sub_tracer(self, decomp_table: Any = None) -> "_Tracer":
+        return _Tracer(self.decomposition_table if decomp_table is None else decomp_table, self)
+
+    def _trace_inner(self, fn: Callable[..., Any], *tensors: Any) -> GraphModule:
+        fakes = tuple(self.fake_tensor_mode.from_tensor(leaf) for leaf in tensors)
+        run = _parts.fake_signature(fn, len(fakes))
+        with ExitStack() as stack:
+            for mode in (self.fake_tensor_mode, self.torch_fn_metadata_mode, self.proxy_mode):
+                stack.enter_context(mode)
+            stack.enter_context(_parts.disable_autocast_cache())
+            stack.enter_context(_parts._set_make_fx_tracer(self))
+            wrapped = _parts.wrap_key(run, fakes, self.fx_tracer, False)
+            graph = self.fx_tracer.trace(wrapped, tuple(PH for _ in fakes))
+        return GraphModule(self.fx_tracer.root, graph, "Program")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the collector: while tensors without numbers are imported and made, a third of the time is its own."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
+    """Return the program that a function of tensors runs, in torch's operations; `table` tells how some decompose."""
+    with _uncollected():
+        return _Tracer(table or {}).start(fn, tensors)
