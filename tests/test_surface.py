@@ -7,9 +7,9 @@ import torchpure as tp
 SURFACE = {
     "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "cond", "custom_jvp",
     "custom_vjp", "custom_vmap", "debug", "ensemble", "errors", "eval_shape", "fit", "fori_loop", "functional", "grad",
-    "hessian", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
+    "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure", "random", "ravel_pytree", "remat",
-    "remat_name", "scan", "stack", "stop_gradient", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
+    "remat_name", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
     "vmap", "where", "while_loop",
 }  # fmt: skip
 

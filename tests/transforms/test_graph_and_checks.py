@@ -210,3 +210,21 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(TransformError, match=message):
         call()
+
+
+WEIGHTS = torch.ones(3)
+
+
+def _filled(x):
+    out = torch.zeros_like(WEIGHTS)
+    out[0] = x.sum()
+    out[1:].add_(x[:2])
+    return out * 2, out
+
+
+def test_what_is_written_to_a_constant_is_in_the_program_and_gone_at_the_next_run():
+    x = torch.arange(1.0, 4.0)
+    program = tp.make_graph(_filled)(x)
+    for given in (x, x + 1, x):
+        for one, two in zip(program(given), _filled(given), strict=True):
+            assert torch.equal(one, two)

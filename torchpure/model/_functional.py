@@ -1,6 +1,7 @@
 """An unmodified module as a pair of pure functions."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchpure import random
+from torchpure import random, tree
 from torchpure._types import Key, Params, State
+from torchpure.transforms._levels import apart
 
 from ._call import apply, call
 from ._init import construct, fresh, reset
@@ -64,7 +66,8 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     tensor([3.])
     """
     factory = partial(module, *args, **kwargs) if _is_factory(module) else None
-    with torch.inference_mode(False):  # its tensors could not be differentiated later
+    traced = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
+    with torch.inference_mode(False), nullcontext() if traced else apart():  # else its tensors had no derivatives later
         pool = pool_of(construct(factory, random.key(0)) if factory else _checked(module, args, kwargs))
         params, state = pool.parameters.copies(), pool.buffers.copies()
     return Functional(

@@ -52,7 +52,8 @@ class Source:
             every = self._every or max(min(self._steps, CHUNK), 1)
             return listed(step, _repeated(self._data, self._steps), every if jit else 1, every, numbers=True)
         if self._size is None or self._key is None:
-            return numbered(step, self._data, self._steps, self._every)
+            device = (self._data[0] if self._key is None else self._key).device
+            return numbered(step, self._data, self._steps, self._every, device)
         epochs = Epochs(step, epoch_of(step, self._size), self._data, self._key, self._size)
         return epochs.windows(self._steps, self._every, nested=jit)
 

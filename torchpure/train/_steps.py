@@ -26,6 +26,7 @@ Join = Callable[[Any, dict[str, Any]], tuple[Any, ...]]  # (shared, own) -> the 
 # wish (`every`, or a whole fit), and only very short runs do without; one of a single step has to earn its price.
 FEW = 200
 FEW_SINGLE = 1000
+_OF_PROGRAMS = ("jit:", "scan:", "train:")  # how errors begin that only a program has
 _WAY_OUT = "or pass jit=False, which runs each step uncompiled"
 
 
@@ -145,6 +146,6 @@ class Runner:
         try:
             return self._programs[step, many](*args)
         except TransformError as error:
-            if not tree.unwatched() or not str(error).startswith(("jit:", "scan:", "train:")):
+            if not tree.unwatched() or not str(error).startswith(_OF_PROGRAMS):
                 raise
             raise TransformError(f"{error}; {_WAY_OUT}") from error

@@ -100,16 +100,18 @@ def kind_of(batch: Batch) -> Hashable:
     return kind
 
 
-def numbered(step: Callable[..., Any], shared: Any, steps: int, every: int | None) -> Iterator[Window]:
+def numbered(
+    step: Callable[..., Any], shared: Any, steps: int, every: int | None, device: torch.device
+) -> Iterator[Window]:
     """Give each step its number as its own, and the same batch."""
-    chunk = every or _even(steps)
+    chunk = every or _even(steps, CHUNK)
     for first in range(0, steps, chunk):
         count = min(chunk, steps - first)
-        own = {"number": torch.arange(first, first + count)}
+        own = {"number": torch.arange(first, first + count, device=device)}
         yield _rows(step, shared, own, full=count == chunk)._replace(told=True)
 
 
-def _even(count: int, most: int = CHUNK) -> int:
+def _even(count: int, most: int) -> int:
     """Return a length of at most so many, of which a run consists with next to nothing left over."""
     return count // -(-count // most) if count else 1
 
@@ -144,7 +146,7 @@ class Epochs(NamedTuple):
         turns = (every or CHUNK) // per if nested else 0
         if every is None and turns > 1:
             turns = _even(steps // per, turns) if steps >= per else 0
-        chunk = every or (turns * per if turns > 1 else _even(steps))
+        chunk = every or (turns * per if turns > 1 else _even(steps, CHUNK))
         at = 0
         while at < steps:
             end = min(at + chunk, steps)

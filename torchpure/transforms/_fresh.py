@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
+
+from torchpure.errors import TransformError
 
 
 class Written:
@@ -27,35 +30,65 @@ class Written:
     def __contains__(self, leaf: Tensor) -> bool:
         return bool(self._kept) and leaf.untyped_storage()._cdata in self._kept
 
-    def __bool__(self) -> bool:
-        return bool(self._kept)
-
 
 def fresh(module: GraphModule, written: Written) -> GraphModule:
     """Let a program begin with copies of the constants that it writes to.
 
+    Memory without numbers that the tracer lost sight of (a parameter that a module makes of a tensor) begins empty, if
+    the program fills it before anything else.
+
     Law: a program gives the same whenever it runs.
+
+    Raises:
+        TransformError: memory that the tracer lost sight of is read.
     """
-    if not written:
-        return module
     for child in module.children():
         if isinstance(child, GraphModule):
             fresh(child, written)
-    graph = module.graph
-    copies: dict[int, Node] = {}
-    for node in graph.find_nodes(op="get_attr"):
+    memory: dict[int, Node] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
         held = getattr(module, str(node.target), None)
-        if isinstance(held, Tensor) and held in written:
-            key = held.untyped_storage()._cdata
-            if key not in copies:
-                with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
-                    copies[key] = _copy(module, held, node, f"memory_{len(copies)}")
-            with graph.inserting_before(node):
-                view = _call(graph, torch.ops.aten.as_strided.default, node, copies[key], *_place(held))
-            node.replace_all_uses_with(view)
-            graph.erase_node(node)
-    module.recompile()
+        if isinstance(held, Tensor) and (isinstance(held, FakeTensor) or held in written):
+            _renew(module, node, held, memory)
+    if memory:
+        module.recompile()
     return module
+
+
+def _renew(module: GraphModule, node: Node, held: Tensor, memory: dict[int, Node]) -> None:
+    graph, key = module.graph, held.untyped_storage()._cdata
+    if key not in memory:
+        if isinstance(held, FakeTensor):
+            _check_filled(node)
+        with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
+            make = _empty if isinstance(held, FakeTensor) else _copy
+            memory[key] = make(module, held, node, f"memory_{len(memory)}")
+    with graph.inserting_before(node):
+        view = graph.call_function(torch.ops.aten.as_strided.default, (memory[key], *_place(held)))
+    view.meta = dict(node.meta)
+    node.replace_all_uses_with(view)
+    graph.erase_node(node)
+
+
+def _check_filled(node: Node) -> None:
+    first = next(iter(node.users), None)
+    if first is None or first.target not in _FILLS or first.args[0] is not node:
+        raise TransformError(
+            "a traced function reads a tensor that torch made behind the tracer's back, such as a parameter that is "
+            "made of a traced tensor: pass the tensor itself on"
+        )
+
+
+_FILLS = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Scalar, torch.ops.aten.zero_.default}
+
+
+def _empty(module: GraphModule, held: Tensor, like: Node, name: str) -> Node:
+    """Write a node for memory that holds nothing yet."""
+    size = held.untyped_storage().nbytes() // held.element_size()
+    options: Any = {"dtype": held.dtype, "device": held.device}
+    made = module.graph.call_function(torch.ops.aten.empty.memory_format, ([size],), options)
+    made.meta["val"] = held.new_empty((size,))
+    return made
 
 
 def _copy(module: GraphModule, held: Tensor, like: Node, name: str) -> Node:
@@ -72,9 +105,3 @@ def _copy(module: GraphModule, held: Tensor, like: Node, name: str) -> Node:
 
 def _place(held: Tensor) -> tuple[list[int], list[int], int]:
     return list(held.shape), list(held.stride()), int(held.storage_offset())
-
-
-def _call(graph: Any, target: Any, like: Node, *args: Any) -> Node:
-    made = graph.call_function(target, args)
-    made.meta = dict(like.meta)
-    return made

@@ -4,14 +4,19 @@ The checks of torch.func cost as much as the work of a small network; ours have 
 follow these calls: while `torch.compile` traces, torch.func itself is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._functorch.predispatch import lazy_load_decompositions
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 from torch.autograd.graph import disable_saved_tensors_hooks
+from torch.compiler import is_dynamo_compiling
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._python_dispatch import _disable_current_modes
 
 functorch: Any = torch._C._functorch
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
@@ -22,6 +27,16 @@ _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
 torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Compute as if no transform and no tracer were at work: for what depends on nothing that they follow."""
+    if is_dynamo_compiling() or (functorch.peek_interpreter_stack() is None and get_proxy_mode() is None):
+        yield
+        return
+    with temporarily_clear_interpreter_stack(), _disable_current_modes():
+        yield
 
 
 def batched(fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims: Sequence[int], size: int) -> list[Any]:

@@ -15,6 +15,19 @@ from torch.fx.experimental import proxy_tensor
 _parts: Any = proxy_tensor  # torch offers no public way to these
 
 
+class _Names(_parts.PythonKeyTracer):
+    """Names the constants of each program by itself: torch's own takes the name from a program inside."""
+
+    def create_arg(self, a: Any) -> Any:
+        if not isinstance(a, Tensor):
+            return super().create_arg(a)
+        found = next((name for name, held in self.root._buffers.items() if held is a), None)
+        if found is None:
+            found = self.get_fresh_qualname("_tensor_constant")
+            self.root.register_buffer(found, a, persistent=False)
+        return self.create_node("get_attr", found, (), {})
+
+
 class _Tracer(_parts._MakefxTracer):
     """What `make_fx` does for tensors without numbers and of fixed shapes; loops trace their bodies with it, too."""
 
@@ -34,12 +47,23 @@ class _Tracer(_parts._MakefxTracer):
         """Trace a function of tensors."""
         before = self._checkpoint_modes()
         try:
-            self.fx_tracer = _parts.PythonKeyTracer()
+            self.fx_tracer = _Names()
             self.fake_tensor_mode = detect_fake_mode(tuple(tensors)) or FakeTensorMode(
                 allow_fallback_kernels=True, allow_non_fake_inputs=True, static_shapes=True
             )
             self._construct_modes_with_fx_tracer(self.fx_tracer)
             return self._trace_inner(fn, *tensors)
+        finally:
+            self._restore_modes(*before)
+
+    @contextmanager
+    def _init_modes_from_parent(self, parent: "_Tracer") -> Iterator[None]:
+        before = self._checkpoint_modes()
+        try:
+            self.fake_tensor_mode = parent.fake_tensor_mode
+            self.fx_tracer = _Names()
+            self._construct_modes_with_fx_tracer(self.fx_tracer)
+            yield
         finally:
             self._restore_modes(*before)
 

@@ -31,7 +31,7 @@ def untransformed() -> bool:
     return _peek_transform() is None
 
 
-# torch.compiler.assume_constant_result, which does this alone, takes a second to import the compiler: torch.compile calls
+# what torch.compiler.assume_constant_result does, once it has imported the compiler, for a second: torch.compile calls
 # the function where it traces, and guards on the transforms at work
 untransformed._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 

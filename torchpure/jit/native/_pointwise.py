@@ -37,7 +37,7 @@ OUT = {  # arguments and result have one dtype
 }
 OUT.update({name: f"op_{name}({{0}})" for name in (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh", "cosh",
-    "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc",
+    "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv",
 )})  # fmt: skip
 OUT.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
 
@@ -110,6 +110,15 @@ INLINE double op_copysign(double x, double y) {{ return __builtin_copysign(x, y)
 INLINE float op_abs(float x) {{ return __builtin_fabsf(x); }}
 INLINE double op_abs(double x) {{ return __builtin_fabs(x); }}
 template <class T> INLINE T op_abs(T x) {{ return x < 0 ? T(-x) : x; }}
+template <class T> INLINE T op_erfinv(T y) {{
+  const T w = op_abs(y), z = w <= T(0.7) ? y * y : op_sqrt(-op_log((1 - w) / 2));
+  const T near = y * (((T(-0.140543331) * z + T(0.914624893)) * z + T(-1.645349621)) * z + T(0.886226899)) / ((((T(0.012229801) * z + T(-0.329097515)) * z + T(1.442710462)) * z + T(-2.118377725)) * z + 1);
+  const T far = (((T(1.641345311) * z + T(3.429567803)) * z + T(-1.624906493)) * z + T(-1.970840454)) / ((T(1.637067800) * z + T(3.543889200)) * z + 1);
+  T x = w <= T(0.7) ? near : y < 0 ? -far : far;
+  x -= (op_erf(x) - y) / (T(1.1283791670955126) * op_exp(-x * x));
+  x -= (op_erf(x) - y) / (T(1.1283791670955126) * op_exp(-x * x));
+  return w < 1 ? x : w == 1 ? y * T(__builtin_inf()) : T(__builtin_nan(""));
+}}
 INLINE bool op_isinf(float x) {{ return op_abs(x) == __builtin_inff(); }}
 INLINE bool op_isinf(double x) {{ return op_abs(x) == __builtin_inf(); }}
 template <class T> INLINE bool op_isinf(T) {{ return false; }}
@@ -129,5 +138,21 @@ template <class T> INLINE T op_modulo(T x, T y, int &bad) {{ bad |= y == 0 ? 2 :
 template <class T> INLINE T op_ipow(T x, T n) {{ T r = 1; if (n < 0) return x == 1 ? 1 : x == T(-1) ? (n & 1 ? T(-1) : T(1)) : T(0); for (; n; n >>= 1, x *= x) if (n & 1) r *= x; return r; }}
 template <class T> INLINE T op_shl(T x, T n) {{ return n < 0 || n >= T(8 * sizeof(T)) ? T(0) : T(uint64_t(x) << n); }}
 template <class T> INLINE T op_shr(T x, T n) {{ return x >> (n < 0 || n >= T(8 * sizeof(T)) ? T(8 * sizeof(T) - 1) : n); }}
+template <class T> INLINE bool op_before(T x, T y, bool down) {{ return down ? (x != x ? y == y : x > y) : (y != y ? x == x : x < y); }}
+template <class T> static void op_sort(const T *x, int64_t step, int64_t n, T *v, int64_t *at, int64_t out, bool down, T *v2, int64_t *at2) {{
+  T *a = v2, *b = v2 + n; int64_t *p = at2, *q = at2 + n;
+  for (int64_t i = 0; i < n; i++) {{ a[i] = x[i * step]; p[i] = i; }}
+  for (int64_t w = 1; w < n; w *= 2) {{
+    for (int64_t l = 0; l < n; l += 2 * w) {{
+      const int64_t m = l + w < n ? l + w : n, r = l + 2 * w < n ? l + 2 * w : n;
+      for (int64_t i = l, j = m, k = l; k < r; k++) {{
+        const bool right = j < r && (i >= m || op_before(a[j], a[i], down));
+        b[k] = right ? a[j] : a[i]; q[k] = right ? p[j++] : p[i++];
+      }}
+    }}
+    T *c = a; a = b; b = c; int64_t *s = p; p = q; q = s;
+  }}
+  for (int64_t i = 0; i < n; i++) {{ v[i * out] = a[i]; at[i * out] = p[i]; }}
+}}
 INLINE int64_t op_place(int64_t i, int64_t n, int &bad) {{ int64_t j = i < 0 ? i + n : i; int out = (j < 0) | (j >= n); bad |= out; return out ? 0 : j; }}
 """  # noqa: E501

@@ -127,6 +127,30 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
+@handles("sort", "argsort")
+def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
+    named = "stable" in str(node.target).split(".")[-1]
+    given = dict(zip(("stable", "dim", "descending") if named else ("dim", "descending"), args, strict=False)) | kwargs
+    x, dim, down = scope.materialized(x), given.get("dim", -1), "true" if given.get("descending") else "false"
+    if not x.shape or 0 in x.shape:
+        raise UnsupportedError("sort of a number")
+    dim %= len(x.shape)
+    size = x.shape[dim]
+    values, places = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
+    aside = [scope.buffer(dtype, 2 * size) for dtype in (x.dtype, torch.int64)]
+    loops = "".join(f"for (int64_t i{d} = 0; i{d} < {n}; i{d}++) " for d, n in enumerate(x.shape) if d != dim)
+    one, two = (
+        " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(len(x.shape)) if d != dim)])
+        for v in (x, values)
+    )
+    text = (
+        f"{loops}op_sort({x.buffer.name} + {one}, {x.strides[dim]}, {size}, {values.buffer.name} + {two}, "
+        f"{places.buffer.name} + {two}, {values.strides[dim]}, {down}, {aside[0].name}, {aside[1].name});"
+    )
+    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer, *aside)))
+    return places if operation(node) == "argsort" else [values, places]
+
+
 @handles("cumsum", "cumprod")
 def _along(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None) -> View:
     out = meta(node)

@@ -64,7 +64,7 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
         _HEAD,
         "  int bad = 0; (void)bad;",
         *pointers,
-        *_workspace(size),
+        *_workspace(size, bool(program.callbacks)),
         *writer.lines,
         "  return bad & 1 ? -2 : bad ? -4 : 0;",
         "}",
@@ -72,10 +72,11 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
     return Lowered("\n".join([PRELUDE, VECTORS, TRANSPOSE, LIBRARY_TYPES, _ARENA, *lines, ""]), program, outputs)
 
 
-def _workspace(size: int) -> list[str]:
+def _workspace(size: int, reenters: bool) -> list[str]:
+    """Write where the workspace comes from: kept between calls, unless it is large or Python may call from within."""
     bytes_ = max(-(-size // 64) * 64, 64)
     return [
-        f"  {'static thread_local ' if bytes_ <= _KEPT else ''}Arena arena;",
+        f"  {'static thread_local ' if bytes_ <= _KEPT and not reenters else ''}Arena arena;",
         f"  if (!arena.memory && !(arena.memory = (char *)aligned_alloc(64, {bytes_}))) return -3;",
         "  char *work = arena.memory; (void)work;",
     ]
