@@ -289,3 +289,12 @@ def test_a_call_costs_little():
         return (time.perf_counter() - start) / 200
 
     assert min(once() for _ in range(30)) < 60e-6  # 9 on an idle machine
+
+
+def test_complex_programs_are_right_where_inductor_is_not():
+    x = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inner = lambda x: torch.linalg.eig(x)[0].abs().sum()  # noqa: E731
+    fn = tp.grad(lambda x: (tp.grad(inner)(x) * torch.arange(16.0, dtype=x.dtype).reshape(4, 4)).sum())
+    torch.testing.assert_close(tp.jit(fn)(x), fn(x), rtol=1e-10, atol=1e-10)
+    z = torch.randn(5, dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(tp.jit(lambda z: torch.fft.fft(z * 2) / z.abs())(z), torch.fft.fft(z * 2) / z.abs())

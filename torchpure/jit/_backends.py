@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+
+from torchpure import tree
+from torchpure.transforms._graph import program_text
 
 from ._disk import CompilerError, library
-from ._nodes import has_loops
+from ._nodes import has_loops, value
 
 
 class Program(Protocol):
@@ -18,6 +22,26 @@ class Program(Protocol):
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
         """Run it."""
         ...
+
+
+class OneByOne:
+    """A program whose operations run one after another, as torch's own.
+
+    Inductor knows no complex numbers, and what it makes of programs with them is wrong in places: the gradient of a
+    gradient through `linalg.eig` came out with other numbers.
+    """
+
+    def __init__(self, module: GraphModule) -> None:
+        self._module, self.source = module, program_text(module)
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Any]:
+        """Run it."""
+        with torch.no_grad():
+            return self._module(*tensors)
+
+
+def _is_complex(node: Node) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(value(node)))
 
 
 def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
@@ -47,4 +71,6 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     """
     from . import _inductor, _segments  # they call this module, and take long to import
 
+    if not has_loops(module) and any(map(_is_complex, module.graph.nodes)):
+        return OneByOne(module)
     return (_segments if has_loops(module) else _inductor).compiled(module, tensors)
