@@ -5,6 +5,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from inspect import CO_VARARGS
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from . import _backends
 from ._disk import CompilerError
-from ._nodes import constants, copied, example, placeholders
+from ._halves import halves
+from ._nodes import constants, copied, example, placeholders, results
 from ._scalars import split
 
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
@@ -44,11 +46,11 @@ def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Inductor:
     given = [*tensors, *held]
     parts = split(own)
     if parts is None:
-        run, source = _compiled(own, given)
+        run, source = _in_halves(own, given)
         return Inductor(run, held, source)
     numbers = _backends.compiled(parts.scalars, [given[place] for place in parts.reads])
     rest = [example(node) for node in placeholders(parts.rest)[len(given) :]]
-    run, source = _compiled(parts.rest, [*given, *rest])
+    run, source = _in_halves(parts.rest, [*given, *rest])
 
     reads = parts.reads
 
@@ -56,6 +58,46 @@ def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Inductor:
         return run(*tensors, *numbers(*[tensors[place] for place in reads]))
 
     return Inductor(both, held, f"{numbers.source}\n{source}")
+
+
+def _in_halves(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+    """Compile a program, in two halves if that spares memory; what crosses is freed as soon as it has been used."""
+    found = halves(module)
+    if found is None:
+        return _compiled(module, tensors)
+    parts = found  # never None in the function below
+    first, one = _compiled(parts.first, [tensors[i] for i in parts.first_reads])
+    given = [*tensors, *map(example, results(parts.first))]
+    second, two = _compiled(parts.second, [given[i] for i in parts.second_reads])
+    first, second = _boxed(first), _boxed(second)
+    kept = {pick for pick in parts.picks if pick is not None}
+
+    def both(*tensors: Tensor) -> Sequence[Any]:
+        crossing = list(first([tensors[i] for i in parts.first_reads]))
+        known = dict(enumerate([*tensors, *crossing]))
+        given = [known[i] for i in parts.second_reads]
+        end = len(tensors) + len(crossing)
+        crossing.clear()
+        for i in range(len(tensors), end):
+            if i not in kept:
+                del known[i]
+        out = second(given)
+        known.update(enumerate(out, start=end))
+        return [None if pick is None else known[pick] for pick in parts.picks]
+
+    return both, f"{one}\n{two}"
+
+
+def _boxed(run: Any) -> Any:
+    """Return a function of a list of arguments, which it empties, so that they are freed once they are not needed."""
+    inner = run
+    while _takes_many(inner) and hasattr(inner, "__wrapped__"):
+        inner = inner.__wrapped__
+    return inner if getattr(inner, "_boxed_call", False) and not _takes_many(inner) else lambda given: run(*given)
+
+
+def _takes_many(run: Any) -> bool:
+    return bool(getattr(getattr(run, "__code__", None), "co_flags", CO_VARARGS) & CO_VARARGS)
 
 
 def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
