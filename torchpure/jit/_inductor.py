@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from torchpure.transforms._collector import collected
+
 from . import _backends
 from ._disk import CompilerError
 from ._halves import halves
@@ -114,7 +116,7 @@ def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]
     fakes = [mode.from_tensor(leaf.detach(), static_shapes=True) for leaf in tensors]
     context: AbstractContextManager[Any] = tracing(TracingContext(mode))
     try:
-        with context, torch.no_grad(), warnings.catch_warnings():
+        with context, torch.no_grad(), collected(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
             run = compile_fx(module, fakes, inner_compile=inner, config_patches=_options())
     except Exception as error:

@@ -13,6 +13,7 @@ from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
 from torchpure.transforms import Mapping
+from torchpure.transforms._collector import uncollected
 from torchpure.transforms._describe import describe_function
 from torchpure.transforms._operation import check_callable
 
@@ -145,9 +146,10 @@ class _Calls:
             return found
         donated = call.places(self._donate, args, kwargs)
         self._warn_of_many(call)
-        traced = trace(self._fn, call.arguments, tensors)
         try:
-            made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
+            with uncollected():
+                traced = trace(self._fn, call.arguments, tensors)
+                made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
         except CompilerError as error:
             made = Uncompiled(self._fn, call)
             warn_uncompiled(error)

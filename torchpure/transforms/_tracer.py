@@ -1,6 +1,5 @@
 """torch's tracer without its compiler: `make_fx` imports torch.compile, which takes a second, and needs none of it."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,6 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx._symbolic_trace import PH
 from torch.fx.experimental import proxy_tensor
+
+from ._collector import uncollected
 
 _parts: Any = proxy_tensor  # torch offers no public way to these
 
@@ -83,19 +84,7 @@ class _Tracer(_parts._MakefxTracer):
         return GraphModule(self.fx_tracer.root, graph, "Program")
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the collector: while tensors without numbers are imported and made, a third of the time is its own."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
     """Return the program that a function of tensors runs, in torch's operations; `table` tells how some decompose."""
-    with _uncollected():
+    with uncollected():
         return _Tracer(table or {}).start(fn, tensors)
