@@ -17,6 +17,12 @@ from ._nodes import impure, is_view, loop, placeholders, results, subprogram, va
 SMALLEST = 1 << 24  # bytes alive at the cut; below, two calls cost more than they spare
 
 
+_PRODUCTS = frozenset({
+    "mm", "addmm", "bmm", "baddbmm", "addbmm", "convolution", "convolution_backward",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
+})  # fmt: skip
+
+
 class Halves(NamedTuple):
     """`second` of a program's inputs, of what `first` gives, and results that `first` already has."""
 
@@ -64,7 +70,10 @@ def _with_parts(nodes: list[Node]) -> dict[Node, None]:
 
 
 def _fullest(nodes: list[Node]) -> int | None:
-    """Return the place after which most memory is alive, if it is much."""
+    """Return the place after which most memory is alive, if it is much.
+
+    Counted is what products make and read: all else inductor may compute where it is used, without memory.
+    """
     position = {node: i for i, node in enumerate(nodes)}
     last: dict[Node, int] = {}
     for node in nodes:
@@ -72,10 +81,12 @@ def _fullest(nodes: list[Node]) -> int | None:
             if user in position:
                 root = _root(node)
                 last[root] = max(last.get(root, 0), position[user])
+    products = [node for node in nodes if getattr(node.target, "_opname", "") in _PRODUCTS]
+    lasting = {_root(node) for product in products for node in (product, *product.all_input_nodes)}
     change = [0] * (len(nodes) + 1)
     for root, end in last.items():
         size = sum(leaf.nbytes for leaf in tree.leaves(value(root)) if isinstance(leaf, Tensor))
-        if root in position and isinstance(value(root), Tensor):
+        if root in position and isinstance(value(root), Tensor) and root in lasting:
             change[position[root]] += size
             change[end] -= size
     alive, most, place = 0, SMALLEST, None

@@ -9,6 +9,7 @@ import torch
 from ._kernel import Opaque
 from ._lower import Scope
 from ._values import UnsupportedError, View, c_type
+from ._vectors import swapped
 
 # its arguments are Fortran's: everything by reference, matrices column by column
 LIBRARY_TYPES = "\n".join(
@@ -20,13 +21,15 @@ LIBRARY_TYPES = "\n".join(
 
 def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     """Multiply by the library that torch was built with: column-major there, so the operands change places."""
-    *batch, m, k = a.shape
-    n = b.shape[-1]
     if library_products() is None:
         raise UnsupportedError("a large product, without the library's function")
     scope.program.uses_library = True
+    result = made = scope.empty((*a.shape[:-1], b.shape[-1]), dtype, [*range(len(a.shape) - 2), *_inner(a, b)])
+    if made.strides[-1] != 1:  # the transposed product
+        a, b, made = swapped(b), swapped(a), swapped(made)
+    *batch, m, k = a.shape
+    n = b.shape[-1]
     a, b = (v if _leading(v) else scope.materialized(v, range(len(v.shape))) for v in (a, b))
-    made = scope.empty((*batch, m, n), dtype, range(len(batch) + 2))
     letter = "s" if dtype is torch.float32 else "d"
     c, loops = c_type(dtype), "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
     place = [
@@ -40,7 +43,13 @@ def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
         f"{place[0]}, &la, &zero, {place[2]}, &n_); }}"
     )
     scope.items.append(Opaque(text, (a.buffer, b.buffer), (made.buffer,)))
-    return made
+    return result
+
+
+def _inner(a: View, b: View) -> tuple[int, int]:
+    """Order rows and columns of a result so that the longer ones are innermost, as in what follows."""
+    rank = len(a.shape)
+    return (rank - 1, rank - 2) if a.shape[-2] > b.shape[-1] else (rank - 2, rank - 1)
 
 
 def _leading(view: View) -> tuple[str, int] | None:

@@ -17,6 +17,7 @@ from ._vectors import registers, swapped, vector_product
 SMALLEST = 4096  # multiplications; below, an ordinary kernel is as fast and is fused (benchmarks/small_products.py)
 LIBRARY = 1 << 19  # multiplications; from there on the library's product is faster
 LARGEST = 1 << 23  # multiplications; from there on other backends have more threads for what is around the product
+_DEEP = 8  # turns of the inner dimension; below, what follows a product is fused with it, which saves more
 _ROWS = 8  # of a tile, at most
 
 
@@ -30,6 +31,7 @@ def tiled(shape: Sequence[int], dtype: torch.dtype) -> bool:
         dtype.is_floating_point
         and m * n * k >= (SMALLEST if min(m, n) > 1 else 256)
         and max(m, n) >= 8
+        and (k >= _DEEP or min(m, n) == 1)
         and members < max(m, n, 16)
     )
 
@@ -47,8 +49,9 @@ def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n)."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    rows_cost = 0 if a.strides[-2] == 1 else m * k
-    columns_cost = 0 if b.strides[-1] == 1 else n * k
+    tall = m > n  # then what follows has its rows innermost
+    rows_cost = (0 if a.strides[-2] == 1 else m * k) + (0 if tall else m * n)
+    columns_cost = (0 if b.strides[-1] == 1 else n * k) + (m * n if tall else 0)
     rank = len(batch)
     across_rows = m >= 8 and (n < 8 or rows_cost < columns_cost)
     order = [*range(rank), *((rank + 1, rank) if across_rows else (rank, rank + 1))]
