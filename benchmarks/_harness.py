@@ -18,6 +18,7 @@ from ._results import save
 
 REPEATS = 5
 BURSTS = 20
+PAUSE = 0.005  # seconds between programs: threads of one wait busily for more work, in the time of the next
 Values = list[float]  # one a repeat
 Run = Callable[[int], None]  # do the work so many times
 Program = tuple[Run, Callable[[], float]]  # and the loss that it ended with
@@ -42,6 +43,7 @@ def times(
         spent = dict.fromkeys(programs, 0.0)
         for _ in range(bursts):
             for name, run in programs.items():
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 run(sizes[name])
                 spent[name] += time.perf_counter() - start

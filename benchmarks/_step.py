@@ -131,6 +131,6 @@ def jax_step(work: Work, forward: Callable[[dict, Any], Any], optimizer: Any) ->
         nonlocal params, state, loss
         for _ in range(count):
             params, state, loss = compiled(params, state, inputs, targets)
-        loss.block_until_ready()
+        jax.block_until_ready((params, state, loss))
 
     return run, lambda: float(loss)
