@@ -11,6 +11,8 @@
 Each also is the built-in exception that a caller would expect to catch.
 """
 
+from collections.abc import Sequence
+
 
 class TorchpureError(Exception):
     """Group every error of this library."""
@@ -33,7 +35,32 @@ class ImpureError(TorchpureError, RuntimeError):
 
 
 class CheckError(TorchpureError, ValueError):
-    """Report a check that does not hold, naming the members of a batch for which it does not."""
+    """Report a check that does not hold, naming the members of a batch for which it does not.
+
+    `members` holds an index for each that failed, with a number for each vmap, outermost first.
+    """
+
+    def __init__(self, message: str, members: Sequence[tuple[int, ...]] = (), line: str = "") -> None:
+        """Say what does not hold, for whom, and where."""
+        self.message, self.members, self.line = message, list(members), line
+        super().__init__(message + _named(self.members) + line)
+
+    def among(self, first: int, alone: bool) -> "CheckError":
+        """Return the error for members that are some of more: theirs are counted from `first`, or this is one alone."""
+        if alone:
+            return CheckError(self.message, [(first, *index) for index in self.members or [()]], self.line)
+        return CheckError(self.message, [(first + index[0], *index[1:]) for index in self.members], self.line)
+
+
+_SHOWN = 5
+
+
+def _named(members: list[tuple[int, ...]]) -> str:
+    if not members:
+        return ""
+    names = [str(index[0]) if len(index) == 1 else str(index) for index in members[:_SHOWN]]
+    more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+    return f": member{'s' * (len(members) > 1)} {', '.join(names)}{more} of vmap"
 
 
 class InputError(TorchpureError, ValueError):

@@ -101,12 +101,43 @@ def test_a_check_names_the_member(name):
 def test_a_check_in_a_traced_program_is_one_of_its_operations():
     for graph in (tp.make_graph(root)(U), tp.make_graph(tp.vmap(root))(U)):
         assert_close(graph(U), graph.module(U)[0])
-        with pytest.raises(RuntimeError, match="a root of a negative number"):
+        with pytest.raises(CheckError, match="a root of a negative number"):
             graph(-U)
+    with pytest.raises(CheckError, match=r"number: members 1, 2 of vmap, line \d+ of test_graph_and_checks.py$"):
+        tp.make_graph(tp.vmap(root))(XS.abs())(XS)
     tp.check(True, "yes")
     tp.check(U > 0, "yes")
     with pytest.raises(TransformError, match="check: the condition must be a bool or a tensor of bools, got a float64"):
         tp.check(U, "no")
+
+
+def _steps(x):
+    def body(c, _):
+        tp.check(c > -2.5, "the carry is too small")
+        return c - 1, c
+
+    return tp.scan(body, x, None, length=4)[1]
+
+
+def test_a_compiled_check_names_the_member_among_all():
+    assert_close(tp.jit(root)(U), root(U))
+    with pytest.raises(CheckError, match=r"^a root of a negative number, line \d+ of test_graph_and_checks.py$"):
+        tp.jit(root)(-U)
+    x = torch.ones(150, 4)
+    program = tp.jit(tp.vmap(root))
+    for failing in ([3], [3, 149], [70]):
+        spoiled = x.clone()
+        spoiled[failing] = -1
+        for _ in range(2):  # the first call measures
+            with pytest.raises(CheckError) as caught:
+                program(spoiled)
+            named = [index[0] for index in caught.value.members]
+            assert named
+            assert set(named) <= set(failing)  # those of the first chunk that failed
+    with pytest.raises(CheckError, match="the carry is too small: member 2 of vmap, line"):
+        tp.jit(tp.vmap(_steps))(torch.tensor([3.0, 2.0, 0.0]))
+    with pytest.raises(CheckError, match="the carry is too small: member 2 of vmap, line"):
+        tp.jit(tp.vmap(tp.grad(lambda x: _steps(x).sum())))(torch.tensor([3.0, 2.0, 0.0]))
 
 
 @pytest.mark.compile

@@ -41,6 +41,17 @@ def tenfold():
     return f
 
 
+def test_a_custom_backward_is_honoured_by_jit():
+    """torch.compile(torch.func.grad(f)) ignores it, whoever has written it."""
+    wanted = 10 * torch.cos(X)
+    for f in (Tenfold.apply, tenfold()):
+        assert_close(tp.jit(tp.grad(lambda x, f=f: f(x).sum()))(X), wanted)
+        assert_close(tp.jit(lambda x, f=f: tp.vjp(f, x)[1](torch.ones_like(x))[0])(X), wanted)
+    f = tp.custom_jvp(torch.sin)
+    f.defjvp(lambda primals, tangents: (torch.sin(primals[0]), 10 * torch.cos(primals[0]) * tangents[0]))
+    assert_close(tp.jit(lambda x: tp.jvp(f, (x,), (V,))[1])(X), wanted * V)
+
+
 @pytest.mark.compile
 def test_torch_compile_of_a_gradient_ignores_a_custom_backward_and_ours_refuses():
     with warnings.catch_warnings():

@@ -6,8 +6,9 @@ A chunk fits in cache, and chunks run on all cores. Whether lanes of vectors run
 computes is found by measurement: the first chunks of the first call run each way, and the fastest is kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure.errors import CheckError
 from torchpure.transforms import Mapping
 
 WIDTHS = (64, 16, 1)  # members at once that are tried; 1 is the program of one member, run on each
@@ -85,12 +87,14 @@ class _Call(NamedTuple):
         """Run members at once, or one after another."""
         if width > 1:
             args = self.arguments(lambda leaf, dim: leaf.narrow(dim, first, count).contiguous())
-            result = self.whole(args, self.kwargs)
+            with _counted(first, alone=False):
+                result = self.whole(args, self.kwargs)
             return Part(*tree.flatten(result), self.mapping.places(result))
         singles = []
         for number in range(first, first + count):
             args = self.arguments(lambda leaf, dim, at=number: leaf.select(dim, at).contiguous())
-            singles.append(self.one(args, self.kwargs))
+            with _counted(number, alone=True):
+                singles.append(self.one(args, self.kwargs))
         places = self.mapping.places(singles[0])
         columns = zip(*map(tree.leaves, singles), strict=True)
         stacked = [
@@ -107,6 +111,15 @@ class _Call(NamedTuple):
             )
         args = self.arguments(lambda leaf, dim: leaf.narrow(dim, 0, width).contiguous())
         return self.whole.on_one_thread(args, self.kwargs)
+
+
+@contextmanager
+def _counted(first: int, alone: bool) -> Iterator[None]:
+    """Let a check that fails name members by their numbers among all."""
+    try:
+        yield
+    except CheckError as error:
+        raise error.among(first, alone) from None
 
 
 def _measured(call: _Call, size: int) -> tuple[int, list[Part], int]:

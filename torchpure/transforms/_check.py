@@ -1,7 +1,10 @@
 """Checks of values that name the member of a batch which fails."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_dynamo_compiling
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -11,14 +14,14 @@ from torchpure.errors import CheckError, TransformError
 
 from ._describe import user_line
 from ._levels import functorch
-
-_SHOWN = 5
+from ._primitives import CHECK, callback_p
+from ._quiet import is_quiet
 
 
 def check(condition: Tensor | bool, message: str) -> None:
     """Check that a condition holds everywhere; under vmap the members for which it does not are named.
 
-    In a traced program the check is one of its operations, and the error has the message alone.
+    In a traced program the check is one of its operations.
 
     Raises:
         CheckError: it does not hold.
@@ -43,11 +46,27 @@ def check(condition: Tensor | bool, message: str) -> None:
     if is_dynamo_compiling():
         torch._assert_async(condition.all(), message)
         return
-    value, dims = _unwrapped(condition)
-    if get_proxy_mode() is not None or isinstance(value, FakeTensor):
-        torch._assert_async(value.all(), message)
-    elif not value.all():
-        raise CheckError(message + _members(value, dims) + user_line().rstrip(","))
+    with temporarily_clear_interpreter_stack():  # under a level each result would be wrapped again
+        value, dims = _unwrapped(condition)
+        found = _Check(message, dims)
+        if get_proxy_mode() is None and not isinstance(value, FakeTensor):
+            found(value)
+        elif get_proxy_mode() is not None and not is_quiet():
+            callback_p(found._replace(line=user_line().rstrip(",")), (value,), CHECK)
+
+
+class _Check(NamedTuple):
+    """What is run on a condition: now, or by the program that is traced."""
+
+    message: str
+    vmaps: int
+    line: str | None = None  # where a traced check is; one that runs now is found when it fails
+
+    def __call__(self, value: Tensor) -> None:
+        """Raise the error if the condition does not hold everywhere."""
+        if not value.all():
+            line = user_line().rstrip(",") if self.line is None else self.line
+            raise CheckError(self.message, _members(value, self.vmaps), line)
 
 
 def _unwrapped(condition: Tensor) -> tuple[Tensor, int]:
@@ -63,12 +82,8 @@ def _unwrapped(condition: Tensor) -> tuple[Tensor, int]:
     return value, len(dims)
 
 
-def _members(value: Tensor, vmaps: int) -> str:
+def _members(value: Tensor, vmaps: int) -> list[tuple[int, ...]]:
     if not vmaps:
-        return ""
-    failed = (
-        (~value).flatten(vmaps).any(vmaps).nonzero().tolist() if value.ndim > vmaps else (~value).nonzero().tolist()
-    )
-    names = [str(index[0]) if vmaps == 1 else str(tuple(index)) for index in failed[:_SHOWN]]
-    more = f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
-    return f": member{'s' * (len(failed) > 1)} {', '.join(names)}{more} of vmap"
+        return []
+    failed = (~value).flatten(vmaps).any(vmaps) if value.ndim > vmaps else ~value
+    return [tuple(index) for index in failed.nonzero().tolist()]

@@ -136,6 +136,7 @@ scan_p, while_p, switch_p, callback_p = (
     _Callback("torchpure_callback"),
 )
 has_side_effect(callback_p)
+CHECK = "check"  # the token of a callback that is needed only where its operand, of bools, does not hold everywhere
 _EFFECTS = frozenset({callback_p, torch.ops.aten._assert_async.msg})
 
 

@@ -60,7 +60,8 @@ class Writer:
             self.branches(item)
         elif isinstance(item, Callback):
             pointers = ", ".join(f"(void *)({view.buffer.name} + {view.offset})" for view in item.operands)
-            self.line(f"{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}")
+            held = f"if (!{item.unless.buffer.name}[{item.unless.offset}]) " if item.unless else ""
+            self.line(f"{held}{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}")
 
     def loop(self, loop: Loop) -> None:
         """Write the turns of a body; what is carried moves between two buffers."""

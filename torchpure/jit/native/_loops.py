@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from torchpure.transforms._primitives import CHECK
+
 from ._lower import PRIMITIVES, Scope, as_value, meta
+from ._reductions import folded
 from ._values import Buffer, Number, UnsupportedError, Value, View, dense_strides, longest_last
 
 _RELAID = 1 << 18  # elements; larger constants of a loop are read as they lie
@@ -101,10 +104,11 @@ class Callback:
 
     number: int
     operands: list[View]
+    unless: View | None = None  # a bool: there is no call where it holds
 
     def reads(self) -> set[Buffer]:
         """Return what is read."""
-        return {view.buffer for view in self.operands}
+        return {view.buffer for view in (*self.operands, *([self.unless] if self.unless else []))}
 
     def writes(self) -> set[Buffer]:
         """Return what is written."""
@@ -255,7 +259,13 @@ def _callback(scope: Scope, node: Node, fn: Any, operands: Sequence[Any], token:
     if token == "keep":  # noqa: S105 it only marked its operand as used
         return ()
     views = [scope.materialized(value) for value in _tensors(operands)]
-    scope.items.append(Callback(len(scope.program.callbacks), views))
+    unless = None
+    if token == CHECK:
+        like = torch.empty((), dtype=torch.bool, device="meta")
+        unless = folded(scope, "all", views[0], range(len(views[0].shape)), like, torch.bool)
+    else:
+        scope.program.reenters = True
+    scope.items.append(Callback(len(scope.program.callbacks), views, unless))
     scope.program.callbacks.append((fn, views))
     return ()
 

@@ -37,6 +37,7 @@ class Program:
         self.callbacks: list[Any] = []  # Python functions, with what their operands look like
         self.messages: list[str] = []  # of checks
         self.uses_library = False  # for products
+        self.reenters = False  # a callback may run the program again
 
 
 class Scope:

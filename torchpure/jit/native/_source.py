@@ -64,7 +64,7 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
         _HEAD,
         "  int bad = 0; (void)bad;",
         *pointers,
-        *_workspace(size, bool(program.callbacks)),
+        *_workspace(size, program.reenters),
         *writer.lines,
         "  return bad & 1 ? -2 : bad ? -4 : 0;",
         "}",
