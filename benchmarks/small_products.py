@@ -1,7 +1,7 @@
 """Small matrix products inside a compiled loop, against the library's call, over a table of shapes.
 
 A step of the loop adds a product to its carry. The left factor is another one at each step, or the product could leave
-the loop; there are few of them, or they would not stay in cache. The library's call does the same: torch.addmm in place.
+the loop; there are few of them, or they would not stay in cache. The library does the same in one call: torch.addmm.
 """
 
 from collections.abc import Callable
