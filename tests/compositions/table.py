@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operators import COMPOSITIONS, GRAPHS, WORDS, operators, outcome, problems, word
+from operators import COMPOSITIONS, GRAPHS, JIT, WORDS, operators, outcome, problems, word
 
 TARGET = Path(__file__).parents[2] / "docs" / "operators.md"
 HEAD = """# Operators in compositions of transforms
@@ -24,6 +24,8 @@ if a word is `wrong`, and the tests of every day run a part of it.
 - `kink`: finite differences have no limit there
 - `refused`: an error, which names the operation and the way out
 - `wrong`: a number that none of these has
+
+`jit of each` is one compiled program of all compositions that can be traced, on the first sample, against their uncompiled values.
 """
 
 
@@ -39,6 +41,9 @@ def examine(name: str) -> tuple[str, dict[str, str], dict[str, str], dict[str, s
         why[composition] = next((text for text in outcomes if text.startswith("refused")), "")
         if composition not in GRAPHS:
             theirs[composition] = word([outcome(problem, composition, torch.func) for problem in found])
+    if found:  # one sample, since all compositions are compiled for it
+        why[JIT] = outcome(found[0], JIT)
+        ours[JIT] = word([why[JIT]])
     return name, ours, theirs, why
 
 
@@ -50,7 +55,7 @@ def main() -> None:
     examined = [row for row in rows if row[1]]
     lines = [HEAD, f"{len(examined)} operators. Numbers are operators; in brackets those of torch.func.\n"]
     lines += ["| composition | " + " | ".join(WORDS) + " |", "|---" * (len(WORDS) + 1) + "|"]
-    for composition in COMPOSITIONS:
+    for composition in (*COMPOSITIONS, JIT):
         counts = Counter(ours[composition] for _, ours, _, _ in examined)
         others = Counter(theirs[composition] for _, _, theirs, _ in examined if composition in theirs)
         cells = [f"{counts[w]}" + (f" ({others[w]})" if others else "") for w in WORDS]
@@ -66,7 +71,7 @@ def main() -> None:
     lines += ["\n## Refused\n"]
     reasons = defaultdict(list)
     for name, ours, _, _ in examined:
-        refused = tuple(c for c in COMPOSITIONS if ours[c] == "refused")
+        refused = tuple(c for c in (*COMPOSITIONS, JIT) if ours[c] == "refused")
         reasons[refused].append(name)
     for refused, named in sorted(reasons.items(), key=lambda item: (len(item[0]), item[0])):
         lines += [f"- {', '.join(refused)}: " + ", ".join(f"`{name}`" for name in named)] if refused else []
