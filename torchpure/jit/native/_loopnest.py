@@ -7,15 +7,12 @@ no sum across lanes is needed; a longer one keeps a strip of sums.
 from collections.abc import Sequence
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 
 from ._kernel import Compute, Counter, Kernel, Load, LoadAt, Reduce, Statement, Store, literal
+from ._lines import Lines
 from ._values import c_type
-
-if TYPE_CHECKING:
-    from ._emit import Writer
 
 UNROLLED = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
 WRITTEN = 400  # statements that may be written out
@@ -34,8 +31,8 @@ _OMP = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
 class LoopNest:
     """One kernel: the order of its loops, and its text."""
 
-    def __init__(self, writer: "Writer", kernel: Kernel) -> None:
-        self.out, self.kernel = writer, kernel
+    def __init__(self, out: Lines, kernel: Kernel) -> None:
+        self.out, self.kernel = out, kernel
         self.lane = _lane(kernel)
         outer = [v for v in range(kernel.outer) if v != self.lane]
         inner = [v for v in range(kernel.outer, len(kernel.sizes)) if v != self.lane]

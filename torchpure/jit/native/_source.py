@@ -65,7 +65,7 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
         "  int bad = 0; (void)bad;",
         *pointers,
         *_workspace(size, program.reenters),
-        *writer.lines,
+        *writer.out.text,
         "  return bad & 1 ? -2 : bad ? -4 : 0;",
         "}",
     ]
