@@ -259,3 +259,39 @@ def test_what_is_written_to_a_constant_is_in_the_program_and_gone_at_the_next_ru
     for given in (x, x + 1, x):
         for one, two in zip(program(given), _filled(given), strict=True):
             assert torch.equal(one, two)
+
+
+def _bumped(x, *index):
+    out = x.clone()
+    out[index if len(index) > 1 else index[0]] = 7.0
+    return out
+
+
+PLACES = {
+    "one": lambda x, i, j: x[i],
+    "last": lambda x, i, j: x[..., j],
+    "two": lambda x, i, j: x[i, :, j] + x[i, 1, j],
+    "between": lambda x, i, j: x[1:, None, j],
+    "with a number": lambda x, i, j: x[0, i],
+    "negative": lambda x, i, j: x[i - 2, ..., -1],
+    "written": lambda x, i, j: _bumped(x, i) + _bumped(x, i, j) + _bumped(x, slice(None), j) + _bumped(x, ..., i, 0),
+    "row": lambda x, i, j: _bumped(x, i, slice(1, 3)) * 2,
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_are_computed_in_programs(name):
+    fn, x = PLACES[name], torch.arange(24.0, dtype=torch.float64).reshape(2, 3, 4)
+    for i, j in ((0, 2), (1, 0)):
+        i, j = torch.tensor(i), torch.tensor(j)
+        wanted = fn(x, i, j)
+        assert_close(tp.make_graph(fn)(x, torch.tensor(0), torch.tensor(0))(x, i, j), wanted)
+        assert_close(tp.jit(fn)(x, i, j), wanted)
+        assert tp.eval_shape(fn, x, i, j).shape == wanted.shape
+    many = torch.tensor([0, 1, 1])
+    scaled = lambda k: fn(x * (k + 1) / (k + 1), k, k)  # noqa: E731 members write to what is their own
+    assert_close(tp.jit(tp.vmap(scaled))(many), torch.stack([fn(x, k, k) for k in many]))
+    total = tp.jit(lambda x: tp.fori_loop(0, 2, lambda i, c: c + fn(x, i, i).sum(), torch.zeros((), dtype=x.dtype)))
+    assert_close(
+        total(x), fn(x, torch.tensor(0), torch.tensor(0)).sum() + fn(x, torch.tensor(1), torch.tensor(1)).sum()
+    )

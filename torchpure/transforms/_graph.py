@@ -20,6 +20,7 @@ from torchpure.errors import TransformError
 
 from ._describe import describe_function, user_line
 from ._fresh import Written, fresh
+from ._indexing import Indexing
 from ._operation import Packed
 from ._primitives import pass_through
 from ._tracer import trace
@@ -47,7 +48,7 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
-    with mode, RealConstants(), numbers_refused("eval_shape", fn):
+    with mode, RealConstants(), Indexing(), numbers_refused("eval_shape", fn):
         out = fn(*fake_args, **fake_kwargs)
     return tree.map(_shape_of, out)
 
@@ -147,7 +148,7 @@ def traced(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConsta
     """Return the program that a function of tensors runs, with what is dead in it; `mode` sees each operation."""
 
     def run(*values: Tensor) -> Any:
-        with mode:
+        with mode, Indexing():
             return flat(*values)
 
     with traceback.preserve_node_meta():

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from torchpure import tree
 
+from ._indexing import Indexing
 from ._levels import functorch
 
 Flat = Callable[..., Sequence[Tensor]]  # of tensors alone
@@ -158,7 +159,8 @@ def _like(leaf: Tensor) -> Tensor:
 def _run_once(fn: Flat, seen: list[Tensor], *given: Tensor) -> Any:
     """Run a function; its results share no memory with what it was given or with each other, and are contiguous."""
     used = {leaf.untyped_storage()._cdata for leaf in given}
-    out: Any = fn(*given)
+    with Indexing():  # modes around are off in here
+        out: Any = fn(*given)
     results: list[Tensor] = []
     for leaf in out if isinstance(out, tuple | list) else (out,):
         mine = leaf.contiguous()
