@@ -207,6 +207,14 @@ def test_a_captured_tensor_that_changes_in_place_is_seen():
     assert_trees_close(g(X), X @ (w * 2 + 1), rtol=1e-13)
 
 
+def test_a_captured_mask_that_changes_in_place_is_seen():
+    mask = torch.tensor([True, False, True])
+    f = tp.jit(lambda x: x[:, mask] * mask.sum().item())
+    assert torch.equal(f(X), X[:, [0, 2]] * 2)
+    mask.logical_not_()
+    assert torch.equal(f(X), X[:, [1]])
+
+
 def test_a_captured_module_that_is_trained_is_seen():
     net = nn.Linear(3, 2).double()
     f = tp.jit(lambda x: torch.tanh(net(x)))

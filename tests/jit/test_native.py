@@ -35,6 +35,7 @@ def check(fn, *tensors: Tensor) -> None:
 
 A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
 N = torch.arange(-6, 6).reshape(3, 4)
+_aten = torch.ops.aten
 PROGRAMS = {
     "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
     "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
@@ -74,6 +75,22 @@ PROGRAMS = {
     "nothing": (lambda a: (a[:0] * 2, a[:, :0].sum(1) if False else a[:0].T, torch.cat([a[:0], a])), A),
     "number": (lambda x: (x * 2, x.sum(), x.reshape(1, 1) + 1, x.expand(3)), torch.tensor(1.5, dtype=torch.float64)),
     "itself": (lambda a, v: (a, v * 1, a, v), A, V),
+    "looked at otherwise": (
+        lambda a: (a.clone().squeeze_(0) * 2, (a * 2).unsqueeze_(1).sum(1), (a + 1).t_().transpose_(0, 1) * a),
+        A,
+    ),
+    "over a part": (
+        lambda a: (a.diagonal_scatter(a[:, 0], 1), a[:4, :4].diagonal_scatter(a[0, :3], -1), torch.eye(3) + a[0, 0]),
+        A,
+    ),
+    "derivatives of views": (
+        lambda a: (
+            _aten.slice_backward(a[:2], [5, 6], 0, 1, 5, 2),
+            _aten.select_backward(a[0], [4, 6], 0, -1),
+            _aten.diagonal_backward(a[:, 0], [4, 6], 2, 0, 1),
+        ),
+        A,
+    ),
     "draws": (lambda k: (_uniform(k), _uniform(k) * 2), torch.tensor([3, 4])),
 }  # fmt: skip
 
@@ -88,6 +105,50 @@ def _uniform(key: Tensor) -> Tensor:
 def test_program_equals_function(name):
     fn, *tensors = PROGRAMS[name]
     check(fn, *tensors)
+
+
+S = A @ A.T + torch.eye(4, dtype=A.dtype)
+PICTURE, FILTERS = rows(2, 3, 8, 8), rows(4, 3, 3, 3, seed=1)
+BY_TORCH = {
+    "factors": (lambda s: (*torch.linalg.qr(s), torch.linalg.cholesky(s), torch.linalg.eigh(s)[0]), S),
+    "solutions": (lambda s, a: (torch.linalg.solve(s, a), torch.linalg.inv(s), torch.linalg.det(s)), S, A),
+    "members": (lambda s, a: torch.linalg.solve_triangular(s.expand(2, 4, 4), a.flip(0).expand(2, 4, 6), upper=True), S, A),
+    "sorted": (lambda a: (*a.topk(2, 0), *a.kthvalue(2), *a.cummax(1), a.median()), A),
+    "places": (lambda a: (torch.searchsorted(a[0].sort()[0], a[1], right=True), torch.bucketize(a, a[0].sort()[0])), A),
+    "distances": (lambda a: torch.cdist(a, a[:2], p=1.5), A),
+    "convolved": (lambda x, w: (torch.conv2d(x, w, w[:, 0, 0, 0], 2, 1), torch.conv_transpose2d(x[:, :2], w[:2, :2])), PICTURE, FILTERS),
+    "convolved backwards": (
+        lambda x, w: _aten.convolution_backward(
+            torch.conv2d(x, w), x, w, [4], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+        )[:2],
+        PICTURE,
+        FILTERS,
+    ),
+    "pooled": (lambda x: (*torch.nn.functional.max_pool2d(x, 2, return_indices=True), torch.nn.functional.interpolate(x, (5, 7), mode="bilinear")), PICTURE),
+    "in a loop": (
+        lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),
+        S,
+        A,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_TORCH)
+def test_what_no_handler_knows_is_computed_by_torch(name):
+    fn, *tensors = BY_TORCH[name]
+    check(fn, *tensors)
+    assert "torch_->call" in native(fn, *tensors).source
+
+
+def test_what_torch_refuses_while_a_program_runs_is_its_error():
+    def steps(s):
+        return scan_p(lambda c: (torch.linalg.cholesky(c) - c,), (s,), (), (), 3, False)
+
+    program = native(steps, S)
+    with pytest.raises(torch.linalg.LinAlgError, match=r"linalg.cholesky: .* not positive-definite"):
+        program(S)
+    with pytest.raises(RuntimeError, match="jit: an operation of torch: .*out of range"):
+        native(lambda a, n: a.put(n, a[0, :4]), A, N[0])(A, N[0] + 100)
 
 
 SIZES = [
@@ -261,8 +322,9 @@ def test_integers_wrap():
 
 def test_what_is_not_known_is_left_to_others():
     for fn, leaf in (
-        (torch.linalg.svdvals, A),
-        (lambda x: x.topk(2)[0], A),
+        (torch.bernoulli, A.abs() / 9),
+        (lambda x: x.histc(4), A),
+        (lambda x: torch.linalg.eigvals(x[:, :4]).abs(), A),
         (lambda x: x.to(torch.complex128) * 1j, A),
         (lambda x: x.to(torch.bfloat16) + 1, A),
         (lambda x: x * 2, torch.ones(1 << 23)),

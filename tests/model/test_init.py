@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure import random
@@ -171,3 +172,13 @@ def test_errors_name_the_submodule(name):
 def test_a_bad_key_is_an_error():
     with pytest.raises(TypeError, match="wanted a key, as random.key"):
         tp.functional(nn.Linear(1, 1)).init(0)
+
+
+def test_a_factory_that_converts_its_module_while_a_program_is_traced_is_an_error_with_a_way_out():
+    net = tp.functional(lambda: nn.Sequential(nn.Linear(2, 1), nn.Tanh()).double())
+    assert net.init(tp.random.key(0))[0]["0.weight"].dtype is torch.float64
+    with pytest.raises(ImpureError, match=r"init: the factory converts a module .* give the layers their dtype"):
+        tp.jit(lambda key: net.init(key)[0])(tp.random.key(0))
+    same = tp.functional(lambda: nn.Sequential(nn.Linear(2, 1, dtype=torch.float64), nn.Tanh()))
+    wanted = same.init(tp.random.key(0))[0]
+    assert_close(tp.make_graph(lambda key: same.init(key)[0])(tp.random.key(0))(tp.random.key(0)), wanted)

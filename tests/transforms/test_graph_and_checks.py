@@ -295,3 +295,69 @@ def test_places_are_computed_in_programs(name):
     assert_close(
         total(x), fn(x, torch.tensor(0), torch.tensor(0)).sum() + fn(x, torch.tensor(1), torch.tensor(1)).sum()
     )
+
+
+MASK = torch.tensor([True, False, True, False])
+
+
+def _masked(x, mask):
+    out = x.clone()
+    out[:, mask] = 7.0
+    return out + x[:, mask].sum()
+
+
+def _masked_steps(x):
+    def step(c, _):
+        return c * torch.arange(4.0).sum().item() - c[:, MASK].sum(), c[:, torch.arange(4) > 1]
+
+    return tp.scan(step, x, None, length=2)
+
+
+KNOWN = {
+    "mask": lambda x: _masked(x, MASK),
+    "mask of sizes": lambda x: _masked(x, torch.arange(4) % 3 == 0),
+    "mask in the middle": lambda x: x[None, [0, 1], MASK],
+    "number": lambda x: x * (MASK.sum().item() + torch.ones(3).cumsum(0)[-1].item()),
+    "branch": lambda x: x.sin() if torch.equal(torch.eye(2)[:1], torch.ones(1, 2).triu()) else x.cos(),
+    "places": lambda x: x[:, MASK.nonzero()[:, 0]] + x[:, torch.arange(4).nonzero().shape[0] :].sum(),
+    "loop": _masked_steps,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_depends_on_no_argument_has_numbers(name):
+    fn, xs = KNOWN[name], torch.arange(24.0, dtype=torch.float64).reshape(3, 2, 4) / 10
+    wanted = fn(xs[0])
+    assert_close(tp.make_graph(fn)(xs[0])(xs[0]), wanted)
+    assert_close(tp.jit(fn)(xs[0]), wanted)
+    assert tp.tree.map(lambda leaf: leaf.shape, tp.eval_shape(fn, xs[0])) == tp.tree.map(
+        lambda leaf: leaf.shape, wanted
+    )
+    members = tp.tree.map(lambda *leaves: torch.stack(leaves), *map(fn, xs))
+    assert_close(tp.jit(tp.vmap(fn))(xs), members)
+
+
+def test_numbers_of_memory_that_was_written_to_are_not_known():
+    def fn(x):
+        memory = torch.zeros(3)
+        row = memory[:1]
+        row.copy_(x.sum())
+        return x * (memory + 1).sum().item()
+
+    with pytest.raises(TransformError, match="needs the number of a tensor"):
+        tp.make_graph(fn)(U)
+
+
+def test_a_size_that_depends_on_numbers_is_an_error_that_names_the_line():
+    for who, run in (("make_graph", lambda fn: tp.make_graph(fn)(U)), ("eval_shape", lambda fn: tp.eval_shape(fn, U))):
+        with pytest.raises(
+            TransformError, match=rf"{who}: `.*`.*, line \d+ of test_graph_and_checks.py, makes a tensor"
+        ):
+            run(lambda x: x[x > 0])
+
+
+def test_a_causal_mask_that_torch_looks_at_is_known():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    net = tp.functional(torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
+    mask, x = torch.nn.Transformer.generate_square_subsequent_mask(5), torch.ones(2, 5, 8)
+    assert_close(tp.make_graph(lambda p: net(p, x, mask=mask))(net.params)(net.params), net(net.params, x, mask=mask))

@@ -77,6 +77,10 @@ class _Operations(RealConstants):
             self.folded.update(given)
         return out
 
+    def used(self, constants: Sequence[Tensor]) -> None:
+        """Take note of constants whose numbers the program depends on."""
+        self.folded.update(self.saw(list(constants)))
+
     def saw(self, values: Tree) -> dict[int, Tensor]:
         """List the tensors from outside among these values."""
         given = {id(leaf): leaf for leaf in _real(values) if id(leaf) not in self._made}

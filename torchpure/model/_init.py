@@ -29,10 +29,19 @@ def construct(factory: Callable[[], Any], key: Key) -> nn.Module:
     """Call a factory with its draws answered from a key.
 
     Raises:
-        ImpureError: it draws in a way that has no keyed form.
+        ImpureError: it draws in a way that has no keyed form, or converts a module while a program is traced.
         TypeError: it does not return an nn.Module.
     """
-    module = keyed_construction(factory, key)
+    try:
+        module = keyed_construction(factory, key)
+    except RuntimeError as error:
+        if "Couldn't swap" not in str(error):
+            raise
+        raise ImpureError(
+            "init: the factory converts a module that it has made (`.double()`, `.to(…)`), whose parameters torch "
+            "cannot exchange while a program is traced: give the layers their dtype and device, or call init outside "
+            "of jit"
+        ) from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"functional: the factory must return an nn.Module, got {type(module).__name__}")
     return module

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
 from torch.fx import GraphModule, traceback
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -21,6 +21,7 @@ from torchpure.errors import TransformError
 from ._describe import describe_function, user_line
 from ._fresh import Written, fresh
 from ._indexing import Indexing
+from ._known import Recipes
 from ._operation import Packed
 from ._primitives import pass_through
 from ._tracer import trace
@@ -57,12 +58,13 @@ class RealConstants(TorchDispatchMode):
     """Computes what depends on no argument with its numbers: a program holds it as a constant.
 
     torch would leave a tensor without numbers there. Nor do its own zeros of forward derivatives have a device here.
-    A constant that an argument is written to is none from then on.
+    What asks for numbers that depend on no argument gets them. A constant that an argument is written to is none from
+    then on.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.written = Written()
+        self.written, self.recipes = Written(), Recipes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
@@ -70,9 +72,30 @@ class RealConstants(TorchDispatchMode):
             with _disable_current_modes():
                 return func(*args, **(kwargs or {}))
         self.written.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
-        return (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
+        args, asked = self._asked(func, args, kwargs or {})
+        if asked is not None:
+            with _disable_current_modes():
+                return func(*asked[0], **asked[1])
+        out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
+        self.recipes.note(func, args, kwargs or {}, out)
+        return out
+
+    def _asked(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return arguments without masks whose entries are known; and all with numbers, if it asks for these."""
+        found = None
+        if func in _MASKED and (plain := self.recipes.unmasked(args[1])):
+            self.used(plain.constants)
+            args = (args[0], plain.values, *args[2:])
+        elif not _ASKS.isdisjoint(func.tags) and (found := self.recipes.known((args, kwargs))):
+            self.used(found.constants)
+        return args, found and found.values
+
+    def used(self, constants: Sequence[Tensor]) -> None:
+        """Take note of constants whose numbers the program depends on."""
 
 
+_ASKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_MASKED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
 pass_through(RealConstants)
 
@@ -168,6 +191,11 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
     """
     try:
         yield
+    except DynamicOutputShapeException as error:
+        raise TransformError(
+            f"{who}: {describe_function(fn)}{user_line(error)} makes a tensor whose size depends on numbers: keep all "
+            "entries, and choose with tp.where"
+        ) from error
     except Exception as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
             raise

@@ -12,15 +12,23 @@ _VIEWS = frozenset({
     "detach", "split", "split_with_sizes", "unbind", "diagonal", "_reshape_alias", "as_strided", "lift_fresh",
 })  # fmt: skip
 
+_RESHAPES = frozenset({"t_", "transpose_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "resize_", "set_"})
+
 
 def changes(node: Node) -> bool:
     """Tell whether an operation changes its first argument."""
     return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
+def reshapes(node: Node) -> bool:
+    """Tell whether an operation makes its first argument look at its memory in another way, and changes no number."""
+    return getattr(node.target, "_opname", None) in _RESHAPES
+
+
 def changed(module: GraphModule) -> set[Node]:
     """Return the nodes whose memory is changed later on."""
-    return {_root(node.args[0]) for node in module.graph.nodes if changes(node) and isinstance(node.args[0], Node)}
+    found = (node for node in module.graph.nodes if changes(node) and not reshapes(node))
+    return {_root(node.args[0]) for node in found if isinstance(node.args[0], Node)}
 
 
 def _root(node: Any) -> Node:

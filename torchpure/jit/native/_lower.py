@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ._inplace import changed, changes
+from ._inplace import changed, changes, reshapes
 from ._kernel import Builder, Names
 from ._values import Buffer, Number, UnsupportedError, Value, View, c_type, dense_strides, longest_last, order_of
 
@@ -30,13 +30,15 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 class Program:
     """What all scopes of one program share."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest: Handler | None = None) -> None:
+        self.rest = rest  # serves operations that have no handler: rest(scope, node, args, kwargs)
         self.names = Names()
         self.constants: list[Tensor] = []  # read at run time through pointers
         self.constant_views: dict[int, View] = {}
         self.callbacks: list[Any] = []  # Python functions, with what their operands look like
         self.messages: list[str] = []  # of checks
         self.uses_library = False  # for products
+        self.calls_torch = False  # for operations without a handler
         self.reenters = False  # a callback may run the program again
 
 
@@ -157,8 +159,12 @@ class Scope:
             name = getattr(target, "_opname", None) or str(target)
             space = getattr(target, "namespace", "")
             handler = HANDLERS.get(name) if space in {"aten", "prims"} else None
+        if handler is None and reshapes(node):  # whoever reads the tensor later reads this node
+            handler = HANDLERS.get(name.removesuffix("_"))
         if handler is None and changes(node) and name.endswith("_"):
             return self._change(node, name, args, kwargs)
+        if handler is None and self.program.rest and isinstance(target, torch._ops.OpOverload):
+            return self.program.rest(self, node, args, kwargs)
         if handler is None:
             raise UnsupportedError(f"the operation {name}")
         if _constant(name, args, kwargs) and isinstance(node.meta.get("val"), Tensor):
@@ -169,13 +175,12 @@ class Scope:
         """Compute what an operation writes to its first argument, and write it."""
         target = args[0]
         handler = HANDLERS.get({"zero_": "zeros_like"}.get(name, name.removesuffix("_")))
-        if name in _RESHAPED or handler is None or not isinstance(target, View) or not target.buffer.temporary:
+        if reshapes(node) or handler is None or not isinstance(target, View) or not target.buffer.temporary:
             raise UnsupportedError(f"the operation {name}")
         self.copy(handler(self, node, *args, **kwargs), target)
         return target
 
 
-_RESHAPED = frozenset({"t_", "transpose_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "resize_", "set_"})
 _ELEMENTWISE = frozenset({
     "add", "sub", "mul", "div", "pow", "neg", "abs", "sqrt", "rsqrt", "reciprocal", "exp", "log", "eq", "ne", "lt",
     "le", "gt", "ge", "where", "minimum", "maximum", "clamp", "logical_not", "logical_and", "logical_or", "rsub",

@@ -13,6 +13,7 @@ from torchpure.errors import CheckError
 
 from ._compiler import command
 from ._decompose import decomposed
+from ._foreign import foreign, last_error, torch_table
 from ._library import library_products
 from ._source import Lowered, lowered
 from ._values import UnsupportedError, View
@@ -35,7 +36,8 @@ class Native:
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _HOOK]
         self._run.restype = ctypes.c_int
         functions = (library_products() or ()) if self._program.uses_library else ()
-        pointers = [*(leaf.data_ptr() for leaf in self._program.constants), *functions]
+        table = [ctypes.addressof(torch_table())] if self._program.calls_torch else []
+        pointers = [*(leaf.data_ptr() for leaf in self._program.constants), *functions, *table]
         self._constants = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
@@ -63,12 +65,8 @@ class Native:
         if code:
             if raised:
                 raise raised[0]
-            if code == -2:
-                raise IndexError("jit: an index is out of range in a compiled program; run it without jit to see where")
-            if code == -4:
-                raise ZeroDivisionError("jit: an integer is divided by zero in a compiled program")
-            if code == -3:
-                raise MemoryError("jit: there is no memory for the temporaries of a compiled program")
+            if code < 0:
+                raise _error(code)
             raise CheckError(self._program.messages[code - 1])
 
     def _called(self, raised: list[BaseException], number: int, given: Any) -> int:
@@ -82,6 +80,20 @@ class Native:
 
 
 _NOTHING = _HOOK()
+_ERRORS = {
+    -2: IndexError("jit: an index is out of range in a compiled program; run it without jit to see where"),
+    -3: MemoryError("jit: there is no memory for the temporaries of a compiled program"),
+    -4: ZeroDivisionError("jit: an integer is divided by zero in a compiled program"),
+    -6: RuntimeError("jit: an operation of torch gave another shape or dtype than while it was traced"),
+}
+
+
+def _error(code: int) -> Exception:
+    if code != -5:
+        return type(_ERRORS[code])(*_ERRORS[code].args)
+    text = last_error()
+    kind = torch.linalg.LinAlgError if text.startswith(("linalg.", "torch.linalg.")) else RuntimeError
+    return kind(text) if kind is torch.linalg.LinAlgError else kind(f"jit: an operation of torch: {text}")
 
 
 def _copied(pointer: int, view: View) -> Tensor:
@@ -100,7 +112,7 @@ def compiled(module: GraphModule, tensors: Sequence[Tensor], build: Build) -> Na
         made = lowered(module, tensors)
     except UnsupportedError:  # decomposed, it may be known
         try:
-            made = lowered(decomposed(module, tensors), tensors)
+            made = lowered(decomposed(module, tensors), tensors, foreign)
         except UnsupportedError:
             return None
     return Native(made, build(made.source, command()))

@@ -14,9 +14,10 @@ from . import _reductions as _reductions
 from . import _scatter as _scatter
 from . import _views as _views
 from ._emit import Writer
+from ._foreign import TORCH
 from ._kernel import Kernel
 from ._library import LIBRARY_TYPES
-from ._lower import Program, Scope
+from ._lower import Handler, Program, Scope
 from ._plan import planned
 from ._pointwise import PRELUDE
 from ._products import TRANSPOSE, VECTORS
@@ -36,13 +37,13 @@ class Lowered(NamedTuple):
     outputs: list[Any]  # a View for each tensor that is made, the number of an input that comes back, else a constant
 
 
-def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
-    """Write the C++ of a program.
+def lowered(module: GraphModule, tensors: Sequence[Tensor], rest: Handler | None = None) -> Lowered:
+    """Write the C++ of a program; `rest` serves operations without a handler.
 
     Raises:
         UnsupportedError: it holds something that is not known here.
     """
-    program = Program()
+    program = Program(rest)
     scope = Scope(program, module)
     inputs = [_input(program, leaf) for leaf in tensors]
     outputs = [_output(program, scope, inputs, result) for result in scope.run(inputs)]
@@ -60,6 +61,8 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
     ]
     if program.uses_library:
         pointers += [f"  {c}gemm {c}gemm_ = ({c}gemm)constants[{len(held) + i}];" for i, c in enumerate("sd")]
+    if program.calls_torch:
+        pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{len(held) + 2 * program.uses_library}];")
     lines = [
         _HEAD,
         "  int bad = 0; (void)bad;",
@@ -69,7 +72,8 @@ def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
         "  return bad & 1 ? -2 : bad ? -4 : 0;",
         "}",
     ]
-    return Lowered("\n".join([PRELUDE, VECTORS, TRANSPOSE, LIBRARY_TYPES, _ARENA, *lines, ""]), program, outputs)
+    needed = [PRELUDE, VECTORS, TRANSPOSE, LIBRARY_TYPES, *([TORCH] if program.calls_torch else []), _ARENA]
+    return Lowered("\n".join([*needed, *lines, ""]), program, outputs)
 
 
 def _workspace(size: int, reenters: bool) -> list[str]:

@@ -1,6 +1,6 @@
 """Handlers of operations that look at the same memory in another way, and of those that move it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -141,9 +141,15 @@ def _diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0,
     a, b = _dim(dim1, rank), _dim(dim2, rank)
     start = offset * x.strides[b] if offset >= 0 else -offset * x.strides[a]
     rest = [d for d in range(rank) if d not in (a, b)]
-    shape = tuple(meta(node).shape)
+    size = max(min(x.shape[a] + min(offset, 0), x.shape[b] - max(offset, 0)), 0)
     strides = (*(x.strides[d] for d in rest), x.strides[a] + x.strides[b])
-    return View(x.buffer, shape, strides, x.offset + start)
+    return View(x.buffer, (*(x.shape[d] for d in rest), size), strides, x.offset + (start if size else 0))
+
+
+@handles("eye")
+def _eye(scope: Scope, node: Node, *_: Any, **__: Any) -> View:
+    zero = Number(0, tuple(meta(node).shape), meta(node).dtype)
+    return _diagonal_scatter(scope, node, zero, Number(1, (min(zero.shape),), zero.dtype))
 
 
 @handles("flip", "rev")
@@ -213,29 +219,54 @@ def _pad(scope: Scope, node: Node, x: Value, pad: Sequence[int], value: Any = 0)
     return made
 
 
-@handles("slice_scatter")
-def _slice_scatter(
-    scope: Scope, node: Node, x: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
-) -> View:
+def _scattered(scope: Scope, node: Node, x: Value, src: Value, place: Callable[[View], View]) -> View:
+    """Copy a value, and another one over a part of it."""
     out = meta(node)
     made = scope.empty(out.shape, out.dtype)
     scope.copy(x, made)
-    dim = _dim(dim, out.ndim)
-    size = out.shape[dim]
-    first = 0 if start is None else min(max(start + size * (start < 0), 0), size)
-    scope.copy(src, piece(made, dim, first if src.shape[dim] else 0, src.shape[dim], step))
+    scope.copy(src, place(made))
     return made
+
+
+@handles("slice_scatter")
+def _slice_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
+    return _scattered(scope, node, x, src, lambda made: _range(made, src, *where, **named))
+
+
+def _range(made: View, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
+    dim = _dim(dim, len(made.shape))
+    size, turns = made.shape[dim], src.shape[dim]
+    first = 0 if start is None else min(max(start + size * (start < 0), 0), size)
+    return piece(made, dim, first if turns else 0, turns, step)
 
 
 @handles("select_scatter")
 def _select_scatter(scope: Scope, node: Node, x: Value, src: Value, dim: int, index: int) -> View:
-    out = meta(node)
-    made = scope.empty(out.shape, out.dtype)
-    scope.copy(x, made)
-    dim = _dim(dim, out.ndim)
-    row = piece(made, dim, index % out.shape[dim], 1)
-    scope.copy(src, View(row.buffer, tuple(src.shape), row.strides[:dim] + row.strides[dim + 1 :], row.offset))
-    return made
+    def place(made: View) -> View:
+        d = _dim(dim, len(made.shape))
+        row = piece(made, d, index % made.shape[d], 1)
+        return View(row.buffer, tuple(src.shape), row.strides[:d] + row.strides[d + 1 :], row.offset)
+
+    return _scattered(scope, node, x, src, place)
+
+
+@handles("diagonal_scatter")
+def _diagonal_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
+    return _scattered(scope, node, x, src, lambda made: _diagonal(scope, node, made, *where, **named))
+
+
+def _backward(scatter: Any) -> Any:
+    """Let a handler scatter into zeros: the derivative of a view."""
+
+    def handler(scope: Scope, node: Node, gradient: Value, sizes: Sequence[int], *where: Any) -> View:
+        return scatter(scope, node, Number(0, tuple(sizes), meta(node).dtype), gradient, *where)
+
+    return handler
+
+
+handles("slice_backward")(_backward(_slice_scatter))
+handles("select_backward")(_backward(_select_scatter))
+handles("diagonal_backward")(_backward(_diagonal_scatter))
 
 
 @handles("repeat")
