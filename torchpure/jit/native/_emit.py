@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ._collapse import collapsed
 from ._kernel import Kernel, Opaque
 from ._lines import Lines
 from ._loopnest import LoopNest
@@ -34,7 +35,7 @@ class Writer:
     def item(self, item: Any) -> None:
         """Write one item."""
         if isinstance(item, Kernel):
-            LoopNest(self.out, item).write()
+            LoopNest(self.out, collapsed(item)).write()
         elif isinstance(item, Opaque):
             self.out.line(item.text)
         elif isinstance(item, Loop):

@@ -12,7 +12,7 @@ import torch
 
 from ._kernel import Compute, Counter, Kernel, Load, LoadAt, Reduce, Statement, Store, literal
 from ._lines import Lines
-from ._values import c_type
+from ._values import Buffer, c_type
 
 UNROLLED = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
 WRITTEN = 400  # statements that may be written out
@@ -166,7 +166,9 @@ class LoopNest:
         for s in statements:
             if isinstance(s, Store):
                 value = names.get(s.arg, s.arg)
-                self.out.line(f"{s.buffer.name}[{self.address(s.offset, s.coefs)}] = {value};")
+                if s.buffer.dtype is torch.bool:
+                    value = f"{value} ? 1 : 0"
+                self.out.line(f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}] = {value};")
                 continue
             assert not isinstance(s, Reduce)
             dtype = s.buffer.dtype if isinstance(s, Load | LoadAt) else s.dtype
@@ -175,7 +177,8 @@ class LoopNest:
     def expression(self, s: Load | LoadAt | Compute | Counter, names: dict[str, str]) -> str:
         """Write what a statement computes."""
         if isinstance(s, Load):
-            return f"{s.buffer.name}[{self.address(s.offset, s.coefs)}]"
+            text = f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}]"
+            return f"{text} != 0" if s.buffer.dtype is torch.bool else text
         if isinstance(s, LoadAt):
             places = [f"op_place({names.get(n, n)}, {size}, bad) * ({step})" for n, size, step in s.indices]
             return f"{s.buffer.name}[{' + '.join([self.address(s.offset, s.coefs), *places])}]"
@@ -194,6 +197,11 @@ class LoopNest:
             elif coef:
                 terms.append(place if coef == 1 else f"{coef} * {place}")
         return " + ".join(terms) or "0"
+
+
+def _memory(buffer: Buffer) -> str:
+    """Write the pointer to a buffer: bools are read and written as bytes, or compilers branch instead of vectorizing."""
+    return f"((uint8_t *){buffer.name})" if buffer.dtype is torch.bool else buffer.name
 
 
 def _added(terms: list[str], number: int) -> list[str]:
