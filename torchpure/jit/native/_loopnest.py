@@ -200,7 +200,7 @@ class LoopNest:
 
 
 def _memory(buffer: Buffer) -> str:
-    """Write the pointer to a buffer: bools are read and written as bytes, or compilers branch instead of vectorizing."""
+    """Write the pointer to a buffer; bools are read and written as bytes, or compilers branch and do not vectorize."""
     return f"((uint8_t *){buffer.name})" if buffer.dtype is torch.bool else buffer.name
 
 
