@@ -1,5 +1,7 @@
 """Programs of C++: each equals the function that was traced, whatever the memory, the loops and the products."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -238,6 +240,74 @@ def test_loops_in_loops_and_of_no_turn():
 
 def test_a_loop_whose_turns_change_places():
     check(lambda a, b: scan_p(lambda a, b: (b + 0, a + 1), (a, b), (), (), 5, False), rows(4), rows(4, seed=1))
+
+
+def _turns(body, *carry, xs=()):
+    return lambda *given: scan_p(body, given[: len(carry)], given[len(carry) :], (), 5, False)
+
+
+RENEWED = {  # what a turn does to a carry, and how many of the values that it carries are renewed in place
+    "by itself": (lambda c: (torch.sin(c) + c * 2,), [A], 1),
+    "with what it was": (lambda c, d: (c + d, torch.cos(c) * d), [A, A * 2], 2),
+    "changing places": (lambda c, d: (d * 2, c + 1), [A, A * 2], 1),
+    "one behind the other": (lambda c, d: (c.sin(), c), [A, A * 2], 2),
+    "from other places": (lambda c: (c.flip(0) + c,), [A], 0),
+    "from the sum": (lambda c: (c - c.mean(0),), [A], 1),
+    "by a product": (lambda c: (c + c @ c,), [S / 20], 0),
+    "and its former self": (lambda c: (c * 0.5, c.exp()), [A], 1),
+    "from places": (lambda c, n: (c[n % 6], n + 1), [V, torch.arange(6)], 1),
+    "in a loop": (lambda c: scan_p(lambda d, c: (d * 0.9 + c,), (c,), (), (c,), 3, False), [A], 1),
+    "in a branch": (lambda c: switch_p((c.sum() > 0).long(), (lambda c: (c + 1,), lambda c: (c.sin(),)), (c,)), [A], 1),
+}
+
+
+@pytest.mark.parametrize("name", RENEWED)
+def test_law_a_carry_renewed_in_place_is_the_same(name):
+    body, carry, count = RENEWED[name]
+    check(_turns(body, *carry), *carry)
+    source = native(_turns(body, *carry), *carry).source
+    offsets = dict(re.findall(r"\*(b\d+) = \(\w+ \*\)\(work \+ (\d+)\);", source))
+    swaps = re.findall(r"auto \*other = (b\d+); b\d+ = (b\d+);", source)
+    assert sum(offsets[a] == offsets[b] for a, b in swaps[-len(carry) :]) == count
+
+
+L, R, BIAS = rows(72, 80), rows(80, 96, seed=1), rows(72, 96, seed=2)
+
+
+def _doubled(product):
+    return product + product
+
+
+def _twice(c, product):
+    return c + product, product.sin()
+
+
+SUMS = {  # sums that take a product, and whether the product adds itself to the other part
+    "plus": (lambda c, a, b: c + a @ b, True),
+    "before": (lambda c, a, b: a @ b + c.sin(), True),
+    "minus": (lambda c, a, b: c - 0.1 * (a @ b), True),
+    "from": (lambda c, a, b: a @ b - c, False),
+    "two": (lambda c, a, b: (c + a @ b) + (a * 2) @ b, True),
+    "itself": (lambda c, a, b: _doubled(a @ b), False),
+    "used again": (lambda c, a, b: _twice(c, a @ b), False),
+    "sum used again": (lambda c, a, b: (c + a @ b).sin(), False),
+    "across": (lambda c, a, b: c.T + (a @ b).T, False),
+    "row": (lambda c, a, b: c[0] + a @ b, True),
+    "by a number of the program": (lambda c, a, b: c + c[0, 0] * (a @ b), None),
+    "by zero": (lambda c, a, b: c + 0.0 * (a @ (b / 0)), None),
+}
+
+
+@pytest.mark.parametrize("size", [40, 72])  # a product in registers, and one of the library
+@pytest.mark.parametrize("name", SUMS)
+def test_law_accumulation_changes_no_result_by_more_than_a_rounding(name, size):
+    fn, adds = SUMS[name]
+    given = BIAS[:size], L[:size], R
+    check(fn, *given)
+    source = native(fn, *given).source
+    expected = size == 40 if adds is None else adds
+    if adds is not None or name != "by zero":
+        assert ("+= factor *" in source or "kept = 1;" in source) == expected
 
 
 def test_callbacks_run_in_order_with_their_values():

@@ -5,7 +5,7 @@ unique in a whole program, so that kernels can be put together. Every address is
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -117,6 +117,8 @@ class Opaque:
     text: str  # a buffer's name is its pointer
     read: tuple[Buffer, ...]
     written: tuple[Buffer, ...]
+    adds: Callable[[str, str], str] | None = None  # text that adds to the memory at a pointer instead, times a factor
+    nonzero: bool = False  # that text takes a factor of zero for nothing to add, be it zero times infinity
 
     def instead(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same with another buffer in the place of one that it writes."""

@@ -1,7 +1,7 @@
 """Large products of matrices, by the library that torch was built with."""
 
 import ctypes
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -30,19 +30,22 @@ def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     *batch, m, k = a.shape
     n = b.shape[-1]
     a, b = (v if _leading(v) else scope.materialized(v, range(len(v.shape))) for v in (a, b))
-    letter = "s" if dtype is torch.float32 else "d"
-    c, loops = c_type(dtype), "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
-    place = [
-        " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
-        for v in (a, b, made)
-    ]
+    letter, c = ("s" if dtype is torch.float32 else "d"), c_type(dtype)
+    loops = "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
+    place = [" + ".join([str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))]) for v in (a, b, made)]
     (ta, la), (tb, lb) = _leading(a) or ("N", 1), _leading(b) or ("N", 1)
-    text = (
-        f"{loops}{{ const int m_ = {m}, n_ = {n}, k_ = {k}, la = {la}, lb = {lb}; const {c} one = 1, zero = 0;\n"
-        f'{letter}gemm_("{tb}", "{ta}", &n_, &m_, &k_, &one, {place[1]}, &lb, '
-        f"{place[0]}, &la, &zero, {place[2]}, &n_); }}"
-    )
-    scope.items.append(Opaque(text, (a.buffer, b.buffer), (made.buffer,)))
+
+    def text(target: str, factor: str, kept: int) -> str:
+        return (
+            f"{loops}{{ const int m_ = {m}, n_ = {n}, k_ = {k}, la = {la}, lb = {lb};\n"
+            f"const {c} factor = {factor}, kept = {kept};\n"
+            f'{letter}gemm_("{tb}", "{ta}", &n_, &m_, &k_, &factor, {b.buffer.name} + {place[1]}, &lb, '
+            f"{a.buffer.name} + {place[0]}, &la, &kept, {target} + {place[2]}, &n_); }}"
+        )
+
+    whole, read = text(made.buffer.name, "1", 0), (a.buffer, b.buffer)
+    adds = partial(text, kept=1)
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds, nonzero=True))
     return result
 
 

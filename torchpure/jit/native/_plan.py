@@ -7,6 +7,8 @@ A scope inside another has its memory behind that of the scopes around it, so a 
 
 from collections.abc import Sequence
 
+from ._accumulate import accumulated
+from ._carry import renewed_in_place, without_idle_copies
 from ._fuse import fused
 from ._loops import Branches, Loop
 from ._lower import Scope
@@ -21,7 +23,8 @@ def planned(scope: Scope, start: int = 0, kept: Sequence[Buffer] = ()) -> int:
         if isinstance(item, Loop | Branches):
             for inner in item.scopes():
                 inner.items = fused(inner.items, set(inner.temporaries), item.kept(inner))
-    scope.items = fused(scope.items, set(scope.temporaries), set(kept))
+    own = set(scope.temporaries)
+    scope.items = accumulated(fused(scope.items, own, set(kept)), own - set(kept))
     end = _placed(scope, start, set(kept))
     furthest = end
     for item in scope.items:
@@ -39,7 +42,12 @@ def _planned_loop(loop: Loop, start: int) -> int:
     end = max(planned(loop.tail, end), end)
     if loop.condition:
         end = max(end, planned(loop.condition[0], end, [loop.condition[1].buffer]))
-    return max(end, planned(loop.scope, end))
+    furthest = max(end, planned(loop.scope, end))
+    for pair in loop.carried:
+        if renewed_in_place(pair, loop.scope.items):
+            pair.next.buffer.offset = pair.now.buffer.offset
+    loop.scope.items = without_idle_copies(loop.scope.items, loop.carried)
+    return furthest
 
 
 def _put(buffer: Buffer, at: int) -> int:

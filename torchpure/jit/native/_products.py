@@ -5,6 +5,7 @@ smaller operand is transposed first. Small products are ordinary kernels, whose 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -19,6 +20,7 @@ LIBRARY = 1 << 19  # multiplications; from there on the library's product is fas
 LARGEST = 1 << 23  # multiplications; from there on other backends have more threads for what is around the product
 _DEEP = 8  # turns of the inner dimension; below, what follows a product is fused with it, which saves more
 _ROWS = 8  # of a tile, at most
+_SET = "<-"  # stands for how a tile is written
 
 
 def tiled(shape: Sequence[int], dtype: torch.dtype) -> bool:
@@ -66,18 +68,27 @@ def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 def _product(scope: Scope, a: View, b: View, made: View) -> None:
     if b.strides[-1] != 1:
         b = _transposed(scope, b)
+    whole, read = _text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
+    adds = partial(_text, a, b, made)
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds))
+
+
+def _text(a: View, b: View, made: View, target: str, factor: str) -> str:
+    """Write a product to memory at a pointer that is laid out as `made`, or add it there, times a factor."""
     *batch, m, k = a.shape
-    n = b.shape[-1]
-    c = c_type(made.dtype)
+    n, c = b.shape[-1], c_type(made.dtype)
     lines = [f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++)" for d, size in enumerate(batch)]
     lines.append("{")
-    for name, view in (("A", a), ("B", b), ("C", made)):
+    for name, pointer, view in (("A", a.buffer.name, a), ("B", b.buffer.name, b), ("C", target, made)):
         place = " + ".join([str(view.offset), *(f"p{d} * {view.strides[d]}" for d in range(len(batch)))])
-        lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {view.buffer.name} + {place};")
+        lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
+    if factor:
+        lines.append(f"const {c} factor = {factor};")
     for start, lanes, vectors, repeats in _columns(n, made.dtype.itemsize):
-        lines.extend(_block(m, k, (start, lanes, vectors, repeats), a.strides[-2:], b.strides[-2], made.strides[-2], c))
-    lines.append("}")
-    scope.items.append(Opaque("\n".join(lines), (a.buffer, b.buffer), (made.buffer,)))
+        sizes = (start, lanes, vectors, repeats)
+        lines.extend(_block(m, k, sizes, a.strides[-2:], b.strides[-2], made.strides[-2], c))
+    text = "\n".join([*lines, "}"])
+    return text.replace(_SET, "+= factor *") if factor else text.replace(_SET, "=")
 
 
 def _columns(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
@@ -134,7 +145,7 @@ def _tile(
         lines.append(f"{{ const {c} s = A[({row} + {r}) * {a[0]} + i * {a[1]}];")
         lines.append(" ".join(f"t{r}_{v} += s * b{v};" for v in range(vectors)) + " }")
     lines.append("}")
-    lines.extend(f"*({kind} *)(C + ({row} + {r}) * {cm} + n0 + {v * lanes}) = t{r}_{v};" for r, v in places)
+    lines.extend(f"*({kind} *)(C + ({row} + {r}) * {cm} + n0 + {v * lanes}) {_SET} t{r}_{v};" for r, v in places)
     return lines
 
 
