@@ -218,6 +218,64 @@ def _met(f: Any) -> Any:
     return lambda x: tp.vmap(member, axis_name=axis)(x + POINTS).sum()
 
 
+def _scanned(f: Any) -> Any:
+    """Run a function in a loop, on what changes and on what stays."""
+
+    def step(x: Tensor) -> Any:
+        return lambda c, p: (torch.tanh(c / 2 + f(x + p)) + f(x), torch.sin(c))
+
+    return lambda x: (lambda last, ys: last + ys.sum())(*tp.scan(step(x), x.sum(), POINTS[1:]))
+
+
+def _scanned_plainly(f: Any) -> Any:
+    def run(x: Tensor) -> Tensor:
+        c, ys = x.sum(), []
+        for p in POINTS[1:]:
+            ys.append(torch.sin(c))
+            c = torch.tanh(c / 2 + f(x + p)) + f(x)
+        return c + torch.stack(ys).sum()
+
+    return run
+
+
+def _scanned_again(f: Any) -> Any:
+    return lambda x: tp.scan(lambda c, _: (c + torch.tanh(f(c)) * V, None), x, None, length=3, remat=2)[0] @ C
+
+
+def _again(f: Any) -> Any:
+    def run(x: Tensor) -> Tensor:
+        for _ in range(3):
+            x = x + torch.tanh(f(x)) * V
+        return x @ C
+
+    return run
+
+
+def _while_small(f: Any) -> Any:
+    def run(x: Tensor) -> Tensor:
+        def body(carry: Any) -> Any:
+            n, y = carry
+            return n + 1, y + torch.tanh(f(y) + f(x)) * V
+
+        return tp.while_loop(lambda carry: carry[0] < 2, body, (torch.tensor(0), x), max_steps=3)[1] @ C
+
+    return run
+
+
+def _twice_over(f: Any) -> Any:
+    def run(x: Tensor) -> Tensor:
+        y = x
+        for _ in range(2):
+            y = y + torch.tanh(f(y) + f(x)) * V
+        return y @ C
+
+    return run
+
+
+def _branched(f: Any) -> Any:
+    return lambda x: tp.cond(x.sum() > 0.05, lambda y: torch.sin(f(y)) + f(x), lambda y: f(y * 0.5), x)
+
+
 # name -> (ours, oracle, number of derivatives): from a function of two numbers that gives one, to another such
 TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], int]] = {
     "grad": (lambda f: lambda x: tp.grad(f)(x) @ C, lambda f: lambda x: _grad(f)(x) @ C, 1),
@@ -261,6 +319,14 @@ TRANSFORMS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any], int]] = 
     ),
     "remat": (lambda f: tp.remat(f), lambda f: f, 0),
     "jit": (lambda f: tp.jit(f), lambda f: f, 0),
+    "in a scan": (_scanned, _scanned_plainly, 0),
+    "in a scan, remat": (_scanned_again, _again, 0),
+    "in a while loop": (_while_small, _twice_over, 0),
+    "in a branch": (
+        _branched,
+        lambda f: lambda x: torch.where(x.sum() > 0.05, torch.sin(f(x)) + f(x), f(x * 0.5)),
+        0,
+    ),
 }  # fmt: skip
 DEEPEST = 4  # derivatives: each costs the oracle a graph of the last one's
 

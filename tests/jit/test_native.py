@@ -85,6 +85,7 @@ PROGRAMS = {
         lambda a: (a.diagonal_scatter(a[:, 0], 1), a[:4, :4].diagonal_scatter(a[0, :3], -1), torch.eye(3) + a[0, 0]),
         A,
     ),
+    "strided": (lambda a: (a * 2).as_strided_scatter(a[:3, :2], (3, 2), (7, 2), 1).as_strided((2, 2), (3, 1), 2), A),
     "derivatives of views": (
         lambda a: (
             _aten.slice_backward(a[:2], [5, 6], 0, 1, 5, 2),

@@ -35,6 +35,15 @@ def reverse(x, w):
     return scan_p(lambda c, row, w: (c + row * w.sin()[0], c - w.t().cos()[1]), (x[0],), (x,), (w,), 4, True)
 
 
+def chained(x, w):
+    def body(c, row, w):
+        a = w.sin()
+        b = a.cos()  # of what moves out, too
+        return c @ a + b[0], row @ b
+
+    return scan_p(body, (x[0],), (x,), (w,), 4, False)
+
+
 def looped(x, w):
     def condition(i, c, w):
         return (i < 5) & (c.sum() < w.exp().sum())
@@ -86,7 +95,7 @@ def _named(passes):
     return "-".join(one.__name__ for one in passes)
 
 
-PROGRAMS = [straight, scanned, reverse, looped, branched, nested, with_callback, checked, in_place, constants]
+PROGRAMS = [straight, scanned, reverse, chained, looped, branched, nested, with_callback, checked, in_place, constants]
 
 
 def _traced(f, *tensors):
@@ -143,6 +152,7 @@ def test_duplicates_are_computed_once():
 def test_what_a_loop_computes_from_its_constants_moves_out():
     made = loop_invariant(duplicates(_traced(scanned)))
     assert "cos" not in _names(_inner(made)) and _names(made).count("cos") == 1
+    assert not {"sin", "cos"} & set(_names(_inner(loop_invariant(_traced(chained)))))
     made = loop_invariant(_traced(looped))
     assert "exp" not in _names(_inner(made, 0)) + _names(_inner(made, 1)) and "exp" in _names(made)
     made = loop_invariant(_traced(nested))

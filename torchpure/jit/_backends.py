@@ -28,7 +28,8 @@ class OneByOne:
     """A program whose operations run one after another, as torch's own.
 
     Inductor knows no complex numbers, and what it makes of programs with them is wrong in places: the gradient of a
-    gradient through `linalg.eig` came out with other numbers.
+    gradient through `linalg.eig` came out with other numbers. And it lays memory out in its own way:
+    `as_strided_scatter` on memory that does not lie row by row wrote to other places.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -42,6 +43,14 @@ class OneByOne:
 
 def _is_complex(node: Node) -> bool:
     return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(value(node)))
+
+
+def _by_strides(node: Node) -> bool:
+    """Tell whether an operation reads strides of memory that does not lie row by row."""
+    if "as_strided" not in str(node.target):
+        return False
+    like = value(node.all_input_nodes[0])
+    return not like.is_contiguous() or bool(like.storage_offset())
 
 
 def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
@@ -71,6 +80,6 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     """
     from . import _inductor, _segments  # they call this module, and take long to import
 
-    if not has_loops(module) and any(map(_is_complex, module.graph.nodes)):
+    if not has_loops(module) and any(_is_complex(node) or _by_strides(node) for node in module.graph.nodes):
         return OneByOne(module)
     return (_segments if has_loops(module) else _inductor).compiled(module, tensors)

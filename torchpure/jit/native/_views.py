@@ -178,8 +178,19 @@ def _stack(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> Vi
 
 @handles("as_strided", "as_strided_copy")
 def _as_strided(scope: Scope, node: Node, x: Value, shape: Any, strides: Any, offset: int | None = None) -> View:
-    x = scope.rows(x)  # the strides are those of memory row by row
-    return View(x.buffer, tuple(shape), tuple(strides), offset or 0)
+    return _strided(scope.rows(x), node, shape, strides, offset)
+
+
+def _strided(rows: View, node: Node, shape: Any, strides: Any, offset: int | None) -> View:
+    """View memory that lies row by row, as it did while the program was traced.
+
+    Raises:
+        UnsupportedError: it lay in another way.
+    """
+    like: Any = node.all_input_nodes[0].meta["val"]
+    if not like.is_contiguous() or like.storage_offset() or like.untyped_storage().nbytes() > like.nbytes:
+        raise UnsupportedError("strides of memory that does not lie row by row")
+    return View(rows.buffer, tuple(shape), tuple(strides), rows.offset + (offset or 0))
 
 
 @handles("cat")
@@ -248,6 +259,15 @@ def _select_scatter(scope: Scope, node: Node, x: Value, src: Value, dim: int, in
         return View(row.buffer, tuple(src.shape), row.strides[:d] + row.strides[d + 1 :], row.offset)
 
     return _scattered(scope, node, x, src, place)
+
+
+@handles("as_strided_scatter")
+def _as_strided_scatter(
+    scope: Scope, node: Node, x: Value, src: Value, shape: Any, strides: Any, offset: int | None = None
+) -> View:
+    made = scope.materialized(x, range(len(x.shape)))
+    scope.copy(src, _strided(made, node, shape, strides, offset))
+    return made
 
 
 @handles("diagonal_scatter")

@@ -65,11 +65,13 @@ class _Loop:
         for body in self.bodies:
             outer: dict[Node, Any] = dict(zip(placeholders(body)[self.first :], self.consts, strict=True))
             for node in _moving(body, set(outer)):
-                self.consts.append(self._moved(body, node, outer))
+                moved = self._moved(body, node, outer)
+                self.consts.append(moved)
                 for other in self.bodies:
                     given = _new_placeholder(other, node)
                     if other is body:
                         node.replace_all_uses_with(given)
+                        outer[given] = moved  # what moves later may be computed from it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
             body.graph.eliminate_dead_code(lambda n, body=body: n.op in {"placeholder", "output"} or impure(body, n))
