@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import torchpure as tp
+from torchpure.errors import TransformError
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
@@ -319,3 +320,51 @@ STRIDED = {
 def test_strides_are_those_of_eager_memory(name):
     for x in (X, X.T.contiguous().T):  # torch.compile is wrong about the second
         assert torch.equal(tp.jit(STRIDED[name])(x), STRIDED[name](x))
+
+
+def _attention(**options):
+    def value(q, k, v):
+        return (torch.nn.functional.scaled_dot_product_attention(q.sin(), k * 2, v, **options) ** 2).sum()
+
+    return tp.grad(value, argnums=(0, 1, 2))
+
+
+ATTENTION = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "masked": {"attn_mask": torch.ones(5, 5, dtype=torch.bool).tril()},
+    "weighted": {"attn_mask": torch.linspace(-1, 1, 25, dtype=D).reshape(5, 5), "scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_without_dropout_draws_nothing(name):
+    given = [torch.linspace(-1, i, 160, dtype=D).reshape(2, 4, 5, 4) for i in (1, 2, 3)]
+    fn = _attention(**ATTENTION[name])
+    assert_trees_close(tp.jit(fn)(*given), fn(*given), rtol=1e-12)
+    with pytest.raises(TransformError, match="draws from the global generator"):
+        tp.jit(_attention(dropout_p=0.5))(*given)
+
+
+def test_a_factory_with_counters_is_constructed_and_trained_for_each_member():
+    net = tp.functional(lambda: nn.Sequential(nn.Linear(3, 2, dtype=D), nn.BatchNorm1d(2, dtype=D)))
+
+    def train(key):
+        params, state = net.init(key)
+
+        def step(carry, _):
+            params, state = carry
+
+            def value(params):
+                out, new = net.apply(params, state, X)
+                return ((out - X[:, :2]) ** 2).mean(), new
+
+            grads, state = tp.grad(value, has_aux=True)(params)
+            return (tp.tree.map(lambda p, g: p - 0.1 * g, params, grads), state), None
+
+        return tp.scan(step, (params, state), None, length=3)[0]
+
+    keys = tp.random.split(tp.random.key(0), 3)
+    params, state = tp.jit(tp.vmap(train))(keys)
+    assert state["1.num_batches_tracked"].tolist() == [3, 3, 3]
+    assert_trees_close(params, tp.vmap(train)(keys)[0], rtol=1e-10, atol=1e-12)

@@ -361,3 +361,21 @@ def test_a_causal_mask_that_torch_looks_at_is_known():
     net = tp.functional(torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
     mask, x = torch.nn.Transformer.generate_square_subsequent_mask(5), torch.ones(2, 5, 8)
     assert_close(tp.make_graph(lambda p: net(p, x, mask=mask))(net.params)(net.params), net(net.params, x, mask=mask))
+
+
+def test_places_are_computed_under_vmap_of_grad():
+    table = torch.linspace(0, 1, 5, dtype=torch.float64) ** 2
+
+    def between(x):
+        i = torch.floor(x * 4).long()  # of shape (): torch would make a number of it
+        t = x * 4 - i
+        return table[i] * (1 - t) + table[i + 1] * t
+
+    x = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
+    wanted = torch.stack([tp.grad(between)(one) for one in x])
+    for run in (
+        tp.vmap(tp.grad(between)),
+        tp.jit(tp.vmap(tp.grad(between))),
+        tp.grad(lambda x: tp.vmap(between)(x).sum()),
+    ):
+        assert_close(run(x), wanted)

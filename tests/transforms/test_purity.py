@@ -237,3 +237,7 @@ def test_a_temporary_that_is_changed_too_late_is_an_error_with_the_way_out():
         with pytest.raises(TransformError, match="changes a temporary in place after it was used .*: change a clone"):
             gradient(X)
     assert_close(tp.jacfwd(f)(X), 2 * torch.cos(2 * X))
+
+
+def test_a_tensor_made_of_a_number_is_the_functions_own():
+    assert tp.pure(lambda x: torch.tensor(1.0).add_(1) + x)(torch.ones(())) == 3

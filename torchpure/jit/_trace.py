@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
 from torch.func import functionalize
@@ -13,16 +12,16 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
 from torchpure.transforms._describe import describe_function, user_line
+from torchpure.transforms._drawing import operator_draws
 from torchpure.transforms._graph import RealConstants, numbers_refused, traced
 from torchpure.transforms._operation import Packed
 from torchpure.transforms._primitives import pass_through
-from torchpure.transforms._pure import address, written
+from torchpure.transforms._pure import address, made_of_numbers, written
 from torchpure.transforms._watch import Watch, name_of
 
 from ._nodes import constants, copied, has_loops, mutates
 from .passes import dead
 
-_DRAWS = torch.Tag.nondeterministic_seeded
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "
     "static= so that each of its values has a program of its own"
@@ -50,7 +49,7 @@ class _Operations(RealConstants):
         self.folded: dict[int, Tensor] = {}  # of those, the ones whose numbers are in the program
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _DRAWS in func.tags:
+        if operator_draws(func, args, kwargs or {}):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} draws from the global generator, `{func}`: a program "
                 "would return the same numbers forever. Pass a key, and draw with tp.random"
@@ -71,7 +70,7 @@ class _Operations(RealConstants):
             ) from error
         made = _real(out)
         self._made.update((id(leaf), leaf) for leaf in made)
-        if not func.is_view:
+        if not func.is_view or made_of_numbers(func, out):
             self._addresses.update(map(address, made))
         if made and not func.is_view:
             self.folded.update(given)

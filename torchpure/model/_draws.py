@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchpure.transforms._drawing import operator_draws
+
 ALWAYS = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like,
     torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.binomial,
@@ -75,13 +77,5 @@ def _argument(place: _Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 def _operator_draws(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Tell the same of an operator, which torch itself marks when it may draw."""
     if isinstance(operator, torch._ops.OpOverloadPacket):
-        return any(_operator_draws(getattr(operator, name), args, kwargs) for name in operator.overloads())
-    if torch.Tag.nondeterministic_seeded not in operator.tags:
-        return False
-    places = [
-        (position, argument.name, argument.default_value)
-        for position, argument in enumerate(operator._schema.arguments)
-        if argument.name in ("train", "training", "dropout_p", "dropout")
-    ]
-    values = [_argument(place, args, kwargs) for place in places]
-    return all(value is None or value for value in values)
+        return any(operator_draws(getattr(operator, name), args, kwargs) for name in operator.overloads())
+    return operator_draws(operator, args, kwargs)

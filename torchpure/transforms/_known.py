@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from torchpure import tree
 
+from ._drawing import operator_draws
+
 _LARGEST = 1 << 22  # elements of one tensor: the numbers of more take long, and nobody asks for them
 
 
@@ -41,7 +43,7 @@ class Recipes:
     def note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         """Take note of an operation."""
         schema = getattr(func, "_schema", None)
-        if schema is None or torch.Tag.nondeterministic_seeded in func.tags:
+        if schema is None or operator_draws(func, args, kwargs):
             return
         if schema.is_mutable:
             self._lost.update(leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs)))

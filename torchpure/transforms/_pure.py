@@ -13,10 +13,8 @@ from torchpure import tree
 from torchpure.errors import ImpureError
 
 from ._describe import describe_function, user_line
+from ._drawing import operator_draws
 from ._watch import name_of
-
-_DRAWS = torch.Tag.nondeterministic_seeded
-
 
 def pure(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that computes what `fn` does, and checks each of its operations.
@@ -53,7 +51,7 @@ class _Checks(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _DRAWS in func.tags:
+        if operator_draws(func, args, kwargs):
             self._refuse(func, "draws from the global generator: draw from a key, with tp.random")
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         for changed in written(func, args, kwargs):
@@ -61,7 +59,7 @@ class _Checks(TorchDispatchMode):
                 what = _name(changed, self._fn, self._args)
                 self._refuse(func, f"would change {what}: clone it, or return the new value")
         out = func(*args, **kwargs)
-        known = {address(leaf) for leaf in given}
+        known = set() if made_of_numbers(func, out) else {address(leaf) for leaf in given}
         for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor) and address(leaf) not in known:
                 self._born[address(leaf)] = StorageWeakRef(leaf.untyped_storage())
@@ -73,6 +71,14 @@ class _Checks(TorchDispatchMode):
 
 def _short(func: Any) -> str:
     return str(func).rsplit(".", 1)[0]
+
+
+def made_of_numbers(func: Any, out: Any) -> bool:
+    """Tell whether an operation is what `torch.tensor(0)` ends with: the tensor is new, though it was the argument.
+
+    `torch.from_numpy` ends with it, too; its memory is the array's, and cannot grow.
+    """
+    return func is torch.ops.aten.lift_fresh.default and out.untyped_storage().resizable()
 
 
 def address(leaf: Tensor) -> int:

@@ -10,6 +10,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure.errors import ImpureError, TransformError
 
 from ._describe import describe_function, user_line
+from ._indexing import Indexing
 
 _autocasts = torch._C._is_any_autocast_enabled
 _AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
@@ -26,10 +27,11 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
+_NUMBER = "data-dependent control flow"
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
-    "data-dependent control flow": "branches on the value of a mapped tensor: choose with torch.where",
+    _NUMBER: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "inplace arithmetic|there exists a Tensor `other` in extra_args": "writes a mapped value into a tensor that all "
     "members share: make it of a mapped one, with torch.zeros_like, or return new values",
@@ -68,7 +70,7 @@ def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: 
         ImpureError: `fn` changes what it was given.
     """
     try:
-        return run(*args, **kwargs)
+        return _with_places(run, *args, **kwargs)
     except RuntimeError as error:
         sign, advice = next(((s, a) for s, a in _ADVICE.items() if re.search(s, str(error))), (None, None))
         if sign is None or advice is None:
@@ -80,6 +82,17 @@ def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: 
     finally:
         if not is_dynamo_compiling():
             forget_casts()
+
+
+def _with_places(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a transform; again, if torch took `x[i]` for a number where `i` is a mapped tensor under a gradient."""
+    try:
+        return run(*args, **kwargs)
+    except RuntimeError as error:
+        if _NUMBER not in str(error):
+            raise
+    with Indexing():
+        return run(*args, **kwargs)
 
 
 def forget_casts() -> None:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from torchpure.transforms._drawing import operator_draws
+
 from ._kernel import Opaque, literal
 from ._lower import Scope
 from ._values import Number, UnsupportedError, View, c_type
@@ -30,7 +32,6 @@ _CODES = {
     torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float32: 6, torch.float64: 7,
     torch.bool: 11,
 }  # fmt: skip
-_DRAWS_NOTHING = {"_scaled_dot_product_flash_attention_for_cpu": 3}  # where the rate of what it drops is, if not zero
 
 TORCH = """
 struct Torch {
@@ -133,7 +134,9 @@ def foreign(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any
     """
     target: Any = node.target
     schema = target._schema
-    _check(target, args)
+    if operator_draws(target, tuple(args), kwargs):
+        raise UnsupportedError(f"the operation {target._opname}, which draws")
+    _check(target)
     scope.program.calls_torch = True
     given = _Given(scope)
     texts = [given.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
@@ -151,7 +154,7 @@ def foreign(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any
     return made if several else made[0] if made else None
 
 
-def _check(target: Any, args: Sequence[Any]) -> None:
+def _check(target: Any) -> None:
     schema, name = target._schema, target._opname
     if torch_functions() is None:
         raise UnsupportedError("an operation of torch, without torch's interface for C")
@@ -159,12 +162,7 @@ def _check(target: Any, args: Sequence[Any]) -> None:
         raise UnsupportedError(f"the operation {name}, which writes or returns a view")
     if any(str(part.type) != "Tensor" for part in schema.returns):
         raise UnsupportedError(f"the operation {name}, which returns other things than tensors")
-    tags = set(target.tags)
-    place = _DRAWS_NOTHING.get(name)
-    quiet = place is not None and not (len(args) > place and args[place])
-    if torch.Tag.nondeterministic_seeded in tags and not quiet:
-        raise UnsupportedError(f"the operation {name}, which draws")
-    if tags & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}:
+    if set(target.tags) & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}:
         raise UnsupportedError(f"the operation {name}, whose shape depends on numbers")
 
 
