@@ -1,5 +1,7 @@
 """jit(vmap(fn)): members run in chunks, each as it is alone."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -94,3 +96,22 @@ def test_under_transforms_it_is_the_mapped_function():
     leaf = x.clone().requires_grad_()
     program(leaf).sum().backward()
     torch.testing.assert_close(leaf.grad, torch.cos(x))
+
+
+def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
+    def steps(a):
+        return tp.scan(lambda c, _: (torch.linalg.cholesky(c), None), a, None, length=2)[0]
+
+    spoiled = torch.eye(2, dtype=torch.float64).repeat(200, 1, 1)
+    spoiled[150, 0, 1] = spoiled[150, 1, 0] = 2
+    with pytest.raises(torch.linalg.LinAlgError) as caught:
+        tp.jit(tp.vmap(steps))(spoiled)
+    text = str(caught.value)
+    alone = re.search(r"\(member (\d+) of vmap\)", text)
+    if alone:
+        assert int(alone[1]) == 150
+    else:
+        element, first, last = map(
+            int, re.search(r"Batch element (\d+).*members (\d+) to (\d+) of vmap", text).groups()
+        )
+        assert first + element == 150 <= last

@@ -87,13 +87,13 @@ class _Call(NamedTuple):
         """Run members at once, or one after another."""
         if width > 1:
             args = self.arguments(lambda leaf, dim: leaf.narrow(dim, first, count).contiguous())
-            with _counted(first, alone=False):
+            with _counted(first, count):
                 result = self.whole(args, self.kwargs)
             return Part(*tree.flatten(result), self.mapping.places(result))
         singles = []
         for number in range(first, first + count):
             args = self.arguments(lambda leaf, dim, at=number: leaf.select(dim, at).contiguous())
-            with _counted(number, alone=True):
+            with _counted(number):
                 singles.append(self.one(args, self.kwargs))
         places = self.mapping.places(singles[0])
         columns = zip(*map(tree.leaves, singles), strict=True)
@@ -114,12 +114,17 @@ class _Call(NamedTuple):
 
 
 @contextmanager
-def _counted(first: int, alone: bool) -> Iterator[None]:
-    """Let a check that fails name members by their numbers among all."""
+def _counted(first: int, count: int | None = None) -> Iterator[None]:
+    """Let what fails name members by their numbers among all: one that runs alone, or several that run at once."""
     try:
         yield
     except CheckError as error:
-        raise error.among(first, alone) from None
+        raise error.among(first, count is None) from None
+    except torch.linalg.LinAlgError as error:
+        where = (
+            f"member {first}" if count is None else f"counted from the first of members {first} to {first + count - 1}"
+        )
+        raise torch.linalg.LinAlgError(f"{error} ({where} of vmap)") from None
 
 
 def _measured(call: _Call, size: int) -> tuple[int, list[Part], int]:

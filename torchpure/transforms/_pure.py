@@ -16,6 +16,7 @@ from ._describe import describe_function, user_line
 from ._drawing import operator_draws
 from ._watch import name_of
 
+
 def pure(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that computes what `fn` does, and checks each of its operations.
 
