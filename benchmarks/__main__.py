@@ -17,6 +17,7 @@ FIGURES = (
     "mlp_step",
     "transformer_step",
     "jit_call",
+    "poisson_run",
     "compile_time",
     "small_products",
     "article_step",

@@ -22,13 +22,6 @@ def _put(memory, value, where=0):
     return memory
 
 
-def _nested(x):
-    def outer(c, _):
-        return tp.scan(lambda d, _: (torch.sin(d) * x, None), c, None, length=4, remat=2)[0], None
-
-    return tp.scan(outer, x, None, length=4, remat=2)[0]
-
-
 ERRORS = {
     "a float": (lambda: tp.grad(torch.sin)(3.0), r"grad: `sin` has nothing to differentiate: argument 0 is float 3.0. Wanted .* torch.tensor\(3.0\)"),
     "an int leaf": (lambda: tp.grad(loss)({"a": {"n": 1}}), "argument 0 at `a.n` is int 1"),
@@ -57,7 +50,6 @@ ERRORS = {
     "branch": (lambda: tp.vmap(lambda x: x if x > 0 else -x)(X), "branches on the value of a mapped tensor: choose with torch.where"),
     "written": (lambda: tp.vmap(lambda x: _put(torch.zeros(2), x))(X), r"line \d+ of test_errors.py, writes a mapped value into a tensor that all members share"),
     "written at a mask": (lambda: tp.vmap(lambda x: _put(torch.zeros(2), x, x[None] > 1))(X), "writes a mapped value into a tensor that all members share: make it of a mapped one"),
-    "remat in remat": (lambda: tp.grad(lambda x: tp.linearize(_nested, x)[1](x))(X[0]), r"grad: `<lambda>` .* loops in loops .* compile it, with tp.jit, or leave out remat="),
     "primals": (lambda: tp.jvp(loss, X, X), "jvp: primals must be a tuple"),
     "number of tangents": (lambda: tp.jvp(loss, (X,), ()), "wanted 1 tangents, one a primal, got 0"),
     "tangent": (lambda: tp.jvp(lambda p: p["w"], ({"w": X},), ({"w": X[:1]},)), r"jvp: tangent of argument 0 at `w`: wanted a float64 tensor of shape \(2,\), got .* \(1,\)"),

@@ -16,6 +16,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._describe import argument_paths, describe_function
+from ._seen import all_seen
 
 Argnums = int | Sequence[int]
 
@@ -28,7 +29,8 @@ class Variables:
     def __init__(self, who: str, fn: Callable[..., Any], argnums: Argnums, args: tuple[Tree, ...]) -> None:
         self._position, self._positions = _positions(who, fn, argnums, len(args))
         self._args = args
-        every, self._structure = tree.flatten(self._part(args))
+        leaves, self._structure = tree.flatten(self._part(args))
+        every = list(all_seen(leaves))
         self._chosen = list(map(is_variable, every))
         self._every = None if all(self._chosen) else every  # the common case is kept short
         self.leaves: list[Tensor] = every if self._every is None else list(compress(every, self._chosen))

@@ -16,19 +16,15 @@ from torch._functorch.autograd_function import custom_function_call
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 
 from ._levels import functorch, innermost, level
 from ._quiet import quiet
+from ._seen import seen
 
 _proxy_of: Any = proxy_tensor.get_proxy_slot
-
-
-def seen(leaf: Tensor) -> Tensor:
-    """Return what functions around put in the place of a tensor."""
-    return handle_torch_function(seen, (leaf,), leaf) if has_torch_function((leaf,)) else leaf
 
 
 class _Here(threading.local):
@@ -77,6 +73,10 @@ class _Mode(TorchFunctionMode):
     def look(self, leaf: Tensor) -> Tensor:
         """Return what a tensor stands for."""
         raise NotImplementedError
+
+    def results(self, values: Any) -> Any:
+        """Look at what the function returns: a captured tensor may go out as it is."""
+        return self._mapped(values)
 
     def _mapped(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -156,6 +156,17 @@ class _Replacing(_Mode):
         super().__init__()
         self._instead = instead
 
+    @contextmanager
+    def inside(self, args: Any) -> Iterator[None]:
+        before = self._instead  # what the operation got is what it shall use, be it a captured tensor itself
+        own = {id(leaf) for leaf in tree.leaves(args) if isinstance(leaf, Tensor)}
+        self._instead = {name: leaf for name, leaf in before.items() if name not in own}
+        try:
+            with self:
+                yield
+        finally:
+            self._instead = before
+
     def look(self, leaf: Tensor) -> Tensor:
         return self._instead.get(id(leaf), leaf)
 
@@ -165,7 +176,7 @@ def _found(run: Callable[..., Any], given: Sequence[Tensor]) -> tuple[dict[int, 
     fresh = [leaf.view_as(leaf) for leaf in given]  # a captured tensor may be given too
     mode = _Finding(fresh)
     with torch.no_grad(), quiet(), disable_proxy_modes_tracing(), mode:
-        outputs = run(*fresh)
+        outputs = mode.results(run(*fresh))
     return mode.found, mode.tracer is not None, outputs
 
 
@@ -190,7 +201,7 @@ class Closure:
             return fn
 
         def run(*given: Tensor) -> Any:
-            with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))):
-                return fn(*given[: len(given) - count])
+            with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))) as mode:
+                return mode.results(fn(*given[: len(given) - count]))
 
         return run

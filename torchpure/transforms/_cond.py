@@ -12,11 +12,12 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._bodies import alike, as_tensors, described
-from ._closure import Closure, seen
+from ._closure import Closure
 from ._describe import describe_function
 from ._levels import functorch
 from ._operation import Packed, check_callable
 from ._primitives import staged
+from ._seen import seen
 from ._switch_rules import switch_flat
 from ._watch import watched
 

@@ -13,11 +13,11 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 
-from ._closure import seen
 from ._levels import functorch
 from ._operation import Packed, check_callable
 from ._primitives import callback_p, staged
 from ._quiet import is_quiet
+from ._seen import seen
 
 
 def print(fmt: str, *args: Tree, **kwargs: Tree) -> None:

@@ -29,6 +29,7 @@ from ._arguments import Argnums, Variables
 from ._describe import describe_function
 from ._levels import backward, differentiated
 from ._run import explained, forget_casts
+from ._seen import all_seen
 from ._watch import Watch
 
 _RECORDING = nullcontext()  # it is already on
@@ -205,8 +206,8 @@ def _by_torch_func(
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
         value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
         leaves, structure = tree.flatten(aux)
-        static[:] = [leaves, structure]
-        return value, [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        static[:] = [list(all_seen(leaves)), structure]
+        return all_seen([value])[0], [leaf for leaf in static[0] if isinstance(leaf, Tensor)]
 
     run = _traced if is_dynamo_compiling() else differentiated
     with nullcontext() if watch is None else watch.replacing():

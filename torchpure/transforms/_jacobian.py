@@ -17,6 +17,7 @@ from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed, torch_jvp, whole
 from ._run import explained
+from ._seen import all_seen
 from ._spread import check_chunk
 from ._watch import watched
 
@@ -38,8 +39,10 @@ class _Outputs:
                 f"got {tree.describe(output)}"
             )
         value, aux = output if self._has_aux else (output, None)
-        self._leaves, self._structure = tree.flatten(value)
-        self.aux = tree.flatten(aux)
+        leaves, self._structure = tree.flatten(value)
+        self._leaves = list(all_seen(leaves))
+        others, structure = tree.flatten(aux)
+        self.aux = list(all_seen(others)), structure
         variables = tuple(leaf for leaf in self._leaves if is_variable(leaf))
         if not variables:
             raise TransformError(
@@ -318,4 +321,4 @@ def like(who: str, paths: Callable[[], list[str]], parts: list[Any], wanted: Seq
         if not isinstance(part, Tensor) or part.shape != like.shape or part.dtype != like.dtype:
             where = paths()[number]
             raise TransformError(f"{who} {where}: wanted {tree.describe(like)}, got {tree.describe(part)}")
-    return filled
+    return list(all_seen(filled))

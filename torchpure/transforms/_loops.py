@@ -13,7 +13,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._bodies import Carry, as_tensors
-from ._closure import Closure, seen
+from ._closure import Closure
 from ._cond import check_pred, cond, differs
 from ._describe import describe_function
 from ._levels import functorch
@@ -21,6 +21,7 @@ from ._operation import check_callable
 from ._primitives import staged
 from ._replacing import kinds
 from ._scan import run_scan
+from ._seen import seen
 from ._vmap import vmap
 from ._watch import watched
 from ._while_rules import while_flat

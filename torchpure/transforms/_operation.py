@@ -15,6 +15,7 @@ from torchpure.errors import TransformError
 from ._arguments import is_variable
 from ._levels import functorch, torch_vjp
 from ._replacing import replacing
+from ._seen import all_seen
 
 _HERE: Any = object()  # the place of a tensor
 
@@ -31,7 +32,7 @@ class Packed:
     def take(self, values: Tree) -> tuple[Tensor, ...]:
         """Remember the tree, and return its tensors."""
         self._leaves, self._structure = tree.flatten(values)
-        tensors = tuple(leaf for leaf in self._leaves if isinstance(leaf, Tensor))
+        tensors = tuple(all_seen([leaf for leaf in self._leaves if isinstance(leaf, Tensor)]))
         self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tensors
 

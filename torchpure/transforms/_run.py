@@ -35,8 +35,6 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "inplace arithmetic|there exists a Tensor `other` in extra_args": "writes a mapped value into a tensor that all "
     "members share: make it of a mapped one, with torch.zeros_like, or return new values",
-    r"wrapped->level\(\) < level": "takes derivatives of loops in loops that torch cannot follow step by step: compile "
-    "it, with tp.jit, or leave out remat=",
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "

@@ -13,12 +13,13 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._bodies import Carry, as_tensors
-from ._closure import Closure, seen
+from ._closure import Closure
 from ._describe import describe_function
 from ._operation import Packed, check_callable
 from ._primitives import Flat, scan_p, staged
 from ._quiet import quiet
 from ._scan_rules import scan_flat
+from ._seen import seen
 from ._watch import watched
 
 Step = Callable[[Any, Any], tuple[Any, Any]]

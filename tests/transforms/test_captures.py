@@ -1,0 +1,106 @@
+"""What bodies of loops and branches capture, and hand to a transform or return before any operation has touched it."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import torchpure as tp
+
+D = torch.float64
+X, W = torch.linspace(0.2, 1, 4, dtype=D), torch.linspace(-1, 1, 4, dtype=D)
+ONES = torch.ones(4, dtype=D)
+
+
+def cube(x):
+    return (x**3).sum()
+
+
+INNER = {  # functions of a captured tensor
+    "itself": lambda x: x,
+    "vmap": lambda x: tp.vmap(torch.sin)(x),
+    "vmap over a tree": lambda x: tp.vmap(lambda d: d["a"] * 2)({"a": x}),
+    "vmap that returns it": lambda x: tp.vmap(lambda w: x, in_dims=0)(W)[0],
+    "grad": lambda x: tp.grad(cube)(x),
+    "grad with aux": lambda x: tp.grad(lambda w: (cube(w), x), has_aux=True)(W)[1],
+    "value and grad": lambda x: tp.value_and_grad(cube)(x)[1],
+    "vjp": lambda x: tp.vjp(torch.sin, x)[1](ONES)[0],
+    "cotangent": lambda x: tp.vjp(torch.sin, W)[1](x)[0],
+    "jvp": lambda x: tp.jvp(torch.sin, (x,), (ONES,))[1],
+    "tangent": lambda x: tp.jvp(torch.sin, (W,), (x,))[1],
+    "jvp that returns it": lambda x: tp.jvp(lambda w: (w, x), (W,), (ONES,))[0][1],
+    "jacrev": lambda x: tp.jacrev(torch.sin)(x).sum(0),
+    "jacfwd": lambda x: tp.jacfwd(torch.sin)(x).sum(0),
+    "jacrev of a constant": lambda x: tp.jacrev(lambda w: (w * 2, x), has_aux=True)(W)[1],
+    "hessian": lambda x: tp.hessian(cube)(x).sum(0),
+    "linearize": lambda x: tp.linearize(torch.sin, x)[1](x),
+    "remat": lambda x: tp.remat(torch.sin)(x),
+    "custom rule": lambda x: _doubled(x),
+    "vmap of grad": lambda x: tp.vmap(tp.grad(lambda t: t**3))(x),
+    "scan": lambda x: tp.scan(lambda c, t: (c + t, t), torch.zeros((), dtype=D), x)[1],
+    "map": lambda x: tp.map(torch.sin, x),
+    "cond": lambda x: tp.cond(W[0] < 0, lambda: x, lambda: W),
+    "associative scan": lambda x: tp.associative_scan(torch.mul, x),
+}
+
+
+@tp.custom_vjp
+def _doubled(x):
+    return torch.sin(x)
+
+
+_doubled.defvjp(lambda x: (torch.sin(x), x), lambda x, g: (g * torch.cos(x),))
+
+
+def _scanned(inner, x, **options):
+    return tp.scan(lambda c, _: (torch.sin(c) + inner(x).sum(), None), x[0], None, length=3, **options)[0]
+
+
+OUTER = {  # a loop or a branch, and what it computes
+    "scan": (lambda inner, x: _scanned(inner, x), _scanned),
+    "scan with remat": (lambda inner, x: _scanned(inner, x, remat=2), _scanned),
+    "while loop": (
+        lambda inner, x: tp.while_loop(
+            lambda c: c[0] < 3, lambda c: (c[0] + 1, torch.sin(c[1]) + inner(x).sum()), (torch.tensor(0), x[0]), max_steps=3
+        )[1],
+        _scanned,
+    ),
+    "branch": (
+        lambda inner, x: tp.cond(x.sum() > 0, lambda: inner(x).sum(), lambda: x.sum()),
+        lambda inner, x: inner(x).sum(),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("outer", OUTER)
+@pytest.mark.parametrize("inner", INNER)
+def test_what_is_captured_whole_is_followed(inner, outer):
+    run, plain = OUTER[outer]
+    fn, wanted = (lambda f: lambda x: f(INNER[inner], x))(run), (lambda f: lambda x: f(INNER[inner], x))(plain)
+    many = torch.stack([X, X * 2])
+    for transform, x in (
+        (tp.grad, X),
+        (lambda f: lambda x: tp.jvp(f, (x,), (ONES,))[1], X),
+        (lambda f: tp.vmap(tp.grad(f)), many),
+        (tp.hessian, X),
+    ):
+        assert_close(transform(fn)(x), transform(wanted)(x), rtol=1e-10, atol=1e-12)
+    assert_close(tp.make_graph(fn)(X)(X), wanted(X))
+    assert_close(tp.make_graph(tp.grad(fn))(X)(X), tp.grad(wanted)(X))
+    assert_close(tp.make_graph(tp.vmap(tp.grad(fn)))(many)(many), tp.vmap(tp.grad(wanted))(many))
+
+
+def _nested(x, **options):
+    def outer(c, _):
+        return tp.scan(lambda d, _: (torch.sin(d) * x, None), c, None, length=4, **options)[0], None
+
+    return tp.scan(outer, x, None, length=4, **options)[0]
+
+
+def test_loops_in_loops_that_keep_few_carries():
+    x = torch.tensor(0.9, dtype=D)
+    plain, few = (
+        (lambda x: tp.linearize(_nested, x)[1](x)),
+        (lambda x: tp.linearize(lambda x: _nested(x, remat=2), x)[1](x)),
+    )
+    assert_close(tp.grad(few)(x), tp.grad(plain)(x))
+    assert_close(tp.make_graph(tp.grad(few))(x)(x), tp.grad(plain)(x))

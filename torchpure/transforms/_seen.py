@@ -1,0 +1,27 @@
+"""Tensors that go into torch's transforms, or come out, without passing through an operation that others could see.
+
+Whoever looks for what a function captures (`_closure`) sees operations alone. So every transform shows what it takes
+and what it returns here first, and works on what it gets back.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.overrides import handle_torch_function, has_torch_function
+
+_modes: Any = torch._C._len_torch_function_stack
+
+
+def seen(leaf: Any) -> Any:
+    """Return what functions around put in the place of a tensor; other leaves as they are."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return handle_torch_function(seen, (leaf,), leaf) if has_torch_function((leaf,)) else leaf
+
+
+def all_seen(leaves: Sequence[Any]) -> Sequence[Any]:
+    """Return what functions around put in the places of leaves; costs nothing where there are none."""
+    return leaves if is_dynamo_compiling() or not _modes() else list(map(seen, leaves))
