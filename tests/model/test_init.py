@@ -182,3 +182,13 @@ def test_a_factory_that_converts_its_module_while_a_program_is_traced_is_an_erro
     same = tp.functional(lambda: nn.Sequential(nn.Linear(2, 1, dtype=torch.float64), nn.Tanh()))
     wanted = same.init(tp.random.key(0))[0]
     assert_close(tp.make_graph(lambda key: same.init(key)[0])(tp.random.key(0))(tp.random.key(0)), wanted)
+
+
+def test_a_factory_is_constructed_inside_of_programs_of_gradients():
+    net = tp.functional(lambda: nn.Linear(3, 2, dtype=torch.float64))
+
+    def value(w, key):
+        return tp.fori_loop(0, 2, lambda i, c: c + net.init(key)[0]["weight"].sum() * w.sum(), w.sum() * 0)
+
+    run, w, key = tp.vmap(tp.grad(value), in_dims=(0, None)), torch.ones(2, 2, dtype=torch.float64), tp.random.key(0)
+    assert_close(tp.make_graph(run)(w, key)(w, key), run(w, key))

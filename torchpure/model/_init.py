@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from torchpure import random
 from torchpure._types import Key, State
 from torchpure.errors import ImpureError
+from torchpure.transforms._levels import own_variables
 
 from ._batched import for_each_member, member_flag, own
 from ._guard import keyed_call, keyed_construction
@@ -33,7 +34,8 @@ def construct(factory: Callable[[], Any], key: Key) -> nn.Module:
         TypeError: it does not return an nn.Module.
     """
     try:
-        module = keyed_construction(factory, key)
+        with own_variables():
+            module = keyed_construction(factory, key)
     except RuntimeError as error:
         if "Couldn't swap" not in str(error):
             raise

@@ -57,7 +57,8 @@ def differentiated(
     opened = functorch._grad_increment_nesting()
     try:
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
-            own = [_variable(functorch._wrap_for_grad(leaf, opened)) for leaf in leaves]
+            with own_variables():
+                own = [functorch._wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
             value, others = fn(*own)
             grads = backward(value, own)
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
@@ -70,11 +71,16 @@ def differentiated(
         functorch._grad_decrement_nesting()
 
 
-def _variable(leaf: Tensor) -> Tensor:
+@contextmanager
+def own_variables() -> Iterator[None]:
+    """Let code inside of a transform make variables, as constructors of modules do."""
+    if is_dynamo_compiling():
+        yield
+        return
     allowed = functorch.get_inplace_requires_grad_allowed()
     functorch.set_inplace_requires_grad_allowed(True)
     try:
-        return leaf.requires_grad_()
+        yield
     finally:
         functorch.set_inplace_requires_grad_allowed(allowed)
 
