@@ -76,22 +76,21 @@ PROGRAMS = [scanned, backwards, none, looped, branched, nested, with_callback, i
 
 
 @pytest.mark.parametrize("f", PROGRAMS)
-def test_parts_compute_what_the_function_does(f, monkeypatch):
+def test_parts_compute_what_the_function_does(f):
     """With parts that are not compiled, so that the loops alone are looked at."""
     whole = []
 
     def compiled(module, tensors):
         whole.append(has_loops(module))
         if has_loops(module):
-            return _segments.compiled(module, tensors)
+            return _segments.compiled(module, tensors, compiled)
         run = lambda *tensors: module(*tensors)  # noqa: E731
         run.source = "part"
         return run
 
-    monkeypatch.setattr(_backends, "compiled", compiled)
     module = trace(f, lambda values: (tuple(values), {}), (X, W)).module
     CALLS.clear()
-    program = _segments.compiled(module, (X, W))
+    program = _segments.compiled(module, (X, W), compiled)
     for x, w in ((X, W), (X * 20, W.t()), (X.t().contiguous().t(), W)):
         wanted = f(x, w)
         if f is with_callback:
@@ -106,10 +105,9 @@ def test_parts_compute_what_the_function_does(f, monkeypatch):
 
 
 @pytest.mark.compile
-def test_parts_are_compiled(monkeypatch):
-    monkeypatch.setattr(_backends, "compiled", _backends.without_native)
+def test_parts_are_compiled():
     module = trace(scanned, lambda values: (tuple(values), {}), (X, W)).module
-    program = _segments.compiled(module, (X, W))
+    program = _segments.compiled(module, (X, W), _backends.without_native)
     assert "cpp_fused" in program.source
     assert_close(tuple(program(X, W)), scanned(X, W), rtol=1e-12, atol=1e-13)
     assert_close(tuple(program(X, W.t())), scanned(X, W.t()), rtol=1e-12, atol=1e-13)

@@ -1,7 +1,7 @@
 """Which backend compiles a program: the native one, parts around loops, or inductor."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +12,7 @@ from torchpure.transforms._graph import program_text
 
 from ._disk import CompilerError, library
 from ._nodes import has_loops, value
-
-
-class Program(Protocol):
-    """A compiled program: a function of tensors, and the code that was generated for it."""
-
-    source: str
-
-    def __call__(self, *tensors: Tensor) -> Sequence[Any]:
-        """Run it."""
-        ...
+from ._protocol import Program
 
 
 class OneByOne:
@@ -78,8 +69,8 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
-    from . import _inductor, _segments  # they call this module, and take long to import
+    from . import _inductor, _segments  # which take long to import
 
     if not has_loops(module) and any(_is_complex(node) or _by_strides(node) for node in module.graph.nodes):
         return OneByOne(module)
-    return (_segments if has_loops(module) else _inductor).compiled(module, tensors)
+    return (_segments if has_loops(module) else _inductor).compiled(module, tensors, compiled)

@@ -17,10 +17,10 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchpure.transforms._collector import collected
 
-from . import _backends
 from ._disk import CompilerError
 from ._halves import halves
 from ._nodes import constants, copied, example, placeholders, results
+from ._protocol import Compile
 from ._scalars import split
 
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
@@ -37,8 +37,8 @@ class Inductor:
         return self._run(*tensors, *self._constants)
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Inductor:
-    """Compile a program of torch's operations, all of them inductor's to know.
+def compiled(module: GraphModule, tensors: Sequence[Tensor], small: Compile) -> Inductor:
+    """Compile a program of torch's operations, all of them inductor's to know; `small` compiles its numbers apart.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
@@ -50,7 +50,7 @@ def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Inductor:
     if parts is None:
         run, source = _in_halves(own, given)
         return Inductor(run, held, source)
-    numbers = _backends.compiled(parts.scalars, [given[place] for place in parts.reads])
+    numbers = small(parts.scalars, [given[place] for place in parts.reads])
     rest = [example(node) for node in placeholders(parts.rest)[len(given) :]]
     run, source = _in_halves(parts.rest, [*given, *rest])
 

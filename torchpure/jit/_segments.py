@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from . import _backends
 from ._nodes import attribute, bodies, loop, mutates, placeholders, results, subprogram, tupled, value
+from ._protocol import Compile
 
 _FEW = 2  # operations that are not worth a program
 Values = dict[Node, Any]
@@ -21,7 +21,8 @@ Run = Callable[..., Sequence[Any]]
 class Segments:
     """A program in steps: compiled parts, and loops whose bodies are compiled."""
 
-    def __init__(self, module: GraphModule) -> None:
+    def __init__(self, module: GraphModule, part: Compile) -> None:
+        self._part = part
         self._inputs, self._results, self._sources = placeholders(module), results(module), list[str]()
         self._held: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
         self._steps: list[Step] = []
@@ -80,7 +81,7 @@ class Segments:
             torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, device=device)
             for like, device in zip(likes, devices, strict=True)
         ]
-        program = _backends.compiled(module, examples)
+        program = self._part(module, examples)
         self._sources.append(program.source)
         strides, changes = [example.stride() for example in examples], mutates(module)
 
@@ -92,14 +93,14 @@ class Segments:
         return run
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Segments:
-    """Compile the parts of a program; each of its nodes says what its value looks like.
+def compiled(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> Segments:
+    """Compile the parts of a program by `part`; each of its nodes says what its value looks like.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
     assert len(placeholders(module)) == len(tensors)
-    return Segments(module)
+    return Segments(module, part)
 
 
 def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[list[Node]]:

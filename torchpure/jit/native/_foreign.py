@@ -8,7 +8,6 @@ Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/induct
 import ctypes
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.fx import Node
 from torchpure.transforms._drawing import operator_draws
 
 from ._kernel import Opaque, literal
+from ._library import torch_library
 from ._lower import Scope
 from ._values import Number, UnsupportedError, View, c_type
 
@@ -102,13 +102,8 @@ template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, i
 @lru_cache(maxsize=1)
 def torch_functions() -> dict[str, Any] | None:
     """Return the functions of torch's interface for C by name, if this torch has them all."""
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        path = Path(torch.__file__).parent / "lib" / name
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            found = {function: getattr(library, function, None) for function in _FUNCTIONS}
-            return found if None not in found.values() else None
-    return None
+    found = {name: getattr(torch_library(), name, None) for name in _FUNCTIONS}
+    return None if None in found.values() else found
 
 
 @lru_cache(maxsize=1)

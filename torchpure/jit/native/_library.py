@@ -66,14 +66,18 @@ def _leading(view: View) -> tuple[str, int] | None:
 
 
 @lru_cache(maxsize=1)
+def torch_library() -> ctypes.CDLL | None:
+    """Return torch's library for the CPU, where it lies with torch."""
+    paths = (Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{end}" for end in ("so", "dylib"))
+    path = next(filter(Path.exists, paths), None)
+    return None if path is None else ctypes.CDLL(str(path))
+
+
+@lru_cache(maxsize=1)
 def library_products() -> tuple[int, int] | None:
     """Return where torch's library has the products of single and of double precision, if it lets others call them."""
-    for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
-        path = Path(torch.__file__).parent / "lib" / name
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            found = [getattr(library, f"{letter}gemm_", None) for letter in "sd"]
-            if None not in found:
-                one, two = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found if function)
-                return one, two
-    return None
+    functions = [getattr(torch_library(), f"{letter}gemm_", None) for letter in "sd"]
+    if None in functions:
+        return None
+    one, two = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions if function)
+    return one, two
