@@ -106,3 +106,46 @@ def test_loops_in_loops_that_keep_few_carries():
     )
     assert_close(tp.grad(few)(x), tp.grad(plain)(x))
     assert_close(tp.make_graph(tp.grad(few))(x)(x), tp.grad(plain)(x))
+
+
+def _solved(c):
+    matrix = torch.eye(4, dtype=D) * 3 + torch.outer(torch.tanh(c), torch.tanh(c))
+    return torch.sin(torch.linalg.solve(matrix, c)) + torch.linalg.det(matrix)
+
+
+SOLVED = {
+    "scan": lambda x: tp.scan(lambda c, _: (_solved(c), None), x, None, length=2)[0].sum(),
+    "scan with remat": lambda x: tp.scan(lambda c, _: (_solved(c), None), x, None, length=2, remat=1)[0].sum(),
+    "while loop": lambda x: tp.while_loop(
+        lambda c: c[0] < 2, lambda c: (c[0] + 1, _solved(c[1])), (torch.tensor(0), x), max_steps=2
+    )[1].sum(),
+    "branch": lambda x: tp.cond(x.sum() > 0, lambda x: _solved(_solved(x)).sum(), lambda x: x.sum(), x),
+}
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_operations_whose_derivatives_torch_gets_wrong_are_replaced_in_bodies_too(name):
+    fn, wanted = SOLVED[name], tp.jacrev(tp.jacrev(lambda x: _solved(_solved(x)).sum()))(X)
+    for second in (tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f)), lambda f: tp.jacrev(tp.jacfwd(f))):
+        assert_close(second(fn)(X), wanted)
+        assert_close(tp.make_graph(second(fn))(X)(X), wanted)
+
+
+def _again(f):
+    return lambda x: tp.scan(lambda c, _: (c + torch.tanh(f(c)) * W, None), x, None, length=2, remat=1)[0].sum()
+
+
+def test_derivatives_of_derivatives_of_loops():
+    plain = lambda x: sum(_steps_plainly(x))  # noqa: E731
+    once = lambda x: tp.jvp(_again(lambda c: (c**2).sum()), (x,), (W,))[1]  # noqa: E731
+    wanted = tp.jacrev(tp.jacrev(lambda x: tp.jacrev(plain)(x) @ W))(X)
+    assert_close(tp.hessian(once)(X), wanted)
+    inner = lambda x: ONES @ tp.hessian(_again(lambda c: (c**2).sum()))(x) @ W  # noqa: E731
+    reference = lambda x: ONES @ tp.jacrev(tp.jacrev(plain))(x) @ W  # noqa: E731
+    assert_close(tp.hessian(inner)(X), tp.jacrev(tp.jacrev(reference))(X))
+
+
+def _steps_plainly(x):
+    for _ in range(2):
+        x = x + torch.tanh((x**2).sum()) * W
+    return x

@@ -236,3 +236,13 @@ def test_structure_error(name):
     call, message = STRUCTURES[name]
     with pytest.raises(StructureError, match=message):
         call()
+
+
+def test_primals_whose_elements_share_memory():
+    x = torch.ones(1, dtype=torch.float64).expand(3)
+    t = torch.arange(3, dtype=torch.float64)
+    assert_close(tp.jvp(torch.sin, (x,), (t,))[1], torch.cos(x) * t)
+    assert_close(tp.jacfwd(torch.sin)(x), torch.diag(torch.cos(x)))
+    assert_close(tp.hessian(lambda x: (x**3).sum())(x), torch.diag(6 * x))
+    many = t.expand(2, 3)
+    assert_close(tp.vmap(lambda x: tp.jvp(torch.sin, (x,), (t,))[1])(many), (torch.cos(t) * t).expand(2, 3))

@@ -113,9 +113,13 @@ def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[lis
 
 
 def _laid_out(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Copy a tensor to memory of these strides; along those of zero its elements are the same."""
     if leaf.stride() == stride:
         return leaf
-    return torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device).copy_(leaf)
+    made = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
+    first = tuple(slice(None, None if step else 1) for step in stride)
+    made[first].copy_(leaf[first])
+    return made
 
 
 def _item(node: Node, given: Node) -> Step:

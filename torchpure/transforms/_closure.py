@@ -22,6 +22,7 @@ from torchpure import tree
 
 from ._levels import functorch, innermost, level
 from ._quiet import quiet
+from ._replacing import replacing
 from ._seen import seen
 
 _proxy_of: Any = proxy_tensor.get_proxy_slot
@@ -197,11 +198,12 @@ class Closure:
     def closed(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that gets, after its arguments, the tensors that it captures."""
         count = len(self._names)
-        if not count:
-            return fn
 
         def run(*given: Tensor) -> Any:
-            with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))) as mode:
-                return mode.results(fn(*given[: len(given) - count]))
+            with replacing():  # rules run functions outside of the transform that had put it on
+                if not count:
+                    return fn(*given)
+                with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))) as mode:
+                    return mode.results(fn(*given[: len(given) - count]))
 
         return run

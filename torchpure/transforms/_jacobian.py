@@ -15,7 +15,7 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
-from ._levels import pushed, torch_jvp, whole
+from ._levels import pushed, torch_jvp, whole, with_memory
 from ._run import explained
 from ._seen import all_seen
 from ._spread import check_chunk
@@ -293,7 +293,8 @@ def _jacobian(
 
         every = tuple(range(len(variables.leaves)))
         with watch.replacing(always=forward):
-            rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *variables.leaves)
+            leaves = map(with_memory, variables.leaves) if forward else variables.leaves
+            rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result

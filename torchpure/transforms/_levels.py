@@ -101,10 +101,11 @@ def pushed(
     try:
         with forward_ad._set_fwd_grad_enabled(True):
             forward = forward_ad._current_level
-            outputs, others = fn(*[_make_dual(p, t, level=forward) for p, t in zip(primals, tangents, strict=True)])
-            pairs = [_unpack_dual(output, level=forward) for output in outputs]
-            values = [functorch._unwrap_for_grad(primal, opened) for primal, _ in pairs]
-            moved = [None if tangent is None else functorch._unwrap_for_grad(tangent, opened) for _, tangent in pairs]
+            pairs = zip(map(with_memory, primals), tangents, strict=True)
+            outputs, others = fn(*[_make_dual(primal, tangent, level=forward) for primal, tangent in pairs])
+            duals = [_unpack_dual(output, level=forward) for output in outputs]
+            values = [functorch._unwrap_for_grad(primal, opened) for primal, _ in duals]
+            moved = [None if tangent is None else functorch._unwrap_for_grad(tangent, opened) for _, tangent in duals]
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
     finally:
         functorch._jvp_decrement_nesting()
@@ -116,6 +117,18 @@ def pushed(
 def whole(leaf: Tensor) -> Tensor:
     """Return ordinary zeros for those without memory that torch's forward derivatives hand out."""
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf
+
+
+def dense(leaf: Tensor) -> Tensor:
+    """Return a tensor that torch can lay a tangent out as, when it makes a dual of both."""
+    return with_memory(leaf).contiguous()
+
+
+def with_memory(leaf: Tensor) -> Tensor:
+    """Return a tensor each of whose elements, over all members, has memory of its own: zeros may have none."""
+    base = innermost(leaf)
+    shared = any(size > 1 and stride == 0 for size, stride in zip(base.shape, base.stride(), strict=True))
+    return leaf.clone(memory_format=torch.contiguous_format) if shared or base._is_zerotensor() else leaf
 
 
 def innermost(leaf: Tensor) -> Tensor:

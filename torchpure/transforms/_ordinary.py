@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._levels import torch_jvp, torch_vjp
+from ._levels import dense, torch_jvp, torch_vjp
 from ._operation import Call, alive, differentiable, filled, fresh, primals, save, zeros_for
 
 Run = Callable[..., tuple[Tensor, ...]]
@@ -57,7 +57,7 @@ def pushed_through(run: Run, tensors: Sequence[Tensor], tangents: Sequence[Any])
     """Run a function again and push tangents through it: a tangent for each output, None for integers."""
     asked, chosen, kinds = on_variables(run, tensors)
     given = zeros_for(tensors, tangents)
-    _, moved = torch_jvp(chosen, tuple(tensors[i] for i in asked), tuple(given[i] for i in asked))
+    _, moved = torch_jvp(chosen, tuple(dense(tensors[i]) for i in asked), tuple(given[i] for i in asked))
     return among(kinds, moved)
 
 

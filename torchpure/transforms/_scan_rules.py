@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._levels import functorch, innermost, torch_jvp, torch_vjp, whole
+from ._levels import dense, functorch, innermost, torch_jvp, torch_vjp, whole
 from ._members import mapped, settled, spread
 from ._operation import alive, differentiable, filled, followed, fresh, primals, save
 from ._primitives import Flat, scan_p
@@ -169,8 +169,7 @@ def _jvp(
         marks[:] = map(is_variable, out)
         return tuple(x for x in out if is_variable(x)), [x for x in out if not is_variable(x)]
 
-    dense = tuple(values[i].contiguous() for i in asked)  # torch writes tangents as values are laid out
-    out, pushed, others = torch_jvp(chosen, dense, tuple(moved), has_aux=True)
+    out, pushed, others = torch_jvp(chosen, tuple(dense(values[i]) for i in asked), tuple(moved), has_aux=True)
     first, second = iter(out), iter(others)
     return [next(first) if mark else next(second) for mark in marks], list(map(whole, pushed))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._levels import torch_jvp, torch_vjp, whole
+from ._levels import dense, torch_jvp, torch_vjp, whole
 from ._members import mapped, marks_of, spread
 from ._operation import alive, differentiable, filled, followed, fresh, primals, save
 from ._ordinary import among
@@ -119,7 +119,7 @@ class _Push:
             return tuple(leaf for leaf in out if is_variable(leaf))
 
         with quiet():
-            _, moved = torch_jvp(chosen, tuple(flat[i].contiguous() for i in self.asked), tuple(tangents))
+            _, moved = torch_jvp(chosen, tuple(dense(flat[i]) for i in self.asked), tuple(tangents))
         return tuple(map(whole, moved))
 
 

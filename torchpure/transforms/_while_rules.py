@@ -10,7 +10,7 @@ from torch import Tensor
 from torchpure.errors import TransformError
 
 from ._arguments import is_variable
-from ._levels import torch_jvp, whole
+from ._levels import dense, torch_jvp, whole
 from ._members import mapped, marks_of, settled, spread
 from ._operation import differentiable, filled, followed, fresh, primals, save
 from ._primitives import Flat, while_p
@@ -125,8 +125,7 @@ class _Dual:
         if not self.asked:
             return tuple(self.loop.body(*values))
         with quiet():
-            dense = tuple(values[i].contiguous() for i in self.asked)
-            _, pushed, out = torch_jvp(chosen, dense, tuple(moved), has_aux=True)
+            _, pushed, out = torch_jvp(chosen, tuple(dense(values[i]) for i in self.asked), tuple(moved), has_aux=True)
         return (*out, *map(whole, pushed))
 
 
