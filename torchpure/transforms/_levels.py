@@ -126,6 +126,8 @@ def dense(leaf: Tensor) -> Tensor:
 
 def with_memory(leaf: Tensor) -> Tensor:
     """Return a tensor each of whose elements, over all members, has memory of its own: zeros may have none."""
+    if is_dynamo_compiling():
+        return leaf
     base = innermost(leaf)
     shared = any(size > 1 and stride == 0 for size, stride in zip(base.shape, base.stride(), strict=True))
     return leaf.clone(memory_format=torch.contiguous_format) if shared or base._is_zerotensor() else leaf
