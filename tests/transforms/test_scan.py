@@ -283,7 +283,7 @@ def changes(c, x):
     return c, None
 
 
-A = {"a": U}
+A = {"a": U.clone()}  # a body that is refused has changed it by then
 LINE = {
     f.__name__: f"`{f.__name__}` (test_scan.py:{f.__code__.co_firstlineno})"
     for f in (step, loses, grows, casts, names, changes)
