@@ -1,6 +1,7 @@
 """Programs of C++: each equals the function that was traced, whatever the memory, the loops and the products."""
 
 import re
+from importlib import import_module
 
 import pytest
 import torch
@@ -270,6 +271,28 @@ def test_law_a_carry_renewed_in_place_is_the_same(name):
     offsets = dict(re.findall(r"\*(b\d+) = \(\w+ \*\)\(work \+ (\d+)\);", source))
     swaps = re.findall(r"auto \*other = (b\d+); b\d+ = (b\d+);", source)
     assert sum(offsets[a] == offsets[b] for a, b in swaps[-len(carry) :]) == count
+
+
+COLLAPSED = {  # kernels, and how many loops their turns take
+    "all": (lambda w: torch.sin(w) * 2, [W], 1),
+    "rows": (lambda w: w[:, :, :3] + 1, [W], 2),
+    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 3),  # the result lies row by row
+    "broadcast": (lambda w: w * w[0, 0], [W], 2),
+    "sums": (lambda w: (w * 2).sum((1, 2)), [W], 2),
+    "counted": (lambda w: w.tril(), [W], 3),
+}
+
+
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch):
+    fn, given, loops = COLLAPSED[name]
+    check(fn, *given)
+    together = native(fn, *given)
+    kernel = together.source[together.source.index("int run(") :].split("\n   }\n")[0]
+    assert kernel.count("for (int64_t i") == loops
+    monkeypatch.setattr(import_module("torchpure.jit.native._emit"), "collapsed", lambda kernel: kernel)
+    apart = native(fn, *given)
+    torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
 
 
 L, R, BIAS = rows(72, 80), rows(80, 96, seed=1), rows(72, 96, seed=2)

@@ -57,14 +57,21 @@ def _scanned(inner, x, **options):
     return tp.scan(lambda c, _: (torch.sin(c) + inner(x).sum(), None), x[0], None, length=3, **options)[0]
 
 
+def _plain(inner, x):
+    c = x[0]
+    for _ in range(3):
+        c = torch.sin(c) + inner(x).sum()
+    return c
+
+
 OUTER = {  # a loop or a branch, and what it computes
-    "scan": (lambda inner, x: _scanned(inner, x), _scanned),
-    "scan with remat": (lambda inner, x: _scanned(inner, x, remat=2), _scanned),
+    "scan": (_scanned, _plain),
+    "scan with remat": (lambda inner, x: _scanned(inner, x, remat=2), _plain),
     "while loop": (
         lambda inner, x: tp.while_loop(
             lambda c: c[0] < 3, lambda c: (c[0] + 1, torch.sin(c[1]) + inner(x).sum()), (torch.tensor(0), x[0]), max_steps=3
         )[1],
-        _scanned,
+        _plain,
     ),
     "branch": (
         lambda inner, x: tp.cond(x.sum() > 0, lambda: inner(x).sum(), lambda: x.sum()),

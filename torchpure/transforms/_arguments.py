@@ -30,7 +30,7 @@ class Variables:
         self._position, self._positions = _positions(who, fn, argnums, len(args))
         self._args = args
         leaves, self._structure = tree.flatten(self._part(args))
-        every = list(all_seen(leaves))
+        every = all_seen(leaves)
         self._chosen = list(map(is_variable, every))
         self._every = None if all(self._chosen) else every  # the common case is kept short
         self.leaves: list[Tensor] = every if self._every is None else list(compress(every, self._chosen))

@@ -206,7 +206,7 @@ def _by_torch_func(
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
         value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
         leaves, structure = tree.flatten(aux)
-        static[:] = [list(all_seen(leaves)), structure]
+        static[:] = [all_seen(leaves), structure]
         return all_seen([value])[0], [leaf for leaf in static[0] if isinstance(leaf, Tensor)]
 
     run = _traced if is_dynamo_compiling() else differentiated

@@ -40,9 +40,9 @@ class _Outputs:
             )
         value, aux = output if self._has_aux else (output, None)
         leaves, self._structure = tree.flatten(value)
-        self._leaves = list(all_seen(leaves))
+        self._leaves = all_seen(leaves)
         others, structure = tree.flatten(aux)
-        self.aux = list(all_seen(others)), structure
+        self.aux = all_seen(others), structure
         variables = tuple(leaf for leaf in self._leaves if is_variable(leaf))
         if not variables:
             raise TransformError(
@@ -322,4 +322,4 @@ def like(who: str, paths: Callable[[], list[str]], parts: list[Any], wanted: Seq
         if not isinstance(part, Tensor) or part.shape != like.shape or part.dtype != like.dtype:
             where = paths()[number]
             raise TransformError(f"{who} {where}: wanted {tree.describe(like)}, got {tree.describe(part)}")
-    return list(all_seen(filled))
+    return all_seen(filled)

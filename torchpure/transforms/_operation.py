@@ -32,7 +32,7 @@ class Packed:
     def take(self, values: Tree) -> tuple[Tensor, ...]:
         """Remember the tree, and return its tensors."""
         self._leaves, self._structure = tree.flatten(values)
-        tensors = tuple(all_seen([leaf for leaf in self._leaves if isinstance(leaf, Tensor)]))
+        tensors = tuple(all_seen(leaf for leaf in self._leaves if isinstance(leaf, Tensor)))
         self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tensors
 

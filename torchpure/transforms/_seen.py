@@ -4,7 +4,7 @@ Whoever looks for what a function captures (`_closure`) sees operations alone. S
 and what it returns here first, and works on what it gets back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,6 +22,6 @@ def seen(leaf: Any) -> Any:
     return handle_torch_function(seen, (leaf,), leaf) if has_torch_function((leaf,)) else leaf
 
 
-def all_seen(leaves: Sequence[Any]) -> Sequence[Any]:
+def all_seen(leaves: Iterable[Any]) -> list[Any]:
     """Return what functions around put in the places of leaves; costs nothing where there are none."""
-    return leaves if is_dynamo_compiling() or not _modes() else list(map(seen, leaves))
+    return list(leaves) if is_dynamo_compiling() or not _modes() else list(map(seen, leaves))

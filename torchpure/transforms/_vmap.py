@@ -55,7 +55,7 @@ def vmap(
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
         flat = [tree.flatten(arg) for arg in args]
         dims = _input_dims(fn, in_dims, args)
-        leaves = list(all_seen([leaf for part, _ in flat for leaf in part]))
+        leaves = all_seen(leaf for part, _ in flat for leaf in part)
         size = _mapped_size(fn, leaves, dims, args)
         axis = None if axis_name is None else Axis(axis_name, size)
         call = _Call(fn, flat, dims, out_dims, kwargs, axis)
@@ -112,7 +112,7 @@ class _Call(NamedTuple):
             inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
             with nullcontext() if self.axis is None else self.axis.open(next(remaining)):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
-            return _member_outputs(self.fn, list(all_seen(outputs)), self.out_dims, result)
+            return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
 
         used = [(leaf, dim) for leaf, dim in zip(given, self.dims, strict=True) if dim is not None]
         if self.axis is not None:

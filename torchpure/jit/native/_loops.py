@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -146,24 +147,17 @@ def _carry(loop: Loop, initial: Sequence[Value]) -> None:
         order = longest_last(value.shape)
         strides = dense_strides(value.shape, order)
         now, after = (
-            View(loop.head.buffer(value.dtype, max(_size(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
+            View(loop.head.buffer(value.dtype, max(prod(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
         )
         loop.carried.append(Carried(now, after))
         loop.head.copy(value, now)
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def _results(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
     """Copy what is carried at the end to where others can read it."""
     found = []
     for pair, wanted in zip(loop.carried, used, strict=True):
-        made = View(scope.buffer(pair.now.dtype, max(_size(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
+        made = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
         if wanted:
             loop.tail.copy(pair.now, made)
         found.append(made)
@@ -196,7 +190,7 @@ def _scan(
     for result, out, wanted in zip(results[count:], outs[count:], used[count:], strict=True):
         shape = tuple(out.shape)
         strides = dense_strides(shape, [0, *(d + 1 for d in longest_last(shape[1:]))])
-        made = View(scope.buffer(out.dtype, max(_size(shape), 1)), shape, strides)
+        made = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
         if wanted:
             inside.copy(result, _slice(loop, inside, made, read=False))
         stacked.append(made)

@@ -1,6 +1,7 @@
 """From the nodes of a traced program to kernels."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class Scope:
         """Make memory for a tensor; by default its longest dimension is innermost."""
         shape = tuple(shape)
         strides = dense_strides(shape, longest_last(shape) if order is None else order)
-        return View(self.buffer(dtype, _count(shape)), shape, strides)
+        return View(self.buffer(dtype, prod(shape)), shape, strides)
 
     def builder(self, shape: Sequence[int], folded: Sequence[int] = ()) -> Builder:
         """Begin a kernel."""
@@ -76,7 +77,7 @@ class Scope:
         Raises:
             UnsupportedError: it is so large that several threads should share it.
         """
-        turns = _count(builder.kernel.sizes)
+        turns = prod(builder.kernel.sizes)
         if turns > (AROUND if self.parent is None and self.loops else LARGEST):
             raise UnsupportedError("a large tensor")
         if 0 not in builder.kernel.sizes:
@@ -209,13 +210,6 @@ def _folded(node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Number:
 def _outputs(node: Node) -> Sequence[Any]:
     found: Any = node.args[0]
     return found if isinstance(found, list | tuple) else (found,)
-
-
-def _count(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 def meta(node: Node) -> Any:

@@ -6,6 +6,7 @@ smaller operand is transposed first. Small products are ordinary kernels, whose 
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from math import prod
 
 import torch
 
@@ -158,7 +159,7 @@ VECTORS = "\n".join(
 
 def _transposed(scope: Scope, view: View) -> View:
     """Copy a matrix so that its columns are contiguous; never fused, since its reads and writes go different ways."""
-    made = View(scope.buffer(view.dtype, _size(view.shape)), view.shape, dense_strides(view.shape))
+    made = View(scope.buffer(view.dtype, prod(view.shape)), view.shape, dense_strides(view.shape))
     *batch, k, n = view.shape
     loops = "".join(f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++) " for d, size in enumerate(batch))
     source, target = (
@@ -168,13 +169,6 @@ def _transposed(scope: Scope, view: View) -> View:
     text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"
     scope.items.append(Opaque(text, (view.buffer,), (made.buffer,)))
     return made
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 # whole blocks go through registers; the rest is copied element by element

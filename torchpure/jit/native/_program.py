@@ -80,20 +80,21 @@ class Native:
 
 
 _NOTHING = _HOOK()
-_ERRORS = {
-    -2: IndexError("jit: an index is out of range in a compiled program; run it without jit to see where"),
-    -3: MemoryError("jit: there is no memory for the temporaries of a compiled program"),
-    -4: ZeroDivisionError("jit: an integer is divided by zero in a compiled program"),
-    -6: RuntimeError("jit: an operation of torch gave another shape or dtype than while it was traced"),
+_ERRORS: dict[int, tuple[type[Exception], str]] = {
+    -2: (IndexError, "an index is out of range in a compiled program; run it without jit to see where"),
+    -3: (MemoryError, "there is no memory for the temporaries of a compiled program"),
+    -4: (ZeroDivisionError, "an integer is divided by zero in a compiled program"),
+    -6: (RuntimeError, "an operation of torch gave another shape or dtype than while it was traced"),
 }
 
 
 def _error(code: int) -> Exception:
-    if code != -5:
-        return type(_ERRORS[code])(*_ERRORS[code].args)
-    text = last_error()
-    kind = torch.linalg.LinAlgError if text.startswith(("linalg.", "torch.linalg.")) else RuntimeError
-    return kind(text) if kind is torch.linalg.LinAlgError else kind(f"jit: an operation of torch: {text}")
+    """Return the error for a code; -5 is one of torch."""
+    text = last_error() if code == -5 else ""
+    if text.startswith(("linalg.", "torch.linalg.")):
+        return torch.linalg.LinAlgError(text)
+    kind, what = _ERRORS.get(code, (RuntimeError, f"an operation of torch: {text}"))
+    return kind(f"jit: {what}")
 
 
 def _copied(pointer: int, view: View) -> Tensor:

@@ -1,6 +1,7 @@
 """Handlers of operations that fold dimensions: sums, extremes, products of matrices, sums along a dimension."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         return folded(scope, name, x, list(range(len(x.shape))), outs, outs.dtype)
     if dim is None:
         x, dim = scope.materialized(x, range(len(x.shape))), 0
-        x = View(x.buffer, (_size(x.shape),), (1,), x.offset)
+        x = View(x.buffer, (prod(x.shape),), (1,), x.offset)
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
         raise UnsupportedError(f"{name} of a number")
@@ -118,13 +119,6 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
     )
     scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer)))
     return places if name.startswith("arg") else [values, places]
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
 
 
 @handles("sort", "argsort")
@@ -178,7 +172,7 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
     """Multiply matrices: a of shape (*batch, m, k) and b of shape (*batch, k, n)."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    if _size([*batch, m, n, k]) > LARGEST:
+    if prod([*batch, m, n, k]) > LARGEST:
         raise UnsupportedError(f"a product of {m}×{k}×{n}")
     if k == 0:
         raise UnsupportedError("a product over nothing")
