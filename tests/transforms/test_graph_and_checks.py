@@ -337,6 +337,14 @@ def test_what_depends_on_no_argument_has_numbers(name):
     assert_close(tp.jit(tp.vmap(fn))(xs), members)
 
 
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_mask_of_another_size_is_an_error(size):
+    mask, x = torch.ones(size, dtype=torch.bool), torch.ones(2, 3)
+    for run in (tp.make_graph(lambda x: x[:, mask]), tp.jit(lambda x: _masked(x, mask))):
+        with pytest.raises(IndexError, match=rf"mask of shape \({size},\) .* dimensions 1 to 1 .* shape \(2, 3\)"):
+            run(x)
+
+
 def test_numbers_of_memory_that_was_written_to_are_not_known():
     def fn(x):
         memory = torch.zeros(3)

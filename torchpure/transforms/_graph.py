@@ -83,7 +83,7 @@ class RealConstants(TorchDispatchMode):
     def _asked(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Return arguments without masks whose entries are known; and all with numbers, if it asks for these."""
         found = None
-        if func in _MASKED and (plain := self.recipes.unmasked(args[1])):
+        if func in _MASKED and (plain := self.recipes.unmasked(*args[:2])):
             self.used(plain.constants)
             args = (args[0], plain.values, *args[2:])
         elif not _ASKS.isdisjoint(func.tags) and (found := self.recipes.known((args, kwargs))):

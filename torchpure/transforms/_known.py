@@ -73,12 +73,17 @@ class Recipes:
                 found[id(leaf)] = _made(recipe, found)
         return Known(_put(values, found), constants)
 
-    def unmasked(self, indices: Sequence[Any]) -> Known | None:
-        """Write indices without masks; None if what a mask holds depends on an argument."""
+    def unmasked(self, x: Tensor, indices: Sequence[Any]) -> Known | None:
+        """Write indices of `x` without masks; None if what a mask holds depends on an argument.
+
+        Raises:
+            IndexError: a mask has another shape than the dimensions that it chooses from.
+        """
         masks = [index for index in indices if _is_mask(index)]
         found = self.known(masks) if masks else None
         if found is None:
             return None
+        _check_masks(x, indices)
         held = iter(found.values)
         with _disable_current_modes():
             parts = [next(held).nonzero().unbind(-1) if _is_mask(index) else (index,) for index in indices]
@@ -90,6 +95,18 @@ def _made(recipe: _Recipe, found: dict[int, Tensor]) -> Tensor:
     run: Any = recipe.run
     with _disable_current_modes(), torch.no_grad():
         return _tensors(run(*args, **kwargs))[recipe.place]
+
+
+def _check_masks(x: Tensor, indices: Sequence[Any]) -> None:
+    dim = 0
+    for index in indices:
+        end = dim + (index.ndim if _is_mask(index) else 1)
+        if _is_mask(index) and index.shape != x.shape[dim:end]:
+            raise IndexError(
+                f"a mask of shape {tuple(index.shape)} is to choose from dimensions {dim} to {end - 1} of a tensor of "
+                f"shape {tuple(x.shape)}: they must be equal"
+            )
+        dim = end
 
 
 def _is_mask(index: Any) -> bool:
