@@ -165,6 +165,20 @@ def test_remat_changes_nothing(stack):
     check(actual, STACKS[stack](lambda u: run(unrolled, u)))
 
 
+def test_remat_costs_nothing_where_nothing_is_differentiated():
+    calls = []
+
+    def deep(depth):
+        if not depth:
+            return lambda u: calls.append(None) or torch.sin(u)
+        inner = deep(depth - 1)
+        return lambda u: tp.scan(lambda c, _: (inner(c), None), u, None, 2, remat=1)[0]
+
+    with torch.no_grad():
+        tp.jvp(tp.vmap(deep(3)), (U,), (U,))
+    assert len(calls) == 2**3
+
+
 def test_remat_keeps_few_carries():
     kept = []
 

@@ -71,7 +71,7 @@ def run_scan(
     count = _length(who, f, xs, slices, length)
     watch = watched(who, f, (init, xs))
     with watch.replacing():
-        if not staged() and (remat is None or not count or is_dynamo_compiling()):
+        if not staged() and (remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled()):
             result = _python(who, f, init, slices, structure, count, reverse)
         else:
             result = _Steps(who, f, init, slices, structure).run(count, reverse, unroll, remat)
