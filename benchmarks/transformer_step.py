@@ -24,16 +24,12 @@ BATCH, LENGTH = 16, 128
 
 def main() -> None:
     """Compare steps, in microseconds, and their memory, in MiB."""
-    model = tp.functional(_network).to_module()
-    k_inputs, k_targets = tp.random.split(tp.random.key(1))
-    inputs = tp.random.randint(k_inputs, (BATCH, LENGTH), 0, TOKENS)
-    targets = tp.random.randint(k_targets, (BATCH * LENGTH,), 0, TOKENS)
-    work = Work(model, inputs, targets, RATE, torch.optim.AdamW, tp.optim.adamw(RATE))
-    programs = {OURS: torchpure_step(work)} | torch_programs(work)
+    what = work()
+    programs = {OURS: torchpure_step(what)} | torch_programs(what)
     if have("jax", "optax"):
         import optax
 
-        programs[JAX] = jax_step(work, _forward, optax.adamw(RATE, weight_decay=1e-2))
+        programs[JAX] = jax_step(what, forward, optax.adamw(RATE, weight_decay=1e-2))
     for run, _ in programs.values():
         run(5)
     check_same_work(FIGURE, {name: loss() for name, (_, loss) in programs.items()}, 1e-3)
@@ -45,13 +41,23 @@ def main() -> None:
     report(f"{FIGURE}: memory of a step, {title}", rises, OURS, bars, SETTINGS, unit="MiB")
 
 
+def work() -> Work:
+    """Make the network, its optimizer and a batch."""
+    model = tp.functional(_network).to_module()
+    k_inputs, k_targets = tp.random.split(tp.random.key(1))
+    inputs = tp.random.randint(k_inputs, (BATCH, LENGTH), 0, TOKENS)
+    targets = tp.random.randint(k_targets, (BATCH * LENGTH,), 0, TOKENS)
+    return Work(model, inputs, targets, RATE, torch.optim.AdamW, tp.optim.adamw(RATE))
+
+
 def _network() -> nn.Module:
     layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
     encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
     return nn.Sequential(nn.Embedding(TOKENS, WIDTH), encoder, nn.Linear(WIDTH, TOKENS))
 
 
-def _forward(params: dict, tokens: Any) -> Any:
+def forward(params: dict, tokens: Any) -> Any:
+    """Compute what the network does, with JAX."""
     import jax
 
     def linear(x: Any, name: str, joint: str = ".") -> Any:

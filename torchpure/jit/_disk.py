@@ -1,8 +1,8 @@
-"""Compiled programs on disk: one shared library a file, named by what it was made of and by what it holds.
+"""Compiled programs on disk: one file each, named by what it was made of and by what it holds.
 
-A name is `<key>-<digest>.so`. The key is a hash of everything that a library depends on, the digest one of its bytes:
-a file that is cut short or damaged does not have its own name, and is made again. A file appears under its name whole
-or not at all, so several processes may share a folder. Nothing is unpickled.
+A name is `<key>-<digest>` and `.so`, or `.py` for what inductor writes. The key is a hash of everything that a file
+depends on, the digest one of its bytes: a file that is cut short or damaged does not have its own name, and is made
+again. A file appears under its name whole or not at all, so several processes may share a folder. Nothing is unpickled.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch
 from torchpure.errors import InputError
 
 FOLDER, SIZE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
+_SUFFIXES = frozenset({".so", ".py"})
 _MEGABYTES = 512
 _FRESH = 60.0  # seconds in which a file is not removed: another process may be about to load it
 _STRAY = 3600.0  # seconds after which what a killed process left is removed
@@ -42,13 +43,28 @@ def library(source: str, command: Sequence[str]) -> Path:
         CompilerError: there is no such compiler, or it fails.
         InputError: other users may write to the folder, or its size is no number.
     """
-    folder, most = cache_folder(), _most()
-    key = _key(source, tuple(command))
-    for file in folder.glob(f"{key}-*.so"):
+    key = key_of(source, *command)
+    return kept(key, ".so") or keep(key, ".so", lambda made: _compile(source, made, command))
+
+
+def kept(key: str, suffix: str) -> Path | None:
+    """Return the file that was made of what this key says, if it is there as it was made."""
+    for file in cache_folder().glob(f"{key}-*{suffix}"):
         if _whole(file):
             return file
         file.unlink(missing_ok=True)
-    file = _made(folder, key, source, command)
+    return None
+
+
+def keep(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+    """Add a file, which `make` writes; older ones go where there are too many bytes."""
+    folder, most = cache_folder(), _most()
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
+        made = Path(name) / f"program{suffix}"
+        make(made)
+        made.chmod(0o600)
+        file = folder / f"{key}-{_digest(made)}{suffix}"
+        made.replace(file)
     prune(folder, most)
     return file
 
@@ -92,7 +108,7 @@ def _passing() -> Path:
 
 
 def prune(folder: Path, most: int) -> None:
-    """Remove the libraries that were used longest ago, until `most` bytes are left, and what killed processes left."""
+    """Remove the files that were used longest ago, until `most` bytes are left, and what killed processes left."""
     now, files = time.time(), []
     for file in folder.iterdir():
         try:
@@ -102,7 +118,7 @@ def prune(folder: Path, most: int) -> None:
         if file.name.startswith("build-"):
             if now - found.st_mtime > _STRAY:
                 shutil.rmtree(file, ignore_errors=True)
-        elif file.suffix == ".so":
+        elif file.suffix in _SUFFIXES:
             files.append((found.st_mtime, found.st_size, file))
     total = sum(size for _, size, _ in files)
     for used, size, file in sorted(files):
@@ -120,17 +136,12 @@ def _most() -> int:
         raise InputError(f"jit: {SIZE} must be a number of megabytes, got {text!r:.40}") from None
 
 
-def _made(folder: Path, key: str, source: str, command: Sequence[str]) -> Path:
-    with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
-        text, made = Path(name) / "program.cpp", Path(name) / "program.so"
-        text.write_text(source)
-        _run([part.replace("{source}", str(text)).replace("{library}", str(made)) for part in command])
-        if not made.is_file():
-            raise CompilerError(f"jit: {command[0]} made no library")
-        made.chmod(0o600)
-        file = folder / f"{key}-{_digest(made)}.so"
-        made.replace(file)
-    return file
+def _compile(source: str, made: Path, command: Sequence[str]) -> None:
+    text = made.with_suffix(".cpp")
+    text.write_text(source)
+    _run([part.replace("{source}", str(text)).replace("{library}", str(made)) for part in command])
+    if not made.is_file():
+        raise CompilerError(f"jit: {command[0]} made no library")
 
 
 def _run(command: Sequence[str]) -> str:
@@ -159,8 +170,13 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _key(source: str, command: tuple[str, ...]) -> str:
-    parts = (source, *command, _compiler(command[0]), _processor(), torch.__version__, version("torchpure"))
+def key_of(source: str, compiler: str, *flags: str) -> str:
+    """Name what is made of a source: by it, the compiler, its flags, the processor, torch and this library.
+
+    Raises:
+        CompilerError: there is no such compiler.
+    """
+    parts = (source, compiler, *flags, _compiler(compiler), _processor(), torch.__version__, version("torchpure"))
     return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 

@@ -3,8 +3,8 @@
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import CO_VARARGS
 from typing import Any
 
@@ -22,6 +22,7 @@ from ._halves import halves
 from ._nodes import constants, copied, example, placeholders, results
 from ._protocol import Compile
 from ._scalars import split
+from ._written import Boxed, load, program_key, save
 
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
 
@@ -103,27 +104,61 @@ def _takes_many(run: Any) -> bool:
 
 
 def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+    options = _options()
+    with _compiling():
+        key = program_key(module, tensors, options)
+        found = None if key is None else load(key, options)
+        if found is not None:
+            return _unboxed(found[0]), found[1]
+        graphs, meta, run = _made(module, tensors, options)
+    if key is not None:
+        save(key, graphs, tensors, meta)
+    return run, "\n".join(getattr(graph, "source_code", "") for graph in graphs)
+
+
+def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> tuple[list[Any], Any, Any]:
+    """Return what inductor makes, what torch found out about results, and a function around both."""
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
 
-    sources: list[str] = []
+    graphs: list[Any] = []
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        made = compile_fx_inner(*args, **kwargs)
-        sources.append(getattr(made, "source_code", ""))
-        return made
+        graphs.append(compile_fx_inner(*args, **kwargs))
+        return graphs[-1]
 
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     fakes = [mode.from_tensor(leaf.detach(), static_shapes=True) for leaf in tensors]
-    context: AbstractContextManager[Any] = tracing(TracingContext(mode))
+    context = TracingContext(mode)
+    with tracing(context):
+        run = compile_fx(module, fakes, inner_compile=inner, config_patches=options)
+    return graphs, context.fw_metadata, run
+
+
+def _unboxed(call: Boxed) -> Any:
+    """Return a function of tensors, of one of a list of them."""
+
+    def boxed(given: list[Tensor]) -> Sequence[Any]:
+        with torch.no_grad():
+            return call(given)
+
+    def run(*tensors: Tensor) -> Sequence[Any]:
+        return boxed(list(tensors))
+
+    boxed._boxed_call, run.__wrapped__ = True, boxed  # type: ignore[attr-defined]
+    return run
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Compile without gradients, and say so where there is no compiler."""
     try:
-        with context, torch.no_grad(), collected(), warnings.catch_warnings():
+        with torch.no_grad(), collected(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
-            run = compile_fx(module, fakes, inner_compile=inner, config_patches=_options())
+            yield
     except Exception as error:
         if _NO_COMPILER.isdisjoint(_names(error)):
             raise
         raise CompilerError(f"jit: {error!s:.2000}") from error
-    return run, "\n".join(sources)
 
 
 def _options() -> dict[str, Any]:
