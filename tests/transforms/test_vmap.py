@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -167,3 +168,50 @@ def test_error(name):
 def test_other_errors_are_those_of_the_function():
     with pytest.raises(RuntimeError, match="The size of tensor a"):
         tp.vmap(lambda x: x + torch.zeros(2))(XS)
+
+
+def twice(f):
+    """Pull back through a pull back: the derivative of a gradient."""
+
+    def through(x):
+        ramp = torch.linspace(-1, 2, x.numel(), dtype=D).reshape(x.shape)
+        return tp.vjp(lambda y: tp.vjp(f, y)[1](ramp)[0], x)[1](ramp.flip(0))[0]
+
+    return through
+
+
+WEIGHT = torch.tensor([0.25, -0.5], dtype=D)
+PIXELS = torch.sin(torch.arange(48.0, dtype=D)).reshape(2, 2, 2, 6)
+SLOPED = PIXELS.where(PIXELS.abs() > 0.5, 0.0)  # the corner of prelu among them
+NORMS = {  # torch's own derivatives of these write into what the members share, or do not fit
+    "layer norm": (twice(lambda x: F.layer_norm(x, (6,), torch.arange(6.0, dtype=D))), PIXELS),
+    "native layer norm": (twice(lambda x: torch.native_layer_norm(x, (2, 6), None, None, 1e-5)[0]), PIXELS),
+    "batch norm": (twice(lambda x: F.batch_norm(x, None, None, WEIGHT, training=True)), PIXELS),
+    "instance norm": (twice(F.instance_norm), PIXELS),
+    "layer norm, linearized": (lambda x: tp.linearize(lambda y: F.layer_norm(y, (6,)), x)[1](x**2), PIXELS),
+    "layer norm, Jacobian of Jacobian": (tp.jacrev(tp.jacrev(lambda x: (F.layer_norm(x, (6,)) ** 3).sum())), PIXELS),
+    "prelu": (tp.hessian(lambda x: (F.prelu(x, WEIGHT[:1]) ** 3).sum()), SLOPED),
+    "prelu by channel": (tp.hessian(lambda x: (F.prelu(x, WEIGHT) ** 3).sum()), SLOPED),
+    "prelu of a vector": (tp.hessian(lambda x: (torch.prelu(x, WEIGHT[:1]) ** 3).sum()), SLOPED[:, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_second_derivatives_of_mapped_layers(name):
+    fn, xs = NORMS[name]
+    assert_close(tp.vmap(fn)(xs), torch.stack([fn(x) for x in xs]), rtol=1e-12, atol=1e-12)
+
+
+def test_the_hessian_of_prelu_is_that_of_its_formula():
+    def formula(x):
+        return (torch.where(x > 0, x, x * WEIGHT[:, None]) ** 3).sum()
+
+    x = SLOPED[0]
+    assert_close(tp.hessian(lambda y: (F.prelu(y, WEIGHT) ** 3).sum())(x), tp.hessian(formula)(x))
+    with pytest.raises(RuntimeError, match="Found parameter numbers = 3 and channel size = 2"):
+        tp.jvp(lambda y: F.prelu(y, torch.ones(3, dtype=D)), (x,), (x,))
+
+
+def test_a_write_that_does_not_fit_one_member_is_not_blamed_on_the_members():
+    with pytest.raises(RuntimeError, match=r"^output with shape \[3\] doesn't match the broadcast shape \[2, 3\]$"):
+        tp.vmap(lambda x: torch.zeros(3, dtype=D).add_(torch.ones(2, 3)) + x)(XS)

@@ -1,5 +1,6 @@
 """How a user's function and its arguments are named in errors."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from inspect import unwrap
@@ -28,7 +29,7 @@ def describe_function(fn: Callable[..., Any]) -> str:
     return f"`{name.split('<locals>.')[-1].removeprefix('_VariableFunctionsClass.')}`{place}"
 
 
-_LIBRARIES = tuple(str(Path(module).parent) for module in (torch.__file__, tree.__path__[0]))
+_LIBRARIES = (*(str(Path(module).parent) for module in (torch.__file__, tree.__path__[0])), copy.__file__)
 
 
 def user_line(error: BaseException | None = None) -> str:
@@ -38,6 +39,11 @@ def user_line(error: BaseException | None = None) -> str:
         if not frame.filename.startswith((*_LIBRARIES, "<")):
             return f", line {frame.lineno} of {Path(frame.filename).name},"
     return ""
+
+
+def raised_in(error: BaseException, file: str) -> bool:
+    """Tell whether an error passed through a file, which is named by the end of its path."""
+    return any(Path(frame.filename).as_posix().endswith(file) for frame in extract_tb(error.__traceback__))
 
 
 def argument_paths(number: int, argument: Tree) -> list[str]:

@@ -24,6 +24,7 @@ from ._indexing import Indexing
 from ._known import Recipes
 from ._operation import Packed
 from ._primitives import pass_through
+from ._run import explanation
 from ._tracer import trace
 
 
@@ -178,7 +179,10 @@ def traced(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConsta
         return fresh(trace(run, tensors), mode.written)
 
 
-_NEEDS_NUMBERS = ("data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool")
+_NEEDS_NUMBERS = (
+    "data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool",
+    ".numpy() is not supported for tensor subclasses",
+)  # fmt: skip
 _ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"
 
 
@@ -198,7 +202,10 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
         ) from error
     except Exception as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
-            raise
+            known = explanation(who, fn, error) if isinstance(error, RuntimeError) else None
+            if known is None:
+                raise
+            raise known from error
         raise TransformError(
             f"{who}: {describe_function(fn)}{user_line(error)} needs the number of a tensor that has none here: "
             f"{advice}"

@@ -19,7 +19,7 @@ from . import _solvers
 from ._backwards import by_backward
 from ._check import check
 from ._levels import functorch
-from ._replacing import FORWARD, REPLACED, kinds
+from ._replacing import FORWARD, MAPPED, REPLACED, kinds
 
 
 def _triangular_solve(
@@ -219,6 +219,13 @@ def _norm(
     return torch.norm(x, p, dim, keepdim, out, dtype)
 
 
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
+        return torch.prelu(x, weight)  # which says what is wrong
+    return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
+
+
 def _standard(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # as torch's own kernels compute
     centred = wide - wide.mean(dims, keepdim=True)
@@ -247,6 +254,17 @@ FORWARD.update(
         torch.linalg.norm: _linalg_norm,
         torch.norm: _norm,
         Tensor.norm: _norm,
+        torch.prelu: _prelu,
+        Tensor.prelu: _prelu,
         **{operation: by_backward(operation) for operation in _BY_BACKWARD},
+    }
+)
+MAPPED.update(
+    {  # replaced where the gradient of a gradient, which torch writes in place, was mapped
+        F.layer_norm: _layer_norm,
+        torch.layer_norm: _layer_norm,
+        torch.native_layer_norm: _native_layer_norm,
+        F.instance_norm: _instance_norm,
+        F.batch_norm: _batch_norm,
     }
 )

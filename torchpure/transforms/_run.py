@@ -9,8 +9,11 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure.errors import ImpureError, TransformError
 
-from ._describe import describe_function, user_line
+from ._describe import describe_function, raised_in, user_line
 from ._indexing import Indexing
+from ._levels import functorch
+from ._replacing import kinds
+from ._shared import SHARED, Shared, may_be_shared
 
 _autocasts = torch._C._is_any_autocast_enabled
 _AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
@@ -28,17 +31,29 @@ _FUNCTION = (
     "use custom_vjp"
 )
 _NUMBER = "data-dependent control flow"
+_WRITES = f"{SHARED}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+_CHECKPOINT = (
+    "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
+    "tp.remat instead"
+)
+_MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
     _NUMBER: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
-    "inplace arithmetic|there exists a Tensor `other` in extra_args": "writes a mapped value into a tensor that all "
-    "members share: make it of a mapped one, with torch.zeros_like, or return new values",
+    "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
+    "compute with operations of torch, or look at them with tp.debug.callback",
+    r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
+    "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
+    "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
+    r"attempting to call Tensor\.requires_grad_": "calls requires_grad_, by itself or in torch.autograd.functional: "
+    "leave it out, and take derivatives with tp.grad and its like, which know what they differentiate",
+    f"^{SHARED}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
-    "only the outermost grad or value_and_grad allows them",
+    "only the outermost grad or value_and_grad allows them. For checkpointing use tp.remat",
     "does not require grad and does not have a grad_fn": _AUTOGRAD,
     "not have been used in the graph": _AUTOGRAD,
     r"backward\(\) called inside": _AUTOGRAD,
@@ -57,6 +72,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
     "autograd.Function.*does not have vmap support": _FUNCTION,
+    "Either your tensor may have escaped": _CHECKPOINT,
 }
 
 
@@ -68,29 +84,48 @@ def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: 
         ImpureError: `fn` changes what it was given.
     """
     try:
-        return _with_places(run, *args, **kwargs)
+        return _run(who, run, *args, **kwargs)
     except RuntimeError as error:
-        sign, advice = next(((s, a) for s, a in _ADVICE.items() if re.search(s, str(error))), (None, None))
-        if sign is None or advice is None:
+        known = explanation(who, fn, error)
+        if known is None:
             raise
-        found = re.search(sign, str(error))
-        names = [f"`{name}`" for name in found.groups()] if found else []
-        kind = ImpureError if advice is _MUTATES else TransformError
-        raise kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}") from error
+        raise known from error
     finally:
         if not is_dynamo_compiling():
             forget_casts()
 
 
-def _with_places(run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a transform; again, if torch took `x[i]` for a number where `i` is a mapped tensor under a gradient."""
+def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
+    """Return the error that says what `fn` does and what to do instead, if torch's is known."""
+    found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
+    if found is None:
+        return None
+    match, advice = found
+    if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
+        return None
+    kind = ImpureError if advice is _MUTATES else TransformError
+    names = [f"`{name}`" for name in match.groups()]
+    return kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+
+
+def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a transform; again, under a mode that puts it right or finds the cause, if torch failed where that can be."""
     try:
         return run(*args, **kwargs)
     except RuntimeError as error:
-        if _NUMBER not in str(error):
+        mode = _again(who, str(error))
+        if mode is None:
             raise
-    with Indexing():
+    with mode:
         return run(*args, **kwargs)
+
+
+def _again(who: str, message: str) -> Indexing | Shared | None:
+    if _NUMBER in message:  # torch took `x[i]` for a number where `i` is a mapped tensor under a gradient
+        return Indexing()
+    if may_be_shared(message) and (who in _MAPS or functorch.TransformType.Vmap in kinds()):
+        return None if is_dynamo_compiling() else Shared()
+    return None
 
 
 def forget_casts() -> None:

@@ -1,0 +1,54 @@
+"""What goes wrong under a vmap in tensors that all members share: whose doing it is, and torch's own put right."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from torchpure import tree
+
+from ._levels import functorch
+from ._replacing import MAPPED, RUN_OTHERS
+
+SHARED = "writes a mapped value into a tensor that all members share"
+_NO_ROOM = "doesn't match the broadcast shape"
+_REFUSED = ("inplace arithmetic", "there exists a Tensor `other` in extra_args")
+
+
+def may_be_shared(message: str) -> bool:
+    """Tell whether an error of torch says that there is no room for all members."""
+    return any(sign in message for sign in (_NO_ROOM, *_REFUSED))
+
+
+class Shared(TorchFunctionMode):
+    """Runs a function again in which there was no room for all members.
+
+    An operation of the function that writes what is mapped into what is not is told apart, by an error that says so.
+    Otherwise it was an operation of torch's own, in a backward pass of a backward pass: those known are replaced.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        try:
+            return MAPPED.get(func, func)(*args, **(kwargs or {}))
+        except RuntimeError as error:
+            if func in RUN_OTHERS or not _is_write(str(error), args, kwargs):
+                raise
+            raise RuntimeError(f"{SHARED}: {error}") from error
+
+
+def _is_write(message: str, args: Any, kwargs: Any) -> bool:
+    if _NO_ROOM not in message:
+        return any(sign in message for sign in _REFUSED)
+    own, *given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    return any(not _levels(leaf) <= _levels(own) for leaf in given)
+
+
+def _levels(leaf: Tensor) -> set[int]:
+    """List the vmaps over which a tensor is mapped."""
+    found = set()
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        if functorch.is_batchedtensor(leaf):
+            found.add(functorch.maybe_get_level(leaf))
+        leaf = functorch.get_unwrapped(leaf)
+    return found
