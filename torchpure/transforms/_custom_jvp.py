@@ -53,7 +53,12 @@ class custom_jvp:  # noqa: N801 a decorator
         update_wrapper(self, fn, updated=())
 
     def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
-        """Define the rule; return it, so that this is a decorator."""
+        """Define the rule; return it, so that this is a decorator.
+
+        Raises:
+            TransformError: it is no function.
+        """
+        check_callable("custom_jvp.defjvp", rule)
         self._rule, self._symbolic_zeros = rule, symbolic_zeros
         return rule
 

@@ -83,7 +83,13 @@ class custom_vjp:  # noqa: N801 a decorator
         update_wrapper(self, fn, updated=())
 
     def defvjp(self, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
-        """Define the rule."""
+        """Define the rule.
+
+        Raises:
+            TransformError: a part of it is no function.
+        """
+        check_callable("custom_vjp.defvjp: forward", forward)
+        check_callable("custom_vjp.defvjp: backward", backward)
         self._rules = (forward, backward)
 
     def __call__(self, *args: Tree) -> Any:
@@ -147,7 +153,9 @@ class _Call(Call):
 
 def _check(rule: Any, found: Sequence[Any], leaves: Sequence[Tensor], paths: list[str]) -> None:
     for part, leaf, path in zip(found, leaves, paths, strict=False):
-        if part is not None and is_variable(leaf) and (part.shape != leaf.shape or part.dtype != leaf.dtype):
+        if part is None or not is_variable(leaf):
+            continue
+        if not isinstance(part, Tensor) or part.shape != leaf.shape or part.dtype != leaf.dtype:
             raise TransformError(
                 f"custom_vjp: the rule {describe_function(rule)} gave a cotangent for {path} that is "
                 f"{tree.describe(part)}, wanted {tree.describe(leaf)}"

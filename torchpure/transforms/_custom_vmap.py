@@ -49,7 +49,12 @@ class custom_vmap:  # noqa: N801 a decorator
         update_wrapper(self, fn, updated=())
 
     def def_vmap(self, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Define the rule; return it, so that this is a decorator."""
+        """Define the rule; return it, so that this is a decorator.
+
+        Raises:
+            TransformError: it is no function.
+        """
+        check_callable("custom_vmap.def_vmap", rule)
         self._rule = rule
         return rule
 

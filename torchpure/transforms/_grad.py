@@ -28,6 +28,7 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables
 from ._describe import describe_function
 from ._levels import backward, differentiated
+from ._operation import check_callable
 from ._run import explained, forget_casts
 from ._seen import all_seen
 from ._watch import Watch
@@ -62,6 +63,7 @@ def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) ->
     >>> grad(lambda p, x: p["w"] * x**2, argnums=(0, 1))({"w": torch.tensor(3.0), "name": "a"}, torch.tensor(2.0))
     ({'w': tensor(4.), 'name': None}, tensor(12.))
     """
+    check_callable("grad", fn)
 
     @wraps(fn, updated=())
     def gradient(*args: Tree, **kwargs: Any) -> Any:
@@ -82,6 +84,7 @@ def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool =
     >>> value_and_grad(lambda x: (x**2).sum())(torch.tensor([1.0, 2.0]))
     (tensor(5.), tensor([2., 4.]))
     """
+    check_callable("value_and_grad", fn)
 
     @wraps(fn, updated=())
     def value_and_gradient(*args: Tree, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ from ._describe import describe_function, user_line
 from ._fresh import Written, fresh
 from ._indexing import Indexing
 from ._known import Recipes
-from ._operation import Packed
+from ._operation import Packed, check_callable
 from ._primitives import pass_through
 from ._run import explanation
 from ._tracer import trace
@@ -48,6 +48,7 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     >>> eval_shape(lambda a, b: a @ b, torch.ones(2, 3), ShapeDtype((3, 4), torch.float32))
     ShapeDtype(shape=(2, 4), dtype=torch.float32, device=device(type='cpu'))
     """
+    check_callable("eval_shape", fn)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
     with mode, RealConstants(), Indexing(), numbers_refused("eval_shape", fn):
@@ -153,6 +154,7 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         mul: "f32[]" = torch.ops.aten.mul.Tensor(ones_like, cos)
         return (mul,)
     """
+    check_callable("make_graph", fn)
 
     @wraps(fn, updated=())
     def trace(*args: Tree) -> Graph:
@@ -215,12 +217,17 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
 def named_scope(name: str) -> AbstractContextManager[Any]:
     """Name a part of a function: in profiles, and in the nodes of `make_graph`.
 
+    Raises:
+        TransformError: the name is no str.
+
     >>> def layer(x):
     ...     with named_scope("layer"):
     ...         return torch.tanh(x)
     >>> [node.meta["custom"] for node in make_graph(layer)(torch.ones(2)).module.graph.nodes if "custom" in node.meta]
     [{'scope': 'layer'}]
     """
+    if not isinstance(name, str):
+        raise TransformError(f"named_scope: the name must be a str, got {tree.describe(name)}")
     stack = ExitStack()
     stack.enter_context(record_function(name))
     stack.enter_context(traceback.annotate({"scope": name}))

@@ -16,6 +16,7 @@ from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
 from ._levels import pushed, torch_jvp, whole, with_memory
+from ._operation import check_callable
 from ._run import explained
 from ._seen import all_seen
 from ._spread import check_chunk
@@ -95,6 +96,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     >>> jvp(lambda x: x**2, (torch.tensor(3.0),), (torch.tensor(1.0),))
     (tensor(9.), tensor(6.))
     """
+    check_callable("jvp", fn)
     for name, given in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given, tuple | list):
             raise TransformError(f"jvp: {name} must be a tuple, one entry an argument, got {tree.describe(given)}")
@@ -148,6 +150,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     >>> pull(torch.tensor(1.0))
     (tensor(6.),)
     """
+    check_callable("vjp", fn)
     return pulled_back("vjp", fn, primals, has_aux)
 
 
@@ -191,6 +194,7 @@ def jacrev(
     tensor([[2., 0.],
             [0., 4.]])
     """
+    check_callable("jacrev", fn)
     check_chunk("jacrev", chunk_size)
     return _jacobian("jacrev", partial(torch.func.jacrev, chunk_size=chunk_size), fn, argnums, has_aux, forward=False)
 
@@ -209,6 +213,7 @@ def jacfwd(
     tensor([[2., 0.],
             [0., 4.]])
     """
+    check_callable("jacfwd", fn)
     check_chunk("jacfwd", chunk_size)
     return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux, forward=True)
 
@@ -225,6 +230,7 @@ def hessian(
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
+    check_callable("hessian", fn)
     check_chunk("hessian", chunk_size)
     inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux, forward=False)
     return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux, forward=True)

@@ -15,6 +15,8 @@ from ._arguments import Variables, is_variable
 from ._describe import describe_function
 from ._jacobian import like, pulled_back
 from ._levels import functorch, torch_vjp
+from ._operation import check_callable
+from ._run import explained
 
 
 def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[..., Any]]:
@@ -33,6 +35,7 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     >>> value, push(torch.tensor(1.0)), push(torch.tensor(2.0))
     (tensor(9.), tensor(6.), tensor(12.))
     """
+    check_callable("linearize", fn)
     variables = Variables("linearize", fn, tuple(range(len(primals))), primals)
 
     @wraps(fn, updated=())
@@ -54,9 +57,8 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
         if len(tangents) != len(primals):
             raise TransformError(f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
         given = variables.match("linearize: tangents", tangents)
-        return tree.unflatten(
-            structure, push_flat(tuple(like("linearize: tangent of", variables.paths, given, variables.leaves)))
-        )
+        parts = like("linearize: tangent of", variables.paths, given, variables.leaves)
+        return tree.unflatten(structure, explained("linearize", fn, push_flat, tuple(parts)))
 
     return value, push
 
@@ -74,6 +76,7 @@ def linear_transpose(fn: Callable[..., Any], *primals: Tree) -> Callable[..., tu
     >>> linear_transpose(lambda x: torch.tensor([[1.0, 2.0]]) @ x, torch.ones(2))(torch.tensor([3.0]))
     (tensor([3., 6.]),)
     """
+    check_callable("linear_transpose", fn)
     variables = Variables("linear_transpose", fn, tuple(range(len(primals))), primals)
     _check_linear(fn, variables)
     zeros = variables.arguments([torch.zeros_like(leaf) for leaf in variables.leaves])

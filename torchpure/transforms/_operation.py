@@ -81,13 +81,14 @@ class Call:
 
 
 def check_callable(who: str, fn: Any) -> None:
-    """Check that what gets a rule is a function.
+    """Check that what is to be transformed, or gets a rule, is a function.
 
     Raises:
         TransformError: it is not.
     """
     if not callable(fn):
-        raise TransformError(f"{who}: wanted a function, got {tree.describe(fn)}")
+        hint = ". Pass the function itself, and its arguments to what comes back" if isinstance(fn, Tensor) else ""
+        raise TransformError(f"{who}: wanted a function, got {tree.describe(fn)}{hint}")
 
 
 def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from torchpure.errors import ImpureError
 
 from ._describe import describe_function, user_line
 from ._drawing import operator_draws
+from ._operation import check_callable
 from ._watch import name_of
 
 
@@ -33,6 +34,7 @@ def pure(fn: Callable[..., Any]) -> Callable[..., Any]:
     Traceback (most recent call last):
     torchpure.errors.ImpureError: pure: `<lambda>` ..., `aten.add_` would change a float32 tensor ... `totals`
     """
+    check_callable("pure", fn)
 
     @wraps(fn, updated=())
     def checked(*args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from torchpure.errors import TransformError
 
 from ._captured import captured, closed
 from ._grad import inside_gradient
-from ._operation import Call
+from ._operation import Call, check_callable
 from ._ordinary import Ordinary
 
 _aten = torch.ops.aten
@@ -48,6 +48,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
     >>> grad(lambda x: remat(torch.sin, "dots")(x) * 2)(torch.tensor(0.0))
     tensor(2.)
     """
+    check_callable("remat", fn)
     keeps = _policy(policy)
 
     @wraps(fn, updated=())
@@ -89,6 +90,8 @@ def remat_name(value: Tensor, name: str) -> Tensor:
     """
     if not isinstance(value, Tensor):
         raise TransformError(f"remat_name: wanted a tensor, got {tree.describe(value)}")
+    if not isinstance(name, str):
+        raise TransformError(f"remat_name: the name must be a str, got {tree.describe(name)}")
     _naming.name = name
     try:
         return value.clone()

@@ -16,6 +16,7 @@ from torchpure.errors import TransformError
 from ._axis import Axis
 from ._describe import argument_paths, describe_function
 from ._levels import batched
+from ._operation import check_callable
 from ._run import explained
 from ._seen import all_seen
 from ._spread import Members, check_spread, spread
@@ -49,6 +50,7 @@ def vmap(
     >>> vmap(lambda p, x: p["a"] * x, in_dims=({"a": None}, 0))({"a": torch.tensor(2.0)}, torch.tensor([1.0, 2.0]))
     tensor([2., 4.])
     """
+    check_callable("vmap", fn)
     check_spread(chunk_size, devices, axis_name)
 
     @wraps(fn, updated=())

@@ -88,7 +88,8 @@ def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None
 def describe(value: Any) -> str:
     """Say in a few words what a value is: kind, shape and dtype."""
     if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"a{'n' * kind.startswith('int')} {kind} tensor of shape {tuple(value.shape)}"
     if value is None:
         return "None"
     inner = children(value)
