@@ -14,9 +14,7 @@ from ._levels import functorch
 REPLACED: dict[Any, Callable[..., Any]] = {}  # wherever the mode is on
 FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative is at work
 MAPPED: dict[Any, Callable[..., Any]] = {}  # only where a vmap has failed
-RUN_OTHERS = frozenset(
-    {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
-)  # they go through other functions
+_RUN_OTHERS = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
 _found = REPLACED.get
 
 
@@ -35,7 +33,7 @@ class _Replacing(TorchFunctionMode):
         if func in FORWARD and functorch.TransformType.Jvp in kinds():
             func = FORWARD[func]
         func = _found(func, func)
-        if func not in RUN_OTHERS and not isinstance(func, HigherOrderOperator):
+        if func not in _RUN_OTHERS and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs) if kwargs else func(*args)
         _here.active = False  # the mode is off in here: functions that this one runs put it on again
         try:

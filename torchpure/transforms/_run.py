@@ -47,8 +47,6 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
     "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
     "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
-    r"attempting to call Tensor\.requires_grad_": "calls requires_grad_, by itself or in torch.autograd.functional: "
-    "leave it out, and take derivatives with tp.grad and its like, which know what they differentiate",
     f"^{SHARED}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
@@ -57,6 +55,8 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "does not require grad and does not have a grad_fn": _AUTOGRAD,
     "not have been used in the graph": _AUTOGRAD,
     r"backward\(\) called inside": _AUTOGRAD,
+    r"attempting to call Tensor.requires_grad_\(\)": "makes a variable for torch's autograd, which does not see through "
+    "transforms: use tp.grad there",
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,
     "would mutate a captured Tensor": _MUTATES,

@@ -2,15 +2,17 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 
 from ._levels import functorch
-from ._replacing import MAPPED, RUN_OTHERS
+from ._replacing import MAPPED
 
 SHARED = "writes a mapped value into a tensor that all members share"
+_BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
 _NO_ROOM = "doesn't match the broadcast shape"
 _REFUSED = ("inplace arithmetic", "there exists a Tensor `other` in extra_args")
 
@@ -32,7 +34,7 @@ class Shared(TorchFunctionMode):
         try:
             return MAPPED.get(func, func)(*args, **(kwargs or {}))
         except RuntimeError as error:
-            if func in RUN_OTHERS or not _is_write(str(error), args, kwargs):
+            if func in _BACKWARD or not _is_write(str(error), args, kwargs):
                 raise
             raise RuntimeError(f"{SHARED}: {error}") from error
 
