@@ -81,16 +81,22 @@ def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -
     if type(argnums) is int and 0 <= argnums < count:
         return argnums, (argnums,)
     if not count:
-        raise TransformError(f"{who}: {describe_function(fn)} got no positional argument to differentiate")
+        raise TransformError(
+            f"{who}: {describe_function(fn)} got no positional argument to differentiate. Give it by position"
+        )
     numbers = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not -count <= number < count:
             raise TransformError(
-                f"{who}: argnums={argnums!r} does not fit the {count} positional arguments of {describe_function(fn)}"
+                f"{who}: argnums={argnums!r} does not fit the {count} positional arguments of {describe_function(fn)}: "
+                f"wanted an int from {-count} to {count - 1}, or a tuple of such"
             )
     positions = tuple(number % count for number in numbers)
     if not positions or len(set(positions)) < len(positions):
-        raise TransformError(f"{who}: argnums must name each argument once and at least one, got {argnums!r}")
+        raise TransformError(
+            f"{who}: argnums must name each argument once and at least one, got {argnums!r} for the {count} of "
+            f"{describe_function(fn)}"
+        )
     return positions[0] if isinstance(argnums, int) else None, positions
 
 

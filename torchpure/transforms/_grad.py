@@ -231,7 +231,8 @@ def _traced(fn: Callable[..., Any], leaves: list[Tensor]) -> tuple[Tensor, list[
 def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:
     if has_aux and not (isinstance(output, tuple) and len(output) == 2):
         raise TransformError(
-            f"{who}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}"
+            f"{who}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}. "
+            "Return both, or leave out has_aux"
         )
     value, aux = output if has_aux else (output, None)
     if isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point():

@@ -37,7 +37,7 @@ class _Outputs:
         if self._has_aux and (not isinstance(output, tuple) or len(output) != 2):
             raise TransformError(
                 f"{self._who}: with has_aux, {describe_function(self._fn)} must return (value, aux), "
-                f"got {tree.describe(output)}"
+                f"got {tree.describe(output)}. Return both, or leave out has_aux"
             )
         value, aux = output if self._has_aux else (output, None)
         leaves, self._structure = tree.flatten(value)
@@ -99,9 +99,13 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     check_callable("jvp", fn)
     for name, given in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given, tuple | list):
-            raise TransformError(f"jvp: {name} must be a tuple, one entry an argument, got {tree.describe(given)}")
+            raise TransformError(
+                f"jvp: {name} must be a tuple, one entry an argument, got {tree.describe(given)}: for one write (x,)"
+            )
     if len(primals) != len(tangents):
-        raise TransformError(f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
+        raise TransformError(
+            f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
+        )
     variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
     watch = watched("jvp", fn, tuple(primals))
     directions = like(

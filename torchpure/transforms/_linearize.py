@@ -55,7 +55,9 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
 
     def push(*tangents: Tree) -> Tree:
         if len(tangents) != len(primals):
-            raise TransformError(f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
+            raise TransformError(
+                f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
+            )
         given = variables.match("linearize: tangents", tangents)
         parts = like("linearize: tangent of", variables.paths, given, variables.leaves)
         return tree.unflatten(structure, explained("linearize", fn, push_flat, tuple(parts)))

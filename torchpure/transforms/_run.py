@@ -55,7 +55,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "does not require grad and does not have a grad_fn": _AUTOGRAD,
     "not have been used in the graph": _AUTOGRAD,
     r"backward\(\) called inside": _AUTOGRAD,
-    r"attempting to call Tensor.requires_grad_\(\)": "makes a variable for torch's autograd, which does not see through "
+    "attempting to call Tensor.requires_grad_": "makes a variable for torch's autograd, which does not see through "
     "transforms: use tp.grad there",
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,

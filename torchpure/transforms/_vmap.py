@@ -152,10 +152,14 @@ def _spread(dims: Dims, part: Tree, where: str) -> list[int | None]:
     wanted, got = tree.children(part), tree.children(dims)
     if wanted is None or got is None or wanted.keys() != got.keys():
         raise TransformError(
-            f"vmap: {where} must be an int, None or shaped like the value it is for, "
-            f"{tree.describe(part)}; got {tree.describe(dims)}"
+            f"vmap: {where} must be an int, None or shaped like the value it is for, {_shown(part)}; got {_shown(dims)}"
         )
     return [dim for name in wanted for dim in _spread(got[name], wanted[name], f"{where}.{name}")]
+
+
+def _shown(value: Tree) -> str:
+    """Describe a tree, a dictionary by its keys: what differs must be seen."""
+    return f"a dict with {', '.join(map(repr, value))}" if isinstance(value, dict) and value else tree.describe(value)
 
 
 def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> int:
@@ -171,7 +175,8 @@ def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
         sizes.setdefault(leaf.shape[dim], i)
     if not sizes:
         raise TransformError(
-            f"vmap: {describe_function(fn)} has no mapped argument: no leaf has a dimension in in_dims"
+            f"vmap: {describe_function(fn)} has no mapped argument: no leaf has a dimension in in_dims. "
+            "Give one of them an int, or call the function as it is"
         )
     if len(sizes) > 1:
         seen = ", ".join(f"{size} in {_name(args, i)}" for size, i in sizes.items())
@@ -189,11 +194,14 @@ def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, 
     dims = _spread(out_dims, whole, "out_dims")
     for i, (leaf, dim) in enumerate(zip(outputs, dims, strict=True)):
         if not isinstance(leaf, Tensor):
-            raise TransformError(f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)}")
+            raise TransformError(
+                f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)} at "
+                f"`{tree.paths(whole)[i]}`: make a tensor of it, or leave it out"
+            )
         if dim is None and _depends_on_member(leaf):
             raise TransformError(
                 f"vmap: the result of {describe_function(fn)} at `{tree.paths(whole)[i]}` differs between members; "
-                "out_dims=None is for a result that does not"
+                "out_dims=None is for a result that does not: give it an int"
             )
         if dim is not None and not -leaf.ndim <= dim + 1 <= leaf.ndim + 1:
             raise TransformError(
