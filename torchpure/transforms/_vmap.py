@@ -36,9 +36,10 @@ def vmap(
     """Return the function that maps `fn` over one dimension of its arguments.
 
     `in_dims` is one int for all, or a tuple with an entry an argument: an int, None (not mapped), or a tree of them.
-    `out_dims` likewise for the result; None means that the result does not depend on the member. Keyword arguments
-    are not mapped. With `axis_name`, members meet in `psum` and its like. At most `chunk_size` members run at once;
-    over `devices` they are spread evenly, each share in a thread of its own, and come back to where the arguments are.
+    `out_dims` likewise for the result; None means that the result does not depend on the member. A dimension below 0
+    is counted from the end of the tensor with all members. Keyword arguments are not mapped. With `axis_name`, members
+    meet in `psum` and its like. At most `chunk_size` members run at once; over `devices` they are spread evenly, each
+    share in a thread of its own, and come back to where the arguments are.
 
     Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
@@ -114,7 +115,12 @@ class _Call(NamedTuple):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
             return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
 
-        used = [(leaf, dim) for leaf, dim in zip(given, self.dims, strict=True) if dim is not None]
+        # torch counts from the front alone: a dimension below 0 crashes it, or is taken for another
+        used = [
+            (leaf, dim if dim >= 0 else dim + leaf.ndim)
+            for leaf, dim in zip(given, self.dims, strict=True)
+            if dim is not None
+        ]
         if self.axis is not None:
             used.append((torch.arange(count, device=used[0][0].device), 0))
         run = _traced if is_dynamo_compiling() else batched
