@@ -22,7 +22,7 @@ class Members(NamedTuple):
     structure: Any
 
 
-Share = Callable[[list[Any], int], Members]
+Share = Callable[..., Members]  # of leaves, how many members, and the number of the first if they are some of more
 
 
 def check_chunk(who: str, chunk_size: int | None) -> None:
@@ -76,7 +76,7 @@ def spread(
     def on_device(start: int, stop: int, device: torch.device | str) -> Members:
         with torch.set_grad_enabled(recording), replacing():  # each thread has modes of its own
             there = [_to(leaf, device) for leaf in _part(leaves, dims, start, stop)]
-            members = _chunked(share, there, dims, stop - start, chunk_size)
+            members = _chunked(share, there, dims, stop - start, chunk_size, start)
             stacked, shared = ([_to(leaf, home) for leaf in part] for part in members[:2])
             return members._replace(stacked=stacked, shared=shared)
 
@@ -85,12 +85,16 @@ def spread(
         return _joined(list(pool.map(lambda span: on_device(*span), spans)))
 
 
-def _chunked(share: Share, leaves: list[Any], dims: list[int | None], size: int, chunk_size: int | None) -> Members:
+def _chunked(
+    share: Share, leaves: list[Any], dims: list[int | None], size: int, chunk_size: int | None, first: int | None = None
+) -> Members:
     if chunk_size is None or size <= chunk_size:
-        return share(leaves, size)
+        return share(leaves, size, first)
     starts = range(0, size, chunk_size)
     spans = [(start, min(start + chunk_size, size)) for start in starts]
-    return _joined([share(_part(leaves, dims, start, stop), stop - start) for start, stop in spans])
+    return _joined(
+        [share(_part(leaves, dims, start, stop), stop - start, (first or 0) + start) for start, stop in spans]
+    )
 
 
 def _part(leaves: list[Any], dims: list[int | None], start: int, stop: int) -> list[Any]:

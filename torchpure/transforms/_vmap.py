@@ -1,7 +1,7 @@
 """Vectorisation: a function of one member as a function of a batch."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ._levels import batched
 from ._run import explained
 from ._seen import all_seen
 from ._spread import Members, check_spread, spread
+from ._starts import starting
 from ._watch import watched
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
@@ -103,15 +104,15 @@ class _Call(NamedTuple):
     kwargs: dict[str, Any]
     axis: Axis | None
 
-    def share(self, given: list[Any], count: int) -> Members:
-        """Run `count` members, of leaves that hold these alone in their mapped dimensions."""
+    def share(self, given: list[Any], count: int, start: int | None = None) -> Members:
+        """Run `count` members, of leaves that hold these alone in their mapped dimensions: all, or from `start` on."""
         result: dict[str, Any] = {}
 
         def member(*batched: Tensor) -> list[Tensor]:
             remaining = iter(batched)
             filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, self.dims, strict=True))
             inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
-            with nullcontext() if self.axis is None else self.axis.open(next(remaining)):
+            with self._opened(remaining, start):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
             return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
 
@@ -126,6 +127,12 @@ class _Call(NamedTuple):
         run = _traced if is_dynamo_compiling() else batched
         stacked = explained("vmap", self.fn, run, member, *zip(*used, strict=True), count)
         return Members(list(stacked), result["shared"], result["dims"], result["structure"])
+
+    def _opened(self, remaining: Iterator[Tensor], start: int | None) -> AbstractContextManager[None]:
+        """Let members meet, or be counted: they cannot both meet and be in chunks."""
+        if self.axis is not None:
+            return self.axis.open(next(remaining))
+        return nullcontext() if start is None else starting(start)
 
 
 def _traced(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:
