@@ -11,6 +11,7 @@ from torchpure import tree
 from torchpure.errors import TransformError
 
 from ._replacing import replacing
+from ._settings import settings
 
 
 class Members(NamedTuple):
@@ -65,16 +66,16 @@ def spread(
     Raises:
         TransformError: devices are asked for inside another transform.
     """
-    if devices is None:
-        return _chunked(share, leaves, dims, size, chunk_size)
-    if not tree.unwatched():
+    if devices is not None and not tree.unwatched():
         raise TransformError("vmap: devices are for the outermost transform: put this vmap outside of the others")
+    if devices is None or not size:
+        return _chunked(share, leaves, dims, size, chunk_size)
     bounds = [size * i // len(devices) for i in range(len(devices) + 1)]
     home = next(leaf.device for leaf, dim in zip(leaves, dims, strict=True) if dim is not None)
-    recording = torch.is_grad_enabled()
+    as_here = settings()
 
     def on_device(start: int, stop: int, device: torch.device | str) -> Members:
-        with torch.set_grad_enabled(recording), replacing():  # each thread has modes of its own
+        with as_here(), replacing():
             there = [_to(leaf, device) for leaf in _part(leaves, dims, start, stop)]
             members = _chunked(share, there, dims, stop - start, chunk_size, start)
             stacked, shared = ([_to(leaf, home) for leaf in part] for part in members[:2])
@@ -110,4 +111,4 @@ def _joined(parts: list[Members]) -> Members:
 
 
 def _to(leaf: Any, device: torch.device | str) -> Any:
-    return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+    return leaf.to(device) if isinstance(leaf, Tensor) and not leaf.is_meta else leaf  # there is nothing to move
