@@ -129,7 +129,65 @@ def test_law_chunks_and_devices_change_nothing(options):
     assert_close(torch.autograd.grad(tp.vmap(torch.sin, **options)(xs).sum(), xs)[0], torch.cos(XS))
 
 
+class Doubling(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        return out * 2 if func is torch.sin else out
+
+
+SETTINGS = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "autocast to float16": lambda: torch.autocast("cpu", dtype=torch.float16),
+    "no autocast": lambda: torch.autocast("cpu", enabled=False),
+    "device": lambda: torch.device("meta"),
+    "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "mode of functions": Doubling,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("devices", [["cpu"], ["cpu"] * 3])
+def test_devices_work_under_the_settings_of_the_calling_thread(name, devices):
+    weight = torch.randn(3, 3, requires_grad=True)
+    xs = torch.randn(5, 3)
+
+    def f(x):
+        return weight @ x, torch.sin(x), torch.zeros(2)
+
+    with SETTINGS[name]():
+        ours, wanted = tp.vmap(f, devices=devices)(xs), tp.vmap(f)(xs)
+        after = torch.zeros(2)
+    for one, two in zip(ours[:2], wanted[:2], strict=True):
+        assert_close(one, two)
+        assert (one.requires_grad, one.is_inference()) == (two.requires_grad, two.is_inference())
+    assert after.device.type == ("meta" if name == "device" else "cpu")
+    assert tp.tree.describe(ours[2]) == tp.tree.describe(wanted[2])
+
+
+def test_a_device_around_is_the_one_of_new_tensors_in_threads_of_devices():
+    with torch.device("meta"):
+        seen = []
+        tp.vmap(lambda x: (seen.append(torch.zeros(2).device.type), x)[1], devices=["cpu"] * 2)(XS)
+    assert seen == ["meta"] * 2
+    assert torch.zeros(2).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "fn", [torch.sin, torch.sum, tp.grad(lambda x: x.sum()), lambda x: {"a": x, "b": (x[0], None)}]
+)
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_no_members_on_devices(fn, chunk_size):
+    ours = tp.vmap(fn, devices=["cpu"] * 2, chunk_size=chunk_size)(XS[:0])
+    wanted = tp.vmap(fn)(XS[:0])
+    tp.tree.check_same(ours, wanted)
+
+
 ERRORS = {
+    "devices inside, no members": (
+        lambda: tp.vmap(lambda x: tp.vmap(torch.sin, devices=["cpu"])(x[:0]))(XS),
+        "devices are for the outermost transform",
+    ),
     "no axis": (lambda: tp.psum(XS, "i"), r"psum: there is no axis 'i' here \(axes: none\): name it in vmap\(fn, axis_name='i'\)"),
     "another axis": (lambda: tp.vmap(lambda x: tp.pmax(x, "j"), axis_name="i")(XS), r"there is no axis 'j' here \(axes: 'i'\)"),
     "taken": (lambda: tp.vmap(tp.vmap(torch.sin, axis_name="i"), axis_name="i")(XS), "axis_name 'i' is taken by a vmap around this one"),

@@ -76,6 +76,8 @@ def root(x):
     return torch.sqrt(x).sum()
 
 
+SEVEN = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, -1.0, 1.0])
+SEVEN_BY_FOUR = torch.where(torch.arange(28) == 23, -1.0, 1.0).reshape(7, 4)  # of row 5 the last
 CHECKS = {
     "eager": (lambda: root(-U), r"^a root of a negative number, line \d+ of test_graph_and_checks.py$"),
     "grad": (lambda: tp.grad(root)(-U), "^a root of a negative number, line"),
@@ -88,6 +90,63 @@ CHECKS = {
     "vmap hessian": (lambda: tp.vmap(tp.hessian(root))(XS), "number: members"),
     "many": (lambda: tp.vmap(root)(-torch.ones(9)), "number: members 0, 1, 2, 3, 4 and 4 more of vmap"),
     "bool": (lambda: tp.check(False, "no"), "^no, line"),
+    "chunks": (lambda: tp.vmap(root, chunk_size=3)(SEVEN), "number: member 5 of vmap"),
+    "chunks, from the end": (
+        lambda: tp.vmap(root, in_dims=-1, chunk_size=3)(SEVEN.expand(2, 7)),
+        "number: member 5 of vmap",
+    ),
+    "devices": (lambda: tp.vmap(root, devices=["cpu"] * 3)(SEVEN), "number: member 5 of vmap"),
+    "devices and chunks": (lambda: tp.vmap(root, devices=["cpu"] * 2, chunk_size=2)(SEVEN), "number: member 5 of vmap"),
+    "chunks, traced": (
+        lambda: tp.make_graph(tp.vmap(root, chunk_size=3))(SEVEN.abs())(SEVEN),
+        "number: member 5 of vmap",
+    ),
+    "chunks, jit": (lambda: tp.jit(tp.vmap(root, chunk_size=3))(SEVEN), "number: member 5 of vmap"),
+    "chunks, grad": (lambda: tp.vmap(tp.grad(root), chunk_size=3)(SEVEN), "number: member 5 of vmap"),
+    "grad, chunks": (
+        lambda: tp.grad(lambda x: tp.vmap(root, chunk_size=3)(x).sum())(SEVEN),
+        "number: member 5 of vmap",
+    ),
+    "chunks, jacrev": (lambda: tp.vmap(tp.jacrev(root), chunk_size=3)(SEVEN), "number: member 5 of vmap"),
+    "chunks in chunks": (
+        lambda: tp.vmap(tp.vmap(root, chunk_size=3), chunk_size=2)(SEVEN_BY_FOUR),
+        r"number: member \(5, 3\) of vmap",
+    ),
+    "chunks in members": (
+        lambda: tp.vmap(tp.vmap(root, chunk_size=3))(SEVEN_BY_FOUR),
+        r"number: member \(5, 3\) of vmap",
+    ),
+    "members in chunks": (
+        lambda: tp.vmap(tp.vmap(root), chunk_size=3)(SEVEN_BY_FOUR),
+        r"number: member \(5, 3\) of vmap",
+    ),
+    "chunks in members, jit": (
+        lambda: tp.jit(tp.vmap(tp.vmap(root, chunk_size=3)))(torch.cat([SEVEN_BY_FOUR.abs()] * 3 + [SEVEN_BY_FOUR])),
+        r"number: member \(26, 3\) of vmap",
+    ),
+    "members after chunks": (
+        lambda: (tp.vmap(root, chunk_size=3)(SEVEN.abs()), tp.vmap(root)(SEVEN)),
+        "number: member 5 of vmap",
+    ),
+    "map in batches": (lambda: tp.map(root, SEVEN, batch_size=2), "number: member 5 of vmap"),
+    "map in batches, the last": (lambda: tp.map(root, SEVEN, batch_size=4), "number: member 5 of vmap"),
+    "map in batches, traced": (
+        lambda: tp.make_graph(lambda x: tp.map(root, x, batch_size=2))(SEVEN.abs())(SEVEN),
+        "number: member 5 of vmap",
+    ),
+    "map in batches, jit": (lambda: tp.jit(lambda x: tp.map(root, x, batch_size=2))(SEVEN), "number: member 5 of vmap"),
+    "map in batches, jit vmap": (
+        lambda: tp.jit(tp.vmap(lambda x: tp.map(root, x, batch_size=2)))(SEVEN.expand(2, 7)),
+        r"number: members \(0, 5\), \(1, 5\) of vmap",
+    ),
+    "map in batches, jit grad": (
+        lambda: tp.jit(tp.grad(lambda x: tp.map(root, x, batch_size=2).sum()))(SEVEN),
+        "number: member 5 of vmap",
+    ),
+    "chunks, jit loop": (
+        lambda: tp.jit(tp.vmap(_steps, chunk_size=2))(torch.tensor([3.0, 2.0, 2.0, 0.0])),
+        "member 3 of vmap",
+    ),
 }
 
 

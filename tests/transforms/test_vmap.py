@@ -106,6 +106,68 @@ def test_vmap(name):
         assert_close(one, two, rtol=1e-15, atol=0)
 
 
+@tp.custom_vmap
+def by_rule(m):
+    return m.sum(0)
+
+
+by_rule.def_vmap(lambda size, batched, m: (m.sum(1), True))
+cubed = tp.custom_vjp(lambda m: m**3)
+cubed.defvjp(lambda m: (m**3, m), lambda m, c: (3 * m**2 * c,))
+pushed = tp.custom_jvp(lambda m: m**3)
+pushed.defjvp(lambda m, t: (m[0] ** 3, 3 * m[0] ** 2 * t[0]))
+
+SEVERAL = torch.randn(3, 4, 5, 3, dtype=D, generator=torch.Generator().manual_seed(0))
+OPERATIONS = {
+    "covariance": torch.cov,
+    "sine": torch.sin,
+    "clone": torch.clone,
+    "outer": lambda m: torch.outer(m[0], m[1]),
+    "split": lambda m: m.split(1)[0],
+    "sort": lambda m: m.sort(-1).values,
+    "sum": lambda m: m.sum(-1),
+    "matrix product": lambda m: m @ m.T,
+    "softmax": lambda m: torch.softmax(m, -1),
+    "gradient": tp.grad(lambda m: (m**3).sum()),
+    "forward derivative": lambda m: tp.jvp(torch.sin, (m,), (m,))[1],
+    "Jacobian": lambda m: tp.jacrev(lambda m: m.prod(-1))(m),
+    "custom_vmap": by_rule,
+    "custom_vjp": tp.grad(lambda m: cubed(m).sum()),
+    "custom_jvp": lambda m: tp.jvp(pushed, (m,), (m,))[1],
+    "scan": lambda m: tp.scan(lambda c, row: (c + row, c), m[0], m)[1],
+    "vmap": tp.vmap(torch.sin, in_dims=-1, out_dims=-1),
+}
+COUNTED = {
+    "at once": tp.vmap,
+    "tree": lambda f, in_dims: lambda x: tp.vmap(lambda p: f(p["a"]), in_dims=({"a": in_dims, "b": None},))({"a": x, "b": 3}),
+    "chunks": lambda f, in_dims: tp.vmap(f, in_dims, chunk_size=2),
+    "devices": lambda f, in_dims: tp.vmap(f, in_dims, devices=["cpu", "cpu"]),
+    "traced": lambda f, in_dims: lambda x: tp.make_graph(tp.vmap(f, in_dims))(x)(x),
+    "inside a vmap": lambda f, in_dims: lambda x: tp.vmap(lambda x, _: tp.vmap(f, in_dims)(x), (None, 0))(x, X)[0],
+    "of a vmap": lambda f, in_dims: lambda x: tp.vmap(lambda x: tp.vmap(f, in_dims)(x), -1)(x.unsqueeze(-1))[0],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", COUNTED)
+@pytest.mark.parametrize("dim", [-1, -2, -3])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_dimension_counted_from_the_end_is_that_of_the_whole_tensor(operation, dim, how):
+    fn = OPERATIONS[operation]
+    x = SEVERAL[0]
+    expected = torch.stack([fn(member) for member in x.unbind(dim)])
+    assert_close(COUNTED[how](fn, dim)(x), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("out_dim", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("in_dim", [-1, -4])
+def test_dimensions_counted_from_the_end_in_compiled_members(in_dim, out_dim):
+    rows = SEVERAL.repeat(4, 1, 1, 1) if in_dim == -4 else SEVERAL.repeat(1, 1, 1, 4)
+    fn = lambda m: (m * 2).sum(0)  # noqa: E731
+    expected = torch.stack([fn(member) for member in rows.unbind(in_dim)], out_dim)
+    assert_close(tp.jit(tp.vmap(fn, in_dim, out_dim))(rows), expected, rtol=1e-13, atol=0)
+    assert_close(tp.vmap(fn, in_dim, out_dim)(rows), expected, rtol=1e-13, atol=0)
+
+
 def test_keyword_arguments_are_not_mapped():
     mapped = tp.vmap(lambda x, *, scale, name: x * scale.sum() + len(name))
     assert_close(mapped(X, scale=X, name="ab"), X * X.sum() + 2, rtol=1e-15, atol=0)
@@ -126,6 +188,12 @@ ERRORS = {
     "no dimension": (lambda: tp.vmap(torch.sin)(X[0]), r"argument 0 cannot be mapped over dimension 0: it is a float64 tensor of shape \(\)"),
     "a dimension below": (lambda: tp.vmap(torch.sin, in_dims=-2)(X), "cannot be mapped over dimension -2"),
     "a number": (lambda: tp.vmap(lambda x, n: x * n)(X, 3), "argument 1 cannot be mapped over dimension 0: it is int 3. Pass in_dims=None"),
+    "a dimension below, in chunks": (lambda: tp.vmap(torch.sin, in_dims=-2, chunk_size=2)(X), "cannot be mapped over dimension -2"),
+    "a dimension below, in a program": (lambda: tp.jit(tp.vmap(torch.sin, in_dims=-2))(X), "cannot be mapped over dimension -2"),
+    "a dimension below, in the inner level": (
+        lambda: tp.vmap(tp.vmap(torch.sin, in_dims=-2))(XS),
+        r"argument 0 cannot be mapped over dimension -2: it is a float64 tensor of shape \(3,\)",
+    ),
     "a flag as a dimension": (lambda: tp.vmap(torch.sin, in_dims=(True,))(X), r"in_dims\[0\] must be an int, None or shaped like .*; got bool True"),
     "a name as dimensions": (lambda: tp.vmap(torch.sin, in_dims="a")(X), "in_dims='a' does not fit the 1 positional"),
     "too deep": (lambda: tp.vmap(torch.sin, in_dims=((0, 0),))(X), r"in_dims\[0\] must be"),

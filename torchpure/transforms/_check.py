@@ -1,5 +1,6 @@
 """Checks of values that name the member of a batch which fails."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,10 @@ from torchpure import tree
 from torchpure.errors import CheckError, TransformError
 
 from ._describe import user_line
-from ._levels import functorch
+from ._levels import functorch, innermost
 from ._primitives import CHECK, callback_p
 from ._quiet import is_quiet
+from ._starts import Start, start_of
 
 
 def check(condition: Tensor | bool, message: str) -> None:
@@ -47,43 +49,49 @@ def check(condition: Tensor | bool, message: str) -> None:
         torch._assert_async(condition.all(), message)
         return
     with temporarily_clear_interpreter_stack():  # under a level each result would be wrapped again
-        value, dims = _unwrapped(condition)
-        found = _Check(message, dims)
+        value, starts = _unwrapped(condition)
+        counted = [start for start in starts if isinstance(start, Tensor)]
+        found = _Check(message, tuple(None if isinstance(start, Tensor) else start for start in starts))
         if get_proxy_mode() is None and not isinstance(value, FakeTensor):
-            found(value)
+            found(value, *counted)
         elif get_proxy_mode() is not None and not is_quiet():
-            callback_p(found._replace(line=user_line().rstrip(",")), (value,), CHECK)
+            callback_p(found._replace(line=user_line().rstrip(",")), (value, *counted), CHECK)
 
 
 class _Check(NamedTuple):
     """What is run on a condition: now, or by the program that is traced."""
 
     message: str
-    vmaps: int
+    starts: tuple[int | None, ...]  # of each vmap, the number of its first member; None for one that is a tensor
     line: str | None = None  # where a traced check is; one that runs now is found when it fails
 
-    def __call__(self, value: Tensor) -> None:
+    def __call__(self, value: Tensor, *counted: Tensor) -> None:
         """Raise the error if the condition does not hold everywhere."""
         if not value.all():
             line = user_line().rstrip(",") if self.line is None else self.line
-            raise CheckError(self.message, _members(value, self.vmaps), line)
+            remaining = iter(counted)
+            starts = [int(next(remaining)) if start is None else start for start in self.starts]
+            raise CheckError(self.message, _members(value, starts), line)
 
 
-def _unwrapped(condition: Tensor) -> tuple[Tensor, int]:
-    """Return the tensor without its transforms, and how many of its first dimensions are of vmaps, outermost first."""
-    dims = []
+def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Start]]:
+    """Return the tensor without its transforms, its first dimensions those of vmaps, and where each of these starts."""
+    dims, starts = [], []
     while functorch.is_functorch_wrapped_tensor(condition):
         if functorch.is_batchedtensor(condition):
             dims.append(functorch.maybe_get_bdim(condition))
+            start = start_of(functorch.maybe_get_level(condition))
+            starts.append(innermost(start) if isinstance(start, Tensor) else start)
         condition = functorch.get_unwrapped(condition)
     value = condition.detach()
     for done, dim in enumerate(reversed(dims)):
         value = value.movedim(dim + done, done)
-    return value, len(dims)
+    return value, starts[::-1]
 
 
-def _members(value: Tensor, vmaps: int) -> list[tuple[int, ...]]:
+def _members(value: Tensor, starts: Sequence[int]) -> list[tuple[int, ...]]:
+    vmaps = len(starts)
     if not vmaps:
         return []
     failed = (~value).flatten(vmaps).any(vmaps) if value.ndim > vmaps else ~value
-    return [tuple(index) for index in failed.nonzero().tolist()]
+    return [tuple(i + start for i, start in zip(index, starts, strict=True)) for index in failed.nonzero().tolist()]

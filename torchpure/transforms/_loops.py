@@ -22,6 +22,7 @@ from ._primitives import staged
 from ._replacing import kinds
 from ._scan import run_scan
 from ._seen import seen
+from ._starts import Start, starting
 from ._vmap import vmap
 from ._watch import watched
 from ._while_rules import while_flat
@@ -165,22 +166,36 @@ def map(f: Callable[[Any], Any], xs: Tree, *, batch_size: int | None = None) -> 
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise TransformError(f"map: batch_size must be an int of at least 1, or None, got {tree.describe(batch_size)}")
 
-    def each(fn: Callable[[Any], Any], rows: Tree) -> Tree:
-        @wraps(fn)
-        def step(_: Any, x: Tree) -> tuple[None, Tree]:
-            return None, fn(x)
-
-        return run_scan("map", step, None, rows, None)[1]
-
     sizes = {leaf.shape[0] for leaf in tree.leaves(xs) if isinstance(leaf, Tensor) and leaf.ndim}
     if batch_size is None or len(sizes) != 1 or 0 in sizes:
-        return each(f, xs)
-    count, over = divmod(sizes.pop(), batch_size)
-    whole = count * batch_size
+        return _each(f, xs)
+    return _in_batches(f, xs, sizes.pop(), batch_size)
+
+
+def _each(fn: Callable[..., Any], rows: Tree) -> Tree:
+    @wraps(fn)
+    def step(_: Any, x: Tree) -> tuple[None, Tree]:
+        return None, fn(x)
+
+    return run_scan("map", step, None, rows, None)[1]
+
+
+def _in_batches(f: Callable[[Any], Any], xs: Tree, size: int, batch_size: int) -> Tree:
+    @wraps(f, updated=())
+    def member(start: Start, x: Tree) -> Tree:
+        with starting(start):
+            return f(x)
+
+    @wraps(f, updated=())
+    def batch(part: tuple[Start, Tree]) -> Tree:
+        return vmap(member, in_dims=(None, 0))(*part)
+
+    whole = size - size % batch_size
     parts = []
-    if count:
-        rows = tree.map(lambda x: x[:whole].reshape(count, batch_size, *x.shape[1:]), xs)
-        parts.append(tree.map(lambda y: y.flatten(0, 1), each(vmap(f), rows)))
-    if over:
-        parts.append(vmap(f)(tree.map(lambda x: x[whole:], xs)))
+    if whole:
+        rows = tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)
+        starts = torch.arange(0, whole, batch_size, device=tree.leaves(rows)[0].device)
+        parts.append(tree.map(lambda y: y.flatten(0, 1), _each(batch, (starts, rows))))
+    if whole < size:
+        parts.append(batch((whole, tree.map(lambda x: x[whole:], xs))))
     return tree.map(lambda *pieces: torch.cat(pieces) if len(pieces) > 1 else pieces[0], *parts)

@@ -11,6 +11,7 @@ from torchpure import tree
 from torchpure.errors import TransformError
 
 from ._replacing import replacing
+from ._settings import settings
 
 
 class Members(NamedTuple):
@@ -22,7 +23,7 @@ class Members(NamedTuple):
     structure: Any
 
 
-Share = Callable[[list[Any], int], Members]
+Share = Callable[..., Members]  # of leaves, how many members, and the number of the first if they are some of more
 
 
 def check_chunk(who: str, chunk_size: int | None) -> None:
@@ -65,18 +66,18 @@ def spread(
     Raises:
         TransformError: devices are asked for inside another transform.
     """
-    if devices is None:
-        return _chunked(share, leaves, dims, size, chunk_size)
-    if not tree.unwatched():
+    if devices is not None and not tree.unwatched():
         raise TransformError("vmap: devices are for the outermost transform: put this vmap outside of the others")
+    if devices is None or not size:
+        return _chunked(share, leaves, dims, size, chunk_size)
     bounds = [size * i // len(devices) for i in range(len(devices) + 1)]
     home = next(leaf.device for leaf, dim in zip(leaves, dims, strict=True) if dim is not None)
-    recording = torch.is_grad_enabled()
+    as_here = settings()
 
     def on_device(start: int, stop: int, device: torch.device | str) -> Members:
-        with torch.set_grad_enabled(recording), replacing():  # each thread has modes of its own
+        with as_here(), replacing():
             there = [_to(leaf, device) for leaf in _part(leaves, dims, start, stop)]
-            members = _chunked(share, there, dims, stop - start, chunk_size)
+            members = _chunked(share, there, dims, stop - start, chunk_size, start)
             stacked, shared = ([_to(leaf, home) for leaf in part] for part in members[:2])
             return members._replace(stacked=stacked, shared=shared)
 
@@ -85,12 +86,16 @@ def spread(
         return _joined(list(pool.map(lambda span: on_device(*span), spans)))
 
 
-def _chunked(share: Share, leaves: list[Any], dims: list[int | None], size: int, chunk_size: int | None) -> Members:
+def _chunked(
+    share: Share, leaves: list[Any], dims: list[int | None], size: int, chunk_size: int | None, first: int | None = None
+) -> Members:
     if chunk_size is None or size <= chunk_size:
-        return share(leaves, size)
+        return share(leaves, size, first)
     starts = range(0, size, chunk_size)
     spans = [(start, min(start + chunk_size, size)) for start in starts]
-    return _joined([share(_part(leaves, dims, start, stop), stop - start) for start, stop in spans])
+    return _joined(
+        [share(_part(leaves, dims, start, stop), stop - start, (first or 0) + start) for start, stop in spans]
+    )
 
 
 def _part(leaves: list[Any], dims: list[int | None], start: int, stop: int) -> list[Any]:
@@ -106,4 +111,4 @@ def _joined(parts: list[Members]) -> Members:
 
 
 def _to(leaf: Any, device: torch.device | str) -> Any:
-    return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+    return leaf.to(device) if isinstance(leaf, Tensor) and not leaf.is_meta else leaf  # there is nothing to move

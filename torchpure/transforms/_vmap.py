@@ -1,7 +1,7 @@
 """Vectorisation: a function of one member as a function of a batch."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from ._operation import check_callable
 from ._run import explained
 from ._seen import all_seen
 from ._spread import Members, check_spread, spread
+from ._starts import starting
 from ._watch import watched
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
@@ -37,9 +38,10 @@ def vmap(
     """Return the function that maps `fn` over one dimension of its arguments.
 
     `in_dims` is one int for all, or a tuple with an entry an argument: an int, None (not mapped), or a tree of them.
-    `out_dims` likewise for the result; None means that the result does not depend on the member. Keyword arguments
-    are not mapped. With `axis_name`, members meet in `psum` and its like. At most `chunk_size` members run at once;
-    over `devices` they are spread evenly, each share in a thread of its own, and come back to where the arguments are.
+    `out_dims` likewise for the result; None means that the result does not depend on the member. A dimension below 0
+    is counted from the end of the tensor with all members. Keyword arguments are not mapped. With `axis_name`, members
+    meet in `psum` and its like. At most `chunk_size` members run at once; over `devices` they are spread evenly, each
+    share in a thread of its own, and come back to where the arguments are.
 
     Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
@@ -104,24 +106,35 @@ class _Call(NamedTuple):
     kwargs: dict[str, Any]
     axis: Axis | None
 
-    def share(self, given: list[Any], count: int) -> Members:
-        """Run `count` members, of leaves that hold these alone in their mapped dimensions."""
+    def share(self, given: list[Any], count: int, start: int | None = None) -> Members:
+        """Run `count` members, of leaves that hold these alone in their mapped dimensions: all, or from `start` on."""
         result: dict[str, Any] = {}
 
         def member(*batched: Tensor) -> list[Tensor]:
             remaining = iter(batched)
             filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, self.dims, strict=True))
             inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
-            with nullcontext() if self.axis is None else self.axis.open(next(remaining)):
+            with self._opened(remaining, start):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
             return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
 
-        used = [(leaf, dim) for leaf, dim in zip(given, self.dims, strict=True) if dim is not None]
+        # torch counts from the front alone: a dimension below 0 crashes it, or is taken for another
+        used = [
+            (leaf, dim if dim >= 0 else dim + leaf.ndim)
+            for leaf, dim in zip(given, self.dims, strict=True)
+            if dim is not None
+        ]
         if self.axis is not None:
             used.append((torch.arange(count, device=used[0][0].device), 0))
         run = _traced if is_dynamo_compiling() else batched
         stacked = explained("vmap", self.fn, run, member, *zip(*used, strict=True), count)
         return Members(list(stacked), result["shared"], result["dims"], result["structure"])
+
+    def _opened(self, remaining: Iterator[Tensor], start: int | None) -> AbstractContextManager[None]:
+        """Let members meet, or be counted: they cannot both meet and be in chunks."""
+        if self.axis is not None:
+            return self.axis.open(next(remaining))
+        return nullcontext() if start is None else starting(start)
 
 
 def _traced(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:
