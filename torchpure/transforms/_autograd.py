@@ -63,18 +63,18 @@ def _differentiating(outputs: Iterable[Any]) -> bool:
     return own is not None and any(not isinstance(leaf, Tensor) or reaches(own, leaf) for leaf in outputs)
 
 
-def _with_graph(args: Any, kwargs: Any) -> Any:
+def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Ask `torch.autograd.grad` for a graph, unless the user has said by no_grad that there shall be none."""
     outputs, inputs = args[:2]
     if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _differentiating(outputs):
-        return kwargs
+        return args, kwargs
     if _caller_of(torch.autograd.grad) is not functional.__dict__:
-        return {**kwargs, "create_graph": True, "retain_graph": True}
+        return args, {**kwargs, "create_graph": True, "retain_graph": True}
     given = set(map(id, inputs))
     leaves = [leaf for output in outputs if output.grad_fn is not None for leaf in leaves_of_graph(output.grad_fn)]
     if any(id(leaf) not in given for leaf in leaves):
         raise RuntimeError("torch.autograd.functional cuts off what it captures")
-    return kwargs
+    return args, kwargs
 
 
 def _caller_of(function: Any) -> Any:
@@ -85,28 +85,28 @@ def _caller_of(function: Any) -> Any:
     return frame and frame.f_back.f_globals
 
 
-def _no_backward(args: Any, kwargs: Any) -> Any:
+def _no_backward(args: Any, kwargs: Any) -> tuple[Any, Any]:
     outputs = (args[0],) if isinstance(args[0], Tensor) else args[0]
     own = LEVEL.own or []
     if any(isinstance(leaf, Tensor) and reaches(own, leaf) for leaf in outputs):
         raise RuntimeError("backward() called inside of a gradient")
-    return kwargs
+    return args, kwargs
 
 
-def _no_cut(args: Any, kwargs: Any) -> Any:
+def _no_cut(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Refuse that `torch.autograd.functional` detaches what a derivative follows; anyone else may."""
     code = sys._getframe(2).f_code
     if code is functional._grad_preprocess.__code__ and args[0].requires_grad and _differentiating(args[:1]):
         raise RuntimeError("torch.autograd.functional cuts off what it is given")
-    return kwargs
+    return args, kwargs
 
 
-def _no_linearize(args: Any, kwargs: Any) -> Any:
+def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     frame: Any = sys._getframe(2)
     inside = _linearize.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
     if inside and (LEVEL.own is not None or {functorch.TransformType.Grad, functorch.TransformType.Jvp} & set(kinds())):
         raise RuntimeError("torch.func.linearize called inside of a derivative")
-    return kwargs
+    return args, kwargs
 
 
 BEFORE.update(

@@ -11,7 +11,7 @@ from ._levels import functorch
 
 REPLACED: dict[Any, Callable[..., Any]] = {}  # wherever the mode is on
 FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative is at work
-BEFORE: dict[Any, Callable[[Any, Any], Any]] = {}  # what calls of autograd may do, and with which keyword arguments
+BEFORE: dict[Any, Callable[[Any, Any], tuple[Any, Any]]] = {}  # what autograd is called with instead, or an error
 _found = REPLACED.get
 
 
@@ -33,7 +33,7 @@ class _Replacing(TorchFunctionMode):
         if func not in BEFORE and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs) if kwargs else func(*args)
         if func in BEFORE:
-            kwargs = BEFORE[func](args, kwargs or {})
+            args, kwargs = BEFORE[func](args, kwargs or {})
         _here.active = False  # the mode is off in here: functions that this one runs put it on again
         try:
             return func(*args, **(kwargs or {}))

@@ -61,7 +61,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     r"dynamic shape\. Attempt\w+ to (?:vmap|batch) over ([\w: ]+\w)": "uses {}, whose result has another size for each "
     "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
-    "autograd.Function.*does not have vmap support": _FUNCTION,
+    "does not have vmap support": _FUNCTION,
 }
 
 

@@ -23,6 +23,7 @@ from torchpure._types import Tree
 from torchpure.errors import ImpureError
 
 from . import _autograd as _autograd  # fills BEFORE
+from . import _functions as _functions  # so does this
 from . import _replaced as _replaced  # fills REPLACED
 from ._describe import argument_paths, describe_function
 from ._levels import functorch, stale
