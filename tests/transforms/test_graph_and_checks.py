@@ -195,6 +195,57 @@ def test_linear_transpose():
     assert_close(tp.grad(lambda a: tp.linear_transpose(lambda x: a @ x, U)(y)[0].prod())(a), tp.grad(lambda a: (a.T @ y).prod())(a))  # fmt: skip
 
 
+NOT_LINEAR = {
+    "small": lambda x: 1e-4 * x**2,
+    "tiny": lambda x: 1e-30 * torch.sin(x),
+    "nearly": lambda x: x + 1e-6 * x**2,
+    "at small numbers alone": torch.round,
+    "at large numbers alone": lambda x: x.clamp(-1e6, 1e6),
+    "but multiples": torch.relu,
+    "but positive multiples": lambda x: x.norm(),
+    "an affine trifle": lambda x: x + 1e-12,
+    "a product of all": lambda x: x.prod(),
+}
+LINEAR = {
+    "through float": lambda x: x.float().to(x.dtype),
+    "through bfloat16": lambda x: x.bfloat16().to(x.dtype),
+    "what cancels": lambda x: torch.fft.ifft(torch.fft.fft(x)).imag,
+    "centred twice": lambda x: (x - x.mean()).mean(),
+    "tiny": lambda x: 1e-20 * x,
+    "nothing": lambda x: 0 * x,
+    "infinite": lambda x: x * torch.tensor(float("inf")),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_is_not_linear_is_refused_at_any_magnitude(dtype):
+    x = torch.linspace(-1, 1, 12, dtype=dtype)
+    for f in NOT_LINEAR.values():
+        with pytest.raises(TransformError, match="is not linear"):
+            tp.linear_transpose(f, x)
+    for f in LINEAR.values():
+        assert tp.linear_transpose(f, x)(torch.ones_like(f(x)))[0].shape == x.shape
+
+
+def test_what_is_not_linear_is_refused_inside_of_transforms_and_for_other_dtypes():
+    def through(f):
+        return lambda x: tp.linear_transpose(lambda y: f(y, x), x)(x)[0].sum()
+
+    for outer in (tp.vmap, tp.grad, lambda f: tp.vmap(tp.grad(f)), tp.jacfwd, tp.hessian):
+        given = XS if outer is not tp.grad else U
+        with pytest.raises(TransformError, match="is not linear"):
+            outer(through(lambda y, x: y**2 * x))(given)
+    assert_close(tp.vmap(through(lambda y, x: y * x))(XS), (XS**2).sum(1))
+    z = torch.complex(U, V)
+    with pytest.raises(TransformError, match="is not linear"):
+        tp.linear_transpose(lambda z: z.imag**2, z)
+    assert_close(tp.linear_transpose(torch.conj, z)(z)[0], z.conj())
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(TransformError, match="is not linear"):
+            tp.linear_transpose(torch.relu, U.to(dtype))
+        assert_close(tp.linear_transpose(lambda x: x.float(), U.to(dtype))(U.float())[0], U.to(dtype))
+
+
 def test_linearize_runs_the_function_once_and_takes_trees():
     runs = []
 
