@@ -261,6 +261,22 @@ def test_linearize_runs_the_function_once_and_takes_trees():
     assert_close(tp.vmap(lambda v: push({"x": v, "z": v, "n": None}))(XS)["y"][1], tp.jvp(g, (p,), ({"x": V, "z": V, "n": None},))[1]["y"])  # fmt: skip
 
 
+def test_linearize_of_rules_that_torch_transposes_badly():
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=D)
+    for f in (lambda x: torch.logcumsumexp(x, 0), lambda x: torch.nn.functional.layer_norm(x, (3,))):
+        assert_close(tp.linearize(f, x)[1](x), tp.jvp(f, (x,), (x,))[1])
+        many = torch.stack([x, -x, x**2])
+        wanted = torch.stack([tp.jvp(f, (one,), (x,))[1] for one in many])
+        assert_close(tp.vmap(lambda one, f=f: tp.linearize(f, one)[1](x))(many), wanted)  # the tangent is not mapped
+    hardsigmoid = torch.nn.functional.hardsigmoid
+    try:
+        pushed = tp.linearize(hardsigmoid, x)[1](x)
+    except TransformError as error:  # torch has a rule only once it has loaded its decompositions
+        assert "linearize: `hardsigmoid`" in str(error) and "needs the derivative of `aten::hardsigmoid_" in str(error)
+    else:
+        assert_close(pushed, tp.jvp(hardsigmoid, (x,), (x,))[1])
+
+
 def test_torch_linearize_inside_grad_is_silently_wrong_and_ours_is_right():
     def ours(x):
         return tp.linearize(torch.sin, x)[1](x).sum()

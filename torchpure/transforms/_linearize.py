@@ -15,7 +15,9 @@ from torchpure.errors import TransformError
 from ._arguments import Variables, is_variable
 from ._describe import describe_function
 from ._jacobian import like, pulled_back
-from ._levels import innermost, torch_vjp
+from ._levels import functorch, innermost, torch_vjp
+from ._replacing import kinds
+from ._run import explained
 
 
 def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[..., Any]]:
@@ -47,17 +49,21 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
             f"linearize: {describe_function(fn)} must return floating point or complex tensors, "
             f"got {tree.describe(value)}"
         )
-    _, push_flat = torch_vjp(
-        lambda *cotangents: pull(tree.unflatten(structure, cotangents)), *map(torch.zeros_like, leaves)
+    somewhere = [torch.full_like(leaf, 2.0**-10) for leaf in leaves]  # a rule may take a logarithm of its cotangent
+    _, push_flat = explained(
+        "linearize", fn, torch_vjp, lambda *cotangents: pull(tree.unflatten(structure, cotangents)), *somewhere
     )
 
     def push(*tangents: Tree) -> Tree:
         if len(tangents) != len(primals):
             raise TransformError(f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}")
         given = variables.match("linearize: tangents", tangents)
-        return tree.unflatten(
-            structure, push_flat(tuple(like("linearize: tangent of", variables.paths, given, variables.leaves)))
-        )
+        directions = like("linearize: tangent of", variables.paths, given, variables.leaves)
+        if functorch.TransformType.Vmap in kinds():  # torch maps some rules only with all their arguments
+            directions = [
+                torch.zeros_like(leaf) + part for leaf, part in zip(variables.leaves, directions, strict=True)
+            ]
+        return tree.unflatten(structure, explained("linearize", fn, push_flat, tuple(directions)))
 
     return value, push
 

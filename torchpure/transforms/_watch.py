@@ -39,7 +39,10 @@ _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
 _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
 _REPLACED_NAMES = replaced_names()
 _REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torch's autograd
-_AUTOGRAD_NAMES = frozenset({"autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional"})
+_WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
+_AUTOGRAD_NAMES = frozenset({
+    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
+})  # fmt: skip
 _FUNCTIONAL = "torch.autograd.functional"
 _NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
@@ -153,7 +156,7 @@ def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator
 
 
 def runs(fn: Any) -> int:
-    """Tell whether what can be reached has operations to replace, or calls torch's autograd."""
+    """Tell whether what can be reached has operations to replace (1), or some that plain autograd needs too (2)."""
     return _search(fn)[2]
 
 
@@ -202,7 +205,7 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
     if kind is MethodType or kind is partial:
         return _parts_of_wrapper(item), False, 0
     if kind in _OPERATIONS:
-        return (), False, _REPLACES if item in REPLACED else 0
+        return (), False, 0 if item not in REPLACED else _DIFFERENTIATES if item in _WRONG_ALONE else _REPLACES
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
     if isinstance(item, type | ModuleType) or _is_library(kind.__module__):
