@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.functional import hvp
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
@@ -240,6 +241,77 @@ def through_backward(x):
     return (w.grad * x).sum()
 
 
+def without_graph(x):
+    return torch.autograd.grad((x**3).sum(), x)[0].sum()
+
+
+inner_grad = torch.autograd.grad
+
+
+def by_another_name(x):
+    return inner_grad((x**3).sum(), x, retain_graph=False)[0].sum()
+
+
+def imported_inside(x):
+    from torch.autograd import grad as found
+
+    return found((x**3).sum(), x)[0].sum()
+
+
+def of_a_fresh_one_alone(x):
+    w = torch.ones(2, dtype=D, requires_grad=True)
+    return (x * torch.autograd.grad((w**2).sum(), w)[0]).sum()
+
+
+def of_a_constant(x):
+    return (x * torch.autograd.functional.jacobian(lambda y: (y**3).sum(), torch.ones(2, dtype=D))).sum()
+
+
+def with_a_graph(x):
+    return torch.autograd.functional.jacobian(lambda y: (y**3).sum(), x, create_graph=True).sum()
+
+
+def under_no_grad(x):
+    y = (x**3).sum()
+    with torch.no_grad():
+        (constant,) = torch.autograd.grad(y, x)
+    return (constant * x).sum()
+
+
+class Force(torch.nn.Module):
+    """The gradient of an energy, as models of forces compute it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(2, dtype=D))
+
+    def forward(self, x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad((self.scale**2 * x**3).sum(), x)[0]
+
+
+FORCE = tp.functional(Force())
+
+
+def backward_through(x):
+    (x**3).sum().backward()
+    return (x * x.grad).sum()
+
+
+def backward_by_another_name(x):
+    backwards["run"]((x**3).sum())
+    return (x * x.grad).sum()
+
+
+backwards = {"run": Tensor.backward}
+
+
+def backward_to_a_fresh_one(x):
+    w = torch.ones(2, dtype=D, requires_grad=True)
+    (x * w).sum().backward(inputs=[w])
+    return (x * w.grad).sum()
+
+
 def checkpointed(x):
     return checkpoint(lambda y: (y**3).sum(), x, use_reentrant=False)
 
@@ -253,13 +325,30 @@ WORKS = {
     "autograd of a fresh tensor": (lambda: tp.grad(through_autograd_of_fresh)(X).detach(), 2 * X),
     "autograd of a fresh tensor, inner": (lambda: tp.vmap(tp.grad(through_autograd_of_fresh))(X[None])[0], 2 * X),
     "backward": (lambda: tp.grad(through_backward)(X), X),
+    "no graph, outermost": (lambda: tp.grad(without_graph)(X), 6 * X),
+    "no graph, by another name": (lambda: tp.grad(by_another_name)(X), 6 * X),
+    "no graph, imported inside": (lambda: tp.grad(imported_inside)(X), 6 * X),
+    "no graph, value_and_grad": (lambda: tp.value_and_grad(lambda x: (x * torch.autograd.grad((x**3).sum(), x)[0]).sum())(X)[1], 9 * X**2),
+    "no graph, vjp": (lambda: tp.vjp(lambda x: torch.autograd.grad((x**3).sum(), x)[0], X)[1](X)[0], 6 * X**2),
+    "no graph, linearize": (lambda: tp.linearize(lambda x: torch.autograd.grad((x**3).sum(), x)[0], X)[1](X), 6 * X**2),
+    "no graph, Jacobian": (lambda: tp.jacrev(without_graph)(X), 6 * X),
+    "no graph, Hessian": (lambda: tp.hessian(without_graph)(X), 6 * torch.eye(2, dtype=D)),
+    "no graph, inner": (lambda: tp.vmap(tp.grad(without_graph))(X[None])[0], 6 * X),
+    "no graph, twice": (lambda: tp.grad(lambda x: (tp.grad(without_graph)(x) ** 2).sum())(X), 72 * X),
+    "no graph, program": (lambda: tp.make_graph(tp.grad(without_graph))(X)(X), 6 * X),
+    "no graph, jit": (lambda: tp.jit(tp.grad(without_graph))(X), 6 * X),
+    "no graph, module": (lambda: tp.grad(lambda p: FORCE(p, X).sum())(FORCE.params)["scale"].detach(), 6 * X**2),
+    "no graph, fresh tensor": (lambda: tp.grad(of_a_fresh_one_alone)(X), torch.full_like(X, 2)),
+    "no graph, asked for": (lambda: tp.grad(under_no_grad)(X), 3 * X**2),
+    "functional, of a constant": (lambda: tp.grad(of_a_constant)(X), torch.full_like(X, 3)),
+    "functional, with a graph": (lambda: tp.grad(with_a_graph)(X), 6 * X),
     "checkpoint, outermost": (lambda: tp.grad(checkpointed)(X), 3 * X**2),
     "checkpoint, forward": (lambda: tp.jacfwd(checkpointed)(X), 3 * X**2),
     "checkpoint beside an inner gradient": (
         lambda: tp.grad(lambda x: checkpointed(x) + tp.grad(lambda y: (y**3).sum())(x).sum())(X),
         3 * X**2 + 6 * X,
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -270,10 +359,23 @@ def test_torch_apis_inside_a_gradient(name):
 
 NO_HOOKS = "uses hooks on saved tensors, as checkpointing does: only the outermost grad or value_and_grad allows them"
 NO_AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+NO_FUNCTIONAL = "calls torch.autograd.functional, which gives constants: use tp.jacrev, .* or pass create_graph=True"
+NO_LINEARIZE = "calls torch.func.linearize, which is wrong there: use tp.linearize"
 FAILS = {
     "autograd, forward": (lambda: tp.jacfwd(through_autograd)(X), f"jacfwd: `through_autograd` .* {NO_AUTOGRAD}"),
     "autograd in jvp": (lambda: tp.jvp(through_autograd, (X,), (X,)), f"jvp: .* {NO_AUTOGRAD}"),
     "autograd of a captured tensor": (lambda: tp.vmap(tp.grad(lambda x: through_autograd_of(CAPTURED, x)))(X[None]), f"grad: .* {NO_AUTOGRAD}"),
+    "backward": (lambda: tp.grad(backward_through)(X), f"grad: `backward_through` .*, line .* {NO_AUTOGRAD}"),
+    "backward, inner": (lambda: tp.vmap(tp.grad(backward_through))(X[None]), f"grad: `backward_through` .* {NO_AUTOGRAD}"),
+    "backward, not named": (lambda: tp.grad(backward_by_another_name)(X), f"grad: `backward_by_another_name` .* {NO_AUTOGRAD}"),
+    "backward to a fresh tensor": (lambda: tp.grad(backward_to_a_fresh_one)(X), f"grad: `backward_to_a_fresh_one` .* {NO_AUTOGRAD}"),
+    "a variable inside": (lambda: tp.vmap(lambda x: x.clone().requires_grad_())(X), "makes a variable for torch's autograd.* use tp.grad"),
+    "functional": (lambda: tp.grad(lambda x: torch.autograd.functional.jacobian(torch.sin, x).sum())(X), f"grad: .* {NO_FUNCTIONAL}"),
+    "functional, inner": (lambda: tp.vmap(tp.grad(lambda x: torch.autograd.functional.vjp(torch.sin, x, x)[1].sum()))(X[None]), NO_FUNCTIONAL),
+    "functional, hvp": (lambda: tp.grad(lambda x: hvp(lambda y: (y**3).sum(), x, X)[1].sum())(X), NO_FUNCTIONAL),
+    "functional, captured": (lambda: tp.grad(lambda x: hvp(lambda y: (x * y**3).sum(), Y, Y)[1].sum())(X), NO_FUNCTIONAL),
+    "torch.func.linearize": (lambda: tp.grad(lambda x: torch.func.linearize(torch.sin, x)[1](x).sum())(X), f"grad: .* {NO_LINEARIZE}"),
+    "torch.func.linearize, jvp": (lambda: tp.jvp(lambda x: torch.func.linearize(torch.sin, x)[1](x), (X,), (X,)), f"jvp: .* {NO_LINEARIZE}"),
     "checkpoint, inner": (lambda: tp.vmap(tp.grad(checkpointed))(X[None]), f"grad: `checkpointed` .* {NO_HOOKS}"),
     "checkpoint, twice": (lambda: tp.grad(lambda x: tp.value_and_grad(checkpointed)(x)[1].sum())(X), f"value_and_grad: .* {NO_HOOKS}"),
     "checkpoint, vjp": (lambda: tp.vjp(checkpointed, X), f"vjp: .* {NO_HOOKS}"),

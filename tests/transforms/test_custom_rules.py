@@ -349,3 +349,92 @@ def test_wrong_structures_of_rules_name_the_path():
     f = make(tp.custom_jvp, lambda p, t: (p[0], {"a": t[0]}))
     with pytest.raises(StructureError, match="custom_jvp: `<lambda>` .*: tangent: trees differ"):
         tp.jacfwd(f)(U)
+
+
+class OfInput(torch.autograd.Function):
+    """A sine with both of torch's rules."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return torch.sin(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output, *inputs)
+        ctx.save_for_forward(output, *inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent * torch.cos(ctx.saved_tensors[1])
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent * torch.cos(ctx.saved_tensors[1])
+
+
+class OfAttribute(OfInput):
+    """Its input is an attribute of the context."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        OfInput.setup_context(ctx, inputs, output)
+        ctx.kept = inputs
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent * torch.cos(ctx.kept[0])
+
+
+class Mapped(OfInput):
+    """It has a rule for vmap."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return Mapped.apply(x), in_dims[0]
+
+
+class Unmapped(OfInput):
+    """It has none."""
+
+    generate_vmap_rule = False
+
+
+SECOND = {
+    "jacfwd(jacfwd)": lambda f, x: tp.jacfwd(tp.jacfwd(f))(x),
+    "jvp(jvp)": lambda f, x: tp.jvp(lambda x: tp.jvp(f, (x,), (ONE,))[1], (x,), (ONE,))[1],
+    "grad(jvp)": lambda f, x: tp.grad(lambda x: tp.jvp(f, (x,), (ONE,))[1])(x),
+    "jacrev(jacfwd)": lambda f, x: tp.jacrev(tp.jacfwd(f))(x),
+    "hessian": lambda f, x: tp.hessian(f)(x),
+    "vmap(jacfwd(jacfwd))": lambda f, x: tp.vmap(tp.jacfwd(tp.jacfwd(f)))(torch.stack([x, -x]))[0],
+    "jacfwd(vmap(jacfwd))": lambda f, x: tp.jacfwd(tp.vmap(tp.jacfwd(f)))(x[None])[0, 0],
+    "program": lambda f, x: tp.make_graph(tp.jacfwd(tp.jacfwd(f)))(x)(x),
+    "scan": lambda f, x: tp.jacfwd(tp.jacfwd(lambda x: tp.scan(lambda c, _: (f(c), None), x, None, length=1)[0]))(x),
+}
+ONE = torch.tensor(1.0, dtype=D)
+
+
+@pytest.mark.parametrize("function", [OfInput, OfAttribute, Mapped], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("name", SECOND)
+def test_second_forward_derivatives_of_an_autograd_function(name, function):
+    x = torch.tensor(0.7, dtype=D)
+    assert_close(SECOND[name](function.apply, x), -torch.sin(x))
+
+
+def test_third_forward_derivatives_of_an_autograd_function_and_torchs_second():
+    x = torch.tensor(0.7, dtype=D)
+    assert torch.func.jacfwd(torch.func.jacfwd(OfInput.apply))(x) == 0
+    for function in (OfInput, OfAttribute, Mapped):
+        assert_close(tp.jacfwd(tp.jacfwd(tp.jacfwd(function.apply)))(x), -torch.cos(x))
+
+
+def test_an_autograd_function_that_cannot_be_mapped():
+    assert_close(tp.grad(Unmapped.apply)(U[0]), torch.cos(U[0]))
+    for call in (lambda: tp.hessian(Unmapped.apply)(U[0]), lambda: tp.vmap(Unmapped.apply)(U)):
+        with pytest.raises(
+            TransformError, match="uses a torch.autograd.Function .* setup_context and generate_vmap_rule"
+        ):
+            call()

@@ -254,6 +254,57 @@ def test_linear_transpose():
     assert_close(tp.grad(lambda a: tp.linear_transpose(lambda x: a @ x, U)(y)[0].prod())(a), tp.grad(lambda a: (a.T @ y).prod())(a))  # fmt: skip
 
 
+NOT_LINEAR = {
+    "small": lambda x: 1e-4 * x**2,
+    "tiny": lambda x: 1e-30 * torch.sin(x),
+    "nearly": lambda x: x + 1e-6 * x**2,
+    "at small numbers alone": torch.round,
+    "at large numbers alone": lambda x: x.clamp(-1e6, 1e6),
+    "but multiples": torch.relu,
+    "but positive multiples": lambda x: x.norm(),
+    "an affine trifle": lambda x: x + 1e-12,
+    "a product of all": lambda x: x.prod(),
+}
+LINEAR = {
+    "through float": lambda x: x.float().to(x.dtype),
+    "through bfloat16": lambda x: x.bfloat16().to(x.dtype),
+    "what cancels": lambda x: torch.fft.ifft(torch.fft.fft(x)).imag,
+    "centred twice": lambda x: (x - x.mean()).mean(),
+    "tiny": lambda x: 1e-20 * x,
+    "nothing": lambda x: 0 * x,
+    "infinite": lambda x: x * torch.tensor(float("inf")),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_is_not_linear_is_refused_at_any_magnitude(dtype):
+    x = torch.linspace(-1, 1, 12, dtype=dtype)
+    for f in NOT_LINEAR.values():
+        with pytest.raises(TransformError, match="is not linear"):
+            tp.linear_transpose(f, x)
+    for f in LINEAR.values():
+        assert tp.linear_transpose(f, x)(torch.ones_like(f(x)))[0].shape == x.shape
+
+
+def test_what_is_not_linear_is_refused_inside_of_transforms_and_for_other_dtypes():
+    def through(f):
+        return lambda x: tp.linear_transpose(lambda y: f(y, x), x)(x)[0].sum()
+
+    for outer in (tp.vmap, tp.grad, lambda f: tp.vmap(tp.grad(f)), tp.jacfwd, tp.hessian):
+        given = XS if outer is not tp.grad else U
+        with pytest.raises(TransformError, match="is not linear"):
+            outer(through(lambda y, x: y**2 * x))(given)
+    assert_close(tp.vmap(through(lambda y, x: y * x))(XS), (XS**2).sum(1))
+    z = torch.complex(U, V)
+    with pytest.raises(TransformError, match="is not linear"):
+        tp.linear_transpose(lambda z: z.imag**2, z)
+    assert_close(tp.linear_transpose(torch.conj, z)(z)[0], z.conj())
+    for dtype in (torch.float16, torch.bfloat16):
+        with pytest.raises(TransformError, match="is not linear"):
+            tp.linear_transpose(torch.relu, U.to(dtype))
+        assert_close(tp.linear_transpose(lambda x: x.float(), U.to(dtype))(U.float())[0], U.to(dtype))
+
+
 def test_linearize_runs_the_function_once_and_takes_trees():
     runs = []
 
@@ -267,6 +318,22 @@ def test_linearize_runs_the_function_once_and_takes_trees():
         assert_close(push(t)["y"], tp.jvp(g, (p,), (t,))[1]["y"])
     assert len(runs) == 1 + 3 and torch.equal(value["y"], g(p)["y"])
     assert_close(tp.vmap(lambda v: push({"x": v, "z": v, "n": None}))(XS)["y"][1], tp.jvp(g, (p,), ({"x": V, "z": V, "n": None},))[1]["y"])  # fmt: skip
+
+
+def test_linearize_of_rules_that_torch_transposes_badly():
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=D)
+    for f in (lambda x: torch.logcumsumexp(x, 0), lambda x: torch.nn.functional.layer_norm(x, (3,))):
+        assert_close(tp.linearize(f, x)[1](x), tp.jvp(f, (x,), (x,))[1])
+        many = torch.stack([x, -x, x**2])
+        wanted = torch.stack([tp.jvp(f, (one,), (x,))[1] for one in many])
+        assert_close(tp.vmap(lambda one, f=f: tp.linearize(f, one)[1](x))(many), wanted)  # the tangent is not mapped
+    hardsigmoid = torch.nn.functional.hardsigmoid
+    try:
+        pushed = tp.linearize(hardsigmoid, x)[1](x)
+    except TransformError as error:  # torch has a rule only once it has loaded its decompositions
+        assert "linearize: `hardsigmoid`" in str(error) and "needs the derivative of `aten::hardsigmoid_" in str(error)
+    else:
+        assert_close(pushed, tp.jvp(hardsigmoid, (x,), (x,))[1])
 
 
 def test_torch_linearize_inside_grad_is_silently_wrong_and_ours_is_right():

@@ -65,11 +65,12 @@ def test_torch_compile_of_a_gradient_ignores_a_custom_backward_and_ours_refuses(
     assert_close(tp.make_graph(tp.grad(lambda x: f(x).sum()))(X)(X), 10 * torch.cos(X))  # our tracer keeps it
 
 
-def test_autograd_inside_a_gradient_is_zero_in_torch_and_refused_here():
+def test_autograd_inside_a_gradient_is_zero_in_torch_and_right_here():
     def through(x):
         return torch.autograd.grad((x**3).sum(), x)[0].sum()
 
     assert torch.equal(torch.func.grad(through)(X), torch.zeros(3, dtype=D))  # should be 6 x
+    assert_close(tp.grad(through)(X), 6 * X)
     with pytest.raises(
         TransformError, match="calls torch.autograd.grad or backward, which do not see through transforms"
     ):
@@ -189,6 +190,26 @@ def test_a_number_that_is_the_same_for_all_at_the_last_dimension():
     wrong = torch.func.vmap(lambda x: torch.zeros(()), out_dims=-1)(X)
     assert wrong.shape != (3,)
     assert tp.vmap(lambda x: torch.zeros(()), out_dims=-1)(X).shape == (3,)
+
+
+def _scattered(b, src=V[:2], write=torch.as_strided_scatter):
+    return (write(b, src, (2,), (1,), 1) * X).sum()
+
+
+def _scattered_by_method(b):
+    return (b[1:].as_strided_scatter(V[:1], (1,), (1,), 2) * X[1:]).sum()
+
+
+def test_the_gradient_of_as_strided_scatter_goes_to_what_is_not_written():
+    wanted = torch.tensor([0.3, 0.0, 0.0], dtype=D)
+    assert not torch.allclose(torch.func.grad(_scattered)(V), wanted)
+    for outer in (tp.grad, tp.jacrev, tp.jacfwd):
+        assert_close(outer(_scattered)(V), wanted)
+        assert_close(tp.vmap(outer(_scattered))(V[None])[0], wanted)
+        assert_close(outer(_scattered, argnums=1)(V, V[:2]), X[1:])
+    assert_close(tp.grad(_scattered_by_method)(V), torch.tensor([0.0, 0.7, 0.0], dtype=D))
+    with pytest.raises(TransformError, match="as_strided_scatter has a wrong derivative .* make the input contiguous"):
+        tp.grad(lambda b: _scattered(torch.stack([b, b], 1)[:, 0]))(V)
 
 
 def test_running_statistics_survive_forward_derivatives():

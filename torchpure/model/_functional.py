@@ -34,6 +34,12 @@ class Functional:
     call: Callable[..., Any]
     deterministic: bool = False  # whether it is known, from its code, that calls draw nothing
 
+    @property
+    def runs(self) -> int:
+        """Tell transforms what the module's code runs that they must see."""
+        pool: Pool = self.to_module.args[0]  # pyrefly: ignore[missing-attribute] it is a partial
+        return pool.runs
+
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
+from torchpure.transforms._watch import runs
 
 from ._adapt import WithState, adapt, needs_adapting
 from ._forms import values
@@ -64,8 +65,8 @@ class Pool:
     """The free skeletons of one module. `take` and `give_back` are atomic, so that threads may share it."""
 
     __slots__ = (
-        "_free", "_modes", "buffers", "give_back", "names_draw", "parameters", "proven", "refilled", "template",
-        "traced", "trainable",
+        "_free", "_modes", "buffers", "give_back", "names_draw", "parameters", "proven", "refilled", "runs",
+        "template", "traced", "trainable",
     )  # fmt: skip
 
     def __init__(self, template: nn.Module, parameters: Values, buffers: Values, trainable: tuple[str, ...]) -> None:
@@ -77,6 +78,7 @@ class Pool:
         self.traced = WithState(adapt(_private_copy(template)) if needs_adapting(template) else template)
         self.proven = never_draws(template)
         self.names_draw = names_like_draws(template)
+        self.runs = runs(template)  # what transforms must see in its code
         self.refilled = False  # whether it is known that `init` refills every parameter
         self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []

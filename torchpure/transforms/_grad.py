@@ -10,8 +10,7 @@ inside another gradient, runs on torch.func. Nobody can tell from the result whi
   ours, and then the backward pass is itself recorded.
 """
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial, wraps
 from operator import attrgetter
@@ -26,28 +25,22 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._arguments import Argnums, Variables
+from ._autograd import LEVEL, leaves_of_graph, reaches
 from ._describe import describe_function
 from ._levels import backward, differentiated
 from ._operation import check_callable
-from ._run import explained, forget_casts
+from ._run import AUTOGRAD, explained, forget_casts
 from ._seen import all_seen
 from ._watch import Watch
 
 _RECORDING = nullcontext()  # it is already on
 _requires_grad = attrgetter("requires_grad")
-_LeafNode: Any = torch._C._functions.AccumulateGrad  # pyrefly: ignore[missing-attribute] the stubs lack it
-
-
-class _Level(threading.local):
-    depth = 0  # gradients on plain autograd that this thread is inside of
-
-
-_level = _Level()
+_written = attrgetter("grad")
 
 
 def inside_gradient() -> bool:
     """Tell whether this thread is inside an outermost gradient: its graph is gone through once."""
-    return _level.depth > 0
+    return LEVEL.own is not None
 
 
 def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -117,7 +110,7 @@ def _outermost(leaves: list[Tensor]) -> bool:
     """Tell whether plain autograd gives what torch.func would."""
     return (
         tree.unwatched()
-        and not _level.depth
+        and LEVEL.own is None
         and not torch.is_inference_mode_enabled()
         and not any(map(_requires_grad, leaves))
         and not any(map(Tensor.is_inference, leaves))
@@ -129,19 +122,21 @@ def _by_autograd(
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     recording = torch.is_grad_enabled()
     own = [leaf.detach().requires_grad_() for leaf in variables.leaves]
-    _level.depth += 1
+    LEVEL.own = own
     try:
         with _RECORDING if recording else torch.enable_grad():
-            output = explained(who, fn, fn, *variables.arguments(own), **kwargs)
+            output = explained(who, fn, watch.following(fn), *variables.arguments(own), **kwargs)
+            if any(leaf is not None for leaf in map(_written, own)):
+                raise TransformError(f"{who}: {describe_function(fn)} {AUTOGRAD}")
             value, aux = _checked(who, fn, has_aux, output)
-            watch.check(partial(_reaches, own))
+            watch.check(partial(reaches, own))
             aux = aux if aux is None else _settled(aux, own, recording)
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = (recording or value.grad_fn is None) and _captures(value, own)
             grads = explained(who, fn, backward, value, own, captured, captured or _attached(aux))
     finally:
-        _level.depth -= 1
+        LEVEL.own = None
         forget_casts()
     if captured:
         return value, aux, _settled(grads, own, recording)
@@ -153,30 +148,7 @@ def _captures(output: Tensor, own: list[Tensor]) -> bool:
     if output.grad_fn is None:
         return all(output is not leaf for leaf in own)
     ours = set(map(id, own))
-    return any(id(leaf) not in ours for leaf in _leaves_of_graph(output))
-
-
-def _reaches(own: list[Tensor], output: Tensor) -> bool:
-    """Tell whether a tensor depends on one of our own leaves."""
-    if output.grad_fn is None:
-        return any(output is leaf for leaf in own)
-    ours = set(map(id, own))
-    return any(id(leaf) in ours for leaf in _leaves_of_graph(output))
-
-
-def _leaves_of_graph(output: Tensor) -> Iterator[Tensor]:
-    seen: set[Any] = {output.grad_fn}
-    todo: list[Any] = [output.grad_fn]
-    for node in todo:  # grows as it goes
-        for edge in node.next_functions:
-            below = edge[0]
-            if below is None or below in seen:
-                continue
-            seen.add(below)
-            if type(below) is not _LeafNode:
-                todo.append(below)
-            else:
-                yield below.variable
+    return any(id(leaf) not in ours for leaf in leaves_of_graph(output.grad_fn))
 
 
 def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:

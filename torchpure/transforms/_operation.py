@@ -151,19 +151,23 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
         with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
             return rule(*args)
 
+    run.differentiable = True  # pyrefly: ignore[missing-attribute] for who would do it again
     return run
 
 
 def primals(ctx: Any) -> list[Tensor]:
     """Return the saved tensors in a forward rule, without the tangents that the rule has been given by themselves."""
-    return [_primal(leaf) if is_variable(leaf) else leaf for leaf in ctx.saved_tensors]
+    return [primal(leaf) for leaf in ctx.saved_tensors]
 
 
-def _primal(leaf: Tensor) -> Tensor:
+def primal(leaf: Tensor) -> Tensor:
+    """Return a tensor without the tangent of the innermost forward derivative."""
+    if not is_variable(leaf):
+        return leaf
     if not functorch.is_batchedtensor(leaf):
         return forward_ad.unpack_dual(leaf).primal
     opened, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
-    return functorch._add_batch_dim(_primal(functorch.get_unwrapped(leaf)), dim, opened)
+    return functorch._add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, opened)
 
 
 def alive(leaf: Any) -> Any:

@@ -2,8 +2,9 @@
 
 Found over torch's own database of operators (tests/compositions): in torch 2.13 the forward derivative of
 `scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and
-the gradient of a mapped `select_scatter` is wrong. Where there is no other way, an error says so. A few that raise
-are here too. Those whose forward derivative cannot be differentiated again are replaced where one is at work.
+the gradients of `as_strided_scatter` and of a mapped `select_scatter` are wrong. Where there is no other way, an error
+says so. A few that raise are here too. Those whose forward derivative cannot be differentiated again are replaced where
+one is at work.
 """
 
 import math
@@ -42,6 +43,16 @@ def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     places = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
     chosen = places.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
     return torch.where(chosen, src.unsqueeze(dim), input)
+
+
+def _as_strided_scatter(
+    input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None
+) -> Tensor:
+    if not input.is_contiguous():
+        raise TransformError("as_strided_scatter has a wrong derivative in torch: make the input contiguous")
+    start = 0 if storage_offset is None else storage_offset - input.storage_offset()
+    places = torch.arange(input.numel(), device=input.device).as_strided(size, stride, start).reshape(-1)
+    return input.reshape(-1).scatter(0, places, src.reshape(-1)).reshape(input.shape)
 
 
 def _column_stack(tensors: Any) -> Tensor:
@@ -111,6 +122,8 @@ REPLACED.update(
         Tensor.cholesky_inverse: _cholesky_inverse,
         torch.select_scatter: _select_scatter,
         Tensor.select_scatter: _select_scatter,
+        torch.as_strided_scatter: _as_strided_scatter,
+        Tensor.as_strided_scatter: _as_strided_scatter,
         torch.column_stack: _column_stack,
         torch.scatter_reduce: _scatter_reduce,
         Tensor.scatter_reduce: _scatter_reduce,

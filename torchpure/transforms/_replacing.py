@@ -4,8 +4,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 
@@ -14,7 +12,7 @@ from ._levels import functorch
 REPLACED: dict[Any, Callable[..., Any]] = {}  # wherever the mode is on
 FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative is at work
 MAPPED: dict[Any, Callable[..., Any]] = {}  # only where a vmap has failed
-_RUN_OTHERS = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+BEFORE: dict[Any, Callable[[Any, Any], tuple[Any, Any]]] = {}  # what autograd is called with instead, or an error
 _found = REPLACED.get
 
 
@@ -33,8 +31,10 @@ class _Replacing(TorchFunctionMode):
         if func in FORWARD and functorch.TransformType.Jvp in kinds():
             func = FORWARD[func]
         func = _found(func, func)
-        if func not in _RUN_OTHERS and not isinstance(func, HigherOrderOperator):
+        if func not in BEFORE and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs) if kwargs else func(*args)
+        if func in BEFORE:
+            args, kwargs = BEFORE[func](args, kwargs or {})
         _here.active = False  # the mode is off in here: functions that this one runs put it on again
         try:
             return func(*args, **(kwargs or {}))

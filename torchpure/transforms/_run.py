@@ -16,7 +16,7 @@ from ._replacing import kinds
 from ._shared import SHARED, Shared, may_be_shared
 
 _autocasts = torch._C._is_any_autocast_enabled
-_AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
 _MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"
 _NO_FORWARD = (
     "uses {}, which has no forward derivative in torch: go backwards, with grad, vjp and jacrev (jacrev twice for a "
@@ -52,11 +52,14 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
     "only the outermost grad or value_and_grad allows them. For checkpointing use tp.remat",
-    "does not require grad and does not have a grad_fn": _AUTOGRAD,
-    "not have been used in the graph": _AUTOGRAD,
-    r"backward\(\) called inside": _AUTOGRAD,
-    "attempting to call Tensor.requires_grad_": "makes a variable for torch's autograd, which does not see through "
-    "transforms: use tp.grad there",
+    "does not require grad and does not have a grad_fn": AUTOGRAD,
+    "not have been used in the graph": AUTOGRAD,
+    r"backward\(\) called inside": AUTOGRAD,
+    r"attempting to call Tensor.requires_grad_\(\)": "makes a variable for torch's autograd, which does not see "
+    "through transforms: use tp.grad there",
+    "torch.autograd.functional cuts": "calls torch.autograd.functional, which gives constants: use tp.jacrev, "
+    "tp.hessian or tp.jvp there, or pass create_graph=True",
+    "torch.func.linearize called inside": "calls torch.func.linearize, which is wrong there: use tp.linearize",
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,
     "would mutate a captured Tensor": _MUTATES,
@@ -71,7 +74,7 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     r"dynamic shape\. Attempt\w+ to (?:vmap|batch) over ([\w: ]+\w)": "uses {}, whose result has another size for each "
     "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
-    "autograd.Function.*does not have vmap support": _FUNCTION,
+    "does not have vmap support": _FUNCTION,
     "Either your tensor may have escaped": _CHECKPOINT,
 }
 

@@ -22,10 +22,12 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
 
+from . import _autograd as _autograd  # fills BEFORE
+from . import _functions as _functions  # so does this
 from . import _replaced as _replaced  # fills REPLACED
 from ._describe import argument_paths, describe_function
 from ._levels import functorch, stale
-from ._replacing import REPLACED, replaced_names, replacing
+from ._replacing import BEFORE, REPLACED, replaced_names, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
 _ATOMS = frozenset({
@@ -36,6 +38,12 @@ _PLAIN = frozenset({tuple, list, set, frozenset})
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
 _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
 _REPLACED_NAMES = replaced_names()
+_REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torch's autograd
+_WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
+_AUTOGRAD_NAMES = frozenset({
+    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
+})  # fmt: skip
+_FUNCTIONAL = "torch.autograd.functional"
 _NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
 peek = functorch.peek_interpreter_stack
@@ -84,6 +92,17 @@ class Watch:
     def replacing(self, always: bool = False) -> AbstractContextManager[None]:
         """Run the function with operations that torch's transforms get wrong replaced, if its code names any."""
         return replacing() if always or self._replaces else _NOTHING
+
+    def following(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function for plain autograd: the user's own calls of it are followed there, if there are any."""
+        if self._replaces < _DIFFERENTIATES:
+            return fn
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with replacing():
+                return fn(*args, **kwargs)
+
+        return run
 
     def _refuse(self) -> None:
         now = _versions([*self._given, *self._captured])
@@ -136,14 +155,20 @@ def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator
     return tree.describe(tensor) + ("" if found is None else f", `{names[found]}`")
 
 
-def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool, bool]:
+def runs(fn: Any) -> int:
+    """Tell whether what can be reached has operations to replace (1), or some that plain autograd needs too (2)."""
+    return _search(fn)[2]
+
+
+def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool, int]:
     """List the tensors that can be reached; tell what else was seen.
 
-    That is, whether there is a place that a call may put tensors in, and whether there is an operation to replace.
+    That is, whether there is a place that a call may put tensors in, and whether there is an operation to replace or
+    a call of torch's autograd.
     """
     seen: set[int] = set()
     tensors: list[Tensor] = []
-    keeps = replaces = False
+    keeps, replaces = False, 0
     todo: list[tuple[Any, Any]] = [(fn, "")]
     for item, name in todo:  # grows as it goes
         kind = type(item)
@@ -156,7 +181,7 @@ def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool
                 names.append(name)
         elif len(seen) < _LIMIT:
             parts, kept, replaced = _parts(item, kind)
-            keeps, replaces = keeps or kept, replaces or replaced
+            keeps, replaces = keeps or kept, replaces | replaced
             todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
     return tensors, keeps, replaces
 
@@ -165,27 +190,33 @@ def _joined(name: str, key: Any) -> str:
     return f"{name}.{key}" if name and key != "" else f"{name or key}"
 
 
-def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, bool]:
+def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]:
     """List what an object holds, with names; tell whether a call may put something there, and what it runs."""
     if kind is FunctionType:
         if _is_library(item.__module__):
-            return _cells(item), False, item in REPLACED
+            return _cells(item), False, _of_library(item)
         found = _names(item.__code__)
-        return _parts_of_function(item, found), found.stores, found.replaces
+        return _parts_of_function(item, found), found.stores, found.runs
     if isinstance(item, dict):
-        return [(value, key) for key, value in list(item.items())[:_LIMIT]], True, False  # at once: threads may write
+        return [(value, key) for key, value in list(item.items())[:_LIMIT]], True, 0  # at once: threads may write
     if isinstance(item, tuple | list | set | frozenset):
         held = islice(zip(item, range(len(item)), strict=True), _LIMIT)
-        return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set}, False
+        return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set}, 0
     if kind is MethodType or kind is partial:
-        return _parts_of_wrapper(item), False, False
+        return _parts_of_wrapper(item), False, 0
     if kind in _OPERATIONS:
-        return (), False, item in REPLACED
+        return (), False, 0 if item not in REPLACED else _DIFFERENTIATES if item in _WRONG_ALONE else _REPLACES
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
     if isinstance(item, type | ModuleType) or _is_library(kind.__module__):
-        return (), False, False
-    return [*_attributes(item), *_methods(kind)], True, False
+        return (), False, item.runs if hasattr(kind, "runs") else 0
+    return [*_attributes(item), *_methods(kind)], True, 0
+
+
+def _of_library(fn: FunctionType) -> int:
+    if fn in REPLACED:
+        return _REPLACES
+    return _DIFFERENTIATES if fn in BEFORE or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
 
 
 def _attributes(item: Any) -> list[tuple[Any, Any]]:
@@ -201,12 +232,12 @@ def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
     return ((item.__self__, "self"), (item.__func__, ""))
 
 
-def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, bool]:
+def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, int]:
     found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
     if _is_library(kind.__module__):
-        return found, False, kind.__name__ in _MODULES
+        return found, False, _REPLACES if kind.__name__ in _MODULES else 0
     found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
-    return [*found, *_methods(kind)], True, False
+    return [*found, *_methods(kind)], True, 0
 
 
 def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
@@ -215,7 +246,9 @@ def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]
     for name in used.read:
         value = scope.get(name)
         if type(value) is ModuleType:
-            if not _is_library(value.__name__):
+            if value.__name__ in _AUTOGRAD_NAMES:
+                found.append((torch.autograd.grad, name))  # code that names the module may call it
+            elif not _is_library(value.__name__):
                 held = value.__dict__
                 found.extend((held[part], f"{name}.{part}") for part in used.attributes if part in held)
         elif value is not None:
@@ -248,7 +281,7 @@ class _Names(NamedTuple):
     read: tuple[str, ...]  # globals that it reads or writes
     attributes: tuple[str, ...]
     stores: bool  # it writes to names outside
-    replaces: bool  # an attribute or a global is called as an operation to replace is
+    runs: int  # an attribute or a global is called as an operation to replace is, or torch's autograd
 
 
 @lru_cache(maxsize=4096)
@@ -267,7 +300,10 @@ def _names(code: CodeType) -> _Names:
             attributes.extend(inner.attributes)
             stores = stores or inner.stores
     names = tuple(dict.fromkeys(attributes))
-    return _Names(tuple(dict.fromkeys(read)), names, stores, not _REPLACED_NAMES.isdisjoint(names))
+    runs = (0 if _REPLACED_NAMES.isdisjoint(names) else _REPLACES) | (
+        0 if _AUTOGRAD_NAMES.isdisjoint(names) else _DIFFERENTIATES
+    )
+    return _Names(tuple(dict.fromkeys(read)), names, stores, runs)
 
 
 @lru_cache(maxsize=4096)
