@@ -157,6 +157,21 @@ def test_a_compiled_donated_step_writes_over_its_inputs_and_under_vmap_does_not(
 
 
 @pytest.mark.compile
+def test_a_compiled_donated_step_takes_gradients_by_key():
+    params = {"a": torch.ones(2), "b": torch.zeros(2)}
+    grads = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([30.0, 40.0])}
+    plain = optim.sgd(0.1, momentum=0.9)
+    donated = optim.donate(plain)
+    step = torch.compile(lambda g, s, p: donated.step(g, s, p), fullgraph=True, backend="aot_eager")
+    wanted, state = params, plain.init(params)
+    for _ in range(2):
+        wanted, state = plain.step(grads, state, wanted)
+    ours, held = tree.map(torch.clone, params), plain.init(params)
+    for _ in range(2):
+        ours, held = step(grads, held, ours)
+    torch.testing.assert_close(ours, wanted)
+
+
 def test_a_compiled_donated_step_of_something_that_requires_a_gradient_is_differentiable():
     plain, x = optim.adam(0.1), torch.tensor([1.0, 2.0], requires_grad=True)
 

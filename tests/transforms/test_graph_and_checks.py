@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import torchpure as tp
-from torchpure.errors import CheckError, TransformError
+from torchpure.errors import CheckError, StructureError, TransformError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -51,7 +51,7 @@ def test_a_graph_prints_and_names_its_scopes():
     assert "aten.pow.Tensor_Scalar" in str(graph) and "def forward" in str(graph)
     scopes = {str(node.target): node.meta.get("custom") for node in graph.module.graph.nodes}
     assert scopes["aten.pow.Tensor_Scalar"] == {"scope": "square"} and scopes["aten.add.Tensor"] is None
-    assert_close(graph(V[None])["y"], V[None] ** 2 + 1)
+    assert_close(graph(XS + 1)["y"], (XS + 1) ** 2 + 1)
     with torch.autograd.profiler.profile() as profile:
         layer(U)
     assert "square" in {event.key for event in profile.key_averages()}
@@ -223,6 +223,10 @@ def test_torch_linearize_inside_grad_is_silently_wrong_and_ours_is_right():
     assert not torch.allclose(theirs, wanted)
 
 
+def dot(p):
+    return (p["a"] * p["b"]).sum()
+
+
 ERRORS = {
     "where: condition": (lambda: tp.where(U, U, V), "where: the condition must be a tensor of bools, got a float64 tensor"),
     "where: operands": (lambda: tp.where(U > 0, U, V, U), "operands are for branches that are functions"),
@@ -233,6 +237,10 @@ ERRORS = {
     "linearize: count": (lambda: tp.linearize(torch.sin, U)[1](U, U), "linearize: wanted 1 tangents, one a primal, got 2"),
     "linearize: shape": (lambda: tp.linearize(torch.sin, U)[1](U[:1]), r"linearize: tangent of argument 0: wanted a float64 tensor of shape \(2,\), got"),
     "linearize: output": (lambda: tp.linearize(lambda x: (x, 3), U), "linearize: .* must return floating point or complex tensors"),
+    "graph: shape": (lambda: tp.make_graph(tp.grad(lambda x: x.mean()))(torch.ones(3))(torch.ones(6)), r"make_graph: the program of `<lambda>` .*: argument 0: wanted a float32 tensor of shape \(3,\) on cpu, got a float32 tensor of shape \(6,\) on cpu. Trace it again"),
+    "graph: dtype": (lambda: tp.make_graph(dot)({"b": U, "a": V})({"a": V.float(), "b": U}), r"argument 0 at `a`: wanted a float64 tensor of shape \(2,\) on cpu, got a float32"),
+    "graph: number": (lambda: tp.make_graph(torch.mul)(U, 2.0)(U, 3.0), "argument 1: wanted float 2.0, got float 3.0"),
+    "graph: tensor": (lambda: tp.make_graph(torch.mul)(U, 2.0)(U, V), "argument 1: wanted float 2.0, got a float64 tensor"),
 }  # fmt: skip
 
 
@@ -241,6 +249,15 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(TransformError, match=message):
         call()
+
+
+def test_a_graph_wants_the_structure_that_it_was_traced_with():
+    with pytest.raises(
+        StructureError, match="make_graph: the arguments .* `dot` .* at `0`: wanted keys 'a', 'b', got 'a'"
+    ):
+        tp.make_graph(dot)({"a": U, "b": V})({"a": U})
+    with pytest.raises(StructureError, match=r"make_graph: .* at `\.`: wanted 1 items, got 2"):
+        tp.make_graph(torch.sin)(U)(U, U)
 
 
 WEIGHTS = torch.ones(3)

@@ -93,9 +93,15 @@ class _Call(Call):
                 f"custom_jvp: the rule {describe_function(self.rule)} must return (value, tangent), "
                 f"got {tree.describe(result)}"
             )
-        values = self.outputs.take(result[0])
+        values = self.outputs.take(result[0], lambda: _against(self.rule, self.fn))
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
         return _checked(self.rule, values, zeros_for(values, moved), self.outputs.paths)
+
+
+def _against(rule: Any, fn: Any) -> str:
+    return f"custom_jvp: the value that the rule {describe_function(rule)} returns, against that of " + (
+        describe_function(fn)
+    )
 
 
 def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Callable[[], list[str]]) -> list[Any]:
