@@ -223,6 +223,20 @@ def test_torch_linearize_inside_grad_is_silently_wrong_and_ours_is_right():
     assert not torch.allclose(theirs, wanted)
 
 
+def test_where_keeps_the_dtype_of_operands():
+    condition, ints = torch.tensor([True, False]), torch.tensor([16777217, 5])
+    out = tp.where(condition, lambda i: i * 2, 0, ints)
+    assert out.dtype == torch.int64 and out.tolist() == [33554434, 0]
+    assert tp.where(condition, torch.logical_not, False, ints > 9).tolist() == [False, False]
+    assert tp.where(condition, torch.neg, 0, ints.to(torch.int16)).dtype == torch.int16
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, {"a": U}), ({"a": U}, 0.0), ({"a": U}, {"b": U}), (U, None)])
+def test_where_wants_branches_of_one_structure(x, y):
+    with pytest.raises(StructureError, match=r"where: the branches: trees differ at `\.`: wanted "):
+        tp.where(U > 0, x, y)
+
+
 def dot(p):
     return (p["a"] * p["b"]).sum()
 
@@ -231,6 +245,9 @@ ERRORS = {
     "where: condition": (lambda: tp.where(U, U, V), "where: the condition must be a tensor of bools, got a float64 tensor"),
     "where: operands": (lambda: tp.where(U > 0, U, V, U), "operands are for branches that are functions"),
     "where: no operands": (lambda: tp.where(U > 0, torch.sin, V), "functions need operands"),
+    "where: leaf": (lambda: tp.where(U > 0, {"a": U, "b": "one"}, {"a": U, "b": "two"}), "where: at `b` wanted tensors or numbers, got str 'one'"),
+    "where: safe": (lambda: tp.where(U > 0, torch.neg, 0, torch.arange(2), safe=0.5), r"where: safe=0.5 cannot stand in an operand that is a int64 tensor of shape \(2,\)"),
+    "where: operand": (lambda: tp.where(U > 0, lambda p: p["a"], 0, {"a": U}), "where: operands must be tensors, got dict of 1"),
     "not linear": (lambda: tp.linear_transpose(torch.sin, U), "linear_transpose: `sin` is not linear. Use vjp"),
     "a bool is not linear": (lambda: tp.linear_transpose(lambda x: x > 0, U), "linear_transpose: .* must return floating point"),
     "affine": (lambda: tp.linear_transpose(lambda x: x + 1, U), "is not linear"),

@@ -114,8 +114,8 @@ def _arranged(part: Members, structure: Any) -> Members:
     rows = [(dim, next(shared) if dim is None else next(stacked)) for dim in part.dims]
     numbers = tree.unflatten(part.structure, range(len(rows)))
     rows = [rows[i] for i in tree.ordered(structure, numbers, "vmap: the results of one chunk against another's")]
-    apart = ([leaf for dim, leaf in rows if (dim is None) is whole] for whole in (False, True))
-    return Members(*apart, [dim for dim, _ in rows], structure)
+    apart, same = ([leaf for dim, leaf in rows if (dim is None) is shared] for shared in (False, True))
+    return Members(apart, same, [dim for dim, _ in rows], structure)
 
 
 def _to(leaf: Any, device: torch.device | str) -> Any:
