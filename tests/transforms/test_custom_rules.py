@@ -180,6 +180,50 @@ def test_clipping_of_cotangents_and_nondiff_arguments():
     assert_close(tp.hessian(lambda x: power(x, 3).sum())(U), torch.diag(6 * U))
 
 
+def scaled(x, scale=2.0, power=1):
+    return x**power * scale
+
+
+NAMED = {
+    "custom_jvp": lambda: made(
+        tp.custom_jvp(scaled, nondiff_argnums=(1, 2)),
+        lambda scale, power, p, t: (scaled(*p, scale, power), 7 * scale * power * t[0]),
+    ),
+    "custom_vjp": lambda: made(
+        tp.custom_vjp(scaled, nondiff_argnums=(1, 2)),
+        lambda x, scale, power: (scaled(x, scale, power), None),
+        lambda scale, power, _, ct: (7 * scale * power * ct,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_arguments_by_name_and_defaults_have_a_position(name):
+    f = NAMED[name]()
+    assert f(U[0], power=2) == scaled(U[0], 2.0, 2)
+    for call, wanted in (
+        (lambda x: f(x), 14.0),
+        (lambda x: f(x, 3.0), 21.0),
+        (lambda x: f(x, power=2), 28.0),
+        (lambda x: f(power=2, x=x, scale=1.0), 14.0),
+    ):
+        assert tp.grad(call)(U[0]) == wanted
+        assert torch.equal(tp.vmap(tp.grad(call))(U), torch.full_like(U, wanted))
+
+
+def test_arguments_by_name_reach_the_rule_for_batches():
+    f = made(tp.custom_vmap(scaled), lambda n, batched, x, scale, power: (x * 0 + 5 * scale * power, True))
+    assert torch.equal(tp.vmap(lambda x: f(x, power=3))(U), torch.full_like(U, 30.0))
+
+
+def test_rules_may_give_python_numbers_for_tensors_of_no_dimension():
+    f = make(tp.custom_vjp, lambda x: (x, None), lambda _, ct: (3.0,))
+    assert tp.grad(f)(U[0]) == 3 and tp.grad(f)(U[0]).dtype == D
+    assert torch.equal(tp.vmap(tp.grad(f))(U), torch.full_like(U, 3.0))
+    g = made(tp.custom_jvp(lambda x: x), lambda p, t: (p[0], 3.0))
+    assert tp.jvp(g, (U[0],), (U[1],))[1] == 3
+
+
 def test_symbolic_zeros_tell_what_nobody_asks_for():
     seen = []
     f = tp.custom_jvp(lambda x, y: x * y)
@@ -252,9 +296,16 @@ def test_remat_follows_what_it_captures():
 
 
 def make(kind, *rules):
-    f = kind(lambda x: x * 2)
-    (getattr(f, {tp.custom_jvp: "defjvp", tp.custom_vjp: "defvjp", tp.custom_vmap: "def_vmap"}[kind]))(*rules)
+    return made(kind(lambda x: x * 2), *rules)
+
+
+def made(f, *rules):
+    getattr(f, {tp.custom_jvp: "defjvp", tp.custom_vjp: "defvjp", tp.custom_vmap: "def_vmap"}[type(f)])(*rules)
     return f
+
+
+def make_of(fn):
+    return made(tp.custom_vmap(fn), lambda n, b, x: (fn(x), True))
 
 
 def captures(kind, *rules):
@@ -333,6 +384,13 @@ ERRORS = {
     "jvp captures": (lambda: captures(tp.custom_jvp, lambda p, t: (p[0], t[0])), r"captures a float64 tensor of shape \(2,\), `w`, which a transform follows: its rule would lose that derivative. Pass it as an argument"),
     "vjp captures": (lambda: captures(tp.custom_vjp, lambda x: (x, None), lambda r, c: (c,)), "custom_vjp: .* captures .* `w`"),
     "vmap captures": (lambda: captures(tp.custom_vmap, lambda n, b, x: (x, True)), "custom_vmap: .* captures .* `w`"),
+    "static": (lambda: tp.grad(made(tp.custom_vjp(lambda x: x, nondiff_argnums=(5,)), lambda x: (x, None), lambda r, c: (7 * c,)))(U[0]), r"custom_vjp: nondiff_argnums=\(5,\) does not fit the 1 arguments of `<lambda>` .*: there is no argument 5"),
+    "static of jvp": (lambda: made(tp.custom_jvp(lambda x: x, nondiff_argnums=(-2,)), lambda p, t: (p, t))(U), r"custom_jvp: nondiff_argnums=\(-2,\) does not fit the 1 arguments"),
+    "static by name": (lambda: tp.custom_jvp(torch.sin, nondiff_argnums="x"), "custom_jvp: nondiff_argnums must be a tuple of ints, got str 'x'"),
+    "vjp: number": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: (1.0,))(x).sum())(U), r"gave a cotangent for argument 0 that is float 1.0, wanted a float64 tensor of shape \(2,\)"),
+    "vjp: text": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: ("c",))(x).sum())(U), "gave a cotangent for argument 0 that is str 'c', wanted"),
+    "name alone": (lambda: made(tp.custom_jvp(lambda x, *, scale: x * scale), lambda p, t: (p, t))(U, scale=2.0), "custom_jvp: `<lambda>` .* takes 'scale' by name alone, and a rule takes its arguments by position: let"),
+    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` does not tell where its arguments 'input' stand"),
     "policy": (lambda: tp.remat(torch.sin, "some"), "remat: wanted the policy 'nothing', 'dots', a set of names or a function, got str 'some'"),
     "name": (lambda: tp.remat_name(3, "x"), "remat_name: wanted a tensor, got int 3"),
 }  # fmt: skip

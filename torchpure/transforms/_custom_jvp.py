@@ -14,7 +14,7 @@ from ._arguments import is_variable
 from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, followed, zeros_for
+from ._operation import Call, check_callable, check_static, followed, like_number, positional, zeros_for
 from ._replacing import replacing
 
 
@@ -22,14 +22,16 @@ class custom_jvp:  # noqa: N801 a decorator
     """Give a function a forward derivative of its own; the backward one is its transpose.
 
     `fn.defjvp(rule)`: `rule(primals, tangents)` returns (value, tangent of the value), and must be linear in the
-    tangents. Arguments in `nondiff_argnums` may be anything: the rule gets them first. A tangent is None for what has
-    none (integers); with `symbolic_zeros` also for arguments that nobody asks a derivative for.
+    tangents. It gets all arguments by position: those that are given by name, and defaults, too. Arguments in
+    `nondiff_argnums` may be anything: the rule gets them first. A tangent is None for what has none (integers); with
+    `symbolic_zeros` also for arguments that nobody asks a derivative for.
 
     Law: `jvp(fn)`, `grad(fn)` and every composition use the rule.
 
     Raises:
-        TransformError: no rule is defined, it does not return a tangent like the value, or `fn` captures a tensor that
-            a transform follows.
+        TransformError: no rule is defined, it does not return a tangent like the value, `fn` captures a tensor that a
+            transform follows, or has no such argument.
+        StructureError: the rule returns a value or a tangent of another structure than `fn`.
 
     >>> import torch
     >>> @custom_jvp
@@ -47,7 +49,7 @@ class custom_jvp:  # noqa: N801 a decorator
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
         check_callable("custom_jvp", fn)
         self._fn = fn
-        self._static = tuple(nondiff_argnums)
+        self._static = check_static("custom_jvp", nondiff_argnums)
         self._rule: Callable[..., Any] | None = None
         self._symbolic_zeros = False
         update_wrapper(self, fn, updated=())
@@ -57,11 +59,12 @@ class custom_jvp:  # noqa: N801 a decorator
         self._rule, self._symbolic_zeros = rule, symbolic_zeros
         return rule
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rule is None:
             raise TransformError(f"custom_jvp: {describe_function(self._fn)} has no rule yet: define it with defjvp")
         refuse_captured("custom_jvp", self._fn, self._rule)
+        args = positional("custom_jvp", self._fn, self._static, args, kwargs)
         call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros)
         if not followed(call.tensors):
             return self._fn(*args)
@@ -95,7 +98,8 @@ class _Call(Call):
             )
         values = self.outputs.take(result[0], lambda: _against(self.rule, self.fn))
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
-        return _checked(self.rule, values, zeros_for(values, moved), self.outputs.paths)
+        moved = [like_number(part, value) for part, value in zip(zeros_for(values, moved), values, strict=True)]
+        return _checked(self.rule, values, moved, self.outputs.paths)
 
 
 def _against(rule: Any, fn: Any) -> str:

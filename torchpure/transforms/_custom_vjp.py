@@ -21,10 +21,13 @@ from ._operation import (
     Call,
     Packed,
     check_callable,
+    check_static,
     differentiable,
     filled,
     followed,
     fresh,
+    like_number,
+    positional,
     primals,
     save,
     transposed,
@@ -57,8 +60,9 @@ class custom_vjp:  # noqa: N801 a decorator
     """Give a function a backward derivative of its own; the forward one is its transpose.
 
     `fn.defvjp(forward, backward)`: `forward(*args)` returns (value, residuals), and `backward(residuals, cotangent)` a
-    tuple with a cotangent for each argument, None for zero. Arguments in `nondiff_argnums` may be anything: `backward`
-    gets them first. It may be any function of the cotangent (clip it, say); forward derivatives take it as linear.
+    tuple with a cotangent for each argument, None for zero; both count all arguments by position: those that are given
+    by name, and defaults, too. Arguments in `nondiff_argnums` may be anything: `backward` gets them first. It may be
+    any function of the cotangent (clip it, say); forward derivatives take it as linear.
 
     Law: `vjp(fn)`, `grad(fn)` and every composition use the rule; derivatives of the gradient are those of `backward`.
 
@@ -78,7 +82,7 @@ class custom_vjp:  # noqa: N801 a decorator
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
         check_callable("custom_vjp", fn)
         self._fn = fn
-        self._static = tuple(nondiff_argnums)
+        self._static = check_static("custom_vjp", nondiff_argnums)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         update_wrapper(self, fn, updated=())
 
@@ -86,11 +90,12 @@ class custom_vjp:  # noqa: N801 a decorator
         """Define the rule."""
         self._rules = (forward, backward)
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rules is None:
             raise TransformError(f"custom_vjp: {describe_function(self._fn)} has no rule yet: define it with defvjp")
         refuse_captured("custom_vjp", self._fn, *self._rules)
+        args = positional("custom_vjp", self._fn, self._static, args, kwargs)
         call = _Call(self._fn, *self._rules, self._static, args)
         if not followed(call.tensors) or (self._fn, level()) in _running.calls:
             return self._fn(*args)
@@ -140,6 +145,7 @@ class _Call(Call):
             one = Packed()
             leaves = one.take(like)
             found = [None] * len(leaves) if part is None else one.match(f"custom_vjp: cotangent {number}", part)
+            found = [like_number(part, leaf) for part, leaf in zip(found, leaves, strict=True)]
             _check(self.backward, found, leaves, argument_paths(number, like))
             column.extend(found)
         return column
@@ -147,7 +153,9 @@ class _Call(Call):
 
 def _check(rule: Any, found: Sequence[Any], leaves: Sequence[Tensor], paths: list[str]) -> None:
     for part, leaf, path in zip(found, leaves, paths, strict=False):
-        if part is not None and is_variable(leaf) and (part.shape != leaf.shape or part.dtype != leaf.dtype):
+        if part is None or not is_variable(leaf):
+            continue
+        if not isinstance(part, Tensor) or part.shape != leaf.shape or part.dtype != leaf.dtype:
             raise TransformError(
                 f"custom_vjp: the rule {describe_function(rule)} gave a cotangent for {path} that is "
                 f"{tree.describe(part)}, wanted {tree.describe(leaf)}"

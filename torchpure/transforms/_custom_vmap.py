@@ -12,7 +12,7 @@ from torchpure.errors import TransformError
 
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, followed
+from ._operation import Call, check_callable, followed, positional
 from ._ordinary import Ordinary
 from ._replacing import replacing
 
@@ -53,11 +53,12 @@ class custom_vmap:  # noqa: N801 a decorator
         self._rule = rule
         return rule
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rule is None:
             raise TransformError(f"custom_vmap: {describe_function(self._fn)} has no rule yet: define it with def_vmap")
         refuse_captured("custom_vmap", self._fn, self._rule)
+        args = positional("custom_vmap", self._fn, (), args, kwargs)
         call = _Call(self._fn, self._rule, args)
         if not followed(call.tensors):
             return self._fn(*args)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
+from ._describe import describe_function
 from ._levels import functorch, torch_vjp
 from ._replacing import replacing
 from ._seen import all_seen
@@ -83,7 +85,7 @@ class Call:
 
     def __init__(self, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...]) -> None:
         self.fn = fn
-        self.static = {number % len(args): args[number % len(args)] for number in static} if args else {}
+        self.static = {number % len(args): args[number % len(args)] for number in static}
         self.inputs, self.outputs = Packed(), Packed()
         self.tensors = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
         self._count = len(args)
@@ -107,6 +109,64 @@ def check_callable(who: str, fn: Any) -> None:
     """
     if not callable(fn):
         raise TransformError(f"{who}: wanted a function, got {tree.describe(fn)}")
+
+
+def check_static(who: str, numbers: Any) -> tuple[int, ...]:
+    """Return which arguments have no derivative.
+
+    Raises:
+        TransformError: these are no positions.
+    """
+    if not isinstance(numbers, Sequence) or not all(type(number) is int for number in numbers):
+        raise TransformError(f"{who}: nondiff_argnums must be a tuple of ints, got {tree.describe(numbers)}")
+    return tuple(numbers)
+
+
+def positional(
+    who: str, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Return all arguments of a call by position, as rules get them: those given by name, and defaults, too.
+
+    Raises:
+        TransformError: one has no position, or `static` names one that there is not.
+    """
+    defaults = getattr(fn, "__defaults__", None)
+    if kwargs or (defaults and len(args) < fn.__code__.co_argcount):
+        args = _bound(who, fn, args, kwargs)
+    for number in static:
+        if not -len(args) <= number < len(args):
+            raise TransformError(
+                f"{who}: nondiff_argnums={tuple(static)} does not fit the {len(args)} arguments of "
+                f"{describe_function(fn)}: there is no argument {number}"
+            )
+    return args
+
+
+def _bound(who: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    try:
+        known = signature(fn)
+    except (TypeError, ValueError):  # a function of C
+        names = ", ".join(map(repr, kwargs))
+        raise TransformError(
+            f"{who}: {describe_function(fn)} does not tell where its arguments {names} stand, and a rule takes them by "
+            "position: pass them by position"
+        ) from None
+    bound = known.bind(*args, **kwargs)
+    bound.apply_defaults()
+    alone = [repr(name) for name in kwargs if name in bound.kwargs]
+    if alone:
+        raise TransformError(
+            f"{who}: {describe_function(fn)} takes {', '.join(alone)} by name alone, and a rule takes its arguments by "
+            "position: let the function take them by position too, or bind them in a function around"
+        )
+    return bound.args
+
+
+def like_number(part: Any, leaf: Tensor) -> Any:
+    """Make a tensor of a Python number that stands for one of shape (); everything else stays as it is."""
+    if type(part) not in {int, float, complex} or leaf.ndim or (type(part) is complex and not leaf.is_complex()):
+        return part
+    return torch.full((), part, dtype=leaf.dtype, device=leaf.device)
 
 
 def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
