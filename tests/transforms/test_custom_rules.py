@@ -403,6 +403,38 @@ def test_error(name):
         call()
 
 
+PROMISES = {
+    "vjp": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: ({"a": x}, None), lambda r, c: (c["a"],))(x)["a"])(U[0]), r"custom_vjp: the value that the rule `<lambda>` .* returns, against that of `<lambda>` .*: trees differ at `\.`: wanted a leaf, got dict of 1"),
+    "vmap": (lambda: tp.vmap(make(tp.custom_vmap, lambda n, b, x: ((x, x), True)))(U), r"custom_vmap: the value .*: trees differ at `\.`: wanted a leaf, got tuple of 2"),
+    "jvp": (lambda: tp.grad(lambda x: make(tp.custom_jvp, lambda p, t: ([p[0]], [t[0]]))(x))(U[0]), r"custom_jvp: the value that the rule .*: trees differ at `\.`: wanted a leaf, got list of 1"),
+    "vjp: shape": (lambda: tp.jacrev(make(tp.custom_vjp, lambda x: (x[:1], None), lambda r, c: (c,)))(U), r"custom_vjp: the value .*: at `\.` wanted a float64 tensor of shape \(2,\), got a float64 tensor of shape \(1,\)"),
+    "vmap: dtype": (lambda: tp.vmap(make(tp.custom_vmap, lambda n, b, x: (x.float(), True)))(U), r"custom_vmap: the value .* wanted a float64 tensor of shape \(\), got a float32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_a_rule_gives_what_the_function_does(name):
+    call, message = PROMISES[name]
+    with pytest.raises((StructureError, TransformError), match=message):
+        call()
+
+
+def test_the_function_of_a_rule_runs_once_for_the_comparison():
+    calls = []
+    f = made(tp.custom_vjp(lambda x: (calls.append(1), x)[1]), lambda x: (x, None), lambda _, ct: (3 * ct,))
+    for _ in range(3):
+        assert tp.grad(f)(U[0]) == 3
+    assert len(calls) == 1
+
+
+def test_a_function_that_only_its_rule_computes():
+    def f(x):
+        raise NotImplementedError
+
+    f = made(tp.custom_vjp(f), lambda x: (x, None), lambda _, ct: (3 * ct,))
+    assert tp.grad(f)(U[0]) == 3
+
+
 def test_wrong_structures_of_rules_name_the_path():
     f = make(tp.custom_jvp, lambda p, t: (p[0], {"a": t[0]}))
     with pytest.raises(StructureError, match="custom_jvp: `<lambda>` .*: tangent: trees differ"):

@@ -15,6 +15,7 @@ from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
 from ._operation import Call, check_callable, check_static, followed, like_number, positional, zeros_for
+from ._promise import Promise
 from ._replacing import replacing
 
 
@@ -96,16 +97,10 @@ class _Call(Call):
                 f"custom_jvp: the rule {describe_function(self.rule)} must return (value, tangent), "
                 f"got {tree.describe(result)}"
             )
-        values = self.outputs.take(result[0], lambda: _against(self.rule, self.fn))
+        values = self.outputs.take(result[0], lambda: Promise("custom_jvp", self.fn).named(self.rule))
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
         moved = [like_number(part, value) for part, value in zip(zeros_for(values, moved), values, strict=True)]
         return _checked(self.rule, values, moved, self.outputs.paths)
-
-
-def _against(rule: Any, fn: Any) -> str:
-    return f"custom_jvp: the value that the rule {describe_function(rule)} returns, against that of " + (
-        describe_function(fn)
-    )
 
 
 def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Callable[[], list[str]]) -> list[Any]:

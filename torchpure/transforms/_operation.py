@@ -76,6 +76,11 @@ class Packed:
         names = tree.paths(self._whole())
         return [name for name, leaf in zip(names, self._leaves, strict=True) if leaf is _HERE]
 
+    @property
+    def structure(self) -> Any:
+        """The structure of the tree: hashable."""
+        return self._structure
+
     def _whole(self) -> Tree:
         return tree.unflatten(self._structure, [tree.LEAF if leaf is _HERE else leaf for leaf in self._leaves])
 
