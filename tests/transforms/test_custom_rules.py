@@ -236,7 +236,7 @@ def test_symbolic_zeros_tell_what_nobody_asks_for():
     f.defjvp(rule, symbolic_zeros=True)
     x = U.clone().requires_grad_()
     assert_close(torch.autograd.grad(f(x, V).sum(), x)[0], V)
-    assert seen == [[False, True]]
+    assert seen and all(one == [False, True] for one in seen)
 
 
 @torch.library.custom_op("torchpure_tests::counted_square", mutates_args=())
@@ -417,6 +417,37 @@ def test_a_rule_gives_what_the_function_does(name):
     call, message = PROMISES[name]
     with pytest.raises((StructureError, TransformError), match=message):
         call()
+
+
+NOT_LINEAR = {
+    "square": lambda t: t**2,
+    "affine": lambda t: t + 1,
+    "clipped": lambda t: t.clamp(min=0),
+    "absolute": abs,
+}
+AROUND = {
+    "grad": lambda f: tp.grad(lambda x: f(x).sum())(U),
+    "vmap of grad": lambda f: tp.vmap(tp.grad(f))(U),
+    "jacrev": lambda f: tp.jacrev(f)(U),
+    "hessian": lambda f: tp.hessian(lambda x: f(x).sum())(U),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_a_rule_that_is_not_linear_has_no_transpose(name, around):
+    f = made(tp.custom_jvp(lambda x: 2 * x), lambda p, t: (2 * p[0], NOT_LINEAR[name](t[0])))
+    with pytest.raises(
+        TransformError, match=r"custom_jvp: the rule `<lambda>` .* is not linear in the tangents, at `\.`"
+    ):
+        AROUND[around](f)
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("coefficient", [1e300, float("inf"), float("nan"), 1e-300])
+def test_a_linear_rule_is_one_whatever_its_coefficients(coefficient, around):
+    f = made(tp.custom_jvp(lambda x: 2 * x), lambda p, t: (2 * p[0], coefficient * t[0] + (1e8 * t[0] - 1e8 * t[0])))
+    AROUND[around](f)
 
 
 def test_the_function_of_a_rule_runs_once_for_the_comparison():

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -14,8 +16,10 @@ from ._arguments import is_variable
 from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, check_static, followed, like_number, positional, zeros_for
+from ._levels import innermost
+from ._operation import Call, alive, check_callable, check_static, followed, like_number, positional, zeros_for
 from ._promise import Promise
+from ._quiet import quiet
 from ._replacing import replacing
 
 
@@ -32,6 +36,7 @@ class custom_jvp:  # noqa: N801 a decorator
     Raises:
         TransformError: no rule is defined, it does not return a tangent like the value, `fn` captures a tensor that a
             transform follows, or has no such argument.
+        TransformError: or a backward pass meets a rule that is not linear in the tangents.
         StructureError: the rule returns a value or a tangent of another structure than `fn`.
 
     >>> import torch
@@ -53,11 +58,12 @@ class custom_jvp:  # noqa: N801 a decorator
         self._static = check_static("custom_jvp", nondiff_argnums)
         self._rule: Callable[..., Any] | None = None
         self._symbolic_zeros = False
+        self._linear: set[Any] = set()  # structures of arguments for which the rule has been found to be linear
         update_wrapper(self, fn, updated=())
 
     def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
         """Define the rule; return it, so that this is a decorator."""
-        self._rule, self._symbolic_zeros = rule, symbolic_zeros
+        self._rule, self._symbolic_zeros, self._linear = rule, symbolic_zeros, set()
         return rule
 
     def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
@@ -66,20 +72,26 @@ class custom_jvp:  # noqa: N801 a decorator
             raise TransformError(f"custom_jvp: {describe_function(self._fn)} has no rule yet: define it with defjvp")
         refuse_captured("custom_jvp", self._fn, self._rule)
         args = positional("custom_jvp", self._fn, self._static, args, kwargs)
-        call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros)
+        call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros, self._linear)
         if not followed(call.tensors):
             return self._fn(*args)
-        return call.outputs.put(ByRule.apply(call, *call.tensors))
+        return call.outputs.put(_Transposed.apply(call, *call.tensors))
 
 
 class _Call(Call):
     """One call, and its rule."""
 
     def __init__(
-        self, fn: Callable[..., Any], rule: Callable[..., Any], static: Any, args: Any, symbolic: bool
+        self,
+        fn: Callable[..., Any],
+        rule: Callable[..., Any],
+        static: Any,
+        args: Any,
+        symbolic: bool,
+        linear: set[Any],
     ) -> None:
         super().__init__(fn, static, args)
-        self.rule, self.symbolic = rule, symbolic
+        self.rule, self.symbolic, self.linear = rule, symbolic, linear
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
@@ -101,6 +113,52 @@ class _Call(Call):
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
         moved = [like_number(part, value) for part, value in zip(zeros_for(values, moved), values, strict=True)]
         return _checked(self.rule, values, moved, self.outputs.paths)
+
+    def check_linear(self, tensors: Sequence[Tensor], needed: Sequence[bool]) -> None:
+        """Try the rule with tangents and with −2 times these, which rounds nothing: once for a structure of arguments.
+
+        Those that nobody needs a derivative for get none.
+
+        Raises:
+            TransformError: the rule is not linear, so that its transpose would be wrong.
+        """
+        key = self.inputs.structure, tuple(needed)
+        if key in self.linear or any(isinstance(innermost(leaf), FakeTensor) for leaf in tensors):
+            return
+        tangents = [_probe(i, leaf) if is_variable(leaf) and needed[i] else None for i, leaf in enumerate(tensors)]
+        with quiet(), torch.no_grad():
+            once = self.pushed(tensors, tangents)
+            twice = self.pushed(tensors, [None if leaf is None else -2 * leaf for leaf in tangents])
+        for number, (one, two) in enumerate(zip(once, twice, strict=True)):
+            if one is not None and two is not None and _apart(one, two):
+                raise TransformError(
+                    f"custom_jvp: the rule {describe_function(self.rule)} is not linear in the tangents, at "
+                    f"`{self.outputs.paths()[number]}` of the value, so it has no transpose: let the primals alone "
+                    "decide what the tangents are multiplied with, or write the backward derivative with custom_vjp"
+                )
+        self.linear.add(key)
+
+
+def _probe(number: int, leaf: Tensor) -> Tensor:
+    steps = torch.arange(leaf.numel(), device=leaf.device, dtype=torch.float32).reshape(leaf.shape)
+    return torch.zeros_like(leaf) + torch.cos(1.7 * steps + number + 0.3).to(leaf.dtype)
+
+
+def _apart(one: Tensor, two: Tensor) -> bool:
+    """Tell whether a tangent is not −2 times another one; what is not finite tells nothing."""
+    if not one.numel() or not is_variable(one):
+        return False
+    slack = torch.finfo(one.dtype).eps ** 0.5 * one.abs().nan_to_num(0, 0, 0).max()
+    return bool(innermost((2 * one + two).abs() > slack).any())
+
+
+class _Transposed(ByRule):
+    """As every operation with a forward rule; that of a user is tried before it is transposed."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        ctx.call.check_linear([alive(leaf) for leaf in ctx.saved_tensors], ctx.needs_input_grad[1:])
+        return ByRule.backward(ctx, *cotangents)
 
 
 def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Callable[[], list[str]]) -> list[Any]:
