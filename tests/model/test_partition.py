@@ -73,6 +73,10 @@ def test_frozen_leaves_get_no_gradient_and_no_state():
     torch.testing.assert_close(together["layers.2.bias"][0], grads["layers.2.bias"])
 
 
+def test_merge_matches_by_key():
+    assert tp.merge({"a": 1, "b": None, "c": None}, {"c": 3, "b": 2, "a": None}) == {"a": 1, "b": 2, "c": 3}
+
+
 ERRORS = {
     "glob": (
         lambda: tp.partition(NET.params, "layer.*"),

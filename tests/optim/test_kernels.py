@@ -157,6 +157,18 @@ def test_a_compiled_donated_step_writes_over_its_inputs_and_under_vmap_does_not(
 
 
 @pytest.mark.compile
+def test_a_compiled_donated_step_whose_states_keys_turn():
+    def update(grads, state, params):
+        state = {"b": state["b"] + 1, "a": 2 * state["a"]}
+        return tree.scale(grads, -state["a"]), state
+
+    turning = optim.Optimizer(lambda params: {"a": torch.tensor(0.01), "b": torch.tensor(0.0)}, update)
+    donated, grads, params = optim.donate(turning), {"w": torch.arange(3.0)}, {"w": torch.ones(3)}
+    wanted = turning.step(grads, turning.init(params), params)
+    step = torch.compile(lambda g, s, p: donated.step(g, s, p), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(step(grads, turning.init(params), tree.map(torch.clone, params)), wanted)
+
+
 def test_a_compiled_donated_step_of_something_that_requires_a_gradient_is_differentiable():
     plain, x = optim.adam(0.1), torch.tensor([1.0, 2.0], requires_grad=True)
 

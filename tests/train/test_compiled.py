@@ -284,6 +284,26 @@ def test_a_loss_that_looks_at_numbers_runs_uncompiled():
     assert tp.fit(wrong, BATCH, params=NET.params, optimizer=ADAM, steps=3, jit=False).history.shape == (3,)
 
 
+def test_a_state_whose_keys_turn_is_carried_by_key():
+    def update(grads, state, params):
+        state = {"b": state["b"] + grads["w"].sum(), "a": 2 * state["a"]}
+        return tp.tree.scale(grads, -state["a"]), state
+
+    turning = tp.optim.Optimizer(lambda params: {"a": torch.tensor(0.01), "b": torch.tensor(0.0)}, update)
+
+    def distance(params, x):
+        return ((params["w"] - x) ** 2).sum()
+
+    step = _steps.step_of(distance, turning, lambda shared, own: (own,))
+    rows = torch.arange(6.0).reshape(3, 2)
+    params = {"w": torch.ones(2)}
+    (wanted, state, _), _ = _steps.scanned(step, (params, turning.init(params), None), None, rows, 3)
+    by_hand, held = params, turning.init(params)
+    for x in rows:
+        by_hand, held = turning.step(tp.grad(distance)(by_hand, x), held, by_hand)
+    torch.testing.assert_close((wanted, state), (by_hand, held))
+
+
 def test_a_state_that_changes_what_is_no_tensor_is_an_error(programs):
     counting = tp.optim.Optimizer(lambda params: 0, lambda grads, state, params: (grads, state + 1))
     with pytest.raises(

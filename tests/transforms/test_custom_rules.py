@@ -180,6 +180,50 @@ def test_clipping_of_cotangents_and_nondiff_arguments():
     assert_close(tp.hessian(lambda x: power(x, 3).sum())(U), torch.diag(6 * U))
 
 
+def scaled(x, scale=2.0, power=1):
+    return x**power * scale
+
+
+NAMED = {
+    "custom_jvp": lambda: made(
+        tp.custom_jvp(scaled, nondiff_argnums=(1, 2)),
+        lambda scale, power, p, t: (scaled(*p, scale, power), 7 * scale * power * t[0]),
+    ),
+    "custom_vjp": lambda: made(
+        tp.custom_vjp(scaled, nondiff_argnums=(1, 2)),
+        lambda x, scale, power: (scaled(x, scale, power), None),
+        lambda scale, power, _, ct: (7 * scale * power * ct,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_arguments_by_name_and_defaults_have_a_position(name):
+    f = NAMED[name]()
+    assert f(U[0], power=2) == scaled(U[0], 2.0, 2)
+    for call, wanted in (
+        (lambda x: f(x), 14.0),
+        (lambda x: f(x, 3.0), 21.0),
+        (lambda x: f(x, power=2), 28.0),
+        (lambda x: f(power=2, x=x, scale=1.0), 14.0),
+    ):
+        assert tp.grad(call)(U[0]) == wanted
+        assert torch.equal(tp.vmap(tp.grad(call))(U), torch.full_like(U, wanted))
+
+
+def test_arguments_by_name_reach_the_rule_for_batches():
+    f = made(tp.custom_vmap(scaled), lambda n, batched, x, scale, power: (x * 0 + 5 * scale * power, True))
+    assert torch.equal(tp.vmap(lambda x: f(x, power=3))(U), torch.full_like(U, 30.0))
+
+
+def test_rules_may_give_python_numbers_for_tensors_of_no_dimension():
+    f = make(tp.custom_vjp, lambda x: (x, None), lambda _, ct: (3.0,))
+    assert tp.grad(f)(U[0]) == 3 and tp.grad(f)(U[0]).dtype == D
+    assert torch.equal(tp.vmap(tp.grad(f))(U), torch.full_like(U, 3.0))
+    g = made(tp.custom_jvp(lambda x: x), lambda p, t: (p[0], 3.0))
+    assert tp.jvp(g, (U[0],), (U[1],))[1] == 3
+
+
 def test_symbolic_zeros_tell_what_nobody_asks_for():
     seen = []
     f = tp.custom_jvp(lambda x, y: x * y)
@@ -192,7 +236,7 @@ def test_symbolic_zeros_tell_what_nobody_asks_for():
     f.defjvp(rule, symbolic_zeros=True)
     x = U.clone().requires_grad_()
     assert_close(torch.autograd.grad(f(x, V).sum(), x)[0], V)
-    assert seen == [[False, True]]
+    assert seen and all(one == [False, True] for one in seen)
 
 
 @torch.library.custom_op("torchpure_tests::counted_square", mutates_args=())
@@ -252,9 +296,16 @@ def test_remat_follows_what_it_captures():
 
 
 def make(kind, *rules):
-    f = kind(lambda x: x * 2)
-    (getattr(f, {tp.custom_jvp: "defjvp", tp.custom_vjp: "defvjp", tp.custom_vmap: "def_vmap"}[kind]))(*rules)
+    return made(kind(lambda x: x * 2), *rules)
+
+
+def made(f, *rules):
+    getattr(f, {tp.custom_jvp: "defjvp", tp.custom_vjp: "defvjp", tp.custom_vmap: "def_vmap"}[type(f)])(*rules)
     return f
+
+
+def make_of(fn):
+    return made(tp.custom_vmap(fn), lambda n, b, x: (fn(x), True))
 
 
 def captures(kind, *rules):
@@ -333,6 +384,13 @@ ERRORS = {
     "jvp captures": (lambda: captures(tp.custom_jvp, lambda p, t: (p[0], t[0])), r"captures a float64 tensor of shape \(2,\), `w`, which a transform follows: its rule would lose that derivative. Pass it as an argument"),
     "vjp captures": (lambda: captures(tp.custom_vjp, lambda x: (x, None), lambda r, c: (c,)), "custom_vjp: .* captures .* `w`"),
     "vmap captures": (lambda: captures(tp.custom_vmap, lambda n, b, x: (x, True)), "custom_vmap: .* captures .* `w`"),
+    "static": (lambda: tp.grad(made(tp.custom_vjp(lambda x: x, nondiff_argnums=(5,)), lambda x: (x, None), lambda r, c: (7 * c,)))(U[0]), r"custom_vjp: nondiff_argnums=\(5,\) does not fit the 1 arguments of `<lambda>` .*: there is no argument 5"),
+    "static of jvp": (lambda: made(tp.custom_jvp(lambda x: x, nondiff_argnums=(-2,)), lambda p, t: (p, t))(U), r"custom_jvp: nondiff_argnums=\(-2,\) does not fit the 1 arguments"),
+    "static by name": (lambda: tp.custom_jvp(torch.sin, nondiff_argnums="x"), "custom_jvp: nondiff_argnums must be a tuple of ints, got str 'x'"),
+    "vjp: number": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: (1.0,))(x).sum())(U), r"gave a cotangent for argument 0 that is float 1.0, wanted a float64 tensor of shape \(2,\)"),
+    "vjp: text": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: ("c",))(x).sum())(U), "gave a cotangent for argument 0 that is str 'c', wanted"),
+    "name alone": (lambda: made(tp.custom_jvp(lambda x, *, scale: x * scale), lambda p, t: (p, t))(U, scale=2.0), "custom_jvp: `<lambda>` .* takes 'scale' by name alone, and a rule takes its arguments by position: let"),
+    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` does not tell where its arguments 'input' stand"),
     "policy": (lambda: tp.remat(torch.sin, "some"), "remat: wanted the policy 'nothing', 'dots', a set of names or a function, got str 'some'"),
     "name": (lambda: tp.remat_name(3, "x"), "remat_name: wanted a tensor, got int 3"),
 }  # fmt: skip
@@ -343,6 +401,69 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(TransformError, match=message):
         call()
+
+
+PROMISES = {
+    "vjp": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: ({"a": x}, None), lambda r, c: (c["a"],))(x)["a"])(U[0]), r"custom_vjp: the value that the rule `<lambda>` .* returns, against that of `<lambda>` .*: trees differ at `\.`: wanted a leaf, got dict of 1"),
+    "vmap": (lambda: tp.vmap(make(tp.custom_vmap, lambda n, b, x: ((x, x), True)))(U), r"custom_vmap: the value .*: trees differ at `\.`: wanted a leaf, got tuple of 2"),
+    "jvp": (lambda: tp.grad(lambda x: make(tp.custom_jvp, lambda p, t: ([p[0]], [t[0]]))(x))(U[0]), r"custom_jvp: the value that the rule .*: trees differ at `\.`: wanted a leaf, got list of 1"),
+    "vjp: shape": (lambda: tp.jacrev(make(tp.custom_vjp, lambda x: (x[:1], None), lambda r, c: (c,)))(U), r"custom_vjp: the value .*: at `\.` wanted a float64 tensor of shape \(2,\), got a float64 tensor of shape \(1,\)"),
+    "vmap: dtype": (lambda: tp.vmap(make(tp.custom_vmap, lambda n, b, x: (x.float(), True)))(U), r"custom_vmap: the value .* wanted a float64 tensor of shape \(\), got a float32"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_a_rule_gives_what_the_function_does(name):
+    call, message = PROMISES[name]
+    with pytest.raises((StructureError, TransformError), match=message):
+        call()
+
+
+NOT_LINEAR = {
+    "square": lambda t: t**2,
+    "affine": lambda t: t + 1,
+    "clipped": lambda t: t.clamp(min=0),
+    "absolute": abs,
+}
+AROUND = {
+    "grad": lambda f: tp.grad(lambda x: f(x).sum())(U),
+    "vmap of grad": lambda f: tp.vmap(tp.grad(f))(U),
+    "jacrev": lambda f: tp.jacrev(f)(U),
+    "hessian": lambda f: tp.hessian(lambda x: f(x).sum())(U),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", NOT_LINEAR)
+def test_a_rule_that_is_not_linear_has_no_transpose(name, around):
+    f = made(tp.custom_jvp(lambda x: 2 * x), lambda p, t: (2 * p[0], NOT_LINEAR[name](t[0])))
+    with pytest.raises(
+        TransformError, match=r"custom_jvp: the rule `<lambda>` .* is not linear in the tangents, at `\.`"
+    ):
+        AROUND[around](f)
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("coefficient", [1e300, float("inf"), float("nan"), 1e-300])
+def test_a_linear_rule_is_one_whatever_its_coefficients(coefficient, around):
+    f = made(tp.custom_jvp(lambda x: 2 * x), lambda p, t: (2 * p[0], coefficient * t[0] + (1e8 * t[0] - 1e8 * t[0])))
+    AROUND[around](f)
+
+
+def test_the_function_of_a_rule_runs_once_for_the_comparison():
+    calls = []
+    f = made(tp.custom_vjp(lambda x: (calls.append(1), x)[1]), lambda x: (x, None), lambda _, ct: (3 * ct,))
+    for _ in range(3):
+        assert tp.grad(f)(U[0]) == 3
+    assert len(calls) == 1
+
+
+def test_a_function_that_only_its_rule_computes():
+    def f(x):
+        raise NotImplementedError
+
+    f = made(tp.custom_vjp(f), lambda x: (x, None), lambda _, ct: (3 * ct,))
+    assert tp.grad(f)(U[0]) == 3
 
 
 def test_wrong_structures_of_rules_name_the_path():

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import torchpure as tp
-from torchpure.errors import CheckError, TransformError
+from torchpure.errors import CheckError, StructureError, TransformError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -51,7 +51,7 @@ def test_a_graph_prints_and_names_its_scopes():
     assert "aten.pow.Tensor_Scalar" in str(graph) and "def forward" in str(graph)
     scopes = {str(node.target): node.meta.get("custom") for node in graph.module.graph.nodes}
     assert scopes["aten.pow.Tensor_Scalar"] == {"scope": "square"} and scopes["aten.add.Tensor"] is None
-    assert_close(graph(V[None])["y"], V[None] ** 2 + 1)
+    assert_close(graph(XS + 1)["y"], (XS + 1) ** 2 + 1)
     with torch.autograd.profiler.profile() as profile:
         layer(U)
     assert "square" in {event.key for event in profile.key_averages()}
@@ -349,16 +349,41 @@ def test_torch_linearize_inside_grad_is_silently_wrong_and_ours_is_right():
     assert not torch.allclose(theirs, wanted)
 
 
+def test_where_keeps_the_dtype_of_operands():
+    condition, ints = torch.tensor([True, False]), torch.tensor([16777217, 5])
+    out = tp.where(condition, lambda i: i * 2, 0, ints)
+    assert out.dtype == torch.int64 and out.tolist() == [33554434, 0]
+    assert tp.where(condition, torch.logical_not, False, ints > 9).tolist() == [False, False]
+    assert tp.where(condition, torch.neg, 0, ints.to(torch.int16)).dtype == torch.int16
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, {"a": U}), ({"a": U}, 0.0), ({"a": U}, {"b": U}), (U, None)])
+def test_where_wants_branches_of_one_structure(x, y):
+    with pytest.raises(StructureError, match=r"where: the branches: trees differ at `\.`: wanted "):
+        tp.where(U > 0, x, y)
+
+
+def dot(p):
+    return (p["a"] * p["b"]).sum()
+
+
 ERRORS = {
     "where: condition": (lambda: tp.where(U, U, V), "where: the condition must be a tensor of bools, got a float64 tensor"),
     "where: operands": (lambda: tp.where(U > 0, U, V, U), "operands are for branches that are functions"),
     "where: no operands": (lambda: tp.where(U > 0, torch.sin, V), "functions need operands"),
+    "where: leaf": (lambda: tp.where(U > 0, {"a": U, "b": "one"}, {"a": U, "b": "two"}), "where: at `b` wanted tensors or numbers, got str 'one'"),
+    "where: safe": (lambda: tp.where(U > 0, torch.neg, 0, torch.arange(2), safe=0.5), r"where: safe=0.5 cannot stand in an operand that is a int64 tensor of shape \(2,\)"),
+    "where: operand": (lambda: tp.where(U > 0, lambda p: p["a"], 0, {"a": U}), "where: operands must be tensors, got dict of 1"),
     "not linear": (lambda: tp.linear_transpose(torch.sin, U), "linear_transpose: `sin` is not linear. Use vjp"),
     "a bool is not linear": (lambda: tp.linear_transpose(lambda x: x > 0, U), "linear_transpose: .* must return floating point"),
     "affine": (lambda: tp.linear_transpose(lambda x: x + 1, U), "is not linear"),
     "linearize: count": (lambda: tp.linearize(torch.sin, U)[1](U, U), "linearize: wanted 1 tangents, one a primal, got 2"),
     "linearize: shape": (lambda: tp.linearize(torch.sin, U)[1](U[:1]), r"linearize: tangent of argument 0: wanted a float64 tensor of shape \(2,\), got"),
     "linearize: output": (lambda: tp.linearize(lambda x: (x, 3), U), "linearize: .* must return floating point or complex tensors"),
+    "graph: shape": (lambda: tp.make_graph(tp.grad(lambda x: x.mean()))(torch.ones(3))(torch.ones(6)), r"make_graph: the program of `<lambda>` .*: argument 0: wanted a float32 tensor of shape \(3,\) on cpu, got a float32 tensor of shape \(6,\) on cpu. Trace it again"),
+    "graph: dtype": (lambda: tp.make_graph(dot)({"b": U, "a": V})({"a": V.float(), "b": U}), r"argument 0 at `a`: wanted a float64 tensor of shape \(2,\) on cpu, got a float32"),
+    "graph: number": (lambda: tp.make_graph(torch.mul)(U, 2.0)(U, 3.0), "argument 1: wanted float 2.0, got float 3.0"),
+    "graph: tensor": (lambda: tp.make_graph(torch.mul)(U, 2.0)(U, V), "argument 1: wanted float 2.0, got a float64 tensor"),
 }  # fmt: skip
 
 
@@ -367,6 +392,15 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(TransformError, match=message):
         call()
+
+
+def test_a_graph_wants_the_structure_that_it_was_traced_with():
+    with pytest.raises(
+        StructureError, match="make_graph: the arguments .* `dot` .* at `0`: wanted keys 'a', 'b', got 'a'"
+    ):
+        tp.make_graph(dot)({"a": U, "b": V})({"a": U})
+    with pytest.raises(StructureError, match=r"make_graph: .* at `\.`: wanted 1 items, got 2"):
+        tp.make_graph(torch.sin)(U)(U, U)
 
 
 WEIGHTS = torch.ones(3)

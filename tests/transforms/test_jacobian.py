@@ -203,6 +203,8 @@ ERRORS = {
     "complex input": (lambda: tp.jacrev(lambda p: p["z"].abs())({"x": X, "z": Z}), "jacrev: .* argument 0 at `z` is complex, .* use jvp or vjp"),
     "complex output": (lambda: tp.jacfwd(lambda x: (x, x * 1j))(X), "jacfwd: .* the value at `1` is complex"),
     "complex Hessian": (lambda: tp.hessian(lambda z: z.abs().sum())(Z), "hessian: .* argument 0 is complex"),
+    "tangent of a number": (lambda: tp.jvp(lambda p: p["w"] * p["lr"], ({"w": X, "lr": 0.1},), ({"w": X * 0, "lr": 1.0},)), "jvp: tangents: argument 0 at `lr` is float 0.1, which is no variable, and has float 1.0: make it a tensor, or pass None"),
+    "tangent of an integer": (lambda: tp.linearize(lambda x, n: x * n, X, 2)[1](X, torch.ones(())), r"linearize: tangents: argument 1 is int 2, which is no variable, and has a float32 tensor of shape \(\)"),
     "aux": (lambda: tp.jvp(torch.sin, (X,), (X,), has_aux=True), r"jvp: with has_aux, `sin` must return \(value, aux\)"),
     "aux of vjp": (lambda: tp.vjp(lambda x: (x, x, x), X, has_aux=True), "vjp: with has_aux, .* got tuple of 3"),
     "hessian": (lambda: tp.hessian(torch.sin)(1.0), "hessian: `sin` has nothing to differentiate"),

@@ -60,6 +60,15 @@ def test_map_matches_by_key():
     assert tree.map(lambda a, b: b, {"x": 1}, {"x": None}) == {"x": None}
 
 
+def test_ordered_lists_by_key_what_has_the_same_structure():
+    shape = tree.structure({"x": 1, "y": {"b": 2, "a": None}})
+    assert tree.ordered(shape, {"y": {"a": None, "b": 20}, "x": 10}, "here") == [10, 20]
+    with pytest.raises(StructureError, match="here: trees differ at `y.a`: wanted None, got int 3"):
+        tree.ordered(shape, {"y": {"a": 3, "b": 20}, "x": 10}, "here")
+    with pytest.raises(StructureError, match="here: trees differ at `x`: wanted a leaf, got tuple of 2"):
+        tree.ordered(shape, {"y": {"a": None, "b": 20}, "x": (1, 2)}, "here")
+
+
 DIFFERENT = {
     "missing": ({"a": {"w": 1, "b": 2}}, {"a": {"w": 1}}, r"at `a`: wanted keys 'w', 'b', got 'w' \(missing 'b'\)"),
     "unexpected": ({"a": 1}, {"a": 1, "c": 2}, r"at `\.`: wanted keys 'a', got 'a', 'c' \(unexpected 'c'\)"),

@@ -21,6 +21,7 @@ from torchpure.transforms import Mapping
 
 WIDTHS = (64, 16, 1)  # members at once that are tried; 1 is the program of one member, run on each
 FEW = 8  # below this many members all run at once
+_DIFFER = "jit: the results of some members of a vmap against those of others"
 _TRIED = 4  # members that the program of one is timed on
 
 
@@ -96,12 +97,13 @@ class _Call(NamedTuple):
             with _counted(number):
                 singles.append(self.one(args, self.kwargs))
         places = self.mapping.places(singles[0])
-        columns = zip(*map(tree.leaves, singles), strict=True)
+        structure = tree.structure(singles[0])
+        columns = zip(*(tree.ordered(structure, one, _DIFFER) for one in singles), strict=True)
         stacked = [
             column[0] if place is None else torch.stack(column, place)
             for column, place in zip(columns, places, strict=True)
         ]
-        return Part(stacked, tree.structure(singles[0]), places)
+        return Part(stacked, structure, places)
 
     def native(self, width: int) -> bool:
         """Tell whether a program of so many members runs on one thread."""
@@ -176,9 +178,15 @@ def _last(part: Part, count: int) -> Part:
 
 
 def _joined(parts: Sequence[Part]) -> Any:
-    columns = zip(*(part.leaves for part in parts), strict=True)
-    places = parts[0].places
+    places, structure = parts[0].places, parts[0].structure
+    columns = zip(*(_arranged(part, structure) for part in parts), strict=True)
     joined = [
         column[0] if place is None else torch.cat(column, place) for column, place in zip(columns, places, strict=True)
     ]
-    return tree.unflatten(parts[0].structure, joined)
+    return tree.unflatten(structure, joined)
+
+
+def _arranged(part: Part, structure: Any) -> list[Any]:
+    if part.structure == structure:
+        return part.leaves
+    return tree.ordered(structure, tree.unflatten(part.structure, part.leaves), _DIFFER)

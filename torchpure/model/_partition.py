@@ -58,8 +58,9 @@ def merge(*parts: Tree) -> Tree:
     whole = [tree.unflatten(one, ["leaf"] * len(column)) for one, column in zip(structures, columns, strict=True)]
     for other in whole[1:]:
         tree.check_same(whole[0], other, who="merge")
+    aligned = [tree.align(structures[0], whole[0], part, "merge") for part in parts]
     merged = []
-    for number, row in enumerate(zip(*columns, strict=True)):
+    for number, row in enumerate(zip(*aligned, strict=True)):
         found = [leaf for leaf in row if leaf is not None]
         if len(found) > 1:
             raise StructureError(f"merge: {len(found)} parts have a leaf at `{tree.paths(whole[0])[number]}`")

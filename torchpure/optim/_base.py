@@ -105,7 +105,7 @@ def _written_over(
     if asked or not tree.untransformed():
         return None
     updates, new_state = optimizer.rule(grads, state, params, **extra)
-    news = tree.leaves((apply_updates(params, updates), new_state))
+    news = tree.ordered(structure, (apply_updates(params, updates), new_state), "step: the new parameters and state")
     return tree.unflatten(structure, [_into(old, new) for old, new in zip(leaves, news, strict=True)])
 
 

@@ -62,8 +62,7 @@ def scanned(step: Step, carry: Carry, shared: Any, own: Any, count: int) -> tupl
         for place, tensor in zip(places, tensors, strict=True):
             filled[place] = tensor
         after, value = step(tree.unflatten(structure, filled), shared, x)
-        tree.check_same(carry, after, who="train: what a step of the compiled loop returns")
-        new = tree.leaves(after)
+        new = tree.ordered(structure, after, "train: what a step of the compiled loop returns")
         for place, (old, now) in enumerate(zip(leaves, new, strict=True)):
             if not isinstance(old, Tensor) and (isinstance(now, Tensor) or old != now):
                 path = tree.paths(carry)[place]

@@ -55,13 +55,27 @@ class Variables:
         return tree.unflatten(self._structure, values)
 
     def match(self, who: str, other: Tree) -> list[Any]:
-        """List what a tree shaped like the chosen arguments holds at the variables."""
-        return list(compress(tree.align(self._structure, self._part(self._args), other, who), self._chosen))
+        """List what a tree shaped like the chosen arguments holds at the variables.
+
+        Raises:
+            StructureError: it has another shape.
+            TransformError: it holds a number for a Python number, which is no variable.
+        """
+        column = tree.align(self._structure, self._part(self._args), other, who)
+        for number, leaf in enumerate(self._every or ()):
+            if type(leaf) in _NUMBERS and _counts(column[number], leaf):
+                raise TransformError(
+                    f"{who}: {self._names()[number]} is {tree.describe(leaf)}, which is no variable, and has "
+                    f"{tree.describe(column[number])}: make it a tensor, or pass None for it"
+                )
+        return list(compress(column, self._chosen))
 
     def paths(self) -> list[str]:
         """Name each variable: the number of its argument and the way through it."""
-        names = [name for position in self._positions for name in argument_paths(position, self._args[position])]
-        return list(compress(names, self._chosen))
+        return list(compress(self._names(), self._chosen))
+
+    def _names(self) -> list[str]:
+        return [name for position in self._positions for name in argument_paths(position, self._args[position])]
 
     def _part(self, args: Sequence[Tree]) -> Tree:
         return args[self._position] if self._position is not None else tuple(args[i] for i in self._positions)
@@ -69,6 +83,14 @@ class Variables:
     def _merged(self, values: Iterable[Any], others: list[Any]) -> list[Any]:
         remaining = iter(values)
         return [next(remaining) if chosen else other for chosen, other in zip(self._chosen, others, strict=True)]
+
+
+_NUMBERS = {int, float, complex}
+
+
+def _counts(part: Any, leaf: Any) -> bool:
+    """Tell whether a tangent for a Python number changes the result: zero does not, nor an integer for an integer."""
+    return isinstance(part, Tensor) or (type(part) in _NUMBERS and part != 0 and not type(part) is type(leaf) is int)
 
 
 def is_variable(leaf: Any) -> bool:

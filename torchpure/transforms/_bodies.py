@@ -60,6 +60,14 @@ class Carry:
                 )
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
+    def arranged(self, fn: Callable[..., Any], value: Tree) -> Tree:
+        """Return a value that `fn` has given back with its keys in the order of the first.
+
+        Raises:
+            StructureError: it has another structure.
+        """
+        return self.put(self.take(fn, value)) if tree.structure(value) != tree.structure(self.first) else value
+
 
 def alike(wanted: Any, got: Any) -> bool:
     """Tell whether a leaf can stand where another one stood."""

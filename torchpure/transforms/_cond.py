@@ -107,32 +107,34 @@ def _run(who: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
 
 
 def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:
-    packed, outputs = Packed(), [Packed() for _ in branches]
+    packed, outputs = Packed(), Packed()
     tensors = [seen(leaf) for leaf in packed.take(operands)]
-    values: list[Tree] = [None] * len(branches)
+    values: dict[int, Tree] = {}  # of each branch, when it first ran
 
     def runs(number: int) -> Callable[..., tuple[Tensor, ...]]:
         def run(*given: Tensor) -> tuple[Tensor, ...]:
-            values[number] = as_tensors(branches[number](*packed.put(given)))
-            return outputs[number].take(values[number])
+            value = as_tensors(branches[number](*packed.put(given)))
+            if number and number not in values:
+                _check_same(who, branches[0], values[0], branches[number], value)
+            values.setdefault(number, value)
+            return outputs.take(value, lambda: f"{who}: {describe_function(branches[number])}")
 
         return run
 
     each = [runs(number) for number in range(len(branches))]
     watches = [watched(who, fn, operands) for fn in branches]
     closure = Closure(lambda *given: [run(*given) for run in each], tensors)
-    for number in range(1, len(branches)):
-        _check_same(who, branches[0], values[0], branches[number], values[number])
     out = switch_flat(seen(index), [closure.closed(run) for run in each], (*tensors, *closure.consts))
     for watch in watches:
         watch.check()
-    return outputs[0].put(out)
+    return outputs.put(out)
 
 
 def _check_same(who: str, first: Branch, wanted: Tree, other: Branch, got: Tree) -> None:
     names = f"{who}: the branches {describe_function(first)} and {describe_function(other)}"
     tree.check_same(wanted, got, who=names)
-    for i, (one, two) in enumerate(zip(tree.leaves(wanted), tree.leaves(got), strict=True)):
+    leaves, structure = tree.flatten(wanted)
+    for i, (one, two) in enumerate(zip(leaves, tree.align(structure, wanted, got, names), strict=True)):
         if not alike(one, two):
             raise TransformError(
                 f"{names} must give the same shapes and dtypes: at `{tree.paths(wanted)[i]}` {described(one, two)} "

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -14,7 +16,10 @@ from ._arguments import is_variable
 from ._by_rule import ByRule
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, followed, zeros_for
+from ._levels import innermost
+from ._operation import Call, alive, check_callable, check_static, followed, like_number, positional, zeros_for
+from ._promise import Promise
+from ._quiet import quiet
 from ._replacing import replacing
 
 
@@ -22,14 +27,17 @@ class custom_jvp:  # noqa: N801 a decorator
     """Give a function a forward derivative of its own; the backward one is its transpose.
 
     `fn.defjvp(rule)`: `rule(primals, tangents)` returns (value, tangent of the value), and must be linear in the
-    tangents. Arguments in `nondiff_argnums` may be anything: the rule gets them first. A tangent is None for what has
-    none (integers); with `symbolic_zeros` also for arguments that nobody asks a derivative for.
+    tangents. It gets all arguments by position: those that are given by name, and defaults, too. Arguments in
+    `nondiff_argnums` may be anything: the rule gets them first. A tangent is None for what has none (integers); with
+    `symbolic_zeros` also for arguments that nobody asks a derivative for.
 
     Law: `jvp(fn)`, `grad(fn)` and every composition use the rule.
 
     Raises:
-        TransformError: no rule is defined, it does not return a tangent like the value, or `fn` captures a tensor that
-            a transform follows.
+        TransformError: no rule is defined, it does not return a tangent like the value, `fn` captures a tensor that a
+            transform follows, or has no such argument.
+        TransformError: or a backward pass meets a rule that is not linear in the tangents.
+        StructureError: the rule returns a value or a tangent of another structure than `fn`.
 
     >>> import torch
     >>> @custom_jvp
@@ -47,9 +55,10 @@ class custom_jvp:  # noqa: N801 a decorator
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
         check_callable("custom_jvp", fn)
         self._fn = fn
-        self._static = tuple(nondiff_argnums)
+        self._static = check_static("custom_jvp", nondiff_argnums)
         self._rule: Callable[..., Any] | None = None
         self._symbolic_zeros = False
+        self._linear: set[Any] = set()  # structures of arguments for which the rule has been found to be linear
         update_wrapper(self, fn, updated=())
 
     def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
@@ -59,28 +68,35 @@ class custom_jvp:  # noqa: N801 a decorator
             TransformError: it is no function.
         """
         check_callable("custom_jvp.defjvp", rule)
-        self._rule, self._symbolic_zeros = rule, symbolic_zeros
+        self._rule, self._symbolic_zeros, self._linear = rule, symbolic_zeros, set()
         return rule
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rule is None:
             raise TransformError(f"custom_jvp: {describe_function(self._fn)} has no rule yet: define it with defjvp")
         refuse_captured("custom_jvp", self._fn, self._rule)
-        call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros)
+        args = positional("custom_jvp", self._fn, self._static, args, kwargs)
+        call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros, self._linear)
         if not followed(call.tensors):
             return self._fn(*args)
-        return call.outputs.put(ByRule.apply(call, *call.tensors))
+        return call.outputs.put(_Transposed.apply(call, *call.tensors))
 
 
 class _Call(Call):
     """One call, and its rule."""
 
     def __init__(
-        self, fn: Callable[..., Any], rule: Callable[..., Any], static: Any, args: Any, symbolic: bool
+        self,
+        fn: Callable[..., Any],
+        rule: Callable[..., Any],
+        static: Any,
+        args: Any,
+        symbolic: bool,
+        linear: set[Any],
     ) -> None:
         super().__init__(fn, static, args)
-        self.rule, self.symbolic = rule, symbolic
+        self.rule, self.symbolic, self.linear = rule, symbolic, linear
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
@@ -98,9 +114,56 @@ class _Call(Call):
                 f"custom_jvp: the rule {describe_function(self.rule)} must return (value, tangent), "
                 f"got {tree.describe(result)}"
             )
-        values = self.outputs.take(result[0])
+        values = self.outputs.take(result[0], lambda: Promise("custom_jvp", self.fn).named(self.rule))
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
-        return _checked(self.rule, values, zeros_for(values, moved), self.outputs.paths)
+        moved = [like_number(part, value) for part, value in zip(zeros_for(values, moved), values, strict=True)]
+        return _checked(self.rule, values, moved, self.outputs.paths)
+
+    def check_linear(self, tensors: Sequence[Tensor], needed: Sequence[bool]) -> None:
+        """Try the rule with tangents and with −2 times these, which rounds nothing: once for a structure of arguments.
+
+        Those that nobody needs a derivative for get none.
+
+        Raises:
+            TransformError: the rule is not linear, so that its transpose would be wrong.
+        """
+        key = self.inputs.structure, tuple(needed)
+        if key in self.linear or any(isinstance(innermost(leaf), FakeTensor) for leaf in tensors):
+            return
+        tangents = [_probe(i, leaf) if is_variable(leaf) and needed[i] else None for i, leaf in enumerate(tensors)]
+        with quiet(), torch.no_grad():
+            once = self.pushed(tensors, tangents)
+            twice = self.pushed(tensors, [None if leaf is None else -2 * leaf for leaf in tangents])
+        for number, (one, two) in enumerate(zip(once, twice, strict=True)):
+            if one is not None and two is not None and _apart(one, two):
+                raise TransformError(
+                    f"custom_jvp: the rule {describe_function(self.rule)} is not linear in the tangents, at "
+                    f"`{self.outputs.paths()[number]}` of the value, so it has no transpose: let the primals alone "
+                    "decide what the tangents are multiplied with, or write the backward derivative with custom_vjp"
+                )
+        self.linear.add(key)
+
+
+def _probe(number: int, leaf: Tensor) -> Tensor:
+    steps = torch.arange(leaf.numel(), device=leaf.device, dtype=torch.float32).reshape(leaf.shape)
+    return torch.zeros_like(leaf) + torch.cos(1.7 * steps + number + 0.3).to(leaf.dtype)
+
+
+def _apart(one: Tensor, two: Tensor) -> bool:
+    """Tell whether a tangent is not −2 times another one; what is not finite tells nothing."""
+    if not one.numel() or not is_variable(one):
+        return False
+    slack = torch.finfo(one.dtype).eps ** 0.5 * one.abs().nan_to_num(0, 0, 0).max()
+    return bool(innermost((2 * one + two).abs() > slack).any())
+
+
+class _Transposed(ByRule):
+    """As every operation with a forward rule; that of a user is tried before it is transposed."""
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        ctx.call.check_linear([alive(leaf) for leaf in ctx.saved_tensors], ctx.needs_input_grad[1:])
+        return ByRule.backward(ctx, *cotangents)
 
 
 def _checked(rule: Any, values: Sequence[Tensor], moved: list[Any], paths: Callable[[], list[str]]) -> list[Any]:

@@ -21,16 +21,20 @@ from ._operation import (
     Call,
     Packed,
     check_callable,
+    check_static,
     differentiable,
     filled,
     followed,
     fresh,
+    like_number,
+    positional,
     primals,
     save,
     transposed,
     zeros_for,
 )
 from ._ordinary import pulled_through, pushed_through
+from ._promise import Promise
 from ._replacing import replacing
 
 
@@ -57,14 +61,16 @@ class custom_vjp:  # noqa: N801 a decorator
     """Give a function a backward derivative of its own; the forward one is its transpose.
 
     `fn.defvjp(forward, backward)`: `forward(*args)` returns (value, residuals), and `backward(residuals, cotangent)` a
-    tuple with a cotangent for each argument, None for zero. Arguments in `nondiff_argnums` may be anything: `backward`
-    gets them first. It may be any function of the cotangent (clip it, say); forward derivatives take it as linear.
+    tuple with a cotangent for each argument, None for zero; both count all arguments by position: those that are given
+    by name, and defaults, too. Arguments in `nondiff_argnums` may be anything: `backward` gets them first. It may be
+    any function of the cotangent (clip it, say); forward derivatives take it as linear.
 
     Law: `vjp(fn)`, `grad(fn)` and every composition use the rule; derivatives of the gradient are those of `backward`.
 
     Raises:
-        TransformError: no rule is defined, it does not return a cotangent like each argument, or `fn` captures a tensor
-            that a transform follows.
+        TransformError: no rule is defined, it does not return a value like that of `fn` or a cotangent like each
+            argument, or `fn` captures a tensor that a transform follows, or has no such argument.
+        StructureError: the rule returns a value or a cotangent of another structure.
 
     >>> @custom_vjp
     ... def clipped(x):
@@ -78,7 +84,8 @@ class custom_vjp:  # noqa: N801 a decorator
     def __init__(self, fn: Callable[..., Any], nondiff_argnums: Sequence[int] = ()) -> None:
         check_callable("custom_vjp", fn)
         self._fn = fn
-        self._static = tuple(nondiff_argnums)
+        self._static = check_static("custom_vjp", nondiff_argnums)
+        self._promise = Promise("custom_vjp", fn)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         update_wrapper(self, fn, updated=())
 
@@ -92,12 +99,13 @@ class custom_vjp:  # noqa: N801 a decorator
         check_callable("custom_vjp.defvjp: backward", backward)
         self._rules = (forward, backward)
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rules is None:
             raise TransformError(f"custom_vjp: {describe_function(self._fn)} has no rule yet: define it with defvjp")
         refuse_captured("custom_vjp", self._fn, *self._rules)
-        call = _Call(self._fn, *self._rules, self._static, args)
+        args = positional("custom_vjp", self._fn, self._static, args, kwargs)
+        call = _Call(self._fn, *self._rules, self._static, args, self._promise)
         if not followed(call.tensors) or (self._fn, level()) in _running.calls:
             return self._fn(*args)
         call.valued_at = level() if (self._fn, level()) in _valued.calls else None
@@ -109,9 +117,16 @@ class _Call(Call):
     """One call, and its rules."""
 
     def __init__(
-        self, fn: Callable[..., Any], forward: Callable[..., Any], backward: Callable[..., Any], static: Any, args: Any
+        self,
+        fn: Callable[..., Any],
+        forward: Callable[..., Any],
+        backward: Callable[..., Any],
+        static: Any,
+        args: Any,
+        promise: Promise,
     ) -> None:
         super().__init__(fn, static, args)
+        self.promise = promise
         self.forward, self.backward = forward, backward
         self.residuals = Packed()
         self.size = 0  # tensors of the value
@@ -126,7 +141,7 @@ class _Call(Call):
                 f"custom_vjp: the rule {describe_function(self.forward)} must return (value, residuals), "
                 f"got {tree.describe(result)}"
             )
-        value = self.outputs.take(result[0])
+        value = self.outputs.take(result[0], partial(self.promise.named, self.forward))
         self.size = len(value)
         return (*value, *self.residuals.take(result[1]))
 
@@ -146,6 +161,7 @@ class _Call(Call):
             one = Packed()
             leaves = one.take(like)
             found = [None] * len(leaves) if part is None else one.match(f"custom_vjp: cotangent {number}", part)
+            found = [like_number(part, leaf) for part, leaf in zip(found, leaves, strict=True)]
             _check(self.backward, found, leaves, argument_paths(number, like))
             column.extend(found)
         return column
@@ -168,7 +184,10 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         with closed("custom_vjp", call.fn, tensors), _running.one(call.fn):
-            return fresh(call.value_and_residuals(*tensors), tensors)
+            out = call.value_and_residuals(*tensors)
+            value = partial(call.outputs.put, out[: call.size])
+            call.promise.check(call.inputs.structure, lambda: call.fn(*call.arguments(tensors)), call.forward, value)
+            return fresh(out, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -1,7 +1,7 @@
 """Functions with a rule of their own for batches (as `jax.custom_batching.custom_vmap`)."""
 
-from collections.abc import Callable, Sequence
-from functools import update_wrapper
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, update_wrapper
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +12,9 @@ from torchpure.errors import TransformError
 
 from ._captured import closed, refuse_captured
 from ._describe import describe_function
-from ._operation import Call, check_callable, followed
+from ._operation import Call, check_callable, followed, positional
 from ._ordinary import Ordinary
+from ._promise import Promise
 from ._replacing import replacing
 
 
@@ -27,8 +28,9 @@ class custom_vmap:  # noqa: N801 a decorator
     Law: `vmap(fn)` is `rule`, which must equal a loop over `fn`.
 
     Raises:
-        TransformError: no rule is defined, it does not return a pair, or `fn` captures a tensor that a transform
-            follows.
+        TransformError: no rule is defined, it does not return a pair with a value like that of `fn` for each member, or
+            `fn` captures a tensor that a transform follows.
+        StructureError: the value has another structure.
 
     >>> import torch
     >>> @custom_vmap
@@ -45,6 +47,7 @@ class custom_vmap:  # noqa: N801 a decorator
     def __init__(self, fn: Callable[..., Any]) -> None:
         check_callable("custom_vmap", fn)
         self._fn = fn
+        self._promise = Promise("custom_vmap", fn)
         self._rule: Callable[..., Any] | None = None
         update_wrapper(self, fn, updated=())
 
@@ -58,12 +61,13 @@ class custom_vmap:  # noqa: N801 a decorator
         self._rule = rule
         return rule
 
-    def __call__(self, *args: Tree) -> Any:
+    def __call__(self, *args: Tree, **kwargs: Tree) -> Any:
         """Return the value of the function."""
         if self._rule is None:
             raise TransformError(f"custom_vmap: {describe_function(self._fn)} has no rule yet: define it with def_vmap")
         refuse_captured("custom_vmap", self._fn, self._rule)
-        call = _Call(self._fn, self._rule, args)
+        args = positional("custom_vmap", self._fn, (), args, kwargs)
+        call = _Call(self._fn, self._rule, args, self._promise)
         if not followed(call.tensors):
             return self._fn(*args)
         return call.outputs.put(_Batched.apply(call, *call.tensors))
@@ -72,9 +76,11 @@ class custom_vmap:  # noqa: N801 a decorator
 class _Call(Call):
     """One call, and its rule."""
 
-    def __init__(self, fn: Callable[..., Any], rule: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], rule: Callable[..., Any], args: tuple[Any, ...], promise: Promise
+    ) -> None:
         super().__init__(fn, (), args)
-        self.rule = rule
+        self.rule, self.promise = rule, promise
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
@@ -97,10 +103,28 @@ class _Batched(Ordinary):
                 f"custom_vmap: the rule {describe_function(call.rule)} must return (value, out_batched), "
                 f"got {tree.describe(result)}"
             )
-        out = call.outputs.take(result[0])
+        out = call.outputs.take(result[0], partial(call.promise.named, call.rule))
         marks = _marks(call, call.rule, result[1], len(out))
         _check_sizes(call.rule, out, marks, info.batch_size)
+        if info.batch_size:
+            _check_member(call, given, dims, out, marks)
         return tuple(out), tuple(0 if mark else None for mark in marks)
+
+
+def _check_member(
+    call: _Call, given: Sequence[Tensor], dims: Sequence[Any], out: Sequence[Tensor], marks: Sequence[bool]
+) -> None:
+    """Compare the first member's result with that of the function."""
+
+    def first(leaves: Sequence[Tensor], batched: Iterable[bool]) -> list[Tensor]:
+        return [leaf[0] if mark else leaf for leaf, mark in zip(leaves, batched, strict=True)]
+
+    call.promise.check(
+        call.inputs.structure,
+        lambda: call.fn(*call.arguments(first(given, (dim is not None for dim in dims)))),
+        call.rule,
+        lambda: call.outputs.put(first(out, marks)),
+    )
 
 
 def _marks(call: Call, rule: Any, batched: Any, count: int) -> Sequence[bool]:

@@ -18,7 +18,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._describe import describe_function, user_line
+from ._describe import argument_paths, describe_function, user_line
 from ._fresh import Written, fresh
 from ._indexing import Indexing
 from ._known import Recipes
@@ -113,16 +113,45 @@ def _shape_of(leaf: Any) -> Any:
     return ShapeDtype(tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
 
 
+def _named(leaf: Any) -> str:
+    if not isinstance(leaf, ShapeDtype):
+        return tree.describe(leaf)
+    return f"a {str(leaf.dtype).removeprefix('torch.')} tensor of shape {leaf.shape} on {leaf.device}"
+
+
 class Graph:
     """The program that a function ran: `print` shows it, a call runs it."""
 
-    def __init__(self, module: GraphModule, outputs: Packed) -> None:
+    def __init__(self, fn: Callable[..., Any], args: tuple[Tree, ...], module: GraphModule, outputs: Packed) -> None:
         self.module = module  # an ordinary torch.fx module: its nodes are in `module.graph.nodes`
-        self._outputs = outputs
+        self._fn, self._outputs = fn, outputs
+        leaves, self._structure = tree.flatten(args)
+        self._likes = list(map(_shape_of, leaves))
 
     def __call__(self, *args: Tree) -> Tree:
-        """Run the program on tensors of the same shapes."""
-        return self._outputs.put(self.module(*Packed().take(args)))
+        """Run the program on tensors of the same shapes, dtypes and devices; all else must be what it was traced with.
+
+        Raises:
+            TransformError: it is not.
+            StructureError: or in structure.
+        """
+        return self._outputs.put(self.module(*self._given(args)))
+
+    def _given(self, args: tuple[Tree, ...]) -> list[Tensor]:
+        leaves, structure = tree.flatten(args)
+        if structure != self._structure:
+            who = f"make_graph: the arguments of the program, against those that {describe_function(self._fn)} had"
+            leaves = tree.ordered(self._structure, args, who)
+        for number, (like, leaf) in enumerate(zip(self._likes, leaves, strict=True)):
+            got = _shape_of(leaf)
+            if type(got) is not type(like) or not (got is like or got == like):
+                whole = tree.unflatten(self._structure, leaves)
+                path = [name for i, arg in enumerate(whole) for name in argument_paths(i, arg)][number]
+                raise TransformError(
+                    f"make_graph: the program of {describe_function(self._fn)} is one for arguments like those that it "
+                    f"was traced with: {path}: wanted {_named(like)}, got {_named(got)}. Trace it again for others"
+                )
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def __str__(self) -> str:
         return program_text(self.module)
@@ -139,6 +168,8 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
     """Return a function that gives the program which `fn` runs on its arguments: a `Graph`, of torch's operations.
 
     Transforms inside have been carried out. Scopes that `named_scope` has named are in the nodes' `meta["custom"]`.
+
+    It is one for tensors of these shapes, dtypes and devices, and for these values of all else: others are an error.
 
     Law: `make_graph(fn)(*args)(*args) == fn(*args)`.
 
@@ -165,7 +196,7 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
             module = traced(lambda *values: outputs.take(fn(*inputs.put(values))), tensors, RealConstants())
         module.graph.eliminate_dead_code()
         module.recompile()
-        return Graph(module, outputs)
+        return Graph(fn, args, module, outputs)
 
     return trace
 

@@ -30,6 +30,7 @@ class _Outputs:
 
     def __init__(self, who: str, fn: Callable[..., Any], has_aux: bool) -> None:
         self._who, self._fn, self._has_aux = who, fn, has_aux
+        self._structure: Any = None
         self.aux: tuple[list[Any], Any] = ([], None)
 
     def split(self, output: Any) -> tuple[tuple[Tensor, ...], tuple[list[Tensor], list[Tensor]]]:
@@ -40,7 +41,11 @@ class _Outputs:
                 f"got {tree.describe(output)}. Return both, or leave out has_aux"
             )
         value, aux = output if self._has_aux else (output, None)
-        leaves, self._structure = tree.flatten(value)
+        leaves, structure = tree.flatten(value)
+        if self._structure is None:
+            self._structure = structure
+        elif structure != self._structure:  # in another chunk
+            leaves = tree.ordered(self._structure, value, f"{self._who}: what {describe_function(self._fn)} returns")
         self._leaves = all_seen(leaves)
         others, structure = tree.flatten(aux)
         self.aux = all_seen(others), structure

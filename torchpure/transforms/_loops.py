@@ -75,6 +75,7 @@ def _python(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps:
     while max_steps is None or steps < max_steps:
         pred = _goes_on(cond_fn, value)
         if mapped and isinstance(pred, Tensor) and differs(pred):
+            value = value if carry is None else carry.arranged(body_fn, value)
             return _operation(cond_fn, body_fn, value, None if max_steps is None else max_steps - steps)
         if not pred:
             break
@@ -83,7 +84,7 @@ def _python(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps:
             carry = Carry("while_loop", init)
             value = carry.put(carry.take(body_fn, value))
         steps += 1
-    return value
+    return value if carry is None or steps == 1 else carry.arranged(body_fn, value)
 
 
 def _operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int | None) -> Tree:

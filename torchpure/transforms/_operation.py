@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -10,14 +11,16 @@ from torch.autograd import forward_ad
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.errors import TransformError
+from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
+from ._describe import describe_function
 from ._levels import functorch, torch_vjp
 from ._replacing import replacing
 from ._seen import all_seen
 
 _HERE: Any = object()  # the place of a tensor
+Who = Callable[[], str]  # says in errors whose tree it is
 
 
 class Packed:
@@ -29,12 +32,30 @@ class Packed:
         self._leaves: list[Any] = []
         self._structure: Any = None
 
-    def take(self, values: Tree) -> tuple[Tensor, ...]:
-        """Remember the tree, and return its tensors."""
-        self._leaves, self._structure = tree.flatten(values)
-        tensors = tuple(all_seen(leaf for leaf in self._leaves if isinstance(leaf, Tensor)))
-        self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        return tensors
+    def take(self, values: Tree, who: Who | None = None) -> tuple[Tensor, ...]:
+        """Return the tensors of a tree, and remember it.
+
+        Where there was a tree before this one must be like it, but for the order of keys; that of the first stays.
+
+        Raises:
+            StructureError: it has another structure, or a tensor where the first has none, or the other way round.
+        """
+        leaves, structure = tree.flatten(values)
+        if self._structure is not None:
+            leaves = self._again(leaves, structure, values, who or (lambda: "a function that returns several things"))
+        else:
+            self._structure = structure
+            self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return tuple(all_seen(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+
+    def _again(self, leaves: list[Any], structure: Any, values: Tree, who: Who) -> list[Any]:
+        if structure != self._structure:
+            leaves = tree.ordered(self._structure, values, who())
+        for i, (first, leaf) in enumerate(zip(self._leaves, leaves, strict=True)):
+            if (first is _HERE) is not isinstance(leaf, Tensor):
+                path, wanted = tree.paths(self._whole())[i], "a tensor" if first is _HERE else tree.describe(first)
+                raise StructureError(f"{who()}: at `{path}`: wanted {wanted}, got {tree.describe(leaf)}")
+        return leaves
 
     def put(self, tensors: Sequence[Any]) -> Tree:
         """Return the tree with other values in the places of its tensors."""
@@ -47,16 +68,21 @@ class Packed:
         Raises:
             StructureError: the structures differ.
         """
-        column = tree.align(self._structure, self.put(self._places()), other, who)
+        column = tree.align(self._structure, self._whole(), other, who)
         return [value for value, leaf in zip(column, self._leaves, strict=True) if leaf is _HERE]
 
     def paths(self) -> list[str]:
         """Name each tensor."""
-        names = tree.paths(self.put(self._places()))
+        names = tree.paths(self._whole())
         return [name for name, leaf in zip(names, self._leaves, strict=True) if leaf is _HERE]
 
-    def _places(self) -> list[int]:
-        return list(range(sum(leaf is _HERE for leaf in self._leaves)))
+    @property
+    def structure(self) -> Any:
+        """The structure of the tree: hashable."""
+        return self._structure
+
+    def _whole(self) -> Tree:
+        return tree.unflatten(self._structure, [tree.LEAF if leaf is _HERE else leaf for leaf in self._leaves])
 
 
 class Call:
@@ -64,7 +90,7 @@ class Call:
 
     def __init__(self, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...]) -> None:
         self.fn = fn
-        self.static = {number % len(args): args[number % len(args)] for number in static} if args else {}
+        self.static = {number % len(args): args[number % len(args)] for number in static}
         self.inputs, self.outputs = Packed(), Packed()
         self.tensors = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
         self._count = len(args)
@@ -89,6 +115,64 @@ def check_callable(who: str, fn: Any) -> None:
     if not callable(fn):
         hint = ". Pass the function itself, and its arguments to what comes back" if isinstance(fn, Tensor) else ""
         raise TransformError(f"{who}: wanted a function, got {tree.describe(fn)}{hint}")
+
+
+def check_static(who: str, numbers: Any) -> tuple[int, ...]:
+    """Return which arguments have no derivative.
+
+    Raises:
+        TransformError: these are no positions.
+    """
+    if not isinstance(numbers, Sequence) or not all(type(number) is int for number in numbers):
+        raise TransformError(f"{who}: nondiff_argnums must be a tuple of ints, got {tree.describe(numbers)}")
+    return tuple(numbers)
+
+
+def positional(
+    who: str, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Return all arguments of a call by position, as rules get them: those given by name, and defaults, too.
+
+    Raises:
+        TransformError: one has no position, or `static` names one that there is not.
+    """
+    defaults = getattr(fn, "__defaults__", None)
+    if kwargs or (defaults and len(args) < fn.__code__.co_argcount):
+        args = _bound(who, fn, args, kwargs)
+    for number in static:
+        if not -len(args) <= number < len(args):
+            raise TransformError(
+                f"{who}: nondiff_argnums={tuple(static)} does not fit the {len(args)} arguments of "
+                f"{describe_function(fn)}: there is no argument {number}"
+            )
+    return args
+
+
+def _bound(who: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    try:
+        known = signature(fn)
+    except (TypeError, ValueError):  # a function of C
+        names = ", ".join(map(repr, kwargs))
+        raise TransformError(
+            f"{who}: {describe_function(fn)} does not tell where its arguments {names} stand, and a rule takes them by "
+            "position: pass them by position"
+        ) from None
+    bound = known.bind(*args, **kwargs)
+    bound.apply_defaults()
+    alone = [repr(name) for name in kwargs if name in bound.kwargs]
+    if alone:
+        raise TransformError(
+            f"{who}: {describe_function(fn)} takes {', '.join(alone)} by name alone, and a rule takes its arguments by "
+            "position: let the function take them by position too, or bind them in a function around"
+        )
+    return bound.args
+
+
+def like_number(part: Any, leaf: Tensor) -> Any:
+    """Make a tensor of a Python number that stands for one of shape (); everything else stays as it is."""
+    if type(part) not in {int, float, complex} or leaf.ndim or (type(part) is complex and not leaf.is_complex()):
+        return part
+    return torch.full((), part, dtype=leaf.dtype, device=leaf.device)
 
 
 def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

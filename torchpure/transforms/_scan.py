@@ -123,7 +123,7 @@ def _python(
     if not count:
         return carry, _no_rows(who, f, carry, slices, structure)
     rows = _rows(slices, structure, count, reverse)
-    first = carry
+    first, checked = carry, None
     carry, y = _pair(who, f, f(carry, next(rows)))
     if (
         not (isinstance(first, Tensor) and isinstance(carry, Tensor))
@@ -141,7 +141,7 @@ def _python(
         ys.append(y)
     if reverse:
         ys.reverse()
-    return carry, _stacked(who, f, ys)
+    return carry if checked is None or count == 1 else checked.arranged(f, carry), _stacked(who, f, ys)
 
 
 def _rows(slices: list[Tensor], structure: Any, count: int, reverse: bool) -> Any:
@@ -170,8 +170,13 @@ def _stacked(who: str, f: Step, ys: list[Any]) -> Tree:
         return None
     leaves, structure = tree.flatten(as_tensors(first))
     _check_rows(who, f, first, leaves)
-    columns = zip(*(tree.leaves(as_tensors(y)) for y in ys), strict=True)
+    names = _differing(who, f)
+    columns = zip(*(tree.ordered(structure, as_tensors(y), names) for y in ys), strict=True)
     return tree.unflatten(structure, [torch.stack(column) for column in columns])
+
+
+def _differing(who: str, f: Step) -> str:
+    return f"{who}: {describe_function(f)}: the y of one step against that of another"
 
 
 def _check_rows(who: str, f: Step, y: Tree, leaves: Sequence[Any]) -> None:
@@ -198,7 +203,7 @@ class _Steps:
         carry, y = _pair(self._who, self._f, self._f(self._carry.put(given[:count]), x))
         y = as_tensors(y)
         _check_rows(self._who, self._f, y, tree.leaves(y))
-        return (*self._carry.take(self._f, carry), *self._ys.take(y))
+        return (*self._carry.take(self._f, carry), *self._ys.take(y, partial(_differing, self._who, self._f)))
 
     def run(self, length: int, reverse: bool, unroll: int, remat: int | None) -> tuple[Tree, Tree]:
         """Run all steps."""

@@ -106,8 +106,21 @@ def _part(leaves: list[Any], dims: list[int | None], start: int, stop: int) -> l
 
 
 def _joined(parts: list[Members]) -> Members:
+    parts = [_arranged(part, parts[0].structure) for part in parts]
     columns = zip(*(part.stacked for part in parts), strict=True)
     return parts[0]._replace(stacked=[torch.cat(column) for column in columns])
+
+
+def _arranged(part: Members, structure: Any) -> Members:
+    """Put the outputs of a share in the order of a structure."""
+    if part.structure == structure:
+        return part
+    stacked, shared = iter(part.stacked), iter(part.shared)
+    rows = [(dim, next(shared) if dim is None else next(stacked)) for dim in part.dims]
+    numbers = tree.unflatten(part.structure, range(len(rows)))
+    rows = [rows[i] for i in tree.ordered(structure, numbers, "vmap: the results of one chunk against another's")]
+    apart, same = ([leaf for dim, leaf in rows if (dim is None) is shared] for shared in (False, True))
+    return Members(apart, same, [dim for dim, _ in rows], structure)
 
 
 def _to(leaf: Any, device: torch.device | str) -> Any:

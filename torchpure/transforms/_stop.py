@@ -21,14 +21,17 @@ def stop_gradient(values: Tree) -> Tree:
 
 
 def where(condition: Tensor, x: Any, y: Any, *operands: Tensor, safe: float = 1.0) -> Tree:
-    """Choose entries of `x` where the condition holds and of `y` elsewhere; what is not chosen has derivative zero.
+    """Choose entries of `x` where the condition holds and of `y` elsewhere.
 
     `x` and `y` are tensors, numbers, trees of such, or functions of the operands. A function sees the operands with
-    `safe` in the entries where its result is not chosen, so that a branch whose derivative is infinite or NaN there
-    does not spoil the other: `torch.where` would multiply it with zero.
+    `safe` in the entries where its result is not chosen: there its derivative is zero, be it infinite or NaN at the
+    operands themselves. A tensor has been computed at those: an infinite derivative of what is not chosen is multiplied
+    with zero, which gives NaN, as in `torch.where`.
 
     Raises:
-        TransformError: the condition is not a tensor of bools, or operands are given and neither branch is a function.
+        TransformError: the condition is not a tensor of bools, operands are given and neither branch is a function, a
+            leaf is no number, or `safe` is no integer and an operand is one.
+        StructureError: the branches differ in structure.
 
     >>> from torchpure import grad
     >>> x = torch.tensor([0.0, 4.0])
@@ -41,12 +44,34 @@ def where(condition: Tensor, x: Any, y: Any, *operands: Tensor, safe: float = 1.
         raise TransformError("where: operands are for branches that are functions, and functions need operands")
     chosen = _branch(x, operands, condition, safe)
     other = _branch(y, operands, ~condition, safe)
-    if not isinstance(chosen, Tensor | float | int | complex):
-        return tree.map(lambda a, b: torch.where(condition, a, b), chosen, other)
-    return torch.where(condition, chosen, other)
+    if isinstance(chosen, _NUMBERS) and isinstance(other, _NUMBERS):
+        return torch.where(condition, chosen, other)
+    tree.check_same(chosen, other, who="where: the branches")
+    leaves, structure = tree.flatten(chosen)
+    others = tree.align(structure, chosen, other, "where: the branches")
+    for number, leaf in enumerate((*leaves, *others)):
+        if not isinstance(leaf, _NUMBERS):
+            path = tree.paths(chosen)[number % len(leaves)]
+            raise TransformError(f"where: at `{path}` wanted tensors or numbers, got {tree.describe(leaf)}")
+    return tree.unflatten(structure, [torch.where(condition, a, b) for a, b in zip(leaves, others, strict=True)])
+
+
+_NUMBERS = (Tensor, float, int, complex)
 
 
 def _branch(branch: Any, operands: tuple[Tensor, ...], condition: Tensor, safe: float) -> Any:
     if not callable(branch):
         return branch
-    return branch(*(torch.where(condition, operand, safe) for operand in operands))
+    return branch(*(torch.where(condition, operand, _kept(operand, safe)) for operand in operands))
+
+
+def _kept(operand: Any, safe: float) -> float:
+    """Return the number that stands in an operand: one that leaves its dtype as it is."""
+    if not isinstance(operand, _NUMBERS):
+        raise TransformError(f"where: operands must be tensors, got {tree.describe(operand)}")
+    if not isinstance(operand, Tensor) or operand.is_floating_point() or operand.is_complex():
+        return safe
+    whole = bool(safe) if operand.dtype == torch.bool else int(safe)
+    if whole != safe:
+        raise TransformError(f"where: safe={safe} cannot stand in an operand that is {tree.describe(operand)}")
+    return whole

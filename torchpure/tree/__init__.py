@@ -15,11 +15,13 @@ from ._backend import flatten as flatten
 from ._backend import flatten_holes as flatten_holes
 from ._backend import register_dataclass as register_dataclass
 from ._backend import unflatten as unflatten
+from ._core import LEAF as LEAF
 from ._core import align as align
 from ._core import check_same as check_same
 from ._core import describe as describe
 from ._core import leaves as leaves
 from ._core import map as map
+from ._core import ordered as ordered
 from ._core import paths as paths
 from ._core import structure as structure
 from ._plain import plain as plain

@@ -65,6 +65,11 @@ def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
     return optree.tree_unflatten(structure, leaves)
 
 
+def size(structure: Structure) -> int:
+    """Count the leaves of a structure."""
+    return structure.empty.count(False) if isinstance(structure, _TracedStructure) else structure.num_leaves
+
+
 def flatten_up_to(structure: Structure, tree: Tree) -> list[Any]:
     """List what `tree` holds where `structure` has its leaves; raise ValueError when it does not reach that far."""
     if isinstance(structure, _TracedStructure):

@@ -8,7 +8,9 @@ from torch import Tensor
 from torchpure._types import Tree
 from torchpure.errors import StructureError
 
-from ._backend import Structure, accessors, children, flatten, flatten_up_to, unflatten
+from ._backend import Structure, accessors, children, flatten, flatten_up_to, size, unflatten
+
+LEAF: Any = object()  # stands for a leaf that is not at hand
 
 
 def leaves(tree: Tree) -> list[Any]:
@@ -70,6 +72,23 @@ def align(shape: Structure, tree: Tree, other: Tree, who: str) -> list[Any]:
         raise StructureError(f"{who}: trees differ {difference or f': {error}'}") from None
 
 
+def ordered(shape: Structure, other: Tree, who: str) -> list[Any]:
+    """List the leaves of `other` in the order of a structure, which must be its own but for the order of keys.
+
+    Raises:
+        StructureError: it is not; the first path where they differ is named.
+
+    >>> ordered(structure({"x": 0, "y": 0}), {"y": 2, "x": 1}, "ordered")
+    [1, 2]
+    """
+    leaves, got = flatten(other)
+    if got == shape:
+        return leaves
+    wanted = unflatten(shape, [LEAF] * size(shape))
+    check_same(wanted, other, who=who)
+    return align(shape, wanted, other, who)
+
+
 def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None:
     """Check that two trees have one structure, leaves aside.
 
@@ -90,8 +109,8 @@ def describe(value: Any) -> str:
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         return f"a{'n' * kind.startswith('int')} {kind} tensor of shape {tuple(value.shape)}"
-    if value is None:
-        return "None"
+    if value is None or value is LEAF:
+        return "None" if value is None else "a leaf"
     inner = children(value)
     if inner is None:
         return f"{type(value).__name__} {value!r:.40}"
