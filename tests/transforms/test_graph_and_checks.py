@@ -372,7 +372,7 @@ ERRORS = {
     "where: operands": (lambda: tp.where(U > 0, U, V, U), "operands are for branches that are functions"),
     "where: no operands": (lambda: tp.where(U > 0, torch.sin, V), "functions need operands"),
     "where: leaf": (lambda: tp.where(U > 0, {"a": U, "b": "one"}, {"a": U, "b": "two"}), "where: at `b` wanted tensors or numbers, got str 'one'"),
-    "where: safe": (lambda: tp.where(U > 0, torch.neg, 0, torch.arange(2), safe=0.5), r"where: safe=0.5 cannot stand in an operand that is a int64 tensor of shape \(2,\)"),
+    "where: safe": (lambda: tp.where(U > 0, torch.neg, 0, torch.arange(2), safe=0.5), r"where: safe=0.5 cannot stand in an operand that is an int64 tensor of shape \(2,\)"),
     "where: operand": (lambda: tp.where(U > 0, lambda p: p["a"], 0, {"a": U}), "where: operands must be tensors, got dict of 1"),
     "not linear": (lambda: tp.linear_transpose(torch.sin, U), "linear_transpose: `sin` is not linear. Use vjp"),
     "a bool is not linear": (lambda: tp.linear_transpose(lambda x: x > 0, U), "linear_transpose: .* must return floating point"),
