@@ -352,6 +352,18 @@ def through_vjp(x):
     return f(x).sum()
 
 
+def test_derivatives_around_a_vmap_are_those_of_its_rule_and_inside_those_of_the_function():
+    f = tp.custom_vmap(lambda x: torch.sin(x))
+    f.def_vmap(lambda size, batched, x: (3 * torch.sin(x), True))  # which breaks the law, to be told apart
+    around = [tp.jvp(tp.vmap(f), (U,), (torch.ones_like(U),))[1], tp.grad(lambda x: tp.vmap(f)(x).sum())(U)]
+    inside = [tp.vmap(lambda x: tp.jvp(f, (x,), (torch.ones_like(x),))[1])(U), tp.vmap(tp.grad(f))(U)]
+    for actual in around:
+        assert_close(actual, 3 * torch.cos(U))
+    for actual in inside:
+        assert_close(actual, torch.cos(U))
+    assert_close(tp.vmap(tp.value_and_grad(f))(U)[0], 3 * torch.sin(U))
+
+
 def through_vmap(x):
     f = tp.custom_vmap(normalised)
     f.def_vmap(lambda size, batched, x: (normalised(x), True))

@@ -1,5 +1,6 @@
 """jvp, vjp and whole Jacobians over trees: form, integer outputs, aux, None, and misuse."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -128,6 +129,22 @@ EDGES = {
     "shape ()": (lambda t: t(torch.sin)(X[0]), lambda: torch.cos(X[0])),
     "empty input": (lambda t: t(lambda x: x**2)(X[:0]), lambda: torch.zeros(0, 0, dtype=D)),
     "empty output": (lambda t: t(lambda x: x[:0])(X), lambda: torch.zeros(0, 2, dtype=D)),
+    "empty input, a number": (lambda t: t(lambda x: x.sum())(X[:0]), lambda: torch.zeros(0, dtype=D)),
+    "empty matrix": (lambda t: t(lambda m: m**2)(EMPTY), lambda: torch.zeros(2, 0, 2, 0, dtype=D)),
+    "empty, float32": (lambda t: t(lambda x: x**2)(torch.zeros(0)), lambda: torch.zeros(0, 0)),
+    "empty beside others": (
+        lambda t: t(lambda p: p["x"].sum() * p["y"])({"x": X[:0], "y": X}),
+        lambda: {"x": torch.zeros(2, 0, dtype=D), "y": 0 * EYE},
+    ),
+    "all empty": (
+        lambda t: t(lambda p: {"a": p["x"].sum() * p["y"], "b": p["x"].sum()})({"x": X[:0], "y": X[:0]}),
+        lambda: {"a": dict.fromkeys("xy", torch.zeros(0, 0, dtype=D)), "b": dict.fromkeys("xy", X[:0])},
+    ),
+    "empty, with aux": (
+        lambda t: t(lambda x: (x**2, {"x": x, "n": 3}), has_aux=True)(X[:0]),
+        lambda: (torch.zeros(0, 0, dtype=D), {"x": X[:0], "n": 3}),
+    ),
+    "empty, of members": (lambda t: tp.vmap(t(lambda x: x**2))(EMPTY), lambda: torch.zeros(2, 0, 0, dtype=D)),
     "a constant": (lambda t: t(lambda x: torch.ones(3, dtype=D))(X), lambda: torch.zeros(3, 2, dtype=D)),
     "its own input": (lambda t: t(lambda x: x)(X), lambda: EYE),
     "its own input twice": (lambda t: t(lambda x: (x, [x]))(X), lambda: (EYE, [EYE])),
@@ -144,11 +161,33 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("transform", [tp.jacrev, tp.jacfwd])
+def in_chunks(size):
+    return [partial(transform, chunk_size=size) for transform in (tp.jacrev, tp.jacfwd)]
+
+
+@pytest.mark.parametrize("transform", [tp.jacrev, tp.jacfwd, *in_chunks(1), *in_chunks(2), *in_chunks(9)])
 @pytest.mark.parametrize("name", EDGES)
 def test_edge(name, transform):
     actual, expected = EDGES[name]
     same(actual(transform), expected())
+
+
+EMPTY = torch.zeros(2, 0, dtype=D)
+EMPTY_INPUTS = {
+    "vector": (lambda h: h(lambda x: (x**3).sum())(X[:0]), (0, 0)),
+    "matrix": (lambda h: h(lambda x: (x**3).sum())(EMPTY), (2, 0, 2, 0)),
+    "vector function": (lambda h: h(lambda x: x**3)(X[:0]), (0, 0, 0)),
+    "a constant": (lambda h: h(lambda x: torch.ones(3, dtype=D))(X[:0]), (3, 0, 0)),
+    "members": (lambda h: tp.vmap(h(lambda x: (x**3).sum()))(EMPTY), (2, 0, 0)),
+    "program": (lambda h: tp.jit(h(lambda x: (x**3).sum()))(X[:0]), (0, 0)),
+}
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+@pytest.mark.parametrize("name", EMPTY_INPUTS)
+def test_a_hessian_by_what_is_empty_is_empty(name, chunk_size):
+    call, shape = EMPTY_INPUTS[name]
+    same(call(partial(tp.hessian, chunk_size=chunk_size)), torch.zeros(shape, dtype=D))
 
 
 def test_a_constant_pushes_and_pulls_zeros():

@@ -9,6 +9,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import torchpure as tp
+from torchpure.errors import ImpureError
 
 X = torch.tensor([0.3, -1.2], dtype=torch.float64)
 
@@ -107,6 +108,53 @@ def test_inference_mode_and_inference_tensors():
         torch.testing.assert_close(tp.grad(cube)(X), 3 * X**2)
         inside = X.clone()
     torch.testing.assert_close(tp.grad(cube)(inside), 3 * X**2)
+
+
+def _steps(x):
+    return tp.scan(lambda c, row: (c * torch.sin(row), c), torch.ones((), dtype=x.dtype), x)[0]
+
+
+UNDER_INFERENCE = {
+    "hessian": lambda f: tp.hessian(f)(X),
+    "hessian in chunks": lambda f: tp.hessian(f, chunk_size=1)(X),
+    "grad grad": lambda f: tp.grad(lambda x: tp.grad(f)(x).sum())(X),
+    "jvp jvp": lambda f: tp.jvp(lambda x: tp.jvp(f, (x,), (X,))[1], (X,), (X,)),
+    "grad": lambda f: tp.grad(f)(X),
+    "jacfwd": lambda f: tp.jacfwd(f)(X),
+    "linearize": lambda f: tp.linearize(f, X)[1](X),
+    "vmap grad": lambda f: tp.vmap(tp.grad(f))(X.repeat(2, 1)),
+    "vmap hessian": lambda f: tp.vmap(tp.hessian(f))(X.repeat(2, 1)),
+    "jit grad": lambda f: tp.jit(tp.grad(f))(X),
+}
+SCALARS = {
+    "sum": lambda x: (X * x**3).sum(),
+    "scan": _steps,
+    "cond": lambda x: tp.cond(x.sum() > 0, torch.sin, torch.cos, x).sum(),
+    "map": lambda x: tp.map(torch.sin, x).sum(),
+    "remat": tp.remat(lambda x: (x**3).sum()),
+}
+
+
+@pytest.mark.parametrize("fn", SCALARS)
+@pytest.mark.parametrize("name", UNDER_INFERENCE)
+def test_transforms_in_transforms_under_inference_mode(name, fn, monkeypatch):
+    wanted = UNDER_INFERENCE[name](SCALARS[fn])
+    with torch.inference_mode():
+        outside = UNDER_INFERENCE[name](SCALARS[fn])
+        monkeypatch.setitem(globals(), "X", X.clone())
+        inside = UNDER_INFERENCE[name](SCALARS[fn])
+    for actual in (outside, inside):
+        torch.testing.assert_close(actual, wanted, rtol=1e-13, atol=1e-13)
+
+
+def test_a_change_under_inference_mode_is_seen():
+    def fn(x, y):
+        y.add_(1)
+        return (x * y).sum()
+
+    ones = torch.ones_like(X)
+    with torch.inference_mode(), pytest.raises(ImpureError, match="vmap: .* changes argument 1 in place"):
+        tp.vmap(lambda x: tp.vmap(fn, (0, None))(x, ones))(X.repeat(2, 1))
 
 
 def test_checkpointing_in_the_outermost_gradient():

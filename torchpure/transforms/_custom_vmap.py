@@ -19,11 +19,15 @@ from ._replacing import replacing
 
 
 class custom_vmap:  # noqa: N801 a decorator
-    """Give a function a rule of its own for a batch; derivatives are those of the function.
+    """Give a function a rule of its own for a batch.
 
     `fn.def_vmap(rule)`: `rule(size, in_batched, *args)` returns (value, out_batched). Arguments that are batched have
     their members at dimension 0; `in_batched` is a list with a tree of bools for each, `out_batched` a tree of bools
     like the value, or one bool for all of it.
+
+    A derivative around the `vmap`, `grad` of `vmap(fn)`, is that of the rule. One inside, `vmap(grad(fn))`, is that of
+    `fn`, mapped by torch: only the value is by the rule, where JAX differentiates the rule there too. So `fn` must be
+    one that `vmap` can map if its derivatives are.
 
     Law: `vmap(fn)` is `rule`, which must equal a loop over `fn`.
 

@@ -205,7 +205,7 @@ def jacrev(
     """
     check_callable("jacrev", fn)
     check_chunk("jacrev", chunk_size)
-    return _jacobian("jacrev", partial(torch.func.jacrev, chunk_size=chunk_size), fn, argnums, has_aux, forward=False)
+    return _jacobian("jacrev", partial(_jacrev, chunk_size), fn, argnums, has_aux, forward=False)
 
 
 def jacfwd(
@@ -245,12 +245,35 @@ def hessian(
     return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux, forward=True)
 
 
+def _jacrev(
+    chunk_size: int | None, fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool
+) -> Callable[..., Any]:
+    run = torch.func.jacrev(fn, argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
+    if chunk_size != 1:
+        return run
+
+    def one_by_one(*leaves: Tensor) -> Any:
+        try:
+            return run(*leaves)
+        except AssertionError as error:  # torch looks for the first row of an output that has none
+            if "expected t.size(0) to be 1, got 0" not in str(error):
+                raise
+            return torch.func.jacrev(fn, argnums=argnums, has_aux=has_aux)(*leaves)
+
+    return one_by_one
+
+
 def _jacfwd(
     chunk_size: int | None, fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool
 ) -> Callable[..., Any]:
-    if chunk_size is None:
-        return forwards(torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux))
-    return forwards(partial(_chunked_jacfwd, chunk_size, fn))
+    every = torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux)
+
+    def run(*leaves: Tensor) -> Any:
+        if not any(map(Tensor.numel, leaves)):
+            return _empty_jacfwd(fn, *leaves)
+        return every(*leaves) if chunk_size is None else _chunked_jacfwd(chunk_size, fn, *leaves)
+
+    return forwards(run)
 
 
 def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
@@ -270,10 +293,16 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
     stacked = [torch.cat([whole(part) for part in column]).movedim(0, -1) for column in zip(*parts, strict=True)]
     columns = [column.split(sizes, -1) for column in stacked]
     rows = tuple(
-        tuple(part.reshape(*part.shape[:-1], *leaf.shape) for part, leaf in zip(column, leaves, strict=True))
+        tuple(part.reshape((*part.shape[:-1], *leaf.shape)) for part, leaf in zip(column, leaves, strict=True))
         for column in columns
     )
     return rows, aux[0]
+
+
+def _empty_jacfwd(fn: Callable[..., Any], *leaves: Tensor) -> Any:
+    """Give the Jacobian by inputs without entries, which have no unit vectors: torch cannot map over none of them."""
+    _, moved, aux = torch_jvp(fn, leaves, tuple(map(torch.zeros_like, leaves)), has_aux=True)
+    return tuple(tuple(out.new_zeros((*out.shape, *leaf.shape)) for leaf in leaves) for out in moved), aux
 
 
 def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: int) -> list[Tensor]:
@@ -281,7 +310,7 @@ def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: 
     for leaf, size in zip(leaves, sizes, strict=True):
         places = torch.arange(start - offset, stop - offset, device=leaf.device)
         flat = places[:, None] == torch.arange(size, device=leaf.device)
-        vectors.append(flat.to(leaf.dtype).reshape(stop - start, *leaf.shape))
+        vectors.append(flat.to(leaf.dtype).reshape((stop - start, *leaf.shape)))
         offset += size
     return vectors
 

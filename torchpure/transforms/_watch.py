@@ -133,7 +133,7 @@ def _versions(leaves: list[Tensor]) -> list[int]:
     try:
         return [_wrapped(leaf)._version for leaf in leaves] if peek() is not None else list(map(_version, leaves))
     except RuntimeError:  # tensors made in inference mode do not count
-        return [0 if leaf.is_inference() else _wrapped(leaf)._version for leaf in leaves]
+        return [0 if inner.is_inference() else inner._version for inner in map(_wrapped, leaves)]
 
 
 def _wrapped(leaf: Tensor) -> Tensor:
