@@ -4,9 +4,7 @@ Each member knows its index, a tensor that is mapped over this axis and no other
 for vmap that finds it mapped is the one of this axis, however many transforms are in between.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,15 +14,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
+from ._around import axes, axis_open, met, replaced_over
 from ._operation import differentiable
-
-
-class _Open(threading.local):
-    def __init__(self) -> None:
-        self.axes: dict[str, tuple[Tensor, int]] = {}  # name -> the member's index, and the number of members
-
-
-_open = _Open()
 
 
 class Axis:
@@ -33,27 +24,33 @@ class Axis:
     __slots__ = ("_name", "_size")
 
     def __init__(self, name: str, size: int) -> None:
-        if name in _open.axes:
+        if name in axes():
             raise TransformError(f"vmap: axis_name {name!r} is taken by a vmap around this one: choose another name")
         self._name, self._size = name, size
 
-    @contextmanager
-    def open(self, index: Tensor) -> Iterator[None]:
+    def open(self, index: Tensor) -> AbstractContextManager[None]:
         """Let members meet over this axis."""
-        _open.axes[self._name] = (index, self._size)
-        try:
-            yield
-        finally:
-            del _open.axes[self._name]
+        return axis_open(self._name, index, self._size)
 
 
 def _found(who: str, axis_name: str) -> tuple[Tensor, int]:
-    if axis_name not in _open.axes:
-        known = ", ".join(map(repr, _open.axes)) or "none"
+    if axis_name not in axes():
+        known = ", ".join(map(repr, axes())) or "none"
         raise TransformError(
             f"{who}: there is no axis {axis_name!r} here (axes: {known}): name it in vmap(fn, axis_name={axis_name!r})"
         )
-    return _open.axes[axis_name]
+    return axes()[axis_name]
+
+
+def _meeting(who: str, axis_name: str) -> tuple[Tensor, int]:
+    found = _found(who, axis_name)
+    if replaced_over(axis_name):
+        raise TransformError(
+            f"{who}: in a derivative members of axis {axis_name!r} meet that have chosen different branches, which are "
+            "not known to meet from the branch itself: choose with torch.where"
+        )
+    met(axis_name)
+    return found
 
 
 def axis_index(axis_name: str) -> Tensor:
@@ -79,7 +76,7 @@ def psum(values: Tree, axis_name: str) -> Tree:
     >>> vmap(lambda x: x / psum(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([0.2500, 0.7500])
     """
-    index, _ = _found("psum", axis_name)
+    index, _ = _meeting("psum", axis_name)
     return tree.map(lambda leaf: _Sum.apply(_tensor("psum", leaf), index), values)
 
 
@@ -93,7 +90,7 @@ def pmean(values: Tree, axis_name: str) -> Tree:
     >>> vmap(lambda x: x - pmean(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([-1., 1.])
     """
-    index, size = _found("pmean", axis_name)
+    index, size = _meeting("pmean", axis_name)
     return tree.map(lambda leaf: _Sum.apply(_tensor("pmean", leaf), index) / size, values)
 
 
@@ -107,7 +104,7 @@ def all_gather(values: Tree, axis_name: str) -> Tree:
     >>> vmap(lambda x: (all_gather(x, "member") - x).abs().max(), axis_name="member")(torch.tensor([1.0, 4.0, 9.0]))
     tensor([8., 5., 8.])
     """
-    index, size = _found("all_gather", axis_name)
+    index, size = _meeting("all_gather", axis_name)
     return tree.map(lambda leaf: _Gather.apply(_tensor("all_gather", leaf), index, size), values)
 
 
