@@ -22,6 +22,7 @@ class _Here(threading.local):
         self.axes: Axes = {}
         self.taking: Chosen = ()  # of the branches and loops around here
         self.waiting: Chosen = ()  # the same, from a rule that is about to run a function
+        self.gone: frozenset[str] = frozenset()  # axes whose members a rule has all at once
         self.meetings: tuple[set[str], ...] = ()  # of those who ask over which axes members meet
 
 
@@ -36,6 +37,10 @@ class Around:
     def __init__(self) -> None:
         self._axes, self._taking = _here.axes, _here.taking
         self.tensors = (*(index for index, _ in _here.axes.values()), *(members for members, _ in _here.taking))
+
+    def names(self, marks: Sequence[bool]) -> list[str]:
+        """Return the names of axes whose index is marked, of all tensors."""
+        return [name for name, mark in zip(self._axes, marks, strict=False) if mark]
 
     def places(self, names: Collection[str]) -> list[int]:
         """Return the places of the indices of axes among the tensors."""
@@ -53,6 +58,23 @@ class Around:
             yield
         finally:
             _here.axes, _here.taking, _here.waiting = before
+
+
+@contextmanager
+def without(names: Collection[str]) -> Iterator[None]:
+    """Run a rule that has all members of these axes at once, and so none for whom alone it runs."""
+    before = _here.axes, _here.taking, _here.gone
+    _here.axes = {name: pair for name, pair in _here.axes.items() if name not in names}
+    _here.taking, _here.gone = (), _here.gone.union(names)
+    try:
+        yield
+    finally:
+        _here.axes, _here.taking, _here.gone = before
+
+
+def gone() -> frozenset[str]:
+    """Return the names of axes whose members the rule that runs here has all at once."""
+    return _here.gone
 
 
 def axes() -> Axes:

@@ -15,7 +15,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._around import axes, axis_open, met, replaced_over
+from ._around import axes, axis_open, gone, met, replaced_over
 from ._operation import differentiable
 
 Names = str | tuple[str, ...]  # of an axis, or of several
@@ -37,12 +37,16 @@ class Axis:
 
 
 def _found(who: str, axis_name: str) -> tuple[Tensor, int]:
-    if axis_name not in axes():
-        known = ", ".join(map(repr, axes())) or "none"
+    if axis_name in axes():
+        return axes()[axis_name]
+    if axis_name in gone():
         raise TransformError(
-            f"{who}: there is no axis {axis_name!r} here (axes: {known}): name it in vmap(fn, axis_name={axis_name!r})"
+            f"{who}: the rule of a custom_vmap has all members of axis {axis_name!r} at once: use their dimension 0"
         )
-    return axes()[axis_name]
+    known = ", ".join(map(repr, axes())) or "none"
+    raise TransformError(
+        f"{who}: there is no axis {axis_name!r} here (axes: {known}): name it in vmap(fn, axis_name={axis_name!r})"
+    )
 
 
 def _indices(who: str, axis_name: Names) -> list[tuple[Tensor, int]]:

@@ -15,7 +15,7 @@ from torchpure.errors import CheckError, TransformError
 from ._around import taking
 from ._describe import user_line
 from ._levels import functorch
-from ._primitives import CHECK, callback_p
+from ._primitives import CHECK, callback_p, staged
 from ._quiet import is_quiet
 from ._seen import all_seen
 
@@ -41,7 +41,7 @@ def check(condition: Tensor | bool, message: str) -> None:
     if isinstance(condition, bool):
         if condition or is_quiet():
             return
-        if not taking():
+        if not taking() and not staged():
             raise CheckError(message + user_line().rstrip(","))
         condition = torch.as_tensor(condition)
     if not isinstance(condition, Tensor) or condition.dtype != torch.bool:

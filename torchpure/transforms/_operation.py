@@ -1,7 +1,7 @@
 """Operations for torch's autograd: tensors pass through one, everything else waits here; parts of their rules."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -14,7 +14,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._arguments import is_variable
-from ._around import Around, meetings
+from ._around import Around, meetings, without
 from ._levels import functorch, torch_vjp
 from ._replacing import replacing
 from ._seen import all_seen
@@ -86,6 +86,12 @@ class Call:
         """Put around a function what was around the call."""
         count = len(self._around.tensors)
         return self._around.again(tensors[len(tensors) - count :])
+
+    @contextmanager
+    def around_all(self, tensors: Sequence[Tensor], marks: Sequence[bool]) -> Iterator[None]:
+        """Put around a rule what was around the call, but for the axis whose members it has all at once, as marked."""
+        with self.around(tensors), without(self._around.names(marks[len(marks) - len(self._around.tensors) :])):
+            yield
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
