@@ -17,7 +17,7 @@ from ._closure import Closure
 from ._describe import describe_function
 from ._levels import functorch
 from ._operation import Packed, check_callable
-from ._primitives import staged
+from ._primitives import Flat, staged
 from ._replacing import replacing
 from ._seen import seen
 from ._switch_rules import switch_flat
@@ -123,7 +123,8 @@ def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tup
 
     each = [runs(number) for number in range(len(branches))]
     watches = [watched(who, fn, operands) for fn in branches]
-    index, meets = seen(index), [False] * len(branches)
+    index = seen(index)
+    meets = [False] * len(branches)  # over an axis whose members differ in the index
 
     def find(*given: Tensor) -> list[tuple[Tensor, ...]]:
         results = []
@@ -136,26 +137,34 @@ def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tup
     closure = Closure(find, tensors)
     for number in range(1, len(branches)):
         _check_same(who, branches[0], values[0], branches[number], values[number])
-    alone = [
-        _zeros_like(found) if meet else closure.closed(run)
-        for run, meet, found in zip(each, meets, closure.outputs, strict=True)
-    ]
-    out = switch_flat(index, alone, (*tensors, *closure.consts)) if not all(meets) else None
-    for number, run in enumerate(each):
-        if meets[number]:
-            out = _laid_over(out, index == number, run, tensors)
+    out = _results(index, each, meets, tensors, closure)
     for watch in watches:
         watch.check()
     return outputs[0].put(out)
 
 
-def _laid_over(
-    out: Sequence[Tensor] | None, chosen: Tensor, run: Callable[..., Sequence[Tensor]], tensors: Sequence[Tensor]
+def _results(
+    index: Tensor, each: Sequence[Flat], meets: Sequence[bool], tensors: Sequence[Tensor], closure: Closure
 ) -> Sequence[Tensor]:
+    """Run branches without meetings as an operation, and those with one as they are."""
+    out: Sequence[Tensor] = ()
+    if not all(meets):
+        alone = [
+            _zeros_like(found) if meet else closure.closed(run)
+            for run, meet, found in zip(each, meets, closure.outputs, strict=True)
+        ]
+        out = switch_flat(index, alone, (*tensors, *closure.consts))
+    for number, run in enumerate(each):
+        if meets[number]:
+            out = _laid_over(out, index == number, run, tensors)
+    return out
+
+
+def _laid_over(out: Sequence[Tensor], chosen: Tensor, run: Flat, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Put what a branch gives in the places of those that choose it: one in which all members meet, as they are."""
     with replacing(), only_for(chosen):
         results = run(*tensors)
-    if out is None:
+    if not out:  # the first branch
         return results
     return [torch.where(chosen, new, old) for new, old in zip(results, out, strict=True)]
 
