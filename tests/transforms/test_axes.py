@@ -15,6 +15,109 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stacks import XS, D
 
 W = torch.tensor([[1.0, -0.5], [0.3, 2.0], [0.7, -1.1]], dtype=D)
+STEPS = torch.tensor([1.0, -0.5, 0.7], dtype=D)
+
+
+def cubed(x):
+    return x * tp.psum(x**2, "i")
+
+
+def summed(x):
+    return tp.psum(x**2, "i")
+
+
+by_jvp, sum_by_jvp = tp.custom_jvp(cubed), tp.custom_jvp(summed)
+by_jvp.defjvp(lambda p, t: (by_jvp(p[0]), t[0] * tp.psum(p[0] ** 2, "i") + p[0] * tp.psum(2 * p[0] * t[0], "i")))
+sum_by_jvp.defjvp(lambda p, t: (sum_by_jvp(p[0]), tp.psum(2 * p[0] * t[0], "i")))
+by_vjp, sum_by_vjp = tp.custom_vjp(cubed), tp.custom_vjp(lambda x: tp.psum(x, "i").sin())
+by_vjp.defvjp(lambda x: (cubed(x), x), lambda x, ct: (ct * tp.psum(x**2, "i") + 2 * x * tp.psum(ct * x, "i"),))
+sum_by_vjp.defvjp(lambda x: (tp.psum(x, "i").sin(), tp.psum(x, "i").cos()), lambda cos, ct: (tp.psum(ct * cos, "i"),))
+
+
+def carried(**options):
+    return lambda x: tp.scan(lambda c, s: (torch.sin(c * tp.psum(c * s, "i")), None), x, STEPS, **options)[0]
+
+
+def carried_by_all(xs):
+    for s in STEPS:
+        xs = torch.sin(xs * (xs * s).sum(0))
+    return xs
+
+
+def chosen_in_a_loop(x):
+    def body(c, s):
+        return tp.cond(c[1] * s > 0, lambda c: torch.tanh(c * tp.pmean(c**2, "i")), lambda c: c.cos() * s, c), None
+
+    return tp.scan(body, x, STEPS)[0]
+
+
+def chosen_in_a_loop_by_all(xs):
+    for s in STEPS:
+        xs = torch.where(xs[:, 1:] * s > 0, torch.tanh(xs * (xs**2).mean(0)), xs.cos() * s)
+    return xs
+
+
+def until(x):
+    return tp.while_loop(lambda c: c.sum() < 6, lambda c: c + 1 + 0.1 * tp.psum(c.sin(), "i"), x, max_steps=9)
+
+
+def until_for_all(xs):
+    while (goes := xs.sum(1, keepdim=True) < 6).any():
+        xs = torch.where(goes, xs + 1 + 0.1 * xs.sin().sum(0), xs)
+    return xs
+
+
+def either(xs):
+    return torch.where(xs[:, 1:] > 0, xs * (xs**2).sum(0), -xs.sin().sum(0))
+
+
+def all_of(xs):
+    return (xs**2).sum(0).expand_as(xs)
+
+
+CHOICES = {  # members differ in the choice, and meet in what is chosen
+    "cond": (lambda x: tp.cond(x[1] > 0, cubed, lambda x: -tp.psum(x.sin(), "i"), x), either),
+    "cond, captured": (lambda x: tp.cond(x[1] > 0, lambda: cubed(x), lambda: -tp.psum(x.sin(), "i")), either),
+    "one branch": (
+        lambda x: tp.cond(x[1] > 0, cubed, torch.sin, x),
+        lambda xs: torch.where(xs[:, 1:] > 0, xs * (xs**2).sum(0), xs.sin()),
+    ),
+    "switch": (
+        lambda x: tp.switch(
+            tp.axis_index("i"),
+            [
+                lambda x: tp.pmax(x, "i") * x,
+                lambda x: tp.all_gather(x, "i").prod(0),
+                lambda x: x**2 * tp.axis_index("i"),
+            ],
+            x,
+        ),
+        lambda xs: torch.stack([xs.amax(0) * xs[0], xs.prod(0), xs[2] ** 2 * 2]),
+    ),
+    "cond in a loop": (chosen_in_a_loop, chosen_in_a_loop_by_all),
+    "loops that end apart": (until, until_for_all),
+    "remat in cond": (
+        lambda x: tp.cond(x[1] > 0, tp.remat(cubed), tp.remat(lambda x: -tp.psum(x.sin(), "i")), x),
+        either,
+    ),
+}
+RERUN = {  # rules run these functions again, when the vmap may have been closed
+    "remat": (
+        tp.remat(lambda x: cubed(x) * tp.axis_index("i")),
+        lambda xs: xs * (xs**2).sum(0) * torch.arange(3)[:, None],
+    ),
+    "remat of a sum": (tp.remat(summed), all_of),
+    "remat of a gather": (tp.remat(lambda x: tp.all_gather(x, "i").prod(0)), lambda xs: xs.prod(0).expand_as(xs)),
+    "remat, captured": (lambda x: tp.remat(lambda y: y * tp.psum(x**2, "i"))(x), lambda xs: xs * (xs**2).sum(0)),
+    "scan": (carried(), carried_by_all),
+    "scan, remat": (carried(remat=1), carried_by_all),
+    "remat of a scan": (tp.remat(carried()), carried_by_all),
+    "remat of a choice": (tp.remat(chosen_in_a_loop), chosen_in_a_loop_by_all),
+    "custom_jvp": (by_jvp, lambda xs: xs * (xs**2).sum(0)),
+    "custom_jvp of a sum": (sum_by_jvp, all_of),
+    "custom_vjp": (by_vjp, lambda xs: xs * (xs**2).sum(0)),
+    "custom_vjp of a sum": (sum_by_vjp, lambda xs: xs.sum(0).sin().expand_as(xs)),
+}
 MEETINGS = {  # for a member, over the axis "i" -> for all members, over dimension 0
     "psum": (lambda x: x * tp.psum(x**2, "i"), lambda xs: xs * (xs**2).sum(0)),
     "pmean": (lambda x: torch.sin(x - tp.pmean(x, "i")), lambda xs: torch.sin(xs - xs.mean(0))),
@@ -29,6 +132,8 @@ MEETINGS = {  # for a member, over the axis "i" -> for all members, over dimensi
     ),
     "constant": (lambda x: x * tp.psum(torch.ones((), dtype=D), "i"), lambda xs: xs * len(xs)),
     "tree": (lambda x: tp.psum({"a": [x], "b": x**2}, "i")["a"][0] * x, lambda xs: xs.sum(0) * xs),
+    **CHOICES,
+    **RERUN,
 }
 
 
@@ -63,6 +168,10 @@ STACKS = {
         lambda f: over(tp.vmap(f, in_dims=1, out_dims=1))(torch.stack([XS, W], -1)),
         lambda g: torch.stack([g(XS), g(W)], -1),
     ),
+    "graph of grad vmap": (
+        lambda f: tp.make_graph(tp.grad(lambda xs: (over(f)(xs) * W).sum()))(XS)(XS),
+        lambda g: tp.grad(lambda xs: (g(xs) * W).sum())(XS),
+    ),
     "graph of vmap grad": (
         lambda f: tp.make_graph(over(tp.grad(lambda x, w: (f(x) * w).sum())))(XS, W)(XS, W),
         lambda g: tp.grad(lambda xs: (g(xs) * W).sum())(XS),
@@ -87,6 +196,105 @@ def test_two_axes():
     assert_close(ours, (W * W.sum(0)).sum(1, keepdim=True) + 10 * columns + rows)
     both = tp.vmap(tp.vmap(lambda x: tp.psum(tp.psum(x, "i"), "j"), axis_name="i"), axis_name="j")(W)
     assert_close(both, W.sum().expand(3, 2))
+
+
+def test_all_members_meet_in_a_branch_that_some_choose():
+    x = torch.tensor([-2.0, 0.5, -0.25, 0.75], dtype=D)
+    wanted = torch.tensor([-4.875, 4.875, -4.875, 4.875], dtype=D)
+    for g in (summed, lambda x: tp.pmean(x**2, "i") * 4):
+        f = over(lambda x, g=g: tp.cond(x > 0, g, lambda x: -g(x), x))
+        assert torch.equal(f(x), wanted)
+        assert torch.equal(tp.make_graph(f)(x)(x), wanted)
+
+
+def test_a_branch_without_a_meeting_is_spoiled_by_nobody_beside_one_with():
+    x = torch.tensor([0.0, 4.0, -1.0], dtype=D)
+    f = over(lambda x: tp.cond(x > 0, torch.sqrt, lambda x: tp.psum(x, "i"), x))
+    g = tp.grad(lambda x: f(x).sum())
+    assert_close(f(x), torch.tensor([3.0, 2.0, 3.0], dtype=D))
+    assert_close(g(x), torch.tensor([2.0, 2.25, 2.0], dtype=D))
+    assert_close(tp.make_graph(g)(x)(x), g(x))
+
+
+def test_members_of_one_axis_choose_and_those_of_another_meet():
+    signs = torch.tensor([1.0, -1.0, 0.5], dtype=D)
+
+    def f(x):
+        return tp.vmap(lambda s: tp.cond(s > 0, lambda: s * tp.psum(x * s, "i"), lambda: x.cos() * s))(signs).sum(0)
+
+    def g(xs):
+        return 1.25 * xs.sum(0) - xs.cos()
+
+    for stack in STACKS:
+        ours, theirs = STACKS[stack]
+        assert_close(ours(f), theirs(g), rtol=1e-12, atol=1e-13)
+
+
+SHARED = {  # of a member's x, and c, which all members share
+    "plain": lambda x, c: x * tp.psum(c**2, "i") + tp.psum(c, "i"),
+    "remat": tp.remat(lambda x, c: x * tp.psum(c**2, "i") + tp.psum(c, "i")),
+    "scan": lambda x, c: tp.scan(
+        lambda sums, _: (sums + (x * tp.psum(c**2, "i") + tp.psum(c, "i")) / 2, None),
+        torch.zeros_like(c),
+        None,
+        2,
+        remat=1,
+    )[0],
+    "custom_vjp": tp.custom_vjp(lambda x, c: x * tp.psum(c**2, "i") + tp.psum(c, "i")),
+}
+SHARED["custom_vjp"].defvjp(
+    lambda x, c: (SHARED["plain"](x, c), (x, c)),
+    lambda kept, ct: (ct * tp.psum(kept[1] ** 2, "i"), 2 * kept[1] * tp.psum(ct * kept[0], "i") + tp.psum(ct, "i")),
+)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_the_gradient_of_what_all_share_is_that_of_all(name):
+    c = torch.tensor([0.3, -1.2], dtype=D)
+
+    def loss(c):
+        return (tp.vmap(SHARED[name], in_dims=(0, None), axis_name="i")(XS, c) * W).sum()
+
+    def reference(c):
+        return ((XS * 3 * c**2 + 3 * c) * W).sum()
+
+    assert_close(tp.grad(loss)(c), tp.grad(reference)(c))
+    assert_close(tp.jacfwd(loss)(c), tp.grad(reference)(c))
+    assert_close(tp.hessian(loss)(c), tp.hessian(reference)(c))
+    assert_close(tp.make_graph(tp.hessian(loss))(c)(c), tp.hessian(reference)(c))
+
+
+TUPLES = {
+    "psum": (lambda x: tp.psum(x, ("i", "j")), lambda w: w.sum().expand_as(w)),
+    "pmean": (lambda x: tp.pmean(x, ("i", "j")), lambda w: w.mean().expand_as(w)),
+    "pmax": (lambda x: tp.pmax(x**2, ("j", "i")), lambda w: (w**2).amax().expand_as(w)),
+    "pmin": (lambda x: tp.pmin(x, ("i", "j")), lambda w: w.amin().expand_as(w)),
+    "all_gather": (lambda x: tp.all_gather(x, ("i", "j")), lambda w: w.flatten().expand(3, 2, 6)),
+    "all_gather, the other way": (lambda x: tp.all_gather(x, ("j", "i")), lambda w: w.T.flatten().expand(3, 2, 6)),
+    "axis_index": (lambda x: x * tp.axis_index(("i", "j")), lambda w: w * torch.arange(6).reshape(3, 2)),
+    "none": (lambda x: tp.psum(x, ()) + tp.axis_index(()), lambda w: w),
+    "one": (lambda x: tp.psum(x, ("i",)), lambda w: w.sum(0).expand_as(w)),
+    "numbers": (
+        lambda x: x * tp.psum(1, ("i", "j")) + tp.psum(2.5, "i") + tp.pmean(3, "i") + tp.pmax(4, "j") + tp.pmin(5, "j"),
+        lambda w: w * 6 + 2.5 * 3 + 3 + 4 + 5,
+    ),
+    "gathered number": (lambda x: tp.all_gather(3, "i") * x, lambda w: 3 * w[..., None].expand(3, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", TUPLES)
+def test_members_of_several_axes_meet(name):
+    f, g = TUPLES[name]
+    both = tp.vmap(tp.vmap(f, axis_name="j"), axis_name="i")
+    assert_close(both(W), g(W))
+    assert_close(tp.make_graph(both)(W)(W), g(W))
+    assert_close(tp.grad(lambda w: (both(w) ** 2).sum())(W), tp.grad(lambda w: (g(w) ** 2).sum())(W))
+
+
+def test_the_size_of_an_axis_is_a_number():
+    sizes = []
+    over(lambda x: sizes.append(tp.psum(1, "i")) or x)(XS)
+    assert sizes == [3]
 
 
 def test_batch_norm_over_members_is_torch_s_batch_norm():
@@ -183,6 +391,10 @@ def test_no_members_on_devices(fn, chunk_size):
     tp.tree.check_same(ours, wanted)
 
 
+meets_in_its_rule = tp.custom_vmap(torch.sin)
+meets_in_its_rule.def_vmap(lambda size, batched, x: (tp.psum(x, "i"), True))
+meets_backwards = tp.custom_vjp(torch.sin)
+meets_backwards.defvjp(lambda x: (x.sin(), x), lambda x, ct: (tp.psum(ct * x.cos(), "i"),))
 ERRORS = {
     "devices inside, no members": (
         lambda: tp.vmap(lambda x: tp.vmap(torch.sin, devices=["cpu"])(x[:0]))(XS),
@@ -191,7 +403,15 @@ ERRORS = {
     "no axis": (lambda: tp.psum(XS, "i"), r"psum: there is no axis 'i' here \(axes: none\): name it in vmap\(fn, axis_name='i'\)"),
     "another axis": (lambda: tp.vmap(lambda x: tp.pmax(x, "j"), axis_name="i")(XS), r"there is no axis 'j' here \(axes: 'i'\)"),
     "taken": (lambda: tp.vmap(tp.vmap(torch.sin, axis_name="i"), axis_name="i")(XS), "axis_name 'i' is taken by a vmap around this one"),
-    "no tensor": (lambda: over(lambda x: tp.pmean(3.0, "i"))(XS), "pmean: wanted tensors, got float 3.0"),
+    "no tensor": (lambda: over(lambda x: tp.pmean("a", "i"))(XS), "pmean: wanted tensors or numbers, got str 'a'"),
+    "no name": (lambda: over(lambda x: tp.psum(x, 3))(XS), "psum: wanted the name of an axis or a tuple of names, got int 3"),
+    "twice": (lambda: over(lambda x: tp.pmax(x, ("i", "i")))(XS), r"pmax: an axis is named twice in \('i', 'i'\): name each one once"),
+    "one of two": (lambda: over(lambda x: tp.psum(x, ("i", "j")))(XS), r"there is no axis 'j' here \(axes: 'i'\)"),
+    "rule of all": (lambda: over(meets_in_its_rule)(XS), "psum: the rule of a custom_vmap has all members of axis 'i' at once: use"),
+    "backward alone": (
+        lambda: over(tp.grad(lambda x: tp.cond(x[0] > 0.5, meets_backwards, torch.sin, x).sum()))(XS),
+        "psum: in a derivative members of axis 'i' meet that have chosen different branches",
+    ),
     "chunks": (lambda: over(torch.sin, chunk_size=2), "the members of axis 'i' have to run at once to meet: leave out chunk_size"),
     "devices inside": (lambda: tp.vmap(tp.vmap(torch.sin, devices=["cpu"]))(XS), "devices are for the outermost transform"),
     "no devices": (lambda: tp.vmap(torch.sin, devices=[]), "devices must be a list of at least one device"),

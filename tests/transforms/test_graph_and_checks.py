@@ -157,6 +157,111 @@ def test_a_check_names_the_member(name):
         call()
 
 
+def positive(x):
+    tp.check(x > 0, "not positive")
+    return torch.sqrt(x)
+
+
+def counted(c):
+    tp.check(c < 3, "ran past the end")
+    return c + 1
+
+
+def below(c):
+    return c < 3
+
+
+def never(x):
+    tp.check(False, "never")
+    return x
+
+
+def unchanged(x):
+    return x
+
+
+SOME = {  # what some members do, or do no longer
+    "cond": lambda x: tp.cond(x > 0, positive, unchanged, x),
+    "captured": lambda x: tp.cond(x > 0, lambda: positive(x), lambda: x),
+    "switch": lambda x: tp.switch((x < 0).long(), [positive, torch.sin], x),
+    "bool": lambda x: tp.cond(x > 9, never, unchanged, x),
+    "cond in cond": lambda x: tp.cond(x > -9, lambda x: tp.cond(x > 0, positive, unchanged, x), never, x),
+    "remat in cond": lambda x: tp.cond(x > 0, tp.remat(positive), unchanged, x),
+    "cond in remat": tp.remat(lambda x: tp.cond(x > 0, positive, unchanged, x)),
+    "vmap in cond": lambda x: tp.cond(x > 0, lambda x: tp.vmap(positive)(torch.stack([x, x])).sum(), unchanged, x),
+    "scan in cond": lambda x: tp.cond(
+        x > 0, lambda x: tp.scan(lambda c, _: (positive(c), None), x, None, 3, remat=1)[0], unchanged, x
+    ),
+    "cond in scan": lambda x: tp.scan(lambda c, _: (tp.cond(c > 0, positive, unchanged, c), None), x, None, 3, remat=1)[
+        0
+    ],
+    "while": lambda x: tp.while_loop(below, counted, x),
+    "while, bounded": lambda x: tp.while_loop(below, counted, x, max_steps=6),
+    "while in cond": lambda x: tp.cond(x > 0, lambda x: tp.while_loop(below, counted, positive(x)), unchanged, x),
+}
+MAPPED = {
+    "vmap": tp.vmap,
+    "vmap vmap": lambda f: lambda x: tp.vmap(tp.vmap(f))(x[None]),
+    "jvp vmap": lambda f: lambda x: tp.jvp(tp.vmap(f), (x,), (x,))[1],
+    "vmap jacfwd": lambda f: tp.vmap(tp.jacfwd(f)),
+    "grad vmap": lambda f: tp.grad(lambda x: tp.vmap(f)(x).sum()),
+    "vmap grad": lambda f: tp.vmap(tp.grad(f)),
+    "vmap hessian": lambda f: tp.vmap(tp.hessian(f)),
+}
+BACK = {"grad vmap", "vmap grad", "vmap hessian"}
+
+
+@pytest.mark.parametrize("stack", MAPPED)
+@pytest.mark.parametrize("name", SOME)
+def test_a_check_is_for_the_members_that_come_to_it(name, stack):
+    if name in {"while", "while in cond"} and stack in BACK:
+        return  # no backward pass
+    f, x = MAPPED[stack](SOME[name]), torch.tensor([1.0, -1.0, 4.0], dtype=D)
+    assert torch.isfinite(f(x)).all()
+    assert torch.isfinite(tp.make_graph(f)(x)(x)).all()
+
+
+def too_small(x):
+    tp.check(x > 2, "too small")
+    return x * x
+
+
+MISSED = {
+    "cond": (lambda x: tp.cond(x > 0, too_small, unchanged, x), 0),
+    "remat": (lambda x: tp.cond(x > 0, tp.remat(too_small), unchanged, x), 0),
+    "the other": (lambda x: tp.cond(x > 0, unchanged, too_small, x), 1),
+    "bool": (lambda x: tp.cond(x > 3, never, unchanged, x), 2),
+    "while": (
+        lambda x: tp.while_loop(below, lambda c: (tp.check(c > -0.5, "too small"), c + 1)[1], x, max_steps=6),
+        1,
+    ),
+    "after the first turn": (
+        lambda x: tp.while_loop(below, lambda c: (tp.check(c != 2, "too small"), c + 1)[1], x, max_steps=6),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("stack", MAPPED)
+@pytest.mark.parametrize("name", MISSED)
+def test_a_check_fails_for_a_member_that_comes_to_it(name, stack):
+    f, member = MISSED[name]
+    f, x = MAPPED[stack](f), torch.tensor([1.0, -1.0, 4.0], dtype=D)
+    where = rf"(too small|never): members? (\(0, )?{member}\b"
+    with pytest.raises(CheckError, match=where):
+        f(x)
+    graph = tp.make_graph(f)(x)
+    with pytest.raises(CheckError, match=where):
+        graph(x)
+
+
+def test_a_check_of_a_branch_that_does_not_run_is_none_in_a_program():
+    f = tp.make_graph(lambda x: tp.cond(x.sum() > 2, never, unchanged, x))(U)
+    assert_close(f(U), U)
+    with pytest.raises(CheckError, match="never, line"):
+        f(U * 9)
+
+
 def test_a_check_in_a_traced_program_is_one_of_its_operations():
     for graph in (tp.make_graph(root)(U), tp.make_graph(tp.vmap(root))(U)):
         assert_close(graph(U), graph.module(U)[0])

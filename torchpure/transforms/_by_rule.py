@@ -19,6 +19,10 @@ class Ruled(Protocol):
     def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
         """Return their tangents, linear in those given; None stands for zero, and for what can have none."""
 
+    def owned(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+        """Return cotangents of which members that meet in the call have one each."""
+        return list(leaves)
+
 
 class ByRule(torch.autograd.Function):
     """`ByRule.apply(call, *tensors)` is `call.value(*tensors)`, with the derivatives of `call.pushed`."""
@@ -51,5 +55,5 @@ class ByRule(torch.autograd.Function):
 
         if not used or not asked:
             return (None, *nothing)
-        found = transposed(linear, [tensors[i] for i in asked], [cotangents[i] for i in used])
+        found = call.owned(transposed(linear, [tensors[i] for i in asked], [cotangents[i] for i in used]), tensors)
         return (None, *filled(nothing, asked, found))

@@ -13,16 +13,19 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torchpure import tree
 from torchpure.errors import CheckError, TransformError
 
+from ._around import taking
 from ._describe import user_line
 from ._levels import functorch, innermost
-from ._primitives import CHECK, callback_p
+from ._primitives import CHECK, callback_p, staged
 from ._quiet import is_quiet
+from ._seen import all_seen
 from ._starts import Start, start_of
 
 
 def check(condition: Tensor | bool, message: str) -> None:
     """Check that a condition holds everywhere; under vmap the members for which it does not are named.
 
+    In a branch it is for the members that take it, in a loop for those that are not done.
     In a traced program the check is one of its operations.
 
     Raises:
@@ -38,9 +41,11 @@ def check(condition: Tensor | bool, message: str) -> None:
     torchpure.errors.CheckError: the root of a negative number: members 1, 2 of vmap...
     """
     if isinstance(condition, bool):
-        if not condition:
+        if condition or is_quiet():
+            return
+        if not taking() and not staged():
             raise CheckError(message + user_line().rstrip(","))
-        return
+        condition = torch.as_tensor(condition)
     if not isinstance(condition, Tensor) or condition.dtype != torch.bool:
         raise TransformError(
             f"check: the condition must be a bool or a tensor of bools, got {tree.describe(condition)}"
@@ -48,13 +53,18 @@ def check(condition: Tensor | bool, message: str) -> None:
     if is_dynamo_compiling():
         torch._assert_async(condition.all(), message)
         return
+    if is_quiet():  # who looks for what is captured is to see it
+        all_seen((condition, *taking()))
+        return
+    for members in taking():
+        condition = condition | ~members
     with temporarily_clear_interpreter_stack():  # under a level each result would be wrapped again
         value, starts = _unwrapped(condition)
         counted = [start for start in starts if isinstance(start, Tensor)]
         found = _Check(message, tuple(None if isinstance(start, Tensor) else start for start in starts))
         if get_proxy_mode() is None and not isinstance(value, FakeTensor):
             found(value, *counted)
-        elif get_proxy_mode() is not None and not is_quiet():
+        elif get_proxy_mode() is not None:
             callback_p(found._replace(line=user_line().rstrip(",")), (value, *counted), CHECK)
 
 

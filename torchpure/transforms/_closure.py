@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 
+from ._around import Around
 from ._levels import functorch, innermost, level
 from ._quiet import quiet
 from ._replacing import replacing
@@ -184,9 +185,10 @@ def _found(run: Callable[..., Any], given: Sequence[Tensor]) -> tuple[dict[int, 
 class Closure:
     """The tensors that functions capture, found in one run of `run` on tensors like these."""
 
-    __slots__ = ("_held", "_names", "consts", "outputs")
+    __slots__ = ("_around", "_held", "_names", "consts", "outputs")
 
     def __init__(self, run: Callable[..., Any], given: Sequence[Tensor]) -> None:
+        self._around = Around()
         found, traced, self.outputs = _found(run, given)
         if found and not traced:  # what is another tensor in another run was made inside, in a way that is not seen
             again, _, _ = _found(run, given)
@@ -200,7 +202,8 @@ class Closure:
         count = len(self._names)
 
         def run(*given: Tensor) -> Any:
-            with replacing():  # rules run functions outside of the transform that had put it on
+            # rules run functions outside of the transforms that had put both on
+            with replacing(), self._around.again(self._around.tensors):
                 if not count:
                     return fn(*given)
                 with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))) as mode:

@@ -11,12 +11,14 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
+from ._around import differ_over, meetings, only_for
 from ._bodies import alike, as_tensors, described
 from ._closure import Closure
 from ._describe import describe_function
 from ._levels import functorch
 from ._operation import Packed, check_callable
-from ._primitives import staged
+from ._primitives import Flat, staged
+from ._replacing import replacing
 from ._seen import seen
 from ._switch_rules import switch_flat
 from ._watch import watched
@@ -29,6 +31,7 @@ def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree
 
     Under `vmap`, if members differ in `pred`, both run on all members: a branch sees those that have not chosen it with
     the operands of one that has, so that no infinite derivative there spoils them. What branches capture is followed.
+    A branch in which they meet over that axis, in `psum` and its like, sees all members as they are.
 
     Law: `cond` and its derivatives equal `if` and its derivatives.
 
@@ -123,11 +126,59 @@ def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tup
 
     each = [runs(number) for number in range(len(branches))]
     watches = [watched(who, fn, operands) for fn in branches]
-    closure = Closure(lambda *given: [run(*given) for run in each], tensors)
-    out = switch_flat(seen(index), [closure.closed(run) for run in each], (*tensors, *closure.consts))
+    index = seen(index)
+    meets = [False] * len(branches)  # over an axis whose members differ in the index
+    closure = Closure(_noting(index, each, meets), tensors)
+    out = _results(index, each, meets, tensors, closure)
     for watch in watches:
         watch.check()
     return outputs.put(out)
+
+
+def _noting(index: Tensor, each: Sequence[Flat], meets: list[bool]) -> Callable[..., list[Sequence[Tensor]]]:
+    """Return a function that runs all branches, and notes in which of them members meet that differ in the index."""
+
+    def find(*given: Tensor) -> list[Sequence[Tensor]]:
+        results = []
+        for number, run in enumerate(each):
+            with meetings() as names:
+                results.append(run(*given))
+            meets[number] = meets[number] or differ_over(index, names)
+        return results
+
+    return find
+
+
+def _results(
+    index: Tensor, each: Sequence[Flat], meets: Sequence[bool], tensors: Sequence[Tensor], closure: Closure
+) -> Sequence[Tensor]:
+    """Run branches without meetings as an operation, and those with one as they are."""
+    out: Sequence[Tensor] = ()
+    if not all(meets):
+        alone = [
+            _zeros_like(found) if meet else closure.closed(run)
+            for run, meet, found in zip(each, meets, closure.outputs, strict=True)
+        ]
+        out = switch_flat(index, alone, (*tensors, *closure.consts))
+    for number, run in enumerate(each):
+        if meets[number]:
+            out = _laid_over(out, index == number, run, tensors)
+    return out
+
+
+def _laid_over(out: Sequence[Tensor], chosen: Tensor, run: Flat, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Put what a branch gives in the places of those that choose it: one in which all members meet, as they are."""
+    with replacing(), only_for(chosen):
+        results = run(*tensors)
+    if not out:  # the first branch
+        return results
+    return [torch.where(chosen, new, old) for new, old in zip(results, out, strict=True)]
+
+
+def _zeros_like(results: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    """Return a branch that gives zeros."""
+    kinds = [(leaf.shape, leaf.dtype, leaf.device) for leaf in results]
+    return lambda *_: tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in kinds)
 
 
 def _check_same(who: str, first: Branch, wanted: Tree, other: Branch, got: Tree) -> None:

@@ -107,7 +107,7 @@ class _Call(Call):
         """Return the tangents of the value's tensors; None for integers."""
         tangents = tangents if self.symbolic else zeros_for(tensors, tangents)
         given = (self.inputs.put(tensors), self.inputs.put(tangents))
-        with replacing():
+        with replacing(), self.around(tensors):
             result = self.rule(*self.static.values(), *given)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

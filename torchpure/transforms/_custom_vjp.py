@@ -14,6 +14,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._arguments import is_variable
+from ._around import meetings
 from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
 from ._levels import level
@@ -134,7 +135,7 @@ class _Call(Call):
 
     def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value, then those of the residuals."""
-        with replacing():
+        with replacing(), self.around(tensors), meetings() as names:
             result = self.forward(*self.arguments(tensors))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
@@ -143,12 +144,12 @@ class _Call(Call):
             )
         value = self.outputs.take(result[0], partial(self.promise.named, self.forward))
         self.size = len(value)
-        return (*value, *self.residuals.take(result[1]))
+        return self.shared_out(names, (*value, *self.residuals.take(result[1])), tensors)
 
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
         """Return the cotangents of the arguments' tensors."""
         given = (self.residuals.put(kept), self.outputs.put(cotangents))
-        with replacing():
+        with replacing(), self.around(tensors), meetings() as names:
             result = self.backward(*self.static.values(), *given)
         wanted = self.inputs.put(tensors)
         if not isinstance(result, tuple) or len(result) != len(wanted):
@@ -164,7 +165,8 @@ class _Call(Call):
             found = [like_number(part, leaf) for part, leaf in zip(found, leaves, strict=True)]
             _check(self.backward, found, leaves, argument_paths(number, like))
             column.extend(found)
-        return column
+        column.extend([None] * (len(tensors) - len(column)))  # what is around has none
+        return list(self.shared_out(names, column, tensors))
 
 
 def _check(rule: Any, found: Sequence[Any], leaves: Sequence[Tensor], paths: list[str]) -> None:

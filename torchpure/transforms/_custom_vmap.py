@@ -99,8 +99,9 @@ class _Batched(Ordinary):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         (call, *tensors), (_, *dims) = args, in_dims
         given = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(tensors, dims, strict=True)]
-        batched = call.inputs.put([dim is not None for dim in dims])
-        with replacing():
+        marks = [dim is not None for dim in dims]
+        batched = call.inputs.put(marks)
+        with replacing(), call.around_all(given, marks):
             result = call.rule(info.batch_size, list(batched), *call.arguments(given))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

@@ -1,6 +1,7 @@
 """Operations for torch's autograd: tensors pass through one, everything else waits here; parts of their rules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -14,6 +15,7 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 
 from ._arguments import is_variable
+from ._around import Around, meetings, without
 from ._describe import describe_function
 from ._levels import functorch, torch_vjp
 from ._replacing import replacing
@@ -86,13 +88,19 @@ class Packed:
 
 
 class Call:
-    """The arguments of one call: those at `static` positions as they are, of the others the tensors."""
+    """The arguments of one call: those at `static` positions as they are, of the others the tensors.
+
+    After them come the tensors of what is around the call, which its functions are to find whenever they run.
+    """
 
     def __init__(self, fn: Callable[..., Any], static: Sequence[int], args: tuple[Any, ...]) -> None:
         self.fn = fn
         self.static = {number % len(args): args[number % len(args)] for number in static}
         self.inputs, self.outputs = Packed(), Packed()
-        self.tensors = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
+        self._around = Around()
+        self.meets = set[int]()  # the axes around over which members meet in here, by their places
+        given = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
+        self.tensors = (*given, *all_seen(self._around.tensors))
         self._count = len(args)
 
     def arguments(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -100,10 +108,42 @@ class Call:
         rest = iter(self.inputs.put(tensors))
         return [self.static[i] if i in self.static else next(rest) for i in range(self._count)]
 
+    def around(self, tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Put around a function what was around the call."""
+        count = len(self._around.tensors)
+        return self._around.again(tensors[len(tensors) - count :])
+
+    @contextmanager
+    def around_all(self, tensors: Sequence[Tensor], marks: Sequence[bool]) -> Iterator[None]:
+        """Put around a rule what was around the call, but for the axis whose members it has all at once, as marked."""
+        with self.around(tensors), without(self._around.names(marks[len(marks) - len(self._around.tensors) :])):
+            yield
+
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        with replacing():
-            return self.outputs.take(self.fn(*self.arguments(tensors)))
+        with replacing(), self.around(tensors), meetings() as found:
+            values = self.outputs.take(self.fn(*self.arguments(tensors)))
+        return self.shared_out(found, values, tensors)
+
+    def shared_out(self, names: set[str], values: Sequence[Any], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return values with a copy for each member, over axes over which members have met; these are some."""
+        self.meets.update(self._around.places(names))
+        return tuple(self.owned(values, tensors))
+
+    def owned(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
+        """Return leaves with a copy for each member, over the axes over which members meet.
+
+        Where members meet, a sum over them is what belongs to each. Of a cotangent that has no members nobody could
+        tell whether it is each member's or already the sum of all.
+        """
+        result = list(leaves)
+        for place in self.meets:
+            index = tensors[len(tensors) - len(self._around.tensors) + place]
+            result = [
+                torch.where(index < 0, 0, leaf) if isinstance(leaf, Tensor) and is_variable(leaf) else leaf
+                for leaf in result
+            ]
+        return result
 
 
 def check_callable(who: str, fn: Any) -> None:

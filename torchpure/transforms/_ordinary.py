@@ -28,7 +28,9 @@ class Ordinary(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        return (None, *pulled_through(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
+        tensors = [alive(leaf) for leaf in ctx.saved_tensors]
+        parts = pulled_through(ctx.call.value, tensors, ctx.needs_input_grad[1:], cotangents)
+        return (None, *ctx.call.owned(parts, tensors))
 
     @staticmethod
     @differentiable

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._by_rule import ByRule
+from ._by_rule import ByRule, Ruled
 from ._operation import differentiable, primals
 
 _types: Any = torch.return_types  # the stubs lack some
@@ -52,7 +52,7 @@ def _solve(a: Tensor, b: Tensor) -> Tensor:
     return _Solve.apply(a, b)
 
 
-class _LogDeterminant:
+class _LogDeterminant(Ruled):
     """log |det A|, with the sign: d log |det A| = tr A⁻¹ dA, for real matrices."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -63,7 +63,7 @@ class _LogDeterminant:
         return [torch.zeros_like(moved), moved]
 
 
-class _Determinant:
+class _Determinant(Ruled):
     """det A: d det A = tr adj(A) dA, where adj(A) = det A A⁻¹, of a regular matrix near A if A is singular."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:

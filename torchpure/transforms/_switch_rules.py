@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
+from ._around import next_only_for
 from ._levels import dense, torch_jvp, torch_vjp, whole
-from ._members import mapped, marks_of, spread
+from ._members import Marks, mapped, marks_of
 from ._operation import alive, differentiable, filled, followed, fresh, primals, save
 from ._ordinary import among
 from ._primitives import Flat, switch_p
@@ -70,12 +71,11 @@ class _Switch(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         (choice, index, *flat), (_, index_dim, *dims), size = args, in_dims, info.batch_size
-        if index_dim is not None:
-            given = [spread(leaf, dim, size) for leaf, dim in zip(flat, dims, strict=True)]
-            out = _selected(choice, index, given, size)
-            return out, (0,) * len(out)
         given = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(flat, dims, strict=True)]
         marks = [dim is not None for dim in dims]
+        if index_dim is not None:
+            out = _selected(choice, index, given, marks, size)
+            return out, (0,) * len(out)
         each = [marks_of(branch, size, marks, given) for branch in choice.branches]
         out = [any(column) for column in zip(*each, strict=True)]
         branches = tuple(mapped(branch, size, marks, out) for branch in choice.branches)
@@ -123,17 +123,17 @@ class _Push:
         return tuple(map(whole, moved))
 
 
-def _selected(choice: Choice, index: Tensor, given: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
+def _selected(choice: Choice, index: Tensor, given: Sequence[Tensor], marks: Marks, size: int) -> tuple[Tensor, ...]:
     """Run all branches on all members, and select.
 
     A branch sees members that do not choose it as one that does, for whom it is meant: where it has no finite
     derivative a zero cotangent would give NaN.
     """
     out: list[Tensor] = []
-    every = [True] * len(given)
     for number, branch in enumerate(choice.branches):
         chosen = index == number
-        results = branch_of(branch, size, every)(*(_safe(leaf, chosen) for leaf in given))
+        safe = [_safe(leaf, chosen, mark) for leaf, mark in zip(given, marks, strict=True)]
+        results = branch_of(chosen_by_last(branch, alike=True), size, [*marks, True])(*safe, chosen)
         out = [torch.where(_beside(chosen, new), new, old) for new, old in zip(results, out or results, strict=True)]
     return tuple(out)
 
@@ -148,7 +148,19 @@ def branch_of(branch: Flat, size: int, marks: list[bool]) -> Flat:
     return run
 
 
-def _safe(leaf: Tensor, chosen: Tensor) -> Tensor:
+def chosen_by_last(fn: Flat, alike: bool) -> Flat:
+    """Return a function of one more tensor, which tells whether it is for this member that it runs."""
+
+    def run(*given: Tensor) -> Sequence[Tensor]:
+        with next_only_for(given[-1], alike):
+            return fn(*given[:-1])
+
+    return run
+
+
+def _safe(leaf: Tensor, chosen: Tensor, mark: bool) -> Tensor:
+    if not mark:  # stays as it is for all: an index of members over another axis is known by that
+        return torch.where(chosen.any(), leaf, torch.ones_like(leaf)) if is_variable(leaf) else leaf
     first = leaf.index_select(0, chosen.to(torch.int64).argmax().reshape(1))
     other = torch.where(chosen.any(), first, torch.ones_like(first) if is_variable(leaf) else first)
     return torch.where(_beside(chosen, leaf), leaf, other)

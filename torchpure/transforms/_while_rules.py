@@ -15,6 +15,7 @@ from ._members import mapped, marks_of, settled, spread
 from ._operation import differentiable, filled, followed, fresh, primals, save
 from ._primitives import Flat, while_p
 from ._quiet import quiet
+from ._switch_rules import chosen_by_last
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class _Every:
     def body(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """Run one step, for those members that go on."""
         goes = mapped(self.loop.cond, self.size, self.given, [True])(*flat)[0]
-        new = self.step(*flat)
+        body = chosen_by_last(self.loop.body, alike=False)
+        new = mapped(body, self.size, [*self.given, True], self.marks)(*flat, goes)
         return tuple(
             torch.where(goes.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, old)
             for leaf, old in zip(new, flat, strict=False)
