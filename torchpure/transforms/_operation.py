@@ -79,6 +79,10 @@ class Call:
         with replacing():
             return self.outputs.take(self.fn(*self.arguments(tensors)))
 
+    def again(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value once more, for a backward pass."""
+        return self.value(*tensors)
+
 
 def check_callable(who: str, fn: Any) -> None:
     """Check that what gets a rule is a function.

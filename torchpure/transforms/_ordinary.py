@@ -28,7 +28,7 @@ class Ordinary(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        return (None, *pulled_through(ctx.call.value, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
+        return (None, *pulled_through(ctx.call.again, ctx.saved_tensors, ctx.needs_input_grad[1:], cotangents))
 
     @staticmethod
     @differentiable
