@@ -16,6 +16,7 @@ from ._captured import closed, refuse_captured
 from ._describe import describe_function
 from ._operation import Call, check_callable, followed, zeros_for
 from ._replacing import replacing
+from ._watch import run_watched
 
 
 class custom_jvp:  # noqa: N801 a decorator
@@ -64,7 +65,7 @@ class custom_jvp:  # noqa: N801 a decorator
         refuse_captured("custom_jvp", self._fn, self._rule)
         call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros)
         if not followed(call.tensors):
-            return self._fn(*args)
+            return run_watched("custom_jvp", self._fn, *args)
         return call.outputs.put(ByRule.apply(call, *call.tensors))
 
 

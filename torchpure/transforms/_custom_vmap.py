@@ -15,6 +15,7 @@ from ._describe import describe_function
 from ._operation import Call, check_callable, followed
 from ._ordinary import Ordinary
 from ._replacing import replacing
+from ._watch import run_watched
 
 
 class custom_vmap:  # noqa: N801 a decorator
@@ -60,7 +61,7 @@ class custom_vmap:  # noqa: N801 a decorator
         refuse_captured("custom_vmap", self._fn, self._rule)
         call = _Call(self._fn, self._rule, args)
         if not followed(call.tensors):
-            return self._fn(*args)
+            return run_watched("custom_vmap", self._fn, *args)
         return call.outputs.put(_Batched.apply(call, *call.tensors))
 
 

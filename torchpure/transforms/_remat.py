@@ -21,6 +21,7 @@ from ._captured import captured, closed
 from ._grad import inside_gradient
 from ._operation import Call
 from ._ordinary import Ordinary
+from ._watch import watched
 
 _aten = torch.ops.aten
 _DOTS = {
@@ -57,6 +58,12 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
     @wraps(fn, updated=())
     def again(*args: Any, **kwargs: Any) -> Any:
         run = partial(fn, **kwargs) if kwargs else fn
+        watch = watched("remat", fn, args, kwargs)
+        out = computed(run, args)
+        watch.check()
+        return out
+
+    def computed(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):
             options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
             try:
