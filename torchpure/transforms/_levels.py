@@ -26,6 +26,7 @@ _make_dual: Any = torch._VF._make_dual  # pyrefly: ignore[missing-attribute] the
 _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
 torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
+_VMAP = functorch.TransformType.Vmap
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
 
@@ -60,7 +61,8 @@ def differentiated(
             with own_variables():
                 own = [functorch._wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
             value, others = fn(*own)
-            grads = backward(value, own)
+            again = _differentiated_again(value)
+            grads = backward(value, own, again, again)
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
             return (
                 functorch._unwrap_for_grad(value, opened),
@@ -69,6 +71,20 @@ def differentiated(
             )
     finally:
         functorch._grad_decrement_nesting()
+
+
+def _differentiated_again(value: Tensor) -> bool:
+    """Tell whether something further out may differentiate a gradient, or its program is wanted.
+
+    Where nothing does, the backward pass is not recorded: a record keeps all that it computes, and what `remat` runs
+    again, until the pass ends.
+    """
+    return (
+        get_proxy_mode() is not None
+        or forward_ad._current_level >= 0
+        or any(one.key() != _VMAP for one in functorch.get_interpreter_stack()[:-1])
+        or innermost(value).requires_grad
+    )
 
 
 @contextmanager
