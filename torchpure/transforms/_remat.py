@@ -42,7 +42,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
     `policy` tells what is kept besides the arguments: "nothing"; "dots", the results of matrix products, convolutions
     and attention; a set of names that `remat_name` gives to values; or a function that tells of an operation of torch
     whether its result is kept. That saves time in the outermost gradient and in programs of `jit`; in eager code inside
-    of other transforms nothing is kept. Where something differentiates a gradient again, eager code records its backward
+    of other transforms nothing is kept. Where a gradient is differentiated again, eager code records its backward
     pass, and the record holds what is run again until the pass ends. `fn` must be pure; what it captures is followed.
 
     Law: `remat(fn)` and its derivatives equal `fn` and its derivatives.
