@@ -4,6 +4,7 @@ The checks of torch.func cost as much as the work of a small network; ours have 
 follow these calls: while `torch.compile` traces, torch.func itself is used.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,8 +61,9 @@ def differentiated(
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
             with own_variables():
                 own = [functorch._wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
+            before = reruns.count
             value, others = fn(*own)
-            again = _differentiated_again(value)
+            again = reruns.count == before or _differentiated_again(value)
             grads = backward(value, own, again, again)
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
             return (
@@ -73,11 +75,18 @@ def differentiated(
         functorch._grad_decrement_nesting()
 
 
+class _Reruns(threading.local):
+    count = 0  # of functions that this thread's backward passes run again
+
+
+reruns = _Reruns()
+
+
 def _differentiated_again(value: Tensor) -> bool:
     """Tell whether something further out may differentiate a gradient, or its program is wanted.
 
-    Where nothing does, the backward pass is not recorded: a record keeps all that it computes, and what `remat` runs
-    again, until the pass ends.
+    Where nothing does, a backward pass in which `remat` runs functions again is not recorded: a record keeps all that
+    it computes until it ends. Others are, because some formulas that torch uses then are slow among members.
     """
     return (
         get_proxy_mode() is not None

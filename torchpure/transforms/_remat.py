@@ -19,6 +19,7 @@ from torchpure.errors import TransformError
 
 from ._captured import captured, closed
 from ._grad import inside_gradient
+from ._levels import reruns
 from ._operation import Call
 from ._ordinary import Ordinary
 from ._watch import watched
@@ -74,6 +75,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
                     raise  # else a gradient inside of fn knows no hooks, which this way needs: the other one is right
         others = captured(run)
         call = _Call(run, args, others, keeps)
+        reruns.count += 1
         return call.outputs.put(Ordinary.apply(call, *others, *call.tensors))
 
     return again
