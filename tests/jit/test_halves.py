@@ -48,6 +48,21 @@ def test_a_small_program_stays_whole():
     assert halves(module) is None
 
 
+def test_the_cut_is_before_what_is_run_again(monkeypatch):
+    monkeypatch.setattr(_halves, "SMALLEST", 64)
+    w = torch.randn(6, 6, dtype=torch.float64)
+
+    def loss(w):
+        for _ in range(3):
+            w = tp.remat(lambda v: torch.tanh(v @ v) @ v)(w)
+        return w.sum()
+
+    parts = halves(_traced(tp.grad(loss), (w,))[0])
+    assert parts is not None
+    products = [sum("aten.mm" in str(n.target) for n in part.graph.nodes) for part in (parts.first, parts.second)]
+    assert products == [6, 3 + 12]  # again the first product of each, and four of its backward pass
+
+
 @pytest.mark.compile
 def test_a_donated_step_in_halves(monkeypatch):
     monkeypatch.setattr(_halves, "SMALLEST", 1 << 20)

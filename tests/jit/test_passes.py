@@ -5,6 +5,7 @@ import torch
 
 import torchpure as tp
 from torchpure.jit._nodes import bodies, loop
+from torchpure.jit._program import passed
 from torchpure.jit._trace import trace
 from torchpure.jit.passes import dead, duplicates, loop_invariant
 from torchpure.transforms._primitives import callback_p, scan_p, switch_p, while_p
@@ -180,3 +181,58 @@ def test_a_loop_without_turns():
     made = loop_invariant(_traced(none))
     carry, ys = made(X, W)
     assert torch.equal(carry, X[0]) and ys.shape == (0, 3)
+
+
+def _layer(x, w):
+    return torch.tanh(tp.remat_name(torch.sin(x @ w), "hidden"))
+
+
+def _in_place_layer(x, w):
+    made = torch.zeros_like(x)
+    made[:] = torch.sin(x @ w)
+    return torch.tanh(made)
+
+
+def _of_two(wrap):
+    return lambda w: wrap(_layer)(wrap(_layer)(w * 2, w), w).sum()
+
+
+def _is_tanh(operation):
+    return operation is torch.ops.aten.tanh.default
+
+
+AGAIN = {  # how often a product, a sine, a tanh is computed again
+    "nothing": (tp.remat, (2, 2, 2)),
+    "dots": (lambda f: tp.remat(f, "dots"), (0, 2, 2)),
+    "a name": (lambda f: tp.remat(f, {"hidden"}), (2, 0, 2)),
+    "another name": (lambda f: tp.remat(f, {"other"}), (2, 2, 2)),
+    "a function": (lambda f: tp.remat(f, _is_tanh), (2, 0, 0)),
+    "all": (lambda f: tp.remat(f, lambda _: True), (0, 0, 0)),
+    "in another": (lambda f: tp.remat(tp.remat(f, "dots")), (2, 2, 2)),  # what the inner one keeps, the outer one does not
+    "with a temporary": (lambda _: tp.remat(_in_place_layer), (2, 2, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AGAIN)
+@pytest.mark.parametrize("members", [False, True], ids=["one", "members"])
+def test_what_is_rematerialised_is_computed_again_in_programs(name, members):
+    wrap, more = AGAIN[name]
+
+    def program(f):
+        gradient = tp.vmap(tp.grad(f)) if members else tp.grad(f)
+        return passed(_traced(gradient, torch.stack([W, W + 1]) if members else W))
+
+    plain, made = program(_of_two(lambda f: f)), program(_of_two(wrap))
+    product = "bmm" if members else "mm"
+    counts = [[_names(one).count(kind) for kind in (product, "sin", "tanh")] for one in (made, plain)]
+    assert [one - two for one, two in zip(*counts, strict=True)] == list(more)
+    given = torch.stack([W, W + 1]) if members else W
+    torch.testing.assert_close(made(given), plain(given), rtol=1e-12, atol=1e-13)
+
+
+def test_rematerialised_work_is_done_once_in_each_run():
+    def twice(x):
+        return (torch.exp(x) * torch.exp(x).cos()).sum()
+
+    made = passed(_traced(tp.value_and_grad(tp.remat(twice)), X))
+    assert _names(made).count("exp") == 2

@@ -6,7 +6,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchpure as tp
 from torchpure.errors import StructureError, TransformError
@@ -283,6 +285,45 @@ def test_remat_keeps_less_memory():
         return sum(kept)
 
     assert total(tp.remat(deep)) <= 100 < total(deep)
+
+
+def test_remat_keeps_less_memory_among_members():
+    live, most = {}, []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for leaf in tp.tree.leaves(out):
+                if isinstance(leaf, torch.Tensor):
+                    live[leaf.untyped_storage()._cdata] = StorageWeakRef(leaf.untyped_storage())
+            most.append(sum(not ref.expired() for ref in live.values()))
+            return out
+
+    def layer(x):
+        return torch.sin(torch.cos(torch.sin(torch.cos(torch.sin(x)))))
+
+    def deep(wrap):
+        def loss(x):
+            for _ in range(8):
+                x = wrap(layer)(x)
+            return x.sum()
+
+        return loss
+
+    def peak(f):
+        live.clear(), most.clear()
+        with Watching():
+            tp.vmap(tp.grad(f))(torch.ones(2, 3, dtype=D))
+        return max(most)
+
+    assert 2 * peak(deep(tp.remat)) < peak(deep(lambda f: f))
+
+
+def test_a_gradient_among_members_stays_attached_to_what_it_captures():
+    w = torch.tensor(2.0, dtype=D, requires_grad=True)
+    out = tp.vmap(tp.grad(lambda x: (w * x**2).sum()))(U[None])
+    (slope,) = torch.autograd.grad(out.sum(), w)
+    assert_close(slope, 2 * U.sum())
 
 
 def test_remat_follows_what_it_captures():

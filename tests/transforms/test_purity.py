@@ -1,6 +1,8 @@
 """Functions that change what they were given, capture or let out: an error under every transform, and by `pure` in eager code."""
 
 import copy
+from collections import deque
+from functools import cached_property
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ kept = []
 class Counter(nn.Module):
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(2, 2, dtype=D)
+        self.linear = nn.Linear(2, 2, dtype=D).requires_grad_(False)
         self.register_buffer("count", torch.zeros((), dtype=D))
 
     def forward(self, x):
@@ -41,7 +43,30 @@ class Holder:
         return x.sum()
 
 
-MODULE, HOLDER = Counter(), Holder()
+class Shared:
+    mean = torch.zeros(2, dtype=D)
+    seen = None
+
+    @property
+    def total(self):
+        return box["total"]
+
+    @cached_property
+    def again(self):
+        return box["total"].view(2)
+
+    @staticmethod
+    def add(x):
+        return box["total"].add_(x)
+
+
+MODULE, HOLDER, SHARED, LINEAR, RECENT = (
+    Counter(),
+    Holder(),
+    Shared(),
+    nn.Linear(2, 2, dtype=D).requires_grad_(False),
+    deque(maxlen=3),
+)
 
 
 def in_a_dict(x):
@@ -60,6 +85,26 @@ def of_a_module(x):
 def of_a_view(x):
     part = box["total"][1:]
     part.zero_()
+    return x.sum()
+
+
+def of_a_class(x):
+    Shared.mean.add_(1)
+    return x.sum()
+
+
+def by_a_property(x):
+    SHARED.total.add_(1)
+    return x.sum()
+
+
+def by_a_cached_property(x):
+    SHARED.again.add_(1)
+    return x.sum()
+
+
+def by_a_static_method(x):
+    SHARED.add(1)
     return x.sum()
 
 
@@ -88,6 +133,26 @@ def lets_out_by_name(x):
     return x.sum()
 
 
+def lets_out_into_a_deque(x):
+    RECENT.append(x * 2)
+    return x.sum()
+
+
+def lets_out_into_a_class(x):
+    Shared.seen = x * 2
+    return x.sum()
+
+
+def lets_out_into_a_layer(x):
+    LINEAR.seen = x * 2
+    return LINEAR(x).sum()
+
+
+def lets_out_into_itself(x):
+    lets_out_into_itself.seen = x * 2
+    return x.sum()
+
+
 def temporaries(x):
     y = x * 2
     y.add_(1)
@@ -99,8 +164,8 @@ def temporaries(x):
 
 
 kept_name = None
-MUTATIONS = [in_a_dict, through_a_helper, of_a_module, of_a_view, HOLDER.update, the_argument, the_argument_s_view, by_an_option]  # fmt: skip
-LEAKS = [lets_out, lets_out_by_name, HOLDER.keep]
+MUTATIONS = [in_a_dict, through_a_helper, of_a_module, of_a_view, HOLDER.update, of_a_class, by_a_property, by_a_cached_property, by_a_static_method, the_argument, the_argument_s_view, by_an_option]  # fmt: skip
+LEAKS = [lets_out, lets_out_by_name, HOLDER.keep, lets_out_into_a_deque, lets_out_into_a_class, lets_out_into_a_layer, lets_out_into_itself]  # fmt: skip
 TRANSFORMS = {
     "grad": lambda f: tp.grad(f)(X.clone()),
     "value_and_grad": lambda f: tp.value_and_grad(f)(X.clone()),
@@ -123,6 +188,8 @@ def as_before():
     global kept_name
     box["total"], kept_name, HOLDER.mean, HOLDER.seen = torch.zeros(2, dtype=D), None, torch.zeros(2, dtype=D), None
     kept.clear()
+    RECENT.clear()
+    Shared.seen = LINEAR.seen = lets_out_into_itself.seen = None
     MODULE.count.zero_()
 
 
@@ -140,6 +207,51 @@ def test_a_leak_is_an_error(fn, transform):
         ImpureError, match=rf": `[\w.]*{fn.__name__}` .* lets a traced tensor out, .*: it has no meaning"
     ):
         TRANSFORMS[transform](fn)
+
+
+def _with_rules(kind):
+    def call(f):
+        made = kind(f)
+        if kind is tp.custom_vmap:
+            made.def_vmap(lambda size, batched, x: (f(x), True))
+        elif kind is tp.custom_jvp:
+            made.defjvp(lambda primals, tangents: (f(*primals), tangents[0].sum()))
+        else:
+            made.defvjp(lambda x: (f(x), None), lambda _, c: (c,))
+        return made(X.clone())
+
+    return call
+
+
+PLAINLY = {
+    "remat": lambda f: tp.remat(f)(X.clone()),
+    "remat, dots": lambda f: tp.remat(f, "dots")(X.clone()),
+    "associative_scan": lambda f: tp.associative_scan(lambda a, b: (len(a) == 2 and f(a), a + b)[1], X.repeat(2)),
+    "scan": lambda f: tp.scan(lambda c, x: (c + f(x[None].expand(2).clone()) * 0, None), X[0], X),
+    "custom_jvp": _with_rules(tp.custom_jvp),
+    "custom_vjp": _with_rules(tp.custom_vjp),
+    "custom_vmap": _with_rules(tp.custom_vmap),
+    "eval_shape": lambda f: tp.eval_shape(f, X.clone()),
+    "make_graph": lambda f: tp.make_graph(f)(X.clone()),
+}
+OF_ARGUMENTS = [the_argument, the_argument_s_view, by_an_option]
+
+
+@pytest.mark.parametrize("transform", PLAINLY)
+@pytest.mark.parametrize("fn", MUTATIONS, ids=lambda fn: fn.__name__)
+def test_a_change_is_an_error_where_nothing_is_differentiated(fn, transform):
+    if fn in OF_ARGUMENTS and transform == "scan":
+        return  # there it gets a temporary
+    name = r"<lambda>" if "scan" in transform else fn.__name__
+    with pytest.raises(ImpureError, match=rf"^{transform.split(',')[0]}: `[\w.<>]*{name}` .* changes"):
+        PLAINLY[transform](fn)
+
+
+@pytest.mark.parametrize("transform", ["eval_shape", "make_graph"])
+@pytest.mark.parametrize("fn", LEAKS, ids=lambda fn: fn.__name__)
+def test_a_tensor_without_numbers_does_not_get_out(fn, transform):
+    with pytest.raises(ImpureError, match=rf"^{transform}: `[\w.]*{fn.__name__}` .* lets a traced tensor out"):
+        PLAINLY[transform](fn)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

@@ -2,7 +2,8 @@
 
 As one program, inductor computes early what it needs late (transposed operands of the backward pass), and reads what it
 could forget (the input of a ReLU, to compute its output again). What crosses the cut is kept, and nothing else: a step
-of a transformer of four layers needs 0.7 of the memory.
+of a transformer of four layers needs 0.7 of the memory. Where `remat` runs functions again, the cut is before the first
+of them: in one program with the function itself both would be computed at once.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
+from torchpure.transforms._remat import runs
 
 from ._nodes import impure, is_view, loop, placeholders, results, subprogram, value
 
@@ -42,6 +44,7 @@ def halves(module: GraphModule) -> Halves | None:
     place = _fullest(nodes)
     if place is None:
         return None
+    place = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), place)
     early = _with_parts(nodes[: place + 1])
     late = [node for node in nodes if node not in early]
     if any(loop(node) or impure(module, node) for node in early) or not late:

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchpure.transforms._collector import collected
+from torchpure.transforms._remat import runs
 
 from ._disk import CompilerError
 from ._halves import halves
@@ -104,7 +105,7 @@ def _takes_many(run: Any) -> bool:
 
 
 def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
-    options = _options()
+    options = _options(module)
     with _compiling():
         key = program_key(module, tensors, options)
         found = None if key is None else load(key, options)
@@ -161,10 +162,13 @@ def _compiling() -> Iterator[None]:
         raise CompilerError(f"jit: {error!s:.2000}") from error
 
 
-def _options() -> dict[str, Any]:
+def _options(module: GraphModule) -> dict[str, Any]:
     """Return settings for this program alone: no cache that unpickles, and the compiler that is set now."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
-    return {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+    own: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+    if any(runs(node)[0] is not None for node in module.graph.nodes):
+        own["reorder_for_locality"] = False  # it computes gradients of parameters last of all
+    return own
 
 
 def _lifted(module: GraphModule) -> list[Tensor]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Interpreter
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -141,7 +141,9 @@ def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     if not mutates(module) or has_loops(module):
         return module
     held = [leaf for _, leaf in constants(module)]
-    run: Any = functionalize(_lifted(module), remove="mutations")
+    run: Any = functionalize(
+        Interpreter(_lifted(module)).run, remove="mutations"
+    )  # which hands on what nodes are marked with
     return _lowered(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
 
 

@@ -13,6 +13,7 @@ from torchpure.errors import TransformError
 from ._bodies import alike, described
 from ._describe import describe_function
 from ._operation import check_callable
+from ._watch import watched
 
 Combine = Callable[[Any, Any], Any]
 
@@ -35,7 +36,9 @@ def associative_scan(fn: Combine, elems: Tree, *, reverse: bool = False, axis: i
     axes = _axes(fn, elems, leaves, axis)
     if reverse:
         leaves = [leaf.flip(dim) for leaf, dim in zip(leaves, axes, strict=True)]
+    watch = watched("associative_scan", fn, (elems,))
     out = _totals(_Combined(fn, structure), leaves, axes)
+    watch.check()
     if reverse:
         out = [leaf.flip(dim) for leaf, dim in zip(out, axes, strict=True)]
     return tree.unflatten(structure, out)

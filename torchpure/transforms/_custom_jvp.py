@@ -21,6 +21,7 @@ from ._operation import Call, alive, check_callable, check_static, followed, lik
 from ._promise import Promise
 from ._quiet import quiet
 from ._replacing import replacing
+from ._watch import run_watched
 
 
 class custom_jvp:  # noqa: N801 a decorator
@@ -79,7 +80,7 @@ class custom_jvp:  # noqa: N801 a decorator
         args = positional("custom_jvp", self._fn, self._static, args, kwargs)
         call = _Call(self._fn, self._rule, self._static, args, self._symbolic_zeros, self._linear)
         if not followed(call.tensors):
-            return self._fn(*args)
+            return run_watched("custom_jvp", self._fn, *args)
         return call.outputs.put(_Transposed.apply(call, *call.tensors))
 
 

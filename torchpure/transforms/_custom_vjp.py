@@ -37,6 +37,7 @@ from ._operation import (
 from ._ordinary import pulled_through, pushed_through
 from ._promise import Promise
 from ._replacing import replacing
+from ._watch import run_watched
 
 
 class _Running(threading.local):
@@ -108,7 +109,7 @@ class custom_vjp:  # noqa: N801 a decorator
         args = positional("custom_vjp", self._fn, self._static, args, kwargs)
         call = _Call(self._fn, *self._rules, self._static, args, self._promise)
         if not followed(call.tensors) or (self._fn, level()) in _running.calls:
-            return self._fn(*args)
+            return run_watched("custom_vjp", self._fn, *args)
         call.valued_at = level() if (self._fn, level()) in _valued.calls else None
         outputs = _Backward.apply(call, *call.tensors)
         return call.outputs.put(outputs[: call.size])

@@ -16,6 +16,7 @@ from ._operation import Call, check_callable, followed, positional
 from ._ordinary import Ordinary
 from ._promise import Promise
 from ._replacing import replacing
+from ._watch import run_watched
 
 
 class custom_vmap:  # noqa: N801 a decorator
@@ -73,7 +74,7 @@ class custom_vmap:  # noqa: N801 a decorator
         args = positional("custom_vmap", self._fn, (), args, kwargs)
         call = _Call(self._fn, self._rule, args, self._promise)
         if not followed(call.tensors):
-            return self._fn(*args)
+            return run_watched("custom_vmap", self._fn, *args)
         return call.outputs.put(_Batched.apply(call, *call.tensors))
 
 

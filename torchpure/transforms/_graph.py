@@ -22,10 +22,12 @@ from ._describe import argument_paths, describe_function, user_line
 from ._fresh import Written, fresh
 from ._indexing import Indexing
 from ._known import Recipes
+from ._levels import innermost
 from ._operation import Packed, check_callable
 from ._primitives import pass_through
 from ._run import explanation
 from ._tracer import trace
+from ._watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,15 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
     with mode, RealConstants(), Indexing(), numbers_refused("eval_shape", fn):
+        watch = Watch("eval_shape", fn, fake_args, fake_kwargs)
         out = fn(*fake_args, **fake_kwargs)
+        watch.check(own=is_fake)
     return tree.map(_shape_of, out)
+
+
+def is_fake(leaf: Tensor) -> bool:
+    """Tell whether a tensor has no numbers: only a tracer makes such."""
+    return isinstance(innermost(leaf), FakeTensor)
 
 
 class RealConstants(TorchDispatchMode):
@@ -192,8 +201,15 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         inputs, outputs = Packed(), Packed()
         tensors = inputs.take(args)
 
+        def flat(*values: Tensor) -> tuple[Tensor, ...]:
+            given = inputs.put(values)
+            watch = Watch("make_graph", fn, given)
+            out = outputs.take(fn(*given))
+            watch.check(own=is_fake)
+            return out
+
         with numbers_refused("make_graph", fn):
-            module = traced(lambda *values: outputs.take(fn(*inputs.put(values))), tensors, RealConstants())
+            module = traced(flat, tensors, RealConstants())
         module.graph.eliminate_dead_code()
         module.recompile()
         return Graph(fn, args, module, outputs)

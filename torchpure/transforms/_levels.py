@@ -4,6 +4,7 @@ The checks of torch.func cost as much as the work of a small network; ours have 
 follow these calls: while `torch.compile` traces, torch.func itself is used.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ _make_dual: Any = torch._VF._make_dual  # pyrefly: ignore[missing-attribute] the
 _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
 torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
+_VMAP = functorch.TransformType.Vmap
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
 
@@ -59,8 +61,10 @@ def differentiated(
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
             with own_variables():
                 own = [functorch._wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
+            before = reruns.count
             value, others = fn(*own)
-            grads = backward(value, own)
+            again = reruns.count == before or _differentiated_again(value)
+            grads = backward(value, own, again, again)
             rest = [functorch._unwrap_for_grad(other, opened) for other in others]
             return (
                 functorch._unwrap_for_grad(value, opened),
@@ -69,6 +73,27 @@ def differentiated(
             )
     finally:
         functorch._grad_decrement_nesting()
+
+
+class _Reruns(threading.local):
+    count = 0  # of functions that this thread's backward passes run again
+
+
+reruns = _Reruns()
+
+
+def _differentiated_again(value: Tensor) -> bool:
+    """Tell whether something further out may differentiate a gradient, or its program is wanted.
+
+    Where nothing does, a backward pass in which `remat` runs functions again is not recorded: a record keeps all that
+    it computes until it ends. Others are, because some formulas that torch uses then are slow among members.
+    """
+    return (
+        get_proxy_mode() is not None
+        or forward_ad._current_level >= 0
+        or any(one.key() != _VMAP for one in functorch.get_interpreter_stack()[:-1])
+        or innermost(value).requires_grad
+    )
 
 
 @contextmanager

@@ -145,6 +145,10 @@ class Call:
             ]
         return result
 
+    def again(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value once more, for a backward pass."""
+        return self.value(*tensors)
+
 
 def check_callable(who: str, fn: Any) -> None:
     """Check that what is to be transformed, or gets a rule, is a function.

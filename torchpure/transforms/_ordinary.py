@@ -29,7 +29,7 @@ class Ordinary(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         tensors = [alive(leaf) for leaf in ctx.saved_tensors]
-        parts = pulled_through(ctx.call.value, tensors, ctx.needs_input_grad[1:], cotangents)
+        parts = pulled_through(ctx.call.again, tensors, ctx.needs_input_grad[1:], cotangents)
         return (None, *ctx.call.owned(parts, tensors))
 
     @staticmethod

@@ -2,12 +2,16 @@
 
 import threading
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from functools import partial, wraps
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
+from torch.fx import Node, traceback
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from torchpure import tree
@@ -15,8 +19,10 @@ from torchpure.errors import TransformError
 
 from ._captured import captured, closed
 from ._grad import inside_gradient
+from ._levels import reruns
 from ._operation import Call, check_callable
 from ._ordinary import Ordinary
+from ._watch import watched
 
 _aten = torch.ops.aten
 _DOTS = {
@@ -36,8 +42,9 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
 
     `policy` tells what is kept besides the arguments: "nothing"; "dots", the results of matrix products, convolutions
     and attention; a set of names that `remat_name` gives to values; or a function that tells of an operation of torch
-    whether its result is kept. That saves time in the outermost gradient; inside of other transforms nothing is kept.
-    `fn` must be pure; what it captures is followed.
+    whether its result is kept. That saves time in the outermost gradient and in programs of `jit`; in eager code inside
+    of other transforms nothing is kept. Where a gradient is differentiated again, eager code records its backward
+    pass, and the record holds what is run again until the pass ends. `fn` must be pure; what it captures is followed.
 
     Law: `remat(fn)` and its derivatives equal `fn` and its derivatives.
 
@@ -54,6 +61,12 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
     @wraps(fn, updated=())
     def again(*args: Any, **kwargs: Any) -> Any:
         run = partial(fn, **kwargs) if kwargs else fn
+        watch = watched("remat", fn, args, kwargs)
+        out = computed(run, args)
+        watch.check()
+        return out
+
+    def computed(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):
             options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
             try:
@@ -62,7 +75,8 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
                 if "hooks" not in str(error):
                     raise  # else a gradient inside of fn knows no hooks, which this way needs: the other one is right
         others = captured(run)
-        call = _Call(run, args, others)
+        call = _Call(run, args, others, keeps)
+        reruns.count += 1
         return call.outputs.put(Ordinary.apply(call, *others, *call.tensors))
 
     return again
@@ -94,7 +108,8 @@ def remat_name(value: Tensor, name: str) -> Tensor:
         raise TransformError(f"remat_name: the name must be a str, got {tree.describe(name)}")
     _naming.name = name
     try:
-        return value.clone()
+        with traceback.annotate({_NAME: name}) if get_proxy_mode() is not None else nullcontext():
+            return value.clone()
     finally:
         _naming.name = None
 
@@ -114,17 +129,54 @@ def _contexts(policy: Policy) -> Any:
     return create_selective_checkpoint_contexts(decide)
 
 
+class Again(NamedTuple):
+    """Marks the operations of a program that are run again, so that nobody takes the first ones in their places."""
+
+    number: int  # of the run
+    keeps: Policy | None
+    first: "Again | None"  # the run in which the function ran first, if that was itself one more
+
+
+_AGAIN, _NAME = "again", "remat_name"  # in the "custom" part of a node's meta
+_numbers = count(1)
+
+
+def runs(node: Node) -> tuple[int | None, int | None]:
+    """Return in which further run an operation of a program is, and in which one its result is taken from; None: first.
+
+    They differ where a policy keeps the result.
+    """
+    custom = node.meta.get("custom")
+    mark = own = custom.get(_AGAIN) if custom else None
+    while mark is not None and mark.keeps is not None and mark.keeps(custom.get(_NAME, node.target)):
+        mark = mark.first
+    return own and own.number, mark and mark.number
+
+
+def _mark() -> Again | None:
+    return traceback.current_meta.get("custom", {}).get(_AGAIN)
+
+
 class _Call(Call):
     """One call, with the tensors that the function captures in front of its arguments'."""
 
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], others: list[Tensor]) -> None:
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], others: list[Tensor], keeps: Policy | None
+    ) -> None:
         super().__init__(fn, (), args)
-        self.others = others
+        self.others, self.keeps, self.first = others, keeps, _mark()
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        count = len(self.others)
+        number = len(self.others)
         instead = {id(old): new for old, new in zip(self.others, tensors, strict=False)}
         with closed("remat", self.fn, tensors, instead):
-            out = super().value(*tensors[count:])
+            out = super().value(*tensors[number:])
         return tuple(instead.get(id(leaf), leaf) for leaf in out)
+
+    def again(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value once more, and mark the operations in a program."""
+        if get_proxy_mode() is None:
+            return self.value(*tensors)
+        with traceback.annotate({_AGAIN: Again(next(_numbers), self.keeps, self.first)}):
+            return self.value(*tensors)

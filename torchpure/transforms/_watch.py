@@ -1,15 +1,16 @@
 """Whether a function left alone what it was given: its arguments, and the tensors that it captures.
 
 Tensors count their changes, and views share the count of their base. What a function captures is what can be reached
-from it: closure cells, defaults, the globals that its code names, `self`, modules, containers and plain objects. What
-only calls bring up is not seen here; `pure` sees everything, and costs more.
+from it: closure cells, defaults, the globals that its code names, `self`, modules, containers, classes and plain
+objects. What only calls bring up is not seen here; `pure` sees everything, and costs more.
 """
 
 import dis
 import operator
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -31,10 +32,11 @@ from ._replacing import BEFORE, REPLACED, replaced_names, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
 _ATOMS = frozenset({
-    type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size,
+    type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size,
     ModuleType,
 })  # fmt: skip
-_PLAIN = frozenset({tuple, list, set, frozenset})
+_PLAIN = frozenset({tuple, list, set, frozenset, deque})
+_HOLDS = (Tensor, dict, list, tuple, set, deque, nn.Module)  # what is looked for in a class
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
 _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
 _REPLACED_NAMES = replaced_names()
@@ -67,15 +69,25 @@ def watched(who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: An
     return NoWatch() if is_dynamo_compiling() else Watch(who, fn, args, kwargs)
 
 
+def run_watched(who: str, fn: Callable[..., Any], *args: Tree) -> Any:
+    """Return `fn(*args)`, where no transform is at work; check that it changes nothing that it was given."""
+    watch = watched(who, fn, args)
+    out = fn(*args)
+    watch.check()
+    return out
+
+
 class Watch:
     """The tensors that a function must not change, with how often each has been changed so far."""
 
-    __slots__ = ("_args", "_captured", "_fn", "_given", "_keeps", "_replaces", "_versions", "_who")
+    __slots__ = ("_args", "_captured", "_fn", "_given", "_keeps", "_replaces", "_sets", "_versions", "_who")
 
     def __init__(self, who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
         self._who, self._fn, self._args = who, fn, args
         self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
-        self._captured, self._keeps, self._replaces = _search(fn)
+        found = _search(fn)
+        self._sets = found.sets
+        self._captured, self._keeps, self._replaces, _ = _search(fn, deep=True) if found.sets else found
         self._versions = _versions([*self._given, *self._captured])
 
     def check(self, own: Callable[[Tensor], bool] = stale) -> None:
@@ -121,7 +133,7 @@ class Watch:
 
     def _check_leaks(self, own: Callable[[Tensor], bool]) -> None:
         before = set(map(id, self._captured))
-        for found in _search(self._fn)[0]:
+        for found in _search(self._fn, deep=self._sets).tensors:
             if id(found) not in before and own(found):
                 raise ImpureError(
                     f"{self._who}: {describe_function(self._fn)} lets a traced tensor out, "
@@ -145,30 +157,35 @@ def _wrapped(leaf: Tensor) -> Tensor:
 
 def reachable(fn: Any) -> list[Tensor]:
     """List the tensors that can be reached from a function without calling anything."""
-    return _search(fn)[0]
+    return _search(fn).tensors
 
 
 def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator.is_) -> str:
     """Say how a function reaches a tensor: "a float32 tensor of shape (3,), `buffers.mean`"."""
     names: list[str] = []
-    found = next((i for i, leaf in enumerate(_search(fn, names)[0]) if same(leaf, tensor)), None)
+    found = next((i for i, leaf in enumerate(_search(fn, names, deep=True).tensors) if same(leaf, tensor)), None)
     return tree.describe(tensor) + ("" if found is None else f", `{names[found]}`")
 
 
 def runs(fn: Any) -> int:
     """Tell whether what can be reached has operations to replace (1), or some that plain autograd needs too (2)."""
-    return _search(fn)[2]
+    return _search(fn).runs
 
 
-def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool, int]:
-    """List the tensors that can be reached; tell what else was seen.
+class _Found(NamedTuple):
+    """What a search has found."""
 
-    That is, whether there is a place that a call may put tensors in, and whether there is an operation to replace or
-    a call of torch's autograd.
-    """
+    tensors: list[Tensor]
+    keeps: bool  # there is a place that a call may put tensors in
+    runs: int  # there is an operation to replace, or a call of torch's autograd
+    sets: bool  # code sets attributes, which may be those of anything
+
+
+def _search(fn: Any, names: list[str] | None = None, deep: bool = False) -> _Found:
+    """List the tensors that can be reached; with `deep` also in attributes that only an assignment puts there."""
     seen: set[int] = set()
     tensors: list[Tensor] = []
-    keeps, replaces = False, 0
+    keeps, runs, sets = False, 0, False
     todo: list[tuple[Any, Any]] = [(fn, "")]
     for item, name in todo:  # grows as it goes
         kind = type(item)
@@ -181,9 +198,13 @@ def _search(fn: Any, names: list[str] | None = None) -> tuple[list[Tensor], bool
                 names.append(name)
         elif len(seen) < _LIMIT:
             parts, kept, replaced = _parts(item, kind)
-            keeps, replaces = keeps or kept, replaces | replaced
+            keeps, runs = keeps or kept, runs | replaced
+            if kept and kind is FunctionType:
+                sets = sets or _names(item.__code__).sets
+            if deep and (kind is FunctionType or isinstance(item, nn.Module)):
+                parts = [*parts, *_attributes(item)]
             todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
-    return tensors, keeps, replaces
+    return _Found(tensors, keeps, runs, sets)
 
 
 def _joined(name: str, key: Any) -> str:
@@ -199,16 +220,18 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
         return _parts_of_function(item, found), found.stores, found.runs
     if isinstance(item, dict):
         return [(value, key) for key, value in list(item.items())[:_LIMIT]], True, 0  # at once: threads may write
-    if isinstance(item, tuple | list | set | frozenset):
+    if isinstance(item, tuple | list | set | frozenset | deque):
         held = islice(zip(item, range(len(item)), strict=True), _LIMIT)
-        return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set}, 0
+        return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set, deque}, 0
     if kind is MethodType or kind is partial:
         return _parts_of_wrapper(item), False, 0
     if kind in _OPERATIONS:
         return (), False, 0 if item not in REPLACED else _DIFFERENTIATES if item in _WRONG_ALONE else _REPLACES
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
-    if isinstance(item, type | ModuleType) or _is_library(kind.__module__):
+    if isinstance(item, type):
+        return (() if _is_library(item.__module__) else [*_held(item), *_methods(item)]), False, 0
+    if isinstance(item, ModuleType) or _is_library(kind.__module__):
         return (), False, item.runs if hasattr(kind, "runs") else 0
     return [*_attributes(item), *_methods(kind)], True, 0
 
@@ -217,6 +240,11 @@ def _of_library(fn: FunctionType) -> int:
     if fn in REPLACED:
         return _REPLACES
     return _DIFFERENTIATES if fn in BEFORE or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
+
+
+def _held(kind: type) -> list[tuple[Any, Any]]:
+    """List what a class has in attributes of its own."""
+    return [(value, name) for name, value in list(kind.__dict__.items()) if isinstance(value, _HOLDS)]
 
 
 def _attributes(item: Any) -> list[tuple[Any, Any]]:
@@ -280,7 +308,8 @@ class _Names(NamedTuple):
 
     read: tuple[str, ...]  # globals that it reads or writes
     attributes: tuple[str, ...]
-    stores: bool  # it writes to names outside
+    stores: bool  # it writes to names outside, or to attributes
+    sets: bool  # it writes to attributes
     runs: int  # an attribute or a global is called as an operation to replace is, or torch's autograd
 
 
@@ -293,21 +322,32 @@ def _names(code: CodeType) -> _Names:
         step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
         for step in steps
     )
+    sets = any(step.opname == "STORE_ATTR" for step in steps)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = _names(const)
             read.extend(inner.read)
             attributes.extend(inner.attributes)
-            stores = stores or inner.stores
+            stores, sets = stores or inner.stores, sets or inner.sets
     names = tuple(dict.fromkeys(attributes))
     runs = (0 if _REPLACED_NAMES.isdisjoint(names) else _REPLACES) | (
         0 if _AUTOGRAD_NAMES.isdisjoint(names) else _DIFFERENTIATES
     )
-    return _Names(tuple(dict.fromkeys(read)), names, stores, runs)
+    return _Names(tuple(dict.fromkeys(read)), names, stores or sets, sets, runs)
 
 
 @lru_cache(maxsize=4096)
 def _methods(kind: type) -> tuple[tuple[FunctionType, str], ...]:
-    """List the methods of a class, and of those that it inherits from."""
+    """List the methods and properties of a class, and of those that it inherits from."""
     bases = [base.__dict__.values() for base in kind.__mro__ if not _is_library(base.__module__)]
-    return tuple((body, "") for bodies in bases for body in bodies if isinstance(body, FunctionType))
+    bodies = (_body(held) for held_by in bases for held in held_by)
+    return tuple((body, "") for body in bodies if isinstance(body, FunctionType))
+
+
+def _body(held: Any) -> Any:
+    """Return the function in what a class holds."""
+    if isinstance(held, property):
+        return held.fget
+    if isinstance(held, cached_property):
+        return held.func
+    return held.__func__ if isinstance(held, staticmethod | classmethod) else held
