@@ -146,8 +146,8 @@ def runs(node: Node) -> tuple[int | None, int | None]:
 
     They differ where a policy keeps the result.
     """
-    custom = node.meta.get("custom")
-    mark = own = custom.get(_AGAIN) if custom else None
+    custom = node.meta.get("custom") or {}
+    mark = own = custom.get(_AGAIN)
     while mark is not None and mark.keeps is not None and mark.keeps(custom.get(_NAME, node.target)):
         mark = mark.first
     return own and own.number, mark and mark.number
