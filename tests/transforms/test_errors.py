@@ -178,7 +178,7 @@ ERRORS = {
     "another axis": (lambda: tp.vmap(lambda x: tp.pmean(x, "j"), axis_name="i")(X), TransformError, "pmean: there is no axis 'j' here (axes: 'i'): name it in vmap(fn, axis_name='j')"),
     "an axis twice": (lambda: tp.vmap(tp.vmap(loss, axis_name="i"), axis_name="i")(XS), TransformError, "vmap: axis_name 'i' is taken by a vmap around this one: choose another name"),
     "an axis in chunks": (lambda: tp.vmap(loss, axis_name="i", chunk_size=1), TransformError, "vmap: the members of axis 'i' have to run at once to meet: leave out chunk_size and devices"),
-    "a number to gather": (lambda: tp.vmap(lambda x: tp.all_gather(1.0, "i"), axis_name="i")(X), TransformError, "all_gather: wanted tensors, got float 1.0"),
+    "a text to gather": (lambda: tp.vmap(lambda x: tp.all_gather("1", "i"), axis_name="i")(X), TransformError, "all_gather: wanted tensors or numbers, got str '1'"),
     # loops
     "a condition": (lambda: tp.cond(X > 0, loss, loss, X), TransformError, "cond: the condition must be a bool of shape (), got a bool tensor of shape (2,). Compare, or reduce with .any() or .all()"),
     "branches": (lambda: tp.vmap(lambda x: tp.cond(x > 1, lambda y: {"a": y}, lambda y: {"b": y}, x))(X), StructureError, "cond: the branches `@` and `@`: trees differ at `.`: wanted keys 'b', got 'a' (missing 'b'; unexpected 'a')"),
