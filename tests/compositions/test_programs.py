@@ -54,6 +54,21 @@ def test_a_primitive_is_right_in_three_stacks(primitive):
         check(Case(code, stack, (0.3137, -0.4863)))
 
 
+FOUND = [  # wrong once, and shrunk
+    Case(
+        Program((("scan, reverse", 0, 1), ("custom_jvp", 0, 1))),
+        ("in a branch", "vmap, chunks", "linearize", "linearize"),
+        (0.0137, 0.0137),
+    ),  # a backward pass took new tensors for captured ones that were gone, whose names they had
+]
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_program_that_was_wrong_is_right(case):
+    for _ in range(4):
+        check(case)
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("number", range(20))
 def test_ten_thousand_random_programs_are_right(number):

@@ -154,9 +154,10 @@ class _Replacing(_Mode):
 
     parts = ("forward", "backward", "jvp", "vmap")
 
-    def __init__(self, instead: dict[int, Tensor]) -> None:
+    def __init__(self, captured: Sequence[Tensor], names: Sequence[int], given: Sequence[Tensor]) -> None:
         super().__init__()
-        self._instead = instead
+        self._captured = captured  # alive: a backward pass may run under this mode when nobody else holds them
+        self._instead = dict(zip(names, given, strict=True))
 
     @contextmanager
     def inside(self, args: Any) -> Iterator[None]:
@@ -206,7 +207,7 @@ class Closure:
             with replacing(), self._around.again(self._around.tensors):
                 if not count:
                     return fn(*given)
-                with _Replacing(dict(zip(self._names, given[len(given) - count :], strict=True))) as mode:
+                with _Replacing(self._held, self._names, given[len(given) - count :]) as mode:
                     return mode.results(fn(*given[: len(given) - count]))
 
         return run
