@@ -156,3 +156,61 @@ def _steps_plainly(x):
     for _ in range(2):
         x = x + torch.tanh((x**2).sum()) * W
     return x
+
+
+SQUARE = torch.tensor([[0.5, -1.0], [0.8, 0.3]], dtype=torch.float64)
+
+
+def _rebound(run):
+    def fn(x):
+        for weight in (SQUARE, SQUARE.sin(), SQUARE * 2):
+            x = run(lambda c, _: (torch.tanh(weight @ c), None), x)  # noqa: B023 that it is rebound is the point
+        scale = 2.0
+        helper = lambda c: c.sin() * scale  # noqa: E731
+        x = run(lambda c, _: (helper(c), None), x)
+        scale = 100.0
+        return x.sum()
+
+    return fn
+
+
+def _plainly(body, x):
+    for _ in range(2):
+        x, _y = body(x, None)
+    return x
+
+
+REBOUND = {
+    "scan": lambda body, x: tp.scan(body, x, None, 2)[0],
+    "scan, remat": lambda body, x: tp.scan(body, x, None, 2, remat=1)[0],
+    "fori_loop": lambda body, x: tp.fori_loop(0, 2, lambda _, c: body(c, None)[0], x),
+    "while_loop": lambda body, x: tp.while_loop(
+        lambda c: c[0] < 2, lambda c: (c[0] + 1, body(c[1], None)[0]), (x.sum() * 0, x), max_steps=3
+    )[1],
+    "cond": lambda body, x: _plainly(
+        lambda c, _: (tp.cond(c.sum() < 99, lambda c: body(c, None)[0], torch.sin, c), None), x
+    ),
+    "remat": lambda body, x: tp.remat(lambda c: _plainly(body, c))(x),
+}
+
+
+@pytest.mark.parametrize("name", REBOUND)
+@pytest.mark.parametrize(
+    "outer", [lambda f: f, lambda f: lambda x: tp.make_graph(f)(x)(x), lambda f: lambda x: tp.vmap(f)(x[None])[0]]
+)
+def test_a_body_keeps_what_its_names_stand_for_at_the_call(name, outer):
+    x = torch.tensor([0.3, -0.4], dtype=torch.float64)
+    wanted = tp.grad(_rebound(_plainly))(x)
+    torch.testing.assert_close(outer(tp.grad(_rebound(REBOUND[name])))(x), wanted)
+
+
+def test_a_body_that_writes_to_a_name_outside_still_does():
+    calls = 0
+
+    def body(c, _):
+        nonlocal calls
+        calls += 1
+        return c.sin(), None
+
+    tp.grad(lambda x: tp.scan(body, x, None, 2, remat=1)[0])(torch.tensor(0.3))
+    assert calls >= 2

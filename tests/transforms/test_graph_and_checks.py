@@ -652,3 +652,11 @@ def test_places_are_computed_under_vmap_of_grad():
         tp.grad(lambda x: tp.vmap(between)(x).sum()),
     ):
         assert_close(run(x), wanted)
+
+
+def test_an_index_that_is_cast_to_its_own_dtype_is_traced():
+    def f(x):
+        return tp.fori_loop(0, 2, lambda i, p: tp.fori_loop(0, 3, lambda j, c: c + p[j], p), x)
+
+    x = torch.ones(4)
+    assert_close(tp.make_graph(f)(x)(x), torch.full((4,), 16.0))

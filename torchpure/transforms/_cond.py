@@ -15,6 +15,7 @@ from ._around import differ_over, meetings, only_for
 from ._bodies import alike, as_tensors, described
 from ._closure import Closure
 from ._describe import describe_function
+from ._frozen import frozen
 from ._levels import functorch
 from ._operation import Packed, check_callable
 from ._primitives import Flat, staged
@@ -110,6 +111,7 @@ def _run(who: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
 
 
 def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:
+    branches = tuple(map(frozen, branches))
     packed, outputs = Packed(), Packed()
     tensors = [seen(leaf) for leaf in packed.take(operands)]
     values: dict[int, Tree] = {}  # of each branch, when it first ran

@@ -16,6 +16,7 @@ from ._bodies import Carry, as_tensors
 from ._closure import Closure
 from ._cond import check_pred, cond, differs
 from ._describe import describe_function
+from ._frozen import frozen
 from ._levels import functorch
 from ._operation import check_callable
 from ._primitives import staged
@@ -90,6 +91,7 @@ def _python(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps:
 def _operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int | None) -> Tree:
     if max_steps is not None:
         return _bounded(cond_fn, body_fn, init, max_steps)
+    cond_fn, body_fn = frozen(cond_fn), frozen(body_fn)
     carry = Carry("while_loop", init)
     tensors = [seen(leaf) for leaf in carry.tensors]
 

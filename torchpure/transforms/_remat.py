@@ -18,6 +18,7 @@ from torchpure import tree
 from torchpure.errors import TransformError
 
 from ._captured import captured, closed
+from ._frozen import frozen
 from ._grad import inside_gradient
 from ._levels import reruns
 from ._operation import Call, check_callable
@@ -60,7 +61,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
 
     @wraps(fn, updated=())
     def again(*args: Any, **kwargs: Any) -> Any:
-        run = partial(fn, **kwargs) if kwargs else fn
+        run = frozen(partial(fn, **kwargs) if kwargs else fn)
         watch = watched("remat", fn, args, kwargs)
         out = computed(run, args)
         watch.check()

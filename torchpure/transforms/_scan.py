@@ -15,6 +15,7 @@ from torchpure.errors import TransformError
 from ._bodies import Carry, as_tensors
 from ._closure import Closure
 from ._describe import describe_function
+from ._frozen import frozen
 from ._operation import Packed, check_callable
 from ._primitives import Flat, scan_p, staged
 from ._quiet import quiet
@@ -74,7 +75,7 @@ def run_scan(
         if not staged() and (remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled()):
             result = _python(who, f, init, slices, structure, count, reverse)
         else:
-            result = _Steps(who, f, init, slices, structure).run(count, reverse, unroll, remat)
+            result = _Steps(who, frozen(f), init, slices, structure).run(count, reverse, unroll, remat)
     watch.check()
     return result
 
