@@ -309,6 +309,47 @@ def test_complex_programs_are_right_where_inductor_is_not():
     torch.testing.assert_close(tp.jit(lambda z: torch.fft.fft(z * 2) / z.abs())(z), torch.fft.fft(z * 2) / z.abs())
 
 
+NUMBERS = {
+    "product": lambda x: torch.exp(1j * x),
+    "sum": lambda x: (x + 1j).abs() * 2,
+    "power": lambda x: x**1j,
+    "comparison": lambda x: (x == 1j, x != 1 + 0j),
+    "in a loop": lambda x: tp.scan(lambda c, row: (c + (row * 1j).imag.sum(), (row + 1j).abs() * c), x[0, 0], x),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_complex_numbers_with_real_tensors(name):
+    assert_trees_close(tp.jit(NUMBERS[name])(X), NUMBERS[name](X))
+
+
+PLACE = torch.tensor([0])
+PICKS = {
+    "max": lambda a: a.max(0)[0],
+    "max of all": lambda a: a.max(),
+    "min": lambda a: a.min(0)[0],
+    "max of rows": lambda a: a[None].max(1)[0],
+    "argmax": lambda a: a.argmax(),
+    "extremes": lambda a: a.amax(0) - a.amin(0),
+    "index": lambda a: a[PLACE] * 2,
+    "index of one": lambda a: a[torch.tensor(0)],
+    "gather": lambda a: a.gather(0, PLACE),
+    "index_select": lambda a: a.index_select(0, PLACE),
+    "embedding": lambda a: nn.functional.embedding(PLACE, a[:, None]),
+    "in a loop": lambda a: tp.scan(lambda c, row: (c + row.max(0)[0], c * 2 + 1), torch.tensor(1.0), a.expand(3, 0)),
+    "index in a loop": lambda a: tp.scan(lambda c, row: (c + row[PLACE], c * 2), torch.ones(1), a.expand(3, 0)),
+}
+
+
+@pytest.mark.parametrize("name", PICKS)
+def test_picks_of_nothing_are_errors_as_in_eager(name):
+    for fn in (PICKS[name], tp.jit(PICKS[name])):
+        with pytest.raises(
+            (IndexError, RuntimeError), match=r"size 0|zero.size|numel\(\) == 0|out of range|be positive"
+        ):
+            fn(torch.zeros(0))
+
+
 STRIDED = {
     "read": lambda a: (a.T + 1).as_strided((3, 2), (2, 1), 1) * 2,
     "written": lambda a: (a * 2).as_strided_scatter(a[:2, :2], (2, 2), (3, 2), 1),

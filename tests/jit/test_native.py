@@ -38,6 +38,7 @@ def check(fn, *tensors: Tensor) -> None:
 
 A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
 N = torch.arange(-6, 6).reshape(3, 4)
+E = torch.tensor([float("inf"), -1.0, 0.0, -0.0, 0.3, 6.0, 1e30, -float("inf")], dtype=A.dtype)
 _aten = torch.ops.aten
 PROGRAMS = {
     "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
@@ -75,6 +76,7 @@ PROGRAMS = {
     "clamped": (lambda a: (a.clamp(-0.5, 0.5), a.clamp(min=0), torch.maximum(a, -a), a.clamp(max=a[0, 0]), a.relu()), A),
     "nans": (lambda a: (a.sqrt(), a.log(), a.sqrt().amax(), torch.maximum(a.sqrt(), a), a.nan_to_num()), A),
     "in place": (lambda a: (torch.zeros(4, 6, dtype=a.dtype).add_(a).mul_(2), a.clone().t_().sub_(1), a.clone().fill_(2)), A),
+    "signs": (lambda x: ((x - x).sign(), (x - x).sgn(), x.sgn(), x // x.flip(0), x // E[0], x // -E[0], x // 0.3, -7 // x, x // 0), E),
     "nothing": (lambda a: (a[:0] * 2, a[:, :0].sum(1) if False else a[:0].T, torch.cat([a[:0], a])), A),
     "number": (lambda x: (x * 2, x.sum(), x.reshape(1, 1) + 1, x.expand(3)), torch.tensor(1.5, dtype=torch.float64)),
     "itself": (lambda a, v: (a, v * 1, a, v), A, V),
@@ -420,6 +422,11 @@ def test_what_is_not_known_is_left_to_others():
         (lambda x: x.histc(4), A),
         (lambda x: torch.linalg.eigvals(x[:, :4]).abs(), A),
         (lambda x: x.to(torch.complex128) * 1j, A),
+        (lambda x: (x * 1j).imag, A),
+        (lambda x: x == 1j, A),
+        (lambda x: scan_p(lambda c, row: (c, row == 1j), (x[0],), (x,), (), 4, False), A),
+        (lambda x: x[:0].index_put((torch.tensor([0]),), x[0]), A),
+        (lambda x: scan_p(lambda c, row: (c, row[:0].max(0)[0]), (x[0],), (x,), (), 4, False), A),
         (lambda x: x.to(torch.bfloat16) + 1, A),
         (lambda x: x * 2, torch.ones(1 << 23)),
     ):

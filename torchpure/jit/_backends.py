@@ -20,7 +20,8 @@ class OneByOne:
 
     Inductor knows no complex numbers, and what it makes of programs with them is wrong in places: the gradient of a
     gradient through `linalg.eig` came out with other numbers. And it lays memory out in its own way:
-    `as_strided_scatter` on memory that does not lie row by row wrote to other places.
+    `as_strided_scatter` on memory that does not lie row by row wrote to other places. And it reads an element of an
+    empty tensor without a word, where torch raises an error.
     """
 
     def __init__(self, module: GraphModule) -> None:
@@ -42,6 +43,12 @@ def _by_strides(node: Node) -> bool:
         return False
     like = value(node.all_input_nodes[0])
     return not like.is_contiguous() or bool(like.storage_offset())
+
+
+def _needs_torch(node: Node) -> bool:
+    from .native import picks_of_nothing, takes_complex_numbers
+
+    return _is_complex(node) or _by_strides(node) or picks_of_nothing(node) or takes_complex_numbers(node)
 
 
 def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
@@ -71,6 +78,6 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     """
     from . import _inductor, _segments  # which take long to import
 
-    if not has_loops(module) and any(_is_complex(node) or _by_strides(node) for node in module.graph.nodes):
+    if not has_loops(module) and any(map(_needs_torch, module.graph.nodes)):
         return OneByOne(module)
     return (_segments if has_loops(module) else _inductor).compiled(module, tensors, compiled)

@@ -80,14 +80,12 @@ def _div(scope: Scope, node: Node, a: Any, b: Any, rounding_mode: str | None = N
     whole = not out.dtype.is_floating_point
     if rounding_mode == "floor" and whole:
         text = "op_floor_divide({0}, {1}, bad)"
-    elif rounding_mode == "floor":  # as torch: exact where a quotient is rounded up to a whole number
-        text = "(({0} - op_remainder({0}, {1})) / {1})"
+    elif rounding_mode == "floor":  # as torch: exact where a quotient is rounded up to a whole number, and by infinity
+        text = "op_divide_down({0}, {1})"
     else:
         text = "op_trunc_divide({0}, {1}, bad)" if whole else "{0} / {1}"
     if rounding_mode == "trunc" and not whole:
         text = f"op_trunc({text})"
-    if rounding_mode == "floor" and not whole:
-        text = "{1} == 0 ? {0} / {1} : op_rint" + text
     return pointwise(scope, out.shape, out.dtype, [a, b], _uniform(text, out.dtype))
 
 

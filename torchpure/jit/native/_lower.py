@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from ._inplace import changed, changes, reshapes
 from ._kernel import Builder, Names
+from ._refused import picks_of_nothing, takes_complex_numbers
 from ._values import Buffer, Number, UnsupportedError, Value, View, c_type, dense_strides, longest_last, order_of
 
 LARGEST, AROUND = 1 << 18, 1 << 22  # turns of one kernel: more are worth several threads; those around loops run once
@@ -149,6 +150,8 @@ class Scope:
 
     def _call(self, node: Node) -> Any:
         target: Any = node.target
+        if picks_of_nothing(node) or takes_complex_numbers(node):
+            raise UnsupportedError(f"{target} of an empty tensor or a complex number")
         args = [self.value(arg) for arg in node.args]
         kwargs = {name: self.value(arg) for name, arg in node.kwargs.items()}
         if target.__class__.__name__ == "builtin_function_or_method" and target.__name__ == "getitem":

@@ -127,11 +127,16 @@ template <class T> INLINE T op_min(T x, T y) {{ return (x != x) | (x < y) ? x : 
 template <class T> INLINE T op_max(T x, int y) {{ return op_max(x, T(y)); }}
 template <class T> INLINE T op_fmax(T x, T y) {{ return (y != y) | (x > y) ? x : y; }}
 template <class T> INLINE T op_fmin(T x, T y) {{ return (y != y) | (x < y) ? x : y; }}
-template <class T> INLINE T op_sign(T x) {{ return x != x ? x : T(T(x > 0) - T(x < 0)); }}
+template <class T> INLINE T op_sign(T x) {{ return T(T(x > 0) - T(x < 0)); }}
 INLINE float op_fmod(float x, float y) {{ return fmodf(x, y); }}
 INLINE double op_fmod(double x, double y) {{ return fmod(x, y); }}
 template <class T> INLINE T op_fmod(T x, T y) {{ return y == T(-1) || y == 0 ? T(0) : T(x % y); }}
 template <class T> INLINE T op_remainder(T x, T y) {{ T r = op_fmod(x, y); return r != 0 && (r < 0) != (y < 0) ? T(r + y) : r; }}
+template <class T> INLINE T op_divide_down(T x, T y) {{
+  const T m = op_fmod(x, y);
+  const T q = (x - m) / y - (m != 0 && (m < 0) != (y < 0) ? T(1) : T(0)), f = op_floor(q);
+  return y == 0 ? x / y : q == 0 ? op_copysign(T(0), x / y) : q - f > T(0.5) ? f + 1 : f;
+}}
 template <class T> INLINE T op_trunc_divide(T x, T y, int &bad) {{ bad |= y == 0 ? 2 : 0; return y == T(-1) ? T(-x) : y == 0 ? T(0) : T(x / y); }}
 template <class T> INLINE T op_floor_divide(T x, T y, int &bad) {{ T q = op_trunc_divide(x, y, bad); return op_fmod(x, y) != 0 && (x < 0) != (y < 0) ? T(q - 1) : q; }}
 template <class T> INLINE T op_modulo(T x, T y, int &bad) {{ bad |= y == 0 ? 2 : 0; return op_remainder(x, y); }}

@@ -1,0 +1,37 @@
+"""Operations that torch itself must run: compiled, they would read memory that is not there, or lose a part."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+_PICKS = frozenset({
+    "max", "min", "argmax", "argmin", "amax", "amin", "aminmax", "median", "nanmedian", "mode", "kthvalue", "topk",
+    "index", "_unsafe_index", "index_select", "gather", "take", "embedding", "_embedding_bag", "nll_loss_forward",
+    "_embedding_bag_forward_only", "nll_loss2d_forward", "scatter", "scatter_add", "scatter_reduce", "index_put",
+    "_unsafe_index_put", "index_add", "index_fill", "index_copy", "index_reduce", "put",
+})  # fmt: skip
+
+
+def picks_of_nothing(node: Node) -> bool:
+    """Tell whether an operation picks elements of a tensor without any: torch knows when that is an error."""
+    name = getattr(node.target, "_opname", None)
+    first = node.args[0] if node.args else None
+    like = first.meta.get("val") if isinstance(first, Node) else None
+    return name is not None and name.removesuffix("_") in _PICKS and isinstance(like, Tensor) and like.numel() == 0
+
+
+def takes_complex_numbers(node: Node) -> bool:
+    """Tell whether one of the arguments is a complex number of Python."""
+    return any(isinstance(leaf, complex) for leaf in _leaves((node.args, node.kwargs)))
+
+
+def _leaves(given: Any) -> Iterator[Any]:
+    if isinstance(given, list | tuple):
+        for part in given:
+            yield from _leaves(part)
+    elif isinstance(given, dict):
+        yield from _leaves(list(given.values()))
+    else:
+        yield given
