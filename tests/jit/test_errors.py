@@ -72,6 +72,62 @@ def test_a_size_that_depends_on_numbers_names_the_line_and_the_way_out(name):
         tp.jit(SIZES[name])(X)
 
 
+ONE = torch.ones(3, 3)
+ROWS = torch.tensor([0, 2])
+DTYPES = {
+    "matmul": (torch.matmul, ONE, ONE.double()),
+    "integers": (torch.matmul, ONE.long(), ONE),
+    "linear": (nn.functional.linear, ONE, ONE.double()),
+    "bias": (torch.addmm, ONE.double(), ONE, ONE),
+    "mv": (torch.mv, ONE, ONE[0].double()),
+    "dot": (torch.dot, ONE[0], ONE[0].double()),
+    "bmm": (torch.bmm, ONE[None], ONE[None].double()),
+    "conv": (nn.functional.conv1d, ONE[None], ONE[None].double()),
+    "index_put": (lambda x, y: x.index_put((ROWS,), y), ONE, ONE[0].double()),
+    "index_add": (lambda x, y: x.index_add(0, ROWS, y), ONE, ONE[:2].double()),
+    "layer_norm": (lambda x, w: nn.functional.layer_norm(x, (3,), w), ONE, ONE[0].double()),
+    "layer_norm of halves": (lambda x, w: nn.functional.layer_norm(x, (3,), w, x[0]), ONE.bfloat16(), ONE[0]),
+    "group_norm": (lambda x, w: nn.functional.group_norm(x, 3, w), ONE, ONE[0].double()),
+    "batch_norm": (lambda x, w: nn.functional.batch_norm(x, None, None, w, training=True), ONE, ONE[0].double()),
+    "nll_loss": (lambda x, w: nn.functional.nll_loss(x[:2], ROWS, w), ONE, ONE[0].double()),
+    "under grad": (lambda x, y: tp.grad(lambda x: (x @ y).sum())(x), ONE, ONE.double()),
+}
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_dtypes_that_torch_does_not_mix_are_refused(name):
+    fn, *given = DTYPES[name]
+    with pytest.raises(RuntimeError):
+        fn(*given)
+    for who in (tp.jit, tp.make_graph, tp.eval_shape):
+        with pytest.raises(
+            TransformError, match=r"gives a \w+ tensor and a \w+ tensor to `aten.*needs one dtype: cast"
+        ):
+            tp.eval_shape(fn, *given) if who is tp.eval_shape else who(fn)(*given)
+
+
+MIXED = {
+    "layer_norm": (lambda x, w: nn.functional.layer_norm(x, (3,), w, w), ONE.bfloat16(), ONE[0]),
+    "batch_norm": (lambda x, w: nn.functional.batch_norm(x, w, w, w, w), ONE.bfloat16(), ONE[0]),
+    "sums": (torch.add, ONE, ONE.double()),
+    "autocast": (lambda x, y: _under_autocast(x, y), ONE, ONE.bfloat16()),
+    "members": (tp.vmap(lambda x, w: nn.functional.layer_norm(x, (3,), w)), ONE, ONE.double()),
+}
+
+
+def _under_autocast(x, y):
+    with torch.autocast("cpu", torch.bfloat16):
+        return nn.functional.linear(x, y)
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_dtypes_that_torch_mixes_stay_legal(name):
+    fn, *given = MIXED[name]
+    wanted = fn(*given)
+    torch.testing.assert_close(tp.make_graph(fn)(*given)(*given), wanted)
+    torch.testing.assert_close(tp.jit(fn)(*given), wanted)
+
+
 DROP = nn.Dropout()
 DRAWS = {
     "rand": lambda x: x + torch.rand(6),

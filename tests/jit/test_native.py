@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from torchpure.errors import CheckError
 from torchpure.jit._disk import library
@@ -402,6 +403,43 @@ def test_an_index_out_of_range():
     assert torch.equal(program(rows(4), torch.tensor([-1, 3]))[0], rows(4)[[-1, 3]])
     with pytest.raises(IndexError, match="out of range in a compiled program"):
         program(rows(4), torch.tensor([0, 4]))
+
+
+_TWO, _ROW = rows(2, 6), torch.tensor([[0, 1, 2, 0, 1, 3]])
+_PLACES = {  # operations whose indices do not count from the end, unlike those of `x[i]`
+    "cross entropy": (lambda a, i: functional.cross_entropy(a[:2], i), torch.tensor([5, 2])),
+    "nll_loss": (lambda a, i: functional.nll_loss(a[:2], i), torch.tensor([5, -100])),
+    "nll_loss of pixels": (lambda a, i: functional.nll_loss(a[None], i), torch.tensor([[1, 3, 2, 0, -100, 3]])),
+    "embedding": (lambda a, i: functional.embedding(i, a), _ROW),
+    "a dead embedding": (
+        torch.func.grad(lambda a, i: functional.embedding(i, a, padding_idx=1).sum()),
+        torch.tensor([2, 1, 2]),
+    ),
+    "gather": (lambda a, i: a.gather(0, i), _ROW),
+    "index_select": (lambda a, i: a.index_select(0, i), torch.tensor([3, 0], dtype=torch.int32)),
+    "scatter": (lambda a, i: a.scatter(0, i, a.exp()), _ROW),
+    "scatter_add": (lambda a, i: a.scatter_add(0, i, a), _ROW),
+    "index_add": (lambda a, i: a.index_add(0, i, _TWO, alpha=2), torch.tensor([3, 1])),
+    "index_copy": (lambda a, i: a.index_copy(0, i, _TWO), torch.tensor([3, 1])),
+}
+
+
+@pytest.mark.parametrize("name", _PLACES)
+def test_an_index_that_may_not_be_negative(name):
+    fn, places = _PLACES[name]
+    check(fn, A, places)
+    program = native(fn, A, places)
+    for wrong in (-1, 6):
+        bad = torch.where(torch.arange(places.numel()).reshape(places.shape) == 0, wrong, places)
+        with pytest.raises((IndexError, RuntimeError)):
+            fn(A, bad)
+        with pytest.raises(IndexError, match="out of range in a compiled program"):
+            program(A, bad)
+
+
+def test_indices_that_count_from_the_end():
+    places = torch.tensor([-1, 1])
+    check(lambda a, i: (a.index_fill(0, i, 5.0), a[i], a.index_put((i,), a[0]), a.take(i)), A, places)
 
 
 def test_an_integer_divided_by_zero():

@@ -19,6 +19,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 
 from ._describe import argument_paths, describe_function, user_line
+from ._dtypes import MixedDtypesError, check_dtypes
 from ._fresh import Written, fresh
 from ._indexing import Indexing
 from ._known import Recipes
@@ -82,6 +83,7 @@ class RealConstants(TorchDispatchMode):
         if given and not any(isinstance(leaf, FakeTensor) or leaf in self.written for leaf in given):
             with _disable_current_modes():
                 return func(*args, **(kwargs or {}))
+        check_dtypes(func, args)
         self.written.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
         args, asked = self._asked(func, args, kwargs or {})
         if asked is not None:
@@ -240,7 +242,7 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
     """Say of errors about a number that is not known what the function does, and what to do instead.
 
     Raises:
-        TransformError: `fn` needs the number of a tensor.
+        TransformError: `fn` needs the number of a tensor, or mixes dtypes in an operation that needs one.
     """
     try:
         yield
@@ -249,6 +251,8 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
             f"{who}: {describe_function(fn)}{user_line(error)} makes a tensor whose size depends on numbers: keep all "
             "entries, and choose with tp.where"
         ) from error
+    except MixedDtypesError as error:
+        raise TransformError(f"{who}: {describe_function(fn)}{user_line(error)} {error}") from error
     except Exception as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
             known = explanation(who, fn, error) if isinstance(error, RuntimeError) else None

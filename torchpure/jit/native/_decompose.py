@@ -32,9 +32,47 @@ _MORE = (
 def _table() -> dict[Any, Any]:
     attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # its rule returns no logarithms of sums
     sixths = _aten.hardsigmoid_backward.default  # torch's own multiplies by a sixth in single precision
-    kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths}
+    kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
     table = {**core_aten_decompositions(), **get_decompositions(_MORE)}
+    table |= {op: _with_rows(table[op], _from_the_start) for op in (_aten.index_add.default, _aten.index_copy.default)}
+    table |= {op: _with_rows(table[op], _from_the_end) for op in _FILLS}
+    table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
+
+
+_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # whose indices may be negative
+
+
+def _from_the_start(index: Tensor, size: int) -> Tensor:
+    """Let a negative index be out of range: torch's rules index with it, which counts from the end."""
+    return torch.where(index < 0, size, index)
+
+
+def _from_the_end(index: Tensor, size: int) -> Tensor:
+    return torch.where(index < 0, index + size, index)
+
+
+def _with_rows(rule: Any, rows: Any) -> Any:
+    """Give a rule of an operation along a dimension other indices."""
+
+    def decompose(x: Tensor, dim: int, index: Tensor, *rest: Any, **named: Any) -> Tensor:
+        return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
+
+    return decompose
+
+
+def _embedding_backward(rule: Any) -> Any:
+    """Let an index out of range be an error: torch's rule drops its gradient, and the lookup may be gone."""
+
+    def decompose(gradient: Tensor, index: Tensor, count: int, padding: int, by_frequency: bool) -> Tensor:
+        if by_frequency:
+            return rule(gradient, index, count, padding, by_frequency)
+        if padding >= 0:
+            gradient = torch.where((index == padding).unsqueeze(-1), 0, gradient)
+        rows = _from_the_start(index, count)
+        return gradient.new_zeros(count, gradient.shape[-1]).index_put([rows], gradient, accumulate=True)
+
+    return decompose
 
 
 def decomposed(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:

@@ -160,4 +160,5 @@ template <class T> static void op_sort(const T *x, int64_t step, int64_t n, T *v
   for (int64_t i = 0; i < n; i++) {{ v[i * out] = a[i]; at[i * out] = p[i]; }}
 }}
 INLINE int64_t op_place(int64_t i, int64_t n, int &bad) {{ int64_t j = i < 0 ? i + n : i; int out = (j < 0) | (j >= n); bad |= out; return out ? 0 : j; }}
+INLINE int64_t op_row(int64_t i, int64_t n, int &bad) {{ int out = (i < 0) | (i >= n); bad |= out; return out ? 0 : i; }}
 """  # noqa: E501

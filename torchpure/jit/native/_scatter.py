@@ -31,7 +31,7 @@ def _scatter(
     at = _address(made, ["0" if d == dim else f"i{d}" for d in range(out.ndim)])
     variables = [f"i{d}" for d in range(out.ndim)]
     text = (
-        f"{loops}{{ int64_t j = op_place({places.buffer.name}[{_address(places, variables)}], {out.shape[dim]}, bad);"
+        f"{loops}{{ int64_t j = op_row({places.buffer.name}[{_address(places, variables)}], {out.shape[dim]}, bad);"
         f" {made.buffer.name}[{at} + j * ({made.strides[dim]})] {_FOLDS[reduce]}"
         f" {values.buffer.name}[{_address(values, variables)}]; }}"
     )
