@@ -386,3 +386,27 @@ def test_second_derivatives_at_a_part_of_a_tensor(name):
         assert_trees_close(tp.make_graph(fn)(X[1])(X[1]), fn(X[1]))
         assert tp.eval_shape(fn, X[1]).shape == fn(X[1]).shape
     assert_trees_close(tp.jit(fn)(X[1]), fn(X[1]))
+
+
+CONSTANTS = {
+    "alone": lambda x: torch.tensor([1.0, 2.0]),
+    "a part": lambda x: torch.tensor([[1.0, 2.0]])[0],
+    "beside an argument": lambda x: (torch.tensor([1.0, 2.0]), x),
+    "of a captured tensor": lambda x: W + 1,
+    "beside a result": lambda x: (torch.tensor([1.0, 2.0]), x + 1),
+    "beside what runs one by one": lambda x: (torch.tensor([1.0, 2.0]), torch.complex(x, x)),
+}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_is_new_at_each_call(name):
+    compiled = tp.jit(CONSTANTS[name])
+    for _ in range(2):
+        out = compiled(torch.ones(2))
+        assert_trees_close(out, CONSTANTS[name](torch.ones(2)))
+        tp.tree.leaves(out)[0].add_(5)
+
+
+def test_a_captured_tensor_that_is_returned_is_itself():
+    assert tp.jit(lambda x: W)(X) is W
