@@ -409,3 +409,45 @@ def test_a_factory_with_counters_is_constructed_and_trained_for_each_member():
     params, state = tp.jit(tp.vmap(train))(keys)
     assert state["1.num_batches_tracked"].tolist() == [3, 3, 3]
     assert_trees_close(params, tp.vmap(train)(keys)[0], rtol=1e-10, atol=1e-12)
+
+
+ROWS = {
+    "forward over forward": tp.jacfwd(tp.jacfwd(lambda x: x.sin() * x)),
+    "scan": tp.hessian(lambda x: tp.scan(lambda c, _: (c.sin(), None), x, None, length=2)[0].sum()),
+    "cond": tp.hessian(lambda x: tp.cond(x.sum() > 0, torch.sin, torch.cos, x).sum()),
+}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ROWS)
+def test_second_derivatives_at_a_part_of_a_tensor(name):
+    """Torch remembers tangents without where in their memory they begin: the second trace failed."""
+    fn = ROWS[name]
+    for _ in range(2):
+        assert_trees_close(tp.make_graph(fn)(X[1])(X[1]), fn(X[1]))
+        assert tp.eval_shape(fn, X[1]).shape == fn(X[1]).shape
+    assert_trees_close(tp.jit(fn)(X[1]), fn(X[1]))
+
+
+CONSTANTS = {
+    "alone": lambda x: torch.tensor([1.0, 2.0]),
+    "a part": lambda x: torch.tensor([[1.0, 2.0]])[0],
+    "beside an argument": lambda x: (torch.tensor([1.0, 2.0]), x),
+    "of a captured tensor": lambda x: W + 1,
+    "beside a result": lambda x: (torch.tensor([1.0, 2.0]), x + 1),
+    "beside what runs one by one": lambda x: (torch.tensor([1.0, 2.0]), torch.complex(x, x)),
+}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_is_new_at_each_call(name):
+    compiled = tp.jit(CONSTANTS[name])
+    for _ in range(2):
+        out = compiled(torch.ones(2))
+        assert_trees_close(out, CONSTANTS[name](torch.ones(2)))
+        tp.tree.leaves(out)[0].add_(5)
+
+
+def test_a_captured_tensor_that_is_returned_is_itself():
+    assert tp.jit(lambda x: W)(X) is W

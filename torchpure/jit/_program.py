@@ -6,8 +6,9 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from . import _backends
 from ._call import Call
@@ -122,14 +123,27 @@ def compile_trace(who: str, trace: Trace, tensors: Sequence[Tensor], donated: Se
 
 def _direct(module: GraphModule) -> Callable[..., list[Any]] | None:
     """Return what picks the results of a program that computes nothing; None for others."""
-    if any(node.op == "call_function" for node in module.graph.nodes):
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    if not all(map(_copies_constant, calls)):
         return None
+    copies: dict[Any, Any] = {node: node.args[0] for node in calls}
     given = {node: place for place, node in enumerate(placeholders(module))}
     out = results(module)
     if out == list(given):
         return lambda *tensors: list(tensors)
-    picks = [(given.get(node), None if node in given else attribute(module, node)) for node in out]
-    return lambda *tensors: [held if place is None else tensors[place] for place, held in picks]
+    held = {node: attribute(module, copies.get(node, node)) for node in {*out} - {*given}}
+
+    def run(*tensors: Tensor) -> list[Any]:
+        found = {node: leaf.clone() if node in copies else leaf for node, leaf in held.items()}
+        return [tensors[given[node]] if node in given else found[node] for node in out]
+
+    return run
+
+
+def _copies_constant(node: Node) -> bool:
+    """Tell whether an operation gives a tensor that the program holds new memory, and does nothing else."""
+    given: Any = node.args[0] if node.args else None
+    return node.target is torch.ops.aten.clone.default and given.op == "get_attr" and not node.kwargs
 
 
 def warn_uncompiled(error: CompilerError) -> None:

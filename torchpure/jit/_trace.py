@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
 from torch.func import functionalize
@@ -19,7 +20,7 @@ from torchpure.transforms._primitives import pass_through
 from torchpure.transforms._pure import address, made_of_numbers, written
 from torchpure.transforms._watch import Watch, name_of
 
-from ._nodes import constants, copied, has_loops, mutates
+from ._nodes import constants, copied, has_loops, let_out, mutates, value
 from .passes import dead
 
 _ADVICE = (
@@ -54,6 +55,8 @@ class _Operations(RealConstants):
                 f"jit: {describe_function(self._fn)}{user_line()} draws from the global generator, `{func}`: a program "
                 "would return the same numbers forever. Pass a key, and draw with tp.random"
             )
+        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor has made it, unseen
+            self._made.update((id(leaf), leaf) for leaf in _real(args))
         given = self.saw((args, kwargs))
         for leaf in written(func, args, kwargs or {}):
             if not isinstance(leaf, FakeTensor) and address(leaf) not in self._addresses:
@@ -120,11 +123,10 @@ def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor
     for node, held in list(constants(module)):
         if held.requires_grad:
             _replace(module, str(node.target), held.detach())
-    return Trace(
-        dead(_functional(module, tensors)),
-        outputs,
-        *map(list, (operations.captured.values(), operations.folded.values())),
-    )
+    captured = list(operations.captured.values())
+    made = dead(_functional(module, tensors))
+    _cloned(made, captured)
+    return Trace(made, outputs, captured, list(operations.folded.values()))
 
 
 def _is_fake(leaf: Tensor) -> bool:
@@ -134,6 +136,24 @@ def _is_fake(leaf: Tensor) -> bool:
 def _replace(module: GraphModule, name: str, tensor: Tensor) -> None:
     delattr(module, name)
     module.register_buffer(name, tensor, persistent=False)
+
+
+def _cloned(module: GraphModule, captured: Sequence[Tensor]) -> None:
+    """Give results that are constants new memory at each run, except where it is that of a captured tensor."""
+    theirs, out = {leaf.untyped_storage()._cdata for leaf in captured if _strided(leaf)}, let_out(module)
+    for node, held in list(constants(module)):
+        if node in out and _strided(held) and held.untyped_storage()._cdata not in theirs:
+            with module.graph.inserting_after(node):
+                new = module.graph.call_function(torch.ops.aten.clone.default, (node,))
+            new.meta = dict(node.meta)
+            if isinstance(like := value(node), Tensor):
+                new.meta["val"] = like.clone()
+            node.replace_all_uses_with(new, lambda user: user in out or user.op == "output")
+    module.recompile()
+
+
+def _strided(leaf: Tensor) -> bool:
+    return leaf.layout is torch.strided
 
 
 def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:

@@ -2,14 +2,19 @@
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    disable_fake_tensor_cache,
+)
 from torch.fx import GraphModule, traceback
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -89,7 +94,8 @@ class RealConstants(TorchDispatchMode):
         if asked is not None:
             with _disable_current_modes():
                 return func(*asked[0], **asked[1])
-        out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
+        with _anew(given) if func in _LIKE else nullcontext():
+            out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
         self.recipes.note(func, args, kwargs or {}, out)
         return out
 
@@ -110,7 +116,14 @@ class RealConstants(TorchDispatchMode):
 _ASKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MASKED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
+_LIKE = {torch.ops.aten._new_zeros_with_same_feature_meta.default}
 pass_through(RealConstants)
+
+
+def _anew(given: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    """Run an operation anew: what torch remembers of one has lost where in its memory the result begins."""
+    mode = next((leaf.fake_mode for leaf in given if isinstance(leaf, FakeTensor)), None)
+    return nullcontext() if mode is None else disable_fake_tensor_cache(mode)
 
 
 def _faked(mode: FakeTensorMode, leaf: Any) -> Any:
