@@ -33,7 +33,9 @@ def check_dtypes(func: Any, args: Sequence[Any]) -> None:
     Raises:
         MixedDtypesError: it needs one dtype, and was given several.
     """
-    packet = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else None
+    if not isinstance(func, torch._ops.OpOverload):
+        return
+    packet = func.overloadpacket
     given = [args[i] for i in _ONE.get(packet) or _NORMS.get(packet) or () if i < len(args)]
     dtypes = {leaf.dtype: leaf for leaf in given if isinstance(leaf, Tensor)}
     if packet in _NORMS and not (args[0].dtype in _HALVES and set(dtypes) == {torch.float32}):
