@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _aten = torch.ops.aten
-_ONE = {  # the arguments that have one dtype
+_ONE: dict[Any, tuple[int, ...]] = {  # the arguments that have one dtype
     _aten.mm: (0, 1), _aten.bmm: (0, 1), _aten.mv: (0, 1), _aten.dot: (0, 1), _aten.vdot: (0, 1),
     _aten.addmm: (0, 1, 2), _aten.addmm_: (0, 1, 2), _aten.addbmm: (0, 1, 2), _aten.addbmm_: (0, 1, 2),
     _aten.baddbmm: (0, 1, 2), _aten.baddbmm_: (0, 1, 2), _aten.addmv: (1, 2), _aten.addmv_: (1, 2),
@@ -16,7 +16,7 @@ _ONE = {  # the arguments that have one dtype
     _aten.index_copy: (0, 3), _aten.index_copy_: (0, 3), _aten.index_reduce: (0, 3), _aten.index_reduce_: (0, 3),
     _aten.nll_loss_forward: (0, 2), _aten.nll_loss2d_forward: (0, 2),
 }  # fmt: skip
-_NORMS = {  # the parameters of one dtype, which may be float32 where the input is of half precision
+_NORMS: dict[Any, tuple[int, ...]] = {  # the parameters of one dtype, which may be float32 where the input is of half precision
     _aten.native_layer_norm: (2, 3), _aten.native_group_norm: (1, 2), _aten.native_batch_norm: (1, 2, 3, 4),
     _aten._native_batch_norm_legit: (1, 2, 3, 4), _aten._native_batch_norm_legit_no_training: (1, 2, 3, 4),
 }  # fmt: skip
@@ -33,13 +33,11 @@ def check_dtypes(func: Any, args: Sequence[Any]) -> None:
     Raises:
         MixedDtypesError: it needs one dtype, and was given several.
     """
-    if not isinstance(func, torch._ops.OpOverload):
-        return
-    packet = func.overloadpacket
+    packet: Any = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else None
     given = [args[i] for i in _ONE.get(packet) or _NORMS.get(packet) or () if i < len(args)]
-    dtypes = {leaf.dtype: leaf for leaf in given if isinstance(leaf, Tensor)}
+    dtypes = dict.fromkeys(leaf.dtype for leaf in given if isinstance(leaf, Tensor))
     if packet in _NORMS and not (args[0].dtype in _HALVES and set(dtypes) == {torch.float32}):
-        dtypes = {args[0].dtype: args[0]} | dtypes
+        dtypes = {args[0].dtype: None} | dtypes
     if len(dtypes) > 1:
         came = " and ".join(f"a {str(dtype).removeprefix('torch.')} tensor" for dtype in dtypes)
         raise MixedDtypesError(f"gives {came} to `{func}`, which needs one dtype: cast one of them with .to(dtype)")
