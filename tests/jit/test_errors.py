@@ -215,7 +215,12 @@ def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(compiler, m
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
-            assert torch.equal(f(X), torch.sin(X) * 3) and torch.equal(g(X), torch.cos(X) * 3)
+            given = X.clone()
+            assert torch.equal(f(X), torch.sin(X) * 3) and torch.equal(g(given), torch.cos(X) * 3)
+            with pytest.raises(ImpureError, match="donated"):
+                given + 1
+    same = tp.jit(lambda x: (x, torch.sin(x)), donate=0)(X.clone())[0]
+    assert torch.equal(same + 1, X + 1)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert "run uncompiled" in str(caught[0].message) and "apt-get install g++" in str(caught[0].message)
     _program._warn.cache_clear()

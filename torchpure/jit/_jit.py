@@ -151,7 +151,7 @@ class _Calls:
                 traced = trace(self._fn, call.arguments, tensors)
                 made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
         except CompilerError as error:
-            made = Uncompiled(self._fn, call)
+            made = Uncompiled(self._who, self._fn, call, donated)
             warn_uncompiled(error)
         self._compiled[key] = made
         return made

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from torchpure import tree
+
 from . import _backends
 from ._call import Call
 from ._disk import CompilerError
@@ -85,13 +87,26 @@ class Uncompiled:
 
     on_one_thread = False
 
-    def __init__(self, fn: Callable[..., Any], call: Call) -> None:
-        self._fn, self._arguments = fn, call.without_tensors()
+    def __init__(self, who: str, fn: Callable[..., Any], call: Call, donated: Sequence[int]) -> None:
+        self._who, self._fn, self._arguments, self._donated = who, fn, call.without_tensors(), donated
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the function."""
+        check_donated(self._who, tensors, self._donated)
         args, kwargs = self._arguments(tensors)
-        return self._fn(*args, **kwargs)
+        out = self._fn(*args, **kwargs)
+        return self._moved(out, tensors) if self._donated else out
+
+    def _moved(self, out: Any, tensors: Sequence[Tensor]) -> Any:
+        """Leave donated tensors without use, unless a backward pass may read them."""
+        if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(out)):
+            return out
+        given = [tensors[place] for place in self._donated]
+        new = {id(leaf): leaf.detach() for leaf in given}
+        out = tree.map(lambda leaf: new.get(id(leaf), leaf), out)
+        for leaf in given:
+            give_up(self._who, leaf)
+        return out
 
     def stale(self) -> bool:
         """Tell that it is of use forever."""
