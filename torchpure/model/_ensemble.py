@@ -81,6 +81,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         to_module=partial(_to_module, members, params, state),
         call=partial(_call, one, spread),
         deterministic=one.deterministic,
+        runs=one.runs,
     )
 
 

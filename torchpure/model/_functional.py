@@ -33,12 +33,7 @@ class Functional:
     to_module: Callable[..., nn.Module]
     call: Callable[..., Any]
     deterministic: bool = False  # whether it is known, from its code, that calls draw nothing
-
-    @property
-    def runs(self) -> int:
-        """Tell transforms what the module's code runs that they must see."""
-        pool: Pool = self.to_module.args[0]  # pyrefly: ignore[missing-attribute] it is a partial
-        return pool.runs
+    runs: int = 0  # what the module's code runs that transforms must see
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
@@ -83,6 +78,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         state=dict(zip(pool.buffers.names, state, strict=True)),
         trainable=pool.trainable,
         to_module=partial(_to_module, pool),
+        runs=pool.runs,
         call=partial(call, pool),
         deterministic=pool.proven,
     )

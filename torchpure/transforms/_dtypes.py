@@ -16,7 +16,8 @@ _ONE: dict[Any, tuple[int, ...]] = {  # the arguments that have one dtype
     _aten.index_copy: (0, 3), _aten.index_copy_: (0, 3), _aten.index_reduce: (0, 3), _aten.index_reduce_: (0, 3),
     _aten.nll_loss_forward: (0, 2), _aten.nll_loss2d_forward: (0, 2),
 }  # fmt: skip
-_NORMS: dict[Any, tuple[int, ...]] = {  # the parameters of one dtype, which may be float32 where the input is of half precision
+# the parameters of one dtype, which may be float32 where the input is of half precision
+_NORMS: dict[Any, tuple[int, ...]] = {
     _aten.native_layer_norm: (2, 3), _aten.native_group_norm: (1, 2), _aten.native_batch_norm: (1, 2, 3, 4),
     _aten._native_batch_norm_legit: (1, 2, 3, 4), _aten._native_batch_norm_legit_no_training: (1, 2, 3, 4),
 }  # fmt: skip
