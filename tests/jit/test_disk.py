@@ -12,15 +12,9 @@ import pytest
 from torchpure.errors import InputError
 from torchpure.jit import _disk
 
+pytestmark = pytest.mark.usefixtures("folder")
 COMMAND = ("g++", "-shared", "-fPIC", "-O1", "{source}", "-o", "{library}")
 SOURCE = 'extern "C" int run() { return 7; }\n'
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    made = tmp_path / "cache"
-    monkeypatch.setenv("TORCHPURE_CACHE", str(made))
-    return made
 
 
 @pytest.fixture

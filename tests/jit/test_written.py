@@ -12,15 +12,9 @@ import torchpure as tp
 from torchpure.jit import _backends, _inductor, _written
 from torchpure.jit._trace import trace
 
+pytestmark = pytest.mark.usefixtures("folder")
 A, B = torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(0, 2, 12).reshape(4, 3)
 OPTIONS = {"cpp.cxx": (None, "g++")}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    made = tmp_path / "cache"
-    monkeypatch.setenv("TORCHPURE_CACHE", str(made))
-    return made
 
 
 @pytest.fixture

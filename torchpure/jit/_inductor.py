@@ -145,7 +145,7 @@ def _unboxed(call: Boxed) -> Any:
     def run(*tensors: Tensor) -> Sequence[Any]:
         return boxed(list(tensors))
 
-    boxed._boxed_call, run.__wrapped__ = True, boxed  # type: ignore[attr-defined]
+    boxed._boxed_call, run.__wrapped__ = True, boxed  # pyrefly: ignore[missing-attribute] as torch marks its own
     return run
 
 

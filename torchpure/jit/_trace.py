@@ -161,9 +161,8 @@ def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     if not mutates(module) or has_loops(module):
         return module
     held = [leaf for _, leaf in constants(module)]
-    run: Any = functionalize(
-        Interpreter(_lifted(module)).run, remove="mutations"
-    )  # which hands on what nodes are marked with
+    marked = Interpreter(_lifted(module))  # it hands on what nodes are marked with
+    run: Any = functionalize(marked.run, remove="mutations")
     return _lowered(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
 
 

@@ -6,11 +6,12 @@ tensors of its surroundings along as if it had captured them, and finds them, or
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from torch import Tensor
 
-from ._levels import functorch
+from ._levels import mapped_levels
 from ._seen import seen
 
 Axes = dict[str, tuple[Tensor, int]]  # name -> the member's index, and the number of members
@@ -27,6 +28,17 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+@contextmanager
+def _having(**parts: Any) -> Iterator[None]:
+    """Have other parts around."""
+    before = {name: getattr(_here, name) for name in parts}
+    vars(_here).update(parts)
+    try:
+        yield
+    finally:
+        vars(_here).update(before)
 
 
 class Around:
@@ -46,30 +58,19 @@ class Around:
         """Return the places of the indices of axes among the tensors."""
         return [place for place, name in enumerate(self._axes) if name in names]
 
-    @contextmanager
-    def again(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+    def again(self, tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
         """Have the same around, with other tensors in the places of its own."""
-        before = _here.axes, _here.taking, _here.waiting
         pairs = zip(self._axes.items(), tensors, strict=False)
-        _here.axes = {name: (index, size) for (name, (_, size)), index in pairs}
+        axes = {name: (index, size) for (name, (_, size)), index in pairs}
         rest = zip(tensors[len(self._axes) :], self._taking, strict=True)
-        _here.taking, _here.waiting = (*((members, flag) for members, (_, flag) in rest), *_here.waiting), ()
-        try:
-            yield
-        finally:
-            _here.axes, _here.taking, _here.waiting = before
+        taking = (*((members, flag) for members, (_, flag) in rest), *_here.waiting)
+        return _having(axes=axes, taking=taking, waiting=())
 
 
-@contextmanager
-def without(names: Collection[str]) -> Iterator[None]:
+def without(names: Collection[str]) -> AbstractContextManager[None]:
     """Run a rule that has all members of these axes at once, and so none for whom alone it runs."""
-    before = _here.axes, _here.taking, _here.gone
-    _here.axes = {name: pair for name, pair in _here.axes.items() if name not in names}
-    _here.taking, _here.gone = (), _here.gone.union(names)
-    try:
-        yield
-    finally:
-        _here.axes, _here.taking, _here.gone = before
+    axes = {name: pair for name, pair in _here.axes.items() if name not in names}
+    return _having(axes=axes, taking=(), gone=_here.gone.union(names))
 
 
 def gone() -> frozenset[str]:
@@ -82,15 +83,9 @@ def axes() -> Axes:
     return _here.axes
 
 
-@contextmanager
-def axis_open(name: str, index: Tensor, size: int) -> Iterator[None]:
+def axis_open(name: str, index: Tensor, size: int) -> AbstractContextManager[None]:
     """Open an axis."""
-    before = _here.axes
-    _here.axes = {**before, name: (index, size)}
-    try:
-        yield
-    finally:
-        _here.axes = before
+    return _having(axes={**_here.axes, name: (index, size)})
 
 
 def taking() -> tuple[Tensor, ...]:
@@ -98,40 +93,25 @@ def taking() -> tuple[Tensor, ...]:
     return tuple(members for members, _ in _here.taking)
 
 
-@contextmanager
-def only_for(members: Tensor) -> Iterator[None]:
+def only_for(members: Tensor) -> AbstractContextManager[None]:
     """Run code for some members, the others along with them: what they do there is not asked for."""
-    before = _here.taking
-    _here.taking = (*before, (members, False))
-    try:
-        yield
-    finally:
-        _here.taking = before
+    return _having(taking=(*_here.taking, (members, False)))
 
 
-@contextmanager
-def next_only_for(members: Tensor, alike: bool) -> Iterator[None]:
+def next_only_for(members: Tensor, alike: bool) -> AbstractContextManager[None]:
     """Do what `only_for` does, for the function with surroundings of its own that a rule runs next.
 
     `alike` says that the other members get the operands of one of them.
     """
-    before = _here.waiting
-    _here.waiting = (*before, (members, alike))
-    try:
-        yield
-    finally:
-        _here.waiting = before
+    return _having(waiting=(*_here.waiting, (members, alike)))
 
 
 @contextmanager
 def meetings() -> Iterator[set[str]]:
     """Collect the axes over which members meet."""
-    before, found = _here.meetings, set[str]()
-    _here.meetings = (*before, found)
-    try:
+    found = set[str]()
+    with _having(meetings=(*_here.meetings, found)):
         yield found
-    finally:
-        _here.meetings = before
 
 
 def met(name: str) -> None:
@@ -147,14 +127,4 @@ def replaced_over(name: str) -> bool:
 
 def differ_over(leaf: Tensor, names: Collection[str]) -> bool:
     """Tell whether a tensor differs between the members of one of these axes."""
-    return any(_levels_of(leaf) & _levels_of(seen(_here.axes[name][0])) for name in names if name in _here.axes)
-
-
-def _levels_of(leaf: Tensor) -> set[int]:
-    """Return the levels of the vmaps whose members differ in a tensor."""
-    found = set()
-    while functorch.is_functorch_wrapped_tensor(leaf):
-        if functorch.is_batchedtensor(leaf):
-            found.add(functorch.maybe_get_level(leaf))
-        leaf = functorch.get_unwrapped(leaf)
-    return found
+    return any(mapped_levels(leaf) & mapped_levels(seen(_here.axes[name][0])) for name in names if name in _here.axes)

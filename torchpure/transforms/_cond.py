@@ -16,7 +16,7 @@ from ._bodies import alike, as_tensors, described
 from ._closure import Closure
 from ._describe import describe_function
 from ._frozen import frozen
-from ._levels import functorch
+from ._levels import mapped_levels
 from ._operation import Packed, check_callable
 from ._primitives import Flat, staged
 from ._replacing import replacing
@@ -90,11 +90,7 @@ def check_pred(who: str, pred: Any) -> None:
 
 def differs(leaf: Tensor) -> bool:
     """Tell whether a tensor has members of some vmap."""
-    while functorch.is_functorch_wrapped_tensor(leaf):
-        if functorch.is_batchedtensor(leaf):
-            return True
-        leaf = functorch.get_unwrapped(leaf)
-    return False
+    return bool(mapped_levels(leaf))
 
 
 def _plain_choice(chooser: Any) -> bool:

@@ -18,7 +18,7 @@ from ._captured import closed, refuse_captured
 from ._describe import describe_function
 from ._levels import innermost
 from ._operation import Call, alive, check_callable, check_static, followed, like_number, positional, zeros_for
-from ._promise import Promise
+from ._promise import against
 from ._quiet import quiet
 from ._replacing import replacing
 from ._watch import run_watched
@@ -115,7 +115,7 @@ class _Call(Call):
                 f"custom_jvp: the rule {describe_function(self.rule)} must return (value, tangent), "
                 f"got {tree.describe(result)}"
             )
-        values = self.outputs.take(result[0], lambda: Promise("custom_jvp", self.fn).named(self.rule))
+        values = self.outputs.take(result[0], lambda: against("custom_jvp", self.rule, self.fn))
         moved = self.outputs.match(f"custom_jvp: {describe_function(self.rule)}: tangent", result[1])
         moved = [like_number(part, value) for part, value in zip(zeros_for(values, moved), values, strict=True)]
         return _checked(self.rule, values, moved, self.outputs.paths)

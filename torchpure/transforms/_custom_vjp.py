@@ -35,7 +35,7 @@ from ._operation import (
     zeros_for,
 )
 from ._ordinary import pulled_through, pushed_through
-from ._promise import Promise
+from ._promise import Promise, against
 from ._replacing import replacing
 from ._watch import run_watched
 
@@ -143,7 +143,7 @@ class _Call(Call):
                 f"custom_vjp: the rule {describe_function(self.forward)} must return (value, residuals), "
                 f"got {tree.describe(result)}"
             )
-        value = self.outputs.take(result[0], partial(self.promise.named, self.forward))
+        value = self.outputs.take(result[0], lambda: against("custom_vjp", self.forward, self.fn))
         self.size = len(value)
         return self.shared_out(names, (*value, *self.residuals.take(result[1])), tensors)
 

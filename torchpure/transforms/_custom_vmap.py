@@ -1,7 +1,7 @@
 """Functions with a rule of their own for batches (as `jax.custom_batching.custom_vmap`)."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from ._captured import closed, refuse_captured
 from ._describe import describe_function
 from ._operation import Call, check_callable, followed, positional
 from ._ordinary import Ordinary
-from ._promise import Promise
+from ._promise import Promise, against
 from ._replacing import replacing
 from ._watch import run_watched
 
@@ -109,7 +109,7 @@ class _Batched(Ordinary):
                 f"custom_vmap: the rule {describe_function(call.rule)} must return (value, out_batched), "
                 f"got {tree.describe(result)}"
             )
-        out = call.outputs.take(result[0], partial(call.promise.named, call.rule))
+        out = call.outputs.take(result[0], lambda: against("custom_vmap", call.rule, call.fn))
         marks = _marks(call, call.rule, result[1], len(out))
         _check_sizes(call.rule, out, marks, info.batch_size)
         if info.batch_size:

@@ -49,9 +49,8 @@ class Recipes:
             self._lost.update(leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs)))
         elif all(not isinstance(leaf, FakeTensor) or id(leaf) in self._recipes for leaf in _tensors((args, kwargs))):
             for place, leaf in enumerate(_tensors(out)):
-                if (
-                    leaf.numel() <= _LARGEST and id(leaf) not in self._recipes
-                ):  # a cast to its own dtype is the same one
+                own = id(leaf) in self._recipes  # a cast to the dtype that a tensor has gives the same tensor
+                if leaf.numel() <= _LARGEST and not own:
                     self._recipes[id(leaf)] = _Recipe(leaf, func, (args, kwargs), place)
 
     def known(self, values: Any) -> Known | None:

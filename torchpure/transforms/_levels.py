@@ -165,6 +165,16 @@ def innermost(leaf: Tensor) -> Tensor:
     return leaf
 
 
+def mapped_levels(leaf: Tensor) -> set[int]:
+    """Return the levels of the vmaps whose members differ in a tensor."""
+    found = set()
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        if functorch.is_batchedtensor(leaf):
+            found.add(functorch.maybe_get_level(leaf))
+        leaf = functorch.get_unwrapped(leaf)
+    return found
+
+
 def stale(leaf: Tensor) -> bool:
     """Tell whether a tensor belongs to a level that has been closed."""
     if not functorch.is_functorch_wrapped_tensor(leaf):

@@ -41,17 +41,18 @@ class Promise:
         except Exception:  # a function that only its rule can compute
             self._known.add(key)
             return
-        who = self.named(rule)
+        who = against(self._who, rule, self._fn)
         for number, (one, two) in enumerate(zip(wanted, tree.ordered(structure, value(), who), strict=True)):
             if isinstance(one, Tensor) and isinstance(two, Tensor) and not _alike(one, two):
                 path = tree.paths(tree.unflatten(structure, wanted))[number]
                 raise TransformError(f"{who}: at `{path}` wanted {tree.describe(one)}, got {tree.describe(two)}")
         self._known.add(key)
 
-    def named(self, rule: Callable[..., Any]) -> str:
-        """Say what is compared."""
-        names = describe_function(rule), describe_function(self._fn)
-        return f"{self._who}: the value that the rule {names[0]} returns, against that of {names[1]}"
+
+def against(who: str, rule: Callable[..., Any], fn: Callable[..., Any]) -> str:
+    """Say what is compared: what a rule returns, and what its function does."""
+    names = describe_function(rule), describe_function(fn)
+    return f"{who}: the value that the rule {names[0]} returns, against that of {names[1]}"
 
 
 def _alike(one: Tensor, two: Tensor) -> bool:

@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 
-from ._levels import functorch
+from ._levels import mapped_levels
 from ._replacing import MAPPED
 
 SHARED = "writes a mapped value into a tensor that all members share"
@@ -43,14 +43,4 @@ def _is_write(message: str, args: Any, kwargs: Any) -> bool:
     if _NO_ROOM not in message:
         return any(sign in message for sign in _REFUSED)
     own, *given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    return any(not _levels(leaf) <= _levels(own) for leaf in given)
-
-
-def _levels(leaf: Tensor) -> set[int]:
-    """List the vmaps over which a tensor is mapped."""
-    found = set()
-    while functorch.is_functorch_wrapped_tensor(leaf):
-        if functorch.is_batchedtensor(leaf):
-            found.add(functorch.maybe_get_level(leaf))
-        leaf = functorch.get_unwrapped(leaf)
-    return found
+    return any(not mapped_levels(leaf) <= mapped_levels(own) for leaf in given)

@@ -27,7 +27,7 @@ from . import _autograd as _autograd  # fills BEFORE
 from . import _functions as _functions  # so does this
 from . import _replaced as _replaced  # fills REPLACED
 from ._describe import argument_paths, describe_function
-from ._levels import functorch, stale
+from ._levels import functorch, innermost, stale
 from ._replacing import BEFORE, REPLACED, replaced_names, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
@@ -143,16 +143,9 @@ class Watch:
 
 def _versions(leaves: list[Tensor]) -> list[int]:
     try:
-        return [_wrapped(leaf)._version for leaf in leaves] if peek() is not None else list(map(_version, leaves))
+        return [innermost(leaf)._version for leaf in leaves] if peek() is not None else list(map(_version, leaves))
     except RuntimeError:  # tensors made in inference mode do not count
-        return [0 if inner.is_inference() else inner._version for inner in map(_wrapped, leaves)]
-
-
-def _wrapped(leaf: Tensor) -> Tensor:
-    """Return the tensor that a transform has wrapped, however often: only its changes are counted."""
-    while functorch.is_functorch_wrapped_tensor(leaf):
-        leaf = functorch.get_unwrapped(leaf)
-    return leaf
+        return [0 if inner.is_inference() else inner._version for inner in map(innermost, leaves)]
 
 
 def reachable(fn: Any) -> list[Tensor]:

@@ -1,10 +1,8 @@
 """Operations that torch itself must run: compiled, they would read memory that is not there, or lose a part."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_aggregate
 
 _PICKS = frozenset({
     "max", "min", "argmax", "argmin", "amax", "amin", "aminmax", "median", "nanmedian", "mode", "kthvalue", "topk",
@@ -24,14 +22,6 @@ def picks_of_nothing(node: Node) -> bool:
 
 def takes_complex_numbers(node: Node) -> bool:
     """Tell whether one of the arguments is a complex number of Python."""
-    return any(isinstance(leaf, complex) for leaf in _leaves((node.args, node.kwargs)))
-
-
-def _leaves(given: Any) -> Iterator[Any]:
-    if isinstance(given, list | tuple):
-        for part in given:
-            yield from _leaves(part)
-    elif isinstance(given, dict):
-        yield from _leaves(list(given.values()))
-    else:
-        yield given
+    found: list[bool] = []
+    map_aggregate((node.args, node.kwargs), lambda leaf: found.append(isinstance(leaf, complex)))
+    return any(found)
