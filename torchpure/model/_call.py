@@ -12,6 +12,7 @@ from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
 
 from ._batched import member_flag, own
+from ._forms import unseen
 from ._guard import APPLY_ADVICE, CALL_ADVICE, keyed_draws, refusing_draws
 from ._skeleton import Pool, Skeleton, fill
 from ._traced import traced_apply, traced_call
@@ -136,10 +137,11 @@ def _with_own(skeleton: Skeleton, witnesses: Any, run: Callable[[Tensor | None],
 
 
 def _versions(values: Sequence[Any]) -> list[int]:
-    try:
-        return [value._version for value in values]
-    except RuntimeError:  # tensors of inference mode do not count their changes
-        return [value._version for value in values if not value.is_inference()]
+    with unseen():
+        try:
+            return [value._version for value in values]
+        except RuntimeError:  # tensors of inference mode do not count their changes
+            return [value._version for value in values if not value.is_inference()]
 
 
 def _input_versions(inputs: tuple[Any, ...], watched: bool) -> list[int]:

@@ -2,11 +2,14 @@
 
 from typing import Any, NoReturn
 
+import torch
 from torch import Size, Tensor
 
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
+
+unseen: Any = torch._C.DisableTorchFunction  # modes are for operations: looks at sizes and versions pass by them
 
 
 def nested(flat: dict[str, Tensor]) -> Params:
@@ -38,8 +41,9 @@ def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[s
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
-        if len(params) == len(names) and [value.shape for value in found] == shapes:
-            return found
+        with unseen():
+            if len(params) == len(names) and [value.shape for value in found] == shapes:
+                return found
     except (KeyError, TypeError, AttributeError):
         pass
     return _checked(params, names, shapes, aliases, who)

@@ -6,8 +6,7 @@ by the last; the count is kept above zero meanwhile, by which torch's own `jvp` 
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch._functorch import eager_transforms
@@ -25,27 +24,27 @@ def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         if is_dynamo_compiling():
             return run(*args)
-        with _shared_level():
+        joined = _join()
+        try:
             return run(*args)
+        finally:
+            if joined:
+                _leave()
 
     return call
 
 
-@contextmanager
-def _shared_level() -> Iterator[None]:
+def _join() -> bool:
+    """Open the level, or join those who have; tell whether it is ours, and not one that the user opened."""
     global _users
     with _lock:
-        joins = _users > 0 or forward_ad._current_level < 0  # else the level is one that the user opened
+        joins = _users > 0 or forward_ad._current_level < 0
         if joins:
             _users += 1
             if _users == 1:
                 forward_ad.enter_dual_level()
                 _torch.JVP_NESTING += 1
-    try:
-        yield
-    finally:
-        if joins:
-            _leave()
+        return joins
 
 
 def _leave() -> None:

@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from functools import lru_cache
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
 from torch._ops import HigherOrderOperator
@@ -14,6 +16,7 @@ FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative i
 MAPPED: dict[Any, Callable[..., Any]] = {}  # only where a vmap has failed
 BEFORE: dict[Any, Callable[[Any, Any], tuple[Any, Any]]] = {}  # what autograd is called with instead, or an error
 _found = REPLACED.get
+_USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
 
 
 def kinds() -> list[Any]:
@@ -26,8 +29,20 @@ def replaced_names() -> frozenset[str]:
     return frozenset(operation.__name__.removeprefix("linalg_") for operation in REPLACED)
 
 
+@lru_cache(maxsize=1)
+def _special() -> frozenset[Any]:
+    """Return all that the mode does not leave as it is; the tables are filled by then."""
+    return frozenset({*REPLACED, *FORWARD, *BEFORE})
+
+
 class _Replacing(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self._special = _special()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__class__ in _USUAL and func not in self._special:  # at once: every operation passes here
+            return func(*args, **kwargs) if kwargs else func(*args)
         if func in FORWARD and functorch.TransformType.Jvp in kinds():
             func = FORWARD[func]
         func = _found(func, func)
