@@ -10,6 +10,7 @@ from torch import nn
 
 import torchpure as tp
 from torchpure.errors import ImpureError, TransformError
+from torchpure.jit import _backends
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
@@ -61,6 +62,32 @@ def test_memory_that_others_see_is_left_alone(size):
     other = shared.detach()
     f(shared)
     assert torch.equal(other, _x(size))
+
+
+@pytest.mark.compile
+def test_a_step_with_a_large_loop_writes_over_what_is_donated(monkeypatch):
+    """Where it is no program of C++ as a whole: one of these is for what is small."""
+    monkeypatch.setattr(_backends, "native", lambda module, tensors: None)
+
+    def accumulated(params, batches):
+        gradient = tp.grad(lambda p, batch: (torch.linalg.vector_norm(p["w"] @ batch) - p["b"].sum()) ** 2)
+
+        def add(total, batch):
+            return tp.tree.map(torch.add, total, gradient(params, batch)), None
+
+        total, _ = tp.scan(add, tp.tree.map(torch.zeros_like, params), batches)
+        return tp.tree.map(lambda p, g: p - 1e-3 * g, params, total)
+
+    step = tp.jit(accumulated, donate=0)
+    params, batches = (
+        {"w": _x(LARGE).reshape(512, 512).clone(), "b": _x(LARGE, 1)},
+        _x(2 * 512 * 8, 2).reshape(2, 512, 8),
+    )
+    for _ in range(2):
+        wanted, memory = accumulated(params, batches), {name: leaf.data_ptr() for name, leaf in params.items()}
+        params = step(params, batches)
+        assert_trees_close(params, wanted, rtol=1e-10, atol=1e-12)
+        assert {name: leaf.data_ptr() for name, leaf in params.items()} == memory
 
 
 @pytest.mark.compile

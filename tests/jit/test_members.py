@@ -8,6 +8,8 @@ from torch import nn
 
 import torchpure as tp
 from torchpure.jit import _members
+from torchpure.jit._peak import peak
+from torchpure.jit._trace import trace
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
@@ -115,3 +117,67 @@ def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
             int, re.search(r"Batch element (\d+).*members (\d+) to (\d+) of vmap", text).groups()
         )
         assert first + element == 150 <= last
+
+
+class Recorded:
+    """Programs that run as they are, need so many bytes a member, and note how many members each call has."""
+
+    def __init__(self, fn, needed):
+        self._fn, self._needed, self.sizes = fn, needed, []
+
+    def memory(self, args, kwargs):
+        return self._needed(args[0])
+
+    def __call__(self, args, kwargs):
+        self.sizes.append(args[0].shape[0])
+        return self._fn(*args, **kwargs)
+
+
+CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the chunks
+    5000: [50],
+    4999: [25, 25],
+    1700: [17, 17, 17],
+    1000: [10] * 5,
+    199: [],
+}
+
+
+@pytest.mark.parametrize("limit", CHUNKS)
+def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monkeypatch):
+    monkeypatch.setattr(_members, "MEMORY", limit)
+    mapped = tp.vmap(lambda x: (torch.sin(x), x.sum()))
+    whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
+    members, x = _members.Members(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
+    for _ in range(2):
+        assert_trees_close(members((x,), {}), mapped(x))
+        assert whole.sizes == CHUNKS[limit]
+        assert len(one.sizes) == (0 if whole.sizes else 50)
+        whole.sizes.clear(), one.sizes.clear()
+
+
+def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
+    monkeypatch.setattr(_members, "MEMORY", 1 << 16)
+    mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
+    x = torch.randn(100, 64, dtype=D)
+    assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
+
+
+def _loop(x):
+    return tp.scan(lambda c, _: (torch.sin(c.cos().exp()), c.sum()), x, None, length=3)
+
+
+PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it makes that are alive at once
+    "one after another": (lambda x: x.sin().cos().exp(), 1600),
+    "all to the end": (lambda x: (x.sin(), x.cos(), x.exp()), 2400),
+    "views": (lambda x: x.sin().reshape(10, 10).T[2:], 800),
+    "a sum": (lambda x: (x.sin() * x.cos()).sum(), 2400),
+    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two in a turn
+    "nothing": (lambda x: x, 0),
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_peak_counts_what_is_alive_at_once(name):
+    f, wanted = PEAKS[name]
+    module = trace(f, lambda values: (tuple(values), {}), (torch.ones(100, dtype=D),)).module
+    assert peak(module) == wanted

@@ -57,15 +57,19 @@ def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
-    tensors = [leaf.detach() for leaf in tensors]  # a tracer takes one tensor that is given twice for one input
-    return _native(module, tensors) or without_native(module, tensors)
+    return native(module, tensors) or without_native(module, tensors)
 
 
-def _native(module: GraphModule, tensors: Sequence[Tensor]) -> Program | None:
+def native(module: GraphModule, tensors: Sequence[Tensor]) -> Program | None:
+    """Compile a program for tensors like these to C++ that runs on one thread; None where that cannot be.
+
+    Raises:
+        CompilerError: there is no C++ compiler that works.
+    """
     from .native import compiled
 
     try:
-        return compiled(module, tensors, library)
+        return compiled(module, [leaf.detach() for leaf in tensors], library)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
 
@@ -78,6 +82,7 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     """
     from . import _inductor, _segments  # which take long to import
 
+    tensors = [leaf.detach() for leaf in tensors]  # a tracer takes one tensor that is given twice for one input
     if not has_loops(module) and any(map(_needs_torch, module.graph.nodes)):
         return OneByOne(module)
     return (_segments if has_loops(module) else _inductor).compiled(module, tensors, compiled)

@@ -32,6 +32,10 @@ class Call:
         if self._statics:
             self.key = (*self.key, *((where, type(held), held) for where, held in self._statics))
 
+    def kind(self) -> Any:
+        """Return what tells the program for this call from others."""
+        return self.key, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in self.tensors)
+
     def without_tensors(self) -> Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]:
         """Return what makes arguments of other tensors, and does not keep these."""
         other = object.__new__(Call)

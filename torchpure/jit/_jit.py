@@ -23,8 +23,8 @@ from ._disk import CompilerError
 from ._donate import Donated
 from ._lowered import Lowered, lowered
 from ._members import Members
-from ._program import Compiled, Uncompiled, compile_trace, warn_uncompiled
-from ._trace import trace
+from ._program import Compiled, Uncompiled, compile_natively, compile_trace, warn_uncompiled
+from ._trace import Trace, trace
 
 _function_modes: Any = torch._C._len_torch_function_stack
 _autocasts: Any = torch._C._is_any_autocast_enabled
@@ -91,6 +91,7 @@ class _Calls:
         self._static.check_apart(self._donate)
         self._entries: dict[Any, list[_Entry]] = {}
         self._compiled: dict[Any, Compiled | Uncompiled] = {}
+        self._traced: dict[Any, Trace] = {}  # one at most, which waits to be compiled
         self._lock = threading.RLock()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,13 +109,22 @@ class _Calls:
                 return entry.compiled.run(call.tensors)
         return self._first(call, args, kwargs)
 
-    def on_one_thread(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Tell whether the program for these arguments is one of C++, which leaves the other threads free."""
+    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the bytes that the program for these arguments needs; None for one of C++, which is compiled then."""
         call = Call(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(ordinary, call.tensors)):
-            return False
-        with self._lock:
-            return self._program(call, args, kwargs).on_one_thread
+            return 0
+        with self._lock, uncollected():
+            key, traced = call.kind(), trace(self._fn, call.arguments, call.tensors)
+            try:
+                found = compile_natively(self._who, traced, call.tensors)
+            except CompilerError:
+                return 0
+            if isinstance(found, int):
+                self._traced = {key: traced}
+                return found
+            self._compiled[key] = found
+            return None
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
@@ -139,8 +149,7 @@ class _Calls:
         return compiled.run(call.tensors)
 
     def _program(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Uncompiled:
-        tensors = call.tensors
-        key = (call.key, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in tensors))
+        key, tensors = call.kind(), call.tensors
         found = self._compiled.get(key)
         if found is not None and not found.stale():
             return found
@@ -148,7 +157,9 @@ class _Calls:
         self._warn_of_many(call)
         try:
             with uncollected():
-                traced = trace(self._fn, call.arguments, tensors)
+                traced = self._traced.pop(key, None)
+                if traced is None or traced.captures.stale():
+                    traced = trace(self._fn, call.arguments, tensors)
                 made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
         except CompilerError as error:
             made = Uncompiled(self._who, self._fn, call, donated)

@@ -2,10 +2,12 @@
 
 Law: `jit(vmap(fn))(xs)[i] == jit(fn)(xs[i])`, whatever the chunks.
 
-A chunk fits in cache, and chunks run on all cores. Whether lanes of vectors run over members or over what each member
-computes is found by measurement: the first chunks of the first call run each way, and the fastest is kept.
+A chunk of a program of C++ fits in cache, and such chunks run on all cores. Whether lanes of vectors run over members
+or over what each member computes is found by measurement: the first chunks of the first call run each way, and the
+fastest is kept. Other programs use all cores themselves; as many members run at once as fit in memory.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +25,15 @@ WIDTHS = (64, 16, 1)  # members at once that are tried; 1 is the program of one 
 FEW = 8  # below this many members all run at once
 _DIFFER = "jit: the results of some members of a vmap against those of others"
 _TRIED = 4  # members that the program of one is timed on
+MEMORY = 1 << 28  # bytes that the members of one chunk may need; more at once are not faster
+_CUDA = 4  # a chunk may need this part of the memory that is free there: one fourth
+
+
+class Way(NamedTuple):
+    """How members run."""
+
+    width: int  # so many at once
+    apart: bool  # several chunks at once, each on one thread
 
 
 class Part(NamedTuple):
@@ -39,7 +50,7 @@ class Members:
     def __init__(self, mapping: Mapping, whole: "Programs", one: "Programs") -> None:
         """Take the mapped function, and what compiles it and the function of one member."""
         self._mapping, self._whole, self._one = mapping, whole, one
-        self._widths: dict[Any, int] = {}
+        self._ways: dict[Any, Way] = {}
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run all members."""
@@ -47,15 +58,15 @@ class Members:
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (structure, tuple(dims), shapes)
         call = _Call(self._mapping, self._whole, self._one, leaves, structure, dims, kwargs)
-        width = self._widths.get(key)
+        way = self._ways.get(key)
         parts: list[Part] = []
         at = 0
-        if width is None:
-            width, parts, at = _measured(call, size)
-            self._widths[key] = width
-        if width >= size:
+        if way is None:
+            way, parts, at = _measured(call, size)
+            self._ways[key] = way
+        if way.width >= size:
             return self._whole(args, kwargs)
-        parts.extend(_spread(call, at, size, width))
+        parts.extend(_spread(call, at, size, way))
         return _joined(parts)
 
 
@@ -65,8 +76,8 @@ class Programs(Protocol):
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the one for these arguments."""
 
-    def on_one_thread(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Tell whether it leaves the other threads free."""
+    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the bytes that the one for these needs; None if it is one of C++, which leaves other threads free."""
         ...
 
 
@@ -105,14 +116,20 @@ class _Call(NamedTuple):
         ]
         return Part(stacked, structure, places)
 
-    def native(self, width: int) -> bool:
-        """Tell whether a program of so many members runs on one thread."""
+    def memory(self, width: int) -> int | None:
+        """Return the bytes that a program of so many members needs; None for one that runs on one thread."""
         if width == 1:
-            return self.one.on_one_thread(
-                self.arguments(lambda leaf, dim: leaf.select(dim, 0).contiguous()), self.kwargs
-            )
+            args = self.arguments(lambda leaf, dim: leaf.select(dim, 0).contiguous())
+            return self.one.memory(args, self.kwargs)
         args = self.arguments(lambda leaf, dim: leaf.narrow(dim, 0, width).contiguous())
-        return self.whole.on_one_thread(args, self.kwargs)
+        return self.whole.memory(args, self.kwargs)
+
+    def fitting(self, size: int, needed: float) -> Way:
+        """Return the way in which members that need so much memory each fit: at once, or in chunks of one size."""
+        device = next((leaf.device for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.is_cuda), None)
+        limit = MEMORY if device is None else torch.cuda.mem_get_info(device)[0] // _CUDA
+        chunks = math.ceil(size / max(limit // max(needed, 1), 1))
+        return Way(math.ceil(size / chunks), apart=False)
 
 
 @contextmanager
@@ -129,29 +146,36 @@ def _counted(first: int, count: int | None = None) -> Iterator[None]:
         raise torch.linalg.LinAlgError(f"{error} ({where} of vmap)") from None
 
 
-def _measured(call: _Call, size: int) -> tuple[int, list[Part], int]:
-    """Run the first members each way: the fastest width, what has been computed, and how many members that is."""
+def _measured(call: _Call, size: int) -> tuple[Way, list[Part], int]:
+    """Run the first members each way: the fastest, what has been computed, and how many members that is."""
     parts: list[Part] = []
-    best, chosen, at = float("inf"), size, 0
+    best, chosen, at = math.inf, Way(size, apart=False), 0
     asks = torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in call.leaves)
-    if size < FEW or asks:
-        return size, parts, 0
+    if asks or not size:
+        return chosen, parts, 0
+    if size < FEW:
+        return call.fitting(size, (call.memory(size) or 0) / size), parts, 0
+    needed = 0.0  # bytes of one member, where no program of several is one of C++
     for width in WIDTHS:
         count = width if width > 1 else min(_TRIED, size)
-        if at + count > size or not call.native(width):
+        if at + count > size or (needed and width > 1):
+            continue
+        memory = call.memory(width)
+        if memory is not None:
+            needed = needed or memory / width
             continue
         start = perf_counter()
         parts.append(call.run(at, count, width))
         at += count
         seconds = (perf_counter() - start) / count
         if seconds < best:
-            best, chosen = seconds, width
-    return chosen, parts, at
+            best, chosen = seconds, Way(width, apart=True)
+    return chosen if parts else call.fitting(size, needed), parts, at
 
 
-def _spread(call: _Call, first: int, size: int, width: int) -> list[Part]:
-    """Run the rest in chunks on all threads; the last chunk overlaps, so that there is one program."""
-    workers = max(torch.get_num_threads(), 1)
+def _spread(call: _Call, first: int, size: int, way: Way) -> list[Part]:
+    """Run the rest in chunks, on all threads; the last chunk overlaps, so that there is one program."""
+    width, workers = way.width, max(torch.get_num_threads(), 1) if way.apart else 1
     step = width if width > 1 else max(-(-(size - first) // (4 * workers)), 1)
     starts = list(range(first, size, step))
     recording = torch.is_grad_enabled()

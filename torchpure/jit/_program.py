@@ -17,6 +17,7 @@ from ._call import Call
 from ._disk import CompilerError
 from ._donate import check_donated, give_up, own, pairs, taken, written_over
 from ._nodes import attribute, has_loops, placeholders, results, value
+from ._peak import peak
 from ._trace import Trace
 from .passes import duplicates, loop_invariant
 
@@ -34,21 +35,15 @@ class Compiled:
 
     def __init__(self, who: str, trace: Trace, run: Callable[..., Sequence[Any]], donated: Sequence[int]) -> None:
         self._who, self._run, self._donated = who, run, donated
-        self.on_one_thread = getattr(run, "on_one_thread", False)
         self._pairs: dict[int, int] = {}
-        self._outputs = trace.outputs
-        self._captured, self._folded = trace.captured, trace.folded
-        self._signs = self._signed()
+        self._outputs, self._captured = trace.outputs, trace.captures.tensors
+        self.stale = trace.captures.stale
         if donated:
             self.run = self._run_donated
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the program."""
         return self._outputs.put(self._run(*tensors))
-
-    def stale(self) -> bool:
-        """Tell whether a captured tensor has other memory, or one that constants were computed from other numbers."""
-        return bool(self._captured) and self._signs != self._signed()
 
     def asks(self) -> bool:
         """Tell whether a captured tensor requires grad."""
@@ -57,11 +52,6 @@ class Compiled:
     def writes(self, found: dict[int, int]) -> None:
         """Take note that the program writes results into inputs."""
         self._pairs = found
-
-    def _signed(self) -> list[int]:
-        return [leaf.data_ptr() for leaf in self._captured] + [
-            0 if leaf.is_inference() else leaf._version for leaf in self._folded
-        ]
 
     def _run_donated(self, tensors: Sequence[Tensor]) -> Any:
         check_donated(self._who, tensors, self._donated)
@@ -84,8 +74,6 @@ class Compiled:
 
 class Uncompiled:
     """A function that runs as it is, because nothing could compile it."""
-
-    on_one_thread = False
 
     def __init__(self, who: str, fn: Callable[..., Any], call: Call, donated: Sequence[int]) -> None:
         self._who, self._fn, self._arguments, self._donated = who, fn, call.without_tensors(), donated
@@ -127,13 +115,27 @@ def compile_trace(who: str, trace: Trace, tensors: Sequence[Tensor], donated: Se
     direct = _direct(module)
     if direct is not None:
         return Compiled(who, trace, direct, donated)
-    found = {} if has_loops(module) else pairs(module, donated)
+    found = pairs(module, donated)
     size = sum(value(placeholders(module)[place]).nbytes for place in found.values())
     if size < _LARGE:
         return Compiled(who, trace, _backends.compiled(module, tensors), donated)
+    run = _backends.native(module, tensors) if has_loops(module) else None  # it is fast, and writes new memory
+    if run is not None:
+        return Compiled(who, trace, run, donated)
     made = Compiled(who, trace, _backends.without_native(written_over(module, found), tensors), donated)
     made.writes(found)
     return made
+
+
+def compile_natively(who: str, trace: Trace, tensors: Sequence[Tensor]) -> Compiled | int:
+    """Compile a traced function as one program of C++; where that cannot be, return what it needs of memory.
+
+    Raises:
+        CompilerError: there is no C++ compiler that works.
+    """
+    module = passed(trace.module)
+    run = None if _direct(module) else _backends.native(module, tensors)
+    return peak(module) if run is None else Compiled(who, trace, run, ())
 
 
 def _direct(module: GraphModule) -> Callable[..., list[Any]] | None:

@@ -29,13 +29,28 @@ _ADVICE = (
 )
 
 
+class Captures(NamedTuple):
+    """Tensors that a function used without being given them."""
+
+    tensors: list[Tensor]
+    folded: list[Tensor]  # of those, the ones that constants were computed from
+    signs: list[int]  # of both, by which a change of them is seen
+
+    def stale(self) -> bool:
+        """Tell whether one of them has other memory, or one that constants were computed from other numbers."""
+        return bool(self.tensors) and self.signs != _signs(self.tensors, self.folded)
+
+
 class Trace(NamedTuple):
     """A program, and what belongs to it."""
 
     module: GraphModule
     outputs: Packed  # the tree of the results
-    captured: list[Tensor]  # tensors that the function used without being given them
-    folded: list[Tensor]  # of those, the ones that constants were computed from
+    captures: Captures
+
+
+def _signs(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[int]:
+    return [leaf.data_ptr() for leaf in captured] + [0 if leaf.is_inference() else leaf._version for leaf in folded]
 
 
 class _Operations(RealConstants):
@@ -123,10 +138,10 @@ def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor
     for node, held in list(constants(module)):
         if held.requires_grad:
             _replace(module, str(node.target), held.detach())
-    captured = list(operations.captured.values())
+    captured, folded = list(operations.captured.values()), list(operations.folded.values())
     made = dead(_functional(module, tensors))
     _cloned(made, captured)
-    return Trace(made, outputs, captured, list(operations.folded.values()))
+    return Trace(made, outputs, Captures(captured, folded, _signs(captured, folded)))
 
 
 def _is_fake(leaf: Tensor) -> bool:
