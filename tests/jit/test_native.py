@@ -41,6 +41,10 @@ A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed
 N = torch.arange(-6, 6).reshape(3, 4)
 E = torch.tensor([float("inf"), -1.0, 0.0, -0.0, 0.3, 6.0, 1e30, -float("inf")], dtype=A.dtype)
 _aten = torch.ops.aten
+ACTIVATIONS = (
+    functional.leaky_relu, functional.elu, functional.celu, functional.selu, functional.relu6, functional.hardtanh, functional.hardswish, functional.hardsigmoid, functional.silu, functional.mish, functional.gelu,
+    functional.softplus, functional.softsign, functional.logsigmoid, lambda x: functional.softshrink(x, 0.3), lambda x: functional.hardshrink(x, 0.3),
+)  # fmt: skip
 PROGRAMS = {
     "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
     "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
@@ -98,6 +102,9 @@ PROGRAMS = {
         ),
         A,
     ),
+    "activations": (lambda a: tuple(f(a) for f in ACTIVATIONS), A),
+    "derivatives of activations": (lambda a: tuple(torch.func.vjp(f, a)[1](a)[0] for f in ACTIVATIONS), A),
+    "lengths": (lambda a: (torch.dist(a, a.flip(0)), torch.hypot(a, a + 1)), A),
     "draws": (lambda k: (_uniform(k), _uniform(k) * 2), torch.tensor([3, 4])),
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ _MORE = (
     _aten.nll_loss_forward, _aten.nll_loss_backward, _aten.gelu, _aten.gelu_backward, _aten.tanh_backward,
     _aten.sigmoid_backward, _aten.threshold_backward, _aten.embedding_dense_backward, _aten.lerp, _aten.addcmul,
     _aten.addcdiv, _aten.huber_loss, _aten.smooth_l1_loss, _aten.mse_loss, _aten.mse_loss_backward, _aten.linspace,
+    _aten.leaky_relu, _aten.elu, _aten.hardtanh, _aten.hypot, _aten.dist,
 )  # fmt: skip
 
 
@@ -36,11 +37,16 @@ def _table() -> dict[Any, Any]:
     table = {**core_aten_decompositions(), **get_decompositions(_MORE)}
     table |= {op: _with_rows(table[op], _from_the_start) for op in (_aten.index_add.default, _aten.index_copy.default)}
     table |= {op: _with_rows(table[op], _from_the_end) for op in _FILLS}
+    table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
 
 _FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # whose indices may be negative
+
+
+def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:
+    return torch.where((x >= -bound) & (x <= bound), 0.0, gradient)
 
 
 def _from_the_start(index: Tensor, size: int) -> Tensor:
