@@ -30,6 +30,15 @@ def _jvp_sine(primals, tangents):
     return {"y": torch.sin(x)}, {"y": torch.cos(x) * dx}
 
 
+@tp.custom_jvp
+def handed_on(x):
+    """Return x, by a rule that hands on the very tangent that it is given."""
+    return x.clone()
+
+
+handed_on.defjvp(lambda primals, tangents: (primals[0].clone(), tangents[0]))
+
+
 @tp.custom_vjp
 def vjp_product(x, pair):
     return x * pair[0], torch.tanh(pair[1])
@@ -105,6 +114,11 @@ def _written(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
+def _changed_loop(a: Tensor, b: Tensor) -> Tensor:
+    last, rows = tp.scan(lambda c, _: (c, c), a, None, length=2)
+    return last.mul_(3) + rows.add_(1)[1] + a
+
+
 def _twice(rule: Callable[..., Any], natural: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a primitive whose oracle is another function."""
     rule.natural = natural
@@ -161,6 +175,13 @@ PRIMITIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         lambda a, b: tp.associative_scan(torch.mul, torch.stack([a, b, C])).sum(0), lambda a, b: a + a * b + a * b * C
     ),
     "written": _written,
+    "changed, remainder": _twice(lambda a, b: (a % 50.0).mul_(3) + a, lambda a, b: (a % 50.0) * 3 + a),
+    "changed, rule": _twice(lambda a, b: handed_on(a).mul_(3) + a, lambda a, b: 4 * a),
+    "changed, branch": _twice(
+        lambda a, b: tp.cond(a.sum() > 0.05, lambda a: a, lambda a: -a, a).mul_(3) + a,
+        lambda a, b: torch.where(a.sum() > 0.05, 4 * a, -2 * a),
+    ),
+    "changed, loop": _twice(_changed_loop, lambda a, b: 5 * a + 1),
     "remat": _twice(lambda a, b: tp.remat(lambda x: torch.sin(x * b))(a), lambda a, b: torch.sin(a * b)),
     "custom_jvp": _twice(lambda a, b: jvp_sine({"x": a * b})["y"], lambda a, b: torch.sin(a * b)),
     "custom_vjp": _twice(lambda a, b: sum(vjp_product(a, [b, a])), lambda a, b: a * b + torch.tanh(a)),

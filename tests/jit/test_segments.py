@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import torchpure as tp
 from torchpure.jit import _backends, _segments
 from torchpure.jit._nodes import has_loops
 from torchpure.jit._trace import trace
@@ -75,22 +76,21 @@ def aliases(x, w):
 PROGRAMS = [scanned, backwards, none, looped, branched, nested, with_callback, in_place, aliases]
 
 
+def as_it_is(module, tensors):
+    """Run what is straight as it is."""
+    if has_loops(module):
+        return _segments.compiled(module, tensors, as_it_is)
+    run = lambda *tensors: module(*tensors)  # noqa: E731
+    run.source = "part"
+    return run
+
+
 @pytest.mark.parametrize("f", PROGRAMS)
 def test_parts_compute_what_the_function_does(f):
     """With parts that are not compiled, so that the loops alone are looked at."""
-    whole = []
-
-    def compiled(module, tensors):
-        whole.append(has_loops(module))
-        if has_loops(module):
-            return _segments.compiled(module, tensors, compiled)
-        run = lambda *tensors: module(*tensors)  # noqa: E731
-        run.source = "part"
-        return run
-
     module = trace(f, lambda values: (tuple(values), {}), (X, W)).module
     CALLS.clear()
-    program = _segments.compiled(module, (X, W), compiled)
+    program = _segments.compiled(module, (X, W), as_it_is)
     for x, w in ((X, W), (X * 20, W.t()), (X.t().contiguous().t(), W)):
         wanted = f(x, w)
         if f is with_callback:
@@ -111,3 +111,55 @@ def test_parts_are_compiled():
     assert "cpp_fused" in program.source
     assert_close(tuple(program(X, W)), scanned(X, W), rtol=1e-12, atol=1e-13)
     assert_close(tuple(program(X, W.t())), scanned(X, W.t()), rtol=1e-12, atol=1e-13)
+
+
+def kept(result):
+    """Return a function that changes a result of loops in place, and gives what it was made of too."""
+
+    def f(x):
+        y = x.sin()
+        first, second = result(y)
+        return first.mul_(3), y if second is None else second
+
+    return f
+
+
+def none_of(y):
+    return tp.while_loop(lambda c: c.sum() > 1e9, lambda c: c * 2, y)
+
+
+CHANGED = {  # results of loops on y: one to change, another to look at (y itself), and what both are then
+    "carry": (lambda y: (tp.scan(lambda c, _: (c * 1, None), y, None, length=2)[0], None), lambda y: (3 * y, y)),
+    "no turn": (lambda y: (none_of(y), None), lambda y: (3 * y, y)),
+    "no step": (lambda y: tp.scan(lambda c, x: (c, c), y, y[:0]), lambda y: (3 * y, y.new_zeros(0, 4, 3))),
+    "rows": (lambda y: tp.scan(lambda c, _: (c, c), y, None, length=2), lambda y: (3 * y, torch.stack([y, y]))),
+    "twice": (lambda y: tp.scan(lambda c, _: ((c[0], c[0]), None), (y, y), None, length=2)[0], lambda y: (3 * y, y)),
+    "branch": (lambda y: (tp.cond(y.sum() > -1e9, lambda y: y, torch.cos, y), None), lambda y: (3 * y, y)),
+    "part": (lambda y: (tp.cond(y.sum() > -1e9, lambda y: y[0], lambda y: y[1], y), None), lambda y: (3 * y[0], y)),
+    "captured": (lambda y: (tp.cond(y.sum() > -1e9, lambda: y, lambda: y * 2), None), lambda y: (3 * y, y)),
+    "totals": (lambda y: (tp.associative_scan(torch.add, y[:1]), None), lambda y: (3 * y[:1], y)),
+    "remat": (lambda y: (tp.remat(lambda y: y)(y), None), lambda y: (3 * y, y)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_law_results_of_loops_share_no_memory(name):
+    """Who changes one in place changes nothing else: in eager, under transforms, and in programs."""
+    f, wanted = kept(CHANGED[name][0]), lambda x: CHANGED[name][1](x.sin())
+    total = lambda f: lambda x: sum((leaf * leaf.cos()).sum() for leaf in f(x))  # noqa: E731
+    assert_close(f(X), wanted(X))
+    assert_close(tp.jit(f)(X), wanted(X))
+    assert_close(tp.vmap(f)(X[None])[0][0], wanted(X)[0])
+    assert_close(tp.vmap(f)(X[None])[1][0], wanted(X)[1])
+    assert_close(tp.jvp(total(f), (X,), (X,)), tp.jvp(total(wanted), (X,), (X,)))
+    if name != "no turn":  # which has no gradient
+        assert_close(tp.grad(total(f))(X), tp.grad(total(wanted))(X))
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_parts_change_results_of_loops_alone(name):
+    """As above, where Python runs the loops."""
+    f, wanted = kept(CHANGED[name][0]), lambda x: CHANGED[name][1](x.sin())
+    module, x = trace(f, lambda values: (tuple(values), {}), (X,)).module, X.clone()
+    assert_close(tuple(_segments.compiled(module, (X,), as_it_is)(x)), wanted(X))
+    assert torch.equal(x, X)

@@ -612,3 +612,66 @@ def test_an_autograd_function_that_cannot_be_mapped():
             TransformError, match="uses a torch.autograd.Function .* setup_context and generate_vmap_rule"
         ):
             call()
+
+
+class HandsOn(torch.autograd.Function):
+    """A function whose forward rule hands on the tangent that it is given."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return cotangent
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return tangent
+
+
+@tp.custom_jvp
+def hands_on(x):
+    return x.clone()
+
+
+hands_on.defjvp(lambda primals, tangents: (primals[0].clone(), tangents[0]))
+
+
+@tp.custom_jvp
+def hands_on_twice(x):
+    return x.clone(), x.clone()
+
+
+hands_on_twice.defjvp(lambda primals, tangents: ((primals[0].clone(), primals[0].clone()), (tangents[0], tangents[0])))
+
+
+def one_of_two(x):
+    one, other = hands_on_twice(x)
+    one.mul_(7)
+    return other
+
+
+RULES = {"custom_jvp": hands_on, "a Function of the user's": HandsOn.apply, "two results": one_of_two}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_tangent_that_a_rule_hands_on_is_not_changed_with_the_result(name):
+    f, x, v = RULES[name], torch.tensor([0.3, -2.0], dtype=D), torch.tensor([1.0, 0.5], dtype=D)
+
+    def tripled(x):
+        y = 1 * x
+        return f(y).mul_(3) + y
+
+    direction = v.clone()
+    assert_close(tp.jvp(tripled, (x,), (direction,))[1], 4 * v)
+    assert_close(tp.jacfwd(tripled)(x), 4 * torch.eye(2, dtype=D))
+    assert_close(tp.vmap(lambda x: tp.jvp(tripled, (x,), (v,))[1])(x[None])[0], 4 * v)
+    assert_close(tp.jit(lambda x, v: tp.jvp(tripled, (x,), (v,))[1])(x, direction), 4 * v)
+    assert torch.equal(direction, v)

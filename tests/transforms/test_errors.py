@@ -19,6 +19,7 @@ KEPT = []
 TOTALS = torch.zeros(2, dtype=D)
 NET = tp.functional(nn.Linear(2, 1).double())
 NORM = nn.BatchNorm1d(2).double()
+NORMED = tp.functional(NORM)
 ADAM = tp.optim.adam(0.1)
 LIFTED = tp.optim.lift(torch.optim.SGD, lr=0.1)
 
@@ -129,7 +130,7 @@ ERRORS = {
     "a checkpoint of a member": (lambda: tp.grad(lambda x: tp.vmap(lambda y: checkpoint(torch.sin, y, use_reentrant=False))(x).sum())(X), TransformError, "grad: `@` uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use tp.remat instead"),
     # mutation and leaks
     "an input changed": (lambda: tp.grad(lambda x: x["a"].mul_(2).sum())({"a": X.clone()}), ImpureError, "grad: `@`, @line, changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"),
-    "an input changed under jvp": (lambda: tp.jvp(lambda x: x["a"].mul_(2), ({"a": X.clone()},), ({"a": X},)), ImpureError, "jvp: `@` changes argument 0 at `a` in place, which a function under a transform must leave alone: clone it, or return the new value. tp.pure(fn) shows the line"),
+    "an input changed under jvp": (lambda: tp.jvp(lambda x: x["a"].mul_(2), ({"a": X.clone()},), ({"a": X.clone()},)), ImpureError, "jvp: `@` changes argument 0 at `a` in place, which a function under a transform must leave alone: clone it, or return the new value. tp.pure(fn) shows the line"),
     "a captured tensor changed": (lambda: tp.grad(total)(X), ImpureError, "grad: `@total` changes what it captures, a float64 tensor of shape (2,), `TOTALS` in place, which a function under a transform must leave alone: clone it, or return the new value. tp.pure(fn) shows the line"),
     "a captured tensor changed under jit": (lambda: tp.jit(total)(X), ImpureError, "jit: `@total`, @line:total, would change a float64 tensor of shape (2,), `TOTALS`, which it captures: clone it, or return the new value"),
     "a change that pure finds": (lambda: tp.pure(total)(X), ImpureError, "pure: `@total`, @line:total, `aten.add_` would change a float64 tensor of shape (2,), `TOTALS`: clone it, or return the new value"),
@@ -209,7 +210,7 @@ ERRORS = {
     "the name of a value": (lambda: tp.remat_name(X, 3), TransformError, "remat_name: the name must be a str, got int 3"),
     "the name of a scope": (lambda: tp.named_scope(3), TransformError, "named_scope: the name must be a str, got int 3"),
     "a mask": (lambda: tp.where(X, X, 0.0), TransformError, "where: the condition must be a tensor of bools, got a float64 tensor of shape (2,)"),
-    "a check": (lambda: tp.vmap(lambda x: (tp.check(x < 2, "too large"), x)[1])(X), CheckError, "too large: members 0, 1 of vmap, @line"),
+    "a check": (lambda: tp.vmap(lambda x: (tp.check(x < 2, "too large"), x)[1])(X), CheckError, "too large: member 1 of vmap, @line"),
     "a vector for a tree": (lambda: tp.ravel_pytree({"a": X})[1](torch.ones(5)), StructureError, "unravel: wanted a vector of shape (2,), got a float32 tensor of shape (5,)"),
     "an array of shapes": (lambda: tp.eval_shape(lambda x: x.numpy(), X), TransformError, "eval_shape: `@`, @line, needs the number of a tensor that has none here: choose with torch.where instead of a branch, and keep values as tensors instead of .item()"),
     "a number in a program": (lambda: tp.make_graph(lambda x: x * float(x[0]))(X), TransformError, "make_graph: `@`, @line, needs the number of a tensor that has none here: choose with torch.where instead of a branch, and keep values as tensors instead of .item()"),
@@ -221,9 +222,13 @@ ERRORS = {
     "jit: draws": (lambda: tp.jit(lambda x: x + torch.rand(2))(X), TransformError, "jit: `@`, @line, draws from the global generator, `aten.rand.default`: a program would return the same numbers forever. Pass a key, and draw with tp.random"),
     "jit: an array": (lambda: tp.jit(lambda x: torch.as_tensor(x.numpy()))(X), TransformError, "jit: `@`, @line, needs the number of a tensor that has none here: choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in static= so that each of its values has a program of its own"),
     "jit: torch.autograd": (lambda: tp.jit(lambda x: torch.autograd.grad((x**3).sum(), x)[0])(X), TransformError, "jit: `@`, @line, calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"),
+    "jit: a distribution": (lambda: tp.jit(lambda x: torch.distributions.Exponential(x, validate_args=True).log_prob(X))(X), TransformError, "jit: `@`, @line, lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, and pass validate_args=False to the distribution"),
+    "jit: a sample of a distribution": (lambda: tp.jit(lambda x: torch.distributions.Gamma(X, X, validate_args=True).log_prob(x))(X), TransformError, "jit: `@`, @line, lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, and pass validate_args=False to the distribution"),
+    "a distribution of members": (lambda: tp.vmap(lambda x: torch.distributions.Exponential(-x, validate_args=True).log_prob(X))(X), TransformError, "vmap: `@`, @line, lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, and pass validate_args=False to the distribution"),
     "jit: static": (lambda: tp.jit(loss, static=("y",)), TransformError, "jit: static=('y',) must hold positions or names of arguments: `@loss` has no argument 'y' (it has: x)"),
     "jit: donated": (lambda: donated(), ImpureError, "jit: a tensor is used that was donated to `@loss_twice`: its memory belongs to the results. Use those, or donate a clone"),
     # models and optimizers under transforms
+    "running statistics": (lambda: tp.grad(lambda s: NORMED.apply(NORMED.params, {**NORMED.state, **s}, XS, train=True)[0].sum())({"running_mean": X}), TransformError, "grad: `@`, @line, wants the derivative with respect to the running statistics of a norm, which torch does not have: leave the state out of what is differentiated"),
     "missing parameters": (lambda: tp.grad(lambda p: NET(p, X).sum())({"weight": X[None]}), ParameterError, "Linear: parameters: missing `bias`"),
     "gradients of another form": (lambda: tp.grad(lambda w: ADAM.update({"v": w}, ADAM.init({"w": X}), {"w": X})[0]["w"].sum())(X), StructureError, "adam: trees differ at `.`: wanted keys 'w', got 'v' (missing 'w'; unexpected 'v')"),
     "a gradient of another shape": (lambda: tp.vmap(lambda x: ADAM.update({"w": x}, ADAM.init({"w": X}), {"w": X})[0])(X), StructureError, "adam: the gradient at `w` is a float64 tensor of shape (), the parameter a float64 tensor of shape (2,)"),
@@ -232,7 +237,7 @@ ERRORS = {
     "a rate that is no number": (lambda: tp.optim.adam("fast"), TypeError, "adam: rate must be a number, a tensor of shape () or a schedule, got 'fast'"),
     "a value that is missing": (lambda: tp.grad(lambda w: tp.optim.scale_by_polyak(max_learning_rate=1.0).update({"w": w}, tp.optim.scale_by_polyak(max_learning_rate=1.0).init({"w": X}), {"w": X})[0]["w"].sum())(X), TypeError, "scale_by_polyak: wanted value: call step(grads, state, params, value=…)"),
     # pytrees
-    "a dataclass": (lambda: tp.grad(lambda p: p.w.sum())(Weights(X)), TransformError, "grad: `@` has nothing to differentiate: argument 0 is Weights Weights(w=tensor([2., 4.], dtype=torch.f. Wanted a floating point or complex tensor, or a dataclass that is a tree: see tree.register_dataclass"),
+    "a dataclass": (lambda: tp.grad(lambda p: p.w.sum())(Weights(X)), TransformError, "grad: `@` has nothing to differentiate: argument 0 is Weights Weights(w=tensor([1., 2.], dtype=torch.f. Wanted a floating point or complex tensor, or a dataclass that is a tree: see tree.register_dataclass"),
     "trees that differ": (lambda: tp.vmap(lambda x: tp.tree.map(torch.add, {"a": x}, {"b": x}))(X), StructureError, "tree.map: trees differ at `.`: wanted keys 'a', got 'b' (missing 'a'; unexpected 'b')"),
     "trees of other depths": (lambda: tp.tree.lerp({"a": X}, {"a": {"b": X}}, 0.5), StructureError, "tree.lerp: cannot compute with dict of 1 at `a`: wanted numbers"),
     "stacked trees": (lambda: tp.stack([{"a": X}, {"a": X[:1]}]), StructureError, "stack: `a` is a float64 tensor of shape (2,) in member 0 and a float64 tensor of shape (1,) in member 1"),

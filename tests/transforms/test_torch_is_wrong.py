@@ -212,6 +212,42 @@ def test_the_gradient_of_as_strided_scatter_goes_to_what_is_not_written():
         tp.grad(lambda b: _scattered(torch.stack([b, b], 1)[:, 0]))(V)
 
 
+HANDS_ON = {  # operations whose result has, in torch, the very tensor as its tangent that its argument has
+    "frac": torch.frac,
+    "frac, method": lambda x: x.frac(),
+    "fmod": lambda x: torch.fmod(x, 5.0),
+    "fmod, method": lambda x: x.fmod(5.0),
+    "remainder": lambda x: torch.remainder(x, 5.0),
+    "remainder, method": lambda x: x.remainder(5.0),
+    "percent": lambda x: x % 5.0,
+    "alias_copy": torch.alias_copy,
+    "as_strided_copy": lambda x: torch.as_strided_copy(x, (3,), (1,)),
+    "expand_copy": lambda x: torch.expand_copy(x, (3,)),
+    "unbind_copy": lambda x: torch.unbind_copy(x[None])[0],
+    "unfold_copy": lambda x: torch.unfold_copy(x[None], 1, 3, 1).reshape(3),
+    "view_copy": lambda x: torch.view_copy(x, (3,)),
+}
+
+
+@pytest.mark.parametrize("name", HANDS_ON)
+def test_a_result_that_is_changed_in_place_leaves_the_tangent_of_its_argument(name):
+    f = HANDS_ON[name]
+
+    def tripled(x):
+        y = 1 * x
+        return f(y).mul_(3) + y
+
+    slopes, direction = 1 + 3 * torch.ones(3, dtype=D), V.clone()
+    wrong = torch.func.jvp(tripled, (X,), (V.clone(),))[1]
+    assert not torch.allclose(wrong, slopes * V), "torch has been repaired"
+    assert_close(tp.jvp(tripled, (X,), (direction,))[1], slopes * V)
+    assert_close(tp.linearize(tripled, X)[1](direction), slopes * V)
+    assert_close(tp.jacfwd(tripled)(X), torch.diag(slopes))
+    assert_close(tp.vmap(lambda x: tp.jvp(tripled, (x,), (V,))[1])(X[None])[0], slopes * V)
+    assert_close(tp.jit(lambda x, v: tp.jvp(tripled, (x,), (v,))[1])(X, direction), slopes * V)
+    assert torch.equal(direction, V)
+
+
 def test_running_statistics_survive_forward_derivatives():
     net = tp.functional(nn.BatchNorm1d(3, dtype=D))
     batch = torch.stack([X, X**2, torch.sin(X)])
@@ -227,6 +263,34 @@ def test_running_statistics_survive_forward_derivatives():
     loss = lambda x: f(x)[0]  # noqa: E731
     assert_close(tp.jacfwd(tp.jacfwd(loss))(X), tp.jacrev(tp.jacrev(loss))(X))
     assert_close(tp.vmap(tp.jacfwd(tp.jacfwd(loss)))(X[None])[0], tp.jacrev(tp.jacrev(loss))(X))
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.InstanceNorm1d])
+def test_tangents_of_running_statistics_decay(kind):
+    net = tp.functional(kind(3, affine=False, track_running_stats=True, dtype=D))
+    batch = torch.stack([X, X**2, torch.sin(X), X.exp()]).T.reshape(1, 3, 4) * torch.tensor([[[1.0]], [[2.0]]], dtype=D)
+    moved = {name: leaf for name, leaf in net.state.items() if leaf.is_floating_point()}
+    slopes = {name: torch.full_like(leaf, 2.0) for name, leaf in moved.items()}
+
+    def renewed(moved):
+        state = net.apply(net.params, {**net.state, **moved}, batch, train=True)[1]
+        return {name: state[name] for name in moved}
+
+    def theirs(mean, var):
+        norm = nn.functional.batch_norm if kind is nn.BatchNorm1d else nn.functional.instance_norm
+        mean, var = mean.clone(), var.clone()
+        norm(batch, mean, var, None, None, True, 0.1)
+        return mean
+
+    old = tuple(moved.values())
+    wrong = torch.func.jvp(theirs, old, tuple(slopes.values()))[1]
+    assert_close(wrong, torch.full((3,), 2.0, dtype=D))  # should be 0.9 of that
+    value, tangents = tp.jvp(renewed, (moved,), (slopes,))
+    for name, leaf in tangents.items():
+        assert_close(leaf, torch.full((3,), 1.8, dtype=D))
+        assert_close(value[name], renewed(moved)[name])
+    mapped = tp.vmap(lambda s: tp.jvp(renewed, (moved,), (s,))[1])(tp.tree.map(lambda leaf: leaf[None], slopes))
+    assert_close(mapped["running_var"][0], torch.full((3,), 1.8, dtype=D))
 
 
 def test_operations_are_replaced_in_the_threads_of_devices():

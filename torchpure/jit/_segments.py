@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from torchpure.transforms._levels import fresh
+
 from ._nodes import attribute, bodies, loop, mutates, placeholders, results, subprogram, tupled, value
 from ._protocol import Compile
 
@@ -72,7 +74,7 @@ class Segments:
             programs.append(
                 self._compiled(tupled(body), [torch.empty(t.shape, dtype=t.dtype, device="meta") for t in likes])
             )
-        return _loop_step(node, _RUNS[loop(node) or ""], programs)
+        return _loop_step(node, _RUNS[loop(node) or ""], programs, mutates(module))
 
     def _compiled(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
         """Compile a part for tensors of these shapes and strides; others of the same shape are copied to them."""
@@ -138,10 +140,13 @@ def _straight_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) ->
     return step
 
 
-def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run]) -> Step:
+def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], changes: bool) -> Step:
+    """Return what runs a loop; where results are changed in place afterwards, they share memory with nothing."""
+
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)
-        values[node] = run(programs, value(node), *args)
+        out = run(programs, value(node), *args)
+        values[node] = fresh(out, [values[used] for used in node.all_input_nodes]) if changes else out
 
     return step
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._operation import alive, differentiable, filled, fresh, primals, save, transposed
+from ._levels import fresh
+from ._operation import alive, differentiable, filled, primals, save, transposed
 
 
 class Ruled(Protocol):

@@ -103,7 +103,7 @@ def _run(who: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
     with watch.replacing():
         out = fn(*operands)
     watch.check()
-    return as_tensors(out)
+    return watch.apart(as_tensors(out))
 
 
 def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:

@@ -17,7 +17,7 @@ from ._arguments import is_variable
 from ._around import meetings
 from ._captured import closed, refuse_captured
 from ._describe import argument_paths, describe_function
-from ._levels import level
+from ._levels import fresh, level
 from ._operation import (
     Call,
     Packed,
@@ -26,7 +26,6 @@ from ._operation import (
     differentiable,
     filled,
     followed,
-    fresh,
     like_number,
     positional,
     primals,

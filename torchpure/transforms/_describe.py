@@ -1,7 +1,7 @@
 """How a user's function and its arguments are named in errors."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
@@ -41,9 +41,12 @@ def user_line(error: BaseException | None = None) -> str:
     return ""
 
 
-def raised_in(error: BaseException, file: str) -> bool:
-    """Tell whether an error passed through a file, which is named by the end of its path."""
-    return any(Path(frame.filename).as_posix().endswith(file) for frame in extract_tb(error.__traceback__))
+def raised_in(error: BaseException, file: str, names: Sequence[str] = ()) -> bool:
+    """Tell whether an error passed through a file, named by the end of its path; in functions of these names."""
+    return any(
+        Path(frame.filename).as_posix().endswith(file) and (not names or frame.name in names)
+        for frame in extract_tb(error.__traceback__)
+    )
 
 
 def argument_paths(number: int, argument: Tree) -> list[str]:

@@ -31,7 +31,7 @@ from ._known import Recipes
 from ._levels import innermost
 from ._operation import Packed, check_callable
 from ._primitives import pass_through
-from ._run import explanation
+from ._run import explanation, validates
 from ._tracer import trace
 from ._watch import Watch
 
@@ -272,10 +272,8 @@ def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> 
             if known is None:
                 raise
             raise known from error
-        raise TransformError(
-            f"{who}: {describe_function(fn)}{user_line(error)} needs the number of a tensor that has none here: "
-            f"{advice}"
-        ) from error
+        does = validates(error) or f"needs the number of a tensor that has none here: {advice}"
+        raise TransformError(f"{who}: {describe_function(fn)}{user_line(error)} {does}") from error
 
 
 def named_scope(name: str) -> AbstractContextManager[Any]:

@@ -6,7 +6,7 @@ follow these calls: while `torch.compile` traces, torch.func itself is used.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +28,9 @@ _unpack_dual: Any = torch._VF._unpack_dual  # pyrefly: ignore[missing-attribute]
 torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
 _VMAP = functorch.TransformType.Vmap
+_NOTHING = nullcontext()
+_UNSEEN: Any = torch._C.DisableTorchFunction  # looks at memory are no operations that others should see
+_is_forward: Any = torch._C._is_fwd_grad_enabled
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
 
@@ -124,7 +127,7 @@ def pushed(
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
     opened = functorch._jvp_increment_nesting()
     try:
-        with forward_ad._set_fwd_grad_enabled(True):
+        with _NOTHING if _is_forward() else forward_ad._set_fwd_grad_enabled(True):
             forward = forward_ad._current_level
             pairs = zip(map(with_memory, primals), tangents, strict=True)
             outputs, others = fn(*[_make_dual(primal, tangent, level=forward) for primal, tangent in pairs])
@@ -154,8 +157,30 @@ def with_memory(leaf: Tensor) -> Tensor:
     if is_dynamo_compiling():
         return leaf
     base = innermost(leaf)
-    shared = any(size > 1 and stride == 0 for size, stride in zip(base.shape, base.stride(), strict=True))
+    strides = base.stride()
+    shared = 0 in strides and any(size > 1 and not stride for size, stride in zip(base.shape, strides, strict=True))
     return leaf.clone(memory_format=torch.contiguous_format) if shared or base._is_zerotensor() else leaf
+
+
+def fresh(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Return outputs that share no memory with inputs or with each other, so that they may be changed in place."""
+    place = id if is_dynamo_compiling() else _memory
+    with _UNSEEN():
+        places, taken = [place(leaf) for leaf in outputs], {place(leaf) for leaf in inputs}
+    result = []
+    for leaf, at in zip(outputs, places, strict=True):
+        result.append(leaf.clone() if at in taken and isinstance(leaf, Tensor) else leaf)
+        if at is not None:
+            taken.add(at)
+    return tuple(result)
+
+
+def _memory(leaf: Any) -> int | None:
+    """Tell the memory of a tensor from that of others; None where there is none to change."""
+    base = innermost(leaf) if isinstance(leaf, Tensor) else None
+    if base is None or base.layout is not torch.strided or base._is_zerotensor():
+        return None
+    return base.untyped_storage()._cdata
 
 
 def innermost(leaf: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ def while_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, *, max_
         result = run(cond_fn, body_fn, init, max_steps)
     for watch in watches:
         watch.check()
+        result = watch.apart(result)
     return result
 
 

@@ -17,7 +17,7 @@ from torchpure.errors import StructureError, TransformError
 from ._arguments import is_variable
 from ._around import Around, meetings, without
 from ._describe import describe_function
-from ._levels import functorch, torch_vjp
+from ._levels import fresh, functorch, torch_vjp
 from ._replacing import replacing
 from ._seen import all_seen
 
@@ -219,16 +219,6 @@ def like_number(part: Any, leaf: Tensor) -> Any:
     return torch.full((), part, dtype=leaf.dtype, device=leaf.device)
 
 
-def fresh(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return outputs none of which is an input or another output: an operation must not return what it was given."""
-    seen = set(map(id, inputs))
-    result = []
-    for leaf in outputs:
-        result.append(leaf.clone() if id(leaf) in seen else leaf)
-        seen.add(id(leaf))
-    return tuple(result)
-
-
 def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
     """Keep in a context what both rules need."""
     ctx.call = call
@@ -272,12 +262,16 @@ def transposed(
 
 
 def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Let other transforms see what the forward rule of an operation computes: torch runs it without derivatives."""
+    """Let other transforms see what the forward rule of an operation computes: torch runs it without derivatives.
+
+    A tangent that the rule hands on is copied: who changes the result in place changes its tangent too.
+    """
 
     @wraps(rule)
     def run(*args: Any) -> Any:
         with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-            return rule(*args)
+            out = rule(*args)
+            return fresh(out, args[1:]) if isinstance(out, tuple | list) else fresh((out,), args[1:])[0]
 
     run.differentiable = True  # pyrefly: ignore[missing-attribute] for who would do it again
     return run

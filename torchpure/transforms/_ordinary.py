@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._levels import dense, torch_jvp, torch_vjp
-from ._operation import Call, alive, differentiable, filled, fresh, primals, save, zeros_for
+from ._levels import dense, fresh, torch_jvp, torch_vjp
+from ._operation import Call, alive, differentiable, filled, primals, save, zeros_for
 
 Run = Callable[..., tuple[Tensor, ...]]
 

@@ -65,7 +65,7 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
         watch = watched("remat", fn, args, kwargs)
         out = computed(run, args)
         watch.check()
-        return out
+        return watch.apart(out)
 
     def computed(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):

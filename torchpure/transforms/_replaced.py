@@ -4,7 +4,8 @@ Found over torch's own database of operators (tests/compositions): in torch 2.13
 `scatter_reduce` with "prod" is zero, those of `triangular_solve` and `cholesky_inverse` are wrong under a gradient, and
 the gradients of `as_strided_scatter` and of a mapped `select_scatter` are wrong. Where there is no other way, an error
 says so. A few that raise are here too. Those whose forward derivative cannot be differentiated again are replaced where
-one is at work.
+one is at work; so are those that give their result the very tensor which is the tangent of their argument, and which
+changes too when the result is changed in place.
 """
 
 import math
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchpure import tree
 from torchpure.errors import TransformError
 
 from . import _solvers
@@ -167,9 +169,10 @@ def _batch_norm(
 ) -> Tensor:
     sizes = (1, -1, *[1] * (input.ndim - 2))
     if training:
-        if running_mean is not None:  # for the new statistics alone
-            F.batch_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
-        out = _standard(input, (0, *range(2, input.ndim)), eps)
+        dims = (0, *range(2, input.ndim))
+        if running_mean is not None:
+            _renew(running_mean, running_var, input, dims, momentum)
+        out = _standard(input, dims, eps)
     else:
         assert running_mean is not None and running_var is not None
         out = (input - running_mean.reshape(sizes)) * torch.rsqrt(running_var.reshape(sizes) + eps)
@@ -189,10 +192,18 @@ def _instance_norm(
     if not use_input_stats:
         return _batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
-        F.instance_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+        _renew(running_mean, running_var, input, tuple(range(2, input.ndim)), momentum)
     sizes = (1, -1, *[1] * (input.ndim - 2))
     out = _standard(input, tuple(range(2, input.ndim)), eps)
     return _scaled(out, *(None if leaf is None else leaf.reshape(sizes) for leaf in (weight, bias)))
+
+
+def _renew(mean: Tensor, var: Tensor | None, input: Tensor, dims: tuple[int, ...], momentum: float) -> None:
+    """Renew running statistics in place with their tangents; what comes from the input is a constant, as in torch."""
+    assert var is not None
+    given = input.detach().to(mean.dtype)
+    for old, new in ((mean, given.mean(dims)), (var, given.var(dims))):
+        old.mul_(1 - momentum).add_(momentum * (new if new.ndim == 1 else new.mean(0)))
 
 
 def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,6 +261,23 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
+def _apart(operation: Any) -> Any:
+    """Give results a tangent of their own, which may be changed in place: torch hands on that of what went in."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        out = operation(*args, **kwargs)
+        return tree.map(lambda leaf: leaf.clone(), out) if kwargs.get("out") is None else out
+
+    return run
+
+
+_HANDS_ON = (
+    torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder, Tensor.__mod__,
+    torch.alias_copy, torch.as_strided_copy, torch.diagonal_copy, torch.expand_copy,
+    torch.permute_copy, torch.select_copy, torch.slice_copy, torch.split_copy,
+    torch.split_with_sizes_copy, torch.squeeze_copy, torch.t_copy, torch.transpose_copy, torch.unbind_copy,
+    torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy, torch.view_copy,
+)  # fmt: skip
 _BY_BACKWARD = (
     torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
     torch.ops.aten._safe_softmax.default,
@@ -270,6 +298,7 @@ FORWARD.update(
         torch.prelu: _prelu,
         Tensor.prelu: _prelu,
         **{operation: by_backward(operation) for operation in _BY_BACKWARD},
+        **{operation: _apart(operation) for operation in _HANDS_ON},
     }
 )
 MAPPED.update(

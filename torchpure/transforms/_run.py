@@ -36,6 +36,10 @@ _CHECKPOINT = (
     "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
     "tp.remat instead"
 )
+_VALIDATES = (
+    "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
+    "and pass validate_args=False to the distribution"
+)
 _MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
@@ -63,6 +67,8 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,
     "would mutate a captured Tensor": _MUTATES,
+    "not differentiable with respect to argument 'running": "wants the derivative with respect to the running "
+    "statistics of a norm, which torch does not have: leave the state out of what is differentiated",
     "running_mean or running_var, which w": "updates the running statistics of a batch norm that members share: "
     "make the module a function with tp.functional",
     r"forward AD with ([\w:.]+) that does not": _NO_FORWARD,
@@ -106,9 +112,16 @@ def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> Transf
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
+    advice = validates(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]
     return kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+
+
+def validates(error: BaseException) -> str | None:
+    """Say what to do about an error of a check that torch.distributions makes of its arguments."""
+    names = ("__init__", "_validate_sample")
+    return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
 
 
 def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

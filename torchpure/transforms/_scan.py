@@ -77,7 +77,7 @@ def run_scan(
         else:
             result = _Steps(who, frozen(f), init, slices, structure).run(count, reverse, unroll, remat)
     watch.check()
-    return result
+    return watch.apart(result)
 
 
 def _length(who: str, f: Step, xs: Tree, slices: Sequence[Any], length: Any) -> int:

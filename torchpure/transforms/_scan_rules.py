@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ._arguments import is_variable
-from ._levels import dense, functorch, innermost, torch_jvp, torch_vjp, whole
+from ._levels import dense, fresh, functorch, innermost, torch_jvp, torch_vjp, whole
 from ._members import mapped, settled, spread
-from ._operation import alive, differentiable, filled, followed, fresh, primals, save
+from ._operation import alive, differentiable, filled, followed, primals, save
 from ._primitives import Flat, scan_p
 from ._quiet import quiet
 from ._replacing import kinds

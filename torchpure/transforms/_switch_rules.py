@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ._arguments import is_variable
 from ._around import next_only_for
-from ._levels import dense, torch_jvp, torch_vjp, whole
+from ._levels import dense, fresh, torch_jvp, torch_vjp, whole
 from ._members import Marks, mapped, marks_of
-from ._operation import alive, differentiable, filled, followed, fresh, primals, save
+from ._operation import alive, differentiable, filled, followed, primals, save
 from ._ordinary import among
 from ._primitives import Flat, switch_p
 from ._quiet import quiet

@@ -27,7 +27,7 @@ from . import _autograd as _autograd  # fills BEFORE
 from . import _functions as _functions  # so does this
 from . import _replaced as _replaced  # fills REPLACED
 from ._describe import argument_paths, describe_function
-from ._levels import functorch, innermost, stale
+from ._levels import fresh, functorch, innermost, stale
 from ._replacing import BEFORE, REPLACED, replaced_names, replacing
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
@@ -63,6 +63,10 @@ class NoWatch:
         """Replace nothing."""
         return _NOTHING
 
+    def apart(self, result: Tree) -> Tree:
+        """Return the result as it is."""
+        return result
+
 
 def watched(who: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> "Watch | NoWatch":
     """Begin to watch what `fn` must not change; `check()` after it has run."""
@@ -74,7 +78,7 @@ def run_watched(who: str, fn: Callable[..., Any], *args: Tree) -> Any:
     watch = watched(who, fn, args)
     out = fn(*args)
     watch.check()
-    return out
+    return watch.apart(out)
 
 
 class Watch:
@@ -104,6 +108,12 @@ class Watch:
     def replacing(self, always: bool = False) -> AbstractContextManager[None]:
         """Run the function with operations that torch's transforms get wrong replaced, if its code names any."""
         return replacing() if always or self._replaces else _NOTHING
+
+    def apart(self, result: Tree) -> Tree:
+        """Return a result in memory of its own, as compiled programs do: who changes it changes nothing else."""
+        leaves, structure = tree.flatten(result)
+        own = fresh(leaves, [*self._given, *self._captured])
+        return result if all(map(operator.is_, leaves, own)) else tree.unflatten(structure, own)
 
     def following(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function for plain autograd: the user's own calls of it are followed there, if there are any."""

@@ -10,9 +10,9 @@ from torch import Tensor
 from torchpure.errors import TransformError
 
 from ._arguments import is_variable
-from ._levels import dense, torch_jvp, whole
+from ._levels import dense, fresh, torch_jvp, whole
 from ._members import mapped, marks_of, settled, spread
-from ._operation import differentiable, filled, followed, fresh, primals, save
+from ._operation import differentiable, filled, followed, primals, save
 from ._primitives import Flat, while_p
 from ._quiet import quiet
 from ._switch_rules import chosen_by_last

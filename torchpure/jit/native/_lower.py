@@ -105,6 +105,12 @@ class Scope:
             return value
         return self.materialized(value, range(len(value.shape)))
 
+    def _own_rows(self, value: Any) -> Any:
+        """Do so for all that an operation gives; loops may give one memory twice, or that of what they were given."""
+        if isinstance(value, list | tuple):
+            return [self.materialized(part, range(len(part.shape))) if part is not None else part for part in value]
+        return self.rows(value)
+
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """Lower every node; return the values of the output."""
         given, rows = iter(inputs), changed(self.module)
@@ -118,7 +124,7 @@ class Scope:
             else:
                 self.values[node] = self._call(node)
                 if node in rows:
-                    self.values[node] = self.rows(self.values[node])
+                    self.values[node] = self._own_rows(self.values[node])
         raise UnsupportedError("a program without an output")
 
     def value(self, arg: Any) -> Any:
