@@ -60,6 +60,9 @@ FOUND = [  # wrong once, and shrunk
         ("in a branch", "vmap, chunks", "linearize", "linearize"),
         (0.0137, 0.0137),
     ),  # a backward pass took new tensors for captured ones that were gone, whose names they had
+    Case(Program((("add", 0, 0),)), ("hessian", "remat", "grad"), (0.0137, 0.0137)),  # refused
+    Case(Program((("changed, loop", 1, 0),)), ("jvp", "vmap"), (0.0137, 0.0137)),  # refused: the tangent had no members
+    Case(Program((("changed, loop", 1, 0),)), ("jacfwd, chunks", "vmap"), (0.0137, 0.0137)),  # so was this
 ]
 
 

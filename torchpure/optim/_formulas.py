@@ -10,6 +10,7 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Grads, Rate, Step, Tree
+from torchpure.transforms import cond
 
 Number = float | Tensor
 
@@ -102,11 +103,13 @@ def gate(condition: Tensor, updates: Tree) -> Tree:
 def refreshed(due: Tensor, fresh: Callable[[], Tree], old: Tree) -> Tree:
     """Return `fresh()` when it is due, else copies of the old; what costs much is computed only then, where it can be.
 
-    Under transforms and in traced programs both are computed and one is chosen.
+    Under transforms and in traced programs it is a `cond`; for `torch.compile` both are computed and one is chosen.
 
     >>> refreshed(torch.tensor(False), lambda: torch.ones(1), torch.zeros(1))
     tensor([0.])
     """
-    if not tree.plain([due]):
+    if is_dynamo_compiling():
         return select(due, fresh(), old)
+    if not tree.plain([due]):
+        return cond(due, fresh, lambda: tree.map(torch.clone, old))
     return fresh() if bool(due) else tree.map(torch.clone, old)

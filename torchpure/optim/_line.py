@@ -5,10 +5,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Params
-from torchpure.transforms import value_and_grad
+from torchpure.transforms import value_and_grad, while_loop
 
 from ._formulas import refreshed, select
 from ._leaves import Restore
@@ -59,16 +60,18 @@ def dot(one: Sequence[Tensor], two: Sequence[Tensor], like: Tensor) -> Tensor:
 def repeat(running: Callable[[T], Tensor], body: Callable[[T], T], state: T, most: int) -> T:
     """Repeat `body` while `running` holds, at most so often.
 
-    Under transforms and in traced programs, where a condition cannot be asked for, all rounds are computed, and those
-    after the last one change nothing.
+    Under transforms and in traced programs, where a condition may not be asked for, it is a `while_loop`; for
+    `torch.compile` all rounds are computed, and those after the last one change nothing.
 
     >>> repeat(lambda x: x < 5, lambda x: 2 * x, torch.tensor(1), 10)
     tensor(8)
     """
-    for _ in range(most):
+    for done in range(most):
         now = running(state)
-        if not tree.plain([now]):
+        if is_dynamo_compiling():
             state = select(now, body(state), state)
+        elif not tree.plain([now]):
+            return while_loop(running, body, state, max_steps=most - done)
         elif bool(now):
             state = body(state)
         else:

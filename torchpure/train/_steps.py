@@ -31,17 +31,24 @@ _WAY_OUT = "or pass jit=False, which runs each step uncompiled"
 
 
 def step_of(loss: Callable[..., Any], optimizer: Optimizer[Any], join: Join) -> Step:
-    """Return the step along the gradient of a loss."""
+    """Return the step along the gradient of a loss; a rule that wants more is given the loss, too, as a function."""
 
     @wraps(loss, updated=())
     def step(carry: Carry, shared: Any, own: Any) -> tuple[Carry, Tensor]:
-        params, opt_state, state = carry
+        params, opt_state, old = carry
         batch = join(shared, own)
-        if state is None:
+        if old is None:
+            state = None
             value, grads = value_and_grad(loss)(params, *batch)
         else:
-            (value, state), grads = value_and_grad(loss, has_aux=True)(params, state, *batch)
-        params, opt_state = optimizer.step(grads, opt_state, params)
+            (value, state), grads = value_and_grad(loss, has_aux=True)(params, old, *batch)
+
+        def value_fn(params: Any) -> Tensor:
+            return loss(params, *batch) if old is None else loss(params, old, *batch)[0]
+
+        known = {"value": value, "grad": grads, "value_fn": value_fn}
+        extra = {name: known[name] for name in optimizer.extra if name in known}
+        params, opt_state = optimizer.step(grads, opt_state, params, **extra)
         return (params, opt_state, state), value
 
     return step

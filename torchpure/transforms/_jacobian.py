@@ -15,7 +15,7 @@ from torchpure.errors import TransformError
 from ._arguments import Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
-from ._levels import pushed, torch_jvp, whole, with_memory
+from ._levels import mapped_as, pushed, torch_jvp, whole, with_memory
 from ._operation import check_callable
 from ._run import explained
 from ._seen import all_seen
@@ -282,7 +282,7 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
     aux: list[Any] = []
 
     def push(*tangents: Tensor) -> tuple[Tensor, ...]:
-        _, moved, others = torch_jvp(fn, leaves, tangents, has_aux=True)
+        _, moved, others = torch_jvp(fn, leaves, tuple(mapped_as(leaves, tangents)), has_aux=True)
         aux[:] = [others]
         return moved
 

@@ -125,6 +125,7 @@ def pushed(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
+    tangents = mapped_as(primals, tangents)
     opened = functorch._jvp_increment_nesting()
     try:
         with _NOTHING if _is_forward() else forward_ad._set_fwd_grad_enabled(True):
@@ -142,6 +143,16 @@ def pushed(
     return values, tangents, rest
 
 
+def mapped_as(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Give tangents room for all members that their primals have: what is written into a copy of both may differ."""
+    if functorch.peek_interpreter_stack() is None:
+        return tangents
+    return [
+        tangent if mapped_levels(primal) <= mapped_levels(tangent) else torch.zeros_like(primal) + tangent
+        for primal, tangent in zip(primals, tangents, strict=True)
+    ]
+
+
 def whole(leaf: Tensor) -> Tensor:
     """Return ordinary zeros for those without memory that torch's forward derivatives hand out."""
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf
@@ -156,10 +167,11 @@ def with_memory(leaf: Tensor) -> Tensor:
     """Return a tensor each of whose elements, over all members, has memory of its own: zeros may have none."""
     if is_dynamo_compiling():
         return leaf
-    base = innermost(leaf)
-    strides = base.stride()
-    shared = 0 in strides and any(size > 1 and not stride for size, stride in zip(base.shape, strides, strict=True))
-    return leaf.clone(memory_format=torch.contiguous_format) if shared or base._is_zerotensor() else leaf
+    with _UNSEEN():
+        base = innermost(leaf)
+        sizes, strides, none = base.shape, base.stride(), base._is_zerotensor()
+    shared = none or (0 in strides and any(size > 1 and not step for size, step in zip(sizes, strides, strict=True)))
+    return leaf.clone(memory_format=torch.contiguous_format) if shared else leaf
 
 
 def fresh(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
