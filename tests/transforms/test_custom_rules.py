@@ -658,6 +658,23 @@ def one_of_two(x):
     return other
 
 
+@tp.custom_jvp
+def slope_of_one(x):
+    return torch.sin(x)
+
+
+slope_of_one.defjvp(lambda primals, tangents: (torch.sin(primals[0]), torch.ones(2, dtype=D) * tangents[0][0].detach()))
+
+
+def test_a_tangent_without_members_has_room_for_them():
+    """The result has members, and is changed in place by what differs among them."""
+    f = lambda x: slope_of_one(x).mul_(x)  # noqa: E731
+    x = torch.tensor([[0.3, -2.0], [0.5, 1.0]], dtype=D)
+    ones = torch.ones(2, dtype=D)
+    moved = tp.vmap(lambda x: tp.jvp(f, (x,), (ones,))[1])(x)
+    assert_close(moved, x + torch.sin(x))
+
+
 RULES = {"custom_jvp": hands_on, "a Function of the user's": HandsOn.apply, "two results": one_of_two}
 
 

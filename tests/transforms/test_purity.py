@@ -282,6 +282,36 @@ def test_what_may_be_kept():
     assert_close(losses[0], (X**2).sum())
 
 
+NORMALISING = {
+    "grad": lambda f: tp.grad(f)(ROWS),
+    "grad of grad": lambda f: tp.grad(lambda x: tp.grad(f)(x).sum())(ROWS),
+    "jvp": lambda f: tp.jvp(f, (ROWS,), (ROWS,)),
+    "vjp": lambda f: tp.vjp(f, ROWS),
+    "linearize": lambda f: tp.linearize(f, ROWS),
+    "jacrev": lambda f: tp.jacrev(f)(ROWS),
+    "hessian": lambda f: tp.hessian(f)(ROWS),
+    "jit": lambda f: tp.jit(f)(ROWS),
+    "pure": lambda f: tp.pure(f)(ROWS),
+}
+ROWS = torch.tensor([[0.5, -1.0], [1.5, 2.0], [0.1, 0.2]], dtype=D)
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", "instance_norm"])
+@pytest.mark.parametrize("transform", NORMALISING)
+def test_running_statistics_are_not_renewed_in_place(transform, norm):
+    """torch's kernels do so without counting the change."""
+    mean, var = torch.zeros(2, dtype=D), torch.ones(2, dtype=D)
+
+    def normed(x, learns=True):
+        if norm == "instance_norm":
+            return (nn.functional.instance_norm(x.T[None], mean, var, None, None, learns) ** 3).sum()
+        return (nn.functional.batch_norm(x, mean, var, None, None, learns) ** 3).sum()
+
+    with pytest.raises(ImpureError, match="normed` .*(changes|would change)"):
+        NORMALISING[transform](normed)
+    NORMALISING[transform](lambda x: normed(x, False))
+
+
 NAMES = {
     "in_a_dict": (in_a_dict, r"line \d+ of test_purity.py, `aten.copy_` would change a float64 tensor of shape \(\), `box.total`: clone it"),
     "of_a_module": (of_a_module, r"`aten.add_` would change a float64 tensor of shape \(\), `MODULE.count`"),

@@ -271,7 +271,9 @@ def _jacfwd(
     def run(*leaves: Tensor) -> Any:
         if not any(map(Tensor.numel, leaves)):
             return _empty_jacfwd(fn, *leaves)
-        return every(*leaves) if chunk_size is None else _chunked_jacfwd(chunk_size, fn, *leaves)
+        if chunk_size is None and is_dynamo_compiling():
+            return every(*leaves)
+        return _chunked_jacfwd(chunk_size or sum(map(Tensor.numel, leaves)), fn, *leaves)
 
     return forwards(run)
 

@@ -153,6 +153,15 @@ def mapped_as(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Sequence
     ]
 
 
+def with_room(leaf: Any, others: Sequence[Any]) -> Any:
+    """Give a tensor room for all members that others have."""
+    if isinstance(leaf, Tensor):
+        for other in others:
+            if isinstance(other, Tensor) and not mapped_levels(other) <= mapped_levels(leaf):
+                leaf = leaf + torch.zeros_like(other.reshape(-1)[:1].sum(), dtype=leaf.dtype)
+    return leaf
+
+
 def whole(leaf: Tensor) -> Tensor:
     """Return ordinary zeros for those without memory that torch's forward derivatives hand out."""
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf

@@ -17,8 +17,8 @@ from torchpure.errors import StructureError, TransformError
 from ._arguments import is_variable
 from ._around import Around, meetings, without
 from ._describe import describe_function
-from ._levels import fresh, functorch, torch_vjp
-from ._replacing import replacing
+from ._levels import fresh, functorch, torch_vjp, with_room
+from ._replacing import kinds, replacing
 from ._seen import all_seen
 
 _HERE: Any = object()  # the place of a tensor
@@ -264,14 +264,20 @@ def transposed(
 def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Let other transforms see what the forward rule of an operation computes: torch runs it without derivatives.
 
-    A tangent that the rule hands on is copied: who changes the result in place changes its tangent too.
+    Who changes the result in place changes its tangent too: so a tangent that the rule hands on is copied, and each has
+    room for all members that its result may have.
     """
 
     @wraps(rule)
-    def run(*args: Any) -> Any:
+    def run(ctx: Any, *tangents: Any) -> Any:
         with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
-            out = rule(*args)
-            return fresh(out, args[1:]) if isinstance(out, tuple | list) else fresh((out,), args[1:])[0]
+            out = rule(ctx, *tangents)
+            several = isinstance(out, tuple | list)
+            own = fresh(out if several else (out,), tangents)
+            if functorch.TransformType.Vmap in kinds():
+                given = (*tangents, *ctx.saved_tensors)
+                own = tuple(with_room(leaf, given) for leaf in own)
+            return own if several else own[0]
 
     run.differentiable = True  # pyrefly: ignore[missing-attribute] for who would do it again
     return run

@@ -89,12 +89,18 @@ def address(leaf: Tensor) -> int:
     return leaf.untyped_storage()._cdata
 
 
+_NORMS = frozenset({torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default})  # do not say so
+
+
 def written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """List the tensors that an operation writes to, by its schema."""
-    if not func._schema.is_mutable:
+    norm = func in _NORMS
+    if not (norm or func._schema.is_mutable):
         return []
     named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     writes = [argument.name for argument in func._schema.arguments if argument.is_write]
+    if norm and named["training"]:
+        writes = ["running_mean", "running_var"]
     return [leaf for name in writes for leaf in tree.leaves(named.get(name)) if isinstance(leaf, Tensor)]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 
 from torchpure import tree
@@ -21,8 +22,8 @@ from torchpure.errors import TransformError
 from . import _solvers
 from ._backwards import by_backward
 from ._check import check
-from ._levels import functorch
-from ._replacing import FORWARD, MAPPED, REPLACED, kinds
+from ._levels import functorch, innermost
+from ._replacing import BEFORE, FORWARD, MAPPED, REPLACED, kinds
 
 
 def _triangular_solve(
@@ -204,6 +205,25 @@ def _renew(mean: Tensor, var: Tensor | None, input: Tensor, dims: tuple[int, ...
     given = input.detach().to(mean.dtype)
     for old, new in ((mean, given.mean(dims)), (var, given.var(dims))):
         old.mul_(1 - momentum).add_(momentum * (new if new.ndim == 1 else new.mean(0)))
+
+
+def _renews(kind: str) -> Any:
+    """Count the change of running statistics, which torch's kernels change without: who watches them is to see it."""
+
+    def before(args: Any, kwargs: Any) -> tuple[Any, Any]:
+        given = dict(zip(_NORMS[kind], args, strict=False)) | kwargs
+        if given.get(_NORMS[kind][5], kind == "instance"):
+            for leaf in (given.get("running_mean"), given.get("running_var")):
+                if isinstance(leaf, Tensor) and not innermost(leaf).is_inference():
+                    increment_version(innermost(leaf))
+        return args, kwargs
+
+    return before
+
+
+_FIRST = ("input", "running_mean", "running_var", "weight", "bias")
+_NORMS = {"batch": (*_FIRST, "training"), "instance": (*_FIRST, "use_input_stats")}
+BEFORE.update({F.batch_norm: _renews("batch"), F.instance_norm: _renews("instance")})
 
 
 def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
