@@ -5,8 +5,9 @@ import threading
 import time
 import warnings
 import weakref
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -151,6 +152,45 @@ def test_static_arguments_are_compared_by_value(static):
 def test_a_static_tree_of_tensors_is_not_looked_into():
     f = tp.jit(lambda x, names: dict.fromkeys(names, x), static=1)
     assert list(f(X, ("b", "a"))) == ["b", "a"] and list(f(X, ("a",))) == ["a"]
+
+
+@dataclass(frozen=True)
+class Config:
+    scale: Any
+    parts: tuple = ()
+
+
+ALIKE = [  # statics that are equal, and still other values
+    [(1, 2), (1.0, 2), (True, 2)],
+    [((0.0,), 1), ((-0.0,), 1)],
+    [frozenset({1}), frozenset({1.0})],
+    [Config(1), Config(1.0), Config(True)],
+    [Config(2, (1,)), Config(2, (1.0,))],
+]
+
+
+@pytest.mark.parametrize("values", ALIKE)
+def test_statics_that_are_equal_and_not_the_same_have_programs_of_their_own(values):
+    f, runs = _counted(lambda x, value: x + len(repr(value)))
+    compiled = tp.jit(f, static="value")
+    for _ in range(2):
+        for value in values:
+            assert torch.equal(compiled(X, value), X + len(repr(value)))
+    assert len(runs) == len(values)
+
+
+def test_a_module_counts_with_its_modes():
+    net = nn.Sequential(nn.Identity(), nn.Dropout(1.0))
+    compiled = tp.jit(lambda net, x: net(x) if not net[1].training else x * 0)
+    assert torch.equal(compiled(net, X), X * 0)
+    assert torch.equal(compiled(net.eval(), X), X)
+    net[1].train()
+    assert torch.equal(compiled(net, X), X * 0)
+
+
+def test_shapes_stand_for_tensors_in_lower():
+    lowered = tp.jit(lambda a, b: a @ b["w"]).lower(torch.ones(2, 3), {"w": tp.ShapeDtype((3, 4), torch.float32)})
+    assert lowered.cost().operations == 2 * 2 * 3 * 4
 
 
 class Point(NamedTuple):

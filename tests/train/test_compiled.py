@@ -86,6 +86,18 @@ def test_an_optimizer_grows_rounding_without_any_compiler():
 
 
 @pytest.mark.compile
+def test_a_line_search_is_a_loop_of_the_program(monkeypatch):
+    monkeypatch.setattr(_steps, "FEW", 8)
+    compiled, plain = (
+        list(loop(loss, NET.params, [BATCH] * 12, tp.optim.lbfgs(form="torch"), every=12, jit=jit))[-1]
+        for jit in (True, False)
+    )
+    assert plain.losses[-1] < plain.losses[0] / 2
+    close(compiled.losses, plain.losses, 1e-9)
+    close(compiled.params, plain.params, 1e-9)
+
+
+@pytest.mark.compile
 @pytest.mark.parametrize("size", [4, 5])
 def test_compiled_minibatches_with_buffers_are_the_same(size):
     factory = lambda: nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.BatchNorm1d(6), nn.Linear(6, 1)).double()  # noqa: E731

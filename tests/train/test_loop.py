@@ -51,6 +51,40 @@ def test_each_step_is_the_one_that_is_written_by_hand(name, form):
     assert all(map(torch.equal, tp.tree.leaves(start), net.params.values()))
 
 
+ASKING = {  # optimizers whose rules ask for the loss, its value or its gradient
+    "value": lambda: tp.optim.polyak_sgd(0.1),
+    "value, in a chain": lambda: tp.optim.chain(tp.optim.sgd(0.1), tp.optim.reduce_on_plateau(patience=1)),
+    "value, every other step": lambda: tp.optim.multi_steps(tp.optim.momo(0.1), 2),
+    "value_fn": lambda: tp.optim.sophia(1e-2, key=random.key(1), update_interval=2),
+    "all three": lambda: tp.optim.lbfgs(),
+}
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("name", ASKING)
+def test_a_rule_gets_what_it_asks_for(name, stateful):
+    net, optimizer = network(), ASKING[name]()
+    batches = [(X[i::2], Y[i::2]) for i in (0, 1, 0, 1)]
+
+    def counted(p, state, x, y):
+        return mean_square(net(p, x), y) * (1 + state["steps"] / 10), {"steps": state["steps"] + 1}
+
+    def loss(p, *batch):
+        return counted(p, *batch)[0] if stateful else mean_square(net(p, batch[0]), batch[1])
+
+    state = {"steps": torch.tensor(0.0, dtype=torch.float64)} if stateful else None
+    told = list(loop(counted if stateful else loss, net.params, batches, optimizer, state=state))
+    params, opt_state = net.params, optimizer.init(net.params)
+    for progress, batch in zip(told, batches, strict=True):
+        given = (state, *batch) if stateful else batch
+        value_fn = lambda p, given=given: loss(p, *given)  # noqa: E731
+        value, grads = tp.value_and_grad(value_fn)(params)
+        params, opt_state = optimizer.step(grads, opt_state, params, value=value, grad=grads, value_fn=value_fn)
+        state = {"steps": state["steps"] + 1} if stateful else None
+        assert torch.equal(progress.loss, value)
+        assert all(map(torch.equal, tp.tree.leaves(progress.params), tp.tree.leaves(params)))
+
+
 def test_a_run_can_be_taken_up_again():
     net, optimizer = network(), tp.optim.adam(0.05)
 

@@ -1,6 +1,7 @@
 """The arguments of a call: which are static, which are donated, and what makes two calls the same."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from inspect import Parameter, Signature, signature
 from typing import Any
 
@@ -94,8 +95,23 @@ def _signature(fn: Callable[..., Any]) -> Signature | None:
 
 
 def frozen(leaf: Any) -> Any:
-    """Return what stands for a leaf that is no tensor: 1, 1.0 and True are not the same, nor are 0.0 and -0.0."""
-    return (type(leaf), repr(leaf) if isinstance(leaf, float | complex) else leaf)
+    """Return what stands for what is no tensor: 1, 1.0 and True are not the same, nor are 0.0 and -0.0.
+
+    Containers and dataclasses are looked into; a module is the same only in the same mode, and so are its parts.
+    """
+    kind = type(leaf)
+    if isinstance(leaf, float | complex):
+        return kind, repr(leaf)
+    if isinstance(leaf, tuple):
+        return kind, tuple(map(frozen, leaf))
+    if isinstance(leaf, frozenset):
+        return kind, frozenset(map(frozen, leaf))
+    if isinstance(leaf, torch.nn.Module):
+        return kind, leaf, tuple(part.training for part in leaf.modules())
+    if is_dataclass(leaf) and kind.__hash__ is not None and kind.__eq__ is not object.__eq__:
+        held = [getattr(leaf, field.name) for field in fields(leaf)]
+        return kind, leaf, tuple(frozen(part) for part in held if _hashable(part) and not isinstance(part, Tensor))
+    return kind, leaf
 
 
 def check_hashable(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: Chosen) -> None:

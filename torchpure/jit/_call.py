@@ -30,7 +30,7 @@ class Call:
             others = tuple(None if isinstance(leaf, Tensor) else frozen(leaf) for leaf in self._leaves)
         self.key: Any = (self._structure, others, torch.get_default_dtype())
         if self._statics:
-            self.key = (*self.key, *((where, type(held), held) for where, held in self._statics))
+            self.key = (*self.key, *((where, frozen(held)) for where, held in self._statics))
 
     def kind(self) -> Any:
         """Return what tells the program for this call from others."""

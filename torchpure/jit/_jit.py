@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
-from torchpure.transforms import Mapping
+from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms._collector import uncollected
 from torchpure.transforms._describe import describe_function
 from torchpure.transforms._operation import check_callable
@@ -66,7 +66,7 @@ def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Ca
         return run(args, kwargs)
 
     def lower(*args: Any, **kwargs: Any) -> Lowered:
-        """Trace and compile for these arguments, and show the program."""
+        """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
         return calls.lower(args, kwargs)
 
     jitted.lower = lower  # pyrefly: ignore[missing-attribute] functions take attributes
@@ -128,7 +128,7 @@ class _Calls:
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
-        call = Call(self._static, args, kwargs)
+        call = Call(self._static, *tree.map(_example, (args, kwargs)))
         return lowered(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 
     def _first(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -174,6 +174,10 @@ class _Calls:
                 "arguments: pass numbers that change as tensors",
                 stacklevel=6,
             )
+
+
+def _example(leaf: Any) -> Any:
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) if isinstance(leaf, ShapeDtype) else leaf
 
 
 def _check(tensors: Sequence[Tensor]) -> Callable[..., bool]:
