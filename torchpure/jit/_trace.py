@@ -139,7 +139,7 @@ def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor
         if held.requires_grad:
             _replace(module, str(node.target), held.detach())
     captured, folded = list(operations.captured.values()), list(operations.folded.values())
-    made = dead(_functional(module, tensors))
+    made = dead(_functional(dead(module), tensors))  # a loop that is dead keeps none of the changes around it
     _cloned(made, captured)
     return Trace(made, outputs, Captures(captured, folded, _signs(captured, folded)))
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torchpure import tree
 
 from ._drawing import operator_draws
+from ._pure import written
 
 _LARGEST = 1 << 22  # elements of one tensor: the numbers of more take long, and nobody asks for them
 
@@ -46,7 +47,7 @@ class Recipes:
         if schema is None or operator_draws(func, args, kwargs):
             return
         if schema.is_mutable:
-            self._lost.update(leaf.untyped_storage()._cdata for leaf in _tensors((args, kwargs)))
+            self._lost.update(leaf.untyped_storage()._cdata for leaf in written(func, args, kwargs))
         elif all(not isinstance(leaf, FakeTensor) or id(leaf) in self._recipes for leaf in _tensors((args, kwargs))):
             for place, leaf in enumerate(_tensors(out)):
                 own = id(leaf) in self._recipes  # a cast to the dtype that a tensor has gives the same tensor
@@ -63,10 +64,12 @@ class Recipes:
             recipe = self._recipes.get(id(leaf))
             if id(leaf) in found:
                 todo.pop()
+            elif leaf.untyped_storage()._cdata in self._lost:
+                return None
             elif not isinstance(leaf, FakeTensor):
                 constants.append(leaf)
                 found[id(leaf)] = todo.pop()
-            elif recipe is None or leaf.untyped_storage()._cdata in self._lost:
+            elif recipe is None:
                 return None
             elif missing := [part for part in _tensors(recipe.given) if id(part) not in found]:
                 todo.extend(missing)

@@ -7,6 +7,7 @@ follow these calls: while `torch.compile` traces, torch.func itself is used.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -125,6 +126,7 @@ def pushed(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
+    _load_forward_rules()
     tangents = mapped_as(primals, tangents)
     opened = functorch._jvp_increment_nesting()
     try:
@@ -141,6 +143,12 @@ def pushed(
     # after the level is closed: inside of it new zeros would belong to it
     tangents = [torch.zeros_like(v) if t is None else whole(t) for v, t in zip(values, moved, strict=True)]
     return values, tangents, rest
+
+
+@lru_cache(maxsize=1)
+def _load_forward_rules() -> None:
+    """Load the forward derivatives that torch has in Python; its own `make_dual` does so at its first call."""
+    forward_ad._maybe_load_decompositions()
 
 
 def mapped_as(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Sequence[Tensor]:
