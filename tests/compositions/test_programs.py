@@ -63,7 +63,9 @@ FOUND = [  # wrong once, and shrunk
     Case(Program((("add", 0, 0),)), ("hessian", "remat", "grad"), (0.0137, 0.0137)),  # refused
     Case(Program((("changed, loop", 1, 0),)), ("jvp", "vmap"), (0.0137, 0.0137)),  # refused: the tangent had no members
     Case(Program((("changed, loop", 1, 0),)), ("jacfwd, chunks", "vmap"), (0.0137, 0.0137)),  # so was this
-    Case(Program((("changed, remainder", 1, 0), ("index", 1, 0))), ("jvp", "jit"), (0.0137, 0.0137)),  # a changed constant
+    Case(
+        Program((("changed, remainder", 1, 0), ("index", 1, 0))), ("jvp", "jit"), (0.0137, 0.0137)
+    ),  # a changed constant
     Case(  # a dead loop kept changes around it
         Program((("add", 0, 0), ("changed, remainder", 3, 0), ("fori_loop", 0, 0), ("gelu", 1, 0), ("add", 0, 0))),
         ("jvp", "jit"),

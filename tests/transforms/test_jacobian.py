@@ -1,10 +1,14 @@
 """jvp, vjp and whole Jacobians over trees: form, integer outputs, aux, None, and misuse."""
 
+import subprocess
+import sys
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -287,3 +291,65 @@ def test_primals_whose_elements_share_memory():
     assert_close(tp.hessian(lambda x: (x**3).sum())(x), torch.diag(6 * x))
     many = t.expand(2, 3)
     assert_close(tp.vmap(lambda x: tp.jvp(torch.sin, (x,), (t,))[1])(many), (torch.cos(t) * t).expand(2, 3))
+
+
+LABELS, TARGETS = torch.tensor([0, 2, 1, 1]), torch.linspace(0.1, 0.9, 12, dtype=D).reshape(4, 3)
+BATCH, START = (
+    torch.linspace(-1, 1, 8, dtype=D).reshape(4, 2).sin(),
+    torch.tensor([[0.3, -0.5, 0.1], [0.2, 0.9, -0.4]], dtype=D),
+)
+HEADS = nn.MultiheadAttention(3, 1, batch_first=True, dtype=D).requires_grad_(False)
+TRAINED = {  # losses of (4, 3) outputs, whose gradients have no forward derivative in torch, or one that fails
+    "mse_loss": lambda z: F.mse_loss(z, TARGETS),
+    "mse_loss, sum": lambda z: F.mse_loss(z, TARGETS, reduction="sum"),
+    "mse_loss, none": lambda z: F.mse_loss(z, TARGETS, reduction="none").prod(),
+    "huber_loss": lambda z: F.huber_loss(z, TARGETS, delta=0.4),
+    "soft_margin_loss": lambda z: F.soft_margin_loss(z, TARGETS.sign()),
+    "cross_entropy": lambda z: F.cross_entropy(z, LABELS),
+    "log_softmax": lambda z: (z.log_softmax(0) ** 2).mean(),
+    "softmax": lambda z: (z.softmax(1) ** 2).mean(),
+    "nll_loss": lambda z: F.nll_loss(z.log_softmax(1), LABELS),
+}
+SECOND = {  # of which torch has no second derivative at all: against finite differences
+    "hardsigmoid": lambda z: (F.hardsigmoid(z) ** 2).mean(),
+    "attention": lambda z: (F.scaled_dot_product_attention(z[None], z[None], z[None]) ** 2).mean(),
+    "causal attention": lambda z: (F.scaled_dot_product_attention(z[None], z[None], z[None], is_causal=True) ** 2).mean(),
+    "masked attention": lambda z: (
+        F.scaled_dot_product_attention(z[None], z[None], z[None], torch.tensor([[True, False, True, True]] * 4), scale=0.3)
+        ** 2
+    ).mean(),
+    "a module with attention": lambda z: (HEADS(z[None], z[None], z[None], need_weights=False)[0] ** 2).mean(),
+}  # fmt: skip
+
+
+def trained(loss, steps=2):
+    def train(rate):
+        w = START
+        for _ in range(steps):
+            w = w - rate * tp.grad(lambda w: loss(torch.tanh(BATCH @ w) * 2))(w)
+        return loss(torch.tanh(BATCH @ w) * 2)
+
+    return train
+
+
+@pytest.mark.parametrize("name", [*TRAINED, *SECOND])
+def test_forward_derivatives_go_through_a_training(name):
+    train, rate = trained({**TRAINED, **SECOND}[name]), torch.tensor(0.3, dtype=D)
+    h = 1e-4
+    slope = (8 * (train(rate + h) - train(rate - h)) - (train(rate + 2 * h) - train(rate - 2 * h))) / (12 * h)
+    along = lambda r: tp.jvp(train, (r,), (torch.ones_like(r),))[1]  # noqa: E731
+    assert_close(along(rate), slope, rtol=1e-7, atol=1e-9)
+    assert_close(tp.vmap(along)(rate[None])[0], slope, rtol=1e-7, atol=1e-9)
+    assert_close(tp.jacfwd(train)(rate), slope, rtol=1e-7, atol=1e-9)
+    if name in TRAINED:
+        assert_close(tp.grad(train)(rate), slope, rtol=1e-7, atol=1e-9)
+
+
+def test_forward_rules_that_torch_has_in_python_are_loaded():
+    """torch's own `make_dual` loads them at its first call: here nobody has called it."""
+    code = (
+        "import torch, torchpure as tp; x = torch.tensor([0.1, 0.2]);"
+        "print(tp.jvp(tp.grad(lambda x: (x.log_softmax(0) ** 2).sum()), (x,), (x,))[1].shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "torch.Size([2])\n", done.stderr

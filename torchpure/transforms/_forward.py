@@ -9,11 +9,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
 _torch: Any = eager_transforms  # a module whose counter changes
+_enter_level: Any = torch._C._enter_dual_level  # torch's functions around them look for its exporter, each time
+_exit_level: Any = torch._C._exit_dual_level
 _lock = threading.Lock()
 _users = 0
 
@@ -42,7 +45,7 @@ def _join() -> bool:
         if joins:
             _users += 1
             if _users == 1:
-                forward_ad.enter_dual_level()
+                forward_ad._current_level = _enter_level()
                 _torch.JVP_NESTING += 1
         return joins
 
@@ -53,4 +56,5 @@ def _leave() -> None:
         _users -= 1
         if not _users:
             _torch.JVP_NESTING -= 1
-            forward_ad.exit_dual_level()
+            _exit_level(level=forward_ad._current_level)
+            forward_ad._current_level -= 1

@@ -26,6 +26,7 @@ from torchpure.errors import ImpureError
 from . import _autograd as _autograd  # fills BEFORE
 from . import _functions as _functions  # so does this
 from . import _replaced as _replaced  # fills REPLACED
+from . import _replaced_losses as _replaced_losses  # so does this
 from ._describe import argument_paths, describe_function
 from ._levels import fresh, functorch, innermost, stale
 from ._replacing import BEFORE, REPLACED, replaced_names, replacing
