@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from torch.testing import assert_close
 
+from torchpure.errors import TransformError
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from programs import PRIMITIVES, Case, D, Program, cases
@@ -34,11 +36,21 @@ def check(case):
         assert_close(wanted, slope, rtol=1e-4, atol=1e-4 * scale)
 
 
+def check_unless_refused(case):
+    """Check a program; one that changes a temporary in place may be refused, where torch has no room for all members."""
+    changes = any(name.startswith("changed") for name, _, _ in case.program.code)
+    try:
+        check(case)
+    except TransformError as error:
+        assume(not (changes and "writes a mapped value into a tensor that all members share" in str(error)))
+        raise
+
+
 @settings(max_examples=150, **OPTIONS)
 @given(cases)
 def test_a_random_program_is_right(case):
     assume(tame(case))
-    check(case)
+    check_unless_refused(case)
 
 
 @pytest.mark.parametrize("primitive", sorted(PRIMITIVES))
@@ -89,6 +101,6 @@ def test_ten_thousand_random_programs_are_right(number):
     @given(cases)
     def run(case):
         assume(tame(case))
-        check(case)
+        check_unless_refused(case)
 
     run()
