@@ -228,6 +228,7 @@ ERRORS = {
     "jit: static": (lambda: tp.jit(loss, static=("y",)), TransformError, "jit: static=('y',) must hold positions or names of arguments: `@loss` has no argument 'y' (it has: x)"),
     "jit: donated": (lambda: donated(), ImpureError, "jit: a tensor is used that was donated to `@loss_twice`: its memory belongs to the results. Use those, or donate a clone"),
     # models and optimizers under transforms
+    "a deep copy": (lambda: tp.grad(lambda p: (copy.deepcopy(p)["a"] ** 2).sum())({"a": X}), TransformError, "grad: `@`, @line, asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()"),
     "running statistics": (lambda: tp.grad(lambda s: NORMED.apply(NORMED.params, {**NORMED.state, **s}, XS, train=True)[0].sum())({"running_mean": X}), TransformError, "grad: `@`, @line, wants the derivative with respect to the running statistics of a norm, which torch does not have: leave the state out of what is differentiated"),
     "missing parameters": (lambda: tp.grad(lambda p: NET(p, X).sum())({"weight": X[None]}), ParameterError, "Linear: parameters: missing `bias`"),
     "gradients of another form": (lambda: tp.grad(lambda w: ADAM.update({"v": w}, ADAM.init({"w": X}), {"w": X})[0]["w"].sum())(X), StructureError, "adam: trees differ at `.`: wanted keys 'w', got 'v' (missing 'w'; unexpected 'v')"),

@@ -204,3 +204,53 @@ def test_no_way_back_through_a_traced_loop_of_unknown_length():
             "a backward pass cannot go back through: bound it with max_steps, use fori_loop, or go forwards with jvp or jacfwd"
         )
     assert f(x) == 64
+
+
+def _by_number(x):
+    def body(c, i):
+        c = c.clone()
+        c[i] = x[i] * 2
+        return c, None
+
+    return tp.scan(body, torch.zeros(3, dtype=D), torch.arange(3))[0]
+
+
+def _by_counter(x):
+    def body(carry):
+        c, i = carry
+        c = c.clone()
+        c[i] = x[i] * 2
+        return c, i + 1
+
+    return tp.while_loop(lambda carry: carry[1] < 3, body, (torch.zeros(3, dtype=D), torch.tensor(0)), max_steps=4)[0]
+
+
+def _by_row(x):
+    def body(i, c):
+        c = c.clone()
+        c[i] = x[i] * torch.ones(2, dtype=D)
+        c[i, 1] = x[i] * 3
+        return c
+
+    return tp.fori_loop(0, 3, body, torch.zeros(3, 2, dtype=D))
+
+
+WRITES = {  # loops that begin with what all members share, and write what differs into it; and what they give
+    "by number": (_by_number, lambda x: x * 2),
+    "by counter": (_by_counter, lambda x: x * 2),
+    "by row": (_by_row, lambda x: torch.stack([x, x * 3], -1)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_shared_carry_gets_room_for_members(name):
+    f, wanted = WRITES[name]
+    xs = torch.tensor([[0.3, -1.0, 2.0], [0.5, 0.1, -0.2]], dtype=D)
+    loss, true = (lambda x, g=g: (g(x) ** 3).sum() for g in (f, wanted))
+    mapped = torch.func.vmap(wanted)
+    assert_close(tp.vmap(f)(xs), mapped(xs))
+    assert_close(tp.vmap(tp.vmap(f))(xs[None])[0], mapped(xs))
+    assert_close(tp.vmap(tp.grad(loss))(xs), torch.func.vmap(torch.func.grad(true))(xs))
+    assert_close(tp.vmap(tp.hessian(loss))(xs), torch.func.vmap(torch.func.hessian(true))(xs))
+    assert_close(tp.jit(tp.vmap(tp.grad(loss)))(xs), torch.func.vmap(torch.func.grad(true))(xs))
+    assert_close(tp.jit(tp.vmap(f))(xs), mapped(xs))

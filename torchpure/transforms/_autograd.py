@@ -101,6 +101,13 @@ def _no_cut(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
+def _no_deepcopy(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse a copy that loses the derivative: of a variable, which torch copies as a new one."""
+    if any(args[0] is leaf for leaf in LEVEL.own or ()):
+        raise RuntimeError("Cannot access storage of a variable")
+    return args, kwargs
+
+
 def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     frame: Any = sys._getframe(2)
     inside = _linearize.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
@@ -115,6 +122,7 @@ BEFORE.update(
         torch.autograd.backward: _no_backward,
         Tensor.backward: _no_backward,
         Tensor.detach: _no_cut,
+        Tensor.__deepcopy__: _no_deepcopy,
         Tensor.new_empty: _no_linearize,
     }
 )

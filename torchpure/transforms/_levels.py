@@ -170,6 +170,18 @@ def with_room(leaf: Any, others: Sequence[Any]) -> Any:
     return leaf
 
 
+def with_members(leaf: Any) -> Any:
+    """Give a tensor of real or complex numbers room for the members of every vmap around."""
+    if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+        return leaf
+    stack = functorch.get_interpreter_stack() or []
+    sizes = {one.level(): functorch.CVmapInterpreterPtr(one).batchSize() for one in stack if one.key() == _VMAP}
+    with temporarily_clear_interpreter_stack():  # levels above a vmap would wrap its zeros
+        zeros = [torch.zeros(size, dtype=leaf.dtype, device=leaf.device) for size in sizes.values()]
+    members = [functorch._add_batch_dim(zero, 0, at) for zero, at in zip(zeros, sizes, strict=True)]
+    return with_room(leaf, members)
+
+
 def whole(leaf: Tensor) -> Tensor:
     """Return ordinary zeros for those without memory that torch's forward derivatives hand out."""
     return torch.zeros(leaf.shape, dtype=leaf.dtype, device=leaf.device) if leaf._is_zerotensor() else leaf

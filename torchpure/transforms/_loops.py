@@ -23,6 +23,7 @@ from ._primitives import staged
 from ._replacing import kinds
 from ._scan import run_scan
 from ._seen import seen
+from ._shared import roomy
 from ._starts import Start, starting
 from ._vmap import vmap
 from ._watch import watched
@@ -56,7 +57,7 @@ def while_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, *, max_
     watches = [watched("while_loop", fn, (init,)) for fn in (body_fn, cond_fn)]
     with watches[0].replacing():
         run = _operation if staged() else _python
-        result = run(cond_fn, body_fn, init, max_steps)
+        result = roomy(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
     for watch in watches:
         watch.check()
         result = watch.apart(result)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch._functorch.predispatch import lazy_load_decompositions
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
+from ._indexing import Indexing
 from ._levels import functorch, whole
 from ._quiet import quiet
 
@@ -44,7 +45,7 @@ def mapped(fn: Flat, size: int, marks: Sequence[bool], out: Sequence[bool] | Non
 
 def marks_of(fn: Flat, size: int, marks: Sequence[bool], samples: Sequence[Tensor]) -> Marks:
     """Tell which results of `fn` depend on the member, if what is marked does; samples are of all members."""
-    with torch.no_grad(), quiet(), disable_proxy_modes_tracing():
+    with torch.no_grad(), quiet(), disable_proxy_modes_tracing(), Indexing():  # the tracer's may be off in here
         return mapped(fn, size, marks)(*samples)
 
 

@@ -21,6 +21,7 @@ from ._primitives import Flat, scan_p, staged
 from ._quiet import quiet
 from ._scan_rules import scan_flat
 from ._seen import seen
+from ._shared import roomy
 from ._watch import watched
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -70,12 +71,16 @@ def run_scan(
     """Do what `scan` does, under another name in errors."""
     slices, structure = tree.flatten(xs)
     count = _length(who, f, xs, slices, length)
+    plain = not staged() and (remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled())
+
+    def run(carry: Tree) -> tuple[Tree, Tree]:
+        if plain:
+            return _python(who, f, carry, slices, structure, count, reverse)
+        return _Steps(who, frozen(f), carry, slices, structure).run(count, reverse, unroll, remat)
+
     watch = watched(who, f, (init, xs))
     with watch.replacing():
-        if not staged() and (remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled()):
-            result = _python(who, f, init, slices, structure, count, reverse)
-        else:
-            result = _Steps(who, frozen(f), init, slices, structure).run(count, reverse, unroll, remat)
+        result = roomy(run, init)
     watch.check()
     return watch.apart(result)
 

@@ -1,15 +1,20 @@
 """What goes wrong under a vmap in tensors that all members share: whose doing it is, and torch's own put right."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
+from torchpure._types import Tree
 
-from ._levels import mapped_levels
-from ._replacing import MAPPED
+from ._levels import functorch, mapped_levels, with_members
+from ._replacing import MAPPED, kinds
+
+T = TypeVar("T")
 
 SHARED = "writes a mapped value into a tensor that all members share"
 _BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
@@ -20,6 +25,18 @@ _REFUSED = ("inplace arithmetic", "there exists a Tensor `other` in extra_args")
 def may_be_shared(message: str) -> bool:
     """Tell whether an error of torch says that there is no room for all members."""
     return any(sign in message for sign in (_NO_ROOM, *_REFUSED))
+
+
+def roomy(run: Callable[[Tree], T], init: Tree) -> T:
+    """Run a loop from an initial carry; if a step writes what is mapped into it, from one with room for all members."""
+    if is_dynamo_compiling():
+        return run(init)
+    try:
+        return run(init)
+    except RuntimeError as error:
+        if functorch.TransformType.Vmap not in kinds() or not may_be_shared(str(error)):
+            raise
+    return run(tree.map(with_members, init))
 
 
 class Shared(TorchFunctionMode):

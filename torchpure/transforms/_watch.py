@@ -45,7 +45,7 @@ _REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torc
 _WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
 _AUTOGRAD_NAMES = frozenset({
     "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
-    "batch_norm", "instance_norm",
+    "batch_norm", "instance_norm", "deepcopy",
 })  # fmt: skip
 _FUNCTIONAL = "torch.autograd.functional"
 _NOTHING = nullcontext()
