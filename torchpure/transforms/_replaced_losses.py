@@ -28,7 +28,7 @@ def _mse_loss(input: Tensor, target: Tensor, *old: Any, reduction: str = "mean",
     if _asks(*old, *other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS:
         return F.mse_loss(input, target, *old, reduction=reduction, **other)  # which says what is wrong
     if functorch.TransformType.Grad not in kinds():
-        return torch._C._nn.mse_loss(input, target, get_enum(reduction))  # torch's own is right, and one operation
+        return _plain_mse_loss(input, target, get_enum(reduction))  # torch's own is right, and one operation
     return _reduced((input - target) ** 2, reduction)
 
 
@@ -81,11 +81,16 @@ def _attention(
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """Take the way that also tells the weights: of the other one torch has no forward derivative."""
-    if kwargs.get("need_weights", True):
+    if len(args) > _BEFORE_WEIGHTS:
         return F.multi_head_attention_forward(*args, **kwargs)
-    return F.multi_head_attention_forward(*args, **{**kwargs, "need_weights": True})[0], None
+    asked = kwargs.get("need_weights", True)
+    kwargs["need_weights"] = True
+    out, weights = F.multi_head_attention_forward(*args, **kwargs)
+    return out, weights if asked else None
 
 
+_BEFORE_WEIGHTS = 15  # arguments of that function
+_plain_mse_loss: Any = torch._C._nn.mse_loss
 _REDUCTIONS = frozenset({"mean", "sum", "none"})
 FORWARD.update(
     {
