@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -141,6 +142,12 @@ def points(space, **options):
     return sweep(lambda key, **point: 0, space, jit=False, **options).points
 
 
+def test_a_column_may_be_a_range_or_an_array():
+    space = {"n": range(2), "rate": np.logspace(-2, -1, 2)}
+    made = sweep(lambda key, n, rate: torch.as_tensor(rate * (n + 1)), space, key=KEY)
+    torch.testing.assert_close(made.results, torch.tensor([0.01, 0.1, 0.02, 0.2]), check_dtype=False)
+
+
 def test_a_grid_has_all_combinations_in_order():
     assert points({"a": [1, 2], "b": ("x", "y")}) == [
         {"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"},
@@ -175,7 +182,7 @@ ERRORS = {
     "no points": ([], {}, ValueError, "the space is empty: there are no points"),
     "no values": ({"a": []}, {}, ValueError, "the space is empty: `a` has no values"),
     "kind": (3, {}, TypeError, "space must be a dict of values by name, or a list of dicts, got int 3"),
-    "one value": ({"a": 0.1}, {}, TypeError, "`a` must have a list, a tuple, a tensor of one dimension or a range"),
+    "one value": ({"a": 0.1}, {}, TypeError, "`a` must have a list, a tuple, a tensor or array of one dimension or a range"),
     "matrix": ({"a": torch.ones(2, 2)}, {}, TypeError, "`a` must have a list"),
     "method": ({"a": [1]}, {"method": "best"}, ValueError, '"grid", "random" or "sobol", got \'best\''),
     "no num": ({"a": [1]}, {"method": "random"}, ValueError, "needs a key, and num, at least 1; got num=None"),

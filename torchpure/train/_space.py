@@ -131,9 +131,13 @@ def _listed(name: str, values: Any) -> list[Any]:
         )
     if isinstance(values, Tensor) and values.ndim == 1:
         values = list(values.unbind())
+    elif isinstance(values, range):
+        values = list(values)
+    elif not isinstance(values, Tensor) and getattr(values, "ndim", 0) == 1:  # an array of numpy
+        values = values.tolist()
     if not isinstance(values, list | tuple):
         raise TypeError(
-            f"sweep: `{name}` must have a list, a tuple, a tensor of one dimension or a range, got "
+            f"sweep: `{name}` must have a list, a tuple, a tensor or array of one dimension or a range, got "
             f"{tree.describe(values)}"
         )
     if not values:
