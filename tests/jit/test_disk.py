@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+import torchpure as tp
 from torchpure.errors import InputError
 from torchpure.jit import _disk
+from torchpure.jit.native._compiler import command
 
 pytestmark = pytest.mark.usefixtures("folder")
 COMMAND = ("g++", "-shared", "-fPIC", "-O1", "{source}", "-o", "{library}")
@@ -137,3 +140,22 @@ def test_a_process_killed_while_it_compiles_leaves_no_library(folder):
     os.killpg(process.pid, 9)
     process.wait()
     assert not list(folder.glob("*.so"))
+
+
+def test_where_the_folder_has_no_room_a_file_lasts_as_long_as_the_process(folder, monkeypatch):
+    def full(made):
+        if folder in made.parents:
+            raise OSError(28, "No space left on device")
+        made.write_text("found = 3")
+
+    file = _disk.keep("key", ".py", full)
+    assert file.read_text() == "found = 3" and folder not in file.parents
+    assert not list(folder.iterdir())
+
+
+def test_a_compiler_may_be_several_words(folder, monkeypatch):
+    monkeypatch.setenv("CXX", "env g++")
+    assert command()[:2] == ("env", "g++")
+    x = torch.linspace(0, 1, 5)
+    assert torch.equal(tp.jit(lambda x: x * 2 + 1)(x), x * 2 + 1)
+    assert len(list(folder.glob("*.so"))) == 1

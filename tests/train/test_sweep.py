@@ -182,7 +182,12 @@ ERRORS = {
     "no points": ([], {}, ValueError, "the space is empty: there are no points"),
     "no values": ({"a": []}, {}, ValueError, "the space is empty: `a` has no values"),
     "kind": (3, {}, TypeError, "space must be a dict of values by name, or a list of dicts, got int 3"),
-    "one value": ({"a": 0.1}, {}, TypeError, "`a` must have a list, a tuple, a tensor or array of one dimension or a range"),
+    "one value": (
+        {"a": 0.1},
+        {},
+        TypeError,
+        "`a` must have a list, a tuple, a tensor or array of one dimension or a range",
+    ),
     "matrix": ({"a": torch.ones(2, 2)}, {}, TypeError, "`a` must have a list"),
     "method": ({"a": [1]}, {"method": "best"}, ValueError, '"grid", "random" or "sobol", got \'best\''),
     "no num": ({"a": [1]}, {"method": "random"}, ValueError, "needs a key, and num, at least 1; got num=None"),

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -57,15 +58,26 @@ def kept(key: str, suffix: str) -> Path | None:
 
 
 def keep(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
-    """Add a file, which `make` writes; older ones go where there are too many bytes."""
+    """Add a file, which `make` writes; older ones go where there are too many bytes.
+
+    Where there is no room, as on a full disk, the file lasts as long as the process.
+    """
     folder, most = cache_folder(), _most()
+    try:
+        file = _added(folder, key, suffix, make)
+    except OSError:
+        return _added(_passing(), key, suffix, make)
+    prune(folder, most)
+    return file
+
+
+def _added(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
         made = Path(name) / f"program{suffix}"
         make(made)
         made.chmod(0o600)
         file = folder / f"{key}-{_digest(made)}{suffix}"
         made.replace(file)
-    prune(folder, most)
     return file
 
 
@@ -176,21 +188,22 @@ def key_of(source: str, compiler: str, *flags: str) -> str:
     Raises:
         CompilerError: there is no such compiler.
     """
-    parts = (source, compiler, *flags, _compiler(compiler), _processor(), torch.__version__, version("torchpure"))
+    words = tuple(takewhile(lambda part: not part.startswith("-"), (compiler, *flags)))  # ccache g++
+    parts = (source, compiler, *flags, _compiler(words), _processor(), torch.__version__, version("torchpure"))
     return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
-def _compiler(name: str) -> str:
-    """Say which compiler a name stands for."""
-    found = shutil.which(name)
-    if found is None:
-        raise CompilerError(f"jit: there is no C++ compiler {name}")
-    status = Path(found).stat()
-    return _version(found, status.st_mtime_ns, status.st_size)
+def _compiler(words: tuple[str, ...]) -> str:
+    """Say which compiler some words stand for: a program, or one that starts another."""
+    found = [shutil.which(word) for word in words]
+    if None in found:
+        raise CompilerError(f"jit: there is no C++ compiler {words[found.index(None)]}.")
+    files = tuple((one.st_mtime_ns, one.st_size) for one in (Path(str(program)).stat() for program in found))
+    return f"{_version(str(found[0]), files[0])} {files[1:]}"
 
 
 @lru_cache(maxsize=16)
-def _version(compiler: str, _changed: int, _size: int) -> str:
+def _version(compiler: str, _file: tuple[int, int]) -> str:
     return _run([compiler, "--version"])
 
 

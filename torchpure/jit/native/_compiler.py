@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -22,15 +23,14 @@ def command() -> tuple[str, ...]:
     Raises:
         FileNotFoundError: there is no C++ compiler.
     """
-    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words: ccache g++
+    found = chosen or [name for name in map(shutil.which, ("g++", "c++", "clang++")) if name][:1]
     if not found:
         raise FileNotFoundError("no C++ compiler")
     end = ("{source}", "-o", "{library}")
-    return (
-        (found, *FLAGS, _VECTOR, *end, "-lmvec", "-lm")
-        if _has_vector_functions(found)
-        else (found, *FLAGS, *end, "-lm")
-    )
+    if _has_vector_functions(found[-1]):
+        return (*found, *FLAGS, _VECTOR, *end, "-lmvec", "-lm")
+    return (*found, *FLAGS, *end, "-lm")
 
 
 def _has_vector_functions(compiler: str) -> bool:
