@@ -245,7 +245,7 @@ def traced(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConsta
 
 _NEEDS_NUMBERS = (
     "data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool",
-    ".numpy() is not supported for tensor subclasses",
+    ".numpy() is not supported for tensor subclasses", "passed to FakeTensor.__format__",
 )  # fmt: skip
 _ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"
 
