@@ -318,6 +318,9 @@ SECOND = {  # of which torch has no second derivative at all: against finite dif
         F.scaled_dot_product_attention(z[None], z[None], z[None], torch.tensor([[True, False, True, True]] * 4), scale=0.3)
         ** 2
     ).mean(),
+    "attention that sees nothing": lambda z: (
+        F.scaled_dot_product_attention(z[None], z[None], z[None], torch.ones(4, 4, dtype=torch.bool).tril(-1)) ** 2
+    ).mean(),
     "a module with attention": lambda z: (HEADS(z[None], z[None], z[None], need_weights=False)[0] ** 2).mean(),
 }  # fmt: skip
 

@@ -73,9 +73,11 @@ def _attention(
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    weights = torch.softmax(scores, -1)
-    if attn_mask is not None:  # a row that sees nothing is zero, as torch has it
-        weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0.0)
+    if attn_mask is None:
+        weights = torch.softmax(scores, -1)
+    else:  # a row that sees nothing is zero, as torch has it
+        empty = (scores == -math.inf).all(-1, keepdim=True)
+        weights = torch.softmax(scores.masked_fill(empty, 0.0), -1).masked_fill(empty, 0.0)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
