@@ -14,8 +14,9 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Key
+from torchpure.transforms._attention import attention_weights
 
-from ._standins import attention_weights, standing
+from ._standins import standing
 
 Draw = Callable[[], Key]
 

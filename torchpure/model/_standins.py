@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
+from torchpure.transforms._attention import attention
+
 from . import _recurrent as recurrent
 
 _peek = torch._C._functorch.peek_interpreter_stack
@@ -27,44 +29,6 @@ def inside() -> bool:
 def standing(func: Callable[..., Any]) -> Callable[..., Any]:
     """Return what stands in for a function here: itself, outside of transforms."""
     return STAND_INS.get(func, func) if inside() else func
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Attend: softmax(Q Kᵀ · scale + bias) V (Vaswani et al. 2017, arXiv:1706.03762, eq. 1); nothing is dropped."""
-    weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
-    return weights @ value
-
-
-def attention_weights(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-    enable_gqa: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return the weights of attention, (…, queries, keys), and the values, repeated when heads share them."""
-    if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
-        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
-    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
-    if attn_mask is None:
-        return scores.softmax(-1), value
-    scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    unseeing = (scores == -math.inf).all(-1, keepdim=True)  # such a row attends to nothing, and gives zero
-    return scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0), value
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

@@ -3,7 +3,6 @@
 Each computes what torch's does, of operations that have every derivative.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn._reduction import get_enum
 
+from ._attention import attention
 from ._levels import functorch
 from ._replacing import BOTH, FORWARD, kinds
 
@@ -51,36 +51,6 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return input.copy_(out) if inplace else out
 
 
-def _attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Compute softmax(q kᵀ scale + mask) v (Vaswani et al. 2017, arXiv:1706.03762, equation 1)."""
-    if is_causal and attn_mask is not None:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
-    if enable_gqa:
-        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
-    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    if attn_mask is None:
-        weights = torch.softmax(scores, -1)
-    else:  # a row that sees nothing is zero, as torch has it
-        empty = (scores == -math.inf).all(-1, keepdim=True)
-        weights = torch.softmax(scores.masked_fill(empty, 0.0), -1).masked_fill(empty, 0.0)
-    return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
-
-
 def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
     """Take the way that also tells the weights: of the other one torch has no forward derivative."""
     if len(args) > _BEFORE_WEIGHTS:
@@ -98,7 +68,7 @@ FORWARD.update(
     {
         F.mse_loss: _mse_loss,
         F.soft_margin_loss: _soft_margin_loss,
-        F.scaled_dot_product_attention: _attention,
+        F.scaled_dot_product_attention: attention,
         F.multi_head_attention_forward: _multi_head_attention,
     }
 )

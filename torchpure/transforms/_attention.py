@@ -1,0 +1,47 @@
+"""Attention of operations that can be differentiated and mapped (Vaswani et al. 2017, arXiv:1706.03762, equation 1)."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attend as `F.scaled_dot_product_attention`: softmax(Q Kᵀ · scale + bias) V."""
+    if is_causal and attn_mask is not None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, True)  # which says what is wrong
+    weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+    return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the weights of attention, (…, queries, keys), and the values, repeated when heads share them."""
+    if enable_gqa:
+        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+    scores = query @ key.mT * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is None:
+        return scores.softmax(-1), value
+    scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    unseeing = (scores == -math.inf).all(-1, keepdim=True)  # such a row attends to nothing, and gives zero
+    return scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0), value
