@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from torchpure.transforms._collector import collected
+from torchpure._collector import collected
 from torchpure.transforms._remat import runs
 
 from ._disk import CompilerError

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
+from torchpure._collector import uncollected
 from torchpure.transforms import Mapping, ShapeDtype
-from torchpure.transforms._collector import uncollected
 from torchpure.transforms._describe import describe_function
 from torchpure.transforms._operation import check_callable
 

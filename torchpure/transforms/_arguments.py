@@ -19,6 +19,7 @@ from ._describe import argument_paths, describe_function
 from ._seen import all_seen
 
 Argnums = int | Sequence[int]
+EVERY: Any = object()  # all positions
 
 
 class Variables:
@@ -102,6 +103,8 @@ def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -
     """Return the one position that an int names, and all positions."""
     if type(argnums) is int and 0 <= argnums < count:
         return argnums, (argnums,)
+    if argnums is EVERY and count:
+        return None, tuple(range(count))
     if not count:
         raise TransformError(
             f"{who}: {describe_function(fn)} got no positional argument to differentiate. Give it by position"

@@ -12,7 +12,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 
-from ._arguments import Argnums, Variables, is_variable
+from ._arguments import EVERY, Argnums, Variables, is_variable
 from ._describe import describe_function
 from ._forward import forwards
 from ._levels import mapped_as, pushed, torch_jvp, whole, with_memory
@@ -111,7 +111,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         raise TransformError(
             f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
         )
-    variables = Variables("jvp", fn, tuple(range(len(primals))), tuple(primals))
+    variables = Variables("jvp", fn, EVERY, tuple(primals))
     watch = watched("jvp", fn, tuple(primals))
     directions = like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.fx._symbolic_trace import PH
 from torch.fx.experimental import proxy_tensor
 
-from ._collector import uncollected
+from torchpure._collector import uncollected
 
 _parts: Any = proxy_tensor  # torch offers no public way to these
 

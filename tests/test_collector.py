@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from torchpure.transforms._collector import collected, uncollected
+from torchpure._collector import collected, uncollected
 
 
 def test_pauses_nest_and_end():
