@@ -12,7 +12,7 @@ from torch.nn._reduction import get_enum
 
 from ._attention import attention
 from ._levels import functorch
-from ._replacing import BOTH, FORWARD, kinds
+from ._replacing import FORWARD, kinds
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -67,9 +67,10 @@ _REDUCTIONS = frozenset({"mean", "sum", "none"})
 FORWARD.update(
     {
         F.mse_loss: _mse_loss,
+        F.huber_loss: _huber_loss,
+        F.hardsigmoid: _hardsigmoid,
         F.soft_margin_loss: _soft_margin_loss,
         F.scaled_dot_product_attention: attention,
         F.multi_head_attention_forward: _multi_head_attention,
     }
 )
-BOTH.update({F.huber_loss: _huber_loss, F.hardsigmoid: _hardsigmoid})

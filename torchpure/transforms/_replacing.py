@@ -13,7 +13,6 @@ from ._levels import functorch
 
 REPLACED: dict[Any, Callable[..., Any]] = {}  # wherever the mode is on
 FORWARD: dict[Any, Callable[..., Any]] = {}  # only where a forward derivative is at work
-BOTH: dict[Any, Callable[..., Any]] = {}  # only where a gradient is, too
 MAPPED: dict[Any, Callable[..., Any]] = {}  # only where a vmap has failed
 BEFORE: dict[Any, Callable[[Any, Any], tuple[Any, Any]]] = {}  # what autograd is called with instead, or an error
 _found = REPLACED.get
@@ -33,7 +32,7 @@ def replaced_names() -> frozenset[str]:
 @lru_cache(maxsize=1)
 def _special() -> frozenset[Any]:
     """Return all that the mode does not leave as it is; the tables are filled by then."""
-    return frozenset({*REPLACED, *FORWARD, *BOTH, *BEFORE})
+    return frozenset({*REPLACED, *FORWARD, *BEFORE})
 
 
 class _Replacing(TorchFunctionMode):
@@ -44,8 +43,8 @@ class _Replacing(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__class__ in _USUAL and func not in self._special:  # at once: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
-        if (func in FORWARD or func in BOTH) and functorch.TransformType.Jvp in (here := kinds()):
-            func = FORWARD.get(func) or (functorch.TransformType.Grad in here and BOTH.get(func)) or func
+        if func in FORWARD and functorch.TransformType.Jvp in kinds():
+            func = FORWARD[func]
         func = _found(func, func)
         if func not in BEFORE and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs) if kwargs else func(*args)
