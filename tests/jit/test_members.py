@@ -156,10 +156,13 @@ def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monke
 
 
 def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
+    ways, spread = [], _members._spread
     monkeypatch.setattr(_members, "MEMORY", 1 << 16)
+    monkeypatch.setattr(_members, "_spread", lambda *call: ways.append(call[-1]) or spread(*call))
     mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
     x = torch.randn(100, 64, dtype=D)
     assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
+    assert len(ways) == 1 and 1 < ways[0].width < 100 and not ways[0].apart
 
 
 def _loop(x):

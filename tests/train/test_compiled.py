@@ -88,10 +88,13 @@ def test_an_optimizer_grows_rounding_without_any_compiler():
 @pytest.mark.compile
 def test_a_line_search_is_a_loop_of_the_program(monkeypatch):
     monkeypatch.setattr(_steps, "FEW", 8)
+    optimizer = tp.optim.lbfgs(form="torch")
     compiled, plain = (
-        list(loop(loss, NET.params, [BATCH] * 12, tp.optim.lbfgs(form="torch"), every=12, jit=jit))[-1]
-        for jit in (True, False)
+        list(loop(loss, NET.params, [BATCH] * 12, optimizer, every=12, jit=jit))[-1] for jit in (True, False)
     )
+    step = _steps.step_of(loss, optimizer, lambda shared, own: shared)
+    text = str(tp.make_graph(lambda p: step((p, optimizer.init(p), None), BATCH, {}))(NET.params))
+    assert "torchpure_scan" in text and "torchpure_switch" in text  # rounds that a condition ends, written once
     assert plain.losses[-1] < plain.losses[0] / 2
     close(compiled.losses, plain.losses, 1e-9)
     close(compiled.params, plain.params, 1e-9)

@@ -10,9 +10,9 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
+from torchpure.transforms._levels import unseen
 
 from ._batched import member_flag, own
-from ._forms import unseen
 from ._guard import APPLY_ADVICE, CALL_ADVICE, keyed_draws, refusing_draws
 from ._skeleton import Pool, Skeleton, fill
 from ._traced import traced_apply, traced_call

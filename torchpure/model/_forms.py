@@ -2,14 +2,12 @@
 
 from typing import Any, NoReturn
 
-import torch
 from torch import Size, Tensor
 
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
-
-unseen: Any = torch._C.DisableTorchFunction  # modes are for operations: looks at sizes and versions pass by them
+from torchpure.transforms._levels import unseen
 
 
 def nested(flat: dict[str, Tensor]) -> Params:

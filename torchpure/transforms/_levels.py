@@ -30,7 +30,7 @@ torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
 _VMAP = functorch.TransformType.Vmap
 _NOTHING = nullcontext()
-_UNSEEN: Any = torch._C.DisableTorchFunction  # looks at memory are no operations that others should see
+unseen: Any = torch._C.DisableTorchFunction  # modes are for operations: looks at sizes, versions, memory pass by
 _is_forward: Any = torch._C._is_fwd_grad_enabled
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
@@ -162,10 +162,12 @@ def mapped_as(primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Sequence
 
 
 def with_room(leaf: Any, others: Sequence[Any]) -> Any:
-    """Give a tensor room for all members that others have."""
+    """Give a tensor room for all members that others have; where there are none, there is nothing to have room for."""
     if isinstance(leaf, Tensor):
         for other in others:
-            if isinstance(other, Tensor) and not mapped_levels(other) <= mapped_levels(leaf):
+            if not isinstance(other, Tensor) or mapped_levels(other) <= mapped_levels(leaf):
+                continue
+            if innermost(other).numel():
                 leaf = leaf + torch.zeros_like(other.reshape(-1)[:1].sum(), dtype=leaf.dtype)
     return leaf
 
@@ -196,7 +198,7 @@ def with_memory(leaf: Tensor) -> Tensor:
     """Return a tensor each of whose elements, over all members, has memory of its own: zeros may have none."""
     if is_dynamo_compiling():
         return leaf
-    with _UNSEEN():
+    with unseen():
         base = innermost(leaf)
         sizes, strides, none = base.shape, base.stride(), base._is_zerotensor()
     shared = none or (0 in strides and any(size > 1 and not step for size, step in zip(sizes, strides, strict=True)))
@@ -206,7 +208,7 @@ def with_memory(leaf: Tensor) -> Tensor:
 def fresh(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
     """Return outputs that share no memory with inputs or with each other, so that they may be changed in place."""
     place = id if is_dynamo_compiling() else _memory
-    with _UNSEEN():
+    with unseen():
         places, taken = [place(leaf) for leaf in outputs], {place(leaf) for leaf in inputs}
     result = []
     for leaf, at in zip(outputs, places, strict=True):

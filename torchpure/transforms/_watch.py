@@ -43,7 +43,7 @@ _MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules o
 _REPLACED_NAMES = replaced_names()
 _REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torch's autograd
 _WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
-_AUTOGRAD_NAMES = frozenset({
+_SEEN_NAMES = frozenset({  # what plain autograd needs a look at, too
     "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
     "batch_norm", "instance_norm", "deepcopy",
 })  # fmt: skip
@@ -279,7 +279,7 @@ def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]
     for name in used.read:
         value = scope.get(name)
         if type(value) is ModuleType:
-            if value.__name__ in _AUTOGRAD_NAMES:
+            if value.__name__ in _SEEN_NAMES:
                 found.append((torch.autograd.grad, name))  # code that names the module may call it
             elif not _is_library(value.__name__):
                 held = value.__dict__
@@ -336,7 +336,7 @@ def _names(code: CodeType) -> _Names:
             stores, sets = stores or inner.stores, sets or inner.sets
     names = tuple(dict.fromkeys(attributes))
     runs = (0 if _REPLACED_NAMES.isdisjoint(names) else _REPLACES) | (
-        0 if _AUTOGRAD_NAMES.isdisjoint(names) else _DIFFERENTIATES
+        0 if _SEEN_NAMES.isdisjoint(names) else _DIFFERENTIATES
     )
     return _Names(tuple(dict.fromkeys(read)), names, stores or sets, sets, runs)
 

@@ -25,8 +25,6 @@ _HOOK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_voi
 class Native:
     """A compiled program: a function of tensors that changes none of them."""
 
-    on_one_thread = True
-
     def __init__(self, lowered: Lowered, library: Path) -> None:
         self.source = lowered.source
         self._outputs, self._program = lowered.outputs, lowered.program
