@@ -2,19 +2,14 @@
 
 import itertools
 import logging
-import sys
 import zlib
-from pathlib import Path
 
 import pytest
 import torch
+from operators import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
 
 import torchpure as tp
 from torchpure.errors import TransformError
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from operators import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
 
 OPERATORS = operators()
 ONCE_WRONG = {  # in torch.func, and there still
@@ -97,7 +92,7 @@ def check_compiled(name):
 
 @pytest.mark.parametrize("name", ["scatter_reduce_prod", "triangular_solve", "cholesky_inverse", "select_scatter"])
 def test_torch_is_wrong_there_still(name):
-    """When this fails, torch has been repaired: take the operator out of transforms/_replaced.py."""
+    """When this fails, torch has been repaired: take the operator out of transforms/overrides/_norms.py."""
     words = {
         outcome(problem, composition, torch.func)[:5]
         for problem in problems(OPERATORS[name])

@@ -1,19 +1,13 @@
 """Random programs in random stacks of up to four transforms: 300 every day, 10,000 with `make proof`."""
 
-import sys
-from pathlib import Path
-
 import hypothesis
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
+from programs import PRIMITIVES, Case, D, Program, cases
 from torch.testing import assert_close
 
 from torchpure.errors import TransformError
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from programs import PRIMITIVES, Case, D, Program, cases
 
 OPTIONS = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import torchpure as tp
 from torchpure.errors import ImpureError, TransformError
-from torchpure.jit import _program
+from torchpure.jit import _executable
 
 D = torch.float64
 X = torch.linspace(-1, 1, 6, dtype=D)
@@ -210,7 +210,7 @@ def test_errors_of_the_function_are_its_own():
 def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("TORCHPURE_CACHE", str(tmp_path))
-    _program._warn.cache_clear()
+    _executable._warn.cache_clear()
     f, g = tp.jit(lambda x: torch.sin(x) * 3), tp.jit(lambda x: torch.cos(x) * 3, donate=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -223,4 +223,4 @@ def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(compiler, m
     assert torch.equal(same + 1, X + 1)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert "run uncompiled" in str(caught[0].message) and "apt-get install g++" in str(caught[0].message)
-    _program._warn.cache_clear()
+    _executable._warn.cache_clear()

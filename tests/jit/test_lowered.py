@@ -4,7 +4,7 @@ import torch
 
 import torchpure as tp
 from torchpure.jit import Cost
-from torchpure.transforms._primitives import scan_p, switch_p, while_p
+from torchpure.transforms.calls._primitives import scan_p, switch_p, while_p
 
 D = torch.float64
 X = torch.ones(4, 3, dtype=D)

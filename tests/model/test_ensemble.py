@@ -1,19 +1,15 @@
 """Members of one architecture as one net."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from models import MODELS, Tied, net_of
 from torch import nn
 
 import torchpure as tp
 from torchpure import random
 from torchpure.errors import StructureError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from models import MODELS, Tied, net_of
 
 NAMES = ["mlp", "batch norm", "cumulative batch norm", "gru", "dropout", "tied", "running average", "drawn parameters"]
 X = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(4, 6)

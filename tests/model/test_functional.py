@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.errors import ImpureError, ParameterError
-from torchpure.model._proof import never_draws
+from torchpure.model.copies._never_draws import never_draws
 
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
 

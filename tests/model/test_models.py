@@ -2,16 +2,12 @@
 
 import dataclasses
 import functools
-import sys
-from pathlib import Path
 
 import pytest
+from models import MODELS, net_of
 
 import torchpure as tp
 from torchpure import testing
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from models import MODELS, net_of
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,13 @@
 """Every optimizer, transformation and combinator against every law."""
 
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
-
-from torchpure import optim, testing
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from cases import OPTIMIZERS
 from cases_transforms import COMBINATORS, TRANSFORMS
+
+from torchpure import optim, testing
 
 CASES = OPTIMIZERS | TRANSFORMS | COMBINATORS
 

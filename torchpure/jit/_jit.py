@@ -13,18 +13,18 @@ from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
 from torchpure._collector import uncollected
+from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
-from torchpure.transforms._describe import describe_function
-from torchpure.transforms._operation import check_callable
+from torchpure.transforms.calls import check_callable
+from torchpure.transforms.engine import describe_function
 
-from ._arguments import Chosen, Names, check_hashable, ordinary
-from ._call import Call
-from ._disk import CompilerError
-from ._donate import Donated
+from ._argnums import Chosen, Names, check_hashable, ordinary
+from ._cache_key import Call
+from ._donation import Donated
+from ._executable import Compiled, Uncompiled, compile_natively, compile_trace, warn_uncompiled
 from ._lowered import Lowered, lowered
-from ._members import Members
-from ._program import Compiled, Uncompiled, compile_natively, compile_trace, warn_uncompiled
 from ._trace import Trace, trace
+from ._vmapped import Members
 
 _function_modes: Any = torch._C._len_torch_function_stack
 _autocasts: Any = torch._C._is_any_autocast_enabled

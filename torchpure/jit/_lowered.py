@@ -11,11 +11,11 @@ from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import flop_registry
 
 from torchpure import tree
-from torchpure.transforms._graph import program_text
+from torchpure.jit import backends
+from torchpure.jit.passes import attribute, bodies, is_view, loop, placeholders, results, value
+from torchpure.transforms.tracing import program_text
 
-from . import _backends
-from ._nodes import attribute, bodies, is_view, loop, placeholders, results, value
-from ._program import passed
+from ._executable import passed
 
 _FREE = frozenset({
     "clone", "copy", "copy_", "cat", "stack", "_to_copy", "lift_fresh_copy", "full", "full_like", "zeros", "zeros_like",
@@ -53,7 +53,7 @@ class Lowered:
     @cached_property
     def source(self) -> str:
         """The code that was generated."""
-        return _backends.compiled(self._passed, self.tensors).source
+        return backends.compiled(self._passed, self.tensors).source
 
     def cost(self) -> Cost:
         """Count operations, and bytes that go in and out."""

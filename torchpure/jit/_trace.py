@@ -12,16 +12,11 @@ from torch.fx import GraphModule, Interpreter
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
-from torchpure.transforms._describe import describe_function, user_line
-from torchpure.transforms._drawing import operator_draws
-from torchpure.transforms._graph import RealConstants, numbers_refused, traced
-from torchpure.transforms._operation import Packed
-from torchpure.transforms._primitives import pass_through
-from torchpure.transforms._pure import address, made_of_numbers, written
-from torchpure.transforms._watch import Watch, name_of
-
-from ._nodes import constants, copied, has_loops, let_out, mutates, value
-from .passes import dead
+from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value
+from torchpure.transforms.calls import Packed, pass_through
+from torchpure.transforms.engine import describe_function, user_line
+from torchpure.transforms.purity import Watch, address, made_of_numbers, name_of, operator_draws, written
+from torchpure.transforms.tracing import RealConstants, numbers_refused, traced
 
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
-from torchpure.transforms._levels import apart
+from torchpure.model.copies import Pool, fill, pool_of
+from torchpure.transforms.engine import apart
 
-from ._call import apply, call
+from ._apply import apply, call
 from ._init import construct, fresh, reset
-from ._skeleton import Pool, fill, pool_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,9 @@ from torch.nn.utils import parametrize
 from torchpure import random
 from torchpure._types import Key, State
 from torchpure.errors import ImpureError
-from torchpure.transforms._levels import own_variables
-
-from ._batched import for_each_member, member_flag, own
-from ._guard import keyed_call, keyed_construction
-from ._skeleton import Pool, Slot, fill
+from torchpure.model.copies import Pool, Slot, fill
+from torchpure.model.draws import for_each_member, keyed_call, keyed_construction, member_flag, own
+from torchpure.transforms.engine import own_variables
 
 _UNSET = -98  # an integer that no constructor leaves
 _INSTEAD = "make the net of a factory, tp.functional(Model, …), whose constructor is called with the key"

@@ -5,18 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from torchpure.jit._nodes import (
-    attribute,
-    body_nodes,
-    copied,
-    impure,
-    is_view,
-    let_out,
-    loop,
-    mutates,
-    placeholders,
-    value,
-)
+from ._fx import attribute, body_nodes, copied, impure, is_view, let_out, loop, mutates, placeholders, value
 
 _SMALL = 4096  # bytes that a value may take, whatever it is computed from
 

@@ -1,0 +1,485 @@
+"""Programs of C++: each equals the function that was traced, whatever the memory, the loops and the products."""
+
+import re
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from torchpure.errors import CheckError
+from torchpure.jit.backends._disk_cache import library
+from torchpure.jit.native import compiled
+from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
+from torchpure.transforms.tracing._make_fx import trace
+
+
+def rows(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def native(fn, *tensors: Tensor):
+    program = compiled(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, library)
+    assert program is not None
+    return program
+
+
+def _tuple(out):
+    return out if isinstance(out, tuple) else (out,)
+
+
+def check(fn, *tensors: Tensor) -> None:
+    kept = [leaf.clone() for leaf in tensors]
+    found = native(fn, *tensors)(*tensors)
+    for one, two in zip(found, _tuple(fn(*tensors)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13, equal_nan=True, check_stride=False)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
+
+
+A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
+N = torch.arange(-6, 6).reshape(3, 4)
+E = torch.tensor([float("inf"), -1.0, 0.0, -0.0, 0.3, 6.0, 1e30, -float("inf")], dtype=A.dtype)
+_aten = torch.ops.aten
+ACTIVATIONS = (
+    functional.leaky_relu, functional.elu, functional.celu, functional.selu, functional.relu6, functional.hardtanh, functional.hardswish, functional.hardsigmoid, functional.silu, functional.mish, functional.gelu,
+    functional.softplus, functional.softsign, functional.logsigmoid, lambda x: functional.softshrink(x, 0.3), lambda x: functional.hardshrink(x, 0.3),
+)  # fmt: skip
+PROGRAMS = {
+    "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
+    "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
+    "broadcast": (lambda a, v: a[:, None] * v + v[:, None], A, V),
+    "sums": (lambda w: (w.sum(0), w.sum(1), w.sum(-1), w.sum((0, 2)), w.mean(), w.sum(1, keepdim=True)), W),
+    "extremes": (lambda w: (w.amax(0), w.amin((1, 2)), w.max(1)[0], w.argmax(-1), w.min(0)[1], w.argmin()), W),
+    "variance": (lambda w: (w.var(0), w.std(-1, correction=0), w.var()), W),
+    "product": (lambda w: (w.prod(0), (w > 0).any(1), (w > -1).all(-1)), W),
+    "softmax": (lambda w: (w.softmax(-1), w.log_softmax(1), torch.logsumexp(w, 0)), W),
+    "norms": (lambda w: (torch.nn.functional.layer_norm(w, (6,)), torch.linalg.vector_norm(w)), W),
+    "reshaped": (lambda w: (w.reshape(12, 6).T.reshape(8, 9) * 2, w.permute(2, 0, 1).reshape(-1)), W),
+    "pieces": (lambda w: (w[:, 1:3], w[1], w[..., ::2], w[:, -1, 2:], w.unbind(1)[2], w.split(2, -1)[1]), W),
+    "joined": (lambda a: (torch.cat([a, a.T.reshape(4, 6), -a], 1), torch.stack([a, a * 2], 1)), A),
+    "padded": (lambda a: (torch.nn.functional.pad(a, (1, 2, -1, 3), value=2.0), a.roll(2, 1), a.flip(0, 1)), A),
+    "repeated": (lambda a: (a.repeat(2, 3), a.repeat_interleave(2, 1), a.expand(3, 4, 6) + 1), A),
+    "diagonals": (lambda a: (a.diagonal(1), a[:4, :4].trace(), a.tril(1), a.triu(-1), torch.diag_embed(a[0])), A),
+    "picked": (lambda w, n: (w[:, n % 4], w[n % 3, 1], w[..., n % 6], w[[0, 2]][:, [1, 1, 3]]), W, N),
+    "gathered": (lambda a, n: (a.gather(1, n.T % 6), a.take_along_dim(n[:, :1].T.expand(4, 3) % 6, 1)), A, N),
+    "scattered": (
+        lambda a, n: (a.scatter(1, n.T % 6, 9.0), a.scatter_add(1, n.T % 6, a[:, :3]), a.index_add(0, n[0] % 4, a)),
+        A,
+        N,
+    ),
+    "put": (lambda a, n: (a.index_put((n[0] % 4, n[1] % 6), a[0, :4], accumulate=True), a.index_fill(1, n[0] % 6, 3)), A, N),
+    "written": (lambda a: (a.slice_scatter(a[:, :2] * 2, 1, 1, 5, 2), a.select_scatter(a[0] + 1, 0, -1)), A),
+    "along": (lambda a: (a.cumsum(0), a.cumsum(1), a.cumprod(-1)), A),
+    "integers": (lambda n: (n // 3, n % 5, n << 2, n >> 1, n ^ 7, n & 3, -n, n**2, n.abs(), n.sum(), ~n), N),
+    "bools": (lambda a: ((a > 0) & (a < 1), ~(a > 0), (a > 0).sum(), torch.where(a > 0, a, -a), a.isnan()), A),
+    "mixed": (lambda a, n: (a[0, 0] + n, a.float() * a, n * 0.5, n / 4, a.to(torch.int32) + n.T[:, :1]), A, N),
+    "rounded": (lambda a: (a.round(), a.floor(), a.ceil(), a.trunc(), a.frac(), a.sign(), (a * 9).fmod(2)), A),
+    "divided": (lambda a: (torch.div(a, 0.3, rounding_mode="floor"), torch.div(a, 0.3, rounding_mode="trunc"), a % 0.7), A),
+    "special": (lambda a: (a.erf(), a.expm1(), a.abs().log1p(), a.atan2(a + 1), a.abs() ** 0.3, a.asinh(), a.cosh()), A),
+    "numbers": (lambda a: (torch.ones(3) * 2 + a[0, 0], torch.arange(5) * a[0, 1], torch.zeros(2, 2), a.new_full((2,), 7.0)), A),
+    "clamped": (lambda a: (a.clamp(-0.5, 0.5), a.clamp(min=0), torch.maximum(a, -a), a.clamp(max=a[0, 0]), a.relu()), A),
+    "nans": (lambda a: (a.sqrt(), a.log(), a.sqrt().amax(), torch.maximum(a.sqrt(), a), a.nan_to_num()), A),
+    "in place": (lambda a: (torch.zeros(4, 6, dtype=a.dtype).add_(a).mul_(2), a.clone().t_().sub_(1), a.clone().fill_(2)), A),
+    "signs": (lambda x: ((x - x).sign(), (x - x).sgn(), x.sgn(), x // x.flip(0), x // E[0], x // -E[0], x // 0.3, -7 // x, x // 0), E),
+    "nothing": (lambda a: (a[:0] * 2, a[:, :0].sum(1) if False else a[:0].T, torch.cat([a[:0], a])), A),
+    "number": (lambda x: (x * 2, x.sum(), x.reshape(1, 1) + 1, x.expand(3)), torch.tensor(1.5, dtype=torch.float64)),
+    "itself": (lambda a, v: (a, v * 1, a, v), A, V),
+    "looked at otherwise": (
+        lambda a: (a.clone().squeeze_(0) * 2, (a * 2).unsqueeze_(1).sum(1), (a + 1).t_().transpose_(0, 1) * a),
+        A,
+    ),
+    "over a part": (
+        lambda a: (a.diagonal_scatter(a[:, 0], 1), a[:4, :4].diagonal_scatter(a[0, :3], -1), torch.eye(3) + a[0, 0]),
+        A,
+    ),
+    "strided": (lambda a: (a * 2).as_strided_scatter(a[:3, :2], (3, 2), (7, 2), 1).as_strided((2, 2), (3, 1), 2), A),
+    "derivatives of views": (
+        lambda a: (
+            _aten.slice_backward(a[:2], [5, 6], 0, 1, 5, 2),
+            _aten.select_backward(a[0], [4, 6], 0, -1),
+            _aten.diagonal_backward(a[:, 0], [4, 6], 2, 0, 1),
+        ),
+        A,
+    ),
+    "activations": (lambda a: tuple(f(a) for f in ACTIVATIONS), A),
+    "derivatives of activations": (lambda a: tuple(torch.func.vjp(f, a)[1](a)[0] for f in ACTIVATIONS), A),
+    "lengths": (lambda a: (torch.dist(a, a.flip(0)), torch.hypot(a, a + 1)), A),
+    "draws": (lambda k: (_uniform(k), _uniform(k) * 2), torch.tensor([3, 4])),
+}  # fmt: skip
+
+
+def _uniform(key: Tensor) -> Tensor:
+    import torchpure as tp
+
+    return tp.random.uniform(key, (5,))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_equals_function(name):
+    fn, *tensors = PROGRAMS[name]
+    check(fn, *tensors)
+
+
+S = A @ A.T + torch.eye(4, dtype=A.dtype)
+PICTURE, FILTERS = rows(2, 3, 8, 8), rows(4, 3, 3, 3, seed=1)
+BY_TORCH = {
+    "factors": (lambda s: (*torch.linalg.qr(s), torch.linalg.cholesky(s), torch.linalg.eigh(s)[0]), S),
+    "solutions": (lambda s, a: (torch.linalg.solve(s, a), torch.linalg.inv(s), torch.linalg.det(s)), S, A),
+    "members": (lambda s, a: torch.linalg.solve_triangular(s.expand(2, 4, 4), a.flip(0).expand(2, 4, 6), upper=True), S, A),
+    "sorted": (lambda a: (*a.topk(2, 0), *a.kthvalue(2), *a.cummax(1), a.median()), A),
+    "places": (lambda a: (torch.searchsorted(a[0].sort()[0], a[1], right=True), torch.bucketize(a, a[0].sort()[0])), A),
+    "distances": (lambda a: torch.cdist(a, a[:2], p=1.5), A),
+    "convolved": (lambda x, w: (torch.conv2d(x, w, w[:, 0, 0, 0], 2, 1), torch.conv_transpose2d(x[:, :2], w[:2, :2])), PICTURE, FILTERS),
+    "convolved backwards": (
+        lambda x, w: _aten.convolution_backward(
+            torch.conv2d(x, w), x, w, [4], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+        )[:2],
+        PICTURE,
+        FILTERS,
+    ),
+    "pooled": (lambda x: (*torch.nn.functional.max_pool2d(x, 2, return_indices=True), torch.nn.functional.interpolate(x, (5, 7), mode="bilinear")), PICTURE),
+    "in a loop": (
+        lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),
+        S,
+        A,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_TORCH)
+def test_what_no_handler_knows_is_computed_by_torch(name):
+    fn, *tensors = BY_TORCH[name]
+    check(fn, *tensors)
+    assert "torch_->call" in native(fn, *tensors).source
+
+
+def test_what_torch_refuses_while_a_program_runs_is_its_error():
+    def steps(s):
+        return scan_p(lambda c: (torch.linalg.cholesky(c) - c,), (s,), (), (), 3, False)
+
+    program = native(steps, S)
+    with pytest.raises(torch.linalg.LinAlgError, match=r"linalg.cholesky: .* not positive-definite"):
+        program(S)
+    with pytest.raises(RuntimeError, match="jit: an operation of torch: .*out of range"):
+        native(lambda a, n: a.put(n, a[0, :4]), A, N[0])(A, N[0] + 100)
+
+
+SIZES = [
+    (1, 1, 1),
+    (40, 5, 5),
+    (5, 40, 5),
+    (64, 64, 1),
+    (1, 64, 64),
+    (33, 17, 29),
+    (40, 64, 64),
+    (64, 40, 64),
+    (100, 100, 100),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_products_of_every_layout(dtype):
+    def products(*given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(a @ b for a, b in zip(given[::2], given[1::2], strict=True))
+
+    for left in (False, True):
+        for right in (False, True):
+            pairs = [
+                leaf
+                for m, k, n in SIZES
+                for leaf in (
+                    rows(k, m, dtype=dtype).T if left else rows(m, k, dtype=dtype),
+                    rows(n, k, seed=1, dtype=dtype).T if right else rows(k, n, seed=1, dtype=dtype),
+                )
+            ]
+            found = native(products, *pairs)(*pairs)
+            for one, two in zip(found, products(*pairs), strict=True):
+                torch.testing.assert_close(
+                    one,
+                    two,
+                    rtol=1e-4 if dtype is torch.float32 else 1e-12,
+                    atol=1e-4 if dtype is torch.float32 else 1e-12,
+                )
+
+
+def test_products_of_many_members_and_with_vectors():
+    check(lambda w, x: (w @ x, w @ x[0, :, 0], torch.baddbmm(w @ x, w, x, alpha=2)), W, rows(3, 6, 2))
+    check(lambda x, y: (x @ y, x.transpose(1, 2) @ x), rows(2, 20, 30), rows(2, 30, 20, seed=1))
+    check(lambda v, a: (v @ v, a @ v, torch.outer(v, v), torch.addmv(v[:4], a, v, beta=0.5)), V, A)
+
+
+def test_memory_of_inputs_may_lie_in_any_way():
+    base = rows(6, 8)
+    strange = [
+        base.T,
+        base[:, ::2],
+        base[1:3].expand(2, 8),
+        base[:1].expand(5, 8),
+        base[0, 0].expand(3),
+        base[::2, 1::3],
+    ]
+    for leaf in strange:
+        check(lambda x: (x * 2, x.sum(0), x.reshape(-1) + 1), leaf)
+
+
+def test_a_carry_of_stride_zero():
+    start = torch.tensor(2.0, dtype=torch.float64).expand(3)
+    check(lambda c, k: scan_p(lambda c, x: (c * x, c + 0), (c,), (k,), (), 4, False), start, rows(4, 1).expand(4, 3))
+
+
+def test_loops():
+    def loops(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        c, ys = scan_p(lambda c, x, k: (torch.tanh(c + x) * k, c * x), (x,), (y,), (x,), 7, False)
+        d, zs = scan_p(lambda c, x: (torch.sin(c) * x, c.sum()), (c,), (y,), (), 7, True)
+        count = torch.zeros((), dtype=torch.int64)
+        w, n = while_p(lambda a, n: a.sum() < 50.0, lambda a, n: (a * 1.5 + 1, n + 1), (d.abs(), count), ())
+        (s,) = switch_p(n % 3, (lambda a: (a + 1,), lambda a: (a * 2,), lambda a: (a - 5,)), (w,))
+        return c, ys, d, zs, w, n, s
+
+    check(loops, rows(5), rows(7, 5))
+
+
+def test_loops_in_loops_and_of_no_turn():
+    def outer(c: Tensor) -> tuple[Tensor, ...]:
+        inner, ys = scan_p(lambda d, e: (d * 0.9 + e, d + 0), (c * 0,), (), (c,), 4, False)
+        last, zs = scan_p(lambda d, e: (d * 2, d + e), (inner,), (), (c,), 3, True)
+        return torch.sin(c) + last * 0.1, ys.sum() + zs[0].sum()
+
+    check(lambda x: scan_p(outer, (x,), (), (), 6, False), rows(5))
+    check(lambda x: scan_p(lambda c: (c * 2, c + 1), (x,), (), (), 0, False), rows(5))
+
+
+def test_a_loop_whose_turns_change_places():
+    check(lambda a, b: scan_p(lambda a, b: (b + 0, a + 1), (a, b), (), (), 5, False), rows(4), rows(4, seed=1))
+
+
+def _turns(body, *carry, xs=()):
+    return lambda *given: scan_p(body, given[: len(carry)], given[len(carry) :], (), 5, False)
+
+
+RENEWED = {  # what a turn does to a carry, and how many of the values that it carries are renewed in place
+    "by itself": (lambda c: (torch.sin(c) + c * 2,), [A], 1),
+    "with what it was": (lambda c, d: (c + d, torch.cos(c) * d), [A, A * 2], 2),
+    "changing places": (lambda c, d: (d * 2, c + 1), [A, A * 2], 1),
+    "one behind the other": (lambda c, d: (c.sin(), c), [A, A * 2], 2),
+    "from other places": (lambda c: (c.flip(0) + c,), [A], 0),
+    "from the sum": (lambda c: (c - c.mean(0),), [A], 1),
+    "by a product": (lambda c: (c + c @ c,), [S / 20], 0),
+    "and its former self": (lambda c: (c * 0.5, c.exp()), [A], 1),
+    "from places": (lambda c, n: (c[n % 6], n + 1), [V, torch.arange(6)], 1),
+    "in a loop": (lambda c: scan_p(lambda d, c: (d * 0.9 + c,), (c,), (), (c,), 3, False), [A], 1),
+    "in a branch": (lambda c: switch_p((c.sum() > 0).long(), (lambda c: (c + 1,), lambda c: (c.sin(),)), (c,)), [A], 1),
+}
+
+
+@pytest.mark.parametrize("name", RENEWED)
+def test_law_a_carry_renewed_in_place_is_the_same(name):
+    body, carry, count = RENEWED[name]
+    check(_turns(body, *carry), *carry)
+    source = native(_turns(body, *carry), *carry).source
+    offsets = dict(re.findall(r"\*(b\d+) = \(\w+ \*\)\(work \+ (\d+)\);", source))
+    swaps = re.findall(r"auto \*other = (b\d+); b\d+ = (b\d+);", source)
+    assert sum(offsets[a] == offsets[b] for a, b in swaps[-len(carry) :]) == count
+
+
+COLLAPSED = {  # kernels, and how many loops their turns take
+    "all": (lambda w: torch.sin(w) * 2, [W], 1),
+    "rows": (lambda w: w[:, :, :3] + 1, [W], 2),
+    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 3),  # the result lies row by row
+    "broadcast": (lambda w: w * w[0, 0], [W], 2),
+    "sums": (lambda w: (w * 2).sum((1, 2)), [W], 2),
+    "counted": (lambda w: w.tril(), [W], 3),
+}
+
+
+@pytest.mark.parametrize("name", COLLAPSED)
+def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch):
+    fn, given, loops = COLLAPSED[name]
+    check(fn, *given)
+    together = native(fn, *given)
+    kernel = together.source[together.source.index("int run(") :].split("\n   }\n")[0]
+    assert kernel.count("for (int64_t i") == loops
+    monkeypatch.setattr(import_module("torchpure.jit.native.codegen._statements"), "collapsed", lambda kernel: kernel)
+    apart = native(fn, *given)
+    torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
+
+
+L, R, BIAS = rows(72, 80), rows(80, 96, seed=1), rows(72, 96, seed=2)
+
+
+def _doubled(product):
+    return product + product
+
+
+def _twice(c, product):
+    return c + product, product.sin()
+
+
+SUMS = {  # sums that take a product, and whether the product adds itself to the other part
+    "plus": (lambda c, a, b: c + a @ b, True),
+    "before": (lambda c, a, b: a @ b + c.sin(), True),
+    "minus": (lambda c, a, b: c - 0.1 * (a @ b), True),
+    "from": (lambda c, a, b: a @ b - c, False),
+    "two": (lambda c, a, b: (c + a @ b) + (a * 2) @ b, True),
+    "itself": (lambda c, a, b: _doubled(a @ b), False),
+    "used again": (lambda c, a, b: _twice(c, a @ b), False),
+    "sum used again": (lambda c, a, b: (c + a @ b).sin(), False),
+    "across": (lambda c, a, b: c.T + (a @ b).T, False),
+    "row": (lambda c, a, b: c[0] + a @ b, True),
+    "by a number of the program": (lambda c, a, b: c + c[0, 0] * (a @ b), None),
+    "by zero": (lambda c, a, b: c + 0.0 * (a @ (b / 0)), None),
+}
+
+
+@pytest.mark.parametrize("size", [40, 72])  # a product in registers, and one of the library
+@pytest.mark.parametrize("name", SUMS)
+def test_law_accumulation_changes_no_result_by_more_than_a_rounding(name, size):
+    fn, adds = SUMS[name]
+    given = BIAS[:size], L[:size], R
+    check(fn, *given)
+    source = native(fn, *given).source
+    expected = size == 40 if adds is None else adds
+    if adds is not None or name != "by zero":
+        assert ("+= factor *" in source or "kept = 1;" in source) == expected
+
+
+def test_callbacks_run_in_order_with_their_values():
+    seen = []
+
+    def body(c: Tensor) -> tuple[Tensor, ...]:
+        callback_p(lambda v: seen.append(v), (c.T,), "")
+        return (c * 2,)
+
+    program = native(lambda x: scan_p(body, (x,), (), (), 3, False), torch.ones(2, 3))
+    program(torch.arange(6.0).reshape(2, 3))
+    assert [leaf.tolist() for leaf in seen[:2]] == [
+        [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]],
+        [[0.0, 6.0], [2.0, 8.0], [4.0, 10.0]],
+    ]
+    assert len(seen) == 3
+
+
+def test_an_exception_of_a_callback_ends_the_program():
+    def fail(_: Tensor) -> None:
+        raise KeyError("mine")
+
+    def run(x: Tensor) -> Tensor:
+        callback_p(fail, (x,), "")
+        return x * 2
+
+    program = native(run, torch.ones(2))
+    with pytest.raises(KeyError, match="mine"):
+        program(torch.ones(2))
+
+
+def test_a_callback_may_run_the_same_program():
+    seen = []
+
+    def again(x: Tensor) -> None:
+        if len(seen) < 2:
+            seen.append(x.clone())
+            program(x + 1)
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        def body(c: Tensor) -> tuple[Tensor, ...]:
+            callback_p(again, (c,), "")
+            return (c * 2 + 1,)
+
+        return scan_p(body, (x,), (), (), 4, False)
+
+    program = native(run, torch.ones(3))
+    assert program(torch.ones(3))[0].tolist() == [31.0, 31.0, 31.0]
+
+
+def test_a_check_that_does_not_hold():
+    import torchpure as tp
+
+    def root(x: Tensor) -> Tensor:
+        tp.check(x >= 0, "the root of a negative number")
+        return x.sqrt()
+
+    program = native(root, torch.ones(2))
+    assert program(torch.full((2,), 4.0))[0].tolist() == [2.0, 2.0]
+    with pytest.raises(CheckError, match=r"^the root of a negative number, line \d+ of test_native.py$"):
+        program(-torch.ones(2))
+
+
+def test_an_index_out_of_range():
+    program = native(lambda x, i: x[i], rows(4), torch.tensor([0, 1]))
+    assert torch.equal(program(rows(4), torch.tensor([-1, 3]))[0], rows(4)[[-1, 3]])
+    with pytest.raises(IndexError, match="out of range in a compiled program"):
+        program(rows(4), torch.tensor([0, 4]))
+
+
+_TWO, _ROW = rows(2, 6), torch.tensor([[0, 1, 2, 0, 1, 3]])
+_PLACES = {  # operations whose indices do not count from the end, unlike those of `x[i]`
+    "cross entropy": (lambda a, i: functional.cross_entropy(a[:2], i), torch.tensor([5, 2])),
+    "nll_loss": (lambda a, i: functional.nll_loss(a[:2], i), torch.tensor([5, -100])),
+    "nll_loss of pixels": (lambda a, i: functional.nll_loss(a[None], i), torch.tensor([[1, 3, 2, 0, -100, 3]])),
+    "embedding": (lambda a, i: functional.embedding(i, a), _ROW),
+    "a dead embedding": (
+        torch.func.grad(lambda a, i: functional.embedding(i, a, padding_idx=1).sum()),
+        torch.tensor([2, 1, 2]),
+    ),
+    "gather": (lambda a, i: a.gather(0, i), _ROW),
+    "index_select": (lambda a, i: a.index_select(0, i), torch.tensor([3, 0], dtype=torch.int32)),
+    "scatter": (lambda a, i: a.scatter(0, i, a.exp()), _ROW),
+    "scatter_add": (lambda a, i: a.scatter_add(0, i, a), _ROW),
+    "index_add": (lambda a, i: a.index_add(0, i, _TWO, alpha=2), torch.tensor([3, 1])),
+    "index_copy": (lambda a, i: a.index_copy(0, i, _TWO), torch.tensor([3, 1])),
+}
+
+
+@pytest.mark.parametrize("name", _PLACES)
+def test_an_index_that_may_not_be_negative(name):
+    fn, places = _PLACES[name]
+    check(fn, A, places)
+    program = native(fn, A, places)
+    for wrong in (-1, 6):
+        bad = torch.where(torch.arange(places.numel()).reshape(places.shape) == 0, wrong, places)
+        with pytest.raises((IndexError, RuntimeError)):
+            fn(A, bad)
+        with pytest.raises(IndexError, match="out of range in a compiled program"):
+            program(A, bad)
+
+
+def test_indices_that_count_from_the_end():
+    places = torch.tensor([-1, 1])
+    check(lambda a, i: (a.index_fill(0, i, 5.0), a[i], a.index_put((i,), a[0]), a.take(i)), A, places)
+
+
+def test_an_integer_divided_by_zero():
+    program = native(lambda a, b: (a // b, a % b), N, N + 7)
+    assert torch.equal(program(N, N + 7)[0], N // (N + 7))
+    with pytest.raises(ZeroDivisionError, match="an integer is divided by zero"):
+        program(N, N)
+
+
+def test_integers_wrap():
+    large = torch.tensor([2**62, -(2**63), 5])
+    check(lambda n: (n * 3, n + n, n * n, n // -1), large)
+
+
+def test_what_is_not_known_is_left_to_others():
+    for fn, leaf in (
+        (torch.bernoulli, A.abs() / 9),
+        (lambda x: x.histc(4), A),
+        (lambda x: torch.linalg.eigvals(x[:, :4]).abs(), A),
+        (lambda x: x.to(torch.complex128) * 1j, A),
+        (lambda x: (x * 1j).imag, A),
+        (lambda x: x == 1j, A),
+        (lambda x: scan_p(lambda c, row: (c, row == 1j), (x[0],), (x,), (), 4, False), A),
+        (lambda x: x[:0].index_put((torch.tensor([0]),), x[0]), A),
+        (lambda x: scan_p(lambda c, row: (c, row[:0].max(0)[0]), (x[0],), (x,), (), 4, False), A),
+        (lambda x: x.to(torch.bfloat16) + 1, A),
+        (lambda x: x * 2, torch.ones(1 << 23)),
+    ):
+        assert compiled(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), library) is None
+
+
+def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
+    program = native(lambda a: (torch.tanh(a * 2 + 1).exp() / 3).sum(1), A)
+    kernel = program.source[program.source.index("int run(") :]
+    assert kernel.count("for (int64_t") == 2  # rows, and the sum over columns: nothing in between
+    assert "work +" not in kernel

@@ -1,0 +1,186 @@
+"""jit(vmap(fn)): members run in chunks, each as it is alone."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure.jit import _vmapped
+from torchpure.jit._trace import trace
+from torchpure.jit.passes._peak_memory import peak
+from torchpure.testing import assert_trees_close
+
+D = torch.float64
+X = torch.linspace(0, 6, 20, dtype=D)[:, None]
+
+
+def network(width=5):
+    torch.manual_seed(0)
+    return tp.functional(nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1)).to(D))
+
+
+def train_of(net, steps=20):
+    def train(key, rate):
+        params, _ = net.init(key)
+        opt = tp.optim.adam(rate)
+        gradient = tp.value_and_grad(lambda p: nn.functional.mse_loss(net(p, X), torch.sin(X)))
+
+        def body(carry, _):
+            value, grads = gradient(carry[0])
+            return opt.step(grads, carry[1], carry[0]), value
+
+        (params, _), losses = tp.scan(body, (params, opt.init(params)), None, length=steps)
+        return params, losses
+
+    return train
+
+
+@pytest.mark.parametrize("count", [3, 21, 150])
+def test_each_member_equals_its_solo_run(count):
+    train = train_of(network())
+    keys, rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
+    program = tp.jit(tp.vmap(train))
+    for _ in range(2):  # the first call measures, the second knows
+        params, losses = program(keys, rates)
+        for i in {0, count // 2, count - 1}:
+            alone, curve = train(keys[i], rates[i])
+            assert_trees_close({n: leaf[i] for n, leaf in params.items()}, alone, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(losses[i], curve, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("width", _vmapped.WIDTHS)
+def test_every_width_of_chunks_gives_the_same(width, monkeypatch):
+    monkeypatch.setattr(_vmapped, "WIDTHS", (width,))
+    fn = lambda x, y, k: {"a": torch.tanh(x @ y).sum() * k, "b": (x * 2, k)}  # noqa: E731
+    mapped = tp.vmap(fn, in_dims=(0, 1, None), out_dims={"a": 0, "b": (1, None)})
+    x, y, k = torch.randn(70, 3, 4, dtype=D), torch.randn(4, 70, dtype=D), torch.tensor(2.0, dtype=D)
+    assert_trees_close(tp.jit(mapped)(x, y, k), mapped(x, y, k), rtol=1e-12, atol=1e-12)
+
+
+def test_threads_share_the_chunks():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.randn(300, 6, dtype=D)
+        program = tp.jit(tp.vmap(lambda x: torch.sin(x).cumsum(0)))
+        for _ in range(2):
+            torch.testing.assert_close(program(x), torch.sin(x).cumsum(1))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_nan_of_one_member_never_touches_another():
+    train = train_of(network())
+    keys, rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
+    program = tp.jit(tp.vmap(train))
+    program(keys, rates)  # the first call measures, with a program for each width
+    clean = program(keys, rates)[1]
+    rates[[3, 70]] = float("nan")
+    spoiled = program(keys, rates)[1]
+    others = [i for i in range(80) if i not in {3, 70}]
+    assert spoiled[[3, 70], -1].isnan().all()
+    assert torch.equal(spoiled[others], clean[others])
+
+
+def test_errors_are_those_of_vmap():
+    with pytest.raises(tp.errors.TransformError, match="vmap: .* mapped dimensions differ in size"):
+        tp.jit(tp.vmap(lambda a, b: a + b))(torch.ones(20), torch.ones(21))
+    with pytest.raises(tp.errors.TransformError, match="cannot be mapped over dimension 0"):
+        tp.jit(tp.vmap(lambda a, b: a + b))(torch.ones(20), 2.0)
+
+
+def test_under_transforms_it_is_the_mapped_function():
+    x = torch.randn(20, 3, dtype=D)
+    program = tp.jit(tp.vmap(lambda x: torch.sin(x).sum()))
+    torch.testing.assert_close(tp.grad(lambda x: program(x).sum())(x), torch.cos(x))
+    leaf = x.clone().requires_grad_()
+    program(leaf).sum().backward()
+    torch.testing.assert_close(leaf.grad, torch.cos(x))
+
+
+def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
+    def steps(a):
+        return tp.scan(lambda c, _: (torch.linalg.cholesky(c), None), a, None, length=2)[0]
+
+    spoiled = torch.eye(2, dtype=torch.float64).repeat(200, 1, 1)
+    spoiled[150, 0, 1] = spoiled[150, 1, 0] = 2
+    with pytest.raises(torch.linalg.LinAlgError) as caught:
+        tp.jit(tp.vmap(steps))(spoiled)
+    text = str(caught.value)
+    alone = re.search(r"\(member (\d+) of vmap\)", text)
+    if alone:
+        assert int(alone[1]) == 150
+    else:
+        element, first, last = map(
+            int, re.search(r"Batch element (\d+).*members (\d+) to (\d+) of vmap", text).groups()
+        )
+        assert first + element == 150 <= last
+
+
+class Recorded:
+    """Programs that run as they are, need so many bytes a member, and note how many members each call has."""
+
+    def __init__(self, fn, needed):
+        self._fn, self._needed, self.sizes = fn, needed, []
+
+    def memory(self, args, kwargs):
+        return self._needed(args[0])
+
+    def __call__(self, args, kwargs):
+        self.sizes.append(args[0].shape[0])
+        return self._fn(*args, **kwargs)
+
+
+CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the chunks
+    5000: [50],
+    4999: [25, 25],
+    1700: [17, 17, 17],
+    1000: [10] * 5,
+    199: [],
+}
+
+
+@pytest.mark.parametrize("limit", CHUNKS)
+def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monkeypatch):
+    monkeypatch.setattr(_vmapped, "MEMORY", limit)
+    mapped = tp.vmap(lambda x: (torch.sin(x), x.sum()))
+    whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
+    members, x = _vmapped.Members(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
+    for _ in range(2):
+        assert_trees_close(members((x,), {}), mapped(x))
+        assert whole.sizes == CHUNKS[limit]
+        assert len(one.sizes) == (0 if whole.sizes else 50)
+        whole.sizes.clear(), one.sizes.clear()
+
+
+def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
+    ways, spread = [], _vmapped._spread
+    monkeypatch.setattr(_vmapped, "MEMORY", 1 << 16)
+    monkeypatch.setattr(_vmapped, "_spread", lambda *call: ways.append(call[-1]) or spread(*call))
+    mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
+    x = torch.randn(100, 64, dtype=D)
+    assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
+    assert len(ways) == 1 and 1 < ways[0].width < 100 and not ways[0].apart
+
+
+def _loop(x):
+    return tp.scan(lambda c, _: (torch.sin(c.cos().exp()), c.sum()), x, None, length=3)
+
+
+PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it makes that are alive at once
+    "one after another": (lambda x: x.sin().cos().exp(), 1600),
+    "all to the end": (lambda x: (x.sin(), x.cos(), x.exp()), 2400),
+    "views": (lambda x: x.sin().reshape(10, 10).T[2:], 800),
+    "a sum": (lambda x: (x.sin() * x.cos()).sum(), 2400),
+    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two in a turn
+    "nothing": (lambda x: x, 0),
+}
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_peak_counts_what_is_alive_at_once(name):
+    f, wanted = PEAKS[name]
+    module = trace(f, lambda values: (tuple(values), {}), (torch.ones(100, dtype=D),)).module
+    assert peak(module) == wanted

@@ -1,0 +1,144 @@
+"""What stands in for torch's own operations inside transforms, against them."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from torchpure.model.draws import _keyed_layers
+from torchpure.transforms.overrides import _layers
+
+D = torch.float64
+
+
+def _values(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=D)
+
+
+def _close(one, two):
+    torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-13)
+
+
+class _StandIn(torch.overrides.TorchFunctionMode):
+    """Put the stand-ins in place everywhere."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return _layers.STAND_INS.get(func, func)(*args, **(kwargs or {}))
+
+
+RECURRENT = list(
+    itertools.product(
+        [nn.LSTM, nn.GRU, nn.RNN],
+        [{}, {"bidirectional": True, "num_layers": 2}, {"bias": False}, {"batch_first": True, "num_layers": 2}],
+        [False, True],
+    )
+)
+RECURRENT += [(nn.LSTM, {"proj_size": 2, "bidirectional": True}, packed) for packed in (False, True)]
+RECURRENT += [(nn.RNN, {"nonlinearity": "relu"}, False)]
+
+
+@pytest.mark.parametrize(("kind", "options", "packed"), RECURRENT)
+def test_recurrent_layers(kind, options, packed):
+    torch.manual_seed(0)
+    layer, x = kind(4, 3, **options).double(), _values(5, 3, 4)
+    lengths = [5, 3, 3] if options.get("batch_first") is None else [5, 4, 3, 2, 1]
+    first = bool(options.get("batch_first"))
+    data = pack_padded_sequence(x, [min(n, 3 if first else 5) for n in lengths], first) if packed else x
+    expected = layer(data)
+    with _StandIn():
+        got = layer(data)
+    for one, two in zip(torch.utils._pytree.tree_leaves(got), torch.utils._pytree.tree_leaves(expected), strict=True):
+        _close(one, two)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_cells(kind, bias):
+    cell, x = kind(4, 3, bias=bias).double(), _values(2, 4)
+    with _StandIn():
+        got = cell(x)
+    _close(got, cell(x))
+
+
+ATTENTION = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "scale": {"scale": 0.3},
+    "additive mask": {"attn_mask": _values(5, 5)},
+    "boolean mask": {"attn_mask": torch.arange(5) != torch.arange(5).unsqueeze(1)},
+    "row that sees nothing": {"attn_mask": (torch.arange(5) > 1).unsqueeze(1).expand(5, 5)},
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention(name):
+    q, k, v = _values(3, 2, 4, 5, 6)
+    _close(_layers.attention(q, k, v, **ATTENTION[name]), F.scaled_dot_product_attention(q, k, v, **ATTENTION[name]))
+
+
+def test_attention_with_shared_heads():
+    q, k, v = _values(2, 4, 5, 6), _values(2, 2, 5, 6, seed=1), _values(2, 2, 5, 6, seed=2)
+    expected = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+    _close(_layers.attention(q, k, v, enable_gqa=True), expected)
+    dropped = _keyed_layers.scaled_dot_product_attention(
+        lambda: torch.tensor([1, 2]), q, k, v, None, 1e-12, enable_gqa=True
+    )
+    _close(dropped, expected)
+
+
+BAGS = {
+    "mean": {},
+    "sum": {"mode": "sum"},
+    "max": {"mode": "max"},
+    "padding": {"padding_idx": 1},
+    "max with padding": {"mode": "max", "padding_idx": 1},
+    "weights": {"mode": "sum", "per_sample_weights": _values(5, seed=3)},
+    "last offset": {"include_last_offset": True, "offsets": torch.tensor([0, 2, 5])},
+}
+
+
+@pytest.mark.parametrize("name", BAGS)
+def test_embedding_bags(name):
+    weight, words = _values(6, 3), torch.tensor([1, 4, 1, 1, 5])
+    options = {"offsets": torch.tensor([0, 2, 2]), **BAGS[name]}
+    _close(_layers.embedding_bag(words, weight, **options), F.embedding_bag(words, weight, **options))
+    if "per_sample_weights" not in options and "include_last_offset" not in options:
+        rows = torch.tensor([[1, 2], [3, 1]])
+        options.pop("offsets")
+        _close(_layers.embedding_bag(rows, weight, **options), F.embedding_bag(rows, weight, **options))
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_weight_norm(dim):
+    v = _values(3, 4)
+    g = torch.norm_except_dim(v, 2, dim)
+    _close(_layers.norm_except_dim(v, 2, dim), g)
+    _close(_layers.weight_norm(v, g * 1.5, dim), torch._weight_norm(v, g * 1.5, dim))
+
+
+@pytest.mark.parametrize("out", [(1, 1), (3, 4), 5])
+def test_fractional_pools(out):
+    x, samples = _values(2, 3, 9, 8), torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(1), dtype=D)
+    options = {"output_size": out, "return_indices": True, "_random_samples": samples}
+    got = _layers.fractional_max_pool(2)(x, (2, 3), **options)
+    for one, two in zip(got, F.fractional_max_pool2d(x, (2, 3), **options), strict=True):
+        _close(one, two)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_fractional_pools_in_three_dimensions(batched):
+    x, samples = _values(2, 3, 6, 7, 5), torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=D)
+    x, samples = (x, samples) if batched else (x[0], samples[:1])
+    options = {"output_ratio": (0.6, 0.5, 0.7), "_random_samples": samples}
+    _close(_layers.fractional_max_pool(3)(x, 2, **options), F.fractional_max_pool3d(x, 2, **options))
+
+
+def test_small_ones():
+    a, b, w = _values(4, 3), _values(4, 2, seed=1), _values(5, 3, 2, seed=2)
+    _close(_layers.bilinear(a, b, w, w[:, 0, 0]), F.bilinear(a, b, w, w[:, 0, 0]))
+    _close(_layers.normalize(a, 3.0, 0), F.normalize(a, 3.0, 0))
+    index, source = torch.tensor([2, 0]), _values(3, 2, seed=4)
+    _close(_layers.index_copy_(a.T.clone(), 1, index, source), a.T.clone().index_copy_(1, index, source))

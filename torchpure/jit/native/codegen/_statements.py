@@ -1,0 +1,91 @@
+"""From kernels to C++: scopes, loops, branches, calls of Python."""
+
+from typing import Any
+
+from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
+from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
+from torchpure.jit.native.optimize import collapsed
+
+from ._lines import Lines
+from ._loop_nest import LoopNest
+
+
+class Writer:
+    """Writes scopes."""
+
+    def __init__(self) -> None:
+        self.out = Lines()
+        self._loops = 0
+
+    def scope(self, scope: Scope) -> None:
+        """Write a scope: pointers of its temporaries, then its items."""
+        used = {b for item in scope.items for b in item.reads() | item.writes()}
+        for buffer in scope.temporaries:
+            if buffer.offset >= 0 and buffer in used:
+                self.pointer(buffer)
+        for item in scope.items:
+            self.item(item)
+
+    def pointer(self, buffer: Buffer) -> None:
+        """Declare the pointer of a temporary."""
+        c = c_type(buffer.dtype)
+        self.out.line(f"{c} *{buffer.name} = ({c} *)(work + {buffer.offset});")
+
+    def item(self, item: Any) -> None:
+        """Write one item."""
+        if isinstance(item, Kernel):
+            LoopNest(self.out, collapsed(item)).write()
+        elif isinstance(item, Opaque):
+            self.out.line(item.text)
+        elif isinstance(item, Loop):
+            self.loop(item)
+        elif isinstance(item, Branches):
+            self.branches(item)
+        elif isinstance(item, Callback):
+            pointers = ", ".join(f"(void *)({view.buffer.name} + {view.offset})" for view in item.operands)
+            held = f"if (!{item.unless.buffer.name}[{item.unless.offset}]) " if item.unless else ""
+            self.out.line(
+                f"{held}{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}"
+            )
+
+    def loop(self, loop: Loop) -> None:
+        """Write the turns of a body; what is carried moves between two buffers."""
+        self._loops += 1
+        turn = f"turn{self._loops}"
+        self.out.open("")
+        for buffer in loop.head.temporaries:
+            self.pointer(buffer)
+        for item in loop.head.items:
+            self.item(item)
+        if loop.length is None:
+            self.out.open("while (1)")
+        else:
+            self.out.open(f"for (int64_t n = 0; n < {loop.length}; n++)")
+            self.out.line(f"const int64_t {turn} = {f'{loop.length - 1} - n' if loop.reverse else 'n'}; (void){turn};")
+        if loop.condition:
+            test, flag = loop.condition
+            self.scope(test)
+            self.out.line(f"if (!{flag.buffer.name}[{flag.offset}]) break;")
+        for part in loop.slices:
+            c = c_type(part.buffer.dtype)
+            self.out.line(
+                f"{c} *{part.buffer.name} = {part.base.buffer.name} + {part.base.offset} + {turn} * {part.step};"
+            )
+        self.scope(loop.scope)
+        for pair in loop.carried:
+            a, b = pair.now.buffer.name, pair.next.buffer.name
+            self.out.line(f"{{ auto *other = {a}; {a} = {b}; {b} = other; }}")
+        self.out.close()
+        self.scope(loop.tail)
+        self.out.close()
+
+    def branches(self, item: Branches) -> None:
+        """Write one of several scopes."""
+        self.out.open(f"switch ({item.index.buffer.name}[{item.index.offset}])")
+        for number, branch in enumerate(item.branches):
+            last = number == len(item.branches) - 1
+            self.out.open(f"{'default' if last else f'case {number}'}:")
+            self.scope(branch)
+            self.out.line("break;")
+            self.out.close()
+        self.out.close()

@@ -1,0 +1,105 @@
+"""A traced program in fewer kinds of operations, none of which changes what it was given.
+
+Law: the decomposed program computes what the program does.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functionalize
+from torch.fx import GraphModule
+
+from torchpure.jit.native.ir import UnsupportedError
+from torchpure.transforms.tracing import trace
+
+_aten = torch.ops.aten
+_MORE = (
+    _aten._softmax, _aten._log_softmax, _aten._softmax_backward_data, _aten._log_softmax_backward_data,
+    _aten.linalg_vector_norm, _aten.native_group_norm, _aten.native_group_norm_backward, _aten.native_layer_norm,
+    _aten.native_layer_norm_backward, _aten.native_batch_norm, _aten._native_batch_norm_legit_functional,
+    _aten.nll_loss_forward, _aten.nll_loss_backward, _aten.gelu, _aten.gelu_backward, _aten.tanh_backward,
+    _aten.sigmoid_backward, _aten.threshold_backward, _aten.embedding_dense_backward, _aten.lerp, _aten.addcmul,
+    _aten.addcdiv, _aten.huber_loss, _aten.smooth_l1_loss, _aten.mse_loss, _aten.mse_loss_backward, _aten.linspace,
+    _aten.leaky_relu, _aten.elu, _aten.hardtanh, _aten.hypot, _aten.dist,
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[Any, Any]:
+    attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # its rule returns no logarithms of sums
+    sixths = _aten.hardsigmoid_backward.default  # torch's own multiplies by a sixth in single precision
+    kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
+    table = {**core_aten_decompositions(), **get_decompositions(_MORE)}
+    table |= {op: _with_rows(table[op], _from_the_start) for op in (_aten.index_add.default, _aten.index_copy.default)}
+    table |= {op: _with_rows(table[op], _from_the_end) for op in _FILLS}
+    table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
+    table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
+    return {op: rule for op, rule in table.items() if op not in kept}
+
+
+_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # whose indices may be negative
+
+
+def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:
+    return torch.where((x >= -bound) & (x <= bound), 0.0, gradient)
+
+
+def _from_the_start(index: Tensor, size: int) -> Tensor:
+    """Let a negative index be out of range: torch's rules index with it, which counts from the end."""
+    return torch.where(index < 0, size, index)
+
+
+def _from_the_end(index: Tensor, size: int) -> Tensor:
+    return torch.where(index < 0, index + size, index)
+
+
+def _with_rows(rule: Any, rows: Any) -> Any:
+    """Give a rule of an operation along a dimension other indices."""
+
+    def decompose(x: Tensor, dim: int, index: Tensor, *rest: Any, **named: Any) -> Tensor:
+        return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
+
+    return decompose
+
+
+def _embedding_backward(rule: Any) -> Any:
+    """Let an index out of range be an error: torch's rule drops its gradient, and the lookup may be gone."""
+
+    def decompose(gradient: Tensor, index: Tensor, count: int, padding: int, by_frequency: bool) -> Tensor:
+        if by_frequency:
+            return rule(gradient, index, count, padding, by_frequency)
+        if padding >= 0:
+            gradient = torch.where((index == padding).unsqueeze(-1), 0, gradient)
+        rows = _from_the_start(index, count)
+        return gradient.new_zeros(count, gradient.shape[-1]).index_put([rows], gradient, accumulate=True)
+
+    return decompose
+
+
+def decomposed(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
+    """Trace a program again through torch's decompositions; programs that change temporaries are made functional.
+
+    Raises:
+        UnsupportedError: a program with loops changes temporaries in place outside of them.
+    """
+    run: Any = module
+    if _mutates(module):
+        if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes):
+            raise UnsupportedError("changes in place around a loop")
+        run = functionalize(module, remove="mutations_and_views")
+    with torch.no_grad():
+        made = trace(run, tensors, _table())
+    made.graph.eliminate_dead_code()
+    return made
+
+
+def _mutates(module: GraphModule) -> bool:
+    return any(
+        getattr(getattr(node.target, "_schema", None), "is_mutable", False)
+        for node in module.graph.nodes
+        if node.op == "call_function"
+    )

@@ -1,0 +1,212 @@
+"""Products of matrices in registers: a tile of the result is kept there while the inner dimension runs.
+
+The lanes of a vector run over that dimension of the result which is contiguous in an operand; where none is, the
+smaller operand is transposed first. Small products are ordinary kernels, whose loops are fused with what follows.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from math import prod
+
+import torch
+
+from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides
+
+from ._blas import library_product
+from ._matvec import registers, swapped, vector_product
+from ._scope import Scope
+
+SMALLEST = 4096  # multiplications; below, an ordinary kernel is as fast and is fused (benchmarks/small_products.py)
+LIBRARY = 1 << 19  # multiplications; from there on the library's product is faster
+LARGEST = 1 << 23  # multiplications; from there on other backends have more threads for what is around the product
+_DEEP = 8  # turns of the inner dimension; below, what follows a product is fused with it, which saves more
+_ROWS = 8  # of a tile, at most
+_SET = "<-"  # stands for how a tile is written
+
+
+def tiled(shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Tell whether a product of shape (*batch, m, n, k) is worth tiles: lanes run over many small members instead."""
+    *batch, m, n, k = shape
+    members = 1
+    for size in batch:
+        members *= size
+    return (
+        dtype.is_floating_point
+        and m * n * k >= (SMALLEST if min(m, n) > 1 else 256)
+        and max(m, n) >= 8
+        and (k >= _DEEP or min(m, n) == 1)
+        and members < max(m, n, 16)
+    )
+
+
+def matrix_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), the way that is fastest for these sizes."""
+    made = vector_product(scope, a, b, dtype)
+    if made is not None:
+        return made
+    m, k, n = *a.shape[-2:], b.shape[-1]
+    return (library_product if m * k * n >= LIBRARY else tiled_product)(scope, a, b, dtype)
+
+
+def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n)."""
+    *batch, m, k = a.shape
+    n = b.shape[-1]
+    tall = m > n  # then what follows has its rows innermost
+    rows_cost = (0 if a.strides[-2] == 1 else m * k) + (0 if tall else m * n)
+    columns_cost = (0 if b.strides[-1] == 1 else n * k) + (m * n if tall else 0)
+    rank = len(batch)
+    across_rows = m >= 8 and (n < 8 or rows_cost < columns_cost)
+    order = [*range(rank), *((rank + 1, rank) if across_rows else (rank, rank + 1))]
+    made = scope.empty((*batch, m, n), dtype, order)
+    if across_rows:  # the transposed product, so that the lanes are columns
+        _product(scope, swapped(b), swapped(a), swapped(made))
+    else:
+        _product(scope, a, b, made)
+    return made
+
+
+def _product(scope: Scope, a: View, b: View, made: View) -> None:
+    if b.strides[-1] != 1:
+        b = _transposed(scope, b)
+    whole, read = _text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
+    adds = partial(_text, a, b, made)
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds))
+
+
+def _text(a: View, b: View, made: View, target: str, factor: str) -> str:
+    """Write a product to memory at a pointer that is laid out as `made`, or add it there, times a factor."""
+    *batch, m, k = a.shape
+    n, c = b.shape[-1], c_type(made.dtype)
+    lines = [f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++)" for d, size in enumerate(batch)]
+    lines.append("{")
+    for name, pointer, view in (("A", a.buffer.name, a), ("B", b.buffer.name, b), ("C", target, made)):
+        place = " + ".join([str(view.offset), *(f"p{d} * {view.strides[d]}" for d in range(len(batch)))])
+        lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
+    if factor:
+        lines.append(f"const {c} factor = {factor};")
+    for start, lanes, vectors, repeats in _columns(n, made.dtype.itemsize):
+        sizes = (start, lanes, vectors, repeats)
+        lines.extend(_block(m, k, sizes, a.strides[-2:], b.strides[-2], made.strides[-2], c))
+    text = "\n".join([*lines, "}"])
+    return text.replace(_SET, "+= factor *") if factor else text.replace(_SET, "=")
+
+
+def _columns(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
+    """Split columns into blocks of (start, lanes of a vector, vectors, repeats)."""
+    widest = 64 if registers() == 32 else 32
+    at = 0
+    for width in (widest, 32, 16):
+        lanes = width // itemsize
+        vectors = (n - at) // lanes
+        if not vectors or (vectors > 1 and width > 32 and (n - at) % lanes and (n - at) % (32 // itemsize) == 0):
+            continue
+        block = min(vectors, 4 if vectors % 5 else 5)
+        yield at, lanes, block, vectors // block
+        at += lanes * block * (vectors // block)
+        if vectors % block:
+            yield at, lanes, vectors % block, 1
+            at += lanes * (vectors % block)
+    if at < n:
+        yield at, 1, n - at, 1
+
+
+def _rows(m: int, vectors: int) -> int:
+    """Choose how many rows a tile has: few left over, and no more accumulators than registers."""
+    room = max((registers() - 6) // vectors, 1)
+    return max(
+        range(1, min(_ROWS, room, m) + 1),
+        key=lambda rows: (m // rows * rows / m) * min(rows * vectors, 12) + rows / 100,
+    )
+
+
+def _block(m: int, k: int, columns: tuple[int, int, int, int], a: Sequence[int], bk: int, cm: int, c: str) -> list[str]:
+    start, lanes, vectors, repeats = columns
+    rows = _rows(m, vectors)
+    lines = [f"for (int64_t q = 0; q < {repeats}; q++) {{ const int64_t n0 = {start} + q * {lanes * vectors};"]
+    lines.append(f"for (int64_t m0 = 0; m0 < {m // rows * rows}; m0 += {rows}) {{")
+    lines.extend(_tile("m0", rows, k, lanes, vectors, a, bk, cm, c))
+    lines.append("}")
+    if m % rows:
+        lines.extend(["{", *_tile(str(m // rows * rows), m % rows, k, lanes, vectors, a, bk, cm, c), "}"])
+    return [*lines, "}"]
+
+
+def _tile(
+    row: str, rows: int, k: int, lanes: int, vectors: int, a: Sequence[int], bk: int, cm: int, c: str
+) -> list[str]:
+    kind = f"V{lanes}{c[0]}" if lanes > 1 else c
+    places = [(r, v) for r in range(rows) for v in range(vectors)]
+    lines = [f"{kind} " + ", ".join(f"t{r}_{v} = {{}}" for r, v in places) + ";"]
+    lines.append(f"for (int64_t i = 0; i < {k}; i++) {{ const {c} *bi = B + i * {bk} + n0;")
+    lines.append(
+        f"const {kind} " + ", ".join(f"b{v} = *(const {kind} *)(bi + {v * lanes})" for v in range(vectors)) + ";"
+    )
+    for r in range(rows):
+        lines.append(f"{{ const {c} s = A[({row} + {r}) * {a[0]} + i * {a[1]}];")
+        lines.append(" ".join(f"t{r}_{v} += s * b{v};" for v in range(vectors)) + " }")
+    lines.append("}")
+    lines.extend(f"*({kind} *)(C + ({row} + {r}) * {cm} + n0 + {v * lanes}) {_SET} t{r}_{v};" for r, v in places)
+    return lines
+
+
+VECTORS = "\n".join(
+    f"typedef {c} V{width // size}{c[0]} __attribute__((vector_size({width}), aligned({size}), may_alias));"
+    for c, size in (("float", 4), ("double", 8))
+    for width in (16, 32, 64)
+)
+
+
+def _transposed(scope: Scope, view: View) -> View:
+    """Copy a matrix so that its columns are contiguous; never fused, since its reads and writes go different ways."""
+    made = View(scope.buffer(view.dtype, prod(view.shape)), view.shape, dense_strides(view.shape))
+    *batch, k, n = view.shape
+    loops = "".join(f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++) " for d, size in enumerate(batch))
+    source, target = (
+        " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
+        for v in (view, made)
+    )
+    text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"
+    scope.items.append(Opaque(text, (view.buffer,), (made.buffer,)))
+    return made
+
+
+# whole blocks go through registers; the rest is copied element by element
+TRANSPOSE = """
+INLINE void op_block(const float *from, int64_t sn, float *to, int64_t n) {
+  typedef int32_t I __attribute__((vector_size(32)));
+  V8f r[8], t[8], u[8];
+  for (int i = 0; i < 8; i++) r[i] = *(const V8f *)(from + i * sn);
+  for (int i = 0; i < 4; i++) {
+    t[2 * i] = __builtin_shuffle(r[2 * i], r[2 * i + 1], (I){0, 8, 1, 9, 4, 12, 5, 13});
+    t[2 * i + 1] = __builtin_shuffle(r[2 * i], r[2 * i + 1], (I){2, 10, 3, 11, 6, 14, 7, 15});
+  }
+  for (int i = 0; i < 2; i++) for (int j = 0; j < 2; j++) {
+    u[4 * i + 2 * j] = __builtin_shuffle(t[4 * i + j], t[4 * i + j + 2], (I){0, 1, 8, 9, 4, 5, 12, 13});
+    u[4 * i + 2 * j + 1] = __builtin_shuffle(t[4 * i + j], t[4 * i + j + 2], (I){2, 3, 10, 11, 6, 7, 14, 15});
+  }
+  for (int i = 0; i < 4; i++) {
+    *(V8f *)(to + i * n) = __builtin_shuffle(u[i], u[i + 4], (I){0, 1, 2, 3, 8, 9, 10, 11});
+    *(V8f *)(to + (i + 4) * n) = __builtin_shuffle(u[i], u[i + 4], (I){4, 5, 6, 7, 12, 13, 14, 15});
+  }
+}
+INLINE void op_block(const double *from, int64_t sn, double *to, int64_t n) {
+  typedef int64_t I __attribute__((vector_size(32)));
+  V4d r[4], t[4];
+  for (int i = 0; i < 4; i++) r[i] = *(const V4d *)(from + i * sn);
+  for (int i = 0; i < 2; i++) {
+    t[2 * i] = __builtin_shuffle(r[2 * i], r[2 * i + 1], (I){0, 4, 2, 6});
+    t[2 * i + 1] = __builtin_shuffle(r[2 * i], r[2 * i + 1], (I){1, 5, 3, 7});
+  }
+  for (int i = 0; i < 2; i++) {
+    *(V4d *)(to + i * n) = __builtin_shuffle(t[i], t[i + 2], (I){0, 1, 4, 5});
+    *(V4d *)(to + (i + 2) * n) = __builtin_shuffle(t[i], t[i + 2], (I){2, 3, 6, 7});
+  }
+}
+template <int K, int N, int SK, int SN, class T> INLINE void op_transpose(const T *from, T *to) {
+  const int64_t B = 32 / sizeof(T), KB = SK == 1 ? K / B * B : 0, NB = SK == 1 ? N / B * B : 0;
+  for (int64_t k = 0; k < KB; k += B) for (int64_t n = 0; n < NB; n += B)
+    op_block(from + k + n * SN, SN, to + k * N + n, N);
+  for (int64_t k = 0; k < K; k++) for (int64_t n = k < KB ? NB : 0; n < N; n++) to[k * N + n] = from[k * SK + n * SN];
+}
+"""

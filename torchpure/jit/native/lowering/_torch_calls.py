@@ -1,0 +1,233 @@
+"""Operations that no handler knows: torch computes them, called from the program through torch's interface for C.
+
+Operands are read where they lie, results are copied to where the program wants them.
+
+Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, literal
+from torchpure.transforms.purity import operator_draws
+
+from ._blas import torch_library
+from ._scope import Scope
+
+_VERSION = 2 << 56 | 13 << 48  # of the interface that is spoken here
+_FUNCTIONS = (
+    "torch_call_dispatcher", "aoti_torch_create_tensor_from_blob", "aoti_torch_get_data_ptr", "aoti_torch_get_strides",
+    "aoti_torch_get_sizes", "aoti_torch_get_dim", "aoti_torch_get_dtype", "aoti_torch_delete_tensor_object",
+    "torch_new_list_reserve_size", "torch_list_push_back", "torch_new_stable_ivalue", "torch_new_string_handle",
+    "torch_exception_get_what_without_backtrace",
+)  # fmt: skip
+_CODES = {
+    torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float32: 6, torch.float64: 7,
+    torch.bool: 11,
+}  # fmt: skip
+
+TORCH = """
+struct Torch {
+  int (*call)(const char *, const char *, uint64_t *, uint64_t);
+  int (*view)(void *, int64_t, const int64_t *, const int64_t *, int64_t, int32_t, int32_t, int32_t, void **);
+  int (*pointer)(void *, void **);
+  int (*strides)(void *, int64_t **);
+  int (*sizes)(void *, int64_t **);
+  int (*rank)(void *, int64_t *);
+  int (*dtype)(void *, int32_t *);
+  int (*drop)(void *);
+  int (*list)(size_t, void **);
+  int (*push)(void *, uint64_t);
+  int (*some)(uint64_t **);
+  int (*text)(const char *, size_t, void **);
+};
+static uint64_t op_real(double x) { uint64_t bits; __builtin_memcpy(&bits, &x, 8); return bits; }
+static uint64_t op_tensor(const Torch *t, const void *data, int64_t rank, const int64_t *sizes, const int64_t *strides,
+                          int32_t dtype) {
+  void *made = 0;
+  t->view((void *)data, rank, sizes, strides, 0, dtype, 0, 0, &made);
+  return (uint64_t)made;
+}
+static uint64_t op_some(const Torch *t, uint64_t value) {
+  uint64_t *made = 0;
+  t->some(&made);
+  *made = value;
+  return (uint64_t)made;
+}
+static uint64_t op_list(const Torch *t, int64_t count, const uint64_t *values) {
+  void *made = 0;
+  t->list(count, &made);
+  for (int64_t i = 0; i < count; i++) t->push(made, values[i]);
+  return (uint64_t)made;
+}
+static uint64_t op_text(const Torch *t, const char *text) {
+  void *made = 0;
+  t->text(text, __builtin_strlen(text), &made);
+  return (uint64_t)made;
+}
+template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, int64_t rank, const int64_t *sizes,
+                                       const int64_t *strides, int32_t dtype) {
+  void *made = (void *)handle, *data = 0;
+  int64_t found = 0, count = 1, at[64] = {}, from = 0, place = 0, *size = 0, *stride = 0;
+  int32_t kind = 0;
+  t->rank(made, &found), t->dtype(made, &kind), t->sizes(made, &size), t->strides(made, &stride);
+  t->pointer(made, &data);
+  bool same = found == rank && kind == dtype, alike = true;
+  for (int64_t d = 0; same && d < rank; d++) {
+    same = size[d] == sizes[d], count *= sizes[d];
+    alike = alike && (sizes[d] == 1 || stride[d] == strides[d]);
+  }
+  if (same && alike) __builtin_memcpy(to, data, count * sizeof(T));
+  else for (int64_t i = 0; same && i < count; i++) {
+    to[place] = ((const T *)data)[from];
+    for (int64_t d = rank - 1; d >= 0; d--) {
+      from += stride[d], place += strides[d];
+      if (++at[d] < sizes[d]) break;
+      from -= stride[d] * sizes[d], place -= strides[d] * sizes[d], at[d] = 0;
+    }
+  }
+  t->drop(made);
+  return same;
+}
+"""
+
+
+@lru_cache(maxsize=1)
+def torch_functions() -> dict[str, Any] | None:
+    """Return the functions of torch's interface for C by name, if this torch has them all."""
+    found = {name: getattr(torch_library(), name, None) for name in _FUNCTIONS}
+    return None if None in found.values() else found
+
+
+@lru_cache(maxsize=1)
+def torch_table() -> Any:
+    """Return the pointers that the program's `struct Torch` is."""
+    found = torch_functions() or {}
+    pointers = [ctypes.cast(found[name], ctypes.c_void_p).value for name in _FUNCTIONS[:-1]]
+    return (ctypes.c_void_p * len(pointers))(*pointers)
+
+
+def last_error() -> str:
+    """Return what torch says of the last operation that failed in this thread."""
+    ask: Any = (torch_functions() or {})[_FUNCTIONS[-1]]
+    ask.restype = ctypes.c_char_p
+    return (ask() or b"").decode(errors="replace")
+
+
+def foreign(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Let torch compute an operation.
+
+    Raises:
+        UnsupportedError: it draws, writes to an argument, returns a view, or takes or returns what cannot be passed.
+    """
+    target: Any = node.target
+    schema = target._schema
+    if operator_draws(target, tuple(args), kwargs):
+        raise UnsupportedError(f"the operation {target._opname}, which draws")
+    _check(target)
+    scope.program.calls_torch = True
+    given = _Given(scope)
+    texts = [given.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
+    outs = node.meta.get("val")
+    several = isinstance(outs, tuple | list)
+    made = [_made(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
+    slots = max(len(texts), len(made), 1)
+    lines = [f"{{ uint64_t s[{slots}] = {{{', '.join(texts)}}}; bool same = true;"]
+    lines.append(f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_VERSION}u)) return -5;')
+    for number, view in enumerate(made):
+        lines.append(_taken(number, view))
+    lines.append("if (!same) return -6; }")
+    written = tuple(view.buffer for view in made if view)
+    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in given.views), written))
+    return made if several else made[0] if made else None
+
+
+def _check(target: Any) -> None:
+    schema, name = target._schema, target._opname
+    if torch_functions() is None:
+        raise UnsupportedError("an operation of torch, without torch's interface for C")
+    if any(part.alias_info for part in (*schema.arguments, *schema.returns)):
+        raise UnsupportedError(f"the operation {name}, which writes or returns a view")
+    if any(str(part.type) != "Tensor" for part in schema.returns):
+        raise UnsupportedError(f"the operation {name}, which returns other things than tensors")
+    if set(target.tags) & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}:
+        raise UnsupportedError(f"the operation {name}, whose shape depends on numbers")
+
+
+def _arguments(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+    """Yield the value of each argument, and the name of its type."""
+    for number, part in enumerate(schema.arguments):
+        value = args[number] if number < len(args) else kwargs.get(part.name, part.default_value)
+        kind = str(part.type)
+        if kind == "List[int]" and isinstance(value, int):
+            value = [value] * (part.N or 1)
+        yield value, kind
+
+
+class _Given:
+    """Writes the arguments of a call; keeps which views they read."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope, self.views = scope, list[View]()
+
+    def text(self, value: Any, kind: str) -> str:
+        """Write what is passed for a value of a type."""
+        inner = _inside("Optional", kind)
+        if inner is not None:
+            return "0" if value is None else f"op_some(torch_, {self.text(value, inner)})"
+        inner = _inside("List", kind)
+        if inner is not None:
+            parts = [self.text(part, inner) for part in value]
+            return f"op_list(torch_, {len(parts)}, (const uint64_t[]){{{', '.join(parts) or 0}}})"
+        if kind == "Tensor":
+            return self._tensor(value)
+        if kind in {"int", "bool"} and isinstance(value, int):
+            return f"(uint64_t){literal(value, torch.int64)}"
+        if kind == "float" and isinstance(value, int | float):
+            return f"op_real({literal(value, torch.float64)})"
+        if kind == "str":
+            return f'op_text(torch_, "{value}")'
+        raise UnsupportedError(f"an argument of type {kind}")
+
+    def _tensor(self, value: Any) -> str:
+        if not isinstance(value, View | Number) or 0 in value.shape:
+            raise UnsupportedError("an operation of torch on an empty tensor")
+        view = self._scope.materialized(value)
+        if min(view.strides, default=0) < 0:
+            view = self._scope.materialized(view, range(len(view.shape)))
+        self.views.append(view)
+        return f"op_tensor(torch_, {_place(view)})"
+
+
+def _inside(name: str, kind: str) -> str | None:
+    return kind[len(name) + 1 : -1] if kind.startswith(f"{name}[") else None
+
+
+def _place(view: View) -> str:
+    sizes, strides = (
+        f"(const int64_t[]){{{', '.join(map(str, numbers)) or 0}}}" for numbers in (view.shape, view.strides)
+    )
+    return f"{view.buffer.name} + {view.offset}, {len(view.shape)}, {sizes}, {strides}, {_CODES[view.dtype]}"
+
+
+def _made(scope: Scope, out: Any) -> View | None:
+    """Make memory for a result, laid out as torch will."""
+    if out is None:
+        return None
+    if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":
+        raise UnsupportedError("an operation of torch with an empty result")
+    c_type(out.dtype)
+    strides = out.stride()
+    return scope.empty(out.shape, out.dtype, sorted(range(out.ndim), key=lambda dim: (-strides[dim], dim)))
+
+
+def _taken(number: int, view: View | None) -> str:
+    if view is None:
+        return f"torch_->drop((void *)s[{number}]);"
+    return f"same &= op_take(torch_, s[{number}], {_place(view)});"

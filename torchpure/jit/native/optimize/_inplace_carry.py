@@ -1,0 +1,60 @@
+"""What a loop carries, renewed in place where every element depends on nothing of the old value but itself.
+
+Law: a loop computes the same, whether it renews its carry in place or beside it.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torchpure.jit.native.ir import Buffer, Kernel, Load, LoadAt, Opaque, Store
+from torchpure.jit.native.lowering import Carried
+
+
+def renewed_in_place(pair: Carried, items: Sequence[Any]) -> bool:
+    """Tell whether the turns of a loop, in this order, may write the next value over the one that they read."""
+    now, after = pair.now.buffer, pair.next.buffer
+    writers = [place for place, item in enumerate(items) if after in item.writes()]
+    readers = [place for place, item in enumerate(items) if now in item.reads()]
+    if (
+        not writers
+        or any(now in item.writes() for item in items)
+        or any(after in i.reads() for i in items[: writers[0]])
+    ):
+        return False
+    first = items[writers[0]]
+    if any(place > writers[0] for place in readers) or not all(isinstance(items[w], Kernel | Opaque) for w in writers):
+        return False
+    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, now, after))
+
+
+def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
+    """Tell whether a kernel reads each element of the old value before it writes that of the new one, and no other."""
+    if kernel.reduces:
+        return False
+    loads = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Load | LoadAt) and s.buffer is now]
+    stores = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Store) and s.buffer is after]
+    if len(stores) != 1 or prod(kernel.sizes) != after.size:
+        return False
+    at, store = stores[0]
+    return all(isinstance(s, Load) and place < at and _place(s) == _place(store) for place, s in loads)
+
+
+def without_idle_copies(items: Sequence[Any], carried: Sequence[Carried]) -> list[Any]:
+    """Leave out kernels that would copy each element to where it lies."""
+    same = {
+        (pair.now.buffer, pair.next.buffer) for pair in carried if pair.now.buffer.offset == pair.next.buffer.offset
+    }
+    return [item for item in items if not (isinstance(item, Kernel) and _idle(item, same))]
+
+
+def _idle(kernel: Kernel, same: set[tuple[Buffer, Buffer]]) -> bool:
+    loads = {s.name: s for s in kernel.inner if isinstance(s, Load)}
+    stores = [s for s in kernel.inner if isinstance(s, Store)]
+    return not kernel.reduces and all(
+        s.arg in loads and (loads[s.arg].buffer, s.buffer) in same and _place(loads[s.arg]) == _place(s) for s in stores
+    )
+
+
+def _place(statement: Load | Store) -> tuple[int, tuple[int, ...]]:
+    return statement.offset, statement.coefs

@@ -1,0 +1,79 @@
+"""The forms that parameters come in: a dict by dotted name, a tuple in that order, or a nested dict."""
+
+from typing import Any, NoReturn
+
+from torch import Size, Tensor
+
+from torchpure import tree
+from torchpure._types import Params
+from torchpure.errors import ParameterError
+from torchpure.transforms.engine import unseen
+
+
+def nested(flat: dict[str, Tensor]) -> Params:
+    """Turn a dict by dotted name into a nested dict.
+
+    >>> nested({"layer.w": 1, "layer.b": 2, "scale": 3})
+    {'layer': {'w': 1, 'b': 2}, 'scale': 3}
+    """
+    result: dict[str, Any] = {}
+    for path, value in flat.items():
+        *outer, last = path.split(".")
+        level = result
+        for name in outer:
+            level = level.setdefault(name, {})
+        level[last] = value
+    return result
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """Turn a nested dict into a dict by dotted name."""
+    return dict(zip(tree.paths(params), tree.leaves(params), strict=True))
+
+
+def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], who: str) -> list[Tensor]:
+    """List the values in the module's order.
+
+    Raises:
+        ParameterError: a value is missing, unexpected, not a tensor or of another shape; its path is named.
+    """
+    try:
+        found = [params[name] for name in names] if isinstance(params, dict) else list(params)
+        with unseen():
+            if len(params) == len(names) and [value.shape for value in found] == shapes:
+                return found
+    except (KeyError, TypeError, AttributeError):
+        pass
+    return _checked(params, names, shapes, aliases, who)
+
+
+def _checked(params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], who: str) -> list[Tensor]:
+    if isinstance(params, tuple | list):
+        if len(params) != len(names):
+            _fail(who, f"wanted {len(names)} parameters in the order {_some(names)}, got {len(params)}")
+        params = dict(zip(names, params, strict=True))
+    if not isinstance(params, dict):
+        _fail(who, f"wanted parameters as a dict, a tuple or a nested dict, got {tree.describe(params)}")
+    given = flatten(params) if any(isinstance(value, dict) for value in params.values()) else params
+    problems = [f"missing `{name}`" for name in names if given.get(name) is None]
+    problems += [f"unexpected `{name}`{_hint(name, aliases)}" for name in given if name not in names]
+    problems += [
+        f"`{name}` wants shape {tuple(shape)}, got {tree.describe(given[name])}"
+        for name, shape in zip(names, shapes, strict=True)
+        if given.get(name) is not None and getattr(given[name], "shape", None) != shape
+    ]
+    if problems:
+        _fail(who, _some(problems, "; "))
+    return [given[name] for name in names]
+
+
+def _hint(name: str, aliases: dict[str, str]) -> str:
+    return f" (tied to `{aliases[name]}`, which alone is given)" if name in aliases else ""
+
+
+def _some(parts: list[str], separator: str = ", ") -> str:
+    return separator.join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
+
+
+def _fail(who: str, message: str) -> NoReturn:
+    raise ParameterError(f"{who}: {message}")

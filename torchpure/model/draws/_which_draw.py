@@ -1,0 +1,81 @@
+"""Which calls of torch draw from the global generator."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchpure.transforms.purity import operator_draws
+
+ALWAYS = {
+    torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like,
+    torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.binomial,
+    torch._standard_gamma, torch._sample_dirichlet,
+    Tensor.bernoulli, Tensor.multinomial, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
+    Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
+    nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, F.gumbel_softmax,
+}  # fmt: skip
+
+_Place = tuple[int, str, Any]  # of an argument: its position, name and default
+_RATE, _TRAIN = (1, "p", 0.5), (2, "train", False)
+UNLESS_FALSE: dict[Any, tuple[_Place, ...]] = {  # function -> the arguments that must all be true for it to draw
+    F.dropout: (_RATE, (2, "training", True)),
+    F.dropout1d: (_RATE, (2, "training", True)),
+    F.dropout2d: (_RATE, (2, "training", True)),
+    F.dropout3d: (_RATE, (2, "training", True)),
+    F.alpha_dropout: (_RATE, (2, "training", False)),
+    F.feature_alpha_dropout: (_RATE, (2, "training", False)),
+    torch.dropout: (_RATE, _TRAIN),
+    torch.dropout_: (_RATE, _TRAIN),
+    torch.native_dropout: (_RATE, (2, "train", True)),
+    torch.alpha_dropout: (_RATE, _TRAIN),
+    torch.alpha_dropout_: (_RATE, _TRAIN),
+    torch.feature_dropout: (_RATE, _TRAIN),
+    torch.feature_dropout_: (_RATE, _TRAIN),
+    torch.feature_alpha_dropout: (_RATE, _TRAIN),
+    torch.feature_alpha_dropout_: (_RATE, _TRAIN),
+    F.rrelu: ((3, "training", False),),
+    torch.rrelu: ((3, "training", False),),
+    torch.rrelu_: ((3, "training", False),),
+    getattr(torch._C._nn, "rrelu_with_noise"): ((4, "training", False),),  # noqa: B009  not in torch's own stubs
+    getattr(torch._C._nn, "rrelu_with_noise_"): ((4, "training", False),),  # noqa: B009
+    F.scaled_dot_product_attention: ((4, "dropout_p", 0.0),),
+    F.multi_head_attention_forward: ((10, "dropout_p", 0.0), (13, "training", True)),
+}
+FRACTIONAL = {  # they draw unless they are given what would be drawn
+    F.fractional_max_pool2d,
+    F.fractional_max_pool3d,
+    F.fractional_max_pool2d_with_indices,
+    F.fractional_max_pool3d_with_indices,
+}
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+def draws(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a torch function, called like this, draws from the global generator."""
+    if kwargs.get("generator") is not None:
+        return False  # one made and seeded in this very call: a module that keeps one is refused
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return _operator_draws(func, args, kwargs)
+    if func in UNLESS_FALSE:
+        return all(_argument(place, args, kwargs) for place in UNLESS_FALSE[func])
+    if func in FRACTIONAL:
+        return _argument((5, "_random_samples", None), args, kwargs) is None
+    if getattr(func, "__name__", "") in _RECURRENT and len(args) == 9:
+        packed = isinstance(args[3], list | tuple)  # then the weights stand one place further back
+        return all(args[6:8] if packed else args[5:7])
+    return func in ALWAYS
+
+
+def _argument(place: _Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    position, name, default = place
+    return kwargs.get(name, args[position] if len(args) > position else default)
+
+
+def _operator_draws(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Tell the same of an operator, which torch itself marks when it may draw."""
+    if isinstance(operator, torch._ops.OpOverloadPacket):
+        return any(operator_draws(getattr(operator, name), args, kwargs) for name in operator.overloads())
+    return operator_draws(operator, args, kwargs)

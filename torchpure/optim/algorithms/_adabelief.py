@@ -1,0 +1,92 @@
+"""AdaBelief (Zhuang et al. 2020, arXiv:2010.07468, algorithm 2)."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    bias,
+    blend,
+    check_positive,
+    check_unit,
+    count,
+    leafwise,
+    moments,
+    safe_sqrt,
+)
+from torchpure.optim.transformations import scale_by_learning_rate
+
+
+class BeliefState(NamedTuple):
+    """State of `scale_by_belief`."""
+
+    step: Step  # float64, shape ()
+    mean: Params  # running mean of the gradients
+    square: Params  # running mean of their squared distance from it
+
+
+def scale_by_belief(
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-16,
+    eps_root: Number = 1e-16,
+    nesterov: bool = False,
+) -> Optimizer[BeliefState]:
+    """Divide the mean gradient by the root of its mean squared error: m̂ / (√ŝ + eps).
+
+    s ← b2 s + (1 − b2) (g − m)² + eps_root; both are corrected for their start at zero. With `nesterov`, m̂ is that of
+    optax: (b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ)).
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
+
+    >>> import torch
+    >>> belief, params = scale_by_belief(b1=0.5), torch.tensor([1.0])
+    >>> belief.update(torch.tensor([2.0]), belief.init(params), params)[0]
+    tensor([2.])
+    """
+    check_unit("scale_by_belief", b1=b1, b2=b2)
+    check_positive("scale_by_belief", eps=eps, eps_root=eps_root)
+
+    def update(grads: Grads, state: BeliefState, params: Params) -> tuple[Updates, BeliefState]:
+        step = state.step + 1
+        first, ahead, second = bias(b1, step), bias(b1, step + 1), bias(b2, step)
+
+        def rule(g: Tensor, m: Tensor, s: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            m = blend(m, g, b1)
+            s = blend(s, (g - m).square(), b2) + eps_root
+            mean = b1 * (m / ahead) + (1 - b1) * (g / first) if nesterov else m / first
+            return mean / (safe_sqrt(s / second) + eps), m, s
+
+        updates, mean, square = leafwise("scale_by_belief", rule, grads, (state.mean, state.square), params)
+        return updates, BeliefState(step, mean, square)
+
+    return Optimizer(lambda params: BeliefState(count(params), moments(params), moments(params)), update)
+
+
+def adabelief(
+    rate: Rate,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-16,
+    eps_root: Number = 1e-16,
+    nesterov: bool = False,
+) -> Optimizer[Any]:
+    """Step as `scale_by_belief` says, times −rate.
+
+    Raises:
+        ValueError: `rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
+
+    >>> import torch
+    >>> opt, params = adabelief(0.1, b1=0.5), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.8000])
+    """
+    scaled = scale_by_belief(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
+    return chain(scaled, scale_by_learning_rate(rate))

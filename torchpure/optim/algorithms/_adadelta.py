@@ -1,0 +1,75 @@
+"""Adadelta (Zeiler 2012, arXiv:1212.5701, algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    blend,
+    check_positive,
+    check_unit,
+    leafwise,
+    moments,
+    safe_sqrt,
+)
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+
+
+class AdadeltaState(NamedTuple):
+    """State of `scale_by_adadelta`."""
+
+    square: Params  # running mean of the squared gradients
+    change: Params  # running mean of the squared updates
+
+
+def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[AdadeltaState]:
+    """Scale gradients to the size of the last updates: u = √(x + eps) / √(v + eps) g.
+
+    v is the running mean of g² with this step's, x that of u² without it.
+
+    Raises:
+        ValueError: `rho` is not in [0, 1), or `eps` negative.
+
+    >>> import torch
+    >>> adadelta, params = scale_by_adadelta(rho=0.0, eps=1.0), torch.tensor([1.0])
+    >>> adadelta.update(torch.tensor([3.0]), adadelta.init(params), params)[0]
+    tensor([0.9487])
+    """
+    check_unit("scale_by_adadelta", rho=rho)
+    check_positive("scale_by_adadelta", eps=eps)
+
+    def rule(g: Tensor, v: Tensor, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        v = blend(v, g.square(), rho)
+        u = safe_sqrt(x + eps) / safe_sqrt(v + eps) * g
+        return u, v, blend(x, u.square(), rho)
+
+    def update(grads: Grads, state: AdadeltaState, params: Params) -> tuple[Updates, AdadeltaState]:
+        updates, square, change = leafwise("scale_by_adadelta", rule, grads, tuple(state), params)
+        return updates, AdadeltaState(square, change)
+
+    return Optimizer(lambda params: AdadeltaState(moments(params), moments(params)), update)
+
+
+def adadelta(
+    rate: Rate = 1.0, *, rho: Number = 0.9, eps: Number = 1e-6, decay: Rate = 0.0, decay_mask: Mask = None
+) -> Optimizer[Any]:
+    """Step as `scale_by_adadelta` says, times −rate; `decay` p is added to the gradient, as in torch and optax.
+
+    Raises:
+        ValueError: `rate`, `eps` or `decay` is negative, or `rho` not in [0, 1).
+
+    >>> import torch
+    >>> opt, params = adadelta(1.0, rho=0.0, eps=1.0), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
+    tensor([0.0513])
+    """
+    return chain(
+        add_decayed_weights(decay, mask=decay_mask),
+        scale_by_adadelta(rho=rho, eps=eps),
+        scale_by_learning_rate(rate),
+    )

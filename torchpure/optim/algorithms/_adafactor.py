@@ -1,0 +1,230 @@
+"""Adafactor (Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 and 5)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    EmptyState,
+    Mask,
+    Number,
+    Optimizer,
+    blend,
+    check_count,
+    check_positive,
+    check_rate,
+    count,
+    is_zero,
+    leafwise,
+    number,
+    per_leaf,
+    rate_at,
+    safe_rms,
+    safe_sqrt,
+    stateless_leafwise,
+)
+from torchpure.optim.transformations import add_decayed_weights, clip_by_block_rms, ema, scale, scale_by_learning_rate
+
+_FORMS = ("optax", "torch")
+
+
+class Factored(NamedTuple):
+    """Mean squares of a matrix: over the longest dimension, and over the second longest."""
+
+    rows: Tensor
+    columns: Tensor
+
+
+Squares = Tensor | Factored
+
+
+class FactoredState(NamedTuple):
+    """State of `scale_by_factored_rms`."""
+
+    step: Step  # float64, shape ()
+    square: Params  # for each leaf, the running mean of g², or `Factored`
+
+
+def scale_by_factored_rms(
+    *,
+    factored: bool = True,
+    decay_rate: Number = 0.8,
+    step_offset: Number = 0,
+    min_dim_size_to_factor: int = 128,
+    eps: Number | None = None,
+    form: str = "optax",
+) -> Optimizer[FactoredState]:
+    """Divide gradients by the root of a running mean square, of which matrices keep the means of rows and columns only.
+
+    v ← β v + (1 − β) (g² + eps), β = 1 − (t − step_offset)^−decay_rate, with eps 1e-30. A leaf is factored along its
+    two longest dimensions if both have `min_dim_size_to_factor` entries: v ≈ row ⊗ column / mean(row). The form
+    "torch" factors along the last two dimensions, whatever their size, and bounds v by eps² from below instead of
+    adding eps, with the eps of the leaf's dtype.
+
+    Raises:
+        ValueError: the form is neither optax nor torch, or a number is negative.
+
+    >>> rms, params = scale_by_factored_rms(), torch.tensor([1.0])
+    >>> rms.update(torch.tensor([2.0]), rms.init(params), params)[0]
+    tensor([1.])
+    """
+    if form not in _FORMS:
+        raise ValueError(f"scale_by_factored_rms: the form must be optax or torch, got {form!r}")
+    check_positive("scale_by_factored_rms", decay_rate=decay_rate, step_offset=step_offset)
+    check_count("scale_by_factored_rms", min_dim_size_to_factor=min_dim_size_to_factor)
+    least = min_dim_size_to_factor if form == "optax" else 1
+
+    def dims(leaf: Tensor) -> Any:  # (second longest, longest), or None
+        return factored_dims(tuple(leaf.shape), least, last=form == "torch") if factored else None
+
+    def init(params: Params) -> FactoredState:
+        return FactoredState(count(params), per_leaf(lambda leaf: _zeros(leaf, dims(leaf)), params))
+
+    def update(grads: Grads, state: FactoredState, params: Params) -> tuple[Updates, FactoredState]:
+        step = state.step + 1
+        beta = 1 - (step - step_offset) ** -decay_rate
+
+        def rule(g: Tensor, v: Squares, p: Tensor) -> tuple[Tensor, Squares]:
+            extra = _eps(eps, g, form)
+            squares = g.square() + extra if form == "optax" else g.square()
+            floor = None if form == "optax" else extra
+            if isinstance(v, Tensor):
+                v = blend(v, squares, beta)
+                return g / safe_sqrt(v if floor is None else v.clamp(min=floor**2)), v
+            near, far = dims(g)
+            v = Factored(blend(v.rows, squares.mean(far), beta), blend(v.columns, squares.mean(near), beta))
+            return g / safe_sqrt(_product(*v, near, far, floor)), v
+
+        updates, square = leafwise("scale_by_factored_rms", rule, grads, (state.square,), params)
+        return updates, FactoredState(step, square)
+
+    return Optimizer(init, update)
+
+
+def factored_dims(shape: tuple[int, ...], least: int, last: bool = False) -> tuple[int, int] | None:
+    """Return (second longest, longest) dimension, or with `last` the last two; None if they are too short, or missing.
+
+    >>> factored_dims((300, 3, 200), 128)
+    (2, 0)
+    """
+    if len(shape) < 2:
+        return None
+    order = range(len(shape)) if last else [i for _, i in sorted(zip(shape, range(len(shape)), strict=True))]
+    near, far = order[-2], order[-1]
+    return (near, far) if shape[near] >= least else None
+
+
+def _zeros(leaf: Tensor, dims: tuple[int, int] | None) -> Squares:
+    if dims is None:
+        return torch.zeros_like(leaf)
+    near, far = dims
+    return Factored(leaf.new_zeros(_without(leaf.shape, far)), leaf.new_zeros(_without(leaf.shape, near)))
+
+
+def _without(shape: torch.Size, dim: int) -> list[int]:
+    return [size for i, size in enumerate(shape) if i != dim]
+
+
+def _eps(eps: Number | None, leaf: Tensor, form: str) -> Number:
+    if eps is not None:
+        return eps
+    return 1e-30 if form == "optax" else torch.finfo(leaf.dtype).eps
+
+
+def _product(rows: Tensor, columns: Tensor, near: int, far: int, floor: Number | None) -> Tensor:
+    """Return row ⊗ column / mean(row), the matrix of rank one with these means."""
+    mean = rows.mean(near - (near > far), keepdim=True)
+    if floor is None:
+        return (rows / mean).unsqueeze(far) * columns.unsqueeze(near)
+    whole = rows.unsqueeze(far) * columns.unsqueeze(near)
+    return (whole / mean.clamp(min=floor).unsqueeze(far)).clamp(min=floor**2)
+
+
+def scale_by_param_block_rms(*, min_scale: Number = 1e-3) -> Optimizer[EmptyState]:
+    """Scale each leaf's update by the root mean square of the leaf, at least `min_scale`.
+
+    Raises:
+        ValueError: `min_scale` is negative.
+
+    >>> scale_by_param_block_rms().update(torch.tensor([1.0, 1.0]), EmptyState(), torch.tensor([3.0, -3.0]))[0]
+    tensor([3., 3.])
+    """
+    check_positive("scale_by_param_block_rms", min_scale=min_scale)
+
+    def rule(g: Tensor, p: Tensor) -> Tensor:
+        return g * torch.maximum(safe_rms(p), number(min_scale, like=p))
+
+    return stateless_leafwise("scale_by_param_block_rms", rule)
+
+
+def adafactor(
+    rate: Rate | None = None,
+    *,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: Number = 0.8,
+    decay_offset: Number = 0,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: Number | None = 1.0,
+    momentum: Number | None = None,
+    dtype_momentum: torch.dtype | None = None,
+    decay: Rate = 0.0,
+    eps: Number | None = None,
+    min_scale: Number = 1e-3,
+    factored: bool = True,
+    mask: Mask = None,
+    form: str = "optax",
+) -> Optimizer[Any]:
+    """Step along g / √v with the mean squares of matrices factored: p ← p − rate rms(p) clipped(g / √v) − decay p.
+
+    `decay` is not scaled by the rate, and a rate of None is 1. The form "torch" is that of torch.optim.Adafactor: its
+    rate is at most 1 / √t, decays p by rate · decay, and it factors any matrix.
+
+    Raises:
+        ValueError: the form is neither optax nor torch, or a number is negative.
+
+    >>> opt, params = adafactor(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    rms = scale_by_factored_rms(
+        factored=factored,
+        decay_rate=decay_rate,
+        step_offset=decay_offset,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+        eps=eps,
+        form=form,
+    )
+    parts: list[Optimizer[Any]] = [rms]
+    if clipping_threshold is not None:
+        parts.append(clip_by_block_rms(clipping_threshold))
+    if rate is not None:
+        check_rate("adafactor", rate)
+        parts.append(scale_by_learning_rate(rate if form == "optax" else _relative(rate), flip_sign=False))
+    if multiply_by_parameter_scale:
+        parts.append(scale_by_param_block_rms(min_scale=min_scale))
+    if momentum is not None:
+        parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
+    if not is_zero(decay):
+        parts.append(add_decayed_weights(decay if form == "optax" else _times(rate, decay), mask=mask))
+    return chain(*parts, scale(-1.0))
+
+
+def _relative(rate: Rate) -> Rate:
+    """Bound a rate by 1 / √t."""
+
+    def schedule(step: Step) -> Tensor:
+        bound = (step + 1) ** -0.5
+        return torch.minimum(number(rate_at(rate, step), like=bound), bound)
+
+    return schedule
+
+
+def _times(rate: Rate | None, decay: Rate) -> Rate:
+    if rate is None:
+        return decay
+    if callable(rate) or callable(decay):
+        return lambda step: number(rate_at(rate, step), like=step) * rate_at(decay, step)
+    return rate * decay

@@ -1,0 +1,103 @@
+"""Adan (Xie, Zhou, Li, Lin and Yan 2022, arXiv:2208.06677, algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    bias,
+    blend,
+    check_positive,
+    check_unit,
+    count,
+    leafwise,
+    moments,
+    safe_sqrt,
+)
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+
+
+class AdanState(NamedTuple):
+    """State of `scale_by_adan`."""
+
+    step: Step  # float64, shape ()
+    mean: Params  # running mean of the gradients
+    change: Params  # running mean of their differences
+    square: Params  # running mean of the squares of the gradients ahead
+    last: Params  # the last gradients
+
+
+def scale_by_adan(
+    *,
+    b1: Number = 0.98,
+    b2: Number = 0.92,
+    b3: Number = 0.99,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+) -> Optimizer[AdanState]:
+    """Divide the mean gradient, moved by its mean change, by a root mean square.
+
+    u = (m̂ + (1 − b2) v̂) / (√(n̂ + eps_root) + eps), where m, v and n are running means of g, of g − g₋₁ and of
+    (g + (1 − b2) (g − g₋₁))², with b1, b2 and b3, corrected for their start at zero.
+    The paper writes 1 − b for each b.
+
+    Raises:
+        ValueError: `b1`, `b2` or `b3` is not in [0, 1), `eps` or `eps_root` negative.
+
+    >>> adan, params = scale_by_adan(), torch.tensor([1.0])
+    >>> adan.update(torch.tensor([2.0]), adan.init(params), params)[0]
+    tensor([1.])
+    """
+    check_unit("scale_by_adan", b1=b1, b2=b2, b3=b3)
+    check_positive("scale_by_adan", eps=eps, eps_root=eps_root)
+
+    def init(params: Params) -> AdanState:
+        return AdanState(count(params), *(moments(params) for _ in range(4)))
+
+    def update(grads: Grads, state: AdanState, params: Params) -> tuple[Updates, AdanState]:
+        step = state.step + 1
+        first, second, third = bias(b1, step), bias(b2, step), bias(b3, step)
+
+        def rule(g: Tensor, m: Tensor, v: Tensor, n: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+            change = torch.where(state.step == 0, 0, g - last)
+            m, v = blend(m, g, b1), blend(v, change, b2)
+            n = blend(n, (g + (1 - b2) * change).square(), b3)
+            return (m / first + (1 - b2) * (v / second)) / (safe_sqrt(n / third + eps_root) + eps), m, v, n, g.clone()
+
+        updates, *states = leafwise("scale_by_adan", rule, grads, state[1:], params)
+        return updates, AdanState(step, *states)
+
+    return Optimizer(init, update)
+
+
+def adan(
+    rate: Rate,
+    *,
+    b1: Number = 0.98,
+    b2: Number = 0.92,
+    b3: Number = 0.99,
+    eps: Number = 1e-8,
+    eps_root: Number = 1e-8,
+    decay: Rate = 0.0,
+    mask: Mask = None,
+) -> Optimizer[Any]:
+    """Step as `scale_by_adan` says, with weight decay as optax has it, not as the paper, times −rate.
+
+    Raises:
+        ValueError: `b1`, `b2` or `b3` is not in [0, 1), or another number is negative.
+
+    >>> opt, params = adan(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    return chain(
+        scale_by_adan(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root),
+        add_decayed_weights(decay, mask=mask),
+        scale_by_learning_rate(rate),
+    )

@@ -1,0 +1,104 @@
+"""AdEMAMix (Pagliardini, Ablin and Grangier 2024, arXiv:2409.03137, algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    bias,
+    blend,
+    check_positive,
+    check_unit,
+    count,
+    leafwise,
+    moments,
+    rate_at,
+    safe_sqrt,
+)
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+
+
+class AdemamixState(NamedTuple):
+    """State of `scale_by_ademamix`."""
+
+    step: Step  # float64, shape ()
+    fast: Params  # running mean of the gradients with b1
+    slow: Params  # the same with b3
+    square: Params  # running mean of their squares
+
+
+def scale_by_ademamix(
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    b3: Rate = 0.9999,
+    alpha: Rate = 6.0,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: torch.dtype | None = None,
+) -> Optimizer[AdemamixState]:
+    """Mix a fast and a slow mean of the gradients: (m̂₁ + alpha m₂) / (√(v̂ + eps_root) + eps).
+
+    The slow mean, with `b3`, is not corrected for its start at zero. `b3` and `alpha` may be schedules.
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
+
+    >>> mixed, params = scale_by_ademamix(alpha=0.0), torch.tensor([1.0])
+    >>> mixed.update(torch.tensor([2.0]), mixed.init(params), params)[0]
+    tensor([1.])
+    """
+    check_unit("scale_by_ademamix", b1=b1, b2=b2)
+    check_positive("scale_by_ademamix", eps=eps, eps_root=eps_root)
+
+    def init(params: Params) -> AdemamixState:
+        return AdemamixState(count(params), *(moments(params, mu_dtype) for _ in range(3)))
+
+    def update(grads: Grads, state: AdemamixState, params: Params) -> tuple[Updates, AdemamixState]:
+        keep, share = rate_at(b3, state.step), rate_at(alpha, state.step)
+        step = state.step + 1
+        first, second = bias(b1, step), bias(b2, step)
+
+        def rule(g: Tensor, fast: Tensor, slow: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+            fast, slow, v = blend(fast, g, b1), blend(slow, g, keep), blend(v, g.square(), b2)
+            return (fast / first + share * slow) / (safe_sqrt(v / second + eps_root) + eps), fast, slow, v
+
+        updates, *states = leafwise("scale_by_ademamix", rule, grads, state[1:], params)
+        return updates, AdemamixState(step, *states)
+
+    return Optimizer(init, update)
+
+
+def ademamix(
+    rate: Rate,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    b3: Rate = 0.9999,
+    alpha: Rate = 5.0,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    decay: Rate = 0.0,
+    mask: Mask = None,
+) -> Optimizer[Any]:
+    """Step as `scale_by_ademamix` says, with decoupled weight decay, times −rate.
+
+    Raises:
+        ValueError: `rate`, `eps`, `eps_root` or `decay` is negative, `b1` or `b2` not in [0, 1).
+
+    >>> opt, params = ademamix(0.1, alpha=0.0), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    return chain(
+        scale_by_ademamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype),
+        add_decayed_weights(decay, mask=mask),
+        scale_by_learning_rate(rate),
+    )

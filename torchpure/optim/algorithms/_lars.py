@@ -1,0 +1,40 @@
+"""LARS (You, Gitman and Ginsburg 2017, arXiv:1708.03888, algorithm 1)."""
+
+from typing import Any
+
+from torchpure._types import Rate
+from torchpure.optim.combinators import chain, masked
+from torchpure.optim.core import Mask, Number, Optimizer
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate, scale_by_trust_ratio, trace
+
+
+def lars(
+    rate: Rate,
+    *,
+    decay: Rate = 0.0,
+    decay_mask: Mask = None,
+    trust_coefficient: Number = 0.001,
+    eps: Number = 0.0,
+    trust_ratio_mask: Mask = None,
+    momentum: Number = 0.9,
+    nesterov: bool = False,
+) -> Optimizer[Any]:
+    """Step with momentum, each leaf at its own rate: rate · trust_coefficient ‖p‖ / (‖g + decay p‖ + eps).
+
+    The masks say which leaves decay, and which have the ratio; by default all do.
+
+    Raises:
+        ValueError: a number is negative.
+
+    >>> import torch
+    >>> opt, params = lars(0.1, trust_coefficient=1.0), torch.tensor([3.0, 4.0])
+    >>> opt.step(torch.tensor([1.0, 0.0]), opt.init(params), params)[0]
+    tensor([2.5000, 4.0000])
+    """
+    ratio = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
+    return chain(
+        add_decayed_weights(decay, mask=decay_mask),
+        ratio if trust_ratio_mask is None else masked(ratio, trust_ratio_mask),
+        scale_by_learning_rate(rate),
+        trace(momentum, nesterov=nesterov),
+    )

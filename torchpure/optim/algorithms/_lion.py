@@ -1,0 +1,64 @@
+"""Lion (Chen et al. 2023, arXiv:2302.06675, algorithm 2)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import Mask, Number, Optimizer, blend, check_unit, leafwise, moments
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+
+
+class LionState(NamedTuple):
+    """State of `scale_by_lion`."""
+
+    mean: Params  # running mean of the gradients
+
+
+def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype | None = None) -> Optimizer[LionState]:
+    """Take the sign of an interpolated mean: u = sign(b1 m + (1 − b1) g), then m ← b2 m + (1 − b2) g.
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1).
+
+    >>> signs, params = scale_by_lion(), torch.zeros(2)
+    >>> signs.update(torch.tensor([3.0, -0.1]), signs.init(params), params)[0]
+    tensor([ 1., -1.])
+    """
+    check_unit("scale_by_lion", b1=b1, b2=b2)
+
+    def rule(g: Tensor, m: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sign(blend(m, g, b1)), blend(m, g, b2)
+
+    def update(grads: Grads, state: LionState, params: Params) -> tuple[Updates, LionState]:
+        updates, mean = leafwise("scale_by_lion", rule, grads, (state.mean,), params)
+        return updates, LionState(mean)
+
+    return Optimizer(lambda params: LionState(moments(params, mu_dtype)), update)
+
+
+def lion(
+    rate: Rate,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    mu_dtype: torch.dtype | None = None,
+    decay: Rate = 1e-3,
+    mask: Mask = None,
+) -> Optimizer[Any]:
+    """Step along the sign of an interpolated mean gradient: p ← p − rate (sign(b1 m + (1 − b1) g) + decay p).
+
+    Raises:
+        ValueError: `rate` or `decay` is negative, `b1` or `b2` not in [0, 1).
+
+    >>> opt, params = lion(0.1, decay=0.0), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    return chain(
+        scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype),
+        add_decayed_weights(decay, mask=mask),
+        scale_by_learning_rate(rate),
+    )

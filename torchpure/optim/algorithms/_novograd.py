@@ -1,0 +1,93 @@
+"""NovoGrad (Ginsburg et al. 2019, arXiv:1905.11286, algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Tree, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_positive,
+    check_unit,
+    count,
+    leafwise,
+    moments,
+    per_leaf,
+    safe_sqrt,
+)
+from torchpure.optim.transformations import scale_by_learning_rate
+
+
+class NovogradState(NamedTuple):
+    """State of `scale_by_novograd`."""
+
+    step: Step  # float64, shape ()
+    mean: Params  # decaying sum of the normalised gradients
+    square: Tree  # running mean of the squared norm of each leaf, shape ()
+
+
+def scale_by_novograd(
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.25,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    decay: Number = 0.0,
+    mu_dtype: torch.dtype | None = None,
+) -> Optimizer[NovogradState]:
+    """Sum gradients that are divided by a mean of their leaf's norm: m ← b1 m + g / (√(v + eps_root) + eps) + decay p.
+
+    v ← b2 v + (1 − b2) ‖g‖², which begins at the first ‖g‖², as m begins at the first term.
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.
+
+    >>> novograd, params = scale_by_novograd(), torch.tensor([1.0, 1.0])
+    >>> novograd.update(torch.tensor([3.0, 4.0]), novograd.init(params), params)[0]
+    tensor([0.6000, 0.8000])
+    """
+    check_unit("scale_by_novograd", b1=b1, b2=b2)
+    check_positive("scale_by_novograd", eps=eps, eps_root=eps_root, decay=decay)
+
+    def init(params: Params) -> NovogradState:
+        return NovogradState(count(params), moments(params, mu_dtype), per_leaf(lambda p: p.new_zeros(()), params))
+
+    def update(grads: Grads, state: NovogradState, params: Params) -> tuple[Updates, NovogradState]:
+        first = state.step == 0
+
+        def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            norm = g.square().sum()
+            v = torch.where(first, norm, b2 * v + (1 - b2) * norm)
+            term = g / (safe_sqrt(v + eps_root) + eps) + decay * p
+            m = torch.where(first, term, b1 * m + term)
+            return m, m, v
+
+        updates, mean, square = leafwise("scale_by_novograd", rule, grads, (state.mean, state.square), params)
+        return updates, NovogradState(state.step + 1, mean, square)
+
+    return Optimizer(init, update)
+
+
+def novograd(
+    rate: Rate,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.25,
+    eps: Number = 1e-6,
+    eps_root: Number = 0.0,
+    decay: Number = 0.0,
+) -> Optimizer[Any]:
+    """Step as `scale_by_novograd` says, times −rate.
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.
+
+    >>> opt, params = novograd(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    scaled = scale_by_novograd(b1=b1, b2=b2, eps=eps, eps_root=eps_root, decay=decay)
+    return chain(scaled, scale_by_learning_rate(rate))

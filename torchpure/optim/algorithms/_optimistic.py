@@ -1,0 +1,86 @@
+"""Optimistic descent (Mokhtari, Ozdaglar and Pattathil 2019, arXiv:1901.08511).
+
+With Adam: Daskalakis et al. 2017, arXiv:1711.00141, algorithm 1.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import Number, Optimizer, check_positive, count, leafwise, moments
+from torchpure.optim.transformations import scale_by_learning_rate
+
+from ._adam import scale_by_adam
+
+
+class OptimisticState(NamedTuple):
+    """State of `scale_by_optimistic_gradient`."""
+
+    step: Step  # float64, shape ()
+    last: Params  # the last gradients
+
+
+def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> Optimizer[OptimisticState]:
+    """Look ahead by the last change: u = (alpha + beta) g − beta g₋₁, where the first g₋₁ is g.
+
+    Raises:
+        ValueError: `alpha` or `beta` is negative.
+
+    >>> optimistic, params = scale_by_optimistic_gradient(), torch.tensor([1.0])
+    >>> optimistic.update(torch.tensor([3.0]), optimistic.init(params), params)[0]
+    tensor([3.])
+    """
+    check_positive("scale_by_optimistic_gradient", alpha=alpha, beta=beta)
+
+    def update(grads: Grads, state: OptimisticState, params: Params) -> tuple[Updates, OptimisticState]:
+        def rule(g: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+            before = torch.where(state.step == 0, g, last)
+            return (alpha + beta) * g - beta * before, g.clone()
+
+        updates, last = leafwise("scale_by_optimistic_gradient", rule, grads, (state.last,), params)
+        return updates, OptimisticState(state.step + 1, last)
+
+    return Optimizer(lambda params: OptimisticState(count(params), moments(params)), update)
+
+
+def optimistic_gradient_descent(rate: Rate, *, alpha: Number = 1.0, beta: Number = 1.0) -> Optimizer[Any]:
+    """Step as `scale_by_optimistic_gradient` says, times −rate.
+
+    Raises:
+        ValueError: a number is negative.
+
+    >>> opt, params = optimistic_gradient_descent(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
+    tensor([0.7000])
+    """
+    return chain(scale_by_optimistic_gradient(alpha=alpha, beta=beta), scale_by_learning_rate(rate))
+
+
+def optimistic_adam(
+    rate: Rate,
+    *,
+    alpha: Number = 1.0,
+    beta: Number = 1.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    nesterov: bool = True,
+) -> Optimizer[Any]:
+    """Step along Adam's direction with its last change added: optax's `optimistic_adam_v2`.
+
+    Raises:
+        ValueError: a number is negative, or `b1` or `b2` not in [0, 1).
+
+    >>> opt, params = optimistic_adam(0.1, nesterov=False), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    return chain(
+        scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov),
+        scale_by_optimistic_gradient(alpha=alpha, beta=beta),
+        scale_by_learning_rate(rate),
+    )

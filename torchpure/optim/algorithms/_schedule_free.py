@@ -1,0 +1,178 @@
+"""Schedule-free learning (Defazio et al. 2024, arXiv:2405.15682, algorithm 1)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_positive,
+    check_rate,
+    check_unit,
+    count,
+    has_gradient,
+    is_zero,
+    leafwise,
+    number,
+    rate_at,
+    safe_divide,
+    scalar,
+)
+from torchpure.optim.schedules import warmup_constant_schedule
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+
+from ._rmsprop import scale_by_rms
+from ._sgd import sgd
+
+
+class ScheduleFreeState(NamedTuple):
+    """State of `schedule_free`."""
+
+    step: Step  # float64, shape ()
+    inner: Any  # of the base optimizer
+    base: Params  # z: where the base optimizer's steps alone lead
+    weight_sum: Tensor  # of the average so far; float64, shape ()
+    max_rate: Tensor  # the largest rate so far; float64, shape ()
+    b1: Tensor  # the share of the average in the parameters; float64, shape ()
+
+
+def schedule_free(
+    base_optimizer: Optimizer[Any],
+    rate: Rate,
+    *,
+    b1: Number = 0.9,
+    weight_lr_power: Number = 2.0,
+    state_dtype: torch.dtype | None = None,
+) -> Optimizer[ScheduleFreeState]:
+    """Average the steps of a base optimizer instead of lowering its rate; give it the same `rate` as this.
+
+    z ← z + base(g), x ← (1 − c) x + c z, y ← b1 x + (1 − b1) z, c = wₜ / Σw, w = (largest rate so far)^weight_lr_power.
+    The parameters that are stepped are y; evaluate with x, which is `schedule_free_eval_params(state, params)`. A
+    schedule counts from 1 here. The base optimizer shall have no momentum: b1 is in its place.
+
+    Raises:
+        ValueError: `b1` is not in (0, 1), or `rate` or `weight_lr_power` negative.
+
+    >>> from torchpure import optim
+    >>> opt, params = schedule_free(optim.sgd(0.1), 0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.8000])
+    """
+    check_rate("schedule_free", rate)
+    check_unit("schedule_free", b1=b1)
+    check_positive("schedule_free", weight_lr_power=weight_lr_power)
+    if is_zero(b1):
+        raise ValueError("schedule_free: b1 must be greater than 0: at 0 the parameters would forget the average")
+
+    def init(params: Params) -> ScheduleFreeState:
+        z = tree.map(lambda leaf: _copy(leaf, state_dtype) if has_gradient(leaf) else None, params)
+        numbers = (scalar(value, params) for value in (0.0, 0.0, b1))
+        return ScheduleFreeState(count(params), base_optimizer.init(params), z, *numbers)
+
+    def update(grads: Grads, state: ScheduleFreeState, params: Params, **extra: Any) -> tuple[Updates, Any]:
+        moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
+        now = number(rate_at(rate, state.step + 1), like=state.max_rate)
+        max_rate = torch.maximum(state.max_rate, now)
+        weight = torch.where(max_rate > 0, torch.where(max_rate > 0, max_rate, 1) ** weight_lr_power, 0)
+        total = state.weight_sum + weight
+        share = safe_divide(weight, total)
+
+        def rule(u: Tensor, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            ahead = z + u
+            x = (1 - share) * _average(y, z, b1) + share * ahead
+            return b1 * x + (1 - b1) * ahead - y, ahead
+
+        updates, z = leafwise("schedule_free", rule, moves, (state.base,), params)
+        return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_rate, state.b1.clone())
+
+    return Optimizer(init, update, extra=base_optimizer.extra)
+
+
+def _copy(leaf: Tensor, dtype: torch.dtype | None) -> Tensor:
+    kind = dtype.to_complex() if dtype is not None and leaf.is_complex() else dtype
+    return leaf.to(kind or leaf.dtype, copy=True)
+
+
+def _average(y: Tensor, z: Tensor, b1: Number) -> Tensor:
+    return (y - (1 - b1) * z) / b1
+
+
+def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Params:
+    """Return the average x of a schedule-free run, to evaluate with: (y − (1 − b1) z) / b1.
+
+    Raises:
+        TypeError: the state is not of `schedule_free`; of a chain, pass that part of its state.
+
+    >>> opt, params = schedule_free_sgd(0.1), torch.tensor([1.0])
+    >>> params, state = opt.step(torch.tensor([2.0]), opt.init(params), params)
+    >>> schedule_free_eval_params(state, params)
+    tensor([0.8000])
+    """
+    if not isinstance(state, ScheduleFreeState):
+        raise TypeError(f"schedule_free_eval_params: wanted a ScheduleFreeState, got {type(state).__name__}")
+
+    def average(z: Tensor | None, y: Any) -> Any:
+        return y if z is None else _average(y, z, state.b1).to(y.dtype)
+
+    return tree.map(average, state.base, params)
+
+
+def _warmed(rate: Number, warmup_steps: int | None) -> Rate:
+    return rate if warmup_steps is None else warmup_constant_schedule(0.0, rate, warmup_steps)
+
+
+def schedule_free_sgd(
+    rate: Number = 1.0,
+    *,
+    warmup_steps: int | None = None,
+    b1: Number = 0.9,
+    decay: Number = 0.0,
+    weight_lr_power: Number = 2.0,
+    state_dtype: torch.dtype | None = None,
+) -> Optimizer[ScheduleFreeState]:
+    """Descend without a schedule: `schedule_free` around plain gradient descent.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> opt, params = schedule_free_sgd(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.8000])
+    """
+    pace = _warmed(rate, warmup_steps)
+    base = sgd(pace) if is_zero(decay) else chain(add_decayed_weights(decay), sgd(pace))
+    return schedule_free(base, pace, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
+
+
+def schedule_free_adamw(
+    rate: Number = 0.0025,
+    *,
+    warmup_steps: int | None = None,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    decay: Number = 0.0,
+    weight_lr_power: Number = 2.0,
+    state_dtype: torch.dtype | None = None,
+) -> Optimizer[ScheduleFreeState]:
+    """Step as AdamW without a schedule: `schedule_free` around g / (√v̂ + eps) + decay p.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> opt, params = schedule_free_adamw(0.1), torch.tensor([1.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
+    tensor([0.9000])
+    """
+    pace = _warmed(rate, warmup_steps)
+    base = chain(
+        scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),
+        add_decayed_weights(decay),
+        scale_by_learning_rate(pace),
+    )
+    return schedule_free(base, pace, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)

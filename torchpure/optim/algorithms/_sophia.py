@@ -1,0 +1,158 @@
+"""Sophia (Liu, Li, Hall, Liang and Ma 2023, arXiv:2305.14342, algorithm 3)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import random
+from torchpure._types import Grads, Key, Params, Rate, Step, Updates
+from torchpure.optim.combinators import chain
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    active,
+    bias,
+    blend,
+    check_count,
+    check_positive,
+    check_unit,
+    count,
+    moments,
+    number,
+    refreshed,
+)
+from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
+from torchpure.transforms.derivatives import grad
+
+Leaves = list[Tensor]
+HessianDiagonal = Callable[[Key, Callable[[Leaves], Tensor], Leaves], Leaves]
+
+
+class SophiaState(NamedTuple):
+    """State of `scale_by_sophia`."""
+
+    step: Step  # float64, shape ()
+    mean: Params  # running mean of the gradients
+    curvature: Params  # running mean of estimates of the Hessian's diagonal
+
+
+def hutchinson(key: Key, objective: Callable[[Leaves], Tensor], leaves: Leaves) -> Leaves:
+    """Estimate the diagonal of a Hessian as z ⊙ H z, with random signs z (Hutchinson 1989); exact if it is diagonal.
+
+    >>> hutchinson(random.key(0), lambda leaves: leaves[0].pow(3).sum(), [torch.tensor([1.0, 2.0])])
+    [tensor([ 6., 12.])]
+    """
+    coins = [random.bernoulli(random.fold_in(key, i), 0.5, leaf.shape) for i, leaf in enumerate(leaves)]
+    signs = [torch.where(coin, 1, -1).to(leaf) for coin, leaf in zip(coins, leaves, strict=True)]
+
+    def along(leaves: Leaves) -> Tensor:
+        return sum(((g * sign).sum() for g, sign in zip(grad(objective)(leaves), signs, strict=True)), start=zero)
+
+    # twice in reverse, since torch's own forward derivatives around this do not nest with another
+    zero = leaves[0].new_zeros(()) if leaves else torch.zeros(())
+    products = grad(along)(leaves) if leaves else []
+    return [sign * product for sign, product in zip(signs, products, strict=True)]
+
+
+def scale_by_sophia(
+    *,
+    key: Key,
+    b1: Number = 0.965,
+    b2: Number = 0.99,
+    eps: Number = 1e-8,
+    gamma: Number = 0.01,
+    clip_threshold: Number | None = 1.0,
+    update_interval: int = 10,
+    hessian_diagonal_fn: HessianDiagonal = hutchinson,
+    mu_dtype: torch.dtype | None = None,
+) -> Optimizer[SophiaState]:
+    """Divide the mean gradient by a running mean h of the Hessian's diagonal, and clip: m̂ / max(gamma h, eps).
+
+    A step needs `value_fn=`, the loss as a function of the parameters. Every `update_interval` steps, the first
+    included, h ← b2 h + (1 − b2) diag, for the steps after it. `hessian_diagonal_fn(key, objective, leaves)` estimates
+    the diagonal for a list of real leaves; each estimate has a key of its own.
+
+    Raises:
+        ValueError: `b1` or `b2` is not in [0, 1), another number negative, or a count not whole.
+
+    >>> sophia, params = scale_by_sophia(key=random.key(0)), torch.tensor([2.0])
+    >>> sophia.update(torch.tensor([2.0]), sophia.init(params), params, value_fn=lambda p: p.square().sum())[0]
+    tensor([1.])
+    """
+    check_unit("scale_by_sophia", b1=b1, b2=b2)
+    check_positive("scale_by_sophia", eps=eps, gamma=gamma)
+    check_count("scale_by_sophia", update_interval=update_interval)
+
+    def init(params: Params) -> SophiaState:
+        return SophiaState(count(params), moments(params, mu_dtype), moments(params))
+
+    def update(grads: Grads, state: SophiaState, params: Params, *, value_fn: Any) -> tuple[Updates, SophiaState]:
+        (g, m, h, p), restore = active("scale_by_sophia", grads, (state.mean, state.curvature), params)
+        step = state.step + 1
+        m = [blend(old, new, b1) for old, new in zip(m, g, strict=True)]
+        u = [_clipped(a / bias(b1, step) / _above(gamma * b, eps), clip_threshold) for a, b in zip(m, h, strict=True)]
+
+        def fresh() -> Leaves:
+            now = random.fold_in(key, state.step.to(torch.int64))
+            diagonal = hessian_diagonal_fn(now, lambda leaves: value_fn(restore(leaves, params)), p)
+            return [blend(old, new, b2) for old, new in zip(h, diagonal, strict=True)]
+
+        h = refreshed(state.step % update_interval == 0, fresh, h)
+        return restore(u), SophiaState(step, restore(m, state.mean), restore(h, state.curvature))
+
+    return Optimizer(init, update, extra=("value_fn",))
+
+
+def _above(leaf: Tensor, least: Number) -> Tensor:
+    return torch.maximum(leaf, number(least, like=leaf))
+
+
+def _clipped(leaf: Tensor, threshold: Number | None) -> Tensor:
+    if threshold is None:
+        return leaf
+    limit = number(threshold, like=leaf)
+    return torch.minimum(torch.maximum(leaf, -limit), limit)
+
+
+def sophia(
+    rate: Rate,
+    *,
+    key: Key,
+    b1: Number = 0.965,
+    b2: Number = 0.99,
+    eps: Number = 1e-8,
+    decay: Rate = 1e-4,
+    mask: Mask = None,
+    gamma: Number = 0.01,
+    clip_threshold: Number | None = 1.0,
+    update_interval: int = 10,
+    hessian_diagonal_fn: HessianDiagonal = hutchinson,
+    mu_dtype: torch.dtype | None = None,
+) -> Optimizer[Any]:
+    """Step along the mean gradient over the Hessian's diagonal, clipped, with decoupled weight decay.
+
+    p ← p − rate (clip(m̂ / max(gamma h, eps)) + decay p). A step needs `value_fn=`, the loss as a function of the
+    parameters; see `scale_by_sophia`.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    >>> opt, params = sophia(0.1, key=random.key(0), decay=0.0), torch.tensor([2.0])
+    >>> opt.step(torch.tensor([2.0]), opt.init(params), params, value_fn=lambda p: p.square().sum())[0]
+    tensor([1.9000])
+    """
+    scaled = scale_by_sophia(
+        key=key,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        gamma=gamma,
+        clip_threshold=clip_threshold,
+        update_interval=update_interval,
+        hessian_diagonal_fn=hessian_diagonal_fn,
+        mu_dtype=mu_dtype,
+    )
+    return chain(scaled, add_decayed_weights(decay, mask=mask), scale_by_learning_rate(rate))

@@ -1,0 +1,34 @@
+"""A user's function as one operation, for autograd and for tracers."""
+
+from ._autograd_rules import alive as alive
+from ._autograd_rules import differentiable as differentiable
+from ._autograd_rules import filled as filled
+from ._autograd_rules import followed as followed
+from ._autograd_rules import primal as primal
+from ._autograd_rules import primals as primals
+from ._autograd_rules import save as save
+from ._autograd_rules import transposed as transposed
+from ._autograd_rules import zeros_for as zeros_for
+from ._call import Call as Call
+from ._call import check_callable as check_callable
+from ._call import check_static as check_static
+from ._call import like_number as like_number
+from ._call import positional as positional
+from ._cell_snapshot import frozen as frozen
+from ._closure_convert import Closure as Closure
+from ._forward_rule import ByRule as ByRule
+from ._forward_rule import Ruled as Ruled
+from ._packed import Packed as Packed
+from ._primitives import CHECK as CHECK
+from ._primitives import Flat as Flat
+from ._primitives import callback_p as callback_p
+from ._primitives import pass_through as pass_through
+from ._primitives import scan_p as scan_p
+from ._primitives import staged as staged
+from ._primitives import switch_p as switch_p
+from ._primitives import while_p as while_p
+from ._rerun import Ordinary as Ordinary
+from ._rerun import among as among
+from ._rerun import on_variables as on_variables
+from ._rerun import pulled_through as pulled_through
+from ._rerun import pushed_through as pushed_through

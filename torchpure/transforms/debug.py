@@ -1,4 +1,0 @@
-"""Looks at values from inside of transforms and compiled programs."""
-
-from ._debug import callback as callback
-from ._debug import print as print

@@ -1,0 +1,97 @@
+"""Looks at values from inside of transforms and compiled programs (as `jax.debug`)."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.compiler import is_dynamo_compiling
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.transforms.calls import Packed, callback_p, check_callable, staged
+from torchpure.transforms.context import is_quiet
+from torchpure.transforms.engine import functorch, seen
+
+
+def print(fmt: str, *args: Tree, **kwargs: Tree) -> None:
+    """Print `fmt.format(*args, **kwargs)`, with the values of tensors, wherever the program runs.
+
+    Under `vmap` once for each member; under derivatives with the value; in a traced program whenever that runs.
+
+    >>> import torch
+    >>> from torchpure import vmap
+    >>> vmap(lambda x: (print("x = {}", x), x)[1])(torch.tensor([1.0, 2.0]))
+    x = 1.0
+    x = 2.0
+    tensor([1., 2.])
+    """
+    callback(partial(_written, fmt, tuple(kwargs)), *args, *kwargs.values())
+
+
+def _written(fmt: str, names: tuple[str, ...], *values: Any) -> None:
+    values = tuple(tree.map(_shown, value) for value in values)
+    split = len(values) - len(names)
+    text = fmt.format(*values[:split], **dict(zip(names, values[split:], strict=True)))
+    sys.stdout.write(text + "\n")
+
+
+def _shown(leaf: Any) -> Any:
+    return leaf.item() if isinstance(leaf, Tensor) and not leaf.ndim else leaf
+
+
+def callback(fn: Callable[..., Any], *args: Tree) -> None:
+    """Call `fn(*args)` for what it does, with the values of tensors, wherever the program runs; as `print` does.
+
+    `fn` gets ordinary tensors, in the trees that they are in, and its result is not used.
+
+    >>> import torch
+    >>> from torchpure import grad
+    >>> seen = []
+    >>> grad(lambda x: (callback(seen.append, x), x**2)[1])(torch.tensor(3.0)), seen
+    (tensor(6.), [tensor(3.)])
+    """
+    check_callable("debug.callback", fn)
+    if is_quiet() or is_dynamo_compiling():
+        return
+    packed = Packed()
+    bare = [_bare(seen(leaf)) for leaf in packed.take(args)]
+    run = partial(_each, lambda *tensors: fn(*packed.put(tensors)), [levels for _, levels in bare])
+    with temporarily_clear_interpreter_stack():
+        values = [value.detach() for value, _ in bare]
+        if staged():
+            callback_p(run, tuple(values), "debug")
+        else:
+            run(*values)
+
+
+def _bare(leaf: Tensor) -> tuple[Tensor, dict[int, int]]:
+    """Return the tensor that transforms have wrapped, and the dimension that each level of vmap has in it."""
+    dims: list[tuple[int, int]] = []
+    while functorch.is_functorch_wrapped_tensor(leaf):
+        if functorch.is_batchedtensor(leaf):
+            dims.append((functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)))
+        leaf = functorch.get_unwrapped(leaf)
+    places = list(range(leaf.ndim))
+    found: dict[int, int] = {}
+    for own, dim in reversed(dims):  # the outermost vmap is the innermost wrapper
+        found[own] = places.pop(dim)
+    return leaf, found
+
+
+def _each(fn: Callable[..., Any], levels: Sequence[dict[int, int]], *values: Tensor) -> None:
+    """Call a function once for each member."""
+    sizes = {own: value.shape[dim] for value, dims in zip(values, levels, strict=True) for own, dim in dims.items()}
+    order = sorted(sizes)
+    for numbers in product(*(range(sizes[own]) for own in order)):
+        member = dict(zip(order, numbers, strict=True))
+        fn(*(_member(value, dims, member) for value, dims in zip(values, levels, strict=True)))
+
+
+def _member(value: Tensor, dims: dict[int, int], member: dict[int, int]) -> Tensor:
+    for own, dim in sorted(dims.items(), key=lambda item: -item[1]):
+        value = value.select(dim, member[own])
+    return value

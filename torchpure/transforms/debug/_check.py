@@ -1,0 +1,102 @@
+"""Checks of values that name the member of a batch which fails."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.compiler import is_dynamo_compiling
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from torchpure import tree
+from torchpure.errors import CheckError, TransformError
+from torchpure.transforms.calls import CHECK, callback_p, staged
+from torchpure.transforms.context import Start, is_quiet, start_of, taking
+from torchpure.transforms.engine import all_seen, functorch, innermost, user_line
+
+
+def check(condition: Tensor | bool, message: str) -> None:
+    """Check that a condition holds everywhere; under vmap the members for which it does not are named.
+
+    In a branch it is for the members that take it, in a loop for those that are not done.
+    In a traced program the check is one of its operations.
+
+    Raises:
+        CheckError: it does not hold.
+        TransformError: the condition is not a bool or a tensor of bools.
+
+    >>> from torchpure import vmap
+    >>> def root(x):
+    ...     check(x >= 0, "the root of a negative number")
+    ...     return torch.sqrt(x)
+    >>> vmap(root)(torch.tensor([1.0, -1.0, -2.0]))
+    Traceback (most recent call last):
+    torchpure.errors.CheckError: the root of a negative number: members 1, 2 of vmap...
+    """
+    if isinstance(condition, bool):
+        if condition or is_quiet():
+            return
+        if not taking() and not staged():
+            raise CheckError(message + user_line().rstrip(","))
+        condition = torch.as_tensor(condition)
+    if not isinstance(condition, Tensor) or condition.dtype != torch.bool:
+        raise TransformError(
+            f"check: the condition must be a bool or a tensor of bools, got {tree.describe(condition)}"
+        )
+    if is_dynamo_compiling():
+        torch._assert_async(condition.all(), message)
+        return
+    if is_quiet():  # who looks for what is captured is to see it
+        all_seen((condition, *taking()))
+        return
+    for members in taking():
+        condition = condition | ~members
+    with temporarily_clear_interpreter_stack():  # under a level each result would be wrapped again
+        value, starts = _unwrapped(condition)
+        counted = [start for start in starts if isinstance(start, Tensor)]
+        found = _Check(message, tuple(None if isinstance(start, Tensor) else start for start in starts))
+        if get_proxy_mode() is None and not isinstance(value, FakeTensor):
+            found(value, *counted)
+        elif get_proxy_mode() is not None:
+            callback_p(found._replace(line=user_line().rstrip(",")), (value, *counted), CHECK)
+
+
+class _Check(NamedTuple):
+    """What is run on a condition: now, or by the program that is traced."""
+
+    message: str
+    starts: tuple[int | None, ...]  # of each vmap, the number of its first member; None for one that is a tensor
+    line: str | None = None  # where a traced check is; one that runs now is found when it fails
+
+    def __call__(self, value: Tensor, *counted: Tensor) -> None:
+        """Raise the error if the condition does not hold everywhere."""
+        if not value.all():
+            line = user_line().rstrip(",") if self.line is None else self.line
+            remaining = iter(counted)
+            starts = [int(next(remaining)) if start is None else start for start in self.starts]
+            raise CheckError(self.message, _members(value, starts), line)
+
+
+def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Start]]:
+    """Return the tensor without its transforms, its first dimensions those of vmaps, and where each of these starts."""
+    dims, starts = [], []
+    while functorch.is_functorch_wrapped_tensor(condition):
+        if functorch.is_batchedtensor(condition):
+            dims.append(functorch.maybe_get_bdim(condition))
+            start = start_of(functorch.maybe_get_level(condition))
+            starts.append(innermost(start) if isinstance(start, Tensor) else start)
+        condition = functorch.get_unwrapped(condition)
+    value = condition.detach()
+    for done, dim in enumerate(reversed(dims)):
+        value = value.movedim(dim + done, done)
+    return value, starts[::-1]
+
+
+def _members(value: Tensor, starts: Sequence[int]) -> list[tuple[int, ...]]:
+    vmaps = len(starts)
+    if not vmaps:
+        return []
+    failed = (~value).flatten(vmaps).any(vmaps) if value.ndim > vmaps else ~value
+    return [tuple(i + start for i, start in zip(index, starts, strict=True)) for index in failed.nonzero().tolist()]

@@ -1,0 +1,191 @@
+"""Products with the Jacobian, and Jacobians whole."""
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+from torchpure.transforms.batching import check_chunk
+from torchpure.transforms.calls import check_callable
+from torchpure.transforms.engine import describe_function, explained, forwards, mapped_as, torch_jvp, whole, with_memory
+from torchpure.transforms.purity import watched
+
+from ._outputs import _Outputs
+from ._variables import Argnums, Variables
+
+
+def jacrev(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, from one backward pass for each output entry.
+
+    The result is shaped like the value, with the chosen arguments' shape in the place of each leaf, and at each leaf
+    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All entries are computed at once, or at
+    most `chunk_size`, which bounds the memory for values in between.
+
+    Law: `jacrev(f) == jacfwd(f)`, whatever the chunks.
+
+    Raises:
+        TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
+
+    >>> jacrev(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    check_callable("jacrev", fn)
+    check_chunk("jacrev", chunk_size)
+    return _jacobian("jacrev", partial(_jacrev, chunk_size), fn, argnums, has_aux, forward=False)
+
+
+def jacfwd(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Jacobian of `fn`, from one forward derivative for each input entry.
+
+    As `jacrev` otherwise.
+
+    Raises:
+        TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
+
+    >>> jacfwd(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    check_callable("jacfwd", fn)
+    check_chunk("jacfwd", chunk_size)
+    return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux, forward=True)
+
+
+def hessian(
+    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """Return the function that computes the Hessian: `jacfwd(jacrev(fn))`, at most `chunk_size` columns at once.
+
+    Raises:
+        TransformError: as for `jacrev`.
+
+    >>> hessian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
+    """
+    check_callable("hessian", fn)
+    check_chunk("hessian", chunk_size)
+    inner = _jacobian("hessian", torch.func.jacrev, fn, argnums, has_aux, forward=False)
+    return _jacobian("hessian", partial(_jacfwd, chunk_size), inner, argnums, has_aux, forward=True)
+
+
+def _jacrev(
+    chunk_size: int | None, fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool
+) -> Callable[..., Any]:
+    run = torch.func.jacrev(fn, argnums=argnums, has_aux=has_aux, chunk_size=chunk_size)
+    if chunk_size != 1:
+        return run
+
+    def one_by_one(*leaves: Tensor) -> Any:
+        try:
+            return run(*leaves)
+        except AssertionError as error:  # torch looks for the first row of an output that has none
+            if "expected t.size(0) to be 1, got 0" not in str(error):
+                raise
+            return torch.func.jacrev(fn, argnums=argnums, has_aux=has_aux)(*leaves)
+
+    return one_by_one
+
+
+def _jacfwd(
+    chunk_size: int | None, fn: Callable[..., Any], argnums: tuple[int, ...], has_aux: bool
+) -> Callable[..., Any]:
+    every = torch.func.jacfwd(fn, argnums=argnums, has_aux=has_aux)
+
+    def run(*leaves: Tensor) -> Any:
+        if not any(map(Tensor.numel, leaves)):
+            return _empty_jacfwd(fn, *leaves)
+        if chunk_size is None and is_dynamo_compiling():
+            return every(*leaves)
+        return _chunked_jacfwd(chunk_size or sum(map(Tensor.numel, leaves)), fn, *leaves)
+
+    return forwards(run)
+
+
+def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
+    """Push the unit vectors of all inputs forward, some at a time: (rows, aux), as torch.func.jacfwd gives them."""
+    sizes = [leaf.numel() for leaf in leaves]
+    aux: list[Any] = []
+
+    def push(*tangents: Tensor) -> tuple[Tensor, ...]:
+        _, moved, others = torch_jvp(fn, leaves, tuple(mapped_as(leaves, tangents)), has_aux=True)
+        aux[:] = [others]
+        return moved
+
+    parts = [
+        torch.func.vmap(push)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
+        for start in range(0, sum(sizes), chunk_size)
+    ]
+    stacked = [torch.cat([whole(part) for part in column]).movedim(0, -1) for column in zip(*parts, strict=True)]
+    columns = [column.split(sizes, -1) for column in stacked]
+    rows = tuple(
+        tuple(part.reshape((*part.shape[:-1], *leaf.shape)) for part, leaf in zip(column, leaves, strict=True))
+        for column in columns
+    )
+    return rows, aux[0]
+
+
+def _empty_jacfwd(fn: Callable[..., Any], *leaves: Tensor) -> Any:
+    """Give the Jacobian by inputs without entries, which have no unit vectors: torch cannot map over none of them."""
+    _, moved, aux = torch_jvp(fn, leaves, tuple(map(torch.zeros_like, leaves)), has_aux=True)
+    return tuple(tuple(out.new_zeros((*out.shape, *leaf.shape)) for leaf in leaves) for out in moved), aux
+
+
+def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: int) -> list[Tensor]:
+    vectors, offset = [], 0
+    for leaf, size in zip(leaves, sizes, strict=True):
+        places = torch.arange(start - offset, stop - offset, device=leaf.device)
+        flat = places[:, None] == torch.arange(size, device=leaf.device)
+        vectors.append(flat.to(leaf.dtype).reshape((stop - start, *leaf.shape)))
+        offset += size
+    return vectors
+
+
+def _jacobian(
+    who: str,
+    transform: Callable[..., Any],
+    fn: Callable[..., Any],
+    argnums: Argnums,
+    has_aux: bool,
+    forward: bool,
+) -> Callable[..., Any]:
+    @wraps(fn, updated=())
+    def jacobian(*args: Tree, **kwargs: Any) -> Any:
+        variables = Variables(who, fn, argnums, args)
+        _check_real(who, fn, variables.leaves, variables.paths)
+        watch = watched(who, fn, args, kwargs)
+        outputs = _Outputs(who, fn, has_aux)
+
+        def flat(*values: Tensor) -> Any:
+            parts, others = outputs.split(fn(*variables.arguments(values), **kwargs))
+            _check_real(who, fn, parts, lambda: [f"the value {path}" for path in outputs.paths()])
+            return parts, others[1]
+
+        every = tuple(range(len(variables.leaves)))
+        with watch.replacing(always=forward):
+            leaves = map(with_memory, variables.leaves) if forward else variables.leaves
+            rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *leaves)
+        watch.check()
+        result = outputs.derivative(variables.result(row) for row in rows)
+        return (result, outputs.auxiliary(aux)) if has_aux else result
+
+    return jacobian
+
+
+def _check_real(who: str, fn: Callable[..., Any], leaves: Sequence[Tensor], paths: Callable[[], list[str]]) -> None:
+    number = next((number for number, leaf in enumerate(leaves) if leaf.is_complex()), None)
+    if number is not None:
+        raise TransformError(
+            f"{who}: {describe_function(fn)}: {paths()[number]} is complex, where a derivative is no single number: "
+            "use jvp or vjp, or torch.view_as_real"
+        )

@@ -1,0 +1,74 @@
+"""`jvp`: values and directional derivatives in one pass."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+from torchpure.transforms.calls import check_callable
+from torchpure.transforms.engine import explained, forwards, pushed
+from torchpure.transforms.purity import watched
+
+from ._outputs import _Outputs, like
+from ._variables import EVERY, Variables
+
+
+def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree, ...], has_aux: bool = False) -> Any:
+    """Push tangents forward: return (fn(*primals), J · tangents), and aux as a third with `has_aux`.
+
+    A tangent that is None stands for zero.
+
+    Raises:
+        TransformError: tangents differ from the primals in shape or dtype.
+        StructureError: or in structure.
+
+    >>> jvp(lambda x: x**2, (torch.tensor(3.0),), (torch.tensor(1.0),))
+    (tensor(9.), tensor(6.))
+    """
+    check_callable("jvp", fn)
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple | list):
+            raise TransformError(
+                f"jvp: {name} must be a tuple, one entry an argument, got {tree.describe(given)}: for one write (x,)"
+            )
+    if len(primals) != len(tangents):
+        raise TransformError(
+            f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
+        )
+    variables = Variables("jvp", fn, EVERY, tuple(primals))
+    watch = watched("jvp", fn, tuple(primals))
+    directions = like(
+        "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
+    )
+    outputs = _Outputs("jvp", fn, has_aux)
+
+    def flat(*values: Tensor) -> Any:
+        arguments = variables.arguments(values)
+        with watch.replacing(always=True):
+            result = fn(*arguments)
+        return outputs.split(result)
+
+    leaves = tuple(variables.leaves)
+    value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
+    watch.check()
+    result = (outputs.value(value, others), outputs.derivative(moved))
+    return (*result, outputs.auxiliary(aux)) if has_aux else result
+
+
+def _pushed(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:
+    if is_dynamo_compiling():
+        return torch.func.jvp(fn, primals, tangents, has_aux=True)
+    sizes: list[int] = []
+
+    def flat(*values: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        parts, (others, aux) = fn(*values)
+        sizes.append(len(others))
+        return parts, [*others, *aux]
+
+    value, moved, rest = pushed(flat, primals, tangents)
+    return value, moved, (rest[: sizes[0]], rest[sizes[0] :])

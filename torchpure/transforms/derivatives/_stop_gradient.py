@@ -1,0 +1,16 @@
+"""Values without derivatives, and choices whose derivatives stay finite."""
+
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+
+
+def stop_gradient(values: Tree) -> Tree:
+    """Return the same values as constants: every derivative through them is zero, forwards and backwards.
+
+    >>> from torchpure import grad
+    >>> grad(lambda x: x * stop_gradient(x))(torch.tensor(3.0))
+    tensor(3.)
+    """
+    return tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, values)

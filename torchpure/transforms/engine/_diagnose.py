@@ -1,0 +1,149 @@
+"""Running torch's own transforms: what their errors mean, and what they leave behind."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.compiler import is_dynamo_compiling
+
+from torchpure.errors import ImpureError, TransformError
+
+from ._levels import functorch, kinds
+from ._shared_writes import SHARED, Shared, may_be_shared
+from ._source_info import describe_function, raised_in, user_line
+from ._tensor_index import Indexing
+
+_autocasts = torch._C._is_any_autocast_enabled
+AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
+_MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"
+_NO_FORWARD = (
+    "uses {}, which has no forward derivative in torch: go backwards, with grad, vjp and jacrev (jacrev twice for a "
+    "Hessian), or give it a rule with custom_jvp"
+)
+_NO_DERIVATIVE = (
+    "needs the derivative of {}, which torch lacks: use other operations, or give it a rule with custom_jvp"
+)
+_NO_RULE = "uses {}, which torch cannot map: use other operations, a loop, or give it a rule with custom_vmap"
+_FUNCTION = (
+    "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
+    "use custom_vjp"
+)
+_NUMBER = "data-dependent control flow"
+_WRITES = f"{SHARED}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+_CHECKPOINT = (
+    "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
+    "tp.remat instead"
+)
+_VALIDATES = (
+    "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
+    "and pass validate_args=False to the distribution"
+)
+_MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
+_ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
+    "randomness error mode": "draws from the global generator. "
+    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    _NUMBER: "branches on the value of a mapped tensor: choose with torch.where",
+    r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
+    "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
+    "compute with operations of torch, or look at them with tp.debug.callback",
+    r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
+    "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
+    "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
+    f"^{SHARED}": _WRITES,
+    "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
+    "the derivative: change a clone",
+    "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
+    "only the outermost grad or value_and_grad allows them. For checkpointing use tp.remat",
+    "does not require grad and does not have a grad_fn": AUTOGRAD,
+    "not have been used in the graph": AUTOGRAD,
+    r"backward\(\) called inside": AUTOGRAD,
+    r"attempting to call Tensor.requires_grad_\(\)": "makes a variable for torch's autograd, which does not see "
+    "through transforms: use tp.grad there",
+    "torch.autograd.functional cuts": "calls torch.autograd.functional, which gives constants: use tp.jacrev, "
+    "tp.hessian or tp.jvp there, or pass create_graph=True",
+    "torch.func.linearize called inside": "calls torch.func.linearize, which is wrong there: use tp.linearize",
+    "leaf Variable that requires grad": _MUTATES,
+    "view of a leaf Variable that requires grad": _MUTATES,
+    "would mutate a captured Tensor": _MUTATES,
+    "not differentiable with respect to argument 'running": "wants the derivative with respect to the running "
+    "statistics of a norm, which torch does not have: leave the state out of what is differentiated",
+    "running_mean or running_var, which w": "updates the running statistics of a batch norm that members share: "
+    "make the module a function with tp.functional",
+    r"forward AD with ([\w:.]+) that does not": _NO_FORWARD,
+    r"derivative for '?([\w:.]+)'? is not implemented": _NO_DERIVATIVE,
+    r"Batching rule not implemented for ([\w:.]+\w)": _NO_RULE,
+    r"vmap: we do not yet support ([\w:.]+\w)": _NO_RULE,
+    r"vmap over ([\w:.]+) isn't supported": _NO_RULE,
+    r"Error: ([\w:.]+) requires special handling": _NO_RULE,
+    r"dynamic shape\. Attempt\w+ to (?:vmap|batch) over ([\w: ]+\w)": "uses {}, whose result has another size for each "
+    "member: keep all entries, and choose with torch.where",
+    "In order to use an autograd.Function with functorch": _FUNCTION,
+    "does not have vmap support": _FUNCTION,
+    "Either your tensor may have escaped": _CHECKPOINT,
+}
+
+
+def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that are known.
+
+    Raises:
+        TransformError: `fn` does what torch's transforms cannot follow; the operation is named.
+        ImpureError: `fn` changes what it was given.
+    """
+    try:
+        return _run(who, run, *args, **kwargs)
+    except RuntimeError as error:
+        known = explanation(who, fn, error)
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        if not is_dynamo_compiling():
+            forget_casts()
+
+
+def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
+    """Return the error that says what `fn` does and what to do instead, if torch's is known."""
+    found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
+    if found is None:
+        return None
+    match, advice = found
+    if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
+        return None
+    advice = validates(error) or advice
+    kind = ImpureError if advice is _MUTATES else TransformError
+    names = [f"`{name}`" for name in match.groups()]
+    return kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+
+
+def validates(error: BaseException) -> str | None:
+    """Say what to do about an error of a check that torch.distributions makes of its arguments."""
+    names = ("__init__", "_validate_sample")
+    return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
+
+
+def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a transform; again, under a mode that puts it right or finds the cause, if torch failed where that can be."""
+    try:
+        return run(*args, **kwargs)
+    except RuntimeError as error:
+        mode = _again(who, str(error))
+        if mode is None:
+            raise
+    with mode:
+        return run(*args, **kwargs)
+
+
+def _again(who: str, message: str) -> Indexing | Shared | None:
+    if _NUMBER in message:  # torch took `x[i]` for a number where `i` is a mapped tensor under a gradient
+        return Indexing()
+    if may_be_shared(message) and (who in _MAPS or functorch.TransformType.Vmap in kinds()):
+        return None if is_dynamo_compiling() else Shared()
+    return None
+
+
+def forget_casts() -> None:
+    """Empty the cache of autocast, which would keep our variables, and the graph above them, until autocast ends."""
+    if _autocasts():
+        torch.clear_autocast_cache()

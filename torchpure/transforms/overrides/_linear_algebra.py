@@ -1,0 +1,46 @@
+"""Triangular solves, inverses from Cholesky factors, and norms."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _triangular_solve(
+    b: Tensor, a: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+) -> Any:
+    part = a.triu() if upper else a.tril()
+    if transpose:
+        part, upper = part.mT, not upper
+    solution = torch.linalg.solve_triangular(part, b, upper=upper, unitriangular=unitriangular)
+    return torch.return_types.triangular_solve((solution, a.clone()))
+
+
+def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
+    factor = x.triu().mH if upper else x.tril()
+    half = torch.linalg.solve_triangular(factor, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), upper=False)
+    return half.mH @ half
+
+
+def _vector_norm(
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
+) -> Tensor:
+    if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
+        return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
+    squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
+    positive = squares > 0  # at zero the derivative is zero, as torch has it
+    return torch.where(positive, torch.sqrt(torch.where(positive, squares, 1.0)), 0.0)
+
+
+def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    if ord is None or (ord == 2 and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
+        return _vector_norm(x, 2, dim, keepdim, **other)
+    return torch.linalg.norm(x, ord, dim, keepdim, **other)
+
+
+def _norm(
+    x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Tensor:
+    if p in {"fro", 2, None} and out is None:
+        return _vector_norm(x, 2, dim, keepdim, dtype=dtype)
+    return torch.norm(x, p, dim, keepdim, out, dtype)

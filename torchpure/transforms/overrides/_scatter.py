@@ -1,0 +1,61 @@
+"""Scatters, splits and slices."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure.errors import TransformError
+from torchpure.transforms.engine import functorch, kinds
+
+
+def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    places = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
+    chosen = places.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
+    return torch.where(chosen, src.unsqueeze(dim), input)
+
+
+def _as_strided_scatter(
+    input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int | None = None
+) -> Tensor:
+    if not input.is_contiguous():
+        raise TransformError("as_strided_scatter has a wrong derivative in torch: make the input contiguous")
+    start = 0 if storage_offset is None else storage_offset - input.storage_offset()
+    places = torch.arange(input.numel(), device=input.device).as_strided(size, stride, start).reshape(-1)
+    return input.reshape(-1).scatter(0, places, src.reshape(-1)).reshape(input.shape)
+
+
+def _column_stack(tensors: Any) -> Tensor:
+    return torch.cat([leaf.reshape(-1, 1) if leaf.ndim <= 1 else leaf for leaf in tensors], 1)
+
+
+def _scatter_reduce(
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
+    if reduce == "prod" and not _only_gradients():
+        raise TransformError(
+            "scatter_reduce with 'prod' has no forward derivative and no rule for vmap in torch: use grad or vjp "
+            "alone, or sum logarithms"
+        )
+    return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+
+
+def _only_gradients() -> bool:
+    return all(kind == functorch.TransformType.Grad for kind in kinds())
+
+
+def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
+    parts = indices_or_sections if indices_or_sections is not None else next(iter(other.values()))
+    return torch.tensor_split(input, _numbers(parts), dim)
+
+
+def _narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    return torch.narrow(input, dim, _numbers(start), length)
+
+
+def _numbers(value: Any) -> Any:
+    """Read numbers that a function has put into a tensor: torch does so itself, and has no rule for it."""
+    if not isinstance(value, Tensor):
+        return value
+    found = value.tolist()
+    return tuple(found) if isinstance(found, list) else found

@@ -1,0 +1,139 @@
+"""Solvers and determinants with derivatives that hold at every order, mapped as often as one likes.
+
+In torch 2.13 the forward derivatives of `solve` and of determinants cannot be differentiated again, and their backward
+ones use `lu_solve`, whose rule for vmap is wrong where the factors are mapped and the right-hand side is not: second
+derivatives of a mapped determinant are silently wrong. Here each has a forward rule that solves again (Giles 2008, "An
+extended collection of matrix derivative results for forward and reverse mode algorithmic differentiation", sections 2.2
+and 2.3).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchpure.transforms.calls import ByRule, Ruled, differentiable, primals
+
+_types: Any = torch.return_types  # the stubs lack some
+
+
+class _Solve(torch.autograd.Function):
+    """X with A X = B: dX = A⁻¹ (dB − dA X); backwards B̄ = A⁻ᴴ X̄ and Ā = −B̄ Xᴴ."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor) -> Tensor:
+        return torch.linalg.solve(a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs, output)
+        ctx.save_for_forward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        a, b, x = ctx.saved_tensors
+        moved = _solve(a.mH, cotangents[0])
+        return (-moved @ x.mH).sum_to_size(a.shape), moved.sum_to_size(b.shape)
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (a, b, _), (da, db) = primals(ctx), tangents
+        x = _solve(a, b)
+        right = torch.zeros_like(x) if db is None else db.expand_as(x)
+        return _solve(a, right if da is None else right - da @ x)
+
+
+def _solve(a: Tensor, b: Tensor) -> Tensor:
+    return _Solve.apply(a, b)
+
+
+class _LogDeterminant(Ruled):
+    """log |det A|, with the sign: d log |det A| = tr A⁻¹ dA, for real matrices."""
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.linalg.slogdet(tensors[0]))
+
+    def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+        moved = _trace(_solve(tensors[0], tangents[0]))
+        return [torch.zeros_like(moved), moved]
+
+
+class _Determinant(Ruled):
+    """det A: d det A = tr adj(A) dA, where adj(A) = det A A⁻¹, of a regular matrix near A if A is singular."""
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return (torch.linalg.det(tensors[0]),)
+
+    def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+        a = tensors[0]
+        size = a.detach().abs().amax((-2, -1), keepdim=True) + torch.finfo(a.dtype).tiny
+        shift = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) * size * torch.finfo(a.dtype).eps ** 0.5
+        singular = (torch.linalg.det(a.detach()) == 0)[..., None, None]
+        regular = torch.where(singular, a + shift, a)
+        return [determinant(regular) * _trace(_solve(regular, tangents[0]))]
+
+
+_LOG_DETERMINANT, _DETERMINANT = _LogDeterminant(), _Determinant()
+
+
+def _trace(a: Tensor) -> Tensor:
+    return a.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def solve(A: Tensor, B: Tensor, *, left: bool = True, **_: Any) -> Tensor:  # noqa: N803 torch's names
+    """Do what `torch.linalg.solve` does."""
+    if not left:
+        return solve(A.mT, B.mT).mT
+    if B.ndim == 1 or (B.ndim == A.ndim - 1 and B.shape == A.shape[:-1]):
+        return _solve(A, B.unsqueeze(-1)).squeeze(-1)
+    return _solve(A, B)
+
+
+def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, **_: Any) -> Any:  # noqa: N803
+    """Do what `torch.linalg.solve_ex` does."""
+    info = torch.linalg.solve_ex(A.detach(), B.detach(), left=left, check_errors=check_errors)[1]
+    return _types.linalg_solve_ex((solve(A, B, left=left), info))
+
+
+def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # noqa: N803
+    """Do what `torch.linalg.tensorsolve` does."""
+    if dims is not None:
+        A = A.movedim(tuple(dims), tuple(range(A.ndim - len(dims), A.ndim)))
+    shape = A.shape[B.ndim :]
+    return solve(A.reshape(B.numel(), -1), B.reshape(-1)).reshape(shape)
+
+
+def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
+    """Do what `torch.linalg.det` does."""
+    return torch.linalg.det(A) if A.is_complex() else ByRule.apply(_DETERMINANT, A)[0]
+
+
+def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
+    """Do what `torch.linalg.slogdet` does."""
+    if A.is_complex():
+        return torch.linalg.slogdet(A)
+    return _types.linalg_slogdet(ByRule.apply(_LOG_DETERMINANT, A))
+
+
+def logdet(A: Tensor) -> Tensor:  # noqa: N803
+    """Do what `torch.logdet` does: NaN where the determinant is negative."""
+    if A.is_complex():
+        return torch.logdet(A)
+    sign, value = ByRule.apply(_LOG_DETERMINANT, A)
+    return torch.where(sign < 0, float("nan"), value)
+
+
+def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:  # noqa: N803
+    """Do what `torch.linalg.lu_solve` does, by two triangular systems."""
+    if not left:
+        return lu_solve(LU, pivots, B.mH, adjoint=not adjoint).mH
+    p, low, up = torch.lu_unpack(LU, pivots)
+    if adjoint:
+        half = torch.linalg.solve_triangular(up.mH, B, upper=False)
+        return p @ torch.linalg.solve_triangular(low.mH, half, upper=True, unitriangular=True)
+    half = torch.linalg.solve_triangular(low, p.mT @ B, upper=False, unitriangular=True)
+    return torch.linalg.solve_triangular(up, half, upper=True)

@@ -1,0 +1,104 @@
+"""What a function does, without its numbers: shapes of its results, and the program that it runs."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.errors import TransformError
+from torchpure.transforms.calls import Packed, check_callable, pass_through
+from torchpure.transforms.engine import argument_paths, describe_function
+from torchpure.transforms.purity import Watch
+
+from ._constants import RealConstants, is_fake, traced
+from ._eval_shape import _named, _shape_of
+from ._program_text import program_text
+from ._refusals import numbers_refused
+
+pass_through(RealConstants)
+
+
+class Graph:
+    """The program that a function ran: `print` shows it, a call runs it."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Tree, ...], module: GraphModule, outputs: Packed) -> None:
+        self.module = module  # an ordinary torch.fx module: its nodes are in `module.graph.nodes`
+        self._fn, self._outputs = fn, outputs
+        leaves, self._structure = tree.flatten(args)
+        self._likes = list(map(_shape_of, leaves))
+
+    def __call__(self, *args: Tree) -> Tree:
+        """Run the program on tensors of the same shapes, dtypes and devices; all else must be what it was traced with.
+
+        Raises:
+            TransformError: it is not.
+            StructureError: or in structure.
+        """
+        return self._outputs.put(self.module(*self._given(args)))
+
+    def _given(self, args: tuple[Tree, ...]) -> list[Tensor]:
+        leaves, structure = tree.flatten(args)
+        if structure != self._structure:
+            who = f"make_graph: the arguments of the program, against those that {describe_function(self._fn)} had"
+            leaves = tree.ordered(self._structure, args, who)
+        for number, (like, leaf) in enumerate(zip(self._likes, leaves, strict=True)):
+            got = _shape_of(leaf)
+            if type(got) is not type(like) or not (got is like or got == like):
+                whole = tree.unflatten(self._structure, leaves)
+                path = [name for i, arg in enumerate(whole) for name in argument_paths(i, arg)][number]
+                raise TransformError(
+                    f"make_graph: the program of {describe_function(self._fn)} is one for arguments like those that it "
+                    f"was traced with: {path}: wanted {_named(like)}, got {_named(got)}. Trace it again for others"
+                )
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def __str__(self) -> str:
+        return program_text(self.module)
+
+
+def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
+    """Return a function that gives the program which `fn` runs on its arguments: a `Graph`, of torch's operations.
+
+    Transforms inside have been carried out. Scopes that `named_scope` has named are in the nodes' `meta["custom"]`.
+
+    It is one for tensors of these shapes, dtypes and devices, and for these values of all else: others are an error.
+
+    Law: `make_graph(fn)(*args)(*args) == fn(*args)`.
+
+    Raises:
+        TransformError: `fn` needs the numbers: it branches on a value, or calls `.item()`.
+
+    >>> from torchpure import grad
+    >>> print(make_graph(grad(torch.sin))(torch.tensor(1.0)))
+    def forward(self, arg0_1: "f32[]"):
+        sin: "f32[]" = torch.ops.aten.sin.default(arg0_1)
+        ones_like: "f32[]" = torch.ops.aten.ones_like.default(sin, pin_memory = False)
+        cos: "f32[]" = torch.ops.aten.cos.default(arg0_1)
+        mul: "f32[]" = torch.ops.aten.mul.Tensor(ones_like, cos)
+        return (mul,)
+    """
+    check_callable("make_graph", fn)
+
+    @wraps(fn, updated=())
+    def trace(*args: Tree) -> Graph:
+        inputs, outputs = Packed(), Packed()
+        tensors = inputs.take(args)
+
+        def flat(*values: Tensor) -> tuple[Tensor, ...]:
+            given = inputs.put(values)
+            watch = Watch("make_graph", fn, given)
+            out = outputs.take(fn(*given))
+            watch.check(own=is_fake)
+            return out
+
+        with numbers_refused("make_graph", fn):
+            module = traced(flat, tensors, RealConstants())
+        module.graph.eliminate_dead_code()
+        module.recompile()
+        return Graph(fn, args, module, outputs)
+
+    return trace

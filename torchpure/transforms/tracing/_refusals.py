@@ -1,0 +1,44 @@
+"""Errors for code that needs numbers while it is traced."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch._subclasses.fake_tensor import DynamicOutputShapeException
+
+from torchpure.errors import TransformError
+from torchpure.transforms.engine import describe_function, explanation, user_line, validates
+
+from ._dtype_check import MixedDtypesError
+
+_NEEDS_NUMBERS = (
+    "data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool",
+    ".numpy() is not supported for tensor subclasses", "passed to FakeTensor.__format__",
+)  # fmt: skip
+_ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"
+
+
+@contextmanager
+def numbers_refused(who: str, fn: Callable[..., Any], advice: str = _ADVICE) -> Iterator[None]:
+    """Say of errors about a number that is not known what the function does, and what to do instead.
+
+    Raises:
+        TransformError: `fn` needs the number of a tensor, or mixes dtypes in an operation that needs one.
+    """
+    try:
+        yield
+    except DynamicOutputShapeException as error:
+        raise TransformError(
+            f"{who}: {describe_function(fn)}{user_line(error)} makes a tensor whose size depends on numbers: keep all "
+            "entries, and choose with tp.where"
+        ) from error
+    except MixedDtypesError as error:
+        raise TransformError(f"{who}: {describe_function(fn)}{user_line(error)} {error}") from error
+    except Exception as error:
+        if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
+            known = explanation(who, fn, error) if isinstance(error, RuntimeError) else None
+            if known is None:
+                raise
+            raise known from error
+        does = validates(error) or f"needs the number of a tensor that has none here: {advice}"
+        raise TransformError(f"{who}: {describe_function(fn)}{user_line(error)} {does}") from error
