@@ -404,9 +404,9 @@ ERRORS = {
     "rule of all": (lambda: over(meets_in_its_rule)(XS), "psum: the rule of a custom_vmap has all members of axis 'i' at once: use"),
     "backward alone": (
         lambda: over(tp.grad(lambda x: tp.cond(x[0] > 0.5, meets_backwards, torch.sin, x).sum()))(XS),
-        "psum: in a derivative members of axis 'i' meet that have chosen different branches",
+        "psum: this collective over axis 'i' runs only in the derivative of a branch, and members chose different branches",
     ),
-    "chunks": (lambda: over(torch.sin, chunk_size=2), "the members of axis 'i' have to run at once to meet: leave out chunk_size"),
+    "chunks": (lambda: over(torch.sin, chunk_size=2), "collectives over axis 'i' cannot span chunks or devices: leave out chunk_size"),
     "devices inside": (lambda: tp.vmap(tp.vmap(torch.sin, devices=["cpu"]))(XS), "devices are for the outermost transform"),
     "no devices": (lambda: tp.vmap(torch.sin, devices=[]), "devices must be a list of at least one device"),
     "chunk of 0": (lambda: tp.vmap(torch.sin, chunk_size=0), "chunk_size must be an int of at least 1, or None, got int 0"),

@@ -297,7 +297,7 @@ LINE = {
     for f in (step, loses, grows, casts, names, changes)
 }
 LIKE = "must return a carry like the one that it is given: at `a` wanted a float64 tensor of shape (2,), got"
-WAY = "Convert it there, or begin with one like it"
+WAY = "Convert it there, or start with one like it"
 ERRORS = {
     "pair": ((step, A, T), TransformError, f"scan: {LINE['step']} must return (carry, y), got dict of 1"),
     "structure": (

@@ -148,7 +148,7 @@ ERRORS = {
         lambda u: tp.while_loop(below, grow, {"a": u}),
         TransformError,
         f"while_loop: {LINE['grow']} must return a carry like the one that it is given: at `a` wanted a float64 tensor of "
-        "shape (2,), got a float64 tensor of shape (2, 2). Convert it there, or begin with one like it",
+        "shape (2,), got a float64 tensor of shape (2, 2). Convert it there, or start with one like it",
     ),
     "max_steps": (
         lambda u: tp.while_loop(below, step, {"a": u}, max_steps=1.5),

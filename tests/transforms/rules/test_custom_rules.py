@@ -368,7 +368,7 @@ def through_a_module(w):
 )
 def test_a_capture_that_the_search_does_not_see_is_refused_when_it_is_used(transform):
     with pytest.raises(
-        TransformError, match="uses a float64 tensor .* follows, by a way that is not seen from outside"
+        TransformError, match="uses a float64 tensor .* follows, and that could not be found from its closure"
     ):
         transform(through_a_module)(U)
 
@@ -439,7 +439,7 @@ ERRORS = {
     "vjp: number": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: (1.0,))(x).sum())(U), r"gave a cotangent for argument 0 that is float 1.0, wanted a float64 tensor of shape \(2,\)"),
     "vjp: text": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: ("c",))(x).sum())(U), "gave a cotangent for argument 0 that is str 'c', wanted"),
     "name alone": (lambda: made(tp.custom_jvp(lambda x, *, scale: x * scale), lambda p, t: (p, t))(U, scale=2.0), "custom_jvp: `<lambda>` .* takes 'scale' by name alone, and a rule takes its arguments by position: let"),
-    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` does not tell where its arguments 'input' stand"),
+    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` has no signature, so the positions of 'input' are unknown"),
     "policy": (lambda: tp.remat(torch.sin, "some"), "remat: wanted the policy 'nothing', 'dots', a set of names or a function, got str 'some'"),
     "name": (lambda: tp.remat_name(3, "x"), "remat_name: wanted a tensor, got int 3"),
 }  # fmt: skip
