@@ -4,8 +4,8 @@ from math import log2
 
 import pytest
 import torch
+from loops import T, traced, unrolled
 from stacks import STACKS, D, U
-from test_scan import T, traced, unrolled
 from torch.testing import assert_close
 
 import torchpure as tp

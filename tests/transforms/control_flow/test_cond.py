@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from loops import DEEP, T, traced, unrolled
 from stacks import STACKS, XS, D, U
-from test_scan import DEEP, T, traced, unrolled
 from torch.testing import assert_close
 
 import torchpure as tp

@@ -1,27 +1,15 @@
 """scan equals an unrolled loop in every stack of transforms: eager, rematerialised and traced."""
 
 import pytest
-import stacks
 import torch
+from loops import DEEP, T, traced, unrolled
 from stacks import STACKS, D, U
 from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.errors import ImpureError, StructureError, TransformError
 
-T = torch.tensor([0.5, -0.3, 0.8, 0.2], dtype=D)
 TRACED = [name for name in STACKS if "autograd" not in name and "graph" not in name]
-DEEP = ["vmap grad", "jvp jvp", "vmap hessian"]
-
-
-def unrolled(f, init, xs=None, length=None, *, reverse=False, **_):
-    count = length if xs is None else tp.tree.leaves(xs)[0].shape[0]
-    carry, ys = init, []
-    for i in range(count - 1, -1, -1) if reverse else range(count):
-        carry, y = f(carry, None if xs is None else tp.tree.map(lambda x, i=i: x[i], xs))
-        ys.append(y)
-    ys = ys[::-1] if reverse else ys
-    return carry, None if ys[0] is None else tp.tree.map(lambda *leaves: torch.stack(leaves), *ys)
 
 
 @tp.custom_vjp
@@ -93,20 +81,6 @@ PROGRAMS = {
 
 def check(actual, expected):
     assert_close(actual, expected, rtol=1e-9, atol=1e-11)
-
-
-def traced(stack, f, monkeypatch):
-    """Trace a stack with its points as arguments, and run the program."""
-    points = stacks.U, stacks.V, stacks.XS
-
-    def run(u, v, xs):
-        with monkeypatch.context() as patch:
-            for name, value in (("U", u), ("V", v), ("XS", xs)):
-                patch.setattr(stacks, name, value)
-            return stack(f)
-
-    graph = tp.make_graph(run)(*points)
-    return graph, graph(*points)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from loops import DEEP, T, traced
 from stacks import STACKS, D, U
-from test_scan import DEEP, T, traced
 from torch.testing import assert_close
 
 import torchpure as tp

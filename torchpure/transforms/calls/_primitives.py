@@ -57,7 +57,7 @@ class _Primitive(HigherOrderOperator):
 
 
 class _Scan(_Primitive):
-    """`scan_p(body, carry, xs, consts, length, reverse)` is (*carry, *ys)."""
+    """`scan_p(body, carry, xs, consts, length, reverse)` returns (*carry, *ys)."""
 
     def run(self, body: FlatFn, carry: Any, xs: Any, consts: Any, length: int, reverse: bool) -> tuple[Tensor, ...]:
         if not length:
@@ -86,7 +86,7 @@ class _Scan(_Primitive):
 
 
 class _While(_Primitive):
-    """`while_p(cond, body, carry, consts)` is the last carry."""
+    """`while_p(cond, body, carry, consts)` returns the last carry."""
 
     def run(self, cond: Callable[..., Tensor], body: FlatFn, carry: Any, consts: Any) -> tuple[Tensor, ...]:
         while bool(_single(cond(*carry, *consts))):
@@ -104,7 +104,7 @@ class _While(_Primitive):
 
 
 class _Switch(_Primitive):
-    """`switch_p(index, branches, operands)` is the result of one branch."""
+    """`switch_p(index, branches, operands)` returns the results of one branch."""
 
     def run(self, index: Tensor, branches: Sequence[FlatFn], operands: Any) -> tuple[Tensor, ...]:
         return tuple(branches[int(index)](*operands))

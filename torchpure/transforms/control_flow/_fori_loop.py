@@ -22,8 +22,8 @@ def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, 
     If both bounds are ints this is a `scan`, with every derivative. Otherwise it is a `while_loop`.
 
     Raises:
-        TransformError: a bound is not an integer of shape (), or `body_fn` returns another shape or dtype.
-        StructureError: `body_fn` returns another structure.
+        TransformError: a bound is not an integer of shape (), or `body_fn` changes a shape or dtype.
+        StructureError: `body_fn` changes the structure.
 
     >>> fori_loop(1, 5, lambda i, total: total + i, torch.tensor(0))
     tensor(10)

@@ -38,7 +38,7 @@ from ._batched_body import batch_body, batched_fixpoint, expand_members
 
 @dataclass(frozen=True, slots=True)
 class ScanLoop:
-    """A loop: `body(*carry, *slices, *consts)` gives (*carry, *ys)."""
+    """A scan on flat tensors: `body(*carry, *slices, *consts)` returns (*carry, *ys)."""
 
     body: FlatFn
     num_carry: int

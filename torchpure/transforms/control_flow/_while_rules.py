@@ -26,7 +26,7 @@ from ._cond_rules import masked_by_last
 
 @dataclass(frozen=True, slots=True)
 class WhileLoop:
-    """A loop: `body(*carry, *consts)` gives the next carry, as long as `cond(*carry, *consts)` holds."""
+    """A while loop on flat tensors: `body(*carry, *consts)` while `cond(*carry, *consts)` is True."""
 
     cond: Callable[..., Any]
     body: FlatFn
