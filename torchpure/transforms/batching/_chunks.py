@@ -132,6 +132,5 @@ def _reordered(chunk: MemberOutputs, structure: Any) -> MemberOutputs:
 
 
 def _to_device(leaf: Any, device: torch.device | str) -> Any:
-    return (
-        leaf.to(device) if isinstance(leaf, Tensor) and not leaf.is_meta else leaf
-    )  # a meta tensor has no memory to move
+    # a meta tensor has no memory to move
+    return leaf.to(device) if isinstance(leaf, Tensor) and not leaf.is_meta else leaf

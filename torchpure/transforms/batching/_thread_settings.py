@@ -30,7 +30,7 @@ def capture_settings() -> Callable[[], AbstractContextManager[None]]:
             stack.enter_context(torch.set_grad_enabled(grad_enabled))
             for device_type, dtype in autocasts:
                 stack.enter_context(torch.autocast(device_type, dtype, cache_enabled=cache_enabled))
-            for mode in modes:  # pushed, not entered: `torch.device` records in __enter__ which mode it replaced
+            for mode in modes:  # pushed, not entered: `torch.device` records in __enter__ which device it replaces
                 _overrides._push_mode(mode)
                 stack.callback(_overrides._pop_mode)
             yield

@@ -188,9 +188,8 @@ def _trace_node(op: _Primitive, mode: Any, *args: Any) -> Any:
     for body in bodies:
         root.register_module(_unused_name(root, op.name().removeprefix("torchpure_") + "_body"), body)
     values = _create_node(op, tracer, op.join_functions(bodies, rest), partial(op.example_results, rest, outs))
-    if values and any(
-        map(_has_effects, bodies)
-    ):  # a callback on a result keeps the node alive in dead code elimination
+    # a callback on a result keeps the node alive in dead code elimination
+    if values and any(map(_has_effects, bodies)):
         _trace_callback(mode, _no_op, (min(values, key=Tensor.numel),), "keep")
     return values
 

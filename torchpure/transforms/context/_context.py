@@ -10,7 +10,7 @@ Offset = int | Tensor  # a tensor in a loop over chunks, which counts its steps
 
 
 class Context(threading.local):
-    """What surrounds a call; each thread has its own. Whoever sets a field restores it when its block ends."""
+    """What surrounds a call; each thread has its own. Code that sets a field restores it when its block ends."""
 
     def __init__(self) -> None:
         self.axes: Axes = {}  # the named axes that are open
