@@ -41,7 +41,7 @@ class Compiled:
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the program."""
-        return self._outputs.put(self._run(*tensors))
+        return self._outputs.unflatten(self._run(*tensors))
 
     def asks(self) -> bool:
         """Tell whether a captured tensor requires grad."""
@@ -67,7 +67,7 @@ class Compiled:
         for place in self._donated:
             if place not in moved:
                 give_up(self._who, tensors[place])
-        return self._outputs.put(out)
+        return self._outputs.unflatten(out)
 
 
 class Uncompiled:

@@ -13,7 +13,7 @@ from torchpure._torch import DynamicOutputShapeException, FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value
-from torchpure.transforms.calls import Packed, pass_through
+from torchpure.transforms.calls import Packed, register_mode
 from torchpure.transforms.engine import describe_function, user_line
 from torchpure.transforms.purity import Watch, address, made_of_numbers, name_of, operator_draws, written
 from torchpure.transforms.tracing import RealConstants, numbers_refused, traced
@@ -100,7 +100,7 @@ class _Operations(RealConstants):
         return given
 
 
-pass_through(_Operations)
+register_mode(_Operations)
 
 
 def _real(values: Tree) -> list[Tensor]:
@@ -123,7 +123,7 @@ def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        out = outputs.take(fn(*args, **kwargs))
+        out = outputs.flatten(fn(*args, **kwargs))
         watch.check(own=_is_fake)
         operations.saw(out)
         return out

@@ -101,13 +101,13 @@ class _Call(NamedTuple):
             args = self.arguments(lambda leaf, dim: leaf.narrow(dim, first, count).contiguous())
             with _counted(first, count):
                 result = self.whole(args, self.kwargs)
-            return Part(*tree.flatten(result), self.mapping.places(result))
+            return Part(*tree.flatten(result), self.mapping.result_dims(result))
         singles = []
         for number in range(first, first + count):
             args = self.arguments(lambda leaf, dim, at=number: leaf.select(dim, at).contiguous())
             with _counted(number):
                 singles.append(self.one(args, self.kwargs))
-        places = self.mapping.places(singles[0])
+        places = self.mapping.result_dims(singles[0])
         structure = tree.structure(singles[0])
         columns = zip(*(tree.ordered(structure, one, _DIFFER) for one in singles), strict=True)
         stacked = [

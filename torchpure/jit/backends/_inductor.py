@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from torchpure._collector import collected
 from torchpure._torch import FakeTensorMode, TracingContext, tracing
 from torchpure.jit.passes import constants, copied, example, halves, placeholders, results, split
-from torchpure.transforms.rules import runs
+from torchpure.transforms.rules import recomputation_of
 
 from ._disk_cache import CompilerError
 from ._inductor_cache import Boxed, load, program_key, save
@@ -162,7 +162,7 @@ def _options(module: GraphModule) -> dict[str, Any]:
     """Return settings for this program alone: no cache that unpickles, and the compiler that is set now."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
     own: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
-    if any(runs(node)[0] is not None for node in module.graph.nodes):
+    if any(recomputation_of(node)[0] is not None for node in module.graph.nodes):
         own["reorder_for_locality"] = False  # it computes gradients of parameters last of all
     return own
 

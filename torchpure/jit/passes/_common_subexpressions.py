@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from torchpure.transforms.rules import runs
+from torchpure.transforms.rules import recomputation_of
 
 from ._fx import attribute, copied, impure, let_out, loop, mutates
 
@@ -46,7 +46,7 @@ class _Seen:
 
     def first(self, key: Any, node: Node) -> Node:
         """Return the operation that is to be used for this one: itself, if there is none."""
-        own, kept = runs(node)
+        own, kept = recomputation_of(node)
         value = _operation(node, self._same) if self._same and node.op == "call_function" else key
         if own != kept and (value, kept) in self._values:
             return self._values[value, kept]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure.transforms.rules import runs
+from torchpure.transforms.rules import recomputation_of
 
 from ._fx import impure, is_view, loop, placeholders, results, subprogram, value
 
@@ -44,7 +44,7 @@ def halves(module: GraphModule) -> Halves | None:
     place = _fullest(nodes)
     if place is None:
         return None
-    place = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), place)
+    place = next((i - 1 for i, node in enumerate(nodes) if i and recomputation_of(node)[0] is not None), place)
     early = _with_parts(nodes[: place + 1])
     late = [node for node in nodes if node not in early]
     if any(loop(node) or impure(module, node) for node in early) or not late:
