@@ -40,7 +40,7 @@ def test_a_donated_tensor_cannot_be_used(size):
         uses = (lambda x, _: x + 1, lambda x, _: x.shape, lambda x, y: torch.stack([y, x]), f, lambda x, y: f(y, x))
         for use in uses:
             with pytest.raises(
-                ImpureError, match=r"was donated to `move` \(test_donate.py:\d+\): its memory belongs to"
+                ImpureError, match=r"was donated to `move` \(test_donation.py:\d+\): its memory belongs to"
             ):
                 use(x, y)
         assert repr(x) == f"<a tensor that was donated to {tp.transforms.describe_function(move)}>"
@@ -67,7 +67,7 @@ def test_memory_that_others_see_is_left_alone(size):
 @pytest.mark.compile
 def test_a_step_with_a_large_loop_writes_over_what_is_donated(monkeypatch):
     """Where it is no program of C++ as a whole: one of these is for what is small."""
-    monkeypatch.setattr(backends, "native", lambda module, tensors: None)
+    monkeypatch.setattr(backends, "compile_native", lambda module, tensors: None)
 
     def accumulated(params, batches):
         gradient = tp.grad(lambda p, batch: (torch.linalg.vector_norm(p["w"] @ batch) - p["b"].sum()) ** 2)

@@ -99,11 +99,11 @@ def test_dtypes_that_torch_does_not_mix_are_refused(name):
     fn, *given = DTYPES[name]
     with pytest.raises(RuntimeError):
         fn(*given)
-    for who in (tp.jit, tp.make_graph, tp.eval_shape):
+    for transform in (tp.jit, tp.make_graph, tp.eval_shape):
         with pytest.raises(
             TransformError, match=r"gives a \w+ tensor and a \w+ tensor to `aten.*needs one dtype: cast"
         ):
-            tp.eval_shape(fn, *given) if who is tp.eval_shape else who(fn)(*given)
+            tp.eval_shape(fn, *given) if transform is tp.eval_shape else transform(fn)(*given)
 
 
 MIXED = {

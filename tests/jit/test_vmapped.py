@@ -9,7 +9,7 @@ from torch import nn
 import torchpure as tp
 from torchpure.jit import _vmapped
 from torchpure.jit._trace import trace
-from torchpure.jit.passes._peak_memory import peak
+from torchpure.jit.passes._peak_memory import peak_memory
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
@@ -50,9 +50,9 @@ def test_each_member_equals_its_solo_run(count):
             torch.testing.assert_close(losses[i], curve, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("width", _vmapped.WIDTHS)
+@pytest.mark.parametrize("width", _vmapped.CHUNK_WIDTHS)
 def test_every_width_of_chunks_gives_the_same(width, monkeypatch):
-    monkeypatch.setattr(_vmapped, "WIDTHS", (width,))
+    monkeypatch.setattr(_vmapped, "CHUNK_WIDTHS", (width,))
     fn = lambda x, y, k: {"a": torch.tanh(x @ y).sum() * k, "b": (x * 2, k)}  # noqa: E731
     mapped = tp.vmap(fn, in_dims=(0, 1, None), out_dims={"a": 0, "b": (1, None)})
     x, y, k = torch.randn(70, 3, 4, dtype=D), torch.randn(4, 70, dtype=D), torch.tensor(2.0, dtype=D)
@@ -125,7 +125,7 @@ class Recorded:
     def __init__(self, fn, needed):
         self._fn, self._needed, self.sizes = fn, needed, []
 
-    def memory(self, args, kwargs):
+    def peak_memory(self, args, kwargs):
         return self._needed(args[0])
 
     def __call__(self, args, kwargs):
@@ -144,10 +144,10 @@ CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the ch
 
 @pytest.mark.parametrize("limit", CHUNKS)
 def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monkeypatch):
-    monkeypatch.setattr(_vmapped, "MEMORY", limit)
+    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", limit)
     mapped = tp.vmap(lambda x: (torch.sin(x), x.sum()))
     whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
-    members, x = _vmapped.Members(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
+    members, x = _vmapped.ChunkedVmap(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
     for _ in range(2):
         assert_trees_close(members((x,), {}), mapped(x))
         assert whole.sizes == CHUNKS[limit]
@@ -156,13 +156,13 @@ def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monke
 
 
 def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
-    ways, spread = [], _vmapped._spread
-    monkeypatch.setattr(_vmapped, "MEMORY", 1 << 16)
-    monkeypatch.setattr(_vmapped, "_spread", lambda *call: ways.append(call[-1]) or spread(*call))
+    schedules, run_in_chunks = [], _vmapped._run_in_chunks
+    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", 1 << 16)
+    monkeypatch.setattr(_vmapped, "_run_in_chunks", lambda *call: schedules.append(call[-1]) or run_in_chunks(*call))
     mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
     x = torch.randn(100, 64, dtype=D)
     assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
-    assert len(ways) == 1 and 1 < ways[0].width < 100 and not ways[0].apart
+    assert len(schedules) == 1 and 1 < schedules[0].width < 100 and not schedules[0].parallel
 
 
 def _loop(x):
@@ -183,4 +183,4 @@ PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it make
 def test_peak_counts_what_is_alive_at_once(name):
     f, wanted = PEAKS[name]
     module = trace(f, lambda values: (tuple(values), {}), (torch.ones(100, dtype=D),)).module
-    assert peak(module) == wanted
+    assert peak_memory(module) == wanted

@@ -18,21 +18,21 @@ from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function
 
-from ._argnums import Chosen, Names, check_hashable, ordinary
-from ._cache_key import Call
+from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
+from ._cache_key import CallArguments
 from ._donation import Donated
-from ._executable import Compiled, Uncompiled, compile_natively, compile_trace, warn_uncompiled
-from ._lowered import Lowered, lowered
+from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
+from ._lowered import Lowered, lowered_from_trace
 from ._trace import Trace, trace
-from ._vmapped import Members
+from ._vmapped import ChunkedVmap
 
 _function_modes: Any = torch._C._len_torch_function_stack
 _autocasts: Any = torch._C._is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
-_MANY = 32  # programs of one function that differ in values alone: a sign that one should be a tensor
+_MANY_PROGRAMS = 32  # programs of one function that differ in values alone: a sign that one should be a tensor
 
 
-def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Callable[..., Any]:
+def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Callable[..., Any]:
     """Return a function that computes what `fn` does, as one compiled program.
 
     `fn` is traced once for each structure of its arguments, with the shapes, dtypes, devices and strides of their
@@ -54,10 +54,10 @@ def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Ca
     >>> step(torch.tensor([1.0, 2.0]))
     tensor([3., 5.])
     """
-    calls = _Calls(fn, static, donate)
+    programs = _ProgramCache(fn, static, donate)
     mapping = getattr(fn, "mapping", None)
-    apart = isinstance(mapping, Mapping) and not static and not donate
-    run = Members(mapping, calls, _Calls(mapping.fn, (), ())) if apart else calls
+    by_members = isinstance(mapping, Mapping) and not static and not donate
+    run = ChunkedVmap(mapping, programs, _ProgramCache(mapping.fn, (), ())) if by_members else programs
 
     @wraps(fn, updated=())
     def jitted(*args: Any, **kwargs: Any) -> Any:
@@ -67,7 +67,7 @@ def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Ca
 
     def lower(*args: Any, **kwargs: Any) -> Lowered:
         """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
-        return calls.lower(args, kwargs)
+        return programs.lower(args, kwargs)
 
     jitted.lower = lower  # pyrefly: ignore[missing-attribute] functions take attributes
     return jitted
@@ -77,110 +77,112 @@ class _Entry(NamedTuple):
     """A kind of arguments that has been seen."""
 
     check: Callable[..., bool]  # of tensors: types, dtypes, devices, sizes, strides, whether they require grad
-    asks: bool  # one of them requires grad
-    compiled: Compiled | Uncompiled
+    requires_grad: bool  # one of them requires grad
+    executable: Executable | EagerFallback
 
 
-class _Calls:
+class _ProgramCache:
     """The programs of one function."""
 
-    def __init__(self, fn: Callable[..., Any], static: Names, donate: Names) -> None:
+    def __init__(self, fn: Callable[..., Any], static: ArgumentSpec, donate: ArgumentSpec) -> None:
         check_callable("jit", fn)
-        self._fn, self._who = fn, describe_function(fn)
-        self._static, self._donate = Chosen(fn, "static", static), Chosen(fn, "donate", donate)
-        self._static.check_apart(self._donate)
+        self._fn, self._function_name = fn, describe_function(fn)
+        self._static, self._donate = ArgumentSet(fn, "static", static), ArgumentSet(fn, "donate", donate)
+        self._static.check_disjoint(self._donate)
         self._entries: dict[Any, list[_Entry]] = {}
-        self._compiled: dict[Any, Compiled | Uncompiled] = {}
-        self._traced: dict[Any, Trace] = {}  # one at most, which waits to be compiled
+        self._executables: dict[Any, Executable | EagerFallback] = {}
+        self._pending_trace: dict[Any, Trace] = {}  # one at most, which waits to be compiled
         self._lock = threading.RLock()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the program for these arguments."""
-        call = Call(self._static, args, kwargs)
+        call = CallArguments(self._static, args, kwargs)
         try:
             entries = self._entries.get(call.key, ())
         except TypeError:
             check_hashable(self._fn, args, kwargs, self._static)
             raise
         for entry in entries:
-            if entry.check(*call.tensors) and not entry.compiled.stale():
-                if torch.is_grad_enabled() and (entry.asks or entry.compiled.asks()):
+            if entry.check(*call.tensors) and not entry.executable.stale():
+                if torch.is_grad_enabled() and (entry.requires_grad or entry.executable.captures_require_grad()):
                     return self._fn(*args, **kwargs)
-                return entry.compiled.run(call.tensors)
-        return self._first(call, args, kwargs)
+                return entry.executable.run(call.tensors)
+        return self._first_call(call, args, kwargs)
 
-    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the bytes that the program for these arguments needs; None for one of C++, which is compiled then."""
-        call = Call(self._static, args, kwargs)
-        if any(map(_requires_grad, call.tensors)) or not all(map(ordinary, call.tensors)):
+        call = CallArguments(self._static, args, kwargs)
+        if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
         with self._lock, uncollected():
-            key, traced = call.kind(), trace(self._fn, call.arguments, call.tensors)
+            key, traced = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
-                found = compile_natively(self._who, traced, call.tensors)
+                found = compile_native_or_measure(self._function_name, traced, call.tensors)
             except CompilerError:
                 return 0
             if isinstance(found, int):
-                self._traced = {key: traced}
+                self._pending_trace = {key: traced}
                 return found
-            self._compiled[key] = found
+            self._executables[key] = found
             return None
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
-        call = Call(self._static, *tree.map(_example, (args, kwargs)))
-        return lowered(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
+        call = CallArguments(self._static, *tree.map(_example_input, (args, kwargs)))
+        return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 
-    def _first(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _first_call(self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run with arguments of a kind that has not been seen."""
         for leaf in call.tensors:
             if type(leaf) is Donated:
                 leaf.clone()  # refused, with the name of who has it
-        asks = any(map(_requires_grad, call.tensors))
-        if (asks and torch.is_grad_enabled()) or not all(map(ordinary, call.tensors)):
+        needs_grad = any(map(_requires_grad, call.tensors))
+        if (needs_grad and torch.is_grad_enabled()) or not all(map(has_plain_memory, call.tensors)):
             return self._fn(*args, **kwargs)
         with self._lock:
-            compiled = self._program(call, args, kwargs)
+            compiled = self._find_or_compile(call, args, kwargs)
             entries = self._entries.setdefault(call.key, [])
-            entries[:] = [entry for entry in entries if not entry.compiled.stale()]
-            entries.insert(0, _Entry(_check(call.tensors), asks, compiled))
-        if torch.is_grad_enabled() and compiled.asks():
+            entries[:] = [entry for entry in entries if not entry.executable.stale()]
+            entries.insert(0, _Entry(_guard(call.tensors), needs_grad, compiled))
+        if torch.is_grad_enabled() and compiled.captures_require_grad():
             return self._fn(*args, **kwargs)
         return compiled.run(call.tensors)
 
-    def _program(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Uncompiled:
-        key, tensors = call.kind(), call.tensors
-        found = self._compiled.get(key)
+    def _find_or_compile(
+        self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Executable | EagerFallback:
+        key, tensors = call.input_signature(), call.tensors
+        found = self._executables.get(key)
         if found is not None and not found.stale():
             return found
-        donated = call.places(self._donate, args, kwargs)
-        self._warn_of_many(call)
+        donated = call.positions(self._donate, args, kwargs)
+        self._warn_about_many_programs(call)
         try:
             with uncollected():
-                traced = self._traced.pop(key, None)
+                traced = self._pending_trace.pop(key, None)
                 if traced is None or traced.captures.stale():
                     traced = trace(self._fn, call.arguments, tensors)
-                made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
+                made: Executable | EagerFallback = compile_trace(self._function_name, traced, tensors, donated)
         except CompilerError as error:
-            made = Uncompiled(self._who, self._fn, call, donated)
+            made = EagerFallback(self._function_name, self._fn, call, donated)
             warn_uncompiled(error)
-        self._compiled[key] = made
+        self._executables[key] = made
         return made
 
-    def _warn_of_many(self, call: Call) -> None:
-        if len(self._entries) == _MANY and call.key not in self._entries:
+    def _warn_about_many_programs(self, call: CallArguments) -> None:
+        if len(self._entries) == _MANY_PROGRAMS and call.key not in self._entries:
             warnings.warn(
-                f"jit: {self._who} has been compiled {_MANY} times because of other values or structures of its "
+                f"jit: {self._function_name} has been compiled {_MANY_PROGRAMS} times because of other values or structures of its "
                 "arguments: pass numbers that change as tensors",
                 stacklevel=6,
             )
 
 
-def _example(leaf: Any) -> Any:
+def _example_input(leaf: Any) -> Any:
     return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) if isinstance(leaf, ShapeDtype) else leaf
 
 
-def _check(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
     """Return what compares tensors with these, in C++."""
     if not tensors:
         return lambda: True
@@ -191,12 +193,12 @@ def _check(tensors: Sequence[Tensor]) -> Callable[..., bool]:
     guards = make(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
     if guards.check(*tensors):
         return guards.check
-    wanted = [_kind(leaf) for leaf in tensors]  # one tensor twice: the guards refuse it
-    return lambda *others: [_kind(leaf) for leaf in others] == wanted
+    wanted = [_guarded_properties(leaf) for leaf in tensors]  # one tensor twice: the guards refuse it
+    return lambda *others: [_guarded_properties(leaf) for leaf in others] == wanted
 
 
-def _kind(leaf: Tensor) -> tuple[Any, ...]:
+def _guarded_properties(leaf: Tensor) -> tuple[Any, ...]:
     return (
         type(leaf), leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad, leaf.is_inference(),
-        ordinary(leaf),
+        has_plain_memory(leaf),
     )  # fmt: skip

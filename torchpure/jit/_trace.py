@@ -12,7 +12,15 @@ from torch.fx import GraphModule, Interpreter
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
-from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value
+from torchpure.jit.passes import (
+    constants,
+    copy_program,
+    eliminate_dead_code,
+    fake_value,
+    has_control_flow,
+    mutates,
+    output_aliases,
+)
 from torchpure.transforms.calls import Packed, pass_through
 from torchpure.transforms.engine import describe_function, user_line
 from torchpure.transforms.purity import Watch, address, made_of_numbers, name_of, operator_draws, written
@@ -28,12 +36,12 @@ class Captures(NamedTuple):
     """Tensors that a function used without being given them."""
 
     tensors: list[Tensor]
-    folded: list[Tensor]  # of those, the ones that constants were computed from
-    signs: list[int]  # of both, by which a change of them is seen
+    constant_folded: list[Tensor]  # of those, the ones that constants were computed from
+    fingerprints: list[int]  # of both, by which a change of them is seen
 
     def stale(self) -> bool:
         """Tell whether one of them has other memory, or one that constants were computed from other numbers."""
-        return bool(self.tensors) and self.signs != _signs(self.tensors, self.folded)
+        return bool(self.tensors) and self.fingerprints != _fingerprints(self.tensors, self.constant_folded)
 
 
 class Trace(NamedTuple):
@@ -44,20 +52,20 @@ class Trace(NamedTuple):
     captures: Captures
 
 
-def _signs(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[int]:
+def _fingerprints(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[int]:
     return [leaf.data_ptr() for leaf in captured] + [0 if leaf.is_inference() else leaf._version for leaf in folded]
 
 
-class _Operations(RealConstants):
+class _CaptureMode(RealConstants):
     """Sees each operation of a trace: draws are refused, tensors from outside are listed."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__()
         self._fn = fn
-        self._made: dict[int, Tensor] = {}  # alive as long as the trace: an id is not used again
-        self._addresses: set[int] = set()  # of the memory of those
+        self._created: dict[int, Tensor] = {}  # alive as long as the trace: an id is not used again
+        self._created_addresses: set[int] = set()  # of the memory of those
         self.captured: dict[int, Tensor] = {}
-        self.folded: dict[int, Tensor] = {}  # of those, the ones whose numbers are in the program
+        self.constant_folded: dict[int, Tensor] = {}  # of those, the ones whose numbers are in the program
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if operator_draws(func, args, kwargs or {}):
@@ -66,10 +74,10 @@ class _Operations(RealConstants):
                 "would return the same numbers forever. Pass a key, and draw with tp.random"
             )
         if func is torch.ops.aten.lift_fresh.default:  # torch.tensor has made it, unseen
-            self._made.update((id(leaf), leaf) for leaf in _real(args))
-        given = self.saw((args, kwargs))
+            self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
+        given = self.note_captures((args, kwargs))
         for leaf in written(func, args, kwargs or {}):
-            if not isinstance(leaf, FakeTensor) and address(leaf) not in self._addresses:
+            if not isinstance(leaf, FakeTensor) and address(leaf) not in self._created_addresses:
                 raise ImpureError(
                     f"jit: {describe_function(self._fn)}{user_line()} would change {name_of(leaf, self._fn)}, which it "
                     "captures: clone it, or return the new value"
@@ -81,104 +89,109 @@ class _Operations(RealConstants):
                 f"jit: {describe_function(self._fn)}{user_line()} makes a tensor whose size depends on numbers, with "
                 f"`{func}`: keep all entries, and choose with tp.where, or pass the size as a static argument"
             ) from error
-        made = _real(out)
-        self._made.update((id(leaf), leaf) for leaf in made)
+        made = _real_tensors(out)
+        self._created.update((id(leaf), leaf) for leaf in made)
         if not func.is_view or made_of_numbers(func, out):
-            self._addresses.update(map(address, made))
+            self._created_addresses.update(map(address, made))
         if made and not func.is_view:
-            self.folded.update(given)
+            self.constant_folded.update(given)
         return out
 
     def used(self, constants: Sequence[Tensor]) -> None:
         """Take note of constants whose numbers the program depends on."""
-        self.folded.update(self.saw(list(constants)))
+        self.constant_folded.update(self.note_captures(list(constants)))
 
-    def saw(self, values: Tree) -> dict[int, Tensor]:
+    def note_captures(self, values: Tree) -> dict[int, Tensor]:
         """List the tensors from outside among these values."""
-        given = {id(leaf): leaf for leaf in _real(values) if id(leaf) not in self._made}
+        given = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
         self.captured.update(given)
         return given
 
 
-pass_through(_Operations)
+pass_through(_CaptureMode)
 
 
-def _real(values: Tree) -> list[Tensor]:
+def _real_tensors(values: Tree) -> list[Tensor]:
     leaves = tree.leaves(values)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, FakeTensor)]
 
 
-Arguments = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
+ArgumentBuilder = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor]) -> Trace:
+def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[Tensor]) -> Trace:
     """Return the program that `fn` runs on the (args, kwargs) which `arguments` makes of tensors.
 
     Raises:
         TransformError: `fn` needs the numbers of tensors, or draws from the global generator.
         ImpureError: `fn` changes what it was given or captures, or lets a traced tensor out.
     """
-    outputs, operations = Packed(), _Operations(fn)
+    outputs, operations = Packed(), _CaptureMode(fn)
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
         out = outputs.take(fn(*args, **kwargs))
         watch.check(own=_is_fake)
-        operations.saw(out)
+        operations.note_captures(out)
         return out
 
     with numbers_refused("jit", fn, _ADVICE):
         module = traced(flat, [leaf.detach() for leaf in tensors], operations)
     for node, held in list(constants(module)):
         if held.requires_grad:
-            _replace(module, str(node.target), held.detach())
-    captured, folded = list(operations.captured.values()), list(operations.folded.values())
-    made = dead(_functional(dead(module), tensors))  # a loop that is dead keeps none of the changes around it
-    _cloned(made, captured)
-    return Trace(made, outputs, Captures(captured, folded, _signs(captured, folded)))
+            _replace_constant(module, str(node.target), held.detach())
+    captured, folded = list(operations.captured.values()), list(operations.constant_folded.values())
+    made = eliminate_dead_code(
+        _functionalize(eliminate_dead_code(module), tensors)
+    )  # a loop that is dead keeps none of the changes around it
+    _clone_returned_constants(made, captured)
+    return Trace(made, outputs, Captures(captured, folded, _fingerprints(captured, folded)))
 
 
 def _is_fake(leaf: Tensor) -> bool:
     return isinstance(leaf, FakeTensor)
 
 
-def _replace(module: GraphModule, name: str, tensor: Tensor) -> None:
+def _replace_constant(module: GraphModule, name: str, tensor: Tensor) -> None:
     delattr(module, name)
     module.register_buffer(name, tensor, persistent=False)
 
 
-def _cloned(module: GraphModule, captured: Sequence[Tensor]) -> None:
+def _clone_returned_constants(module: GraphModule, captured: Sequence[Tensor]) -> None:
     """Give results that are constants new memory at each run, except where it is that of a captured tensor."""
-    theirs, out = {leaf.untyped_storage()._cdata for leaf in captured if _strided(leaf)}, let_out(module)
+    captured_storages, out = (
+        {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)},
+        output_aliases(module),
+    )
     for node, held in list(constants(module)):
-        if node in out and _strided(held) and held.untyped_storage()._cdata not in theirs:
+        if node in out and _is_strided(held) and held.untyped_storage()._cdata not in captured_storages:
             with module.graph.inserting_after(node):
                 new = module.graph.call_function(torch.ops.aten.clone.default, (node,))
             new.meta = dict(node.meta)
-            if isinstance(like := value(node), Tensor):
+            if isinstance(like := fake_value(node), Tensor):
                 new.meta["val"] = like.clone()
             node.replace_all_uses_with(new, lambda user: user in out or user.op == "output")
     module.recompile()
 
 
-def _strided(leaf: Tensor) -> bool:
+def _is_strided(leaf: Tensor) -> bool:
     return leaf.layout is torch.strided
 
 
-def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
+def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     """Write changes of temporaries as new tensors; where they surround a loop they stay."""
-    if not mutates(module) or has_loops(module):
+    if not mutates(module) or has_control_flow(module):
         return module
     held = [leaf for _, leaf in constants(module)]
-    marked = Interpreter(_lifted(module))  # it hands on what nodes are marked with
-    run: Any = functionalize(marked.run, remove="mutations")
-    return _lowered(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
+    interpreter = Interpreter(_lift_constants(module))  # it hands on what nodes are marked with
+    run: Any = functionalize(interpreter.run, remove="mutations")
+    return _embed_constants(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
 
 
-def _lifted(module: GraphModule) -> GraphModule:
+def _lift_constants(module: GraphModule) -> GraphModule:
     """Take the tensors that a program holds as further arguments."""
-    made = copied(module)
+    made = copy_program(module)
     last = made.graph.find_nodes(op="placeholder")
     for node, _ in list(constants(made)):
         with (
@@ -193,7 +206,7 @@ def _lifted(module: GraphModule) -> GraphModule:
     return made
 
 
-def _lowered(module: GraphModule, held: Sequence[Tensor]) -> GraphModule:
+def _embed_constants(module: GraphModule, held: Sequence[Tensor]) -> GraphModule:
     """Let a program hold the tensors for its last arguments."""
     for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(held) :] if held else ()):
         module.register_buffer(f"held_{number}", held[number], persistent=False)

@@ -21,13 +21,13 @@ OPTIONS = {"cpp.cxx": (None, "g++")}
 def writes(monkeypatch):
     """The programs that inductor writes."""
     seen = []
-    made = _inductor._made
+    made = _inductor._run_inductor
 
     def counted(module, *args):
         seen.append(module)
         return made(module, *args)
 
-    monkeypatch.setattr(_inductor, "_made", counted)
+    monkeypatch.setattr(_inductor, "_run_inductor", counted)
     return seen
 
 
@@ -36,7 +36,7 @@ def program(fn, *tensors):
 
 
 def compiled(fn, *tensors):
-    return _inductor.compiled(program(fn, *tensors), tensors, _choose.compiled)
+    return _inductor.compile_program(program(fn, *tensors), tensors, _choose.compile_program)
 
 
 def results(a, b):
@@ -64,8 +64,8 @@ def test_a_program_is_written_once_and_computes_the_same(writes, folder):
 def test_another_process_loads_what_one_has_written(folder):
     code = (
         "import sys, torch, torchpure as tp\n"
-        "from torchpure.jit import _inductor\n"
-        "if sys.argv[1:] == ['nothing is written']: _inductor._made = None\n"
+        "from torchpure.jit.backends import _inductor\n"
+        "if sys.argv[1:] == ['nothing is written']: _inductor._run_inductor = None\n"
         "step = tp.jit(lambda w, x: (w - 1e-3 * tp.grad(lambda w: (x @ w).tanh().mean())(w), x.sum()), donate=0)\n"
         "w, x = torch.linspace(-1, 1, 600 * 600).reshape(600, 600), torch.linspace(-1, 1, 6000).reshape(10, 600)\n"
         "print(float(step(w, x)[0].double().sum()))"

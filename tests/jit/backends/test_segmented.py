@@ -7,7 +7,7 @@ from torch.testing import assert_close
 import torchpure as tp
 from torchpure.jit._trace import trace
 from torchpure.jit.backends import _choose, _segmented
-from torchpure.jit.passes._fx import has_loops
+from torchpure.jit.passes._fx import has_control_flow
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 
 D = torch.float64
@@ -78,8 +78,8 @@ PROGRAMS = [scanned, backwards, none, looped, branched, nested, with_callback, i
 
 def as_it_is(module, tensors):
     """Run what is straight as it is."""
-    if has_loops(module):
-        return _segmented.compiled(module, tensors, as_it_is)
+    if has_control_flow(module):
+        return _segmented.compile_program(module, tensors, as_it_is)
     run = lambda *tensors: module(*tensors)  # noqa: E731
     run.source = "part"
     return run
@@ -90,7 +90,7 @@ def test_parts_compute_what_the_function_does(f):
     """With parts that are not compiled, so that the loops alone are looked at."""
     module = trace(f, lambda values: (tuple(values), {}), (X, W)).module
     CALLS.clear()
-    program = _segmented.compiled(module, (X, W), as_it_is)
+    program = _segmented.compile_program(module, (X, W), as_it_is)
     for x, w in ((X, W), (X * 20, W.t()), (X.t().contiguous().t(), W)):
         wanted = f(x, w)
         if f is with_callback:
@@ -107,7 +107,7 @@ def test_parts_compute_what_the_function_does(f):
 @pytest.mark.compile
 def test_parts_are_compiled():
     module = trace(scanned, lambda values: (tuple(values), {}), (X, W)).module
-    program = _segmented.compiled(module, (X, W), _choose.without_native)
+    program = _segmented.compile_program(module, (X, W), _choose.compile_without_native)
     assert "cpp_fused" in program.source
     assert_close(tuple(program(X, W)), scanned(X, W), rtol=1e-12, atol=1e-13)
     assert_close(tuple(program(X, W.t())), scanned(X, W.t()), rtol=1e-12, atol=1e-13)
@@ -161,5 +161,5 @@ def test_parts_change_results_of_loops_alone(name):
     """As above, where Python runs the loops."""
     f, wanted = kept(CHANGED[name][0]), lambda x: CHANGED[name][1](x.sin())
     module, x = trace(f, lambda values: (tuple(values), {}), (X,)).module, X.clone()
-    assert_close(tuple(_segmented.compiled(module, (X,), as_it_is)(x)), wanted(X))
+    assert_close(tuple(_segmented.compile_program(module, (X,), as_it_is)(x)), wanted(X))
     assert torch.equal(x, X)

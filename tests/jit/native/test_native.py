@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchpure.errors import CheckError
-from torchpure.jit.backends._disk_cache import library
-from torchpure.jit.native import compiled
+from torchpure.jit.backends._disk_cache import build_library
+from torchpure.jit.native import compile_cpp
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 from torchpure.transforms.tracing._make_fx import trace
 
@@ -20,7 +20,7 @@ def rows(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def native(fn, *tensors: Tensor):
-    program = compiled(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, library)
+    program = compile_cpp(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, build_library)
     assert program is not None
     return program
 
@@ -300,7 +300,9 @@ def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch)
     together = native(fn, *given)
     kernel = together.source[together.source.index("int run(") :].split("\n   }\n")[0]
     assert kernel.count("for (int64_t i") == loops
-    monkeypatch.setattr(import_module("torchpure.jit.native.codegen._statements"), "collapsed", lambda kernel: kernel)
+    monkeypatch.setattr(
+        import_module("torchpure.jit.native.codegen._statements"), "collapse_loops", lambda kernel: kernel
+    )
     apart = native(fn, *given)
     torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
 
@@ -475,7 +477,7 @@ def test_what_is_not_known_is_left_to_others():
         (lambda x: x.to(torch.bfloat16) + 1, A),
         (lambda x: x * 2, torch.ones(1 << 23)),
     ):
-        assert compiled(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), library) is None
+        assert compile_cpp(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), build_library) is None
 
 
 def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():

@@ -6,55 +6,55 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure.jit.passes import has_loops, value
+from torchpure.jit.passes import fake_value, has_control_flow
 
-from ._disk_cache import CompilerError, library
-from ._interpreted import OneByOne
-from ._protocol import Program
+from ._disk_cache import CompilerError, build_library
+from ._interpreted import InterpretedProgram
+from ._protocol import CompiledProgram
 
 
 def _is_complex(node: Node) -> bool:
-    return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(value(node)))
+    return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(fake_value(node)))
 
 
-def _by_strides(node: Node) -> bool:
+def _reads_strides(node: Node) -> bool:
     """Tell whether an operation reads strides of memory that does not lie row by row."""
     if "as_strided" not in str(node.target):
         return False
-    like = value(node.all_input_nodes[0])
+    like = fake_value(node.all_input_nodes[0])
     return not like.is_contiguous() or bool(like.storage_offset())
 
 
 def _needs_torch(node: Node) -> bool:
-    from torchpure.jit.native.frontend import picks_of_nothing, takes_complex_numbers
+    from torchpure.jit.native.frontend import has_complex_argument, selects_from_empty
 
-    return _is_complex(node) or _by_strides(node) or picks_of_nothing(node) or takes_complex_numbers(node)
+    return _is_complex(node) or _reads_strides(node) or selects_from_empty(node) or has_complex_argument(node)
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
+def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
     """Compile a program for tensors like these.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
-    return native(module, tensors) or without_native(module, tensors)
+    return compile_native(module, tensors) or compile_without_native(module, tensors)
 
 
-def native(module: GraphModule, tensors: Sequence[Tensor]) -> Program | None:
+def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram | None:
     """Compile a program for tensors like these to C++ that runs on one thread; None where that cannot be.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
-    from torchpure.jit.native import compiled
+    from torchpure.jit.native import compile_cpp
 
     try:
-        return compiled(module, [leaf.detach() for leaf in tensors], library)
+        return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
 
 
-def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
+def compile_without_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
     """Compile a program for tensors like these, by inductor.
 
     Raises:
@@ -64,6 +64,6 @@ def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
     from . import _segmented as _segments  # which take long to import
 
     tensors = [leaf.detach() for leaf in tensors]  # a tracer takes one tensor that is given twice for one input
-    if not has_loops(module) and any(map(_needs_torch, module.graph.nodes)):
-        return OneByOne(module)
-    return (_segments if has_loops(module) else _inductor).compiled(module, tensors, compiled)
+    if not has_control_flow(module) and any(map(_needs_torch, module.graph.nodes)):
+        return InterpretedProgram(module)
+    return (_segments if has_control_flow(module) else _inductor).compile_program(module, tensors, compile_program)

@@ -24,18 +24,18 @@ import torch
 
 from torchpure.errors import InputError
 
-FOLDER, SIZE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
+FOLDER_VARIABLE, SIZE_VARIABLE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
 _SUFFIXES = frozenset({".so", ".py"})
-_MEGABYTES = 512
-_FRESH = 60.0  # seconds in which a file is not removed: another process may be about to load it
-_STRAY = 3600.0  # seconds after which what a killed process left is removed
+_DEFAULT_MEGABYTES = 512
+_MIN_AGE = 60.0  # seconds in which a file is not removed: another process may be about to load it
+_STALE_BUILD_AGE = 3600.0  # seconds after which what a killed process left is removed
 
 
 class CompilerError(RuntimeError):
     """Report a C++ compiler that is not there, or that fails."""
 
 
-def library(source: str, command: Sequence[str]) -> Path:
+def build_library(source: str, command: Sequence[str]) -> Path:
     """Return a shared library of this C++ source: from disk, or made by `command`.
 
     In the command `{source}` and `{library}` stand for the two files.
@@ -45,33 +45,33 @@ def library(source: str, command: Sequence[str]) -> Path:
         InputError: other users may write to the folder, or its size is no number.
     """
     key = key_of(source, *command)
-    return kept(key, ".so") or keep(key, ".so", lambda made: _compile(source, made, command))
+    return find_file(key, ".so") or store_file(key, ".so", lambda made: _compile(source, made, command))
 
 
-def kept(key: str, suffix: str) -> Path | None:
+def find_file(key: str, suffix: str) -> Path | None:
     """Return the file that was made of what this key says, if it is there as it was made."""
     for file in cache_folder().glob(f"{key}-*{suffix}"):
-        if _whole(file):
+        if _is_intact(file):
             return file
         file.unlink(missing_ok=True)
     return None
 
 
-def keep(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+def store_file(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     """Add a file, which `make` writes; older ones go where there are too many bytes.
 
     Where there is no room, as on a full disk, the file lasts as long as the process.
     """
-    folder, most = cache_folder(), _most()
+    folder, max_bytes = cache_folder(), _size_limit()
     try:
-        file = _added(folder, key, suffix, make)
+        file = _write_file(folder, key, suffix, make)
     except OSError:
-        return _added(_passing(), key, suffix, make)
-    prune(folder, most)
+        return _write_file(_process_path(), key, suffix, make)
+    prune(folder, max_bytes)
     return file
 
 
-def _added(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
         made = Path(name) / f"program{suffix}"
         make(made)
@@ -87,39 +87,39 @@ def cache_folder() -> Path:
     Raises:
         InputError: other users may write to it.
     """
-    chosen = os.environ.get(FOLDER)
-    folder = Path(chosen).expanduser() if chosen else _default()
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(chosen).expanduser() if chosen else _default_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError:
-        return _passing()
+        return _process_path()
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(
             f"jit: programs are not loaded from {folder}, to which other users may write: "
-            f"make it yours alone (chmod 700), or set {FOLDER} to another folder"
+            f"make it yours alone (chmod 700), or set {FOLDER_VARIABLE} to another folder"
         )
-    return folder if writable else _passing()
+    return folder if writable else _process_path()
 
 
-def _default() -> Path:
+def _default_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "torchpure"
 
 
 @lru_cache(maxsize=1)
-def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+def _process_folder() -> tempfile.TemporaryDirectory[str]:
     made = tempfile.TemporaryDirectory(prefix="torchpure-", ignore_cleanup_errors=True)
     atexit.register(made.cleanup)
     return made
 
 
-def _passing() -> Path:
-    return Path(_passing_folder().name)
+def _process_path() -> Path:
+    return Path(_process_folder().name)
 
 
-def prune(folder: Path, most: int) -> None:
+def prune(folder: Path, max_bytes: int) -> None:
     """Remove the files that were used longest ago, until `most` bytes are left, and what killed processes left."""
     now, files = time.time(), []
     for file in folder.iterdir():
@@ -128,24 +128,24 @@ def prune(folder: Path, most: int) -> None:
         except OSError:  # another process has removed it
             continue
         if file.name.startswith("build-"):
-            if now - found.st_mtime > _STRAY:
+            if now - found.st_mtime > _STALE_BUILD_AGE:
                 shutil.rmtree(file, ignore_errors=True)
         elif file.suffix in _SUFFIXES:
             files.append((found.st_mtime, found.st_size, file))
     total = sum(size for _, size, _ in files)
     for used, size, file in sorted(files):
-        if total <= most or now - used < _FRESH:
+        if total <= max_bytes or now - used < _MIN_AGE:
             break
         file.unlink(missing_ok=True)
         total -= size
 
 
-def _most() -> int:
-    text = os.environ.get(SIZE, str(_MEGABYTES))
+def _size_limit() -> int:
+    text = os.environ.get(SIZE_VARIABLE, str(_DEFAULT_MEGABYTES))
     try:
         return int(float(text) * 2**20)
     except (ValueError, OverflowError):
-        raise InputError(f"jit: {SIZE} must be a number of megabytes, got {text!r:.40}") from None
+        raise InputError(f"jit: {SIZE_VARIABLE} must be a number of megabytes, got {text!r:.40}") from None
 
 
 def _compile(source: str, made: Path, command: Sequence[str]) -> None:
@@ -166,7 +166,7 @@ def _run(command: Sequence[str]) -> str:
     return ended.stdout
 
 
-def _whole(file: Path) -> bool:
+def _is_intact(file: Path) -> bool:
     """Tell whether a file holds what its name says, and mark it as used."""
     try:
         found = file.stat()
@@ -189,11 +189,19 @@ def key_of(source: str, compiler: str, *flags: str) -> str:
         CompilerError: there is no such compiler.
     """
     words = tuple(takewhile(lambda part: not part.startswith("-"), (compiler, *flags)))  # ccache g++
-    parts = (source, compiler, *flags, _compiler(words), _processor(), torch.__version__, version("torchpure"))
+    parts = (
+        source,
+        compiler,
+        *flags,
+        _identify_compiler(words),
+        _processor_features(),
+        torch.__version__,
+        version("torchpure"),
+    )
     return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
-def _compiler(words: tuple[str, ...]) -> str:
+def _identify_compiler(words: tuple[str, ...]) -> str:
     """Say which compiler some words stand for: a program, or one that starts another."""
     found = [shutil.which(word) for word in words]
     if None in found:
@@ -208,7 +216,7 @@ def _version(compiler: str, _file: tuple[int, int]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _processor() -> str:
+def _processor_features() -> str:
     """Say what the processor can do."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -16,7 +16,15 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchpure._collector import collected
-from torchpure.jit.passes import constants, copied, example, halves, placeholders, results, split
+from torchpure.jit.passes import (
+    constants,
+    copy_program,
+    example_tensor,
+    hoist_scalars,
+    placeholders,
+    results,
+    split_at_peak,
+)
 from torchpure.transforms.rules import runs
 
 from ._disk_cache import CompilerError
@@ -26,7 +34,7 @@ from ._protocol import Compile
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
 
 
-class Inductor:
+class InductorProgram:
     """A compiled program: a function of tensors that changes none of them, unless it was made to."""
 
     def __init__(self, run: Any, constants: list[Tensor], source: str) -> None:
@@ -37,42 +45,42 @@ class Inductor:
         return self._run(*tensors, *self._constants)
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor], small: Compile) -> Inductor:
+def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_scalars: Compile) -> InductorProgram:
     """Compile a program of torch's operations, all of them inductor's to know; `small` compiles its numbers apart.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
-    own = copied(module)
-    held = _lifted(own)
+    own = copy_program(module)
+    held = _lift_constants(own)
     given = [*tensors, *held]
-    parts = split(own)
+    parts = hoist_scalars(own)
     if parts is None:
-        run, source = _in_halves(own, given)
-        return Inductor(run, held, source)
-    numbers = small(parts.scalars, [given[place] for place in parts.reads])
-    rest = [example(node) for node in placeholders(parts.rest)[len(given) :]]
-    run, source = _in_halves(parts.rest, [*given, *rest])
+        run, source = _compile_split(own, given)
+        return InductorProgram(run, held, source)
+    numbers = compile_scalars(parts.scalars, [given[place] for place in parts.reads])
+    rest = [example_tensor(node) for node in placeholders(parts.rest)[len(given) :]]
+    run, source = _compile_split(parts.rest, [*given, *rest])
 
     reads = parts.reads
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         return run(*tensors, *numbers(*[tensors[place] for place in reads]))
 
-    return Inductor(both, held, f"{numbers.source}\n{source}")
+    return InductorProgram(both, held, f"{numbers.source}\n{source}")
 
 
-def _in_halves(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+def _compile_split(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
     """Compile a program, in two halves if that spares memory; what crosses is freed as soon as it has been used."""
-    found = halves(module)
+    found = split_at_peak(module)
     if found is None:
-        return _compiled(module, tensors)
+        return _compile_cached(module, tensors)
     parts = found  # never None in the function below
-    first, one = _compiled(parts.first, [tensors[i] for i in parts.first_reads])
-    given = [*tensors, *map(example, results(parts.first))]
-    second, two = _compiled(parts.second, [given[i] for i in parts.second_reads])
-    first, second = _boxed(first), _boxed(second)
-    kept = {pick for pick in parts.picks if pick is not None}
+    first, one = _compile_cached(parts.first, [tensors[i] for i in parts.first_reads])
+    given = [*tensors, *map(example_tensor, results(parts.first))]
+    second, two = _compile_cached(parts.second, [given[i] for i in parts.second_reads])
+    first, second = _box(first), _box(second)
+    kept = {pick for pick in parts.result_positions if pick is not None}
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         crossing = list(first([tensors[i] for i in parts.first_reads]))
@@ -85,12 +93,12 @@ def _in_halves(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str
                 del known[i]
         out = second(given)
         known.update(enumerate(out, start=end))
-        return [None if pick is None else known[pick] for pick in parts.picks]
+        return [None if pick is None else known[pick] for pick in parts.result_positions]
 
     return both, f"{one}\n{two}"
 
 
-def _boxed(run: Any) -> Any:
+def _box(run: Any) -> Any:
     """Return a function of a list of arguments, which it empties, so that they are freed once they are not needed."""
     inner = run
     while _takes_many(inner) and hasattr(inner, "__wrapped__"):
@@ -102,20 +110,22 @@ def _takes_many(run: Any) -> bool:
     return bool(getattr(getattr(run, "__code__", None), "co_flags", CO_VARARGS) & CO_VARARGS)
 
 
-def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+def _compile_cached(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
     options = _options(module)
-    with _compiling():
+    with _compiler_errors():
         key = program_key(module, tensors, options)
         found = None if key is None else load(key, options)
         if found is not None:
-            return _unboxed(found[0]), found[1]
-        graphs, meta, run = _made(module, tensors, options)
+            return _unbox(found[0]), found[1]
+        graphs, meta, run = _run_inductor(module, tensors, options)
     if key is not None:
         save(key, graphs, tensors, meta)
     return run, "\n".join(getattr(graph, "source_code", "") for graph in graphs)
 
 
-def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> tuple[list[Any], Any, Any]:
+def _run_inductor(
+    module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]
+) -> tuple[list[Any], Any, Any]:
     """Return what inductor makes, what torch found out about results, and a function around both."""
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
 
@@ -133,7 +143,7 @@ def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any
     return graphs, context.fw_metadata, run
 
 
-def _unboxed(call: Boxed) -> Any:
+def _unbox(call: Boxed) -> Any:
     """Return a function of tensors, of one of a list of them."""
 
     def boxed(given: list[Tensor]) -> Sequence[Any]:
@@ -148,14 +158,14 @@ def _unboxed(call: Boxed) -> Any:
 
 
 @contextmanager
-def _compiling() -> Iterator[None]:
+def _compiler_errors() -> Iterator[None]:
     """Compile without gradients, and say so where there is no compiler."""
     try:
         with torch.no_grad(), collected(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
             yield
     except Exception as error:
-        if _NO_COMPILER.isdisjoint(_names(error)):
+        if _NO_COMPILER.isdisjoint(_error_names(error)):
             raise
         raise CompilerError(f"jit: {error!s:.2000}") from error
 
@@ -169,7 +179,7 @@ def _options(module: GraphModule) -> dict[str, Any]:
     return own
 
 
-def _lifted(module: GraphModule) -> list[Tensor]:
+def _lift_constants(module: GraphModule) -> list[Tensor]:
     """Make inputs of the tensors that a program holds, because inductor would write down the numbers of small ones."""
     held: dict[int, tuple[Tensor, Node]] = {}
     for node, tensor in list(constants(module)):
@@ -186,7 +196,7 @@ def _first_operation(module: GraphModule) -> Node:
     return next(node for node in module.graph.nodes if node.op != "placeholder")
 
 
-def _names(error: BaseException | None) -> list[str]:
+def _error_names(error: BaseException | None) -> list[str]:
     """List the kinds of an error and of those that caused it."""
     found = []
     while error is not None:

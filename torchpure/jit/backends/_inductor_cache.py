@@ -16,14 +16,14 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from ._disk_cache import keep, kept, key_of
+from ._disk_cache import find_file, key_of, store_file
 
-_TORCHS = frozenset({"aten", "prims"})
-_NAME = "torchpure_program"
+_TORCH_NAMESPACES = frozenset({"aten", "prims"})
+_MODULE_NAME = "torchpure_program"
 Boxed = Callable[[list[Tensor]], Sequence[Any]]
 
 
-class _Text(InspectLoader):
+class _TextLoader(InspectLoader):
     """Loads a module from its text alone: no compiled file beside it is read or written."""
 
     def __init__(self, text: str) -> None:
@@ -40,20 +40,20 @@ def program_key(module: GraphModule, tensors: Sequence[Tensor], options: dict[st
     Raises:
         CompilerError: there is no C++ compiler.
     """
-    if not all(map(_is_torchs, module.graph.nodes)) or any(leaf.device.type != "cpu" for leaf in tensors):
+    if not all(map(_is_torch_operation, module.graph.nodes)) or any(leaf.device.type != "cpu" for leaf in tensors):
         return None
     likes = [f"{leaf.dtype} {tuple(leaf.shape)} {leaf.stride()}" for leaf in tensors]
     text = "\n".join([module.graph.python_code("self").src, *likes, repr(sorted(options.items())), *_settings()])
     return key_of(text, options["cpp.cxx"][1])
 
 
-def _is_torchs(node: Node) -> bool:
+def _is_torch_operation(node: Node) -> bool:
     """Tell whether a node is written down as text: an operation of torch's own, of values in the program."""
     if node.op != "call_function":
         return node.op in {"placeholder", "output"}
     if node.target is operator.getitem:
         return True
-    return isinstance(node.target, OpOverload) and node.target.namespace in _TORCHS
+    return isinstance(node.target, OpOverload) and node.target.namespace in _TORCH_NAMESPACES
 
 
 def _settings() -> list[str]:
@@ -78,30 +78,30 @@ def load(key: str, options: dict[str, Any]) -> tuple[Boxed, str] | None:
     """Return the function of a list of tensors, which it empties, that was kept under this key, and its text."""
     from torch._inductor import config
 
-    file = kept(key, ".py")
+    file = find_file(key, ".py")
     if file is None:
         return None
-    loader = _Text(file.read_text())
-    module = ModuleType(_NAME)
+    loader = _TextLoader(file.read_text())
+    module = ModuleType(_MODULE_NAME)
     with config.patch(options):
         loader.exec_module(module)
-    return module.call, loader.get_source(_NAME)
+    return module.call, loader.get_source(_MODULE_NAME)
 
 
 def save(key: str, graphs: Sequence[Any], tensors: Sequence[Tensor], meta: Any) -> None:
     """Keep what inductor wrote, if it is the whole program; `meta` is what torch found out about its results."""
-    if len(graphs) != 1 or not _is_whole(graphs[0]) or not _is_plain(meta, len(tensors)):
+    if len(graphs) != 1 or not _is_self_contained(graphs[0]) or not _returns_outputs_directly(meta, len(tensors)):
         return
     text = graphs[0].source_code
-    keep(key, ".py", lambda made: made.write_text(text))
+    store_file(key, ".py", lambda made: made.write_text(text))
 
 
-def _is_whole(graph: Any) -> bool:
+def _is_self_contained(graph: Any) -> bool:
     held = (graph.constants, graph.torchbind_constants, graph.frozen_param_names, graph.opaque_value_type_classes)
     return bool(graph.source_code) and not any(held) and set(graph.device_types) == {"cpu"}
 
 
-def _is_plain(meta: Any, count: int) -> bool:
+def _returns_outputs_directly(meta: Any, count: int) -> bool:
     """Tell whether a compiled function gives the results as they are, and takes all tensors.
 
     Of inputs and views of them torch makes new views, which matters to gradients alone: the function returns them too.

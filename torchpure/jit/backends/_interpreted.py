@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from torchpure.transforms.tracing import program_text
 
 
-class OneByOne:
+class InterpretedProgram:
     """A program whose operations run one after another, as torch's own.
 
     Inductor knows no complex numbers, and what it makes of programs with them is wrong in places: the gradient of a

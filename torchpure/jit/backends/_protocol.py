@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 
-class Program(Protocol):
+class CompiledProgram(Protocol):
     """A compiled program: a function of tensors, and the code that was generated for it."""
 
     source: str
@@ -17,4 +17,4 @@ class Program(Protocol):
         ...
 
 
-Compile = Callable[[GraphModule, Sequence[Tensor]], Program]  # a program for tensors like these
+Compile = Callable[[GraphModule, Sequence[Tensor]], CompiledProgram]  # a program for tensors like these

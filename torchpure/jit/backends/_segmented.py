@@ -9,100 +9,118 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from torchpure.jit.passes import attribute, bodies, loop, mutates, placeholders, results, subprogram, tupled, value
+from torchpure.jit.passes import (
+    attribute,
+    bodies,
+    control_flow_kind,
+    extract_subprogram,
+    fake_value,
+    mutates,
+    placeholders,
+    results,
+    return_tuple,
+)
 from torchpure.transforms.engine import fresh
 
 from ._protocol import Compile
 
-_FEW = 2  # operations that are not worth a program
+_MAX_UNCOMPILED = 2  # operations that are not worth a program
 Values = dict[Node, Any]
 Step = Callable[[Values], None]
 Run = Callable[..., Sequence[Any]]
 
 
-class Segments:
+class SegmentedProgram:
     """A program in steps: compiled parts, and loops whose bodies are compiled."""
 
     def __init__(self, module: GraphModule, part: Compile) -> None:
-        self._part = part
+        self._compile_part = part
         self._inputs, self._results, self._sources = placeholders(module), results(module), list[str]()
-        self._held: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
+        self._constants: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
         self._steps: list[Step] = []
         used: list[list[Node]] = []
-        for step, nodes in self._all(module):
+        for step, nodes in self._make_steps(module):
             self._steps.append(step)
             used.append(nodes)
-        self._done = _last_uses(used, [*self._held, *(node for node in self._results if isinstance(node, Node))])
+        self._last_uses = _last_uses(
+            used, [*self._constants, *(node for node in self._results if isinstance(node, Node))]
+        )
         self.source = "\n".join(self._sources)
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         """Run the program."""
-        values: Values = {**self._held, **dict(zip(self._inputs, tensors, strict=True))}
-        for step, done in zip(self._steps, self._done, strict=True):
+        values: Values = {**self._constants, **dict(zip(self._inputs, tensors, strict=True))}
+        for step, done in zip(self._steps, self._last_uses, strict=True):
             step(values)
             for node in done:  # memory that nobody needs any more
                 del values[node]
         return [values[node] if isinstance(node, Node) else node for node in self._results]
 
-    def _all(self, module: GraphModule) -> Iterator[tuple[Step, list[Node]]]:
+    def _make_steps(self, module: GraphModule) -> Iterator[tuple[Step, list[Node]]]:
         straight: list[Node] = []
         for node in module.graph.nodes:
             if node.op != "call_function":
                 continue
             given: Any = node.args[0] if node.args else None
-            if loop(node):
-                yield from self._straight(module, straight)
+            if control_flow_kind(node):
+                yield from self._segment(module, straight)
                 straight = []
-                yield self._loop(module, node), node.all_input_nodes
-            elif node.target is operator.getitem and loop(given):
-                yield _item(node, given), [given]
+                yield self._control_flow(module, node), node.all_input_nodes
+            elif node.target is operator.getitem and control_flow_kind(given):
+                yield _getitem_step(node, given), [given]
             else:
                 straight.append(node)
-        yield from self._straight(module, straight)
+        yield from self._segment(module, straight)
 
-    def _straight(self, module: GraphModule, nodes: list[Node]) -> Iterator[tuple[Step, list[Node]]]:
+    def _segment(self, module: GraphModule, nodes: list[Node]) -> Iterator[tuple[Step, list[Node]]]:
         outputs = [node for node in nodes if not set(nodes).issuperset(node.users)]
         if nodes:
-            part, inputs = subprogram(module, nodes, outputs)
-            run: Run = part if len(nodes) <= _FEW else self._compiled(part, [value(node) for node in inputs])
-            yield _straight_step(run, inputs, outputs), inputs
+            part, inputs = extract_subprogram(module, nodes, outputs)
+            run: Run = (
+                part
+                if len(nodes) <= _MAX_UNCOMPILED
+                else self._compile_for(part, [fake_value(node) for node in inputs])
+            )
+            yield _segment_step(run, inputs, outputs), inputs
 
-    def _loop(self, module: GraphModule, node: Node) -> Step:
+    def _control_flow(self, module: GraphModule, node: Node) -> Step:
         programs = []
         for body in bodies(module, node):
-            likes = [value(like) for like in placeholders(body)]
+            likes = [fake_value(like) for like in placeholders(body)]
             programs.append(
-                self._compiled(tupled(body), [torch.empty(t.shape, dtype=t.dtype, device="meta") for t in likes])
+                self._compile_for(
+                    return_tuple(body), [torch.empty(t.shape, dtype=t.dtype, device="meta") for t in likes]
+                )
             )
-        return _loop_step(node, _RUNS[loop(node) or ""], programs, mutates(module))
+        return _loop_step(node, _RUNNERS[control_flow_kind(node) or ""], programs, mutates(module))
 
-    def _compiled(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
+    def _compile_for(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
         """Compile a part for tensors of these shapes and strides; others of the same shape are copied to them."""
-        devices = [value(node).device for node in placeholders(module)]
+        devices = [fake_value(node).device for node in placeholders(module)]
         examples = [
             torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, device=device)
             for like, device in zip(likes, devices, strict=True)
         ]
-        program = self._part(module, examples)
+        program = self._compile_part(module, examples)
         self._sources.append(program.source)
-        strides, changes = [example.stride() for example in examples], mutates(module)
+        strides, mutates_inputs = [example.stride() for example in examples], mutates(module)
 
         def run(*tensors: Tensor) -> Sequence[Any]:
             if all(leaf.stride() == stride for leaf, stride in zip(tensors, strides, strict=True)):
                 return program(*tensors)
-            return module(*tensors) if changes else program(*map(_laid_out, tensors, strides))
+            return module(*tensors) if mutates_inputs else program(*map(_with_strides, tensors, strides))
 
         return run
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> Segments:
+def compile_program(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> SegmentedProgram:
     """Compile the parts of a program by `part`; each of its nodes says what its value looks like.
 
     Raises:
         CompilerError: there is no C++ compiler that works.
     """
     assert len(placeholders(module)) == len(tensors)
-    return Segments(module, part)
+    return SegmentedProgram(module, part)
 
 
 def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[list[Node]]:
@@ -114,7 +132,7 @@ def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[lis
     return done[::-1]
 
 
-def _laid_out(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
+def _with_strides(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Copy a tensor to memory of these strides; along those of zero its elements are the same."""
     if leaf.stride() == stride:
         return leaf
@@ -124,7 +142,7 @@ def _laid_out(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
     return made
 
 
-def _item(node: Node, given: Node) -> Step:
+def _getitem_step(node: Node, given: Node) -> Step:
     place: Any = node.args[1]
 
     def step(values: Values) -> None:
@@ -133,20 +151,20 @@ def _item(node: Node, given: Node) -> Step:
     return step
 
 
-def _straight_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) -> Step:
+def _segment_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) -> Step:
     def step(values: Values) -> None:
         values.update(zip(outputs, run(*[values[node] for node in inputs]), strict=True))
 
     return step
 
 
-def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], changes: bool) -> Step:
+def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], mutates_results: bool) -> Step:
     """Return what runs a loop; where results are changed in place afterwards, they share memory with nothing."""
 
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)
-        out = run(programs, value(node), *args)
-        values[node] = fresh(out, [values[used] for used in node.all_input_nodes]) if changes else out
+        out = run(programs, fake_value(node), *args)
+        values[node] = fresh(out, [values[used] for used in node.all_input_nodes]) if mutates_results else out
 
     return step
 
@@ -179,7 +197,7 @@ def _callback(_programs: Any, _like: Any, fn: Callable[..., Any], operands: Any,
     return ()
 
 
-_RUNS: dict[str, Callable[..., Any]] = {
+_RUNNERS: dict[str, Callable[..., Any]] = {
     "scan_p": _scan,
     "while_p": _while,
     "switch_p": _switch,

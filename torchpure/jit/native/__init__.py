@@ -1,7 +1,7 @@
 """Small programs and loops, as one function of C++."""
 
-from ._compile import Native as Native
-from ._compile import compiled as compiled
-from .frontend import picks_of_nothing as picks_of_nothing
-from .frontend import takes_complex_numbers as takes_complex_numbers
+from ._compile import NativeProgram as NativeProgram
+from ._compile import compile_cpp as compile_cpp
+from .frontend import has_complex_argument as has_complex_argument
+from .frontend import selects_from_empty as selects_from_empty
 from .ir import UnsupportedError as UnsupportedError

@@ -8,10 +8,10 @@ from torch.fx.node import map_arg
 
 from torchpure.transforms.rules import runs
 
-from ._fx import attribute, copied, impure, let_out, loop, mutates
+from ._fx import attribute, control_flow_kind, copy_program, has_side_effects, mutates, output_aliases
 
 
-def duplicates(module: GraphModule) -> GraphModule:
+def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
     """Compute the same operation of the same values once, in the bodies of loops too.
 
     A program that changes tensors in place is left alone: there equal operations may differ in their values. So are
@@ -22,10 +22,10 @@ def duplicates(module: GraphModule) -> GraphModule:
     """
     if mutates(module):
         return module
-    made = copied(module, duplicates)
-    out, seen = let_out(made), _Seen()
+    made = copy_program(module, eliminate_common_subexpressions)
+    out, seen = output_aliases(made), _FirstOccurrences()
     for node in made.graph.nodes:
-        key = _key(made, node)
+        key = _node_key(made, node)
         if key is None:
             continue
         first = seen.first(key, node)
@@ -36,36 +36,36 @@ def duplicates(module: GraphModule) -> GraphModule:
     return made
 
 
-class _Seen:
+class _FirstOccurrences:
     """The operations so far, by what they compute and the run of a function of `remat` that they are in."""
 
     def __init__(self) -> None:
-        self._nodes: dict[Any, Node] = {}
-        self._values: dict[Any, Node] = {}  # whatever the runs of their arguments
-        self._same: dict[Node, Node] = {}  # of one that is run again: the first of the same value
+        self._by_run: dict[Any, Node] = {}
+        self._by_value: dict[Any, Node] = {}  # whatever the runs of their arguments
+        self._first_equal: dict[Node, Node] = {}  # of one that is run again: the first of the same value
 
     def first(self, key: Any, node: Node) -> Node:
         """Return the operation that is to be used for this one: itself, if there is none."""
         own, kept = runs(node)
-        value = _operation(node, self._same) if self._same and node.op == "call_function" else key
-        if own != kept and (value, kept) in self._values:
-            return self._values[value, kept]
-        found = self._nodes.setdefault((key, own), node)
+        value = _operation_key(node, self._first_equal) if self._first_equal and node.op == "call_function" else key
+        if own != kept and (value, kept) in self._by_value:
+            return self._by_value[value, kept]
+        found = self._by_run.setdefault((key, own), node)
         if found is node:
-            same = self._values.setdefault((value, kept), node)
+            same = self._by_value.setdefault((value, kept), node)
             if own is not None:
-                self._same[node] = self._values.get((value, None), same)
+                self._first_equal[node] = self._by_value.get((value, None), same)
         return found
 
 
-def _key(module: GraphModule, node: Node) -> Any:
+def _node_key(module: GraphModule, node: Node) -> Any:
     """Return what makes two nodes the same; None for one that stays."""
     if node.op == "get_attr":
         held = attribute(module, node)
         return ("constant", id(held)) if isinstance(held, Tensor) else None
-    if node.op != "call_function" or loop(node) or impure(module, node):
+    if node.op != "call_function" or control_flow_kind(node) or has_side_effects(module, node):
         return None
-    key = _operation(node, {})
+    key = _operation_key(node, {})
     try:
         hash(key)
     except TypeError:
@@ -73,19 +73,19 @@ def _key(module: GraphModule, node: Node) -> Any:
     return key
 
 
-def _operation(node: Node, instead: dict[Node, Node]) -> Any:
+def _operation_key(node: Node, instead: dict[Node, Node]) -> Any:
     args, kwargs = node.args, node.kwargs
     if instead:
         args, kwargs = (map_arg(part, lambda arg: instead.get(arg, arg)) for part in (args, kwargs))
-    return (node.target, _frozen(args), _frozen(kwargs))
+    return (node.target, _hash_key(args), _hash_key(kwargs))
 
 
-def _frozen(args: Any) -> Any:
+def _hash_key(args: Any) -> Any:
     """Make arguments comparable: 1, 1.0 and True are not the same, nor are 0.0 and -0.0."""
     if isinstance(args, dict):
-        return tuple((name, _frozen(part)) for name, part in args.items())
+        return tuple((name, _hash_key(part)) for name, part in args.items())
     if isinstance(args, list | tuple):
-        return (type(args).__name__, *map(_frozen, args))
+        return (type(args).__name__, *map(_hash_key, args))
     if isinstance(args, slice):
-        return ("slice", *map(_frozen, (args.start, args.stop, args.step)))
+        return ("slice", *map(_hash_key, (args.start, args.stop, args.step)))
     return (type(args), repr(args) if isinstance(args, float | complex) else args)

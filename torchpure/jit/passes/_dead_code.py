@@ -2,15 +2,15 @@
 
 from torch.fx import GraphModule
 
-from ._fx import copied, impure
+from ._fx import copy_program, has_side_effects
 
 
-def dead(module: GraphModule) -> GraphModule:
+def eliminate_dead_code(module: GraphModule) -> GraphModule:
     """Remove operations whose values nobody reads, in the bodies of loops too; checks and callbacks stay.
 
     Law: `dead(module)(*args) == module(*args)`, bit for bit.
     """
-    made = copied(module, dead)
-    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or impure(made, node))
+    made = copy_program(module, eliminate_dead_code)
+    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or has_side_effects(made, node))
     made.recompile()
     return made

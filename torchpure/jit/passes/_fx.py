@@ -12,24 +12,24 @@ from torch.fx.node import map_arg
 
 from torchpure.transforms.calls import callback_p, scan_p, switch_p, while_p
 
-_LOOPS: dict[Any, str] = {scan_p: "scan_p", while_p: "while_p", switch_p: "switch_p", callback_p: "callback_p"}
+_PRIMITIVES: dict[Any, str] = {scan_p: "scan_p", while_p: "while_p", switch_p: "switch_p", callback_p: "callback_p"}
 _BODIES = {"scan_p": slice(0, 1), "while_p": slice(0, 2), "switch_p": slice(1, 2)}  # which arguments hold programs
 
 
-def loop(node: Node) -> str | None:
+def control_flow_kind(node: Node) -> str | None:
     """Name the primitive of control flow that a node calls."""
-    return _LOOPS.get(node.target) if node.op == "call_function" else None
+    return _PRIMITIVES.get(node.target) if node.op == "call_function" else None
 
 
-def has_loops(module: GraphModule) -> bool:
+def has_control_flow(module: GraphModule) -> bool:
     """Tell whether a program has loops or branches."""
-    return any(loop(node) for node in module.graph.nodes)
+    return any(control_flow_kind(node) for node in module.graph.nodes)
 
 
 def body_nodes(node: Node) -> list[Node]:
     """List the nodes that stand for the programs inside of a loop or a branch."""
     found: list[Node] = []
-    kind = loop(node)
+    kind = control_flow_kind(node)
     if kind in _BODIES:
         map_arg(node.args[_BODIES[kind]], found.append)
     return found
@@ -64,24 +64,24 @@ def results(module: GraphModule) -> list[Any]:
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
-def value(node: Node) -> Any:
+def fake_value(node: Node) -> Any:
     """Return the tensor without numbers that stands for a node's value."""
     return node.meta.get("val")
 
 
-def example(node: Node) -> Tensor:
+def example_tensor(node: Node) -> Tensor:
     """Return a tensor like the value of a node, with any numbers."""
-    like = value(node)
+    like = fake_value(node)
     return torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, device=like.device)
 
 
-def impure(module: GraphModule, node: Node) -> bool:
+def has_side_effects(module: GraphModule, node: Node) -> bool:
     """Tell whether a node does more than give a value: it changes memory, checks, draws, or calls Python."""
-    kind = loop(node)
+    kind = control_flow_kind(node)
     if kind is None:
         return node.op == "call_function" and is_impure(node.target, args=node.args, kwargs=node.kwargs)  # pyrefly: ignore[bad-argument-type] a function
     return kind == "callback_p" or any(
-        impure(body, inner) for body in bodies(module, node) for inner in body.graph.nodes
+        has_side_effects(body, inner) for body in bodies(module, node) for inner in body.graph.nodes
     )
 
 
@@ -100,7 +100,7 @@ def is_view(node: Node) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target.is_view
 
 
-def let_out(module: GraphModule) -> set[Node]:
+def output_aliases(module: GraphModule) -> set[Node]:
     """Return the nodes whose memory may be that of a result."""
     found: set[Node] = set()
     todo = [node for node in results(module) if isinstance(node, Node)]
@@ -119,7 +119,7 @@ def _may_alias(node: Node) -> bool:
     return schema is not None and any(part.alias_info is not None for part in schema.returns)
 
 
-def copied(module: GraphModule, change: Callable[[GraphModule], GraphModule] | None = None) -> GraphModule:
+def copy_program(module: GraphModule, change: Callable[[GraphModule], GraphModule] | None = None) -> GraphModule:
     """Copy a program, and put what `change` makes of the programs inside of its loops in their places.
 
     Tensors that it holds are shared; all else may be changed.
@@ -132,19 +132,21 @@ def copied(module: GraphModule, change: Callable[[GraphModule], GraphModule] | N
     for node in made.graph.find_nodes(op="get_attr"):
         held = attribute(made, node)
         if isinstance(held, GraphModule):
-            setattr(made, str(node.target), copied(held, change) if change is None else change(held))
+            setattr(made, str(node.target), copy_program(held, change) if change is None else change(held))
     return made
 
 
-def tupled(module: GraphModule) -> GraphModule:
+def return_tuple(module: GraphModule) -> GraphModule:
     """Let a program return a tuple, where it returns a tensor alone."""
-    made = copied(module)
+    made = copy_program(module)
     made.graph.output_node().update_arg(0, tuple(results(made)))
     made.recompile()
     return made
 
 
-def subprogram(module: GraphModule, nodes: Sequence[Node], outputs: Sequence[Node]) -> tuple[GraphModule, list[Node]]:
+def extract_subprogram(
+    module: GraphModule, nodes: Sequence[Node], outputs: Sequence[Node]
+) -> tuple[GraphModule, list[Node]]:
     """Cut nodes out of a program: a program of their own, and the nodes outside that are its inputs."""
     own, graph, mapping = set(nodes), Graph(), {}
     inputs: list[Node] = []

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ._fx import copied, impure, loop, placeholders, subprogram, value
+from ._fx import control_flow_kind, copy_program, extract_subprogram, fake_value, has_side_effects, placeholders
 
 
-class Split(NamedTuple):
+class HoistedScalars(NamedTuple):
     """A program in two: `rest(*inputs, *scalars(*[inputs[i] for i in reads]))`."""
 
     scalars: GraphModule
@@ -21,25 +21,33 @@ class Split(NamedTuple):
     rest: GraphModule
 
 
-def split(module: GraphModule) -> Split | None:
+def hoist_scalars(module: GraphModule) -> HoistedScalars | None:
     """Cut the part that computes single numbers on the CPU out of a program; None where nothing is to be gained.
 
     Law: both parts together compute what the program does.
     """
-    made = copied(module)
-    if not _settled(made):
+    made = copy_program(module)
+    if not _mutates_only_inputs(made):
         return None
     inputs = placeholders(made)
-    known, nodes = {node for node in inputs if _single(node)}, list[Node]()
+    known, nodes = {node for node in inputs if _is_cpu_scalar(node)}, list[Node]()
     for node in made.graph.nodes:
         given = node.all_input_nodes
-        if node.op == "call_function" and given and known.issuperset(given) and _single(node) and not _acts(made, node):
+        if (
+            node.op == "call_function"
+            and given
+            and known.issuperset(given)
+            and _is_cpu_scalar(node)
+            and not _must_stay(made, node)
+        ):
             known.add(node)
             nodes.append(node)
     outer = [node for node in nodes if not set(nodes).issuperset(node.users)]
-    if not any(isinstance(value(user), Tensor) and value(user).numel() > 1 for node in outer for user in node.users):
+    if not any(
+        isinstance(fake_value(user), Tensor) and fake_value(user).numel() > 1 for node in outer for user in node.users
+    ):
         return None
-    part, reads = subprogram(made, nodes, outer)
+    part, reads = extract_subprogram(made, nodes, outer)
     with made.graph.inserting_after(inputs[-1]):
         for node in reversed(outer):
             given = made.graph.placeholder(f"number_{node.name}")
@@ -48,19 +56,19 @@ def split(module: GraphModule) -> Split | None:
     for node in reversed(nodes):
         made.graph.erase_node(node)
     made.recompile()
-    return Split(part, [inputs.index(node) for node in reads], made)
+    return HoistedScalars(part, [inputs.index(node) for node in reads], made)
 
 
-def _single(node: Node) -> bool:
-    held = value(node)
+def _is_cpu_scalar(node: Node) -> bool:
+    held = fake_value(node)
     return isinstance(held, Tensor) and held.numel() == 1 and held.device.type == "cpu"
 
 
-def _acts(module: GraphModule, node: Node) -> bool:
-    return loop(node) is not None or impure(module, node)
+def _must_stay(module: GraphModule, node: Node) -> bool:
+    return control_flow_kind(node) is not None or has_side_effects(module, node)
 
 
-def _settled(module: GraphModule) -> bool:
+def _mutates_only_inputs(module: GraphModule) -> bool:
     """Tell whether nothing changes in place but inputs that are written over at the end."""
     for node in module.graph.nodes:
         if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):

@@ -8,10 +8,10 @@ from torch.fx import GraphModule, Node
 
 from torchpure import tree
 
-from ._fx import bodies, is_view, loop, results, value
+from ._fx import bodies, control_flow_kind, fake_value, is_view, results
 
 
-def peak(module: GraphModule) -> int:
+def peak_memory(module: GraphModule) -> int:
     """Count the bytes of temporaries and results that are alive at once, at most.
 
     What backends do without, because they compute several operations as one, is counted too.
@@ -20,20 +20,20 @@ def peak(module: GraphModule) -> int:
     last = _last_uses(module, nodes)
     alive, most = 0, 0
     for place, node in enumerate(nodes):
-        alive += _made(node)
-        inside = max(map(peak, bodies(module, node)), default=0) if loop(node) else 0
+        alive += _allocated_bytes(node)
+        inside = max(map(peak_memory, bodies(module, node)), default=0) if control_flow_kind(node) else 0
         most = max(most, alive + inside)
-        alive -= sum(map(_made, last.get(place, ())))
+        alive -= sum(map(_allocated_bytes, last.get(place, ())))
     return most
 
 
 def _last_uses(module: GraphModule, nodes: list[Node]) -> dict[int, list[Node]]:
     """List, for each place, the nodes whose memory nobody needs after it; results are needed to the end."""
-    kept = set(map(_maker, _nodes(results(module))))
+    kept = set(map(_memory_owner, _only_nodes(results(module))))
     ends: dict[Node, int] = {}
     for place, node in enumerate(nodes):
         for used in (node, *node.all_input_nodes):
-            ends[_maker(used)] = place
+            ends[_memory_owner(used)] = place
     last: dict[int, list[Node]] = {}
     for node, place in ends.items():
         if node not in kept:
@@ -41,24 +41,24 @@ def _last_uses(module: GraphModule, nodes: list[Node]) -> dict[int, list[Node]]:
     return last
 
 
-def _nodes(found: Iterable[object]) -> list[Node]:
+def _only_nodes(found: Iterable[object]) -> list[Node]:
     return [node for node in found if isinstance(node, Node)]
 
 
-def _shares(node: Node) -> bool:
+def _shares_memory(node: Node) -> bool:
     """Tell whether a node makes no memory of its own."""
     return is_view(node) or node.target is operator.getitem
 
 
-def _maker(node: Node) -> Node:
+def _memory_owner(node: Node) -> Node:
     """Return the node that made the memory of a value."""
-    while _shares(node) and node.all_input_nodes:
+    while _shares_memory(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
 
 
-def _made(node: Node) -> int:
+def _allocated_bytes(node: Node) -> int:
     """Count the bytes that an operation makes; inputs and constants are there already."""
-    if node.op != "call_function" or _shares(node):
+    if node.op != "call_function" or _shares_memory(node):
         return 0
-    return sum(leaf.nbytes for leaf in tree.leaves(value(node)) if isinstance(leaf, Tensor))
+    return sum(leaf.nbytes for leaf in tree.leaves(fake_value(node)) if isinstance(leaf, Tensor))

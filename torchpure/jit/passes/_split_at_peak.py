@@ -14,9 +14,9 @@ from torch.fx import GraphModule, Node
 from torchpure import tree
 from torchpure.transforms.rules import runs
 
-from ._fx import impure, is_view, loop, placeholders, results, subprogram, value
+from ._fx import control_flow_kind, extract_subprogram, fake_value, has_side_effects, is_view, placeholders, results
 
-SMALLEST = 1 << 24  # bytes alive at the cut; below, two calls cost more than they spare
+MIN_PEAK_BYTES = 1 << 24  # bytes alive at the cut; below, two calls cost more than they spare
 
 
 _PRODUCTS = frozenset({
@@ -25,54 +25,56 @@ _PRODUCTS = frozenset({
 })  # fmt: skip
 
 
-class Halves(NamedTuple):
+class SplitProgram(NamedTuple):
     """`second` of a program's inputs, of what `first` gives, and results that `first` already has."""
 
     first: GraphModule
     first_reads: list[int]  # inputs of the program
     second: GraphModule
     second_reads: list[int]  # inputs of the program, then what crosses
-    picks: list[int | None]  # of each result: its place in what crosses and what `second` gives
+    result_positions: list[int | None]  # of each result: its place in what crosses and what `second` gives
 
 
-def halves(module: GraphModule) -> Halves | None:
+def split_at_peak(module: GraphModule) -> SplitProgram | None:
     """Cut a program in two; None where that spares nothing.
 
     Law: both halves together compute what the program does.
     """
     nodes = [node for node in module.graph.nodes if node.op not in {"placeholder", "output"}]
-    place = _fullest(nodes)
+    place = _peak_position(nodes)
     if place is None:
         return None
     place = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), place)
-    early = _with_parts(nodes[: place + 1])
+    early = _with_tuple_parts(nodes[: place + 1])
     late = [node for node in nodes if node not in early]
-    if any(loop(node) or impure(module, node) for node in early) or not late:
+    if any(control_flow_kind(node) or has_side_effects(module, node) for node in early) or not late:
         return None
     wanted = [node for node in results(module) if isinstance(node, Node)]
     crossing = [node for node in early if any(user not in early for user in node.users)]
     made = [node for node in dict.fromkeys(wanted) if node in set(late)]
     inputs = placeholders(module)
-    first, one = subprogram(module, list(early), crossing)
-    second, two = subprogram(module, late, made)
+    first, one = extract_subprogram(module, list(early), crossing)
+    second, two = extract_subprogram(module, late, made)
     known = {node: i for i, node in enumerate([*inputs, *crossing])}
-    if not all(node in known for node in (*one, *two)) or not all(isinstance(value(node), Tensor) for node in crossing):
+    if not all(node in known for node in (*one, *two)) or not all(
+        isinstance(fake_value(node), Tensor) for node in crossing
+    ):
         return None
     places = {node: i for i, node in enumerate([*inputs, *crossing, *made])}
-    picks = [places[node] if isinstance(node, Node) else None for node in results(module)]
-    return Halves(first, [known[n] for n in one], second, [known[n] for n in two], picks)
+    result_positions = [places[node] if isinstance(node, Node) else None for node in results(module)]
+    return SplitProgram(first, [known[n] for n in one], second, [known[n] for n in two], result_positions)
 
 
-def _with_parts(nodes: list[Node]) -> dict[Node, None]:
+def _with_tuple_parts(nodes: list[Node]) -> dict[Node, None]:
     """Return nodes with the parts that are taken of their results: tuples do not cross."""
     found = dict.fromkeys(nodes)
     for node in nodes:
-        if not isinstance(value(node), Tensor):
+        if not isinstance(fake_value(node), Tensor):
             found.update(dict.fromkeys(node.users))
     return found
 
 
-def _fullest(nodes: list[Node]) -> int | None:
+def _peak_position(nodes: list[Node]) -> int | None:
     """Return the place after which most memory is alive, if it is much.
 
     Counted is what products make and read: all else inductor may compute where it is used, without memory.
@@ -82,17 +84,17 @@ def _fullest(nodes: list[Node]) -> int | None:
     for node in nodes:
         for user in node.users:
             if user in position:
-                root = _root(node)
+                root = _memory_owner(node)
                 last[root] = max(last.get(root, 0), position[user])
     products = [node for node in nodes if getattr(node.target, "_opname", "") in _PRODUCTS]
-    lasting = {_root(node) for product in products for node in (product, *product.all_input_nodes)}
+    lasting = {_memory_owner(node) for product in products for node in (product, *product.all_input_nodes)}
     change = [0] * (len(nodes) + 1)
     for root, end in last.items():
-        size = sum(leaf.nbytes for leaf in tree.leaves(value(root)) if isinstance(leaf, Tensor))
-        if root in position and isinstance(value(root), Tensor) and root in lasting:
+        size = sum(leaf.nbytes for leaf in tree.leaves(fake_value(root)) if isinstance(leaf, Tensor))
+        if root in position and isinstance(fake_value(root), Tensor) and root in lasting:
             change[position[root]] += size
             change[end] -= size
-    alive, most, place = 0, SMALLEST, None
+    alive, most, place = 0, MIN_PEAK_BYTES, None
     for i, step in enumerate(change[:-1]):
         alive += step
         if alive > most:
@@ -100,7 +102,7 @@ def _fullest(nodes: list[Node]) -> int | None:
     return place
 
 
-def _root(node: Node) -> Node:
+def _memory_owner(node: Node) -> Node:
     """Return the node that made the memory of a value."""
     while is_view(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]

@@ -13,10 +13,10 @@ import torch
 from torchpure.jit.native.ir import (
     Buffer,
     Compute,
-    Counter,
+    IndirectLoad,
+    Iota,
     Kernel,
     Load,
-    LoadAt,
     Reduce,
     Statement,
     Store,
@@ -26,10 +26,10 @@ from torchpure.jit.native.ir import (
 
 from ._lines import Lines
 
-UNROLLED = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
-WRITTEN = 400  # statements that may be written out
-_START = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
-_FOLD = {
+MAX_UNROLLED_TURNS = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
+MAX_UNROLLED_STATEMENTS = 400  # statements that may be written out
+_INITIAL_VALUES = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
+_COMBINE = {
     "sum": "{0} + {1}",
     "prod": "{0} * {1}",
     "any": "{0} | {1}",
@@ -37,7 +37,7 @@ _FOLD = {
     "max": "op_max({0}, {1})",
     "min": "op_min({0}, {1})",
 }
-_OMP = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
+_OMP_REDUCTIONS = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
 
 
 class LoopNest:
@@ -45,13 +45,13 @@ class LoopNest:
 
     def __init__(self, out: Lines, kernel: Kernel) -> None:
         self.out, self.kernel = out, kernel
-        self.lane = _lane(kernel)
+        self.lane = _choose_lane(kernel)
         outer = [v for v in range(kernel.outer) if v != self.lane]
         inner = [v for v in range(kernel.outer, len(kernel.sizes)) if v != self.lane]
-        weight = _weights(kernel)
+        weight = _stride_weights(kernel)
         self.outer = sorted(outer, key=lambda v: -weight[v])
         self.inner = sorted(inner, key=lambda v: -weight[v])
-        self.at: dict[int, int | str] = {v: f"i{v}" for v in range(len(kernel.sizes))}
+        self.positions: dict[int, int | str] = {v: f"i{v}" for v in range(len(kernel.sizes))}
 
     def write(self) -> None:
         """Write the loops."""
@@ -62,13 +62,13 @@ class LoopNest:
         if not kernel.reduces:
             if self.lane is not None:
                 self.vector_loop(self.lane)
-            self.statements(kernel.inner)
+            self.statements(kernel.body)
             self.out.close(len(self.outer) + (self.lane is not None))
         elif self.lane is not None and self.lane < kernel.outer:
-            self.across()
+            self.reduce_outer_lane()
             self.out.close(len(self.outer))
         else:
-            self.along()
+            self.reduce_inner_lane()
             self.out.close(len(self.outer))
         self.out.close()
 
@@ -80,97 +80,102 @@ class LoopNest:
     def vector_loop(self, variable: int, clause: str = "") -> None:
         """Begin a loop over lanes."""
         if not any(
-            isinstance(s, LoadAt) or (isinstance(s, Compute) and "bad" in s.text) for s in self.kernel.statements()
+            isinstance(s, IndirectLoad) or (isinstance(s, Compute) and "bad" in s.text)
+            for s in self.kernel.statements()
         ):
             self.out.line(f"#pragma omp simd{clause}")
         self.out.open(self.head(variable))
 
-    def across(self) -> None:
+    def reduce_outer_lane(self) -> None:
         """Fold with an outer variable over the lanes: no sum across lanes is needed."""
         assert self.lane is not None
         kernel = self.kernel
         turns = prod(kernel.sizes[kernel.outer :])
-        if turns <= UNROLLED and turns * len(kernel.inner) <= WRITTEN:
+        if turns <= MAX_UNROLLED_TURNS and turns * len(kernel.body) <= MAX_UNROLLED_STATEMENTS:
             self.vector_loop(self.lane)
-            self.unrolled()
-            self.statements(kernel.after)
+            self.unroll()
+            self.statements(kernel.epilogue)
             self.out.close()
             return
-        self.strips()
+        self.reduce_in_strips()
 
-    def unrolled(self) -> None:
+    def unroll(self) -> None:
         """Write each turn of the inner loops out."""
         kernel = self.kernel
         ranges = [range(kernel.sizes[v]) for v in self.inner]
         for number, places in enumerate(product(*ranges)):
-            self.at.update(zip(self.inner, places, strict=True))
-            names = {s.name: f"{s.name}_{number}" for s in kernel.inner if not isinstance(s, Store)}
-            self.statements(kernel.inner, names)
-            for fold in kernel.folds:
+            self.positions.update(zip(self.inner, places, strict=True))
+            names = {s.name: f"{s.name}_{number}" for s in kernel.body if not isinstance(s, Store)}
+            self.statements(kernel.body, names)
+            for fold in kernel.reductions:
                 value = f"({c_type(fold.dtype)}){names[fold.arg]}"
                 if number == 0:
                     self.out.line(f"{c_type(fold.dtype)} {fold.name} = {value};")
                 else:
-                    self.out.line(f"{fold.name} = {_FOLD[fold.kind].format(fold.name, value)};")
+                    self.out.line(f"{fold.name} = {_COMBINE[fold.kind].format(fold.name, value)};")
 
-    def strips(self) -> None:
+    def reduce_in_strips(self) -> None:
         """Fold vectors of accumulators: a strip of the lanes at a time through all inner turns."""
         assert self.lane is not None
         kernel, size = self.kernel, self.kernel.sizes[self.lane]
-        width = max(64 // max(f.dtype.itemsize for f in kernel.folds), 8)
+        width = max(64 // max(f.dtype.itemsize for f in kernel.reductions), 8)
         whole = size - size % width
         if whole:
             self.out.open(f"for (int64_t j = 0; j < {whole}; j += {width})")
-            self.strip("j + l", width)
+            self.reduce_strip("j + l", width)
             self.out.close()
         if size % width:
-            self.strip(f"{whole} + l", size % width)
+            self.reduce_strip(f"{whole} + l", size % width)
 
-    def strip(self, place: str, width: int) -> None:
+    def reduce_strip(self, place: str, width: int) -> None:
         """Fold one strip."""
         kernel = self.kernel
         assert self.lane is not None
-        self.at[self.lane] = f"({place})"
+        self.positions[self.lane] = f"({place})"
         lanes = f"for (int64_t l = 0; l < {width}; l++)"
-        for fold in kernel.folds:
+        for fold in kernel.reductions:
             self.out.line(f"{c_type(fold.dtype)} {fold.name}_[{width}];")
-            self.out.line(f"{lanes} {fold.name}_[l] = {_start(fold)};")
+            self.out.line(f"{lanes} {fold.name}_[l] = {_initial_value(fold)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
-        self.statements(kernel.inner)
-        for fold in kernel.folds:
+        self.statements(kernel.body)
+        for fold in kernel.reductions:
             value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name}_[l] = {_FOLD[fold.kind].format(f'{fold.name}_[l]', value)};")
+            self.out.line(f"{fold.name}_[l] = {_COMBINE[fold.kind].format(f'{fold.name}_[l]', value)};")
         self.out.close(1 + len(self.inner))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
-        for fold in kernel.folds:
+        for fold in kernel.reductions:
             self.out.line(f"{c_type(fold.dtype)} {fold.name} = {fold.name}_[l];")
-        self.statements(kernel.after)
+        self.statements(kernel.epilogue)
         self.out.close()
-        self.at[self.lane] = f"i{self.lane}"
+        self.positions[self.lane] = f"i{self.lane}"
 
-    def along(self) -> None:
+    def reduce_inner_lane(self) -> None:
         """Fold with an inner variable over the lanes, or without lanes."""
         kernel = self.kernel
-        for fold in kernel.folds:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {_start(fold)};")
+        for fold in kernel.reductions:
+            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {_initial_value(fold)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         if self.lane is not None:
-            clauses = [f"reduction({_OMP[f.kind]}: {f.name})" for f in kernel.folds if f.kind in _OMP]
-            if len(clauses) == len(kernel.folds):
+            clauses = [
+                f"reduction({_OMP_REDUCTIONS[f.kind]}: {f.name})"
+                for f in kernel.reductions
+                if f.kind in _OMP_REDUCTIONS
+            ]
+            if len(clauses) == len(kernel.reductions):
                 self.vector_loop(self.lane, " " + " ".join(clauses))
             else:
                 self.out.open(self.head(self.lane))
-        self.statements(kernel.inner)
-        for fold in kernel.folds:
+        self.statements(kernel.body)
+        for fold in kernel.reductions:
             value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name} = {_FOLD[fold.kind].format(fold.name, value)};")
+            self.out.line(f"{fold.name} = {_COMBINE[fold.kind].format(fold.name, value)};")
         self.out.close(len(self.inner) + (self.lane is not None))
-        self.statements(kernel.after)
+        self.statements(kernel.epilogue)
 
     def statements(self, statements: Sequence[Statement], names: dict[str, str] | None = None) -> None:
         """Write statements, with other names for some values."""
@@ -180,51 +185,51 @@ class LoopNest:
                 value = names.get(s.arg, s.arg)
                 if s.buffer.dtype is torch.bool:
                     value = f"{value} ? 1 : 0"
-                self.out.line(f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}] = {value};")
+                self.out.line(f"{_pointer(s.buffer)}[{self.address(s.offset, s.loop_strides)}] = {value};")
                 continue
             assert not isinstance(s, Reduce)
-            dtype = s.buffer.dtype if isinstance(s, Load | LoadAt) else s.dtype
+            dtype = s.buffer.dtype if isinstance(s, Load | IndirectLoad) else s.dtype
             self.out.line(f"const {c_type(dtype)} {names.get(s.name, s.name)} = {self.expression(s, names)};")
 
-    def expression(self, s: Load | LoadAt | Compute | Counter, names: dict[str, str]) -> str:
+    def expression(self, s: Load | IndirectLoad | Compute | Iota, names: dict[str, str]) -> str:
         """Write what a statement computes."""
         if isinstance(s, Load):
-            text = f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}]"
+            text = f"{_pointer(s.buffer)}[{self.address(s.offset, s.loop_strides)}]"
             return f"{text} != 0" if s.buffer.dtype is torch.bool else text
-        if isinstance(s, LoadAt):
+        if isinstance(s, IndirectLoad):
             places = [f"op_place({names.get(n, n)}, {size}, bad) * ({step})" for n, size, step in s.indices]
-            return f"{s.buffer.name}[{' + '.join([self.address(s.offset, s.coefs), *places])}]"
-        if isinstance(s, Counter):
+            return f"{s.buffer.name}[{' + '.join([self.address(s.offset, s.loop_strides), *places])}]"
+        if isinstance(s, Iota):
             start, step = literal(s.start, s.dtype), literal(s.step, s.dtype)
-            return f"({c_type(s.dtype)})({start} + {step} * ({c_type(s.dtype)}){self.at[s.variable]})"
+            return f"({c_type(s.dtype)})({start} + {step} * ({c_type(s.dtype)}){self.positions[s.variable]})"
         return f"({c_type(s.dtype)})({s.text.format(*(names.get(arg, arg) for arg in s.args))})"
 
-    def address(self, offset: int, coefs: Sequence[int]) -> str:
+    def address(self, offset: int, loop_strides: Sequence[int]) -> str:
         """Write an address in elements."""
         terms = [str(offset)] if offset else []
-        for variable, coef in enumerate(coefs):
-            place = self.at[variable]
+        for variable, stride in enumerate(loop_strides):
+            place = self.positions[variable]
             if isinstance(place, int):
-                terms = _added(terms, place * coef)
-            elif coef:
-                terms.append(place if coef == 1 else f"{coef} * {place}")
+                terms = _add_constant(terms, place * stride)
+            elif stride:
+                terms.append(place if stride == 1 else f"{stride} * {place}")
         return " + ".join(terms) or "0"
 
 
-def _memory(buffer: Buffer) -> str:
+def _pointer(buffer: Buffer) -> str:
     """Write the pointer to a buffer; bools are read and written as bytes, or compilers branch and do not vectorize."""
     return f"((uint8_t *){buffer.name})" if buffer.dtype is torch.bool else buffer.name
 
 
-def _added(terms: list[str], number: int) -> list[str]:
+def _add_constant(terms: list[str], number: int) -> list[str]:
     if terms and terms[0].lstrip("-").isdigit():
         return [str(int(terms[0]) + number), *terms[1:]]
     return [str(number), *terms] if number else terms
 
 
-def _start(fold: Reduce) -> str:
-    if fold.kind in _START:
-        return _START[fold.kind]
+def _initial_value(fold: Reduce) -> str:
+    if fold.kind in _INITIAL_VALUES:
+        return _INITIAL_VALUES[fold.kind]
     floating = fold.dtype.is_floating_point
     info = torch.finfo(fold.dtype) if floating else None if fold.dtype is torch.bool else torch.iinfo(fold.dtype)
     if info is None:
@@ -233,19 +238,19 @@ def _start(fold: Reduce) -> str:
     return literal(worst if floating else info.min if fold.kind == "max" else info.max, fold.dtype)
 
 
-def _lane(kernel: Kernel) -> int | None:
+def _choose_lane(kernel: Kernel) -> int | None:
     """Choose the variable that runs over lanes: the one whose elements lie together, if it is long enough."""
     best, chosen = 0.0, None
     for variable, size in enumerate(kernel.sizes):
         score = 0.0
         for s in kernel.statements():
-            if isinstance(s, Load | LoadAt | Store):
-                coef = s.coefs[variable]
+            if isinstance(s, Load | IndirectLoad | Store):
+                stride = s.loop_strides[variable]
                 score += (
                     (2.0 if isinstance(s, Store) else 1.0)
-                    if coef == 1
+                    if stride == 1
                     else 0.5
-                    if coef == 0
+                    if stride == 0
                     else -2.0
                     if not isinstance(s, Store)
                     else -0.7
@@ -256,11 +261,11 @@ def _lane(kernel: Kernel) -> int | None:
     return chosen if chosen is not None else (len(kernel.sizes) - 1 if kernel.sizes else None)
 
 
-def _weights(kernel: Kernel) -> list[int]:
+def _stride_weights(kernel: Kernel) -> list[int]:
     """Weigh variables by how far they move an address: those that move it far are outer loops."""
     found = [0] * len(kernel.sizes)
     for s in kernel.statements():
-        if isinstance(s, Load | LoadAt | Store):
-            for variable, coef in enumerate(s.coefs):
-                found[variable] += abs(coef)
+        if isinstance(s, Load | IndirectLoad | Store):
+            for variable, stride in enumerate(s.loop_strides):
+                found[variable] += abs(stride)
     return found

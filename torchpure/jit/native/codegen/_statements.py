@@ -4,13 +4,13 @@ from typing import Any
 
 from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
 from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
-from torchpure.jit.native.optimize import collapsed
+from torchpure.jit.native.optimize import collapse_loops
 
 from ._lines import Lines
 from ._loop_nest import LoopNest
 
 
-class Writer:
+class StatementWriter:
     """Writes scopes."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Writer:
     def item(self, item: Any) -> None:
         """Write one item."""
         if isinstance(item, Kernel):
-            LoopNest(self.out, collapsed(item)).write()
+            LoopNest(self.out, collapse_loops(item)).write()
         elif isinstance(item, Opaque):
             self.out.line(item.text)
         elif isinstance(item, Loop):
@@ -43,7 +43,7 @@ class Writer:
             self.branches(item)
         elif isinstance(item, Callback):
             pointers = ", ".join(f"(void *)({view.buffer.name} + {view.offset})" for view in item.operands)
-            held = f"if (!{item.unless.buffer.name}[{item.unless.offset}]) " if item.unless else ""
+            held = f"if (!{item.skip_if.buffer.name}[{item.skip_if.offset}]) " if item.skip_if else ""
             self.out.line(
                 f"{held}{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}"
             )
@@ -53,9 +53,9 @@ class Writer:
         self._loops += 1
         turn = f"turn{self._loops}"
         self.out.open("")
-        for buffer in loop.head.temporaries:
+        for buffer in loop.setup.temporaries:
             self.pointer(buffer)
-        for item in loop.head.items:
+        for item in loop.setup.items:
             self.item(item)
         if loop.length is None:
             self.out.open("while (1)")
@@ -71,12 +71,12 @@ class Writer:
             self.out.line(
                 f"{c} *{part.buffer.name} = {part.base.buffer.name} + {part.base.offset} + {turn} * {part.step};"
             )
-        self.scope(loop.scope)
+        self.scope(loop.body)
         for pair in loop.carried:
             a, b = pair.now.buffer.name, pair.next.buffer.name
             self.out.line(f"{{ auto *other = {a}; {a} = {b}; {b} = other; }}")
         self.out.close()
-        self.scope(loop.tail)
+        self.scope(loop.teardown)
         self.out.close()
 
     def branches(self, item: Branches) -> None:

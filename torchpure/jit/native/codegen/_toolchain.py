@@ -11,11 +11,11 @@ FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fwrapv",
     "-fno-trapping-math", "-fno-exceptions", "-fno-rtti", "-fno-semantic-interposition", "-fno-stack-protector", "-w",
 )  # fmt: skip
-_VECTOR = '-DVECTOR=__attribute__((simd("notinbranch")))'
-_GLIBC = (2, 35)  # from there on its vector library has every function that the prelude declares
+_VECTOR_DEFINE = '-DVECTOR=__attribute__((simd("notinbranch")))'
+_MIN_GLIBC = (2, 35)  # from there on its vector library has every function that the prelude declares
 
 
-def command() -> tuple[str, ...]:
+def compiler_command() -> tuple[str, ...]:
     """Return the compiler's command, with vector forms of mathematical functions where the platform has them.
 
     In it `{source}` and `{library}` stand for the two files.
@@ -29,7 +29,7 @@ def command() -> tuple[str, ...]:
         raise FileNotFoundError("no C++ compiler")
     end = ("{source}", "-o", "{library}")
     if _has_vector_functions(found[-1]):
-        return (*found, *FLAGS, _VECTOR, *end, "-lmvec", "-lm")
+        return (*found, *FLAGS, _VECTOR_DEFINE, *end, "-lmvec", "-lm")
     return (*found, *FLAGS, *end, "-lm")
 
 
@@ -37,4 +37,4 @@ def _has_vector_functions(compiler: str) -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64" or "clang" in Path(compiler).name:
         return False
     name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= _GLIBC
+    return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= _MIN_GLIBC

@@ -14,7 +14,7 @@ import torch
 
 from ._values import Buffer, Number, Value, View
 
-Coefs = tuple[int, ...]  # elements that each variable of the domain moves an address by
+LoopStrides = tuple[int, ...]  # elements that each variable of the domain moves an address by
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Load:
     name: str
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
 
 
 @dataclass(frozen=True, slots=True)
-class LoadAt:
+class IndirectLoad:
     """Read an element whose place other elements tell: `offset + Σ index·stride`, each index wrapped and checked."""
 
     name: str
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
     indices: tuple[tuple[str, int, int], ...]  # (name, size, stride)
 
 
@@ -49,7 +49,7 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class Iota:
     """Compute `start + step·variable`."""
 
     name: str
@@ -75,11 +75,11 @@ class Store:
 
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
     arg: str
 
 
-Statement = Load | LoadAt | Compute | Counter | Reduce | Store
+Statement = Load | IndirectLoad | Compute | Iota | Reduce | Store
 
 
 @dataclass(eq=False, slots=True)
@@ -88,22 +88,22 @@ class Kernel:
 
     sizes: tuple[int, ...]
     outer: int
-    inner: list[Statement] = field(default_factory=list)  # in every turn; without inner variables all is here
-    folds: list[Reduce] = field(default_factory=list)
-    after: list[Statement] = field(default_factory=list)  # once the inner loops are done
+    body: list[Statement] = field(default_factory=list)  # in every turn; without inner variables all is here
+    reductions: list[Reduce] = field(default_factory=list)
+    epilogue: list[Statement] = field(default_factory=list)  # once the inner loops are done
 
     @property
     def reduces(self) -> bool:
         """Tell whether there are inner variables."""
-        return bool(self.folds)
+        return bool(self.reductions)
 
     def statements(self) -> list[Statement]:
         """List all statements."""
-        return [*self.inner, *self.folds, *self.after]
+        return [*self.body, *self.reductions, *self.epilogue]
 
     def reads(self) -> set[Buffer]:
         """Return what is read."""
-        return {s.buffer for s in self.statements() if isinstance(s, Load | LoadAt)}
+        return {s.buffer for s in self.statements() if isinstance(s, Load | IndirectLoad)}
 
     def writes(self) -> set[Buffer]:
         """Return what is written."""
@@ -115,49 +115,53 @@ class Opaque:
     """A piece of C++ of which only reads and writes are known."""
 
     text: str  # a buffer's name is its pointer
-    read: tuple[Buffer, ...]
-    written: tuple[Buffer, ...]
-    adds: Callable[[str, str], str] | None = None  # text that adds to the memory at a pointer instead, times a factor
-    nonzero: bool = False  # that text takes a factor of zero for nothing to add, be it zero times infinity
+    read_buffers: tuple[Buffer, ...]
+    written_buffers: tuple[Buffer, ...]
+    accumulate: Callable[[str, str], str] | None = (
+        None  # text that adds to the memory at a pointer instead, times a factor
+    )
+    needs_nonzero_factor: bool = False  # that text takes a factor of zero for nothing to add, be it zero times infinity
 
-    def instead(self, old: Buffer, new: Buffer) -> "Opaque":
+    def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same with another buffer in the place of one that it writes."""
         text = re.sub(rf"\b{old.name}\b", new.name, self.text)
-        return Opaque(text, self.read, tuple(new if buffer is old else buffer for buffer in self.written))
+        return Opaque(
+            text, self.read_buffers, tuple(new if buffer is old else buffer for buffer in self.written_buffers)
+        )
 
     def reads(self) -> set[Buffer]:
         """Return what is read."""
-        return set(self.read)
+        return set(self.read_buffers)
 
     def writes(self) -> set[Buffer]:
         """Return what is written."""
-        return set(self.written)
+        return set(self.written_buffers)
 
 
-def moved(statement: Statement, mapping: Sequence[int], count: int) -> Statement:
+def remap_variables(statement: Statement, mapping: Sequence[int], count: int) -> Statement:
     """Write a statement for a domain of `count` variables, in which variable i of its own is `mapping[i]`."""
-    if isinstance(statement, Load | LoadAt | Store):
-        coefs = [0] * count
-        for own, coef in enumerate(statement.coefs):
-            coefs[mapping[own]] = coef
-        return replace(statement, coefs=tuple(coefs))
-    if isinstance(statement, Counter):
+    if isinstance(statement, Load | IndirectLoad | Store):
+        loop_strides = [0] * count
+        for own, stride in enumerate(statement.loop_strides):
+            loop_strides[mapping[own]] = stride
+        return replace(statement, loop_strides=tuple(loop_strides))
+    if isinstance(statement, Iota):
         return replace(statement, variable=mapping[statement.variable])
     return statement
 
 
-def renamed(statement: Statement, names: dict[str, str]) -> Statement:
+def rename_arguments(statement: Statement, names: dict[str, str]) -> Statement:
     """Write a statement with other names in the places of its arguments."""
     if isinstance(statement, Compute):
         return replace(statement, args=tuple(names.get(arg, arg) for arg in statement.args))
     if isinstance(statement, Reduce | Store):
         return replace(statement, arg=names.get(statement.arg, statement.arg))
-    if isinstance(statement, LoadAt):
+    if isinstance(statement, IndirectLoad):
         return replace(statement, indices=tuple((names.get(n, n), size, step) for n, size, step in statement.indices))
     return statement
 
 
-class Names:
+class NameGenerator:
     """Gives each value and each buffer of a program a name of its own."""
 
     def __init__(self) -> None:
@@ -169,10 +173,10 @@ class Names:
         return f"{letter}{self._count}"
 
 
-class Builder:
+class KernelBuilder:
     """One kernel in the making: loads of whole values, computations, stores."""
 
-    def __init__(self, names: Names, shape: Sequence[int], folded: Sequence[int] = ()) -> None:
+    def __init__(self, names: NameGenerator, shape: Sequence[int], folded: Sequence[int] = ()) -> None:
         """Begin a kernel over a shape; the dimensions in `folded` are inner ones."""
         self._names = names
         dims = [dim for dim in range(len(shape)) if dim not in folded] + list(folded)
@@ -180,9 +184,9 @@ class Builder:
         self._variable = {dim: i for i, dim in enumerate(kept)}
         self._rank = len(shape)
         self.kernel = Kernel(tuple(shape[dim] for dim in kept), sum(dim not in folded for dim in kept))
-        self._statements = self.kernel.inner
+        self._statements = self.kernel.body
 
-    def coefs(self, strides: Sequence[int], dims: Sequence[int] | None = None) -> Coefs:
+    def loop_strides(self, strides: Sequence[int], dims: Sequence[int] | None = None) -> LoopStrides:
         """Return the coefficients for strides, one a dimension of the shape (or for those dimensions alone)."""
         found = [0] * len(self.kernel.sizes)
         for dim, stride in zip(range(self._rank) if dims is None else dims, strides, strict=True):
@@ -194,15 +198,17 @@ class Builder:
         """Load the element of a value broadcast to the whole shape."""
         if isinstance(value, Number):
             return self.number(value.value, value.dtype)
-        strides = broadcast(value, shape)
+        strides = broadcast_strides(value, shape)
         name = self._names.new("v")
-        self._statements.append(Load(name, value.buffer, value.offset, self.coefs(strides)))
+        self._statements.append(Load(name, value.buffer, value.offset, self.loop_strides(strides)))
         return name
 
-    def load_at(self, view: View, indices: Sequence[tuple[str, int, int]], strides: Sequence[int]) -> str:
+    def indirect_load(self, view: View, indices: Sequence[tuple[str, int, int]], strides: Sequence[int]) -> str:
         """Load an element at computed places, and at `strides` of the domain."""
         name = self._names.new("v")
-        self._statements.append(LoadAt(name, view.buffer, view.offset, self.coefs(strides), tuple(indices)))
+        self._statements.append(
+            IndirectLoad(name, view.buffer, view.offset, self.loop_strides(strides), tuple(indices))
+        )
         return name
 
     def number(self, value: Any, dtype: torch.dtype) -> str:
@@ -215,30 +221,30 @@ class Builder:
         self._statements.append(Compute(name, dtype, text, args))
         return name
 
-    def counter(self, dtype: torch.dtype, start: Any, step: Any, dim: int) -> str:
+    def iota(self, dtype: torch.dtype, start: Any, step: Any, dim: int) -> str:
         """Compute start + step · (place in a dimension)."""
         if dim not in self._variable:
             return self.number(start, dtype)
         name = self._names.new("v")
-        self._statements.append(Counter(name, dtype, start, step, self._variable[dim]))
+        self._statements.append(Iota(name, dtype, start, step, self._variable[dim]))
         return name
 
-    def fold(self, dtype: torch.dtype, kind: str, arg: str) -> str:
+    def reduce(self, dtype: torch.dtype, kind: str, arg: str) -> str:
         """Fold a value over the inner variables; what follows is computed once they are done."""
         if self.kernel.outer == len(self.kernel.sizes):  # they have one turn each
             return arg
         name = self._names.new("v")
-        self.kernel.folds.append(Reduce(name, dtype, kind, arg))
-        self._statements = self.kernel.after
+        self.kernel.reductions.append(Reduce(name, dtype, kind, arg))
+        self._statements = self.kernel.epilogue
         return name
 
     def store(self, view: View, arg: str, dims: Sequence[int] | None = None) -> None:
         """Store a value into a view, whose dimensions are those of the shape, or `dims`."""
-        coefs = self.coefs(view.strides, dims)
-        self._statements.append(Store(view.buffer, view.offset, coefs, arg))
+        loop_strides = self.loop_strides(view.strides, dims)
+        self._statements.append(Store(view.buffer, view.offset, loop_strides, arg))
 
 
-def broadcast(view: View, shape: Sequence[int]) -> list[int]:
+def broadcast_strides(view: View, shape: Sequence[int]) -> list[int]:
     """Return the strides of a view seen in a larger shape."""
     lead = len(shape) - len(view.shape)
     return [0] * lead + [0 if size == 1 else stride for size, stride in zip(view.shape, view.strides, strict=True)]

@@ -31,7 +31,7 @@ class Buffer:
     dtype: torch.dtype
     size: int  # elements
     temporary: bool = True  # placed by the plan; else its pointer is defined by what made it
-    apart: bool = False  # its several writers write different elements
+    disjoint_writes: bool = False  # its several writers write different elements
     offset: int = field(default=-1)  # bytes, in the workspace, once planned
 
 
@@ -100,12 +100,12 @@ def longest_last(shape: Sequence[int]) -> list[int]:
     return dims
 
 
-def order_of(view: View) -> list[int]:
+def memory_order(view: View) -> list[int]:
     """Order the dimensions of a view as they lie in its memory, outermost first."""
     return sorted(range(len(view.shape)), key=lambda dim: (-abs(view.strides[dim]), dim))
 
 
-def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
+def reshape_view(view: View, shape: tuple[int, ...]) -> View | None:
     """View the same memory in another shape, or None where strides cannot say it."""
     if prod(shape) == 0:
         return View(view.buffer, shape, dense_strides(shape), view.offset)

@@ -10,20 +10,20 @@ from torch.fx import GraphModule, Node
 from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, dense_strides, longest_last
 from torchpure.transforms.calls import CHECK
 
-from ._reductions import folded
-from ._regions import Branches, Callback, Carried, Loop, Slice
-from ._scope import PRIMITIVES, Scope, as_value, meta
+from ._reductions import reduce_dims
+from ._regions import Branches, Callback, CarrySlot, Loop, LoopSlice
+from ._scope import PRIMITIVES, Scope, as_value, fake_value
 
-_RELAID = 1 << 18  # elements; larger constants of a loop are read as they lie
+_MAX_RELAYOUT = 1 << 18  # elements; larger constants of a loop are read as they lie
 
 
-def _child(scope: Scope, module: Any) -> Scope:
+def _child_scope(scope: Scope, module: Any) -> Scope:
     if not isinstance(module, GraphModule):
         raise UnsupportedError("a loop whose body is not traced")
-    return Scope(scope.program, module, scope)
+    return Scope(scope.state, module, scope)
 
 
-def _used(node: Node, count: int) -> list[bool]:
+def _used_outputs(node: Node, count: int) -> list[bool]:
     """Tell which outputs of a node are read."""
     used = [False] * count
     for user in node.users:
@@ -34,33 +34,33 @@ def _used(node: Node, count: int) -> list[bool]:
     return used
 
 
-def _relaid(scope: Scope, value: Value) -> Value:
+def _relayout(scope: Scope, value: Value) -> Value:
     """Lay a constant of a loop out so that its longest dimension is innermost."""
-    if isinstance(value, Number) or value.buffer.temporary or not value.shape or value.buffer.size > _RELAID:
+    if isinstance(value, Number) or value.buffer.temporary or not value.shape or value.buffer.size > _MAX_RELAYOUT:
         return value
     order = longest_last(value.shape)
     innermost = value.strides[order[-1]]
-    return value if innermost in {0, 1} else scope.materialized(value, order)
+    return value if innermost in {0, 1} else scope.materialize(value, order)
 
 
-def _carry(loop: Loop, initial: Sequence[Value]) -> None:
+def _add_carry(loop: Loop, initial: Sequence[Value]) -> None:
     for value in initial:
         order = longest_last(value.shape)
         strides = dense_strides(value.shape, order)
         now, after = (
-            View(loop.head.buffer(value.dtype, max(prod(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
+            View(loop.setup.buffer(value.dtype, max(prod(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
         )
-        loop.carried.append(Carried(now, after))
-        loop.head.copy(value, now)
+        loop.carried.append(CarrySlot(now, after))
+        loop.setup.copy(value, now)
 
 
-def _results(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
+def _final_carry(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
     """Copy what is carried at the end to where others can read it."""
     found = []
     for pair, wanted in zip(loop.carried, used, strict=True):
         made = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
         if wanted:
-            loop.tail.copy(pair.now, made)
+            loop.teardown.copy(pair.now, made)
         found.append(made)
     return found
 
@@ -75,15 +75,15 @@ def _scan(
     length: int,
     reverse: bool,
 ) -> list[View]:
-    inside = _child(scope, body)
-    consts = [_relaid(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], length, reverse, _child(scope, body), _child(scope, body))
-    _carry(loop, _tensors(carry))
-    outs = meta(node)
-    used = _used(node, len(outs))
+    inside = _child_scope(scope, body)
+    consts = [_relayout(scope, value) for value in _tensors(consts)]
+    loop = Loop(inside, [], [], length, reverse, _child_scope(scope, body), _child_scope(scope, body))
+    _add_carry(loop, _tensors(carry))
+    outs = fake_value(node)
+    used = _used_outputs(node, len(outs))
     given = [pair.now for pair in loop.carried]
-    sliced = [_slice(loop, inside, value, read=True) for value in _tensors(xs)]
-    results = inside.run([*given, *sliced, *consts])
+    sliced = [_loop_slice(loop, inside, value, read=True) for value in _tensors(xs)]
+    results = inside.lower([*given, *sliced, *consts])
     count = len(loop.carried)
     for pair, result in zip(loop.carried, results[:count], strict=True):
         inside.copy(result, pair.next)
@@ -93,9 +93,9 @@ def _scan(
         strides = dense_strides(shape, [0, *(d + 1 for d in longest_last(shape[1:]))])
         made = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
         if wanted:
-            inside.copy(result, _slice(loop, inside, made, read=False))
+            inside.copy(result, _loop_slice(loop, inside, made, read=False))
         stacked.append(made)
-    finals = _results(scope, loop, used[:count])
+    finals = _final_carry(scope, loop, used[:count])
     scope.items.append(loop)
     return [*finals, *stacked]
 
@@ -106,62 +106,62 @@ def _tensors(values: Sequence[Any]) -> list[Value]:
     return list(values)
 
 
-def _slice(loop: Loop, inside: Scope, value: Any, read: bool) -> Any:
+def _loop_slice(loop: Loop, inside: Scope, value: Any, read: bool) -> Any:
     if isinstance(value, Number):
         return Number(value.value, tuple(value.shape[1:]), value.dtype)
     part = inside.buffer(value.dtype, value.buffer.size, temporary=False)
-    loop.slices.append(Slice(part, value, value.strides[0]))
+    loop.slices.append(LoopSlice(part, value, value.strides[0]))
     if read:
-        loop.extra.add(value.buffer)
+        loop.outside_reads.add(value.buffer)
     return View(part, value.shape[1:], value.strides[1:])
 
 
 def _while(scope: Scope, node: Node, cond: Any, body: Any, carry: Sequence[Any], consts: Sequence[Any]) -> list[View]:
-    inside, test = _child(scope, body), _child(scope, cond)
-    consts = [_relaid(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], None, False, _child(scope, body), _child(scope, body))
-    _carry(loop, _tensors(carry))
+    inside, test = _child_scope(scope, body), _child_scope(scope, cond)
+    consts = [_relayout(scope, value) for value in _tensors(consts)]
+    loop = Loop(inside, [], [], None, False, _child_scope(scope, body), _child_scope(scope, body))
+    _add_carry(loop, _tensors(carry))
     given = [pair.now for pair in loop.carried]
-    (condition,) = test.run([*given, *consts])
-    loop.condition = (test, test.materialized(condition))
-    loop.extra.add(loop.condition[1].buffer)
-    for pair, result in zip(loop.carried, inside.run([*given, *consts]), strict=True):
+    (condition,) = test.lower([*given, *consts])
+    loop.condition = (test, test.materialize(condition))
+    loop.outside_reads.add(loop.condition[1].buffer)
+    for pair, result in zip(loop.carried, inside.lower([*given, *consts]), strict=True):
         inside.copy(result, pair.next)
-    finals = _results(scope, loop, [True] * len(given))
+    finals = _final_carry(scope, loop, [True] * len(given))
     scope.items.append(loop)
     return finals
 
 
 def _switch(scope: Scope, node: Node, index: Any, branches: Sequence[Any], operands: Sequence[Any]) -> list[View]:
-    outs = meta(node)
-    made = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_laid(o.shape)) for o in outs]
+    outs = fake_value(node)
+    made = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_layout(o.shape)) for o in outs]
     scopes = []
     for branch in branches:
-        inside = _child(scope, branch)
-        for result, target in zip(inside.run(_tensors(operands)), made, strict=True):
+        inside = _child_scope(scope, branch)
+        for result, target in zip(inside.lower(_tensors(operands)), made, strict=True):
             inside.copy(result, target)
         scopes.append(inside)
-    where = scope.materialized(as_value(index, torch.int64))
+    where = scope.materialize(as_value(index, torch.int64))
     scope.items.append(Branches(where, scopes))
     return made
 
 
-def _laid(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _layout(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(shape), dense_strides(shape, longest_last(shape))
 
 
 def _callback(scope: Scope, node: Node, fn: Any, operands: Sequence[Any], token: str) -> tuple[()]:
     if token == "keep":  # noqa: S105 it only marked its operand as used
         return ()
-    views = [scope.materialized(value) for value in _tensors(operands)]
-    unless = None
+    views = [scope.materialize(value) for value in _tensors(operands)]
+    skip_if = None
     if token == CHECK:
         like = torch.empty((), dtype=torch.bool, device="meta")
-        unless = folded(scope, "all", views[0], range(len(views[0].shape)), like, torch.bool)
+        skip_if = reduce_dims(scope, "all", views[0], range(len(views[0].shape)), like, torch.bool)
     else:
-        scope.program.reenters = True
-    scope.items.append(Callback(len(scope.program.callbacks), views, unless))
-    scope.program.callbacks.append((fn, views))
+        scope.state.may_reenter = True
+    scope.items.append(Callback(len(scope.state.callbacks), views, skip_if))
+    scope.state.callbacks.append((fn, views))
     return ()
 
 

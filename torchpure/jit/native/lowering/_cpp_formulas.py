@@ -5,7 +5,7 @@ A format sees its arguments in the dtype of the result, except comparisons, whos
 
 import torch
 
-OUT = {  # arguments and result have one dtype
+ARITHMETIC = {  # arguments and result have one dtype
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
@@ -35,13 +35,13 @@ OUT = {  # arguments and result have one dtype
     "lift_fresh_copy": "{0}",
     "square": "{0} * {0}",
 }
-OUT.update({name: f"op_{name}({{0}})" for name in (
+ARITHMETIC.update({name: f"op_{name}({{0}})" for name in (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh", "cosh",
     "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv",
 )})  # fmt: skip
-OUT.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
+ARITHMETIC.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
 
-COMPARE = {
+COMPARISONS = {
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
     "lt": "{0} < {1}",

@@ -8,7 +8,7 @@ from ._scope import Scope
 
 
 @dataclass(eq=False, slots=True)
-class Carried:
+class CarrySlot:
     """A value that a loop carries: where a turn reads it and where it writes the next one; they swap."""
 
     now: View
@@ -16,7 +16,7 @@ class Carried:
 
 
 @dataclass(eq=False, slots=True)
-class Slice:
+class LoopSlice:
     """A pointer that moves with the turns of a loop."""
 
     buffer: Buffer  # what the body calls it
@@ -28,39 +28,43 @@ class Slice:
 class Loop:
     """Turns of a body: `length` of them, or while a condition holds."""
 
-    scope: Scope
-    carried: list[Carried]
-    slices: list[Slice]
+    body: Scope
+    carried: list[CarrySlot]
+    slices: list[LoopSlice]
     length: int | None
     reverse: bool
-    head: Scope  # before the first turn
-    tail: Scope  # after the last
+    setup: Scope  # before the first turn
+    teardown: Scope  # after the last
     condition: tuple[Scope, View] | None = None
-    extra: set[Buffer] = field(default_factory=set)
+    outside_reads: set[Buffer] = field(default_factory=set)
 
     def scopes(self) -> list[Scope]:
         """List the scopes, each of which has temporaries."""
-        return [self.head, self.scope, self.tail, *([self.condition[0]] if self.condition else [])]
+        return [self.setup, self.body, self.teardown, *([self.condition[0]] if self.condition else [])]
 
-    def kept(self, scope: Scope) -> set[Buffer]:
+    def live_out(self, scope: Scope) -> set[Buffer]:
         """Return which temporaries of one of the scopes the others read."""
         carried = {view.buffer for pair in self.carried for view in (pair.now, pair.next)}
         return carried | ({self.condition[1].buffer} if self.condition and scope is self.condition[0] else set())
 
-    def own(self) -> set[Buffer]:
+    def private_buffers(self) -> set[Buffer]:
         """Return the buffers of which others know nothing."""
         found = {view.buffer for pair in self.carried for view in (pair.now, pair.next)}
         return found | {part.buffer for part in self.slices} | {b for s in self.scopes() for b in s.temporaries}
 
     def reads(self) -> set[Buffer]:
         """Return what is read, from outside."""
-        found = {buffer for scope in self.scopes() for item in scope.items for buffer in item.reads()} | self.extra
-        return found - self.own()
+        found = {
+            buffer for scope in self.scopes() for item in scope.items for buffer in item.reads()
+        } | self.outside_reads
+        return found - self.private_buffers()
 
     def writes(self) -> set[Buffer]:
         """Return what is written, for others."""
         found = {buffer for scope in self.scopes() for item in scope.items for buffer in item.writes()}
-        return (found - self.own()) | {part.base.buffer for part in self.slices if part.base.buffer not in self.extra}
+        return (found - self.private_buffers()) | {
+            part.base.buffer for part in self.slices if part.base.buffer not in self.outside_reads
+        }
 
 
 @dataclass(eq=False, slots=True)
@@ -74,7 +78,7 @@ class Branches:
         """List the scopes, each of which has temporaries."""
         return self.branches
 
-    def kept(self, scope: Scope) -> set[Buffer]:
+    def live_out(self, scope: Scope) -> set[Buffer]:
         """Return which temporaries of one of the scopes the others read."""
         return set()
 
@@ -95,11 +99,11 @@ class Callback:
 
     number: int
     operands: list[View]
-    unless: View | None = None  # a bool: there is no call where it holds
+    skip_if: View | None = None  # a bool: there is no call where it holds
 
     def reads(self) -> set[Buffer]:
         """Return what is read."""
-        return {view.buffer for view in (*self.operands, *([self.unless] if self.unless else []))}
+        return {view.buffer for view in (*self.operands, *([self.skip_if] if self.skip_if else []))}
 
     def writes(self) -> set[Buffer]:
         """Return what is written."""

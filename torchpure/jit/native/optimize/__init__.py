@@ -1,4 +1,4 @@
 """Kernels → fewer kernels, and where memory lies."""
 
-from ._collapse_loops import collapsed as collapsed
-from ._memory_plan import planned as planned
+from ._collapse_loops import collapse_loops as collapse_loops
+from ._memory_plan import plan_memory as plan_memory

@@ -14,30 +14,30 @@ from typing import Any
 from torchpure.jit.native.ir import (
     Buffer,
     Compute,
-    Counter,
+    IndirectLoad,
+    Iota,
     Kernel,
     Load,
-    LoadAt,
     Opaque,
     Reduce,
     Statement,
     Store,
-    moved,
-    renamed,
+    remap_variables,
+    rename_arguments,
 )
 
-LARGEST = 400  # statements of one kernel: more would not stay in registers, and compile slowly
-REACH = 40  # earlier items that are tried
-_DIMS = 5  # of a domain whose variables are matched in every order
+MAX_STATEMENTS = 400  # statements of one kernel: more would not stay in registers, and compile slowly
+MAX_LOOKBACK = 40  # earlier items that are tried
+_MAX_PERMUTED_DIMS = 5  # of a domain whose variables are matched in every order
 
 
-def fused(items: Sequence[Any], own: set[Buffer], kept: set[Buffer]) -> list[Any]:
+def fuse_kernels(items: Sequence[Any], exclusive: set[Buffer], live_out: set[Buffer]) -> list[Any]:
     """Return fewer items that do the same; others read what is in `kept`, and all that is not of this scope's `own`."""
     done: list[Any] = []
     written: dict[Buffer, list[int]] = {}  # where each buffer is written
     read: dict[Buffer, int] = {}  # where each buffer was last read
     for item in items:
-        place = _join(done, item, written, read) if isinstance(item, Kernel) else None
+        place = _fuse_into_earlier(done, item, written, read) if isinstance(item, Kernel) else None
         if place is None:
             place = len(done)
             done.append(item)
@@ -45,230 +45,249 @@ def fused(items: Sequence[Any], own: set[Buffer], kept: set[Buffer]) -> list[Any
             written.setdefault(buffer, []).append(place)
         for buffer in item.reads():
             read[buffer] = max(read.get(buffer, 0), place)
-    return _without_copies(_without_dead_stores(done, own, kept), own - kept)
+    return _eliminate_copies(_eliminate_dead_stores(done, exclusive, live_out), exclusive - live_out)
 
 
-def _join(done: list[Any], kernel: Kernel, written: dict[Buffer, list[int]], read: dict[Buffer, int]) -> int | None:
+def _fuse_into_earlier(
+    done: list[Any], kernel: Kernel, written: dict[Buffer, list[int]], read: dict[Buffer, int]
+) -> int | None:
     first = max([0, *(place for buffer in kernel.reads() for place in written.get(buffer, ()))])
     for buffer in kernel.writes():  # written again: after the others, and after what read them
-        first = max([first, *(p + (not buffer.apart) for p in written.get(buffer, ())), read.get(buffer, -1) + 1])
-    for place in range(len(done) - 1, max(first, len(done) - REACH) - 1, -1):
+        first = max(
+            [first, *(p + (not buffer.disjoint_writes) for p in written.get(buffer, ())), read.get(buffer, -1) + 1]
+        )
+    for place in range(len(done) - 1, max(first, len(done) - MAX_LOOKBACK) - 1, -1):
         other = done[place]
-        if not isinstance(other, Kernel) or not _related(other, kernel):
+        if not isinstance(other, Kernel) or not _share_memory(other, kernel):
             continue
-        joined = _joined(other, kernel)
+        joined = _fuse_pair(other, kernel)
         if joined is not None:
             done[place] = joined
             return place
     return None
 
 
-def _related(one: Kernel, two: Kernel) -> bool:
+def _share_memory(one: Kernel, two: Kernel) -> bool:
     """Tell whether two kernels touch the same memory, or have no loops: else nothing is gained."""
     if not one.sizes and not two.sizes:
         return True
     return bool((one.reads() | one.writes()) & (two.reads() | two.writes()))
 
 
-def _joined(one: Kernel, two: Kernel) -> Kernel | None:
-    if len(one.inner) + len(one.after) + len(two.inner) + len(two.after) > LARGEST:
+def _fuse_pair(one: Kernel, two: Kernel) -> Kernel | None:
+    if len(one.body) + len(one.epilogue) + len(two.body) + len(two.epilogue) > MAX_STATEMENTS:
         return None
     if sorted(one.sizes) == sorted(two.sizes):
         if not one.reduces and not two.reduces:
-            return _first(_side_by_side(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes))
+            return _first_match(_fuse_pointwise(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes))
         if not one.reduces:
-            return _first(_folding(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes))
+            return _first_match(_fuse_producer(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes))
         if not two.reduces or two.outer == one.outer:
-            return _first(_within(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes))
+            return _first_match(
+                _fuse_into_inner_loops(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes)
+            )
         return None
     if one.reduces and not two.reduces and sorted(one.sizes[: one.outer]) == sorted(two.sizes):
-        return _first(_behind(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes[: one.outer]))
+        return _first_match(
+            _fuse_epilogue(one, two, mapping) for mapping in _mappings(two.sizes, one.sizes[: one.outer])
+        )
     return None
 
 
-def _first(found: Iterator[Kernel | None]) -> Kernel | None:
+def _first_match(found: Iterator[Kernel | None]) -> Kernel | None:
     return next((kernel for kernel in found if kernel is not None), None)
 
 
-def _mappings(own: Sequence[int], other: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _mappings(sizes: Sequence[int], target_sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Yield the ways to match variables of equal size: own variable i is the other's `mapping[i]`."""
-    count = len(own)
-    orders = permutations(range(count)) if count <= _DIMS else iter([tuple(range(count))])
-    return (order for order in orders if all(own[i] == other[order[i]] for i in range(count)))
+    count = len(sizes)
+    orders = permutations(range(count)) if count <= _MAX_PERMUTED_DIMS else iter([tuple(range(count))])
+    return (order for order in orders if all(sizes[i] == target_sizes[order[i]] for i in range(count)))
 
 
-def _side_by_side(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
-    added = _resolved(one.inner, (), two.inner, mapping, len(one.sizes))
-    return None if added is None else Kernel(one.sizes, one.outer, [*one.inner, *added])
+def _fuse_pointwise(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
+    added = _merge_statements(one.body, (), two.body, mapping, len(one.sizes))
+    return None if added is None else Kernel(one.sizes, one.outer, [*one.body, *added])
 
 
-def _folding(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
+def _fuse_producer(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
     """Let a kernel without inner variables compute what another folds."""
     back = [0] * len(mapping)
-    for own, theirs in enumerate(mapping):
-        back[theirs] = own
-    statements = [moved(statement, back, len(two.sizes)) for statement in one.inner]
-    added = _resolved(statements, (), two.inner, range(len(two.sizes)), len(two.sizes))
+    for variable, target in enumerate(mapping):
+        back[target] = variable
+    statements = [remap_variables(statement, back, len(two.sizes)) for statement in one.body]
+    added = _merge_statements(statements, (), two.body, range(len(two.sizes)), len(two.sizes))
     if added is None:
         return None
-    names = _names(two.inner, added)
-    after = [renamed(statement, names) for statement in two.after]
-    if _conflicts(statements, after):
+    names = _new_names(two.body, added)
+    after = [rename_arguments(statement, names) for statement in two.epilogue]
+    if _touches_stores(statements, after):
         return None
-    return Kernel(two.sizes, two.outer, [*statements, *added], [_renamed_fold(f, names) for f in two.folds], after)
-
-
-def _within(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
-    """Add to the inner loops of a reduction: another one over the same domain, or what computes every element."""
-    if two.reduces and any((i < two.outer) != (mapping[i] < one.outer) for i in range(len(mapping))):
-        return None
-    added = _resolved(one.inner, one.after, two.inner, mapping, len(one.sizes))
-    if added is None:
-        return None
-    names = _names(two.inner, added)
-    after = _resolved(one.after, one.inner, two.after, mapping, len(one.sizes))
-    if after is None:
-        return None
-    names.update(_names(two.after, after))
-    folds = [_renamed_fold(fold, names) for fold in two.folds]
     return Kernel(
-        one.sizes,
-        one.outer,
-        [*one.inner, *added],
-        [*one.folds, *folds],
-        [*one.after, *(renamed(statement, names) for statement in after)],
+        two.sizes, two.outer, [*statements, *added], [_rename_reduction(f, names) for f in two.reductions], after
     )
 
 
-def _behind(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
+def _fuse_into_inner_loops(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
+    """Add to the inner loops of a reduction: another one over the same domain, or what computes every element."""
+    if two.reduces and any((i < two.outer) != (mapping[i] < one.outer) for i in range(len(mapping))):
+        return None
+    added = _merge_statements(one.body, one.epilogue, two.body, mapping, len(one.sizes))
+    if added is None:
+        return None
+    names = _new_names(two.body, added)
+    after = _merge_statements(one.epilogue, one.body, two.epilogue, mapping, len(one.sizes))
+    if after is None:
+        return None
+    names.update(_new_names(two.epilogue, after))
+    folds = [_rename_reduction(fold, names) for fold in two.reductions]
+    return Kernel(
+        one.sizes,
+        one.outer,
+        [*one.body, *added],
+        [*one.reductions, *folds],
+        [*one.epilogue, *(rename_arguments(statement, names) for statement in after)],
+    )
+
+
+def _fuse_epilogue(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
     """Compute from what has been folded, once the inner loops are done."""
-    added = _resolved(one.after, one.inner, two.inner, mapping, len(one.sizes))
-    return None if added is None else Kernel(one.sizes, one.outer, one.inner, one.folds, [*one.after, *added])
+    added = _merge_statements(one.epilogue, one.body, two.body, mapping, len(one.sizes))
+    return None if added is None else Kernel(one.sizes, one.outer, one.body, one.reductions, [*one.epilogue, *added])
 
 
-def _renamed_fold(fold: Reduce, names: dict[str, str]) -> Reduce:
-    found = renamed(fold, names)
+def _rename_reduction(fold: Reduce, names: dict[str, str]) -> Reduce:
+    found = rename_arguments(fold, names)
     assert isinstance(found, Reduce)
     return found
 
 
-def _names(before: Sequence[Statement], after: Sequence[Statement]) -> dict[str, str]:
+def _new_names(before: Sequence[Statement], after: Sequence[Statement]) -> dict[str, str]:
     """Return which names of a list stand no more in what became of it: those are found in `after.names`."""
-    return after.names if isinstance(after, _Resolved) else {}
+    return after.names if isinstance(after, _MergedStatements) else {}
 
 
-class _Resolved(list[Statement]):
+class _MergedStatements(list[Statement]):
     """Statements, and which of the former names are now other ones."""
 
     names: dict[str, str]
 
 
-def _resolved(
-    there: Sequence[Statement], elsewhere: Sequence[Statement], own: Sequence[Statement], mapping: Sequence[int], n: int
-) -> _Resolved | None:
+def _merge_statements(
+    earlier: Sequence[Statement],
+    elsewhere: Sequence[Statement],
+    statements: Sequence[Statement],
+    mapping: Sequence[int],
+    num_variables: int,
+) -> _MergedStatements | None:
     """Write statements for another domain, after those already `there`; what was just computed is not loaded again.
 
     None if memory that is written there, or `elsewhere` in the same kernel, is read at another turn.
     """
-    stored = {s.buffer: s for s in there if isinstance(s, Store)}
-    barred = {s.buffer for s in elsewhere if isinstance(s, Store)}
-    loads = {_key(s): s.name for s in there if isinstance(s, Load | LoadAt | Compute | Counter)}
-    found = _Resolved()
+    stored = {s.buffer: s for s in earlier if isinstance(s, Store)}
+    stored_elsewhere = {s.buffer for s in elsewhere if isinstance(s, Store)}
+    loads = {_statement_key(s): s.name for s in earlier if isinstance(s, Load | IndirectLoad | Compute | Iota)}
+    found = _MergedStatements()
     found.names = {}
-    for statement in own:
-        new = renamed(moved(statement, mapping, n), found.names)
-        if isinstance(new, Load | LoadAt) and (
-            new.buffer in barred or (new.buffer in stored and isinstance(new, LoadAt))
+    for statement in statements:
+        new = rename_arguments(remap_variables(statement, mapping, num_variables), found.names)
+        if isinstance(new, Load | IndirectLoad) and (
+            new.buffer in stored_elsewhere or (new.buffer in stored and isinstance(new, IndirectLoad))
         ):
             return None
         if isinstance(new, Load) and new.buffer in stored:
             store = stored[new.buffer]
-            if (store.offset, store.coefs) != (new.offset, new.coefs) or new.buffer.apart:
+            if (store.offset, store.loop_strides) != (new.offset, new.loop_strides) or new.buffer.disjoint_writes:
                 return None
             found.names[new.name] = store.arg
-        elif not isinstance(new, Store | Reduce) and _key(new) in loads:
-            found.names[new.name] = loads[_key(new)]
+        elif not isinstance(new, Store | Reduce) and _statement_key(new) in loads:
+            found.names[new.name] = loads[_statement_key(new)]
         else:
             if isinstance(new, Store):
-                if new.buffer in barred or (new.buffer in stored and not new.buffer.apart):
+                if new.buffer in stored_elsewhere or (new.buffer in stored and not new.buffer.disjoint_writes):
                     return None
                 stored[new.buffer] = new
             elif not isinstance(new, Reduce):
-                loads[_key(new)] = new.name
+                loads[_statement_key(new)] = new.name
             found.append(new)
     return found
 
 
-def _key(statement: Any) -> tuple[Any, ...]:
+def _statement_key(statement: Any) -> tuple[Any, ...]:
     """Return what makes two statements the same, their names aside."""
     if isinstance(statement, Compute):
         return (statement.dtype, statement.text, statement.args)
-    if isinstance(statement, Counter):
+    if isinstance(statement, Iota):
         return (statement.dtype, statement.start, statement.step, statement.variable)
-    indices = statement.indices if isinstance(statement, LoadAt) else ()
-    return (id(statement.buffer), statement.offset, statement.coefs, indices)
+    indices = statement.indices if isinstance(statement, IndirectLoad) else ()
+    return (id(statement.buffer), statement.offset, statement.loop_strides, indices)
 
 
-def _conflicts(there: Sequence[Statement], after: Sequence[Statement]) -> bool:
+def _touches_stores(there: Sequence[Statement], after: Sequence[Statement]) -> bool:
     written = {s.buffer for s in there if isinstance(s, Store)}
-    return any(isinstance(s, Load | LoadAt | Store) and s.buffer in written for s in after)
+    return any(isinstance(s, Load | IndirectLoad | Store) and s.buffer in written for s in after)
 
 
-def _without_copies(items: list[Any], own: set[Buffer]) -> list[Any]:
+def _eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
     """Let a piece of C++ write where its only result would be copied to."""
     for place, item in enumerate(items):
-        found = _copy(item) if isinstance(item, Kernel) else None
-        if found is None or found[0] not in own:
+        found = _copied_buffers(item) if isinstance(item, Kernel) else None
+        if found is None or found[0] not in exclusive:
             continue
         source, target = found
         writers = [other for other in items if source in other.writes()]
         readers = [other for other in items if source in other.reads()]
         touched = [o for o in items if o is not item and target in o.reads() | o.writes()]
         if len(writers) == 1 and isinstance(writers[0], Opaque) and readers == [item] and not touched:
-            items[items.index(writers[0])] = writers[0].instead(source, target)
-            return _without_copies(items[:place] + items[place + 1 :], own)
+            items[items.index(writers[0])] = writers[0].redirect(source, target)
+            return _eliminate_copies(items[:place] + items[place + 1 :], exclusive)
     return items
 
 
-def _copy(kernel: Kernel) -> tuple[Buffer, Buffer] | None:
+def _copied_buffers(kernel: Kernel) -> tuple[Buffer, Buffer] | None:
     """Return what a kernel copies to where, if it copies all of one buffer and does nothing else."""
-    if kernel.reduces or len(kernel.inner) != 2:
+    if kernel.reduces or len(kernel.body) != 2:
         return None
-    load, store = kernel.inner
+    load, store = kernel.body
     if not isinstance(load, Load) or not isinstance(store, Store) or store.arg != load.name:
         return None
     one, two = load.buffer, store.buffer
-    same = (load.offset, load.coefs, one.dtype, one.size) == (store.offset, store.coefs, two.dtype, two.size)
+    same = (load.offset, load.loop_strides, one.dtype, one.size) == (
+        store.offset,
+        store.loop_strides,
+        two.dtype,
+        two.size,
+    )
     return (one, two) if same and load.offset == 0 and prod(kernel.sizes) == one.size else None
 
 
-def _without_dead_stores(items: list[Any], own: set[Buffer], kept: set[Buffer]) -> list[Any]:
+def _eliminate_dead_stores(items: list[Any], exclusive: set[Buffer], live_out: set[Buffer]) -> list[Any]:
     """Leave out stores that nobody reads, then what was computed for them alone, then kernels that do nothing."""
     while True:
-        read = kept | {buffer for item in items for buffer in item.reads()}
-        dead = own - read
+        read = live_out | {buffer for item in items for buffer in item.reads()}
+        dead = exclusive - read
         changed = False
         for item in items:
             if isinstance(item, Kernel):
-                changed |= _shortened(item, dead)
+                changed |= _remove_dead_statements(item, dead)
         items = [item for item in items if not isinstance(item, Kernel) or item.writes()]
         if not changed:
             return items
 
 
-def _shortened(kernel: Kernel, dead: set[Buffer]) -> bool:
-    before = len(kernel.inner) + len(kernel.folds) + len(kernel.after)
+def _remove_dead_statements(kernel: Kernel, dead: set[Buffer]) -> bool:
+    before = len(kernel.body) + len(kernel.reductions) + len(kernel.epilogue)
     needed: set[str] = set()
-    kernel.after = _live(kernel.after, needed, dead)
-    if kernel.folds:
-        folds = [fold for fold in kernel.folds if fold.name in needed]
-        kernel.folds = folds or kernel.folds[:1]  # the loops need not be told apart when nothing is left
-        needed |= {fold.arg for fold in kernel.folds}
-    kernel.inner = _live(kernel.inner, needed, dead)
-    return before != len(kernel.inner) + len(kernel.folds) + len(kernel.after)
+    kernel.epilogue = _live_statements(kernel.epilogue, needed, dead)
+    if kernel.reductions:
+        folds = [fold for fold in kernel.reductions if fold.name in needed]
+        kernel.reductions = folds or kernel.reductions[:1]  # the loops need not be told apart when nothing is left
+        needed |= {fold.arg for fold in kernel.reductions}
+    kernel.body = _live_statements(kernel.body, needed, dead)
+    return before != len(kernel.body) + len(kernel.reductions) + len(kernel.epilogue)
 
 
-def _live(statements: list[Statement], needed: set[str], dead: set[Buffer]) -> list[Statement]:
+def _live_statements(statements: list[Statement], needed: set[str], dead: set[Buffer]) -> list[Statement]:
     found: list[Statement] = []
     for statement in reversed(statements):
         if isinstance(statement, Store):
@@ -278,7 +297,7 @@ def _live(statements: list[Statement], needed: set[str], dead: set[Buffer]) -> l
         elif statement.name in needed:
             if isinstance(statement, Compute):
                 needed.update(statement.args)
-            elif isinstance(statement, LoadAt):
+            elif isinstance(statement, IndirectLoad):
                 needed.update(name for name, _, _ in statement.indices)
             found.append(statement)
     return found[::-1]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torchpure.jit.native.ir import Buffer, Kernel, Load, LoadAt, Opaque, Store
-from torchpure.jit.native.lowering import Carried
+from torchpure.jit.native.ir import Buffer, IndirectLoad, Kernel, Load, Opaque, Store
+from torchpure.jit.native.lowering import CarrySlot
 
 
-def renewed_in_place(pair: Carried, items: Sequence[Any]) -> bool:
+def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
     """Tell whether the turns of a loop, in this order, may write the next value over the one that they read."""
     now, after = pair.now.buffer, pair.next.buffer
     writers = [place for place, item in enumerate(items) if after in item.writes()]
@@ -32,29 +32,32 @@ def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
     """Tell whether a kernel reads each element of the old value before it writes that of the new one, and no other."""
     if kernel.reduces:
         return False
-    loads = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Load | LoadAt) and s.buffer is now]
-    stores = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Store) and s.buffer is after]
+    loads = [
+        (place, s) for place, s in enumerate(kernel.body) if isinstance(s, Load | IndirectLoad) and s.buffer is now
+    ]
+    stores = [(place, s) for place, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is after]
     if len(stores) != 1 or prod(kernel.sizes) != after.size:
         return False
     at, store = stores[0]
-    return all(isinstance(s, Load) and place < at and _place(s) == _place(store) for place, s in loads)
+    return all(isinstance(s, Load) and place < at and _address(s) == _address(store) for place, s in loads)
 
 
-def without_idle_copies(items: Sequence[Any], carried: Sequence[Carried]) -> list[Any]:
+def eliminate_self_copies(items: Sequence[Any], carried: Sequence[CarrySlot]) -> list[Any]:
     """Leave out kernels that would copy each element to where it lies."""
     same = {
         (pair.now.buffer, pair.next.buffer) for pair in carried if pair.now.buffer.offset == pair.next.buffer.offset
     }
-    return [item for item in items if not (isinstance(item, Kernel) and _idle(item, same))]
+    return [item for item in items if not (isinstance(item, Kernel) and _is_self_copy(item, same))]
 
 
-def _idle(kernel: Kernel, same: set[tuple[Buffer, Buffer]]) -> bool:
-    loads = {s.name: s for s in kernel.inner if isinstance(s, Load)}
-    stores = [s for s in kernel.inner if isinstance(s, Store)]
+def _is_self_copy(kernel: Kernel, same: set[tuple[Buffer, Buffer]]) -> bool:
+    loads = {s.name: s for s in kernel.body if isinstance(s, Load)}
+    stores = [s for s in kernel.body if isinstance(s, Store)]
     return not kernel.reduces and all(
-        s.arg in loads and (loads[s.arg].buffer, s.buffer) in same and _place(loads[s.arg]) == _place(s) for s in stores
+        s.arg in loads and (loads[s.arg].buffer, s.buffer) in same and _address(loads[s.arg]) == _address(s)
+        for s in stores
     )
 
 
-def _place(statement: Load | Store) -> tuple[int, tuple[int, ...]]:
-    return statement.offset, statement.coefs
+def _address(statement: Load | Store) -> tuple[int, tuple[int, ...]]:
+    return statement.offset, statement.loop_strides
