@@ -1,6 +1,7 @@
 """Fx nodes → kernels, a family of operations a file."""
 
 from . import _composites as _composites
+from . import _control_flow as _control_flow
 from . import _elementwise as _elementwise
 from . import _gather as _gather
 from . import _reductions as _reductions
