@@ -1,4 +1,4 @@
-"""The arguments of a call: which are static, which are donated, and what makes two calls the same."""
+"""Static and donated arguments, named by position or by name; and hash keys of Python values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -19,10 +19,10 @@ _BY_NAME = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
 
 
 class ArgumentSet:
-    """Arguments that were named by position or by name, and are found by either."""
+    """Hold a set of arguments of one function, given by position or by name."""
 
     def __init__(self, fn: Callable[..., Any], option: str, requested: ArgumentSpec) -> None:
-        """Look the names up.
+        """Resolve each position and each name against the signature of `fn`.
 
         Raises:
             TransformError: the function has no such argument.
@@ -69,10 +69,10 @@ class ArgumentSet:
         )
 
     def check_disjoint(self, other: "ArgumentSet") -> None:
-        """Check that no argument is in both.
+        """Check that the two sets share no argument.
 
         Raises:
-            TransformError: one is.
+            TransformError: an argument is in both sets.
         """
         for wanted in sorted(map(str, (self.positions & other.positions) or (self.names & other.names))):
             raise TransformError(
@@ -81,12 +81,12 @@ class ArgumentSet:
             )
 
     def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, Any]]:
-        """List those of a call, under their positions or names."""
+        """List the arguments of one call that are in this set, each with its position or name."""
         found: list[tuple[int | str, Any]] = [(i, args[i]) for i in sorted(self.positions) if i < len(args)]
         return found + [(name, kwargs[name]) for name in kwargs if name in self.names]
 
     def without(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Put None in their places."""
+        """Replace the arguments that are in this set by None."""
         return (
             tuple(None if i in self.positions else arg for i, arg in enumerate(args)),
             {name: None if name in self.names else arg for name, arg in kwargs.items()},
@@ -96,14 +96,15 @@ class ArgumentSet:
 def _signature(fn: Callable[..., Any]) -> Signature | None:
     try:
         return signature(fn)
-    except (TypeError, ValueError):  # a function of C
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return None
 
 
 def hash_key(leaf: Any) -> Any:
-    """Return what stands for what is no tensor: 1, 1.0 and True are not the same, nor are 0.0 and -0.0.
+    """Return a key for a value that is not a tensor. Two values with equal keys share a program.
 
-    Containers and dataclasses are looked into; a module is the same only in the same mode, and so are its parts.
+    Keys are stricter than `==`: 1, 1.0 and True differ, and so do 0.0 and -0.0. The rule also holds inside tuples,
+    frozensets and dataclasses. A module is equal to itself only while all of its parts keep their training mode.
     """
     kind = type(leaf)
     if isinstance(leaf, float | complex):
@@ -121,10 +122,10 @@ def hash_key(leaf: Any) -> Any:
 
 
 def check_hashable(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: ArgumentSet) -> None:
-    """Say which leaf cannot be compared.
+    """Find the leaf that makes a call impossible to look up.
 
     Raises:
-        TransformError: one that is no tensor has no hash.
+        TransformError: a leaf that is not a tensor has no hash.
     """
     for where, value in static.values(args, kwargs):
         if not _hashable(value):
@@ -150,7 +151,7 @@ def _hashable(value: Any) -> bool:
 
 
 def has_plain_memory(leaf: Tensor) -> bool:
-    """Tell whether a compiled program may read the memory of a tensor."""
+    """Tell whether a compiled program may read the memory of this tensor directly."""
     return (
         type(leaf) in _TENSOR_TYPES
         and leaf.layout is torch.strided

@@ -1,4 +1,4 @@
-"""One call: its tensors, and all else that tells it from other calls."""
+"""The arguments of one call: its tensors, and the key under which its program is cached."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from torchpure import tree
 
 from ._argnums import ArgumentSet, hash_key
 
-_TENSOR_SLOT: Any = object()  # the place of a tensor
+_TENSOR_SLOT: Any = object()  # marks where a tensor goes
 
 
 class CallArguments:
-    """The arguments of one call, taken apart."""
+    """Split the arguments of one call into tensors and a key made of everything else."""
 
     __slots__ = ("_leaves", "_statics", "_structure", "key", "tensors")
 
@@ -33,18 +33,18 @@ class CallArguments:
             self.key = (*self.key, *((where, hash_key(held)) for where, held in self._statics))
 
     def input_signature(self) -> Any:
-        """Return what tells the program for this call from others."""
+        """Return the full cache key: the key, and shape, dtype, device and strides of each tensor."""
         return self.key, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in self.tensors)
 
     def argument_builder(self) -> Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Return what makes arguments of other tensors, and does not keep these."""
+        """Return a function that builds the arguments from other tensors. It keeps no tensor of this call alive."""
         builder = object.__new__(CallArguments)
         builder._leaves = [_TENSOR_SLOT if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         builder._statics, builder._structure = self._statics, self._structure
         return builder.arguments
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with other tensors in the places of theirs."""
+        """Return the arguments of this call, with `tensors` in the places of its own tensors."""
         rest = iter(tensors)
         leaves = [next(rest) if leaf is _TENSOR_SLOT or isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         args, kwargs = tree.unflatten(self._structure, leaves)
@@ -57,7 +57,7 @@ class CallArguments:
         return tuple(args), kwargs
 
     def positions(self, selected: ArgumentSet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-        """List the places, among the tensors, of those of some arguments."""
+        """List which tensors of the call belong to the selected arguments."""
         is_selected = (
             [i in selected.positions for i, arg in enumerate(args) for _ in _tensors_of(arg)]
             + [name in selected.names for name, arg in kwargs.items() for _ in _tensors_of(arg)]

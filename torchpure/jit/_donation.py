@@ -1,4 +1,7 @@
-"""Donated arguments: results take their memory, and nobody can use them afterwards."""
+"""Donated arguments: results may take over their memory, and later uses of the arguments are errors.
+
+For example, `step = jit(step, donate=0)` may write the new parameters over the old ones.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,15 +14,19 @@ from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import copy_program, fake_value, is_view, placeholders, results
 
 _use_count: Any = torch._C._storage_Use_Count  # pyrefly: ignore[missing-attribute] the stubs lack it
-_USES_WHEN_EXCLUSIVE = 2  # uses of a storage that one tensor has, while it is asked for
+_USES_WHEN_EXCLUSIVE = 2  # count of uses while one tensor holds the storage and this module asks for it
 
 
 class Donated(Tensor):
-    """A tensor that was given away: each use of it is an error."""
+    """A tensor whose memory was given to results. Every operation on it raises an error."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse an operation."""
+        """Refuse the operation.
+
+        Raises:
+            ImpureError: always, except for `repr`.
+        """
         for leaf in (*args, *(kwargs or {}).values()):
             if type(leaf) is Donated and func is Tensor.__repr__:
                 return f"<a tensor that was donated to {leaf.__dict__['taker']}>"
@@ -28,13 +35,13 @@ class Donated(Tensor):
             "jit",
         )
         raise ImpureError(
-            f"jit: a tensor is used that was donated to {donated_to}: its memory belongs to the results. Use those, or "
+            f"jit: this tensor was donated to {donated_to}: its memory belongs to the results. Use the results, or "
             "donate a clone"
         )
 
 
 def _flatten_containers(values: Any) -> list[Any]:
-    """List what containers hold, without a look at tensors."""
+    """List what dicts, lists and tuples hold, without any operation on a tensor."""
     if isinstance(values, dict):
         values = list(values.values())
     if isinstance(values, list | tuple):
@@ -43,9 +50,10 @@ def _flatten_containers(values: Any) -> list[Any]:
 
 
 def match_donated(module: GraphModule, donated: Sequence[int]) -> dict[int, int]:
-    """Match results with donated inputs, whose memory they take: shape, dtype, device and layout are the same.
+    """Match results with donated inputs of the same shape, dtype and device.
 
-    Results that share memory with others have none of their own to move.
+    The program may then write each of these results into the memory of its input. A result that shares memory with
+    another result or with an input is left out, because writing it elsewhere would break the sharing.
     """
     inputs, outputs = placeholders(module), results(module)
     roots = [_memory_owners(node) for node in outputs]
@@ -66,7 +74,7 @@ def match_donated(module: GraphModule, donated: Sequence[int]) -> dict[int, int]
 
 
 def _memory_owners(node: Any) -> set[Node]:
-    """Return the nodes that made the memory of a result."""
+    """Return the nodes that allocated the memory of a result."""
     owners, todo = set(), [node] if isinstance(node, Node) else []
     while todo:
         current = todo.pop()
@@ -82,7 +90,7 @@ def _same_shape(one: Tensor, two: Tensor) -> bool:
 
 
 def write_into_donated(module: GraphModule, pairs: dict[int, int]) -> GraphModule:
-    """Write results into inputs, at the end of a program."""
+    """Return a program that ends by copying results into the inputs given by `pairs`."""
     made = copy_program(module)
     inputs, outputs, end = placeholders(made), results(made), made.graph.output_node()
     with made.graph.inserting_before(end):
@@ -96,10 +104,10 @@ def write_into_donated(module: GraphModule, pairs: dict[int, int]) -> GraphModul
 
 
 def check_donated(function_name: str, tensors: Sequence[Tensor], donated: Sequence[int]) -> None:
-    """Check that no donated tensor is given twice.
+    """Check that no donated tensor is passed twice.
 
     Raises:
-        TransformError: one is.
+        TransformError: a donated tensor is passed twice.
     """
     inputs = list(map(id, tensors))
     if len(set(inputs)) < len(inputs):
@@ -111,19 +119,19 @@ def check_donated(function_name: str, tensors: Sequence[Tensor], donated: Sequen
 
 
 def ensure_exclusive(leaf: Tensor) -> Tensor:
-    """Return a tensor whose memory nobody else sees: itself, or a clone."""
+    """Return the tensor if no other tensor shares its memory, else a clone."""
     return leaf if _use_count(leaf.untyped_storage()._cdata) <= _USES_WHEN_EXCLUSIVE else leaf.clone()
 
 
 def move_memory(function_name: str, leaf: Tensor) -> Tensor:
-    """Move the memory of a tensor to a new one, and leave the old one without use."""
+    """Move the memory of a tensor to a new tensor, and make the old one unusable."""
     new = leaf.detach()
     invalidate(function_name, leaf)
     return new
 
 
 def invalidate(function_name: str, leaf: Tensor) -> None:
-    """Leave a tensor without memory and without use."""
+    """Free the memory of a tensor and make the tensor unusable."""
     leaf.data = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
     leaf.__dict__["donated_to"] = function_name
-    leaf.__class__ = Donated  # pyrefly: ignore[bad-assignment] a tensor like the other, which refuses its operations
+    leaf.__class__ = Donated  # pyrefly: ignore[bad-assignment] a subclass with the same layout

@@ -1,4 +1,4 @@
-"""A compiled function: a program, the tree of its results, and the captured tensors that it was made for."""
+"""A compiled program with all that a call needs: output structure, captured tensors, and donation."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,16 +29,16 @@ from ._donation import check_donated, ensure_exclusive, invalidate, match_donate
 from ._trace import Trace
 
 _requires_grad = attrgetter("requires_grad")
-_MIN_DONATED_BYTES = 1 << 20  # bytes of results from which on it is worth to write over donated memory
+_MIN_DONATED_BYTES = 1 << 20  # below this size of results, writing into donated memory gains nothing
 
 
 def run_passes(module: GraphModule) -> GraphModule:
-    """Run all passes."""
+    """Run all passes over a traced program."""
     return hoist_loop_invariants(eliminate_common_subexpressions(module))
 
 
 class Executable:
-    """A function of tensors, whose results are a tree."""
+    """A compiled function of tensors. It returns the results in the structure of the traced function."""
 
     def __init__(
         self, function_name: str, trace: Trace, run: Callable[..., Sequence[Any]], donated: Sequence[int]
@@ -59,7 +59,7 @@ class Executable:
         return any(map(_requires_grad, self._captured))
 
     def set_donation_pairs(self, pairs: dict[int, int]) -> None:
-        """Take note that the program writes results into inputs."""
+        """Record which result the program writes into which input."""
         self._pairs = pairs
 
     def _run_donated(self, tensors: Sequence[Tensor]) -> Any:
@@ -82,7 +82,7 @@ class Executable:
 
 
 class EagerFallback:
-    """A function that runs as it is, because nothing could compile it."""
+    """A function that runs in eager mode, because there is no working compiler."""
 
     def __init__(self, function_name: str, fn: Callable[..., Any], call: CallArguments, donated: Sequence[int]) -> None:
         self._function_name, self._fn, self._build_arguments, self._donated = (
@@ -100,7 +100,7 @@ class EagerFallback:
         return self._invalidate_donated(out, tensors) if self._donated else out
 
     def _invalidate_donated(self, out: Any, tensors: Sequence[Tensor]) -> Any:
-        """Leave donated tensors without use, unless a backward pass may read them."""
+        """Make donated tensors unusable, unless a backward pass may still read them."""
         if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(out)):
             return out
         inputs = [tensors[position] for position in self._donated]
@@ -111,19 +111,22 @@ class EagerFallback:
         return out
 
     def stale(self) -> bool:
-        """Tell that it is of use forever."""
+        """Never stale: the function itself runs."""
         return False
 
     def captures_require_grad(self) -> bool:
-        """Tell that it may run always."""
+        """Return False: the function itself runs, so autograd sees its captured tensors."""
         return False
 
 
 def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], donated: Sequence[int]) -> Executable:
     """Compile a traced function.
 
+    A program that only picks inputs and constants is not compiled. A program with large donated inputs writes results into
+    them, unless it is a loop that the native backend takes: that is faster, and allocates new results.
+
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     module = run_passes(trace.module)
     direct = _trivial_program(module)
@@ -146,10 +149,10 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
 
 
 def compile_native_or_measure(function_name: str, trace: Trace, tensors: Sequence[Tensor]) -> Executable | int:
-    """Compile a traced function as one program of C++; where that cannot be, return what it needs of memory.
+    """Compile a traced function with the native backend, or return its peak memory in bytes.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     module = run_passes(trace.module)
     run = None if _trivial_program(module) else backends.compile_native(module, tensors)
@@ -157,7 +160,7 @@ def compile_native_or_measure(function_name: str, trace: Trace, tensors: Sequenc
 
 
 def _trivial_program(module: GraphModule) -> Callable[..., list[Any]] | None:
-    """Return what picks the results of a program that computes nothing; None for others."""
+    """Return a function that picks the results, if the program computes nothing; else None."""
     calls = [node for node in module.graph.nodes if node.op == "call_function"]
     if not all(map(_copies_constant, calls)):
         return None
@@ -176,20 +179,20 @@ def _trivial_program(module: GraphModule) -> Callable[..., list[Any]] | None:
 
 
 def _copies_constant(node: Node) -> bool:
-    """Tell whether an operation gives a tensor that the program holds new memory, and does nothing else."""
+    """Tell whether a node clones a constant of the program, and does nothing else."""
     source: Any = node.args[0] if node.args else None
     return node.target is torch.ops.aten.clone.default and source.op == "get_attr" and not node.kwargs
 
 
 def warn_uncompiled(error: CompilerError) -> None:
-    """Say once why functions run uncompiled."""
+    """Warn once per message that functions run uncompiled."""
     _warn(str(error))
 
 
 @lru_cache(maxsize=64)
 def _warn(why: str) -> None:
     warnings.warn(
-        f"{why} Functions run uncompiled, as if jit were not there. Install a compiler (apt-get install g++), or set "
-        "CXX to one",
+        f"{why} Functions run uncompiled, as if jit were not used. Install a compiler (apt-get install g++), or set CXX "
+        "to one",
         stacklevel=7,
     )

@@ -1,4 +1,4 @@
-"""`jit`: a function, compiled once for each kind of arguments."""
+"""`jit`: compile a function once for each input signature."""
 
 import threading
 import warnings
@@ -29,26 +29,26 @@ from ._vmapped import ChunkedVmap
 _function_modes: Any = torch._C._len_torch_function_stack
 _autocasts: Any = torch._C._is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
-_MANY_PROGRAMS = 32  # programs of one function that differ in values alone: a sign that one should be a tensor
+_MANY_PROGRAMS = 32  # programs of one function: from here on, warn that a changing number should be a tensor
 
 
 def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Callable[..., Any]:
-    """Return a function that computes what `fn` does, as one compiled program.
+    """Return a function that computes what `fn` computes, as one compiled program.
 
-    `fn` is traced once for each structure of its arguments, with the shapes, dtypes, devices and strides of their
-    tensors, and the values of everything else: of Python numbers and strings, and of the arguments whose positions or
-    names `static` holds. So Python code runs once for each, and what it prints is printed once.
+    `fn` is traced once per input signature: the structure of its arguments; the shapes, dtypes, devices and strides of
+    their tensors; and the values of everything else. "Everything else" is Python numbers and strings, and the arguments
+    that `static` names by position or by name. Python code, such as `print`, runs only while tracing.
 
-    Under transforms and tracers, and where an input or a captured tensor requires grad, `fn` itself runs. A captured
-    tensor that is changed in place is seen; a name that is bound to another tensor is not.
+    `fn` itself runs under transforms and tracers, and where an input or a captured tensor requires grad. If a captured
+    tensor is changed in place, the change is seen. If a captured name is bound to another tensor, it is not seen.
 
-    `donate` holds arguments whose memory the results may take: using one of their tensors afterwards is an error.
+    `donate` names arguments whose memory the results may take. Using a donated tensor afterwards is an error.
 
     Law: `jit(fn)(*args) == fn(*args)`, up to rounding.
 
     Raises:
-        TransformError: `static` or `donate` names no argument of `fn`; in a call: `fn` needs the numbers of tensors,
-            draws from the global generator, or is given what cannot be compared.
+        TransformError: `static` or `donate` names no argument of `fn`. A call raises it if `fn` needs the numbers of
+            tensors, draws from the global generator, or gets an argument that cannot be compared.
 
     >>> step = jit(lambda x: x * 2 + 1)
     >>> step(torch.tensor([1.0, 2.0]))
@@ -66,7 +66,7 @@ def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSp
         return run(args, kwargs)
 
     def lower(*args: Any, **kwargs: Any) -> Lowered:
-        """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
+        """Trace and compile for these arguments, and show the program. A `ShapeDtype` may stand for a tensor."""
         return programs.lower(args, kwargs)
 
     jitted.lower = lower  # pyrefly: ignore[missing-attribute] functions take attributes
@@ -74,15 +74,15 @@ def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSp
 
 
 class _Entry(NamedTuple):
-    """A kind of arguments that has been seen."""
+    """An executable, with the check that finds it for a call."""
 
-    check: Callable[..., bool]  # of tensors: types, dtypes, devices, sizes, strides, whether they require grad
-    requires_grad: bool  # one of them requires grad
+    check: Callable[..., bool]  # compares types, dtypes, devices, sizes, strides and requires_grad
+    requires_grad: bool  # an input requires grad
     executable: Executable | EagerFallback
 
 
 class _ProgramCache:
-    """The programs of one function."""
+    """The compiled programs of one function, by input signature."""
 
     def __init__(self, fn: Callable[..., Any], static: ArgumentSpec, donate: ArgumentSpec) -> None:
         check_callable("jit", fn)
@@ -91,11 +91,11 @@ class _ProgramCache:
         self._static.check_disjoint(self._donate)
         self._entries: dict[Any, list[_Entry]] = {}
         self._executables: dict[Any, Executable | EagerFallback] = {}
-        self._pending_trace: dict[Any, Trace] = {}  # one at most, which waits to be compiled
+        self._pending_trace: dict[Any, Trace] = {}  # at most one trace, from `peak_memory`, that is not compiled yet
         self._lock = threading.RLock()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the program for these arguments."""
+        """Run the program for these arguments. Compile it if it does not exist."""
         call = CallArguments(self._static, args, kwargs)
         try:
             entries = self._entries.get(call.key, ())
@@ -110,7 +110,7 @@ class _ProgramCache:
         return self._first_call(call, args, kwargs)
 
     def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Return the bytes that the program for these arguments needs; None for one of C++, which is compiled then."""
+        """Return the bytes that the program for these arguments needs, or None if it is native (then it is compiled)."""
         call = CallArguments(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
@@ -132,10 +132,10 @@ class _ProgramCache:
         return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 
     def _first_call(self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run with arguments of a kind that has not been seen."""
+        """Run with an input signature that no entry matches."""
         for leaf in call.tensors:
             if type(leaf) is Donated:
-                leaf.clone()  # refused, with the name of who has it
+                leaf.clone()  # raises, and names the function that took the memory
         needs_grad = any(map(_requires_grad, call.tensors))
         if (needs_grad and torch.is_grad_enabled()) or not all(map(has_plain_memory, call.tensors)):
             return self._fn(*args, **kwargs)
@@ -183,7 +183,7 @@ def _example_input(leaf: Any) -> Any:
 
 
 def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
-    """Return what compares tensors with these, in C++."""
+    """Return a function that compares tensors with these, in C++."""
     if not tensors:
         return lambda: True
     sizes, strides = (
@@ -193,7 +193,7 @@ def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
     guards = make(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
     if guards.check(*tensors):
         return guards.check
-    wanted = [_guarded_properties(leaf) for leaf in tensors]  # one tensor twice: the guards refuse it
+    wanted = [_guarded_properties(leaf) for leaf in tensors]  # the guards fail if one tensor is passed twice
     return lambda *others: [_guarded_properties(leaf) for leaf in others] == wanted
 
 

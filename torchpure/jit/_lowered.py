@@ -1,4 +1,4 @@
-"""What a compiled function is: the traced program, the passed one, the generated code, and what it costs."""
+"""What `jit(fn).lower(...)` returns: the traced program, the program after passes, the generated code, the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ _ZERO_COST = frozenset({
 
 
 class Cost(NamedTuple):
-    """What one call costs."""
+    """The cost of one call."""
 
-    operations: int  # 2mnk of a product, one for each element of other work; the turns of a `while` count once
-    bytes: int  # of inputs and constants, which are read, and of results, which are written
+    operations: int  # 2mnk for a matrix product, one per element for other work; a `while` counts one iteration
+    bytes: int  # inputs and constants (read) plus results (written)
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A function as a program for one kind of arguments; `print` shows all of it."""
+    """A function as a program for one input signature. `print` shows all of it."""
 
     module: GraphModule
     tensors: Sequence[Tensor]
 
     @cached_property
     def traced(self) -> str:
-        """The program that was traced."""
+        """The program as traced."""
         return program_text(self.module)
 
     @cached_property
@@ -52,11 +52,11 @@ class Lowered:
 
     @cached_property
     def source(self) -> str:
-        """The code that was generated."""
+        """The generated code."""
         return backends.compile_program(self._passed, self.tensors).source
 
     def cost(self) -> Cost:
-        """Count operations, and bytes that go in and out."""
+        """Count the operations, and the bytes read and written."""
         ends = [
             fake_value(node) for node in (*placeholders(self._passed), *results(self._passed)) if isinstance(node, Node)
         ]
@@ -75,7 +75,7 @@ class Lowered:
 
 
 def _held_constants(module: GraphModule) -> dict[int, Tensor]:
-    """Return the tensors that a program and those inside of it hold."""
+    """Return the constants of a program and of the programs inside its loops and branches, by id."""
     found: dict[int, Tensor] = {}
     for node in module.graph.find_nodes(op="get_attr"):
         held = attribute(module, node)
@@ -109,5 +109,5 @@ def _operations_of(module: GraphModule, node: Node) -> int:
 
 
 def lowered_from_trace(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
-    """Show a traced program; what is asked for is computed then."""
+    """Wrap a traced program. Each view of it is computed when it is first used."""
     return Lowered(module, [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in tensors])

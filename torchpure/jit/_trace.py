@@ -1,4 +1,4 @@
-"""Tracing: what a function does with tensors of these shapes, as a program."""
+"""Tracing for jit: record what a function does with tensors of given shapes, as an fx program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,22 +33,25 @@ _ADVICE = (
 
 
 class Captures(NamedTuple):
-    """Tensors that a function used without being given them."""
+    """Tensors that a function used without getting them as arguments."""
 
     tensors: list[Tensor]
-    constant_folded: list[Tensor]  # of those, the ones that constants were computed from
-    fingerprints: list[int]  # of both, by which a change of them is seen
+    constant_folded: list[Tensor]  # the subset from which constants of the program were computed
+    fingerprints: list[int]  # pointers of `tensors` and versions of `constant_folded`, to detect changes
 
     def stale(self) -> bool:
-        """Tell whether one of them has other memory, or one that constants were computed from other numbers."""
+        """Tell whether the program no longer fits its captured tensors.
+
+        This is so if one has other memory, or if one whose numbers are in the program was changed in place.
+        """
         return bool(self.tensors) and self.fingerprints != _fingerprints(self.tensors, self.constant_folded)
 
 
 class Trace(NamedTuple):
-    """A program, and what belongs to it."""
+    """A traced program, its output structure, and its captured tensors."""
 
     module: GraphModule
-    outputs: Packed  # the tree of the results
+    outputs: Packed  # the structure of the results
     captures: Captures
 
 
@@ -57,23 +60,23 @@ def _fingerprints(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[
 
 
 class _CaptureMode(RealConstants):
-    """Sees each operation of a trace: draws are refused, tensors from outside are listed."""
+    """A dispatch mode that sees each operation of a trace: it refuses draws and lists captured tensors."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__()
         self._fn = fn
-        self._created: dict[int, Tensor] = {}  # alive as long as the trace: an id is not used again
-        self._created_addresses: set[int] = set()  # of the memory of those
+        self._created: dict[int, Tensor] = {}  # kept alive during the trace, so that no id is used twice
+        self._created_addresses: set[int] = set()  # addresses of the memory of `_created`
         self.captured: dict[int, Tensor] = {}
-        self.constant_folded: dict[int, Tensor] = {}  # of those, the ones whose numbers are in the program
+        self.constant_folded: dict[int, Tensor] = {}  # the subset whose numbers are in the program
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if operator_draws(func, args, kwargs or {}):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} draws from the global generator, `{func}`: a program "
-                "would return the same numbers forever. Pass a key, and draw with tp.random"
+                "would return the same numbers at every call. Pass a key, and draw with tp.random"
             )
-        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor has made it, unseen
+        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor creates it without a dispatched operation
             self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
         given = self.note_captures((args, kwargs))
         for leaf in written(func, args, kwargs or {}):
@@ -98,11 +101,11 @@ class _CaptureMode(RealConstants):
         return out
 
     def used(self, constants: Sequence[Tensor]) -> None:
-        """Take note of constants whose numbers the program depends on."""
+        """Record constants whose numbers the program depends on."""
         self.constant_folded.update(self.note_captures(list(constants)))
 
     def note_captures(self, values: Tree) -> dict[int, Tensor]:
-        """List the tensors from outside among these values."""
+        """Record and return the tensors among `values` that were not created during this trace."""
         given = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
         self.captured.update(given)
         return given
@@ -120,11 +123,11 @@ ArgumentBuilder = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, 
 
 
 def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[Tensor]) -> Trace:
-    """Return the program that `fn` runs on the (args, kwargs) which `arguments` makes of tensors.
+    """Return the program that `fn` runs; `arguments` makes (args, kwargs) from tensors.
 
     Raises:
         TransformError: `fn` needs the numbers of tensors, or draws from the global generator.
-        ImpureError: `fn` changes what it was given or captures, or lets a traced tensor out.
+        ImpureError: `fn` changes an argument or a captured tensor in place, or stores a traced tensor outside.
     """
     outputs, operations = Packed(), _CaptureMode(fn)
 
@@ -159,7 +162,7 @@ def _replace_constant(module: GraphModule, name: str, tensor: Tensor) -> None:
 
 
 def _clone_returned_constants(module: GraphModule, captured: Sequence[Tensor]) -> None:
-    """Give results that are constants new memory at each run, except where it is that of a captured tensor."""
+    """Clone returned constants in each run, except those that share memory with a captured tensor."""
     captured_storages, out = (
         {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)},
         output_aliases(module),
@@ -180,7 +183,7 @@ def _is_strided(leaf: Tensor) -> bool:
 
 
 def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
-    """Write changes of temporaries as new tensors; where they surround a loop they stay."""
+    """Replace in-place changes of temporaries by new tensors. Programs with loops are left as they are."""
     if not mutates(module) or has_control_flow(module):
         return module
     held = [leaf for _, leaf in constants(module)]
@@ -190,7 +193,7 @@ def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModul
 
 
 def _lift_constants(module: GraphModule) -> GraphModule:
-    """Take the tensors that a program holds as further arguments."""
+    """Turn the constants of a program into further arguments."""
     made = copy_program(module)
     last = made.graph.find_nodes(op="placeholder")
     for node, _ in list(constants(made)):
@@ -207,7 +210,7 @@ def _lift_constants(module: GraphModule) -> GraphModule:
 
 
 def _embed_constants(module: GraphModule, held: Sequence[Tensor]) -> GraphModule:
-    """Let a program hold the tensors for its last arguments."""
+    """Turn the last arguments of a program into constants: the inverse of `_lift_constants`."""
     for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(held) :] if held else ()):
         module.register_buffer(f"held_{number}", held[number], persistent=False)
         with module.graph.inserting_after(node):

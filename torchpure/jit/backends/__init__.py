@@ -1,4 +1,7 @@
-"""Who compiles a program: chooser, inductor, interpreter, Python loops, the cache on disk."""
+"""Backends compile programs: a chooser, the native generator, inductor, an interpreter, Python loops, a disk cache.
+
+`_choose.py` decides. `_protocol.py` says what every backend returns. The native generator is in `jit/native`.
+"""
 
 from ._choose import compile_native as compile_native
 from ._choose import compile_program as compile_program

@@ -1,4 +1,8 @@
-"""Which backend compiles a program: the native one, parts around loops, or inductor."""
+"""Choose the backend that compiles a program.
+
+In this order: the native generator; Python loops around compiled parts, for programs with loops; the interpreter, for
+programs that inductor computes wrongly; inductor.
+"""
 
 from collections.abc import Sequence
 
@@ -18,7 +22,7 @@ def _is_complex(node: Node) -> bool:
 
 
 def _reads_strides(node: Node) -> bool:
-    """Tell whether an operation reads strides of memory that does not lie row by row."""
+    """Tell whether an operation depends on the strides of memory that is not row-major from its start."""
     if "as_strided" not in str(node.target):
         return False
     like = fake_value(node.all_input_nodes[0])
@@ -35,16 +39,16 @@ def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledP
     """Compile a program for tensors like these.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     return compile_native(module, tensors) or compile_without_native(module, tensors)
 
 
 def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram | None:
-    """Compile a program for tensors like these to C++ that runs on one thread; None where that cannot be.
+    """Compile a program to C++ that runs on one thread; None if the generator does not support it.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     from torchpure.jit.native import compile_cpp
 
@@ -55,15 +59,15 @@ def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledPr
 
 
 def compile_without_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
-    """Compile a program for tensors like these, by inductor.
+    """Compile a program for tensors like these, with any backend but the native generator.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     from . import _inductor
-    from . import _segmented as _segments  # which take long to import
+    from . import _segmented as _segments  # slow to import
 
-    tensors = [leaf.detach() for leaf in tensors]  # a tracer takes one tensor that is given twice for one input
+    tensors = [leaf.detach() for leaf in tensors]  # tracers merge inputs that are the same tensor object
     if not has_control_flow(module) and any(map(_needs_torch, module.graph.nodes)):
         return InterpretedProgram(module)
     return (_segments if has_control_flow(module) else _inductor).compile_program(module, tensors, compile_program)

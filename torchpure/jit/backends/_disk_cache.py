@@ -1,8 +1,8 @@
-"""Compiled programs on disk: one file each, named by what it was made of and by what it holds.
+"""Compiled programs on disk: one file per program, named by what it was made from and by its content.
 
-A name is `<key>-<digest>` and `.so`, or `.py` for what inductor writes. The key is a hash of everything that a file
-depends on, the digest one of its bytes: a file that is cut short or damaged does not have its own name, and is made
-again. A file appears under its name whole or not at all, so several processes may share a folder. Nothing is unpickled.
+A name is `<key>-<digest>.so`, or `.py` for the output of inductor. The key is a hash of everything that the file
+depends on. The digest is a hash of its bytes: if a file is damaged, its digest is wrong, and it is made again. A file
+appears under its name only when it is complete, so several processes may share a folder. Nothing is unpickled.
 """
 
 import atexit
@@ -27,29 +27,29 @@ from torchpure.errors import InputError
 FOLDER_VARIABLE, SIZE_VARIABLE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
 _SUFFIXES = frozenset({".so", ".py"})
 _DEFAULT_MEGABYTES = 512
-_MIN_AGE = 60.0  # seconds in which a file is not removed: another process may be about to load it
-_STALE_BUILD_AGE = 3600.0  # seconds after which what a killed process left is removed
+_MIN_AGE = 60.0  # seconds; a younger file stays, because another process may be about to load it
+_STALE_BUILD_AGE = 3600.0  # seconds; an older build folder belongs to a killed process
 
 
 class CompilerError(RuntimeError):
-    """Report a C++ compiler that is not there, or that fails."""
+    """A C++ compiler is missing, or it fails."""
 
 
 def build_library(source: str, command: Sequence[str]) -> Path:
     """Return a shared library of this C++ source: from disk, or made by `command`.
 
-    In the command `{source}` and `{library}` stand for the two files.
+    In the command, `{source}` and `{library}` stand for the two files.
 
     Raises:
         CompilerError: there is no such compiler, or it fails.
-        InputError: other users may write to the folder, or its size is no number.
+        InputError: other users may write to the folder, or its maximal size is not a number.
     """
     key = key_of(source, *command)
     return find_file(key, ".so") or store_file(key, ".so", lambda made: _compile(source, made, command))
 
 
 def find_file(key: str, suffix: str) -> Path | None:
-    """Return the file that was made of what this key says, if it is there as it was made."""
+    """Return the undamaged file for this key, or None."""
     for file in cache_folder().glob(f"{key}-*{suffix}"):
         if _is_intact(file):
             return file
@@ -58,9 +58,9 @@ def find_file(key: str, suffix: str) -> Path | None:
 
 
 def store_file(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
-    """Add a file, which `make` writes; older ones go where there are too many bytes.
+    """Add a file that `make` writes, and remove the oldest files if the folder is too large.
 
-    Where there is no room, as on a full disk, the file lasts as long as the process.
+    If the disk is full, the file goes to a temporary folder of the process.
     """
     folder, max_bytes = cache_folder(), _size_limit()
     try:
@@ -82,7 +82,7 @@ def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], obje
 
 
 def cache_folder() -> Path:
-    """Return the folder of this user's libraries; one that lasts as long as the process where none can be made.
+    """Return the cache folder of this user; a temporary folder of the process if it cannot be used.
 
     Raises:
         InputError: other users may write to it.
@@ -98,7 +98,7 @@ def cache_folder() -> Path:
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(
             f"jit: programs are not loaded from {folder}, to which other users may write: "
-            f"make it yours alone (chmod 700), or set {FOLDER_VARIABLE} to another folder"
+            f"make it private (chmod 700), or set {FOLDER_VARIABLE} to another folder"
         )
     return folder if writable else _process_path()
 
@@ -120,7 +120,7 @@ def _process_path() -> Path:
 
 
 def prune(folder: Path, max_bytes: int) -> None:
-    """Remove the files that were used longest ago, until `most` bytes are left, and what killed processes left."""
+    """Remove the least recently used files until `max_bytes` are left, and the leftovers of killed processes."""
     now, files = time.time(), []
     for file in folder.iterdir():
         try:
@@ -167,7 +167,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _is_intact(file: Path) -> bool:
-    """Tell whether a file holds what its name says, and mark it as used."""
+    """Tell whether a file matches the digest in its name, and mark it as used."""
     try:
         found = file.stat()
         if found.st_uid != os.getuid() or _digest(file) != file.stem.rpartition("-")[2]:
@@ -183,7 +183,7 @@ def _digest(file: Path) -> str:
 
 
 def key_of(source: str, compiler: str, *flags: str) -> str:
-    """Name what is made of a source: by it, the compiler, its flags, the processor, torch and this library.
+    """Return a hash of a source, the compiler, its flags, the processor, and the versions of torch and this library.
 
     Raises:
         CompilerError: there is no such compiler.
@@ -202,7 +202,7 @@ def key_of(source: str, compiler: str, *flags: str) -> str:
 
 
 def _identify_compiler(words: tuple[str, ...]) -> str:
-    """Say which compiler some words stand for: a program, or one that starts another."""
+    """Describe the compiler behind the words of a command, such as `g++` or `ccache g++`."""
     found = [shutil.which(word) for word in words]
     if None in found:
         raise CompilerError(f"jit: there is no C++ compiler {words[found.index(None)]}.")
@@ -217,7 +217,7 @@ def _version(compiler: str, _file: tuple[int, int]) -> str:
 
 @lru_cache(maxsize=1)
 def _processor_features() -> str:
-    """Say what the processor can do."""
+    """Describe the instruction sets of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Programs without loops, compiled by torch's inductor."""
+"""The inductor backend: compile programs without loops with torch's inductor."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileEr
 
 
 class InductorProgram:
-    """A compiled program: a function of tensors that changes none of them, unless it was made to."""
+    """A program compiled by inductor. It changes no tensor, unless the program itself does."""
 
     def __init__(self, run: Any, constants: list[Tensor], source: str) -> None:
         self._run, self._constants, self.source = run, constants, source
@@ -46,10 +46,10 @@ class InductorProgram:
 
 
 def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_scalars: Compile) -> InductorProgram:
-    """Compile a program of torch's operations, all of them inductor's to know; `small` compiles its numbers apart.
+    """Compile a program of torch operations; `compile_scalars` compiles its scalar part separately.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     own = copy_program(module)
     held = _lift_constants(own)
@@ -71,11 +71,11 @@ def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_scal
 
 
 def _compile_split(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
-    """Compile a program, in two halves if that spares memory; what crosses is freed as soon as it has been used."""
+    """Compile a program, in two parts if that saves memory. Values that cross are freed after their last use."""
     found = split_at_peak(module)
     if found is None:
         return _compile_cached(module, tensors)
-    parts = found  # never None in the function below
+    parts = found  # a name that type checkers know is not None inside `both`
     first, one = _compile_cached(parts.first, [tensors[i] for i in parts.first_reads])
     given = [*tensors, *map(example_tensor, results(parts.first))]
     second, two = _compile_cached(parts.second, [given[i] for i in parts.second_reads])
@@ -99,7 +99,7 @@ def _compile_split(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any,
 
 
 def _box(run: Any) -> Any:
-    """Return a function of a list of arguments, which it empties, so that they are freed once they are not needed."""
+    """Return a function that takes a list and empties it, so that arguments are freed after their last use."""
     inner = run
     while _takes_many(inner) and hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__
@@ -126,7 +126,7 @@ def _compile_cached(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any
 def _run_inductor(
     module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]
 ) -> tuple[list[Any], Any, Any]:
-    """Return what inductor makes, what torch found out about results, and a function around both."""
+    """Return the compiled graphs, torch's metadata about results, and the function that runs both."""
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
 
     graphs: list[Any] = []
@@ -144,7 +144,7 @@ def _run_inductor(
 
 
 def _unbox(call: Boxed) -> Any:
-    """Return a function of tensors, of one of a list of them."""
+    """Return a function of tensors, from a function that takes a list of tensors."""
 
     def boxed(given: list[Tensor]) -> Sequence[Any]:
         with torch.no_grad():
@@ -153,16 +153,16 @@ def _unbox(call: Boxed) -> Any:
     def run(*tensors: Tensor) -> Sequence[Any]:
         return boxed(list(tensors))
 
-    boxed._boxed_call, run.__wrapped__ = True, boxed  # pyrefly: ignore[missing-attribute] as torch marks its own
+    boxed._boxed_call, run.__wrapped__ = True, boxed  # pyrefly: ignore[missing-attribute] torch marks its functions so
     return run
 
 
 @contextmanager
 def _compiler_errors() -> Iterator[None]:
-    """Compile without gradients, and say so where there is no compiler."""
+    """Disable gradients and warnings, and turn a missing or failing compiler into a CompilerError."""
     try:
         with torch.no_grad(), collected(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
+            warnings.simplefilter("ignore", FutureWarning)  # inductor calls deprecated functions of torch
             yield
     except Exception as error:
         if _NO_COMPILER.isdisjoint(_error_names(error)):
@@ -171,16 +171,16 @@ def _compiler_errors() -> Iterator[None]:
 
 
 def _options(module: GraphModule) -> dict[str, Any]:
-    """Return settings for this program alone: no cache that unpickles, and the compiler that is set now."""
+    """Return inductor settings for this program: no cache that unpickles, and the current compiler."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
     own: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
     if any(runs(node)[0] is not None for node in module.graph.nodes):
-        own["reorder_for_locality"] = False  # it computes gradients of parameters last of all
+        own["reorder_for_locality"] = False  # it would move the gradients of parameters to the end
     return own
 
 
 def _lift_constants(module: GraphModule) -> list[Tensor]:
-    """Make inputs of the tensors that a program holds, because inductor would write down the numbers of small ones."""
+    """Turn the constants of a program into inputs: inductor would write small ones into the code."""
     held: dict[int, tuple[Tensor, Node]] = {}
     for node, tensor in list(constants(module)):
         if id(tensor) not in held:
@@ -197,7 +197,7 @@ def _first_operation(module: GraphModule) -> Node:
 
 
 def _error_names(error: BaseException | None) -> list[str]:
-    """List the kinds of an error and of those that caused it."""
+    """List the class names of an error and of its causes."""
     found = []
     while error is not None:
         found.extend([type(error).__name__, type(getattr(error, "inner_exception", None)).__name__])

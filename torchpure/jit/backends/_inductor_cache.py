@@ -1,8 +1,8 @@
-"""What inductor writes around the kernels of a program, on disk: another process need not write it again.
+"""Keep the output code of inductor on disk, so that another process need not generate it again.
 
 Inductor takes tens of seconds for a step of a transformer, nearly all of it in Python, and its own cache unpickles. But
-what it writes is a Python module, with its kernels as C++; where torch puts nothing around the function in it, that
-module is all there is of a program.
+its output code is a Python module that contains the kernels as C++. If torch wraps nothing around the function in that
+module, then the module is the whole program.
 """
 
 import operator
@@ -24,7 +24,7 @@ Boxed = Callable[[list[Tensor]], Sequence[Any]]
 
 
 class _TextLoader(InspectLoader):
-    """Loads a module from its text alone: no compiled file beside it is read or written."""
+    """Load a module from its text only: no compiled file beside it is read or written."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -35,7 +35,7 @@ class _TextLoader(InspectLoader):
 
 
 def program_key(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> str | None:
-    """Name all that inductor makes a program of; None where that is not written down in the program.
+    """Return a hash of everything that inductor's output depends on; None if the program's text does not show it all.
 
     Raises:
         CompilerError: there is no C++ compiler.
@@ -48,7 +48,7 @@ def program_key(module: GraphModule, tensors: Sequence[Tensor], options: dict[st
 
 
 def _is_torch_operation(node: Node) -> bool:
-    """Tell whether a node is written down as text: an operation of torch's own, of values in the program."""
+    """Tell whether a node's text says all: an operation of torch, applied to values of the program."""
     if node.op != "call_function":
         return node.op in {"placeholder", "output"}
     if node.target is operator.getitem:
@@ -57,7 +57,7 @@ def _is_torch_operation(node: Node) -> bool:
 
 
 def _settings() -> list[str]:
-    """List what inductor reads besides a program."""
+    """List what inductor reads besides the program."""
     from torch._functorch import config as functorch
     from torch._inductor import config as inductor
 
@@ -75,7 +75,7 @@ def _settings() -> list[str]:
 
 
 def load(key: str, options: dict[str, Any]) -> tuple[Boxed, str] | None:
-    """Return the function of a list of tensors, which it empties, that was kept under this key, and its text."""
+    """Return the cached function and its text. The function takes a list of tensors and empties it."""
     from torch._inductor import config
 
     file = find_file(key, ".py")
@@ -89,7 +89,7 @@ def load(key: str, options: dict[str, Any]) -> tuple[Boxed, str] | None:
 
 
 def save(key: str, graphs: Sequence[Any], tensors: Sequence[Tensor], meta: Any) -> None:
-    """Keep what inductor wrote, if it is the whole program; `meta` is what torch found out about its results."""
+    """Store the output code, if it is the whole program. `meta` is torch's metadata about the results."""
     if len(graphs) != 1 or not _is_self_contained(graphs[0]) or not _returns_outputs_directly(meta, len(tensors)):
         return
     text = graphs[0].source_code
@@ -102,9 +102,10 @@ def _is_self_contained(graph: Any) -> bool:
 
 
 def _returns_outputs_directly(meta: Any, count: int) -> bool:
-    """Tell whether a compiled function gives the results as they are, and takes all tensors.
+    """Tell whether the generated function returns the results itself, and takes all tensors.
 
-    Of inputs and views of them torch makes new views, which matters to gradients alone: the function returns them too.
+    For inputs, and views of inputs, torch makes new views around the function. Only gradients need these: the generated
+    function returns inputs and views too.
     """
     from torch._functorch._aot_autograd.schemas import OutputType
 

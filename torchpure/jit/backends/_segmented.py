@@ -1,4 +1,8 @@
-"""Programs with loops that no backend takes as a whole: Python runs the loops, and what is straight is compiled."""
+"""The backend for loops that no other backend takes: Python runs the loops, and the code between loops is compiled.
+
+A program becomes a list of steps. A segment is a run of nodes without control flow: it is compiled as one part. A loop
+or branch is a step whose bodies are compiled.
+"""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +28,14 @@ from torchpure.transforms.engine import fresh
 
 from ._protocol import Compile
 
-_MAX_UNCOMPILED = 2  # operations that are not worth a program
+_MAX_UNCOMPILED = 2  # segments of up to this many operations run as they are
 Values = dict[Node, Any]
 Step = Callable[[Values], None]
 Run = Callable[..., Sequence[Any]]
 
 
 class SegmentedProgram:
-    """A program in steps: compiled parts, and loops whose bodies are compiled."""
+    """A program as a list of steps: compiled segments, and loops with compiled bodies."""
 
     def __init__(self, module: GraphModule, part: Compile) -> None:
         self._compile_part = part
@@ -52,7 +56,7 @@ class SegmentedProgram:
         values: Values = {**self._constants, **dict(zip(self._inputs, tensors, strict=True))}
         for step, done in zip(self._steps, self._last_uses, strict=True):
             step(values)
-            for node in done:  # memory that nobody needs any more
+            for node in done:  # free memory after its last use
                 del values[node]
         return [values[node] if isinstance(node, Node) else node for node in self._results]
 
@@ -95,7 +99,7 @@ class SegmentedProgram:
         return _loop_step(node, _RUNNERS[control_flow_kind(node) or ""], programs, mutates(module))
 
     def _compile_for(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
-        """Compile a part for tensors of these shapes and strides; others of the same shape are copied to them."""
+        """Compile a part for tensors of these shapes and strides. Other strides are copied to these at run time."""
         devices = [fake_value(node).device for node in placeholders(module)]
         examples = [
             torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, device=device)
@@ -114,17 +118,17 @@ class SegmentedProgram:
 
 
 def compile_program(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> SegmentedProgram:
-    """Compile the parts of a program by `part`; each of its nodes says what its value looks like.
+    """Compile the parts of a program with `part`.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     assert len(placeholders(module)) == len(tensors)
     return SegmentedProgram(module, part)
 
 
 def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[list[Node]]:
-    """List for each step the nodes that are read for the last time."""
+    """List, for each step, the nodes that are read for the last time."""
     seen, done = set(kept), []
     for nodes in reversed(used):
         done.append([node for node in dict.fromkeys(nodes) if node not in seen])
@@ -133,7 +137,7 @@ def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[lis
 
 
 def _with_strides(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Copy a tensor to memory of these strides; along those of zero its elements are the same."""
+    """Copy a tensor to memory of these strides. A dimension of stride 0 is copied once."""
     if leaf.stride() == stride:
         return leaf
     made = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
@@ -159,7 +163,7 @@ def _segment_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) -> 
 
 
 def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], mutates_results: bool) -> Step:
-    """Return what runs a loop; where results are changed in place afterwards, they share memory with nothing."""
+    """Return a step that runs a loop. If the program changes tensors in place, its results share no memory."""
 
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)

@@ -1,4 +1,4 @@
-"""A whole program: lowered, fused, planned, written, compiled, loaded, called."""
+"""The entry of the native backend: generate C++, compile it, load the library, and call it."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View
 from torchpure.jit.native.lowering import gemm_pointers, last_error, lower_to_torch_call, torch_table
 
-Build = Callable[[str, Sequence[str]], Path]  # source and compiler command -> the library
+Build = Callable[[str, Sequence[str]], Path]  # (source, compiler command) -> path of the library
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
 
 
 class NativeProgram:
-    """A compiled program: a function of tensors that changes none of them."""
+    """A compiled program: a function of tensors. It changes none of them."""
 
     def __init__(self, lowered: TranslationUnit, library: Path) -> None:
         self.source = lowered.source
@@ -44,7 +44,7 @@ class NativeProgram:
         return [tensors[o] if isinstance(o, int) else next(rest) if isinstance(o, View) else o for o in self._outputs]
 
     def run_into(self, tensors: Sequence[Tensor], made: Sequence[Tensor]) -> None:
-        """Run the program into tensors for its outputs.
+        """Run the program, and write its outputs into the tensors `made`.
 
         Raises:
             CheckError: a check of the program does not hold.
@@ -80,15 +80,15 @@ class NativeProgram:
 
 _NO_HOOK = _HOOK_TYPE()
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
-    -2: (IndexError, "an index is out of range in a compiled program; run it without jit to see where"),
+    -2: (IndexError, "an index is out of range in a compiled program; call the function without jit to see where"),
     -3: (MemoryError, "there is no memory for the temporaries of a compiled program"),
     -4: (ZeroDivisionError, "an integer is divided by zero in a compiled program"),
-    -6: (RuntimeError, "an operation of torch gave another shape or dtype than while it was traced"),
+    -6: (RuntimeError, "an operation of torch returned another shape or dtype than during tracing"),
 }
 
 
 def _error_for(code: int) -> Exception:
-    """Return the error for a code; -5 is one of torch."""
+    """Return the exception for a return code of the program. Code -5 is an error of torch."""
     text = last_error() if code == -5 else ""
     if text.startswith(("linalg.", "torch.linalg.")):
         return torch.linalg.LinAlgError(text)
@@ -97,7 +97,7 @@ def _error_for(code: int) -> Exception:
 
 
 def _copy_out(pointer: int, view: View) -> Tensor:
-    """Copy what a pointer shows into a tensor."""
+    """Copy the memory behind a pointer into a new tensor."""
     size = sum((n - 1) * abs(s) for n, s in zip(view.shape, view.strides, strict=True)) + 1
     if 0 in view.shape:
         return torch.empty(view.shape, dtype=view.dtype)
@@ -107,10 +107,10 @@ def _copy_out(pointer: int, view: View) -> Tensor:
 
 
 def compile_cpp(module: GraphModule, tensors: Sequence[Tensor], build: Build) -> NativeProgram | None:
-    """Compile a program for one thread of the CPU, or return None where another backend must serve it."""
+    """Compile a program for one thread of the CPU; None if the generator does not support it."""
     try:
         made = generate_cpp(module, tensors)
-    except UnsupportedError:  # decomposed, it may be known
+    except UnsupportedError:  # its decomposition may be supported
         try:
             made = generate_cpp(decompose_program(module, tensors), tensors, lower_to_torch_call)
         except UnsupportedError:

@@ -1,4 +1,7 @@
-"""Passes over traced programs: each takes a program and returns one that computes the same; its own stays as it is."""
+"""Passes over traced programs. Each pass returns a new program that computes the same, and leaves its input as it is.
+
+`_fx.py` holds the questions that all passes ask about fx nodes. Analyses, such as `peak_memory`, return a number.
+"""
 
 from ._common_subexpressions import eliminate_common_subexpressions as eliminate_common_subexpressions
 from ._dead_code import eliminate_dead_code as eliminate_dead_code

@@ -1,4 +1,4 @@
-"""Work that is done twice is done once."""
+"""Common subexpression elimination: compute equal operations once."""
 
 from typing import Any
 
@@ -12,13 +12,15 @@ from ._fx import attribute, control_flow_kind, copy_program, has_side_effects, m
 
 
 def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
-    """Compute the same operation of the same values once, in the bodies of loops too.
+    """Compute the same operation of the same values once, also in the bodies of loops.
 
-    A program that changes tensors in place is left alone: there equal operations may differ in their values. So are
-    two operations whose memory is let out, because results must not share any; and what `remat` runs again, except
-    where its policy keeps the first result.
+    Three things are left as they are:
 
-    Law: `duplicates(module)(*args) == module(*args)`, bit for bit.
+    - a program that changes tensors in place, because equal operations may then give different values;
+    - two results of the program, because results must not share memory;
+    - what `remat` computes again, except where its policy keeps the first result.
+
+    Law: `eliminate_common_subexpressions(module)(*args) == module(*args)`, bit for bit.
     """
     if mutates(module):
         return module
@@ -37,15 +39,15 @@ def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
 
 
 class _FirstOccurrences:
-    """The operations so far, by what they compute and the run of a function of `remat` that they are in."""
+    """The first node of each computation, and of each run of a rematerialised function."""
 
     def __init__(self) -> None:
         self._by_run: dict[Any, Node] = {}
-        self._by_value: dict[Any, Node] = {}  # whatever the runs of their arguments
-        self._first_equal: dict[Node, Node] = {}  # of one that is run again: the first of the same value
+        self._by_value: dict[Any, Node] = {}  # in which rematerialised arguments count as their first computation
+        self._first_equal: dict[Node, Node] = {}  # node in a rematerialised run -> first node of the same value
 
     def first(self, key: Any, node: Node) -> Node:
-        """Return the operation that is to be used for this one: itself, if there is none."""
+        """Return the first node that computes the same as this one: the node itself, if there is none."""
         own, kept = runs(node)
         value = _operation_key(node, self._first_equal) if self._first_equal and node.op == "call_function" else key
         if own != kept and (value, kept) in self._by_value:
@@ -59,7 +61,7 @@ class _FirstOccurrences:
 
 
 def _node_key(module: GraphModule, node: Node) -> Any:
-    """Return what makes two nodes the same; None for one that stays."""
+    """Return a key that equal nodes share; None for a node that must stay."""
     if node.op == "get_attr":
         held = attribute(module, node)
         return ("constant", id(held)) if isinstance(held, Tensor) else None
@@ -81,7 +83,7 @@ def _operation_key(node: Node, instead: dict[Node, Node]) -> Any:
 
 
 def _hash_key(args: Any) -> Any:
-    """Make arguments comparable: 1, 1.0 and True are not the same, nor are 0.0 and -0.0."""
+    """Make arguments hashable. 1, 1.0 and True give different keys, and so do 0.0 and -0.0."""
     if isinstance(args, dict):
         return tuple((name, _hash_key(part)) for name, part in args.items())
     if isinstance(args, list | tuple):

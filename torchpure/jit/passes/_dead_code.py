@@ -1,4 +1,4 @@
-"""Dead work goes."""
+"""Dead code elimination."""
 
 from torch.fx import GraphModule
 
@@ -6,9 +6,9 @@ from ._fx import copy_program, has_side_effects
 
 
 def eliminate_dead_code(module: GraphModule) -> GraphModule:
-    """Remove operations whose values nobody reads, in the bodies of loops too; checks and callbacks stay.
+    """Remove operations whose results are never read, also in the bodies of loops. Checks and callbacks stay.
 
-    Law: `dead(module)(*args) == module(*args)`, bit for bit.
+    Law: `eliminate_dead_code(module)(*args) == module(*args)`, bit for bit.
     """
     made = copy_program(module, eliminate_dead_code)
     made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or has_side_effects(made, node))

@@ -1,7 +1,7 @@
-"""Numbers that a program computes from numbers alone are computed once, before it.
+"""Compute scalars before the program that reads them.
 
-Inductor would compute them anew for each vector of a loop that reads them: an Adam step took 11.6 ms with powers of
-the decay in its loops, and takes 3.3 without.
+Inductor would compute them again for each vector of a loop that reads them. An Adam step took 11.6 ms with the powers
+of its decay inside the loops, and takes 3.3 ms without.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from ._fx import control_flow_kind, copy_program, extract_subprogram, fake_value
 
 
 class HoistedScalars(NamedTuple):
-    """A program in two: `rest(*inputs, *scalars(*[inputs[i] for i in reads]))`."""
+    """A program in two parts: `rest(*inputs, *scalars(*[inputs[i] for i in reads]))`."""
 
     scalars: GraphModule
     reads: list[int]
@@ -22,7 +22,7 @@ class HoistedScalars(NamedTuple):
 
 
 def hoist_scalars(module: GraphModule) -> HoistedScalars | None:
-    """Cut the part that computes single numbers on the CPU out of a program; None where nothing is to be gained.
+    """Cut out the part that computes single numbers on the CPU; None if nothing is gained.
 
     Law: both parts together compute what the program does.
     """
@@ -69,7 +69,7 @@ def _must_stay(module: GraphModule, node: Node) -> bool:
 
 
 def _mutates_only_inputs(module: GraphModule) -> bool:
-    """Tell whether nothing changes in place but inputs that are written over at the end."""
+    """Tell whether in-place changes are only writes into inputs at the end of the program."""
     for node in module.graph.nodes:
         if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             continue

@@ -1,4 +1,4 @@
-"""What a loop computes from its constants alone is computed once, before it."""
+"""Loop invariant code motion: compute before a loop what depends on its constants only."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ from ._fx import (
     placeholders,
 )
 
-_SMALL_BYTES = 4096  # bytes that a value may take, whatever it is computed from
+_SMALL_BYTES = 4096  # values up to this size may always move
 
 
 def hoist_loop_invariants(module: GraphModule) -> GraphModule:
     """Move pure work on the constants of a loop out of its body, in inner loops first.
 
-    Only values move that take no more memory than what they are computed from. Loops whose body is shared stay, and so
-    do programs that change tensors in place.
+    A value moves only if it takes no more memory than its arguments, or very little memory. A loop whose body is shared
+    with another loop stays as it is. So does a program that changes tensors in place.
 
-    Law: `loop_invariant(module)(*args) == module(*args)`, bit for bit.
+    Law: `hoist_loop_invariants(module)(*args) == module(*args)`, bit for bit.
     """
     if mutates(module):
         return module
@@ -41,7 +41,7 @@ def hoist_loop_invariants(module: GraphModule) -> GraphModule:
 
 
 def _bodies_are_unshared(module: GraphModule, node: Node) -> bool:
-    """Tell whether the programs inside of a loop are nobody else's."""
+    """Tell whether the programs inside a loop are used by this loop only."""
     held = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
     return all(
         len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in held) == 1
@@ -50,7 +50,7 @@ def _bodies_are_unshared(module: GraphModule, node: Node) -> bool:
 
 
 class _LoopHoister:
-    """A loop from which work is moved."""
+    """Move work out of one loop."""
 
     def __init__(self, module: GraphModule, node: Node) -> None:
         self.module, self.node = module, node
@@ -61,7 +61,7 @@ class _LoopHoister:
         self.consts: list[Any] = list(node.args[3])  # pyrefly: ignore[bad-argument-type] a tuple
 
     def hoist(self) -> None:
-        """Move what can be moved, and give the loop its values as further constants."""
+        """Move what can be moved. The loop gets the moved values as further constants."""
         for body in self.bodies:
             outer: dict[Node, Any] = dict(zip(placeholders(body)[self.num_varying :], self.consts, strict=True))
             for node in _hoistable_nodes(body, set(outer)):
@@ -71,7 +71,7 @@ class _LoopHoister:
                     given = _new_placeholder(other, node)
                     if other is body:
                         node.replace_all_uses_with(given)
-                        outer[given] = moved  # what moves later may be computed from it
+                        outer[given] = moved  # later moves may read it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
             body.graph.eliminate_dead_code(
@@ -80,7 +80,7 @@ class _LoopHoister:
             body.recompile()
 
     def _copy_before_loop(self, body: GraphModule, node: Node, outer: dict[Node, Any]) -> Any:
-        """Compute a node of the body before the loop."""
+        """Compute a node of the body before the loop, and its arguments first."""
         if node not in outer:
             for arg in node.all_input_nodes:
                 self._copy_before_loop(body, arg, outer)
@@ -102,7 +102,7 @@ class _LoopHoister:
 
 
 def _hoistable_nodes(body: GraphModule, consts: set[Node]) -> list[Node]:
-    """List the nodes whose values depend on constants alone, are used by others, and are cheap to keep."""
+    """List the nodes that depend on constants only, are used in the loop, and are cheap to keep."""
     fixed, out = set(consts), output_aliases(body)
     for node in body.graph.nodes:
         given = node.all_input_nodes
@@ -124,13 +124,13 @@ def _pure_operation(body: GraphModule, node: Node) -> bool:
 
 
 def _is_used_in_loop(node: Node, fixed: set[Node]) -> bool:
-    """Tell whether others than fixed nodes use a value, themselves or through views of it."""
+    """Tell whether the rest of the loop uses a value, directly or through views of it."""
     return any(user not in fixed or (is_view(user) and _is_used_in_loop(user, fixed)) for user in node.users)
 
 
 def _is_cheap_to_keep(node: Node, out: set[Node]) -> bool:
     own = fake_value(node)
-    if not isinstance(own, Tensor) or is_view(node) or node in out:  # what a body lets out must be its own
+    if not isinstance(own, Tensor) or is_view(node) or node in out:  # a body must own the memory of its results
         return False
     given = sum(_num_bytes(fake_value(arg)) for arg in node.all_input_nodes)
     return _num_bytes(own) <= max(given, _SMALL_BYTES)

@@ -1,4 +1,4 @@
-"""How much memory a program has at once: of what it makes, until its last use."""
+"""Peak memory of a program: the bytes that it allocates and that are alive at the same time."""
 
 import operator
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from ._fx import bodies, control_flow_kind, fake_value, is_view, results
 
 
 def peak_memory(module: GraphModule) -> int:
-    """Count the bytes of temporaries and results that are alive at once, at most.
+    """Return the largest number of bytes of temporaries and results that are alive at once.
 
-    What backends do without, because they compute several operations as one, is counted too.
+    Backends fuse operations and then allocate less: this is an upper bound.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
     last = _last_uses(module, nodes)
@@ -28,7 +28,7 @@ def peak_memory(module: GraphModule) -> int:
 
 
 def _last_uses(module: GraphModule, nodes: list[Node]) -> dict[int, list[Node]]:
-    """List, for each place, the nodes whose memory nobody needs after it; results are needed to the end."""
+    """List, for each position, the nodes whose memory is free after it. Results are never free."""
     kept = set(map(_memory_owner, _only_nodes(results(module))))
     ends: dict[Node, int] = {}
     for place, node in enumerate(nodes):
@@ -46,19 +46,19 @@ def _only_nodes(found: Iterable[object]) -> list[Node]:
 
 
 def _shares_memory(node: Node) -> bool:
-    """Tell whether a node makes no memory of its own."""
+    """Tell whether a node allocates no memory of its own."""
     return is_view(node) or node.target is operator.getitem
 
 
 def _memory_owner(node: Node) -> Node:
-    """Return the node that made the memory of a value."""
+    """Return the node that allocated the memory of a value."""
     while _shares_memory(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
 
 
 def _allocated_bytes(node: Node) -> int:
-    """Count the bytes that an operation makes; inputs and constants are there already."""
+    """Return the bytes that an operation allocates. Inputs and constants exist already."""
     if node.op != "call_function" or _shares_memory(node):
         return 0
     return sum(leaf.nbytes for leaf in tree.leaves(fake_value(node)) if isinstance(leaf, Tensor))

@@ -1,9 +1,11 @@
-"""A large program in two, cut where most memory is alive: before the backward pass, in a training step.
+"""Split a large program in two where most memory is alive: in a training step, before the backward pass.
 
-As one program, inductor computes early what it needs late (transposed operands of the backward pass), and reads what it
-could forget (the input of a ReLU, to compute its output again). What crosses the cut is kept, and nothing else: a step
-of a transformer of four layers needs 0.7 of the memory. Where `remat` runs functions again, the cut is before the first
-of them: in one program with the function itself both would be computed at once.
+Compiled as one program, inductor computes some values too early (transposed operands of the backward pass). It also
+keeps some values too long (the input of a ReLU, to compute its output again). After a split, only the values that
+cross it are kept. A step of a transformer of four layers then needs 0.7 of the memory.
+
+If `remat` runs functions again, the split is before the first of these runs. In one program with the function itself,
+both would be computed at the same time.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,7 @@ from torchpure.transforms.rules import runs
 
 from ._fx import control_flow_kind, extract_subprogram, fake_value, has_side_effects, is_view, placeholders, results
 
-MIN_PEAK_BYTES = 1 << 24  # bytes alive at the cut; below, two calls cost more than they spare
+MIN_PEAK_BYTES = 1 << 24  # bytes alive at the split; below, the second call costs more than it saves
 
 
 _PRODUCTS = frozenset({
@@ -26,19 +28,21 @@ _PRODUCTS = frozenset({
 
 
 class SplitProgram(NamedTuple):
-    """`second` of a program's inputs, of what `first` gives, and results that `first` already has."""
+    """A program in two parts. `second` reads inputs of the program and outputs of `first`."""
 
     first: GraphModule
-    first_reads: list[int]  # inputs of the program
+    first_reads: list[int]  # positions among the program's inputs
     second: GraphModule
-    second_reads: list[int]  # inputs of the program, then what crosses
-    result_positions: list[int | None]  # of each result: its place in what crosses and what `second` gives
+    second_reads: list[int]  # positions among the program's inputs, then the outputs of `first`
+    result_positions: list[
+        int | None
+    ]  # of each result: its position among inputs, outputs of `first`, outputs of `second`
 
 
 def split_at_peak(module: GraphModule) -> SplitProgram | None:
-    """Cut a program in two; None where that spares nothing.
+    """Split a program in two; None if that saves nothing.
 
-    Law: both halves together compute what the program does.
+    Law: both parts together compute what the program does.
     """
     nodes = [node for node in module.graph.nodes if node.op not in {"placeholder", "output"}]
     place = _peak_position(nodes)
@@ -66,7 +70,7 @@ def split_at_peak(module: GraphModule) -> SplitProgram | None:
 
 
 def _with_tuple_parts(nodes: list[Node]) -> dict[Node, None]:
-    """Return nodes with the parts that are taken of their results: tuples do not cross."""
+    """Return the nodes, and the `getitem` nodes of those that return tuples: a tuple cannot cross the split."""
     found = dict.fromkeys(nodes)
     for node in nodes:
         if not isinstance(fake_value(node), Tensor):
@@ -75,9 +79,10 @@ def _with_tuple_parts(nodes: list[Node]) -> dict[Node, None]:
 
 
 def _peak_position(nodes: list[Node]) -> int | None:
-    """Return the place after which most memory is alive, if it is much.
+    """Return the position after which most memory is alive, if it is at least `MIN_PEAK_BYTES`.
 
-    Counted is what products make and read: all else inductor may compute where it is used, without memory.
+    Only operands and results of matrix products, convolutions and attention count. Inductor may compute everything else
+    where it is used, without storing it.
     """
     position = {node: i for i, node in enumerate(nodes)}
     last: dict[Node, int] = {}
@@ -103,7 +108,7 @@ def _peak_position(nodes: list[Node]) -> int | None:
 
 
 def _memory_owner(node: Node) -> Node:
-    """Return the node that made the memory of a value."""
+    """Return the node that allocated the memory of a value."""
     while is_view(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node

@@ -1,7 +1,8 @@
-"""One kernel in C++: which variable runs over the lanes of a vector register, the order of the loops, the text.
+"""Write one kernel in C++: choose the vectorised variable, order the loops, write the text.
 
-Threshold: an inner loop of up to `UNROLLED` turns is written out, so that an outer variable can run over the lanes and
-no sum across lanes is needed; a longer one keeps a strip of sums.
+The *lane* is the loop variable that runs over the lanes of a vector register. If it is an outer variable, no sum across
+lanes is needed. An inner loop of up to `MAX_UNROLLED_ITERATIONS` is unrolled for this. A longer one keeps a strip of
+accumulators.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ from torchpure.jit.native.ir import (
 
 from ._lines import Lines
 
-MAX_UNROLLED_TURNS = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
-MAX_UNROLLED_STATEMENTS = 400  # statements that may be written out
+MAX_UNROLLED_ITERATIONS = 16  # inner loops up to this length are unrolled, so that an outer variable is the lane
+MAX_UNROLLED_STATEMENTS = 400  # at most so many statements after unrolling
 _INITIAL_VALUES = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
 _COMBINE = {
     "sum": "{0} + {1}",
@@ -73,12 +74,12 @@ class LoopNest:
         self.out.close()
 
     def head(self, variable: int, start: str = "0", end: str | None = None) -> str:
-        """Write the head of a loop."""
+        """Return the head of a loop."""
         name = f"i{variable}"
         return f"for (int64_t {name} = {start}; {name} < {end or self.kernel.sizes[variable]}; {name}++)"
 
     def vector_loop(self, variable: int, clause: str = "") -> None:
-        """Begin a loop over lanes."""
+        """Open the loop over lanes."""
         if not any(
             isinstance(s, IndirectLoad) or (isinstance(s, Compute) and "bad" in s.text)
             for s in self.kernel.statements()
@@ -87,11 +88,11 @@ class LoopNest:
         self.out.open(self.head(variable))
 
     def reduce_outer_lane(self) -> None:
-        """Fold with an outer variable over the lanes: no sum across lanes is needed."""
+        """Write a reduction whose lane is an outer variable: no sum across lanes is needed."""
         assert self.lane is not None
         kernel = self.kernel
-        turns = prod(kernel.sizes[kernel.outer :])
-        if turns <= MAX_UNROLLED_TURNS and turns * len(kernel.body) <= MAX_UNROLLED_STATEMENTS:
+        iterations = prod(kernel.sizes[kernel.outer :])
+        if iterations <= MAX_UNROLLED_ITERATIONS and iterations * len(kernel.body) <= MAX_UNROLLED_STATEMENTS:
             self.vector_loop(self.lane)
             self.unroll()
             self.statements(kernel.epilogue)
@@ -100,7 +101,7 @@ class LoopNest:
         self.reduce_in_strips()
 
     def unroll(self) -> None:
-        """Write each turn of the inner loops out."""
+        """Write out each iteration of the inner loops."""
         kernel = self.kernel
         ranges = [range(kernel.sizes[v]) for v in self.inner]
         for number, places in enumerate(product(*ranges)):
@@ -115,7 +116,7 @@ class LoopNest:
                     self.out.line(f"{fold.name} = {_COMBINE[fold.kind].format(fold.name, value)};")
 
     def reduce_in_strips(self) -> None:
-        """Fold vectors of accumulators: a strip of the lanes at a time through all inner turns."""
+        """Write a reduction with vectors of accumulators: one strip of lanes at a time, through all inner loops."""
         assert self.lane is not None
         kernel, size = self.kernel, self.kernel.sizes[self.lane]
         width = max(64 // max(f.dtype.itemsize for f in kernel.reductions), 8)
@@ -128,7 +129,7 @@ class LoopNest:
             self.reduce_strip(f"{whole} + l", size % width)
 
     def reduce_strip(self, place: str, width: int) -> None:
-        """Fold one strip."""
+        """Write the reduction of one strip."""
         kernel = self.kernel
         assert self.lane is not None
         self.positions[self.lane] = f"({place})"
@@ -154,7 +155,7 @@ class LoopNest:
         self.positions[self.lane] = f"i{self.lane}"
 
     def reduce_inner_lane(self) -> None:
-        """Fold with an inner variable over the lanes, or without lanes."""
+        """Write a reduction whose lane is an inner variable, or that has no lane."""
         kernel = self.kernel
         for fold in kernel.reductions:
             self.out.line(f"{c_type(fold.dtype)} {fold.name} = {_initial_value(fold)};")
@@ -192,7 +193,7 @@ class LoopNest:
             self.out.line(f"const {c_type(dtype)} {names.get(s.name, s.name)} = {self.expression(s, names)};")
 
     def expression(self, s: Load | IndirectLoad | Compute | Iota, names: dict[str, str]) -> str:
-        """Write what a statement computes."""
+        """Return the C++ expression of a statement."""
         if isinstance(s, Load):
             text = f"{_pointer(s.buffer)}[{self.address(s.offset, s.loop_strides)}]"
             return f"{text} != 0" if s.buffer.dtype is torch.bool else text
@@ -205,7 +206,7 @@ class LoopNest:
         return f"({c_type(s.dtype)})({s.text.format(*(names.get(arg, arg) for arg in s.args))})"
 
     def address(self, offset: int, loop_strides: Sequence[int]) -> str:
-        """Write an address in elements."""
+        """Return the C++ index expression of an address."""
         terms = [str(offset)] if offset else []
         for variable, stride in enumerate(loop_strides):
             place = self.positions[variable]
@@ -217,7 +218,7 @@ class LoopNest:
 
 
 def _pointer(buffer: Buffer) -> str:
-    """Write the pointer to a buffer; bools are read and written as bytes, or compilers branch and do not vectorize."""
+    """Return the pointer to a buffer. Bools are accessed as bytes: else compilers branch and do not vectorize."""
     return f"((uint8_t *){buffer.name})" if buffer.dtype is torch.bool else buffer.name
 
 
@@ -239,7 +240,7 @@ def _initial_value(fold: Reduce) -> str:
 
 
 def _choose_lane(kernel: Kernel) -> int | None:
-    """Choose the variable that runs over lanes: the one whose elements lie together, if it is long enough."""
+    """Choose the lane: the variable with the most contiguous accesses, weighted by its size."""
     best, chosen = 0.0, None
     for variable, size in enumerate(kernel.sizes):
         score = 0.0
@@ -262,7 +263,7 @@ def _choose_lane(kernel: Kernel) -> int | None:
 
 
 def _stride_weights(kernel: Kernel) -> list[int]:
-    """Weigh variables by how far they move an address: those that move it far are outer loops."""
+    """Return, per variable, the sum of its strides. Variables with large strides become outer loops."""
     found = [0] * len(kernel.sizes)
     for s in kernel.statements():
         if isinstance(s, Load | IndirectLoad | Store):

@@ -1,4 +1,4 @@
-"""From kernels to C++: scopes, loops, branches, calls of Python."""
+"""Write scopes in C++: kernels, loops, branches, and calls of Python."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from ._loop_nest import LoopNest
 
 
 class StatementWriter:
-    """Writes scopes."""
+    """Writes scopes and their items."""
 
     def __init__(self) -> None:
         self.out = Lines()
         self._loops = 0
 
     def scope(self, scope: Scope) -> None:
-        """Write a scope: pointers of its temporaries, then its items."""
+        """Write a scope: the pointers of its temporaries, then its items."""
         used = {b for item in scope.items for b in item.reads() | item.writes()}
         for buffer in scope.temporaries:
             if buffer.offset >= 0 and buffer in used:
@@ -49,7 +49,7 @@ class StatementWriter:
             )
 
     def loop(self, loop: Loop) -> None:
-        """Write the turns of a body; what is carried moves between two buffers."""
+        """Write a loop. Each iteration ends with a swap of the two pointers of every carry."""
         self._loops += 1
         turn = f"turn{self._loops}"
         self.out.open("")
@@ -80,7 +80,7 @@ class StatementWriter:
         self.out.close()
 
     def branches(self, item: Branches) -> None:
-        """Write one of several scopes."""
+        """Write a switch over scopes."""
         self.out.open(f"switch ({item.index.buffer.name}[{item.index.offset}])")
         for number, branch in enumerate(item.branches):
             last = number == len(item.branches) - 1

@@ -1,4 +1,4 @@
-"""The command that makes a library of C++."""
+"""The toolchain: the command that compiles C++ to a shared library."""
 
 import os
 import platform
@@ -12,18 +12,18 @@ FLAGS = (
     "-fno-trapping-math", "-fno-exceptions", "-fno-rtti", "-fno-semantic-interposition", "-fno-stack-protector", "-w",
 )  # fmt: skip
 _VECTOR_DEFINE = '-DVECTOR=__attribute__((simd("notinbranch")))'
-_MIN_GLIBC = (2, 35)  # from there on its vector library has every function that the prelude declares
+_MIN_GLIBC = (2, 35)  # since then libmvec has every function that the prelude declares
 
 
 def compiler_command() -> tuple[str, ...]:
-    """Return the compiler's command, with vector forms of mathematical functions where the platform has them.
+    """Return the compiler command. It uses vector versions of mathematical functions where the platform has them.
 
-    In it `{source}` and `{library}` stand for the two files.
+    In the command, `{source}` and `{library}` stand for the two files.
 
     Raises:
         FileNotFoundError: there is no C++ compiler.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words: ccache g++
+    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words, such as `ccache g++`
     found = chosen or [name for name in map(shutil.which, ("g++", "c++", "clang++")) if name][:1]
     if not found:
         raise FileNotFoundError("no C++ compiler")

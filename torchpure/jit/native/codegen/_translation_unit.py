@@ -1,4 +1,4 @@
-"""The C++ of a whole program."""
+"""Write the C++ translation unit of a whole program: helper functions, and the function `run`."""
 
 from collections.abc import Sequence
 from math import prod
@@ -24,8 +24,8 @@ from torchpure.jit.native.optimize import plan_memory
 from ._statements import StatementWriter
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
-_MAX_TURNS = 1 << 20  # of all kernels of a program
-_MAX_KEPT_WORKSPACE = 1 << 26  # bytes of workspace that a thread keeps from call to call
+_MAX_ITERATIONS = 1 << 20  # iterations of all kernels of a program without loops; more are worth several threads
+_MAX_KEPT_WORKSPACE = 1 << 26  # bytes of workspace that a thread keeps between calls
 _HEAD = 'extern "C" int run(void **inputs, void **outputs, void **constants, int (*hook)(int, void **)) {'
 
 
@@ -33,22 +33,22 @@ class TranslationUnit(NamedTuple):
     """A program in C++."""
 
     source: str
-    state: ModuleState  # constants, callbacks and messages
-    outputs: list[Any]  # a View for each tensor that is made, the number of an input that comes back, else a constant
+    state: ModuleState  # constants, callbacks, messages of checks
+    outputs: list[Any]  # per output: a View of new memory, the position of a returned input, or a constant
 
 
 def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handler | None = None) -> TranslationUnit:
-    """Write the C++ of a program; `rest` serves operations without a handler.
+    """Lower, optimize and write a program in C++. `fallback` lowers operations without a handler.
 
     Raises:
-        UnsupportedError: it holds something that is not known here.
+        UnsupportedError: the generator does not support the program.
     """
     state = ModuleState(fallback)
     scope = Scope(state, module)
     inputs = [_input_view(state, leaf) for leaf in tensors]
     outputs = [_output_value(state, scope, inputs, result) for result in scope.lower(inputs)]
-    if not scope.loops and sum(prod(item.sizes) for item in scope.items if isinstance(item, Kernel)) > _MAX_TURNS:
-        raise UnsupportedError("much work without a loop: several threads are worth their while")
+    if not scope.loops and sum(prod(item.sizes) for item in scope.items if isinstance(item, Kernel)) > _MAX_ITERATIONS:
+        raise UnsupportedError("much work without a loop: several threads would be faster")
     size = plan_memory(scope)
     writer = StatementWriter()
     writer.scope(scope)
@@ -84,7 +84,7 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
 
 
 def _workspace(size: int, reenters: bool) -> list[str]:
-    """Write where the workspace comes from: kept between calls, unless it is large or Python may call from within."""
+    """Write the allocation of the workspace. A thread keeps it between calls, unless it is large or Python may re-enter."""
     bytes_ = max(-(-size // 64) * 64, 64)
     return [
         f"  {'static thread_local ' if bytes_ <= _MAX_KEPT_WORKSPACE and not reenters else ''}Arena arena;",
@@ -102,7 +102,7 @@ def _input_view(state: ModuleState, leaf: Tensor) -> View:
 
 
 def _output_value(state: ModuleState, scope: Scope, inputs: list[View], result: Any) -> Any:
-    """Copy a result to memory of its own; an input that comes back as it is needs none."""
+    """Copy a result to memory of its own. An input that is returned unchanged needs none."""
     if not isinstance(result, View | Number):
         return result
     if isinstance(result, View) and result in inputs:

@@ -1,4 +1,8 @@
-"""What the generator takes, and what it refuses."""
+"""Stage 1, frontend: what the generator accepts, and what it refuses.
+
+`_decompose.py` rewrites a program with fewer kinds of operations. `_mutation.py` finds in-place operations.
+`_unsupported.py` finds nodes that torch itself must run.
+"""
 
 from ._decompose import decompose_program as decompose_program
 from ._mutation import is_inplace_view as is_inplace_view

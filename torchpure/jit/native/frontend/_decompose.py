@@ -1,4 +1,4 @@
-"""A traced program in fewer kinds of operations, none of which changes what it was given.
+"""Decompose a traced program into fewer kinds of operations, without in-place operations.
 
 Law: the decomposed program computes what the program does.
 """
@@ -30,8 +30,8 @@ _MORE_OPERATIONS = (
 
 @lru_cache(maxsize=1)
 def _decomposition_table() -> dict[Any, Any]:
-    attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # its rule returns no logarithms of sums
-    sixths = _aten.hardsigmoid_backward.default  # torch's own multiplies by a sixth in single precision
+    attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # torch's rule does not return logsumexp
+    sixths = _aten.hardsigmoid_backward.default  # torch's rule multiplies by 1/6 in single precision
     kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
     table = {**core_aten_decompositions(), **get_decompositions(_MORE_OPERATIONS)}
     table |= {
@@ -43,7 +43,7 @@ def _decomposition_table() -> dict[Any, Any]:
     return {op: rule for op, rule in table.items() if op not in kept}
 
 
-_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # whose indices may be negative
+_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # their indices may be negative
 
 
 def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:
@@ -51,7 +51,7 @@ def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:
 
 
 def _reject_negative(index: Tensor, size: int) -> Tensor:
-    """Let a negative index be out of range: torch's rules index with it, which counts from the end."""
+    """Map negative indices to `size`, which is out of range. torch's rules would count them from the end."""
     return torch.where(index < 0, size, index)
 
 
@@ -60,7 +60,7 @@ def _wrap_negative(index: Tensor, size: int) -> Tensor:
 
 
 def _with_index(rule: Any, rows: Any) -> Any:
-    """Give a rule of an operation along a dimension other indices."""
+    """Return a rule for an operation along a dimension, with `rows(index, size)` in the place of the index."""
 
     def decompose(x: Tensor, dim: int, index: Tensor, *rest: Any, **named: Any) -> Tensor:
         return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
@@ -69,7 +69,7 @@ def _with_index(rule: Any, rows: Any) -> Any:
 
 
 def _embedding_backward(rule: Any) -> Any:
-    """Let an index out of range be an error: torch's rule drops its gradient, and the lookup may be gone."""
+    """Make an index out of range an error. torch's rule drops its gradient, and relies on the lookup to fail."""
 
     def decompose(gradient: Tensor, index: Tensor, count: int, padding: int, by_frequency: bool) -> Tensor:
         if by_frequency:
@@ -83,10 +83,10 @@ def _embedding_backward(rule: Any) -> Any:
 
 
 def decompose_program(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
-    """Trace a program again through torch's decompositions; programs that change temporaries are made functional.
+    """Trace a program again through torch's decompositions. Programs that change temporaries become functional.
 
     Raises:
-        UnsupportedError: a program with loops changes temporaries in place outside of them.
+        UnsupportedError: a program with loops changes temporaries in place outside the loops.
     """
     run: Any = module
     if _mutates(module):

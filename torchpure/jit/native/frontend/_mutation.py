@@ -1,6 +1,6 @@
-"""Operations that change their first argument: computed aside, then written to its memory.
+"""Find operations that change their first argument. They are computed first, then written to the argument's memory.
 
-Memory that is changed, however often it is viewed, is laid out row by row, so that every view of it is one of strides.
+Memory that is changed has row-major layout, so that every view of it can be described by strides.
 """
 
 from typing import Any
@@ -16,23 +16,23 @@ _INPLACE_VIEWS = frozenset({"t_", "transpose_", "squeeze_", "unsqueeze_", "swapa
 
 
 def mutates_argument(node: Node) -> bool:
-    """Tell whether an operation changes its first argument."""
+    """Tell whether an operation changes its first argument in place."""
     return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 def is_inplace_view(node: Node) -> bool:
-    """Tell whether an operation makes its first argument look at its memory in another way, and changes no number."""
+    """Tell whether an operation changes only shape and strides of its first argument, such as `t_`."""
     return getattr(node.target, "_opname", None) in _INPLACE_VIEWS
 
 
 def mutated_nodes(module: GraphModule) -> set[Node]:
-    """Return the nodes whose memory is changed later on."""
+    """Return the nodes whose memory is changed later."""
     found = (node for node in module.graph.nodes if mutates_argument(node) and not is_inplace_view(node))
     return {_memory_owner(node.args[0]) for node in found if isinstance(node.args[0], Node)}
 
 
 def _memory_owner(node: Any) -> Node:
-    """Return the node that made the memory of a value."""
+    """Return the node that allocated the memory of a value."""
     while True:
         target = node.target
         name = getattr(target, "_opname", None) or getattr(target, "__name__", "")

@@ -1,4 +1,4 @@
-"""Operations that torch itself must run: compiled, they would read memory that is not there, or lose a part."""
+"""Find nodes that torch itself must run: compiled code would read out of range, or lose an imaginary part."""
 
 from torch import Tensor
 from torch.fx import Node
@@ -13,7 +13,7 @@ _SELECTIONS = frozenset({
 
 
 def selects_from_empty(node: Node) -> bool:
-    """Tell whether an operation picks elements of a tensor without any: torch knows when that is an error."""
+    """Tell whether an operation selects elements of an empty tensor: torch decides if that is an error."""
     name = getattr(node.target, "_opname", None)
     first = node.args[0] if node.args else None
     like = first.meta.get("val") if isinstance(first, Node) else None
@@ -21,7 +21,7 @@ def selects_from_empty(node: Node) -> bool:
 
 
 def has_complex_argument(node: Node) -> bool:
-    """Tell whether one of the arguments is a complex number of Python."""
+    """Tell whether an argument is a complex number of Python."""
     found: list[bool] = []
     map_aggregate((node.args, node.kwargs), lambda leaf: found.append(isinstance(leaf, complex)))
     return any(found)

@@ -1,4 +1,8 @@
-"""Values and kernels."""
+"""The intermediate representation: values (`_values.py`) and kernels (`_kernel.py`).
+
+A `View` is a tensor: shape, strides and offset into a `Buffer`. A `Number` is a tensor that is one number everywhere.
+A `Kernel` is a loop nest with statements in its body. An `Opaque` is C++ text with known reads and writes.
+"""
 
 from ._kernel import Compute as Compute
 from ._kernel import IndirectLoad as IndirectLoad

@@ -1,4 +1,11 @@
-"""Fx nodes → kernels, a family of operations a file."""
+"""Stage 3, lowering: fx nodes to kernels, one file per family of operations.
+
+To support a new operation, write a handler and decorate it with `@handles("name")`: `handler(scope, node, *args)`
+returns a `View`, a `Number`, or a list of them. Importing this package imports all families, which fills the table.
+
+Elementwise operations need only a C++ formula in `_cpp_formulas.py`. Operations without a handler are decomposed first.
+If that does not help, the program calls torch (`_torch_calls.py`).
+"""
 
 from . import _composites as _composites
 from . import _control_flow as _control_flow
@@ -6,6 +13,7 @@ from . import _elementwise as _elementwise
 from . import _gather as _gather
 from . import _reductions as _reductions
 from . import _scatter as _scatter
+from . import _view_scatters as _view_scatters
 from . import _views as _views
 from ._blas import BLAS_TYPES as BLAS_TYPES
 from ._blas import gemm_pointers as gemm_pointers

@@ -1,4 +1,4 @@
-"""Handlers of a few operations that decompose into others, as one formula: training steps then need no decomposing."""
+"""Handlers of a few composite operations, each as one formula. Training steps then need no decomposition."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from torch.fx import Node
 
 from torchpure.jit.native.ir import KernelBuilder, UnsupportedError, Value, View
 
+from ._pointwise import pointwise
 from ._reductions import reduce_dims
-from ._scope import Scope, cast, fake_value, handles, operation_name, pointwise
+from ._scope import Scope, cast, fake_value, handles, operation_name
 
 _FORMULAS = {
     "lerp": "{2} < 0.5 ? {0} + {2} * ({1} - {0}) : {1} - ({1} - {0}) * (1 - {2})",

@@ -1,4 +1,4 @@
-"""Handlers of the primitives of control flow: loops of C++ around a scope of their own."""
+"""Handlers of the control flow primitives: scan, while, switch and callback."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,11 +10,12 @@ from torch.fx import GraphModule, Node
 from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, dense_strides, longest_last
 from torchpure.transforms.calls import CHECK
 
+from ._pointwise import as_value
 from ._reductions import reduce_dims
 from ._regions import Branches, Callback, CarrySlot, Loop, LoopSlice
-from ._scope import PRIMITIVES, Scope, as_value, fake_value
+from ._scope import PRIMITIVES, Scope, fake_value
 
-_MAX_RELAYOUT = 1 << 18  # elements; larger constants of a loop are read as they lie
+_MAX_RELAYOUT = 1 << 18  # elements; larger constants of a loop keep their layout
 
 
 def _child_scope(scope: Scope, module: Any) -> Scope:
@@ -24,7 +25,7 @@ def _child_scope(scope: Scope, module: Any) -> Scope:
 
 
 def _used_outputs(node: Node, count: int) -> list[bool]:
-    """Tell which outputs of a node are read."""
+    """Tell, for each output of a node, whether it is read."""
     used = [False] * count
     for user in node.users:
         if user.op == "call_function" and getattr(user.target, "__name__", "") == "getitem":
@@ -35,7 +36,7 @@ def _used_outputs(node: Node, count: int) -> list[bool]:
 
 
 def _relayout(scope: Scope, value: Value) -> Value:
-    """Lay a constant of a loop out so that its longest dimension is innermost."""
+    """Copy a constant of a loop so that its longest dimension is innermost in memory."""
     if isinstance(value, Number) or value.buffer.temporary or not value.shape or value.buffer.size > _MAX_RELAYOUT:
         return value
     order = longest_last(value.shape)
@@ -55,7 +56,7 @@ def _add_carry(loop: Loop, initial: Sequence[Value]) -> None:
 
 
 def _final_carry(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
-    """Copy what is carried at the end to where others can read it."""
+    """Copy the final carry to buffers that later items can read."""
     found = []
     for pair, wanted in zip(loop.carried, used, strict=True):
         made = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
@@ -151,7 +152,7 @@ def _layout(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _callback(scope: Scope, node: Node, fn: Any, operands: Sequence[Any], token: str) -> tuple[()]:
-    if token == "keep":  # noqa: S105 it only marked its operand as used
+    if token == "keep":  # noqa: S105 the callback only marks its operand as used
         return ()
     views = [scope.materialize(value) for value in _tensors(operands)]
     skip_if = None

@@ -1,4 +1,4 @@
-"""Handlers of operations that compute each element from elements at the same place."""
+"""Handlers of elementwise operations: each element depends on the elements at the same index."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from torch.fx import Node
 from torchpure.jit.native.ir import KernelBuilder, Number, Opaque, UnsupportedError, View, c_type
 
 from . import _cpp_formulas as formats
-from ._scope import HANDLERS, Scope, as_value, cast, fake_value, handles, operation_name, pointwise
+from ._pointwise import as_value, pointwise
+from ._scope import HANDLERS, Scope, cast, fake_value, handles, operation_name
 
 Loaded = list[tuple[str, torch.dtype]]
 
@@ -80,7 +81,9 @@ def _div(scope: Scope, node: Node, a: Any, b: Any, rounding_mode: str | None = N
     whole = not out.dtype.is_floating_point
     if rounding_mode == "floor" and whole:
         text = "op_floor_divide({0}, {1}, bad)"
-    elif rounding_mode == "floor":  # as torch: exact where a quotient is rounded up to a whole number, and by infinity
+    elif (
+        rounding_mode == "floor"
+    ):  # as in torch: exact, also where the quotient rounds up to an integer, and for infinity
         text = "op_divide_down({0}, {1})"
     else:
         text = "op_trunc_divide({0}, {1}, bad)" if whole else "{0} / {1}"

@@ -1,4 +1,4 @@
-"""Handlers of indexing and gathers."""
+"""Handlers of indexing and gathers: reads at computed indices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def _gather_at(scope: Scope, node: Node, x: Value, indices: Sequence[Any], *, wr
         raise UnsupportedError("indices that are masks")
     adjacent = used == list(range(used[0], used[-1] + 1))
     rank = max(len(indices[d].shape) for d in used)
-    at = used[0] if adjacent else 0  # where the dimensions of the indices are in the result
+    at = used[0] if adjacent else 0  # position of the index dimensions in the result
     build = scope.new_kernel(out.shape)
     places = []
     for d in used:
@@ -53,7 +53,7 @@ def _gather_at(scope: Scope, node: Node, x: Value, indices: Sequence[Any], *, wr
 
 
 def _reject_negative(build: KernelBuilder, index: str, size: int) -> str:
-    """Let a negative index be out of range: it would count from the end."""
+    """Map a negative index to `size`, which is out of range. Otherwise it would count from the end."""
     return build.compute(torch.int64, f"{{0}} < 0 ? {size} : {{0}}", index)
 
 

@@ -1,7 +1,10 @@
-"""Products of matrices in registers: a tile of the result is kept there while the inner dimension runs.
+"""Matrix products: choose between fused loops, register tiles, matrix-vector code and BLAS; and write the tiles.
 
-The lanes of a vector run over that dimension of the result which is contiguous in an operand; where none is, the
-smaller operand is transposed first. Small products are ordinary kernels, whose loops are fused with what follows.
+A tile of the result stays in registers while the inner dimension runs. Vector lanes run over the dimension of the result
+that is contiguous in an operand. If there is none, the smaller operand is transposed first.
+
+By number of multiplications: below `MIN_TILED`, an ordinary kernel, which is fused with what follows; from `MIN_TILED`,
+tiles; from `MIN_BLAS`, BLAS; above `MAX_PRODUCT`, the whole program goes to another backend.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,16 +19,16 @@ from ._blas import blas_product
 from ._matvec import matvec_product, num_vector_registers, transpose_view
 from ._scope import Scope
 
-MIN_TILED = 4096  # multiplications; below, an ordinary kernel is as fast and is fused (benchmarks/small_products.py)
-MIN_BLAS = 1 << 19  # multiplications; from there on the library's product is faster
-MAX_PRODUCT = 1 << 23  # multiplications; from there on other backends have more threads for what is around the product
-_MIN_TILED_DEPTH = 8  # turns of the inner dimension; below, what follows a product is fused with it, which saves more
-_MAX_TILE_ROWS = 8  # of a tile, at most
-_ASSIGN = "<-"  # stands for how a tile is written
+MIN_TILED = 4096  # multiplications; below, a fused kernel is as fast (benchmarks/small_products.py)
+MIN_BLAS = 1 << 19  # multiplications; from here on, BLAS is faster
+MAX_PRODUCT = 1 << 23  # multiplications; above, other backends are faster: they use several threads around it
+_MIN_TILED_DEPTH = 8  # inner size; below, fusing the product with what follows saves more
+_MAX_TILE_ROWS = 8  # at most so many rows in a tile
+_ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
 def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Tell whether a product of shape (*batch, m, n, k) is worth tiles: lanes run over many small members instead."""
+    """Tell whether tiles are faster for a product of shape (*batch, m, n, k). Many small members use lanes over members."""
     *batch, m, n, k = shape
     members = 1
     for size in batch:
@@ -40,7 +43,7 @@ def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
 
 
 def matrix_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
-    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), the way that is fastest for these sizes."""
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), with the fastest method for these sizes."""
     made = matvec_product(scope, a, b, dtype)
     if made is not None:
         return made
@@ -49,17 +52,17 @@ def matrix_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 
 
 def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
-    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n)."""
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), in register tiles."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    tall = m > n  # then what follows has its rows innermost
+    tall = m > n  # later kernels then have the rows innermost
     rows_cost = (0 if a.strides[-2] == 1 else m * k) + (0 if tall else m * n)
     columns_cost = (0 if b.strides[-1] == 1 else n * k) + (m * n if tall else 0)
     rank = len(batch)
     across_rows = m >= 8 and (n < 8 or rows_cost < columns_cost)
     order = [*range(rank), *((rank + 1, rank) if across_rows else (rank, rank + 1))]
     made = scope.empty((*batch, m, n), dtype, order)
-    if across_rows:  # the transposed product, so that the lanes are columns
+    if across_rows:  # compute the transposed product, so that lanes are columns
         _append_tiles(scope, transpose_view(b), transpose_view(a), transpose_view(made))
     else:
         _append_tiles(scope, a, b, made)
@@ -75,7 +78,7 @@ def _append_tiles(scope: Scope, a: View, b: View, made: View) -> None:
 
 
 def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str:
-    """Write a product to memory at a pointer that is laid out as `made`, or add it there, times a factor."""
+    """Write a product to the memory at `target`, laid out as `made`. With a factor, add factor · product there."""
     *batch, m, k = a.shape
     n, c = b.shape[-1], c_type(made.dtype)
     lines = [f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++)" for d, size in enumerate(batch)]
@@ -93,7 +96,7 @@ def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str
 
 
 def _column_blocks(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
-    """Split columns into blocks of (start, lanes of a vector, vectors, repeats)."""
+    """Split columns into blocks: (start, lanes of a vector, vectors per tile, repeats)."""
     widest = 64 if num_vector_registers() == 32 else 32
     at = 0
     for width in (widest, 32, 16):
@@ -112,7 +115,7 @@ def _column_blocks(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]
 
 
 def _tile_rows(m: int, vectors: int) -> int:
-    """Choose how many rows a tile has: few left over, and no more accumulators than registers."""
+    """Choose the rows of a tile: few rows left over, and no more accumulators than registers."""
     room = max((num_vector_registers() - 6) // vectors, 1)
     return max(
         range(1, min(_MAX_TILE_ROWS, room, m) + 1),
@@ -158,7 +161,7 @@ VECTOR_TYPES = "\n".join(
 
 
 def _transpose_copy(scope: Scope, view: View) -> View:
-    """Copy a matrix so that its columns are contiguous; never fused, since its reads and writes go different ways."""
+    """Copy a matrix so that its columns are contiguous. Opaque to fusion, since it reads and writes in other orders."""
     made = View(scope.buffer(view.dtype, prod(view.shape)), view.shape, dense_strides(view.shape))
     *batch, k, n = view.shape
     loops = "".join(f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++) " for d, size in enumerate(batch))
@@ -171,7 +174,7 @@ def _transpose_copy(scope: Scope, view: View) -> View:
     return made
 
 
-# whole blocks go through registers; the rest is copied element by element
+# whole blocks are transposed in registers, the rest element by element
 TRANSPOSE_HELPERS = """
 INLINE void op_block(const float *from, int64_t sn, float *to, int64_t n) {
   typedef int32_t I __attribute__((vector_size(32)));

@@ -1,4 +1,4 @@
-"""Products of a matrix and a vector: eight rows at a time, each with a register of sums."""
+"""Matrix-vector products: eight rows at a time, each with one register of sums."""
 
 import torch
 
@@ -8,18 +8,18 @@ from ._scope import Scope
 
 
 def num_vector_registers() -> int:
-    """Return how many vector registers the processor has."""
+    """Return the number of vector registers of the processor."""
     return 32 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 16
 
 
 def transpose_view(view: View) -> View:
-    """View the transposed matrices."""
+    """Return a view of the transposed matrices."""
     order = [*range(len(view.shape) - 2), -1, -2]
     return View(view.buffer, tuple(view.shape[d] for d in order), tuple(view.strides[d] for d in order), view.offset)
 
 
 def matvec_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View | None:
-    """Multiply a matrix of shape (m, k), of contiguous rows, by a vector of shape (k, 1) or the other way round."""
+    """Multiply a matrix with contiguous rows by a vector, from either side; None for other operands."""
     flip = a.shape[-2] == 1
     rows, column = (transpose_view(b), transpose_view(a)) if flip else (a, b)
     if len(a.shape) != 2 or column.shape[-1] != 1 or rows.strides[-1] != 1 or column.strides[-2] != 1:
@@ -46,7 +46,7 @@ def matvec_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View |
 
 
 def _row_dots(rows: int, k: int, lanes: int, kind: str, c: str, stride: int) -> list[str]:
-    """Multiply rows by the vector: one register of sums a row, added up at the end."""
+    """Write dot products of rows with the vector: one register of sums per row, added up at the end."""
     whole = k // lanes * lanes
     lines = [f"{kind} " + ", ".join(f"t{r} = {{}}" for r in range(rows)) + ";"]
     lines.append(f"for (int64_t i = 0; i < {whole}; i += {lanes}) {{ const {kind} b = *(const {kind} *)(B + i);")

@@ -1,4 +1,4 @@
-"""Handlers of operations that fold dimensions: sums, extremes, products of matrices, sums along a dimension."""
+"""Handlers of reductions, argmax and argmin, sorting, cumulative sums, and matrix products."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,7 +10,8 @@ from torch.fx import Node
 from torchpure.jit.native.ir import Opaque, UnsupportedError, Value, View, c_type
 
 from ._matmul import MAX_PRODUCT, matrix_product, use_tiles
-from ._scope import Scope, as_value, cast, fake_value, handles, operation_name, pointwise
+from ._pointwise import as_value, pointwise
+from ._scope import Scope, cast, fake_value, handles, operation_name
 
 
 def _dims(dims: Any, rank: int) -> list[int]:
@@ -25,7 +26,7 @@ _SQUARE = "({0} - {1}) * ({0} - {1})"
 def reduce_dims(
     scope: Scope, kind: str, x: Value, dims: Sequence[int], out: Any, dtype: torch.dtype, after: str = "{0}"
 ) -> View:
-    """Fold dimensions of a value; `out` tells the shape of the result."""
+    """Reduce dimensions of a value. `out` has the shape of the result, and `after` is a formula applied to it."""
     build = scope.new_kernel(x.shape, dims)
     loaded = cast(build, build.load(x, x.shape), x.dtype, torch.bool if kind in {"any", "all"} else dtype)
     result = build.reduce(dtype, kind, loaded)
@@ -39,7 +40,7 @@ def reduce_dims(
 
 def _store_reduced(scope: Scope, build: Any, made: View, kept: Sequence[int], result: str, dtype: torch.dtype) -> None:
     dropped = [(n, s) for n, s in zip(made.shape, made.strides, strict=True)]
-    if len(made.shape) > len(kept):  # dimensions of size 1 were kept: strides of size 1 do not matter
+    if len(made.shape) > len(kept):  # keepdim: skip the kept dimensions of size 1
         sizes = list(kept)
         dropped = [dropped[d] for d in sizes]
     view = View(made.buffer, tuple(n for n, _ in dropped), tuple(s for _, s in dropped), made.offset)
@@ -200,7 +201,7 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
 
 
 def _vector_strides(made: View, a: View, b: View) -> tuple[int, int]:
-    """Return strides of rows and columns of a result that is a vector or a number."""
+    """Return the strides of rows and columns of a result that is a vector or a number."""
     return (made.strides[0], 0) if made.shape and made.shape[0] == a.shape[-2] and b.shape[-1] == 1 else (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Handlers of operations that write at computed places: one element after another."""
+"""Handlers of scatters: writes at computed indices, one element after another."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,8 @@ from torch.fx import Node
 
 from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, Value, View
 
-from ._scope import Scope, as_value, fake_value, handles
+from ._pointwise import as_value
+from ._scope import Scope, fake_value, handles
 
 _UPDATES = {None: "=", "sum": "+=", "add": "+=", "prod": "*=", "multiply": "*="}
 
@@ -83,7 +84,7 @@ def _loop_heads(shape: Sequence[int]) -> str:
 
 
 def _trailing_variables(variables: list[str], view: View) -> list[str]:
-    """Match the last dimensions of a view, of which those of size 1 are the same for all."""
+    """Match the last loop variables with the dimensions of a view. Dimensions of size 1 get index 0."""
     mine = variables[len(variables) - len(view.shape) :]
     return ["0" if size == 1 else name for name, size in zip(mine, view.shape, strict=True)]
 

@@ -1,4 +1,8 @@
-"""From the nodes of a traced program to kernels."""
+"""Scopes and the table of handlers: walk the nodes of a traced program, and lower each to kernels.
+
+A `Scope` is a piece of straight-line code: the program itself, or the body of a loop or branch. `ModuleState` is shared
+by all scopes of a program.
+"""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -26,20 +30,17 @@ from torchpure.jit.native.ir import (
     c_type,
     dense_strides,
     longest_last,
-    memory_order,
 )
 
-MAX_KERNEL_TURNS, MAX_KERNEL_TURNS_AROUND_LOOPS = (
-    1 << 18,
-    1 << 22,
-)  # turns of one kernel: more are worth several threads; those around loops run once
+MAX_KERNEL_ITERATIONS = 1 << 18  # a larger kernel is faster on several threads: leave it to another backend
+MAX_KERNEL_ITERATIONS_AROUND_LOOPS = 1 << 22  # the same for kernels outside the loops of a program: these run once
 Handler = Callable[..., Any]
-HANDLERS: dict[str, Handler] = {}  # by the name of an operation: handler(scope, node, *args, **kwargs)
-PRIMITIVES: dict[str, Handler] = {}  # by the name of a loop primitive, likewise
+HANDLERS: dict[str, Handler] = {}  # operation name -> handler(scope, node, *args, **kwargs)
+PRIMITIVES: dict[str, Handler] = {}  # name of a control flow primitive -> handler
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Register the handler of operations."""
+    """Register a handler for operations, by name."""
 
     def register(handler: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(names, handler))
@@ -52,24 +53,24 @@ class ModuleState:
     """What all scopes of one program share."""
 
     def __init__(self, fallback: Handler | None = None) -> None:
-        self.fallback = fallback  # serves operations that have no handler: rest(scope, node, args, kwargs)
+        self.fallback = fallback  # lowers other operations: fallback(scope, node, args, kwargs)
         self.names = NameGenerator()
-        self.constants: list[Tensor] = []  # read at run time through pointers
+        self.constants: list[Tensor] = []  # passed to the program as pointers
         self.constant_views: dict[int, View] = {}
-        self.callbacks: list[Any] = []  # Python functions, with what their operands look like
-        self.check_messages: list[str] = []  # of checks
-        self.uses_blas = False  # for products
-        self.calls_torch = False  # for operations without a handler
-        self.may_reenter = False  # a callback may run the program again
+        self.callbacks: list[Any] = []  # (Python function, views of its operands)
+        self.check_messages: list[str] = []
+        self.uses_blas = False
+        self.calls_torch = False
+        self.may_reenter = False  # a callback may call the program again
 
 
 class Scope:
-    """A straight piece of a program, such as the body of a loop: values of nodes, and kernels in order."""
+    """A piece of straight-line code, such as the body of a loop: the values of its nodes, and its items in order."""
 
     def __init__(self, state: ModuleState, module: GraphModule, parent: "Scope | None" = None) -> None:
         self.state, self.module, self.parent = state, module, parent
         self.loops = any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes)
-        self.items: list[Any] = []  # Kernel, Opaque, or what a primitive makes
+        self.items: list[Any] = []  # Kernel, Opaque, Loop, Branches or Callback
         self.values: dict[Node, Any] = {}
         self.temporaries: list[Buffer] = []
 
@@ -82,36 +83,38 @@ class Scope:
         return made
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype, order: Sequence[int] | None = None) -> View:
-        """Make memory for a tensor; by default its longest dimension is innermost."""
+        """Allocate a tensor. By default its longest dimension is innermost in memory."""
         shape = tuple(shape)
         strides = dense_strides(shape, longest_last(shape) if order is None else order)
         return View(self.buffer(dtype, prod(shape)), shape, strides)
 
     def new_kernel(self, shape: Sequence[int], folded: Sequence[int] = ()) -> KernelBuilder:
-        """Begin a kernel."""
+        """Start a kernel."""
         return KernelBuilder(self.state.names, shape, folded)
 
     def append_kernel(self, builder: KernelBuilder) -> None:
-        """Append a kernel; one without a turn is left out.
+        """Append a kernel, unless its domain is empty.
 
         Raises:
             UnsupportedError: it is so large that several threads should share it.
         """
-        turns = prod(builder.kernel.sizes)
-        if turns > (MAX_KERNEL_TURNS_AROUND_LOOPS if self.parent is None and self.loops else MAX_KERNEL_TURNS):
+        iterations = prod(builder.kernel.sizes)
+        if iterations > (
+            MAX_KERNEL_ITERATIONS_AROUND_LOOPS if self.parent is None and self.loops else MAX_KERNEL_ITERATIONS
+        ):
             raise UnsupportedError("a large tensor")
         if 0 not in builder.kernel.sizes:
             self.items.append(builder.kernel)
 
     def copy(self, value: Value, target: View) -> None:
-        """Copy a value of the same shape into a view."""
+        """Copy a value into a view of the same shape."""
         build = self.new_kernel(target.shape)
         loaded = build.load(value, target.shape)
         build.store(target, cast(build, loaded, value.dtype, target.dtype))
         self.append_kernel(build)
 
     def materialize(self, value: Value, order: Sequence[int] | None = None) -> View:
-        """Give a value memory of its own, unless it is one with memory and no order is asked for."""
+        """Return a view of a value: its own, or a copy if it is a number or an order of dimensions is asked for."""
         if isinstance(value, View) and order is None:
             return value
         made = self.empty(value.shape, value.dtype, order)
@@ -119,19 +122,22 @@ class Scope:
         return made
 
     def row_major(self, value: Value) -> View:
-        """Give a value memory of its own, row by row, which others may change."""
+        """Return a row-major view in temporary memory, which may be written."""
         if isinstance(value, View) and value.strides == dense_strides(value.shape) and value.buffer.temporary:
             return value
         return self.materialize(value, range(len(value.shape)))
 
     def _row_major_results(self, value: Any) -> Any:
-        """Do so for all that an operation gives; loops may give one memory twice, or that of what they were given."""
+        """Make all results of an operation row-major in memory of their own.
+
+        Several results are always copied: a loop may return one memory twice, or the memory of an argument.
+        """
         if isinstance(value, list | tuple):
             return [self.materialize(part, range(len(part.shape))) if part is not None else part for part in value]
         return self.row_major(value)
 
     def lower(self, inputs: Sequence[Any]) -> list[Any]:
-        """Lower every node; return the values of the output."""
+        """Lower every node. Return the values of the outputs."""
         remaining, mutated = iter(inputs), mutated_nodes(self.module)
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
@@ -147,7 +153,7 @@ class Scope:
         raise UnsupportedError("a program without an output")
 
     def resolve(self, arg: Any) -> Any:
-        """Return what stands for an argument of a node: values for nodes, in containers too."""
+        """Return the value of an argument of a node: nodes become their values, also in containers."""
         if isinstance(arg, Node):
             return self.values[arg]
         if isinstance(arg, list | tuple):
@@ -161,7 +167,7 @@ class Scope:
         return self.constant(found) if isinstance(found, Tensor) else found
 
     def constant(self, tensor: Tensor) -> View:
-        """Read a tensor that the program holds."""
+        """Return a view of a tensor that the program holds."""
         state = self.state
         if id(tensor) not in state.constant_views:
             if tensor.device.type != "cpu" or tensor.layout is not torch.strided:
@@ -188,7 +194,7 @@ class Scope:
             name = getattr(target, "_opname", None) or str(target)
             space = getattr(target, "namespace", "")
             handler = HANDLERS.get(name) if space in {"aten", "prims"} else None
-        if handler is None and is_inplace_view(node):  # whoever reads the tensor later reads this node
+        if handler is None and is_inplace_view(node):  # later readers of the tensor read this node
             handler = HANDLERS.get(name.removesuffix("_"))
         if handler is None and mutates_argument(node) and name.endswith("_"):
             return self._lower_mutation(node, name, args, kwargs)
@@ -201,7 +207,7 @@ class Scope:
         return handler(self, node, *args, **kwargs)
 
     def _lower_mutation(self, node: Node, name: str, args: list[Any], kwargs: dict[str, Any]) -> View:
-        """Compute what an operation writes to its first argument, and write it."""
+        """Compute what an in-place operation writes, then write it to its first argument."""
         target = args[0]
         handler = HANDLERS.get({"zero_": "zeros_like"}.get(name, name.removesuffix("_")))
         if is_inplace_view(node) or handler is None or not isinstance(target, View) or not target.buffer.temporary:
@@ -228,7 +234,7 @@ def _is_uniform(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
 
 
 def _evaluate_now(node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Number:
-    """Compute a number now, with torch's own operation."""
+    """Compute a uniform result at compile time, with torch's own operation."""
     target: Any = node.target
     real = [torch.tensor(a.value, dtype=a.dtype) if isinstance(a, Number) else a for a in args]
     out = node.meta["val"]
@@ -241,55 +247,20 @@ def _outputs(node: Node) -> Sequence[Any]:
 
 
 def fake_value(node: Node) -> Any:
-    """Return the tensor without numbers that stands for a node's value."""
+    """Return the fake tensor (shape, dtype and strides, no numbers) of a node."""
     return node.meta["val"]
 
 
 def operation_name(node: Node) -> str:
-    """Return the name of the operation of a node; one that changes its argument is named by what it computes."""
+    """Return the operation of a node. An in-place operation has the name of its out-of-place form."""
     name = str(node.target).split(".")[1]
     return name if name.startswith("_") and not mutates_argument(node) else name.removesuffix("_")
 
 
 def cast(build: KernelBuilder, name: str, old: torch.dtype, new: torch.dtype) -> str:
-    """Convert a value."""
+    """Convert a value to another dtype."""
     if old is new:
         return name
     if new is torch.bool:
         return build.compute(new, "{0} != 0", name)
     return build.compute(new, f"({c_type(new)}){{0}}", name)
-
-
-def as_value(arg: Any, dtype: torch.dtype) -> Value:
-    """Take a Python number as a tensor."""
-    return arg if isinstance(arg, View | Number) else Number(arg, (), dtype)
-
-
-def pointwise(scope: Scope, shape: Sequence[int], dtype: torch.dtype, args: Sequence[Any], compute: Any) -> View:
-    """Make a kernel that computes one element from those of its arguments: `compute(build, [(name, dtype)])`."""
-    build = scope.new_kernel(shape)
-    values = [as_value(arg, _scalar_dtype(arg, dtype)) for arg in args]
-    loaded = [(build.load(value, shape), value.dtype) for value in values]
-    result = compute(build, loaded)
-    out = scope.empty(shape, dtype, _result_order(values, shape))
-    build.store(out, result)
-    scope.append_kernel(build)
-    return out
-
-
-def _scalar_dtype(arg: Any, dtype: torch.dtype) -> torch.dtype:
-    if isinstance(arg, bool):
-        return torch.bool
-    if isinstance(arg, int):
-        return torch.int64
-    return dtype if dtype.is_floating_point else torch.float64
-
-
-def _result_order(values: Sequence[Value], shape: Sequence[int]) -> list[int] | None:
-    """Lay a result out as the argument does that has its shape; there is none if all are smaller."""
-    for value in values:
-        if isinstance(value, View) and tuple(value.shape) == tuple(shape):
-            long = [stride for size, stride in zip(value.shape, value.strides, strict=True) if size > 1]
-            if 0 not in long and len(set(long)) == len(long):
-                return memory_order(value)
-    return None

@@ -1,6 +1,6 @@
-"""Operations that no handler knows: torch computes them, called from the program through torch's interface for C.
+"""Operations without a handler: the program calls torch's kernel through torch's C interface.
 
-Operands are read where they lie, results are copied to where the program wants them.
+Operands are passed as they lie in memory. Results are copied to the program's buffers.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -20,7 +20,7 @@ from torchpure.transforms.purity import operator_draws
 from ._blas import torch_library
 from ._scope import Scope
 
-_ABI_VERSION = 2 << 56 | 13 << 48  # of the interface that is spoken here
+_ABI_VERSION = 2 << 56 | 13 << 48  # version of the ABI that the generated code uses
 _SHIM_FUNCTIONS = (
     "torch_call_dispatcher", "aoti_torch_create_tensor_from_blob", "aoti_torch_get_data_ptr", "aoti_torch_get_strides",
     "aoti_torch_get_sizes", "aoti_torch_get_dim", "aoti_torch_get_dtype", "aoti_torch_delete_tensor_object",
@@ -100,31 +100,31 @@ template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, i
 
 @lru_cache(maxsize=1)
 def torch_functions() -> dict[str, Any] | None:
-    """Return the functions of torch's interface for C by name, if this torch has them all."""
+    """Return the functions of torch's C interface by name, if this torch exports all of them."""
     found = {name: getattr(torch_library(), name, None) for name in _SHIM_FUNCTIONS}
     return None if None in found.values() else found
 
 
 @lru_cache(maxsize=1)
 def torch_table() -> Any:
-    """Return the pointers that the program's `struct Torch` is."""
+    """Return the array of function pointers that `struct Torch` describes."""
     found = torch_functions() or {}
     pointers = [ctypes.cast(found[name], ctypes.c_void_p).value for name in _SHIM_FUNCTIONS[:-1]]
     return (ctypes.c_void_p * len(pointers))(*pointers)
 
 
 def last_error() -> str:
-    """Return what torch says of the last operation that failed in this thread."""
+    """Return torch's message for the last operation that failed in this thread."""
     ask: Any = (torch_functions() or {})[_SHIM_FUNCTIONS[-1]]
     ask.restype = ctypes.c_char_p
     return (ask() or b"").decode(errors="replace")
 
 
 def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Let torch compute an operation.
+    """Call torch for an operation.
 
     Raises:
-        UnsupportedError: it draws, writes to an argument, returns a view, or takes or returns what cannot be passed.
+        UnsupportedError: it draws, writes to an argument, returns a view, or has arguments or results of other types.
     """
     target: Any = node.target
     schema = target._schema
@@ -151,7 +151,7 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
 def _check_supported(target: Any) -> None:
     schema, name = target._schema, target._opname
     if torch_functions() is None:
-        raise UnsupportedError("an operation of torch, without torch's interface for C")
+        raise UnsupportedError("an operation of torch: torch's C interface is missing")
     if any(part.alias_info for part in (*schema.arguments, *schema.returns)):
         raise UnsupportedError(f"the operation {name}, which writes or returns a view")
     if any(str(part.type) != "Tensor" for part in schema.returns):
@@ -161,7 +161,7 @@ def _check_supported(target: Any) -> None:
 
 
 def _arguments(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[tuple[Any, str]]:
-    """Yield the value of each argument, and the name of its type."""
+    """Yield the value and the type name of each argument."""
     for number, part in enumerate(schema.arguments):
         value = args[number] if number < len(args) else kwargs.get(part.name, part.default_value)
         kind = str(part.type)
@@ -171,13 +171,13 @@ def _arguments(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iter
 
 
 class _ArgumentWriter:
-    """Writes the arguments of a call; keeps which views they read."""
+    """Writes the arguments of a call, and records the views that they read."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope, self.views = scope, list[View]()
 
     def text(self, value: Any, kind: str) -> str:
-        """Write what is passed for a value of a type."""
+        """Write the C++ expression for a value of a type."""
         inner = _type_argument("Optional", kind)
         if inner is not None:
             return "0" if value is None else f"op_some(torch_, {self.text(value, inner)})"
@@ -217,7 +217,7 @@ def _tensor_arguments(view: View) -> str:
 
 
 def _result_view(scope: Scope, out: Any) -> View | None:
-    """Make memory for a result, laid out as torch will."""
+    """Allocate a result with the memory order that torch will use."""
     if out is None:
         return None
     if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":

@@ -1,6 +1,6 @@
-"""Handlers of operations that look at the same memory in another way, and of those that move it."""
+"""Handlers of views (other shape and strides of the same memory), and of copies such as `cat`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch.fx import Node
@@ -11,7 +11,7 @@ from ._scope import Scope, fake_value, handles, operation_name
 
 
 def _accepts_numbers(handler: Any) -> Any:
-    """Let a handler of views take a tensor of one number, whose view is such a tensor."""
+    """Let a handler of views accept a `Number`: a view of it is a `Number` of another shape."""
 
     def either(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Number):
@@ -100,7 +100,7 @@ def _slice(scope: Scope, node: Node, x: View, dim: int = 0, start: Any = None, e
 def _select(scope: Scope, node: Node, x: View, dim: int, index: int) -> View:
     dim = wrap_dim(dim, len(x.shape))
     if not isinstance(index, int):
-        raise UnsupportedError("select at a computed place")
+        raise UnsupportedError("select at a computed index")
     place = index % x.shape[dim]
     return View(
         x.buffer,
@@ -146,12 +146,6 @@ def diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, 
     return View(x.buffer, (*(x.shape[d] for d in rest), size), strides, x.offset + (start if size else 0))
 
 
-@handles("eye")
-def _eye(scope: Scope, node: Node, *_: Any, **__: Any) -> View:
-    zero = Number(0, tuple(fake_value(node).shape), fake_value(node).dtype)
-    return _diagonal_scatter(scope, node, zero, Number(1, (min(zero.shape),), zero.dtype))
-
-
 @handles("flip", "rev")
 def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
     if isinstance(x, Number):
@@ -182,10 +176,10 @@ def _as_strided(scope: Scope, node: Node, x: Value, shape: Any, strides: Any, of
 
 
 def as_strided_rows(rows: View, node: Node, shape: Any, strides: Any, offset: int | None) -> View:
-    """View memory that lies row by row, as it did while the program was traced.
+    """View row-major memory with other strides, as the traced program did.
 
     Raises:
-        UnsupportedError: it lay in another way.
+        UnsupportedError: the traced memory was not row-major.
     """
     like: Any = node.all_input_nodes[0].meta["val"]
     if not like.is_contiguous() or like.storage_offset() or like.untyped_storage().nbytes() > like.nbytes:
@@ -201,7 +195,7 @@ def _cat(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View
     made.buffer.disjoint_writes = True
     at = 0
     for part in parts:
-        if len(part.shape) != out.ndim:  # torch allows an empty vector among tensors
+        if len(part.shape) != out.ndim:  # torch allows an empty vector among the tensors
             continue
         scope.copy(part, narrow(made, dim, at, part.shape[dim]))
         at += part.shape[dim]
@@ -228,65 +222,6 @@ def _pad(scope: Scope, node: Node, x: Value, pad: Sequence[int], value: Any = 0)
         inside = narrow(inside, dim, max(before, 0), source.shape[dim])
     scope.copy(source, inside)
     return made
-
-
-def _copy_and_overwrite(scope: Scope, node: Node, x: Value, src: Value, place: Callable[[View], View]) -> View:
-    """Copy a value, and another one over a part of it."""
-    out = fake_value(node)
-    made = scope.empty(out.shape, out.dtype)
-    scope.copy(x, made)
-    scope.copy(src, place(made))
-    return made
-
-
-@handles("slice_scatter")
-def _slice_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
-    return _copy_and_overwrite(scope, node, x, src, lambda made: _slice_of(made, src, *where, **named))
-
-
-def _slice_of(made: View, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
-    dim = wrap_dim(dim, len(made.shape))
-    size, turns = made.shape[dim], src.shape[dim]
-    first = 0 if start is None else min(max(start + size * (start < 0), 0), size)
-    return narrow(made, dim, first if turns else 0, turns, step)
-
-
-@handles("select_scatter")
-def _select_scatter(scope: Scope, node: Node, x: Value, src: Value, dim: int, index: int) -> View:
-    def place(made: View) -> View:
-        d = wrap_dim(dim, len(made.shape))
-        row = narrow(made, d, index % made.shape[d], 1)
-        return View(row.buffer, tuple(src.shape), row.strides[:d] + row.strides[d + 1 :], row.offset)
-
-    return _copy_and_overwrite(scope, node, x, src, place)
-
-
-@handles("as_strided_scatter")
-def _as_strided_scatter(
-    scope: Scope, node: Node, x: Value, src: Value, shape: Any, strides: Any, offset: int | None = None
-) -> View:
-    made = scope.materialize(x, range(len(x.shape)))
-    scope.copy(src, as_strided_rows(made, node, shape, strides, offset))
-    return made
-
-
-@handles("diagonal_scatter")
-def _diagonal_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
-    return _copy_and_overwrite(scope, node, x, src, lambda made: diagonal(scope, node, made, *where, **named))
-
-
-def _backward(scatter: Any) -> Any:
-    """Let a handler scatter into zeros: the derivative of a view."""
-
-    def handler(scope: Scope, node: Node, gradient: Value, sizes: Sequence[int], *where: Any) -> View:
-        return scatter(scope, node, Number(0, tuple(sizes), fake_value(node).dtype), gradient, *where)
-
-    return handler
-
-
-handles("slice_backward")(_backward(_slice_scatter))
-handles("select_backward")(_backward(_select_scatter))
-handles("diagonal_backward")(_backward(_diagonal_scatter))
 
 
 @handles("repeat")

@@ -1,4 +1,4 @@
-"""A product that is only added to something is added where that lies, as it is computed.
+"""Accumulate products in place: `c + a @ b` becomes one product that adds to the memory of `c`.
 
 Law: accumulation changes no result by more than a rounding.
 """
@@ -10,22 +10,25 @@ from typing import Any, NamedTuple
 
 from torchpure.jit.native.ir import Buffer, Compute, Kernel, Load, Opaque, Statement, Store, c_type
 
-_SUM_SIGNS = {"{0} + {1}": ("", ""), "{0} - {1}": ("", "-")}  # signs of the arguments
+_SUM_SIGNS = {"{0} + {1}": ("", ""), "{0} - {1}": ("", "-")}  # per sum: the sign of each argument
 
 
 class _ProductSum(NamedTuple):
-    """What a kernel does with a product."""
+    """A sum that takes a product: `other ± factor · product`."""
 
-    kernel: Kernel  # the rest of it: what the product is added to is in place
-    store: Store  # of the sum, into memory laid out as the product
+    kernel: Kernel  # the rest of the kernel, which stores `other`
+    store: Store  # store of the sum; its layout is that of the product
     before: str  # C++ that computes the factor
     factor: str
-    reads: list[Buffer]  # what that needs
-    needs_nonzero_factor: bool  # whether it is known not to be zero
+    reads: list[Buffer]  # buffers that `before` reads
+    nonzero_factor: bool  # the factor is a literal other than zero
 
 
 def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[Any]:
-    """Let products of matrices add to memory that a later kernel would add them to; `own` is nobody else's."""
+    """Let matrix products add to the memory to which a later kernel would add them.
+
+    Only products in `exclusive` buffers, which nothing outside the scope reads, are candidates.
+    """
     found = list(items)
     for product in [item for item in items if isinstance(item, Opaque) and item.accumulate]:
         target = product.written_buffers[0]
@@ -37,7 +40,7 @@ def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[An
         found_sum = None if _operands_change(product, between) else _find_sum(reader, target)
         if (
             found_sum
-            and product.needs_nonzero_factor <= found_sum.needs_nonzero_factor
+            and product.needs_nonzero_factor <= found_sum.nonzero_factor
             and not reader.writes() & {*reader.reads(), *found_sum.reads}
         ):
             found[found.index(reader)] = found_sum.kernel
@@ -47,7 +50,7 @@ def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[An
 
 
 def _operands_change(product: Opaque, between: Sequence[Any]) -> bool:
-    """Tell whether something between a product and its sum writes what the product reads."""
+    """Tell whether an item between a product and its sum writes what the product reads."""
     return any(buffer in item.writes() for item in between for buffer in product.read_buffers)
 
 
@@ -61,7 +64,7 @@ def _accumulating_product(product: Opaque, found_sum: _ProductSum) -> Opaque:
 
 
 def _find_sum(kernel: Kernel, target: Buffer) -> _ProductSum | None:
-    """Find the one sum of a kernel that takes a product; None if the product is used in another way."""
+    """Find the one sum of a kernel that takes the product; None if the kernel uses the product otherwise."""
     if kernel.reduces:
         return None
     by_name = {s.name: s for s in kernel.body if not isinstance(s, Store)}
@@ -129,7 +132,7 @@ def _only_user(kernel: Kernel, name: str) -> Statement | None:
 
 
 def _invariant_statements(by_name: dict[str, Any], names: Sequence[str]) -> list[Load | Compute] | None:
-    """Return the statements that compute names, in order; None if one depends on the turn."""
+    """Return the statements that compute `names`, in order; None if one depends on a loop variable."""
     found: list[Load | Compute] = []
     for name in names:
         statement = by_name[name]
@@ -144,7 +147,7 @@ def _invariant_statements(by_name: dict[str, Any], names: Sequence[str]) -> list
 
 
 def _is_nonzero_literal(statement: Load | Compute) -> bool:
-    """Tell whether a statement is a number other than zero, written down."""
+    """Tell whether a statement is a literal number other than zero."""
     return isinstance(statement, Compute) and "0x" in statement.text and "0x0.0p" not in statement.text
 
 

@@ -1,4 +1,4 @@
-"""Loops that walk through memory without a gap become one loop: fewer heads, and longer vectors.
+"""Collapse loops: two loops that walk memory without gaps become one, with less overhead and longer vectors.
 
 Law: a collapsed kernel computes what the kernel does.
 """
@@ -11,14 +11,14 @@ from torchpure.jit.native.ir import IndirectLoad, Iota, Kernel, Load, Statement,
 
 
 def collapse_loops(kernel: Kernel) -> Kernel:
-    """Join variables of a domain as long as there are two that every address moves along together."""
+    """Merge two loop variables, as long as there are two that move every address together."""
     while (pair := next(_collapsible(kernel), None)) is not None:
         kernel = _collapse_pair(kernel, *pair)
     return kernel
 
 
 def _collapsible(kernel: Kernel) -> Iterator[tuple[int, int]]:
-    """Yield pairs of variables, both outer or both inner: one turn of the first is all turns of the second."""
+    """Yield pairs (far, near), both outer or both inner: one step of `far` is all steps of `near`."""
     sizes, statements = kernel.sizes, kernel.statements()
     counted = {s.variable for s in statements if isinstance(s, Iota)}
     addresses = {s.loop_strides for s in statements if isinstance(s, Load | IndirectLoad | Store)}

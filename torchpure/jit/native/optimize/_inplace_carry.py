@@ -1,6 +1,6 @@
-"""What a loop carries, renewed in place where every element depends on nothing of the old value but itself.
+"""Update a loop carry in place, if each new element depends on no other element of the old value.
 
-Law: a loop computes the same, whether it renews its carry in place or beside it.
+Law: a loop computes the same, whether it updates its carry in place or in a second buffer.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torchpure.jit.native.lowering import CarrySlot
 
 
 def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
-    """Tell whether the turns of a loop, in this order, may write the next value over the one that they read."""
+    """Tell whether one iteration may write the next carry over the current one, in this order of items."""
     now, after = pair.now.buffer, pair.next.buffer
     writers = [place for place, item in enumerate(items) if after in item.writes()]
     readers = [place for place, item in enumerate(items) if now in item.reads()]
@@ -29,7 +29,7 @@ def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
 
 
 def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
-    """Tell whether a kernel reads each element of the old value before it writes that of the new one, and no other."""
+    """Tell whether a kernel reads each old element only before it writes the new one at the same address."""
     if kernel.reduces:
         return False
     loads = [
@@ -43,7 +43,7 @@ def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
 
 
 def eliminate_self_copies(items: Sequence[Any], carried: Sequence[CarrySlot]) -> list[Any]:
-    """Leave out kernels that would copy each element to where it lies."""
+    """Remove kernels that would copy each element to itself."""
     same = {
         (pair.now.buffer, pair.next.buffer) for pair in carried if pair.now.buffer.offset == pair.next.buffer.offset
     }

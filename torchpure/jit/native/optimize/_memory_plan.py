@@ -1,8 +1,8 @@
-"""Where temporaries lie: one workspace, allocated once for a whole program.
+"""The memory plan: offsets of temporaries in one workspace, which is allocated once per program.
 
 Law: no two temporaries that are needed at one time share memory.
 
-A scope inside another has its memory behind that of the scopes around it, so a turn of a loop allocates nothing.
+The memory of an inner scope lies behind that of the scopes around it, so an iteration of a loop allocates nothing.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,14 @@ from ._accumulate import accumulate_products
 from ._fusion import fuse_kernels
 from ._inplace_carry import can_update_in_place, eliminate_self_copies
 
-ALIGNMENT = 64  # bytes: a line of cache
+ALIGNMENT = 64  # bytes of a cache line
 
 
 def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -> int:
-    """Fuse the kernels of a scope and of those inside; place every temporary; return the bytes up to the last."""
+    """Fuse the kernels of a scope and of inner scopes, and place every temporary. Return the end of the last one in bytes.
+
+    Other scopes read the buffers in `live_out`.
+    """
     for item in scope.items:
         if isinstance(item, Loop | Branches):
             for inner in item.scopes():
@@ -37,7 +40,7 @@ def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -
 
 def _plan_loop(loop: Loop, start: int) -> int:
     end = start
-    for buffer in loop.setup.temporaries:  # what is carried is needed until the end
+    for buffer in loop.setup.temporaries:  # carries live until the loop ends
         end = _place_at(buffer, end)
     end = max(plan_memory(loop.teardown, end), end)
     if loop.condition:
@@ -57,7 +60,7 @@ def _place_at(buffer: Buffer, at: int) -> int:
 
 
 def _place_temporaries(scope: Scope, start: int, live_out: set[Buffer]) -> int:
-    """Place each temporary in the first gap among those that are needed at the same time."""
+    """Place each temporary in the first gap between those that are needed at the same time."""
     last: dict[Buffer, int] = {}
     first: dict[Buffer, int] = {}
     exclusive = set(scope.temporaries)
