@@ -1,4 +1,4 @@
-"""jit(vmap(fn)): members run in chunks, each as it is alone."""
+"""jit(vmap(fn)): members run in chunks, and each equals its solo run."""
 
 import re
 
@@ -42,7 +42,7 @@ def test_each_member_equals_its_solo_run(count):
     train = train_of(network())
     keys, rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
     program = tp.jit(tp.vmap(train))
-    for _ in range(2):  # the first call measures, the second knows
+    for _ in range(2):  # the first call measures, the second uses the schedule
         params, losses = program(keys, rates)
         for i in {0, count // 2, count - 1}:
             alone, curve = train(keys[i], rates[i])
@@ -100,7 +100,7 @@ def test_under_transforms_it_is_the_mapped_function():
     torch.testing.assert_close(leaf.grad, torch.cos(x))
 
 
-def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
+def test_an_error_of_linear_algebra_names_the_member():
     def steps(a):
         return tp.scan(lambda c, _: (torch.linalg.cholesky(c), None), a, None, length=2)[0]
 
@@ -120,7 +120,7 @@ def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
 
 
 class Recorded:
-    """Programs that run as they are, need so many bytes a member, and note how many members each call has."""
+    """Uncompiled programs that need so many bytes per member, and record how many members each call has."""
 
     def __init__(self, fn, needed):
         self._fn, self._needed, self.sizes = fn, needed, []
@@ -133,7 +133,7 @@ class Recorded:
         return self._fn(*args, **kwargs)
 
 
-CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the chunks
+CHUNKS = {  # limit in bytes, for 50 members of 100 bytes -> sizes of the chunks
     5000: [50],
     4999: [25, 25],
     1700: [17, 17, 17],
@@ -169,12 +169,12 @@ def _loop(x):
     return tp.scan(lambda c, _: (torch.sin(c.cos().exp()), c.sum()), x, None, length=3)
 
 
-PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it makes that are alive at once
+PEAKS = {  # function of 100 numbers of 8 bytes, peak of allocated bytes
     "one after another": (lambda x: x.sin().cos().exp(), 1600),
     "all to the end": (lambda x: (x.sin(), x.cos(), x.exp()), 2400),
     "views": (lambda x: x.sin().reshape(10, 10).T[2:], 800),
     "a sum": (lambda x: (x.sin() * x.cos()).sum(), 2400),
-    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two in a turn
+    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two temporaries in an iteration
     "nothing": (lambda x: x, 0),
 }
 

@@ -40,8 +40,8 @@ class ArgumentSet:
             ):
                 have = ", ".join(function_signature.parameters) if function_signature else "unknown"
                 raise TransformError(
-                    f"jit: {option}={requested!r} must hold positions or names of arguments: {describe_function(fn)} has "
-                    f"no argument {wanted!r} (it has: {have})"
+                    f"jit: {option}={requested!r} must hold positions or names of arguments: {describe_function(fn)} "
+                    f"has no argument {wanted!r} (it has: {have})"
                 )
 
     def __bool__(self) -> bool:

@@ -30,7 +30,7 @@ class CallArguments:
             static_leaves = tuple(None if isinstance(leaf, Tensor) else hash_key(leaf) for leaf in self._leaves)
         self.key: Any = (self._structure, static_leaves, torch.get_default_dtype())
         if self._statics:
-            self.key = (*self.key, *((where, hash_key(held)) for where, held in self._statics))
+            self.key = (*self.key, *((where, hash_key(value)) for where, value in self._statics))
 
     def input_signature(self) -> Any:
         """Return the full cache key: the key, and shape, dtype, device and strides of each tensor."""
@@ -45,15 +45,17 @@ class CallArguments:
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of this call, with `tensors` in the places of its own tensors."""
-        rest = iter(tensors)
-        leaves = [next(rest) if leaf is _TENSOR_SLOT or isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        remaining = iter(tensors)
+        leaves = [
+            next(remaining) if leaf is _TENSOR_SLOT or isinstance(leaf, Tensor) else leaf for leaf in self._leaves
+        ]
         args, kwargs = tree.unflatten(self._structure, leaves)
         args = list(args)
-        for where, held in self._statics:
+        for where, value in self._statics:
             if isinstance(where, int):
-                args[where] = held
+                args[where] = value
             else:
-                kwargs[where] = held
+                kwargs[where] = value
         return tuple(args), kwargs
 
     def positions(self, selected: ArgumentSet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:

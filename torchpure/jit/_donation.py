@@ -91,16 +91,16 @@ def _same_shape(one: Tensor, two: Tensor) -> bool:
 
 def write_into_donated(module: GraphModule, pairs: dict[int, int]) -> GraphModule:
     """Return a program that ends by copying results into the inputs given by `pairs`."""
-    made = copy_program(module)
-    inputs, outputs, end = placeholders(made), results(made), made.graph.output_node()
-    with made.graph.inserting_before(end):
+    program = copy_program(module)
+    inputs, outputs, end = placeholders(program), results(program), program.graph.output_node()
+    with program.graph.inserting_before(end):
         for result, position in pairs.items():
-            copy = made.graph.call_function(torch.ops.aten.copy_.default, (inputs[position], outputs[result]))
+            copy = program.graph.call_function(torch.ops.aten.copy_.default, (inputs[position], outputs[result]))
             copy.meta = dict(inputs[position].meta)
             outputs[result] = copy
     end.update_arg(0, tuple(outputs))
-    made.recompile()
-    return made
+    program.recompile()
+    return program
 
 
 def check_donated(function_name: str, tensors: Sequence[Tensor], donated: Sequence[int]) -> None:

@@ -122,16 +122,16 @@ class EagerFallback:
 def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], donated: Sequence[int]) -> Executable:
     """Compile a traced function.
 
-    A program that only picks inputs and constants is not compiled. A program with large donated inputs writes results into
-    them, unless it is a loop that the native backend takes: that is faster, and allocates new results.
+    A program that only picks inputs and constants is not compiled. A program with large donated inputs writes
+    results into them, unless it is a loop that the native backend takes: that is faster, and allocates new results.
 
     Raises:
         CompilerError: there is no working C++ compiler.
     """
     module = run_passes(trace.module)
-    direct = _trivial_program(module)
-    if direct is not None:
-        return Executable(function_name, trace, direct, donated)
+    trivial = _trivial_program(module)
+    if trivial is not None:
+        return Executable(function_name, trace, trivial, donated)
     pairs = match_donated(module, donated)
     size = sum(fake_value(placeholders(module)[position]).nbytes for position in pairs.values())
     if size < _MIN_DONATED_BYTES:
@@ -192,7 +192,7 @@ def warn_uncompiled(error: CompilerError) -> None:
 @lru_cache(maxsize=64)
 def _warn(why: str) -> None:
     warnings.warn(
-        f"{why} Functions run uncompiled, as if jit were not used. Install a compiler (apt-get install g++), or set CXX "
-        "to one",
+        f"{why} Functions run uncompiled, as if jit were not used. Install a compiler (apt-get install g++), or set "
+        "CXX to one",
         stacklevel=7,
     )

@@ -110,20 +110,20 @@ class _ProgramCache:
         return self._first_call(call, args, kwargs)
 
     def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Return the bytes that the program for these arguments needs, or None if it is native (then it is compiled)."""
+        """Return the bytes that the program for these arguments needs. Return None if it is native: then compile it."""
         call = CallArguments(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
         with self._lock, uncollected():
-            key, traced = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
+            key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
-                found = compile_native_or_measure(self._function_name, traced, call.tensors)
+                result = compile_native_or_measure(self._function_name, new_trace, call.tensors)
             except CompilerError:
                 return 0
-            if isinstance(found, int):
-                self._pending_trace = {key: traced}
-                return found
-            self._executables[key] = found
+            if isinstance(result, int):
+                self._pending_trace = {key: new_trace}
+                return result
+            self._executables[key] = result
             return None
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
@@ -140,40 +140,40 @@ class _ProgramCache:
         if (needs_grad and torch.is_grad_enabled()) or not all(map(has_plain_memory, call.tensors)):
             return self._fn(*args, **kwargs)
         with self._lock:
-            compiled = self._find_or_compile(call, args, kwargs)
+            executable = self._find_or_compile(call, args, kwargs)
             entries = self._entries.setdefault(call.key, [])
             entries[:] = [entry for entry in entries if not entry.executable.stale()]
-            entries.insert(0, _Entry(_guard(call.tensors), needs_grad, compiled))
-        if torch.is_grad_enabled() and compiled.captures_require_grad():
+            entries.insert(0, _Entry(_guard(call.tensors), needs_grad, executable))
+        if torch.is_grad_enabled() and executable.captures_require_grad():
             return self._fn(*args, **kwargs)
-        return compiled.run(call.tensors)
+        return executable.run(call.tensors)
 
     def _find_or_compile(
         self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Executable | EagerFallback:
         key, tensors = call.input_signature(), call.tensors
-        found = self._executables.get(key)
-        if found is not None and not found.stale():
-            return found
+        existing = self._executables.get(key)
+        if existing is not None and not existing.stale():
+            return existing
         donated = call.positions(self._donate, args, kwargs)
         self._warn_about_many_programs(call)
         try:
             with uncollected():
-                traced = self._pending_trace.pop(key, None)
-                if traced is None or traced.captures.stale():
-                    traced = trace(self._fn, call.arguments, tensors)
-                made: Executable | EagerFallback = compile_trace(self._function_name, traced, tensors, donated)
+                new_trace = self._pending_trace.pop(key, None)
+                if new_trace is None or new_trace.captures.stale():
+                    new_trace = trace(self._fn, call.arguments, tensors)
+                executable: Executable | EagerFallback = compile_trace(self._function_name, new_trace, tensors, donated)
         except CompilerError as error:
-            made = EagerFallback(self._function_name, self._fn, call, donated)
+            executable = EagerFallback(self._function_name, self._fn, call, donated)
             warn_uncompiled(error)
-        self._executables[key] = made
-        return made
+        self._executables[key] = executable
+        return executable
 
     def _warn_about_many_programs(self, call: CallArguments) -> None:
         if len(self._entries) == _MANY_PROGRAMS and call.key not in self._entries:
             warnings.warn(
-                f"jit: {self._function_name} has been compiled {_MANY_PROGRAMS} times because of other values or structures of its "
-                "arguments: pass numbers that change as tensors",
+                f"jit: {self._function_name} has been compiled {_MANY_PROGRAMS} times because of other values or "
+                "structures of its arguments: pass numbers that change as tensors",
                 stacklevel=6,
             )
 

@@ -57,13 +57,15 @@ class Lowered:
 
     def cost(self) -> Cost:
         """Count the operations, and the bytes read and written."""
-        ends = [
+        inputs_and_results = [
             fake_value(node) for node in (*placeholders(self._passed), *results(self._passed)) if isinstance(node, Node)
         ]
-        moved = sum(
-            leaf.nbytes for leaf in (*ends, *_held_constants(self._passed).values()) if isinstance(leaf, Tensor)
+        num_bytes = sum(
+            leaf.nbytes
+            for leaf in (*inputs_and_results, *_held_constants(self._passed).values())
+            if isinstance(leaf, Tensor)
         )
-        return Cost(_operations(self._passed), moved)
+        return Cost(_operations(self._passed), num_bytes)
 
     def __str__(self) -> str:
         parts = {"traced": self.traced, "passed": self.passed, "source": self.source}
@@ -78,11 +80,11 @@ def _held_constants(module: GraphModule) -> dict[int, Tensor]:
     """Return the constants of a program and of the programs inside its loops and branches, by id."""
     found: dict[int, Tensor] = {}
     for node in module.graph.find_nodes(op="get_attr"):
-        held = attribute(module, node)
-        if isinstance(held, GraphModule):
-            found |= _held_constants(held)
-        elif isinstance(held, Tensor):
-            found[id(held)] = held
+        constant = attribute(module, node)
+        if isinstance(constant, GraphModule):
+            found |= _held_constants(constant)
+        elif isinstance(constant, Tensor):
+            found[id(constant)] = constant
     return found
 
 
@@ -102,10 +104,12 @@ def _operations_of(module: GraphModule, node: Node) -> int:
     if not isinstance(target, torch._ops.OpOverload) or is_view(node) or target._opname in _ZERO_COST:
         return 0
     if target.overloadpacket in flop_registry:
-        given = tree.map(lambda leaf: fake_value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs))
-        return int(flop_registry[target.overloadpacket](*given[0], **given[1], out_val=fake_value(node)))
-    touched = [fake_value(arg) for arg in node.all_input_nodes] + tree.leaves(fake_value(node))
-    return max((leaf.numel() for leaf in touched if isinstance(leaf, Tensor)), default=0)
+        arguments = tree.map(
+            lambda leaf: fake_value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs)
+        )
+        return int(flop_registry[target.overloadpacket](*arguments[0], **arguments[1], out_val=fake_value(node)))
+    operands = [fake_value(arg) for arg in node.all_input_nodes] + tree.leaves(fake_value(node))
+    return max((leaf.numel() for leaf in operands if isinstance(leaf, Tensor)), default=0)
 
 
 def lowered_from_trace(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:

@@ -55,8 +55,10 @@ class Trace(NamedTuple):
     captures: Captures
 
 
-def _fingerprints(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[int]:
-    return [leaf.data_ptr() for leaf in captured] + [0 if leaf.is_inference() else leaf._version for leaf in folded]
+def _fingerprints(captured: Sequence[Tensor], constant_folded: Sequence[Tensor]) -> list[int]:
+    return [leaf.data_ptr() for leaf in captured] + [
+        0 if leaf.is_inference() else leaf._version for leaf in constant_folded
+    ]
 
 
 class _CaptureMode(RealConstants):
@@ -78,7 +80,7 @@ class _CaptureMode(RealConstants):
             )
         if func is torch.ops.aten.lift_fresh.default:  # torch.tensor creates it without a dispatched operation
             self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
-        given = self.note_captures((args, kwargs))
+        captured = self.note_captures((args, kwargs))
         for leaf in written(func, args, kwargs or {}):
             if not isinstance(leaf, FakeTensor) and address(leaf) not in self._created_addresses:
                 raise ImpureError(
@@ -92,12 +94,12 @@ class _CaptureMode(RealConstants):
                 f"jit: {describe_function(self._fn)}{user_line()} makes a tensor whose size depends on numbers, with "
                 f"`{func}`: keep all entries, and choose with tp.where, or pass the size as a static argument"
             ) from error
-        made = _real_tensors(out)
-        self._created.update((id(leaf), leaf) for leaf in made)
+        new_tensors = _real_tensors(out)
+        self._created.update((id(leaf), leaf) for leaf in new_tensors)
         if not func.is_view or made_of_numbers(func, out):
-            self._created_addresses.update(map(address, made))
-        if made and not func.is_view:
-            self.constant_folded.update(given)
+            self._created_addresses.update(map(address, new_tensors))
+        if new_tensors and not func.is_view:
+            self.constant_folded.update(captured)
         return out
 
     def used(self, constants: Sequence[Tensor]) -> None:
@@ -106,9 +108,9 @@ class _CaptureMode(RealConstants):
 
     def note_captures(self, values: Tree) -> dict[int, Tensor]:
         """Record and return the tensors among `values` that were not created during this trace."""
-        given = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
-        self.captured.update(given)
-        return given
+        captured = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
+        self.captured.update(captured)
+        return captured
 
 
 pass_through(_CaptureMode)
@@ -129,27 +131,27 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
         TransformError: `fn` needs the numbers of tensors, or draws from the global generator.
         ImpureError: `fn` changes an argument or a captured tensor in place, or stores a traced tensor outside.
     """
-    outputs, operations = Packed(), _CaptureMode(fn)
+    outputs, mode = Packed(), _CaptureMode(fn)
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
         out = outputs.take(fn(*args, **kwargs))
         watch.check(own=_is_fake)
-        operations.note_captures(out)
+        mode.note_captures(out)
         return out
 
     with numbers_refused("jit", fn, _ADVICE):
-        module = traced(flat, [leaf.detach() for leaf in tensors], operations)
-    for node, held in list(constants(module)):
-        if held.requires_grad:
-            _replace_constant(module, str(node.target), held.detach())
-    captured, folded = list(operations.captured.values()), list(operations.constant_folded.values())
-    made = eliminate_dead_code(
+        module = traced(flat, [leaf.detach() for leaf in tensors], mode)
+    for node, constant in list(constants(module)):
+        if constant.requires_grad:
+            _replace_constant(module, str(node.target), constant.detach())
+    captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
+    program = eliminate_dead_code(
         _functionalize(eliminate_dead_code(module), tensors)
     )  # a loop that is dead keeps none of the changes around it
-    _clone_returned_constants(made, captured)
-    return Trace(made, outputs, Captures(captured, folded, _fingerprints(captured, folded)))
+    _clone_returned_constants(program, captured)
+    return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 
 
 def _is_fake(leaf: Tensor) -> bool:
@@ -163,18 +165,18 @@ def _replace_constant(module: GraphModule, name: str, tensor: Tensor) -> None:
 
 def _clone_returned_constants(module: GraphModule, captured: Sequence[Tensor]) -> None:
     """Clone returned constants in each run, except those that share memory with a captured tensor."""
-    captured_storages, out = (
+    captured_storages, aliases = (
         {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)},
         output_aliases(module),
     )
-    for node, held in list(constants(module)):
-        if node in out and _is_strided(held) and held.untyped_storage()._cdata not in captured_storages:
+    for node, constant in list(constants(module)):
+        if node in aliases and _is_strided(constant) and constant.untyped_storage()._cdata not in captured_storages:
             with module.graph.inserting_after(node):
-                new = module.graph.call_function(torch.ops.aten.clone.default, (node,))
-            new.meta = dict(node.meta)
-            if isinstance(like := fake_value(node), Tensor):
-                new.meta["val"] = like.clone()
-            node.replace_all_uses_with(new, lambda user: user in out or user.op == "output")
+                clone = module.graph.call_function(torch.ops.aten.clone.default, (node,))
+            clone.meta = dict(node.meta)
+            if isinstance(fake := fake_value(node), Tensor):
+                clone.meta["val"] = fake.clone()
+            node.replace_all_uses_with(clone, lambda user: user in aliases or user.op == "output")
     module.recompile()
 
 
@@ -186,37 +188,41 @@ def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModul
     """Replace in-place changes of temporaries by new tensors. Programs with loops are left as they are."""
     if not mutates(module) or has_control_flow(module):
         return module
-    held = [leaf for _, leaf in constants(module)]
+    held_tensors = [leaf for _, leaf in constants(module)]
     interpreter = Interpreter(_lift_constants(module))  # it hands on what nodes are marked with
     run: Any = functionalize(interpreter.run, remove="mutations")
-    return _embed_constants(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
+    return _embed_constants(
+        traced(run, [leaf.detach() for leaf in (*tensors, *held_tensors)], RealConstants()), held_tensors
+    )
 
 
 def _lift_constants(module: GraphModule) -> GraphModule:
     """Turn the constants of a program into further arguments."""
-    made = copy_program(module)
-    last = made.graph.find_nodes(op="placeholder")
-    for node, _ in list(constants(made)):
+    program = copy_program(module)
+    inputs = program.graph.find_nodes(op="placeholder")
+    for node, _ in list(constants(program)):
         with (
-            made.graph.inserting_after(last[-1]) if last else made.graph.inserting_before(next(iter(made.graph.nodes)))
+            program.graph.inserting_after(inputs[-1])
+            if inputs
+            else program.graph.inserting_before(next(iter(program.graph.nodes)))
         ):
-            given = made.graph.placeholder(f"held_{len(last)}")
-        given.meta = dict(node.meta)
-        node.replace_all_uses_with(given)
-        made.graph.erase_node(node)
-        last.append(given)
-    made.recompile()
-    return made
+            argument = program.graph.placeholder(f"held_{len(inputs)}")
+        argument.meta = dict(node.meta)
+        node.replace_all_uses_with(argument)
+        program.graph.erase_node(node)
+        inputs.append(argument)
+    program.recompile()
+    return program
 
 
-def _embed_constants(module: GraphModule, held: Sequence[Tensor]) -> GraphModule:
+def _embed_constants(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     """Turn the last arguments of a program into constants: the inverse of `_lift_constants`."""
-    for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(held) :] if held else ()):
-        module.register_buffer(f"held_{number}", held[number], persistent=False)
+    for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(tensors) :] if tensors else ()):
+        module.register_buffer(f"held_{number}", tensors[number], persistent=False)
         with module.graph.inserting_after(node):
-            own = module.graph.get_attr(f"held_{number}")
-        own.meta = dict(node.meta)
-        node.replace_all_uses_with(own)
+            attribute_node = module.graph.get_attr(f"held_{number}")
+        attribute_node.meta = dict(node.meta)
+        node.replace_all_uses_with(attribute_node)
         module.graph.erase_node(node)
     module.recompile()
     return module

@@ -60,13 +60,13 @@ class ChunkedVmap:
         call = _MappedCall(self._mapping, self._mapped_programs, self._member_programs, leaves, structure, dims, kwargs)
         schedule = self._schedules.get(key)
         parts: list[ChunkResult] = []
-        at = 0
+        done = 0
         if schedule is None:
-            schedule, parts, at = _measure_schedules(call, size)
+            schedule, parts, done = _measure_schedules(call, size)
             self._schedules[key] = schedule
         if schedule.width >= size:
             return self._mapped_programs(args, kwargs)
-        parts.extend(_run_in_chunks(call, at, size, schedule))
+        parts.extend(_run_in_chunks(call, done, size, schedule))
         return _concatenate(parts)
 
 
@@ -106,7 +106,7 @@ class _MappedCall(NamedTuple):
             return ChunkResult(*tree.flatten(result), self.mapping.places(result))
         singles = []
         for number in range(first, first + count):
-            args = self.arguments(lambda leaf, dim, at=number: leaf.select(dim, at).contiguous())
+            args = self.arguments(lambda leaf, dim, done=number: leaf.select(dim, done).contiguous())
             with _member_errors(number):
                 singles.append(self.member_programs(args, self.kwargs))
         out_dims = self.mapping.places(singles[0])
@@ -154,7 +154,7 @@ def _member_errors(first: int, count: int | None = None) -> Iterator[None]:
 def _measure_schedules(call: _MappedCall, size: int) -> tuple[Schedule, list[ChunkResult], int]:
     """Run the first members with each width. Return the fastest schedule, the results so far, and their count."""
     parts: list[ChunkResult] = []
-    best, chosen, at = math.inf, Schedule(size, parallel=False), 0
+    best, chosen, done = math.inf, Schedule(size, parallel=False), 0
     needs_grad = torch.is_grad_enabled() and any(
         isinstance(leaf, Tensor) and leaf.requires_grad for leaf in call.leaves
     )
@@ -165,19 +165,19 @@ def _measure_schedules(call: _MappedCall, size: int) -> tuple[Schedule, list[Chu
     needed = 0.0  # bytes of one member; set once a width has no native program
     for width in CHUNK_WIDTHS:
         count = width if width > 1 else min(_TIMED_MEMBERS, size)
-        if at + count > size or (needed and width > 1):
+        if done + count > size or (needed and width > 1):
             continue
         memory = call.peak_memory(width)
         if memory is not None:
             needed = needed or memory / width
             continue
         start = perf_counter()
-        parts.append(call.run(at, count, width))
-        at += count
+        parts.append(call.run(done, count, width))
+        done += count
         seconds = (perf_counter() - start) / count
         if seconds < best:
             best, chosen = seconds, Schedule(width, parallel=True)
-    return chosen if parts else call.schedule_within_memory(size, needed), parts, at
+    return chosen if parts else call.schedule_within_memory(size, needed), parts, done
 
 
 def _run_in_chunks(call: _MappedCall, first: int, size: int, schedule: Schedule) -> list[ChunkResult]:

@@ -116,7 +116,7 @@ def test_a_compiler_that_is_missing_or_fails_leaves_nothing(folder):
     assert list(folder.iterdir()) == []
 
 
-def test_processes_at_once_share_a_folder(folder):
+def test_several_processes_share_a_folder(folder):
     program = (
         "import sys, ctypes; sys.path.insert(0, sys.argv[1])\n"
         "from torchpure.jit.backends import _disk_cache\n"

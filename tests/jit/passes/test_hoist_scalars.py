@@ -1,4 +1,4 @@
-"""Numbers computed once, before the program that reads them."""
+"""Scalars are computed before the program that reads them."""
 
 import pytest
 import torch
@@ -41,11 +41,11 @@ def test_law_both_parts_compute_what_the_program_does(f):
         assert torch.equal(got, wanted)
 
 
-def test_what_gains_nothing_stays():
+def test_a_program_that_gains_nothing_is_not_split():
     assert hoist_scalars(trace(numbers_alone, lambda values: (tuple(values), {}), (STEP, X)).module) is None
 
 
-def test_numbers_that_are_written_over_are_read_before():
+def test_scalars_read_inputs_before_they_are_overwritten():
     module = trace(decayed, lambda values: (tuple(values), {}), (STEP, X)).module
     step, x = STEP.clone(), X.clone()
     parts = hoist_scalars(write_into_donated(module, match_donated(module, [0, 1])))

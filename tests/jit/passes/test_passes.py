@@ -1,4 +1,4 @@
-"""Passes: what each removes or moves, what it leaves alone, and that programs compute the same bits."""
+"""Passes: what each removes or moves, what it leaves as it is, and that results are equal bit for bit."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def reverse(x, w):
 def chained(x, w):
     def body(c, row, w):
         a = w.sin()
-        b = a.cos()  # of what moves out, too
+        b = a.cos()  # depends on a value that moves out
         return c @ a + b[0], row @ b
 
     return scan_p(body, (x[0],), (x,), (w,), 4, False)
@@ -137,7 +137,7 @@ def test_law_passes_compute_the_same_bits(f, passes):
     torch.testing.assert_close(got, plain if isinstance(plain, tuple) else (plain,), rtol=1e-12, atol=1e-13)
 
 
-def test_dead_work_goes_in_bodies_too_and_checks_stay():
+def test_dead_code_is_removed_in_bodies_too_and_checks_stay():
     assert _names(_traced(straight)).count("sin") == 0  # a trace has no dead work left
     assert "exp" not in _names(_inner(_traced(scanned)))
     assert "torchpure_callback" in _names(_traced(checked))
@@ -147,7 +147,7 @@ def test_dead_work_goes_in_bodies_too_and_checks_stay():
     assert len(CALLS) == 4
 
 
-def test_duplicates_are_computed_once():
+def test_common_subexpressions_are_computed_once():
     names = _names(eliminate_common_subexpressions(_traced(straight)))
     assert names.count("tanh") == names.count("mm") == 1
     assert names.count("zeros") == 2  # results that share no memory
@@ -157,7 +157,7 @@ def test_duplicates_are_computed_once():
     assert _names(eliminate_common_subexpressions(_traced(in_place))).count("sin") == 2
 
 
-def test_what_a_loop_computes_from_its_constants_moves_out():
+def test_loop_invariant_work_moves_out():
     made = hoist_loop_invariants(eliminate_common_subexpressions(_traced(scanned)))
     assert "cos" not in _names(_inner(made)) and _names(made).count("cos") == 1
     assert not {"sin", "cos"} & set(_names(_inner(hoist_loop_invariants(_traced(chained)))))
@@ -181,7 +181,7 @@ def test_large_values_stay_in_the_loop():
     assert torch.equal(made(torch.ones(4, 1), w)[0], outer_product(torch.ones(4, 1), w)[0])
 
 
-def test_a_loop_without_turns():
+def test_a_loop_without_iterations():
     def none(x, w):
         return scan_p(lambda c, w: (c * w.sin()[0], c * 2), (x[0],), (), (w,), 0, False)
 
@@ -222,7 +222,7 @@ AGAIN = {  # how often a product, a sine, a tanh is computed again
 
 @pytest.mark.parametrize("name", AGAIN)
 @pytest.mark.parametrize("members", [False, True], ids=["one", "members"])
-def test_what_is_rematerialised_is_computed_again_in_programs(name, members):
+def test_rematerialised_work_is_computed_again_in_programs(name, members):
     wrap, more = AGAIN[name]
 
     def program(f):

@@ -1,4 +1,4 @@
-"""Large programs in two halves."""
+"""Large programs are split in two where most memory is alive."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def _traced(fn, args):
     return found.module, leaves
 
 
-def test_both_halves_together_compute_what_the_program_does(monkeypatch):
+def test_both_parts_together_compute_what_the_program_does(monkeypatch):
     monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 64)
     module, leaves = _traced(*_step())
     parts = split_at_peak(module)
@@ -48,7 +48,7 @@ def test_a_small_program_stays_whole():
     assert split_at_peak(module) is None
 
 
-def test_the_cut_is_before_what_is_run_again(monkeypatch):
+def test_the_split_is_before_rematerialised_work(monkeypatch):
     monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 64)
     w = torch.randn(6, 6, dtype=torch.float64)
 
@@ -60,11 +60,11 @@ def test_the_cut_is_before_what_is_run_again(monkeypatch):
     parts = split_at_peak(_traced(tp.grad(loss), (w,))[0])
     assert parts is not None
     products = [sum("aten.mm" in str(n.target) for n in part.graph.nodes) for part in (parts.first, parts.second)]
-    assert products == [6, 3 + 12]  # again the first product of each, and four of its backward pass
+    assert products == [6, 3 + 12]  # per layer: the first product again, and four in its backward pass
 
 
 @pytest.mark.compile
-def test_a_donated_step_in_halves(monkeypatch):
+def test_a_donated_step_that_is_split(monkeypatch):
     monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 1 << 20)
     net = tp.functional(nn.Sequential(nn.Linear(600, 700), nn.ReLU(), nn.Linear(700, 600)))
     opt = tp.optim.sgd(1e-2, momentum=0.9)

@@ -73,11 +73,11 @@ def store_file(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
 
 def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
-        made = Path(name) / f"program{suffix}"
-        make(made)
-        made.chmod(0o600)
-        file = folder / f"{key}-{_digest(made)}{suffix}"
-        made.replace(file)
+        build = Path(name) / f"program{suffix}"
+        make(build)
+        build.chmod(0o600)
+        file = folder / f"{key}-{_digest(build)}{suffix}"
+        build.replace(file)
     return file
 
 

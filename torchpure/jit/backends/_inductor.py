@@ -51,51 +51,51 @@ def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_scal
     Raises:
         CompilerError: there is no working C++ compiler.
     """
-    own = copy_program(module)
-    held = _lift_constants(own)
-    given = [*tensors, *held]
-    parts = hoist_scalars(own)
+    program = copy_program(module)
+    held_tensors = _lift_constants(program)
+    inputs = [*tensors, *held_tensors]
+    parts = hoist_scalars(program)
     if parts is None:
-        run, source = _compile_split(own, given)
-        return InductorProgram(run, held, source)
-    numbers = compile_scalars(parts.scalars, [given[place] for place in parts.reads])
-    rest = [example_tensor(node) for node in placeholders(parts.rest)[len(given) :]]
-    run, source = _compile_split(parts.rest, [*given, *rest])
+        run, source = _compile_split(program, inputs)
+        return InductorProgram(run, held_tensors, source)
+    numbers = compile_scalars(parts.scalars, [inputs[place] for place in parts.reads])
+    scalar_examples = [example_tensor(node) for node in placeholders(parts.rest)[len(inputs) :]]
+    run, source = _compile_split(parts.rest, [*inputs, *scalar_examples])
 
     reads = parts.reads
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         return run(*tensors, *numbers(*[tensors[place] for place in reads]))
 
-    return InductorProgram(both, held, f"{numbers.source}\n{source}")
+    return InductorProgram(both, held_tensors, f"{numbers.source}\n{source}")
 
 
 def _compile_split(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
     """Compile a program, in two parts if that saves memory. Values that cross are freed after their last use."""
-    found = split_at_peak(module)
-    if found is None:
+    split = split_at_peak(module)
+    if split is None:
         return _compile_cached(module, tensors)
-    parts = found  # a name that type checkers know is not None inside `both`
-    first, one = _compile_cached(parts.first, [tensors[i] for i in parts.first_reads])
+    parts = split  # a name that type checkers know is not None inside `both`
+    first, first_source = _compile_cached(parts.first, [tensors[i] for i in parts.first_reads])
     given = [*tensors, *map(example_tensor, results(parts.first))]
-    second, two = _compile_cached(parts.second, [given[i] for i in parts.second_reads])
+    second, second_source = _compile_cached(parts.second, [given[i] for i in parts.second_reads])
     first, second = _box(first), _box(second)
-    kept = {pick for pick in parts.result_positions if pick is not None}
+    result_set = {pick for pick in parts.result_positions if pick is not None}
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         crossing = list(first([tensors[i] for i in parts.first_reads]))
-        known = dict(enumerate([*tensors, *crossing]))
-        given = [known[i] for i in parts.second_reads]
+        values = dict(enumerate([*tensors, *crossing]))
+        given = [values[i] for i in parts.second_reads]
         end = len(tensors) + len(crossing)
         crossing.clear()
         for i in range(len(tensors), end):
-            if i not in kept:
-                del known[i]
+            if i not in result_set:
+                del values[i]
         out = second(given)
-        known.update(enumerate(out, start=end))
-        return [None if pick is None else known[pick] for pick in parts.result_positions]
+        values.update(enumerate(out, start=end))
+        return [None if pick is None else values[pick] for pick in parts.result_positions]
 
-    return both, f"{one}\n{two}"
+    return both, f"{first_source}\n{second_source}"
 
 
 def _box(run: Any) -> Any:
@@ -114,9 +114,9 @@ def _compile_cached(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any
     options = _options(module)
     with _compiler_errors():
         key = program_key(module, tensors, options)
-        found = None if key is None else load(key, options)
-        if found is not None:
-            return _unbox(found[0]), found[1]
+        cached = None if key is None else load(key, options)
+        if cached is not None:
+            return _unbox(cached[0]), cached[1]
         graphs, meta, run = _run_inductor(module, tensors, options)
     if key is not None:
         save(key, graphs, tensors, meta)
@@ -173,23 +173,23 @@ def _compiler_errors() -> Iterator[None]:
 def _options(module: GraphModule) -> dict[str, Any]:
     """Return inductor settings for this program: no cache that unpickles, and the current compiler."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
-    own: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+    options: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
     if any(runs(node)[0] is not None for node in module.graph.nodes):
-        own["reorder_for_locality"] = False  # it would move the gradients of parameters to the end
-    return own
+        options["reorder_for_locality"] = False  # it would move the gradients of parameters to the end
+    return options
 
 
 def _lift_constants(module: GraphModule) -> list[Tensor]:
     """Turn the constants of a program into inputs: inductor would write small ones into the code."""
-    held: dict[int, tuple[Tensor, Node]] = {}
+    lifted: dict[int, tuple[Tensor, Node]] = {}
     for node, tensor in list(constants(module)):
-        if id(tensor) not in held:
+        if id(tensor) not in lifted:
             with module.graph.inserting_before(_first_operation(module)):
-                held[id(tensor)] = (tensor, module.graph.placeholder(f"held_{len(held)}"))
-        node.replace_all_uses_with(held[id(tensor)][1])
+                lifted[id(tensor)] = (tensor, module.graph.placeholder(f"held_{len(lifted)}"))
+        node.replace_all_uses_with(lifted[id(tensor)][1])
         module.graph.erase_node(node)
     module.recompile()
-    return [tensor for tensor, _ in held.values()]
+    return [tensor for tensor, _ in lifted.values()]
 
 
 def _first_operation(module: GraphModule) -> Node:

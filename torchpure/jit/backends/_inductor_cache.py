@@ -97,8 +97,13 @@ def save(key: str, graphs: Sequence[Any], tensors: Sequence[Tensor], meta: Any) 
 
 
 def _is_self_contained(graph: Any) -> bool:
-    held = (graph.constants, graph.torchbind_constants, graph.frozen_param_names, graph.opaque_value_type_classes)
-    return bool(graph.source_code) and not any(held) and set(graph.device_types) == {"cpu"}
+    extra_objects = (
+        graph.constants,
+        graph.torchbind_constants,
+        graph.frozen_param_names,
+        graph.opaque_value_type_classes,
+    )
+    return bool(graph.source_code) and not any(extra_objects) and set(graph.device_types) == {"cpu"}
 
 
 def _returns_outputs_directly(meta: Any, count: int) -> bool:

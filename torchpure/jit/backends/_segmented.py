@@ -37,8 +37,8 @@ Run = Callable[..., Sequence[Any]]
 class SegmentedProgram:
     """A program as a list of steps: compiled segments, and loops with compiled bodies."""
 
-    def __init__(self, module: GraphModule, part: Compile) -> None:
-        self._compile_part = part
+    def __init__(self, module: GraphModule, compile_part: Compile) -> None:
+        self._compile_part = compile_part
         self._inputs, self._results, self._sources = placeholders(module), results(module), list[str]()
         self._constants: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
         self._steps: list[Step] = []
@@ -61,20 +61,20 @@ class SegmentedProgram:
         return [values[node] if isinstance(node, Node) else node for node in self._results]
 
     def _make_steps(self, module: GraphModule) -> Iterator[tuple[Step, list[Node]]]:
-        straight: list[Node] = []
+        segment: list[Node] = []
         for node in module.graph.nodes:
             if node.op != "call_function":
                 continue
-            given: Any = node.args[0] if node.args else None
+            source: Any = node.args[0] if node.args else None
             if control_flow_kind(node):
-                yield from self._segment(module, straight)
-                straight = []
+                yield from self._segment(module, segment)
+                segment = []
                 yield self._control_flow(module, node), node.all_input_nodes
-            elif node.target is operator.getitem and control_flow_kind(given):
-                yield _getitem_step(node, given), [given]
+            elif node.target is operator.getitem and control_flow_kind(source):
+                yield _getitem_step(node, source), [source]
             else:
-                straight.append(node)
-        yield from self._segment(module, straight)
+                segment.append(node)
+        yield from self._segment(module, segment)
 
     def _segment(self, module: GraphModule, nodes: list[Node]) -> Iterator[tuple[Step, list[Node]]]:
         outputs = [node for node in nodes if not set(nodes).issuperset(node.users)]
@@ -117,40 +117,40 @@ class SegmentedProgram:
         return run
 
 
-def compile_program(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> SegmentedProgram:
+def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_part: Compile) -> SegmentedProgram:
     """Compile the parts of a program with `part`.
 
     Raises:
         CompilerError: there is no working C++ compiler.
     """
     assert len(placeholders(module)) == len(tensors)
-    return SegmentedProgram(module, part)
+    return SegmentedProgram(module, compile_part)
 
 
 def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[list[Node]]:
     """List, for each step, the nodes that are read for the last time."""
-    seen, done = set(kept), []
+    used_later, last_uses = set(kept), []
     for nodes in reversed(used):
-        done.append([node for node in dict.fromkeys(nodes) if node not in seen])
-        seen.update(nodes)
-    return done[::-1]
+        last_uses.append([node for node in dict.fromkeys(nodes) if node not in used_later])
+        used_later.update(nodes)
+    return last_uses[::-1]
 
 
 def _with_strides(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Copy a tensor to memory of these strides. A dimension of stride 0 is copied once."""
     if leaf.stride() == stride:
         return leaf
-    made = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
-    first = tuple(slice(None, None if step else 1) for step in stride)
-    made[first].copy_(leaf[first])
-    return made
+    copy = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
+    without_repeats = tuple(slice(None, None if step else 1) for step in stride)
+    copy[without_repeats].copy_(leaf[without_repeats])
+    return copy
 
 
-def _getitem_step(node: Node, given: Node) -> Step:
-    place: Any = node.args[1]
+def _getitem_step(node: Node, source: Node) -> Step:
+    index: Any = node.args[1]
 
     def step(values: Values) -> None:
-        values[node] = values[given][place]
+        values[node] = values[source][index]
 
     return step
 

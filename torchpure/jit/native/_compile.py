@@ -30,9 +30,9 @@ class NativeProgram:
         self._run: Any = ctypes.CDLL(str(library)).run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _HOOK_TYPE]
         self._run.restype = ctypes.c_int
-        functions = (gemm_pointers() or ()) if self._state.uses_blas else ()
+        gemms = (gemm_pointers() or ()) if self._state.uses_blas else ()
         table = [ctypes.addressof(torch_table())] if self._state.calls_torch else []
-        pointers = [*(leaf.data_ptr() for leaf in self._state.constants), *functions, *table]
+        pointers = [*(leaf.data_ptr() for leaf in self._state.constants), *gemms, *table]
         self._constants = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
@@ -101,9 +101,9 @@ def _copy_out(pointer: int, view: View) -> Tensor:
     size = sum((n - 1) * abs(s) for n, s in zip(view.shape, view.strides, strict=True)) + 1
     if 0 in view.shape:
         return torch.empty(view.shape, dtype=view.dtype)
-    low = sum(min((n - 1) * s, 0) for n, s in zip(view.shape, view.strides, strict=True))
-    raw = (ctypes.c_char * (size * view.dtype.itemsize)).from_address(pointer + low * view.dtype.itemsize)
-    return torch.frombuffer(bytearray(raw), dtype=view.dtype).as_strided(view.shape, view.strides, -low).clone()
+    lowest = sum(min((n - 1) * s, 0) for n, s in zip(view.shape, view.strides, strict=True))
+    raw = (ctypes.c_char * (size * view.dtype.itemsize)).from_address(pointer + lowest * view.dtype.itemsize)
+    return torch.frombuffer(bytearray(raw), dtype=view.dtype).as_strided(view.shape, view.strides, -lowest).clone()
 
 
 def compile_cpp(module: GraphModule, tensors: Sequence[Tensor], build: Build) -> NativeProgram | None:

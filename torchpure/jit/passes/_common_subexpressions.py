@@ -24,18 +24,18 @@ def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
     """
     if mutates(module):
         return module
-    made = copy_program(module, eliminate_common_subexpressions)
-    out, seen = output_aliases(made), _FirstOccurrences()
-    for node in made.graph.nodes:
-        key = _node_key(made, node)
+    program = copy_program(module, eliminate_common_subexpressions)
+    aliases, occurrences = output_aliases(program), _FirstOccurrences()
+    for node in program.graph.nodes:
+        key = _node_key(program, node)
         if key is None:
             continue
-        first = seen.first(key, node)
-        if first is not node and not (first in out and node in out):
+        first = occurrences.first(key, node)
+        if first is not node and not (first in aliases and node in aliases):
             node.replace_all_uses_with(first)
-            made.graph.erase_node(node)
-    made.recompile()
-    return made
+            program.graph.erase_node(node)
+    program.recompile()
+    return program
 
 
 class _FirstOccurrences:
@@ -48,23 +48,23 @@ class _FirstOccurrences:
 
     def first(self, key: Any, node: Node) -> Node:
         """Return the first node that computes the same as this one: the node itself, if there is none."""
-        own, kept = runs(node)
+        run, kept_run = runs(node)
         value = _operation_key(node, self._first_equal) if self._first_equal and node.op == "call_function" else key
-        if own != kept and (value, kept) in self._by_value:
-            return self._by_value[value, kept]
-        found = self._by_run.setdefault((key, own), node)
+        if run != kept_run and (value, kept_run) in self._by_value:
+            return self._by_value[value, kept_run]
+        found = self._by_run.setdefault((key, run), node)
         if found is node:
-            same = self._by_value.setdefault((value, kept), node)
-            if own is not None:
-                self._first_equal[node] = self._by_value.get((value, None), same)
+            equal = self._by_value.setdefault((value, kept_run), node)
+            if run is not None:
+                self._first_equal[node] = self._by_value.get((value, None), equal)
         return found
 
 
 def _node_key(module: GraphModule, node: Node) -> Any:
     """Return a key that equal nodes share; None for a node that must stay."""
     if node.op == "get_attr":
-        held = attribute(module, node)
-        return ("constant", id(held)) if isinstance(held, Tensor) else None
+        constant = attribute(module, node)
+        return ("constant", id(constant)) if isinstance(constant, Tensor) else None
     if node.op != "call_function" or control_flow_kind(node) or has_side_effects(module, node):
         return None
     key = _operation_key(node, {})
@@ -75,10 +75,10 @@ def _node_key(module: GraphModule, node: Node) -> Any:
     return key
 
 
-def _operation_key(node: Node, instead: dict[Node, Node]) -> Any:
+def _operation_key(node: Node, substitutes: dict[Node, Node]) -> Any:
     args, kwargs = node.args, node.kwargs
-    if instead:
-        args, kwargs = (map_arg(part, lambda arg: instead.get(arg, arg)) for part in (args, kwargs))
+    if substitutes:
+        args, kwargs = (map_arg(part, lambda arg: substitutes.get(arg, arg)) for part in (args, kwargs))
     return (node.target, _hash_key(args), _hash_key(kwargs))
 
 

@@ -10,7 +10,9 @@ def eliminate_dead_code(module: GraphModule) -> GraphModule:
 
     Law: `eliminate_dead_code(module)(*args) == module(*args)`, bit for bit.
     """
-    made = copy_program(module, eliminate_dead_code)
-    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or has_side_effects(made, node))
-    made.recompile()
-    return made
+    program = copy_program(module, eliminate_dead_code)
+    program.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
+    )
+    program.recompile()
+    return program

@@ -48,9 +48,9 @@ def attribute(module: GraphModule, node: Node) -> Any:
 def constants(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
     """Yield the tensors that a program holds, each with its `get_attr` node."""
     for node in module.graph.find_nodes(op="get_attr"):
-        held = attribute(module, node)
-        if isinstance(held, Tensor):
-            yield node, held
+        constant = attribute(module, node)
+        if isinstance(constant, Tensor):
+            yield node, constant
 
 
 def placeholders(module: GraphModule) -> list[Node]:
@@ -126,32 +126,32 @@ def copy_program(module: GraphModule, change: Callable[[GraphModule], GraphModul
     """
     graph, mapping = Graph(), {}
     out: Any = graph.graph_copy(module.graph, mapping, return_output_node=True)
-    found, old = out
-    graph.output(found).meta = dict(old.meta)
-    made = GraphModule(module, graph)
-    for node in made.graph.find_nodes(op="get_attr"):
-        held = attribute(made, node)
-        if isinstance(held, GraphModule):
-            setattr(made, str(node.target), copy_program(held, change) if change is None else change(held))
-    return made
+    result, old = out
+    graph.output(result).meta = dict(old.meta)
+    program = GraphModule(module, graph)
+    for node in program.graph.find_nodes(op="get_attr"):
+        inner = attribute(program, node)
+        if isinstance(inner, GraphModule):
+            setattr(program, str(node.target), copy_program(inner, change) if change is None else change(inner))
+    return program
 
 
 def return_tuple(module: GraphModule) -> GraphModule:
     """Return a copy that returns a tuple, also where the program returns a single tensor."""
-    made = copy_program(module)
-    made.graph.output_node().update_arg(0, tuple(results(made)))
-    made.recompile()
-    return made
+    program = copy_program(module)
+    program.graph.output_node().update_arg(0, tuple(results(program)))
+    program.recompile()
+    return program
 
 
 def extract_subprogram(
     module: GraphModule, nodes: Sequence[Node], outputs: Sequence[Node]
 ) -> tuple[GraphModule, list[Node]]:
     """Copy nodes into a program of their own. Also return the nodes outside that are its inputs."""
-    own, graph, mapping = set(nodes), Graph(), {}
+    inside, graph, mapping = set(nodes), Graph(), {}
     inputs: list[Node] = []
     for node in nodes:
-        inputs.extend(arg for arg in node.all_input_nodes if arg not in own and arg not in inputs)
+        inputs.extend(arg for arg in node.all_input_nodes if arg not in inside and arg not in inputs)
     for arg in inputs:
         mapping[arg] = graph.placeholder(arg.name)
         mapping[arg].meta = dict(arg.meta)

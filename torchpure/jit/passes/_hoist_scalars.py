@@ -26,42 +26,47 @@ def hoist_scalars(module: GraphModule) -> HoistedScalars | None:
 
     Law: both parts together compute what the program does.
     """
-    made = copy_program(module)
-    if not _mutates_only_inputs(made):
+    rest = copy_program(module)
+    if not _mutates_only_inputs(rest):
         return None
-    inputs = placeholders(made)
-    known, nodes = {node for node in inputs if _is_cpu_scalar(node)}, list[Node]()
-    for node in made.graph.nodes:
-        given = node.all_input_nodes
-        if (
-            node.op == "call_function"
-            and given
-            and known.issuperset(given)
-            and _is_cpu_scalar(node)
-            and not _must_stay(made, node)
-        ):
-            known.add(node)
-            nodes.append(node)
-    outer = [node for node in nodes if not set(nodes).issuperset(node.users)]
+    inputs, hoisted = placeholders(rest), _scalar_operations(rest)
+    outputs = [node for node in hoisted if not set(hoisted).issuperset(node.users)]
     if not any(
-        isinstance(fake_value(user), Tensor) and fake_value(user).numel() > 1 for node in outer for user in node.users
+        isinstance(fake_value(user), Tensor) and fake_value(user).numel() > 1 for node in outputs for user in node.users
     ):
         return None
-    part, reads = extract_subprogram(made, nodes, outer)
-    with made.graph.inserting_after(inputs[-1]):
-        for node in reversed(outer):
-            given = made.graph.placeholder(f"number_{node.name}")
-            given.meta = dict(node.meta)
-            node.replace_all_uses_with(given)
-    for node in reversed(nodes):
-        made.graph.erase_node(node)
-    made.recompile()
-    return HoistedScalars(part, [inputs.index(node) for node in reads], made)
+    scalars, reads = extract_subprogram(rest, hoisted, outputs)
+    with rest.graph.inserting_after(inputs[-1]):
+        for node in reversed(outputs):
+            number = rest.graph.placeholder(f"number_{node.name}")
+            number.meta = dict(node.meta)
+            node.replace_all_uses_with(number)
+    for node in reversed(hoisted):
+        rest.graph.erase_node(node)
+    rest.recompile()
+    return HoistedScalars(scalars, [inputs.index(node) for node in reads], rest)
+
+
+def _scalar_operations(module: GraphModule) -> list[Node]:
+    """List the operations that compute single numbers on the CPU from single numbers of the inputs."""
+    scalars, found = {node for node in placeholders(module) if _is_cpu_scalar(node)}, list[Node]()
+    for node in module.graph.nodes:
+        arguments = node.all_input_nodes
+        if (
+            node.op == "call_function"
+            and arguments
+            and scalars.issuperset(arguments)
+            and _is_cpu_scalar(node)
+            and not _must_stay(module, node)
+        ):
+            scalars.add(node)
+            found.append(node)
+    return found
 
 
 def _is_cpu_scalar(node: Node) -> bool:
-    held = fake_value(node)
-    return isinstance(held, Tensor) and held.numel() == 1 and held.device.type == "cpu"
+    fake = fake_value(node)
+    return isinstance(fake, Tensor) and fake.numel() == 1 and fake.device.type == "cpu"
 
 
 def _must_stay(module: GraphModule, node: Node) -> bool:

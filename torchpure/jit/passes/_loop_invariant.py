@@ -31,20 +31,22 @@ def hoist_loop_invariants(module: GraphModule) -> GraphModule:
     """
     if mutates(module):
         return module
-    made = copy_program(module, hoist_loop_invariants)
-    for node in list(made.graph.nodes):
-        if control_flow_kind(node) in {"scan_p", "while_p"} and _bodies_are_unshared(made, node):
-            _LoopHoister(made, node).hoist()
-    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or has_side_effects(made, node))
-    made.recompile()
-    return made
+    program = copy_program(module, hoist_loop_invariants)
+    for node in list(program.graph.nodes):
+        if control_flow_kind(node) in {"scan_p", "while_p"} and _bodies_are_unshared(program, node):
+            _LoopHoister(program, node).hoist()
+    program.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
+    )
+    program.recompile()
+    return program
 
 
 def _bodies_are_unshared(module: GraphModule, node: Node) -> bool:
     """Tell whether the programs inside a loop are used by this loop only."""
-    held = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
+    attributes = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
     return all(
-        len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in held) == 1
+        len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in attributes) == 1
         for body in body_nodes(node)
     )
 
@@ -63,15 +65,15 @@ class _LoopHoister:
     def hoist(self) -> None:
         """Move what can be moved. The loop gets the moved values as further constants."""
         for body in self.bodies:
-            outer: dict[Node, Any] = dict(zip(placeholders(body)[self.num_varying :], self.consts, strict=True))
-            for node in _hoistable_nodes(body, set(outer)):
-                moved = self._copy_before_loop(body, node, outer)
+            before_loop: dict[Node, Any] = dict(zip(placeholders(body)[self.num_varying :], self.consts, strict=True))
+            for node in _hoistable_nodes(body, set(before_loop)):
+                moved = self._copy_before_loop(body, node, before_loop)
                 self.consts.append(moved)
                 for other in self.bodies:
-                    given = _new_placeholder(other, node)
+                    placeholder = _new_placeholder(other, node)
                     if other is body:
-                        node.replace_all_uses_with(given)
-                        outer[given] = moved  # later moves may read it
+                        node.replace_all_uses_with(placeholder)
+                        before_loop[placeholder] = moved  # later moves may read it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
             body.graph.eliminate_dead_code(
@@ -79,17 +81,17 @@ class _LoopHoister:
             )
             body.recompile()
 
-    def _copy_before_loop(self, body: GraphModule, node: Node, outer: dict[Node, Any]) -> Any:
+    def _copy_before_loop(self, body: GraphModule, node: Node, before_loop: dict[Node, Any]) -> Any:
         """Compute a node of the body before the loop, and its arguments first."""
-        if node not in outer:
+        if node not in before_loop:
             for arg in node.all_input_nodes:
-                self._copy_before_loop(body, arg, outer)
+                self._copy_before_loop(body, arg, before_loop)
             with self.module.graph.inserting_before(self.node):
                 if node.op == "get_attr":
-                    outer[node] = self._register_constant(attribute(body, node), node)
+                    before_loop[node] = self._register_constant(attribute(body, node), node)
                 else:
-                    outer[node] = self.module.graph.node_copy(node, outer.__getitem__)
-        return outer[node]
+                    before_loop[node] = self.module.graph.node_copy(node, before_loop.__getitem__)
+        return before_loop[node]
 
     def _register_constant(self, tensor: Tensor, node: Node) -> Node:
         name, number = "", 0
@@ -103,19 +105,19 @@ class _LoopHoister:
 
 def _hoistable_nodes(body: GraphModule, consts: set[Node]) -> list[Node]:
     """List the nodes that depend on constants only, are used in the loop, and are cheap to keep."""
-    fixed, out = set(consts), output_aliases(body)
+    invariant, aliases = set(consts), output_aliases(body)
     for node in body.graph.nodes:
-        given = node.all_input_nodes
+        arguments = node.all_input_nodes
         constant = node.op == "get_attr" and isinstance(attribute(body, node), Tensor)
-        if constant or (given and fixed.issuperset(given) and _pure_operation(body, node)):
-            fixed.add(node)
+        if constant or (arguments and invariant.issuperset(arguments) and _pure_operation(body, node)):
+            invariant.add(node)
     return [
         node
         for node in body.graph.nodes
-        if node in fixed
+        if node in invariant
         and node.op == "call_function"
-        and _is_used_in_loop(node, fixed)
-        and _is_cheap_to_keep(node, out)
+        and _is_used_in_loop(node, invariant)
+        and _is_cheap_to_keep(node, aliases)
     ]
 
 
@@ -123,23 +125,23 @@ def _pure_operation(body: GraphModule, node: Node) -> bool:
     return node.op == "call_function" and not control_flow_kind(node) and not has_side_effects(body, node)
 
 
-def _is_used_in_loop(node: Node, fixed: set[Node]) -> bool:
+def _is_used_in_loop(node: Node, invariant: set[Node]) -> bool:
     """Tell whether the rest of the loop uses a value, directly or through views of it."""
-    return any(user not in fixed or (is_view(user) and _is_used_in_loop(user, fixed)) for user in node.users)
+    return any(user not in invariant or (is_view(user) and _is_used_in_loop(user, invariant)) for user in node.users)
 
 
-def _is_cheap_to_keep(node: Node, out: set[Node]) -> bool:
-    own = fake_value(node)
-    if not isinstance(own, Tensor) or is_view(node) or node in out:  # a body must own the memory of its results
+def _is_cheap_to_keep(node: Node, aliases: set[Node]) -> bool:
+    fake = fake_value(node)
+    if not isinstance(fake, Tensor) or is_view(node) or node in aliases:  # a body must own the memory of its results
         return False
-    given = sum(_num_bytes(fake_value(arg)) for arg in node.all_input_nodes)
-    return _num_bytes(own) <= max(given, _SMALL_BYTES)
+    argument_bytes = sum(_num_bytes(fake_value(arg)) for arg in node.all_input_nodes)
+    return _num_bytes(fake) <= max(argument_bytes, _SMALL_BYTES)
 
 
-def _num_bytes(held: Any) -> int:
-    if isinstance(held, list | tuple):
-        return sum(map(_num_bytes, held))
-    return held.numel() * held.element_size() if isinstance(held, Tensor) else 0
+def _num_bytes(fake: Any) -> int:
+    if isinstance(fake, list | tuple):
+        return sum(map(_num_bytes, fake))
+    return fake.numel() * fake.element_size() if isinstance(fake, Tensor) else 0
 
 
 def _new_placeholder(body: GraphModule, like: Node) -> Node:

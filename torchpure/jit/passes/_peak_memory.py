@@ -17,28 +17,28 @@ def peak_memory(module: GraphModule) -> int:
     Backends fuse operations and then allocate less: this is an upper bound.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-    last = _last_uses(module, nodes)
-    alive, most = 0, 0
-    for place, node in enumerate(nodes):
+    last_uses = _last_uses(module, nodes)
+    alive, peak = 0, 0
+    for position, node in enumerate(nodes):
         alive += _allocated_bytes(node)
         inside = max(map(peak_memory, bodies(module, node)), default=0) if control_flow_kind(node) else 0
-        most = max(most, alive + inside)
-        alive -= sum(map(_allocated_bytes, last.get(place, ())))
-    return most
+        peak = max(peak, alive + inside)
+        alive -= sum(map(_allocated_bytes, last_uses.get(position, ())))
+    return peak
 
 
 def _last_uses(module: GraphModule, nodes: list[Node]) -> dict[int, list[Node]]:
     """List, for each position, the nodes whose memory is free after it. Results are never free."""
-    kept = set(map(_memory_owner, _only_nodes(results(module))))
+    result_owners = set(map(_memory_owner, _only_nodes(results(module))))
     ends: dict[Node, int] = {}
-    for place, node in enumerate(nodes):
+    for position, node in enumerate(nodes):
         for used in (node, *node.all_input_nodes):
-            ends[_memory_owner(used)] = place
-    last: dict[int, list[Node]] = {}
-    for node, place in ends.items():
-        if node not in kept:
-            last.setdefault(place, []).append(node)
-    return last
+            ends[_memory_owner(used)] = position
+    last_uses: dict[int, list[Node]] = {}
+    for node, position in ends.items():
+        if node not in result_owners:
+            last_uses.setdefault(position, []).append(node)
+    return last_uses
 
 
 def _only_nodes(found: Iterable[object]) -> list[Node]:

@@ -45,28 +45,34 @@ def split_at_peak(module: GraphModule) -> SplitProgram | None:
     Law: both parts together compute what the program does.
     """
     nodes = [node for node in module.graph.nodes if node.op not in {"placeholder", "output"}]
-    place = _peak_position(nodes)
-    if place is None:
+    position = _peak_position(nodes)
+    if position is None:
         return None
-    place = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), place)
-    early = _with_tuple_parts(nodes[: place + 1])
+    position = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), position)
+    early = _with_tuple_parts(nodes[: position + 1])
     late = [node for node in nodes if node not in early]
     if any(control_flow_kind(node) or has_side_effects(module, node) for node in early) or not late:
         return None
-    wanted = [node for node in results(module) if isinstance(node, Node)]
+    result_nodes = [node for node in results(module) if isinstance(node, Node)]
     crossing = [node for node in early if any(user not in early for user in node.users)]
-    made = [node for node in dict.fromkeys(wanted) if node in set(late)]
+    late_results = [node for node in dict.fromkeys(result_nodes) if node in set(late)]
     inputs = placeholders(module)
-    first, one = extract_subprogram(module, list(early), crossing)
-    second, two = extract_subprogram(module, late, made)
-    known = {node: i for i, node in enumerate([*inputs, *crossing])}
-    if not all(node in known for node in (*one, *two)) or not all(
+    first, first_inputs = extract_subprogram(module, list(early), crossing)
+    second, second_inputs = extract_subprogram(module, late, late_results)
+    known_positions = {node: i for i, node in enumerate([*inputs, *crossing])}
+    if not all(node in known_positions for node in (*first_inputs, *second_inputs)) or not all(
         isinstance(fake_value(node), Tensor) for node in crossing
     ):
         return None
-    places = {node: i for i, node in enumerate([*inputs, *crossing, *made])}
-    result_positions = [places[node] if isinstance(node, Node) else None for node in results(module)]
-    return SplitProgram(first, [known[n] for n in one], second, [known[n] for n in two], result_positions)
+    positions = {node: i for i, node in enumerate([*inputs, *crossing, *late_results])}
+    result_positions = [positions[node] if isinstance(node, Node) else None for node in results(module)]
+    return SplitProgram(
+        first,
+        [known_positions[n] for n in first_inputs],
+        second,
+        [known_positions[n] for n in second_inputs],
+        result_positions,
+    )
 
 
 def _with_tuple_parts(nodes: list[Node]) -> dict[Node, None]:
@@ -85,26 +91,26 @@ def _peak_position(nodes: list[Node]) -> int | None:
     where it is used, without storing it.
     """
     position = {node: i for i, node in enumerate(nodes)}
-    last: dict[Node, int] = {}
+    last_use: dict[Node, int] = {}
     for node in nodes:
         for user in node.users:
             if user in position:
                 root = _memory_owner(node)
-                last[root] = max(last.get(root, 0), position[user])
+                last_use[root] = max(last_use.get(root, 0), position[user])
     products = [node for node in nodes if getattr(node.target, "_opname", "") in _PRODUCTS]
-    lasting = {_memory_owner(node) for product in products for node in (product, *product.all_input_nodes)}
-    change = [0] * (len(nodes) + 1)
-    for root, end in last.items():
+    stored = {_memory_owner(node) for product in products for node in (product, *product.all_input_nodes)}
+    delta = [0] * (len(nodes) + 1)
+    for root, end in last_use.items():
         size = sum(leaf.nbytes for leaf in tree.leaves(fake_value(root)) if isinstance(leaf, Tensor))
-        if root in position and isinstance(fake_value(root), Tensor) and root in lasting:
-            change[position[root]] += size
-            change[end] -= size
-    alive, most, place = 0, MIN_PEAK_BYTES, None
-    for i, step in enumerate(change[:-1]):
+        if root in position and isinstance(fake_value(root), Tensor) and root in stored:
+            delta[position[root]] += size
+            delta[end] -= size
+    alive, peak, peak_at = 0, MIN_PEAK_BYTES, None
+    for i, step in enumerate(delta[:-1]):
         alive += step
-        if alive > most:
-            most, place = alive, i
-    return place
+        if alive > peak:
+            peak, peak_at = alive, i
+    return peak_at
 
 
 def _memory_owner(node: Node) -> Node:

@@ -52,21 +52,10 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
     size = plan_memory(scope)
     writer = StatementWriter()
     writer.scope(scope)
-    made = [output for output in outputs if isinstance(output, View)]
-    constants = [state.constant_views[id(leaf)] for leaf in state.constants]
-    pointers = [
-        _declare_pointer(view.buffer, array, place)
-        for array, views in (("inputs", inputs), ("outputs", made), ("constants", constants))
-        for place, view in enumerate(views)
-    ]
-    if state.uses_blas:
-        pointers += [f"  {c}gemm {c}gemm_ = ({c}gemm)constants[{len(constants) + i}];" for i, c in enumerate("sd")]
-    if state.calls_torch:
-        pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{len(constants) + 2 * state.uses_blas}];")
     lines = [
         _HEAD,
         "  int bad = 0; (void)bad;",
-        *pointers,
+        *_pointers(state, inputs, outputs),
         *_workspace(size, state.may_reenter),
         *writer.out.text,
         "  return bad & 1 ? -2 : bad ? -4 : 0;",
@@ -83,8 +72,24 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
     return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs)
 
 
+def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]) -> list[str]:
+    """Write the declarations of pointers to inputs, outputs and constants. Function pointers follow the constants."""
+    made = [output for output in outputs if isinstance(output, View)]
+    constants = [state.constant_views[id(leaf)] for leaf in state.constants]
+    pointers = [
+        _declare_pointer(view.buffer, array, place)
+        for array, views in (("inputs", inputs), ("outputs", made), ("constants", constants))
+        for place, view in enumerate(views)
+    ]
+    if state.uses_blas:
+        pointers += [f"  {c}gemm {c}gemm_ = ({c}gemm)constants[{len(constants) + i}];" for i, c in enumerate("sd")]
+    if state.calls_torch:
+        pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{len(constants) + 2 * state.uses_blas}];")
+    return pointers
+
+
 def _workspace(size: int, reenters: bool) -> list[str]:
-    """Write the allocation of the workspace. A thread keeps it between calls, unless it is large or Python may re-enter."""
+    """Write the allocation of the workspace. A thread keeps it, unless it is large or Python may re-enter."""
     bytes_ = max(-(-size // 64) * 64, 64)
     return [
         f"  {'static thread_local ' if bytes_ <= _MAX_KEPT_WORKSPACE and not reenters else ''}Arena arena;",

@@ -59,10 +59,10 @@ def _final_carry(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
     """Copy the final carry to buffers that later items can read."""
     found = []
     for pair, wanted in zip(loop.carried, used, strict=True):
-        made = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
+        copy = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
         if wanted:
-            loop.teardown.copy(pair.now, made)
-        found.append(made)
+            loop.teardown.copy(pair.now, copy)
+        found.append(copy)
     return found
 
 
@@ -76,26 +76,26 @@ def _scan(
     length: int,
     reverse: bool,
 ) -> list[View]:
-    inside = _child_scope(scope, body)
+    body_scope = _child_scope(scope, body)
     consts = [_relayout(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], length, reverse, _child_scope(scope, body), _child_scope(scope, body))
+    loop = Loop(body_scope, [], [], length, reverse, _child_scope(scope, body), _child_scope(scope, body))
     _add_carry(loop, _tensors(carry))
     outs = fake_value(node)
     used = _used_outputs(node, len(outs))
-    given = [pair.now for pair in loop.carried]
-    sliced = [_loop_slice(loop, inside, value, read=True) for value in _tensors(xs)]
-    results = inside.lower([*given, *sliced, *consts])
+    carry_views = [pair.now for pair in loop.carried]
+    sliced = [_loop_slice(loop, body_scope, value, read=True) for value in _tensors(xs)]
+    results = body_scope.lower([*carry_views, *sliced, *consts])
     count = len(loop.carried)
     for pair, result in zip(loop.carried, results[:count], strict=True):
-        inside.copy(result, pair.next)
+        body_scope.copy(result, pair.next)
     stacked = []
     for result, out, wanted in zip(results[count:], outs[count:], used[count:], strict=True):
         shape = tuple(out.shape)
         strides = dense_strides(shape, [0, *(d + 1 for d in longest_last(shape[1:]))])
-        made = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
+        output = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
         if wanted:
-            inside.copy(result, _loop_slice(loop, inside, made, read=False))
-        stacked.append(made)
+            body_scope.copy(result, _loop_slice(loop, body_scope, output, read=False))
+        stacked.append(output)
     finals = _final_carry(scope, loop, used[:count])
     scope.items.append(loop)
     return [*finals, *stacked]
@@ -107,10 +107,10 @@ def _tensors(values: Sequence[Any]) -> list[Value]:
     return list(values)
 
 
-def _loop_slice(loop: Loop, inside: Scope, value: Any, read: bool) -> Any:
+def _loop_slice(loop: Loop, body_scope: Scope, value: Any, read: bool) -> Any:
     if isinstance(value, Number):
         return Number(value.value, tuple(value.shape[1:]), value.dtype)
-    part = inside.buffer(value.dtype, value.buffer.size, temporary=False)
+    part = body_scope.buffer(value.dtype, value.buffer.size, temporary=False)
     loop.slices.append(LoopSlice(part, value, value.strides[0]))
     if read:
         loop.outside_reads.add(value.buffer)
@@ -118,33 +118,33 @@ def _loop_slice(loop: Loop, inside: Scope, value: Any, read: bool) -> Any:
 
 
 def _while(scope: Scope, node: Node, cond: Any, body: Any, carry: Sequence[Any], consts: Sequence[Any]) -> list[View]:
-    inside, test = _child_scope(scope, body), _child_scope(scope, cond)
+    body_scope, condition_scope = _child_scope(scope, body), _child_scope(scope, cond)
     consts = [_relayout(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], None, False, _child_scope(scope, body), _child_scope(scope, body))
+    loop = Loop(body_scope, [], [], None, False, _child_scope(scope, body), _child_scope(scope, body))
     _add_carry(loop, _tensors(carry))
-    given = [pair.now for pair in loop.carried]
-    (condition,) = test.lower([*given, *consts])
-    loop.condition = (test, test.materialize(condition))
+    carry_views = [pair.now for pair in loop.carried]
+    (condition,) = condition_scope.lower([*carry_views, *consts])
+    loop.condition = (condition_scope, condition_scope.materialize(condition))
     loop.outside_reads.add(loop.condition[1].buffer)
-    for pair, result in zip(loop.carried, inside.lower([*given, *consts]), strict=True):
-        inside.copy(result, pair.next)
-    finals = _final_carry(scope, loop, [True] * len(given))
+    for pair, result in zip(loop.carried, body_scope.lower([*carry_views, *consts]), strict=True):
+        body_scope.copy(result, pair.next)
+    finals = _final_carry(scope, loop, [True] * len(carry_views))
     scope.items.append(loop)
     return finals
 
 
 def _switch(scope: Scope, node: Node, index: Any, branches: Sequence[Any], operands: Sequence[Any]) -> list[View]:
     outs = fake_value(node)
-    made = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_layout(o.shape)) for o in outs]
+    output_views = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_layout(o.shape)) for o in outs]
     scopes = []
     for branch in branches:
-        inside = _child_scope(scope, branch)
-        for result, target in zip(inside.lower(_tensors(operands)), made, strict=True):
-            inside.copy(result, target)
-        scopes.append(inside)
-    where = scope.materialize(as_value(index, torch.int64))
-    scope.items.append(Branches(where, scopes))
-    return made
+        body_scope = _child_scope(scope, branch)
+        for result, target in zip(body_scope.lower(_tensors(operands)), output_views, strict=True):
+            body_scope.copy(result, target)
+        scopes.append(body_scope)
+    index_view = scope.materialize(as_value(index, torch.int64))
+    scope.items.append(Branches(index_view, scopes))
+    return output_views
 
 
 def _layout(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """Matrix products: choose between fused loops, register tiles, matrix-vector code and BLAS; and write the tiles.
 
-A tile of the result stays in registers while the inner dimension runs. Vector lanes run over the dimension of the result
-that is contiguous in an operand. If there is none, the smaller operand is transposed first.
+A tile of the result stays in registers while the inner dimension runs. Vector lanes run over the dimension of the
+result that is contiguous in an operand. If there is none, the smaller operand is transposed first.
 
 By number of multiplications: below `MIN_TILED`, an ordinary kernel, which is fused with what follows; from `MIN_TILED`,
 tiles; from `MIN_BLAS`, BLAS; above `MAX_PRODUCT`, the whole program goes to another backend.
@@ -28,7 +28,7 @@ _ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
 def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Tell whether tiles are faster for a product of shape (*batch, m, n, k). Many small members use lanes over members."""
+    """Tell whether tiles are faster for shape (*batch, m, n, k). Many small members use lanes over members instead."""
     *batch, m, n, k = shape
     members = 1
     for size in batch:

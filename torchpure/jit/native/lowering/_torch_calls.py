@@ -132,8 +132,8 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
         raise UnsupportedError(f"the operation {target._opname}, which draws")
     _check_supported(target)
     scope.state.calls_torch = True
-    given = _ArgumentWriter(scope)
-    texts = [given.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
+    writer = _ArgumentWriter(scope)
+    texts = [writer.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
     outs = node.meta.get("val")
     several = isinstance(outs, tuple | list)
     made = [_result_view(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
@@ -144,7 +144,7 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
         lines.append(_store_result(number, view))
     lines.append("if (!same) return -6; }")
     written = tuple(view.buffer for view in made if view)
-    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in given.views), written))
+    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in writer.views), written))
     return made if several else made[0] if made else None
 
 

@@ -36,37 +36,37 @@ def fuse_kernels(items: Sequence[Any], exclusive: set[Buffer], live_out: set[Buf
 
     Stores into `exclusive` buffers of this scope may disappear, except those in `live_out`, which other scopes read.
     """
-    done: list[Any] = []
+    fused: list[Any] = []
     written: dict[Buffer, list[int]] = {}  # buffer -> positions that write it
     read: dict[Buffer, int] = {}  # buffer -> last position that reads it
     for item in items:
-        place = _fuse_into_earlier(done, item, written, read) if isinstance(item, Kernel) else None
-        if place is None:
-            place = len(done)
-            done.append(item)
+        position = _fuse_into_earlier(fused, item, written, read) if isinstance(item, Kernel) else None
+        if position is None:
+            position = len(fused)
+            fused.append(item)
         for buffer in item.writes():
-            written.setdefault(buffer, []).append(place)
+            written.setdefault(buffer, []).append(position)
         for buffer in item.reads():
-            read[buffer] = max(read.get(buffer, 0), place)
-    return eliminate_copies(eliminate_dead_stores(done, exclusive, live_out), exclusive - live_out)
+            read[buffer] = max(read.get(buffer, 0), position)
+    return eliminate_copies(eliminate_dead_stores(fused, exclusive, live_out), exclusive - live_out)
 
 
 def _fuse_into_earlier(
-    done: list[Any], kernel: Kernel, written: dict[Buffer, list[int]], read: dict[Buffer, int]
+    fused: list[Any], kernel: Kernel, written: dict[Buffer, list[int]], read: dict[Buffer, int]
 ) -> int | None:
-    first = max([0, *(place for buffer in kernel.reads() for place in written.get(buffer, ()))])
+    first = max([0, *(position for buffer in kernel.reads() for position in written.get(buffer, ()))])
     for buffer in kernel.writes():  # a second write must come after earlier writes and their readers
         first = max(
             [first, *(p + (not buffer.disjoint_writes) for p in written.get(buffer, ())), read.get(buffer, -1) + 1]
         )
-    for place in range(len(done) - 1, max(first, len(done) - MAX_LOOKBACK) - 1, -1):
-        other = done[place]
+    for position in range(len(fused) - 1, max(first, len(fused) - MAX_LOOKBACK) - 1, -1):
+        other = fused[position]
         if not isinstance(other, Kernel) or not _share_memory(other, kernel):
             continue
-        joined = _fuse_pair(other, kernel)
-        if joined is not None:
-            done[place] = joined
-            return place
+        both = _fuse_pair(other, kernel)
+        if both is not None:
+            fused[position] = both
+            return position
     return None
 
 
@@ -115,10 +115,10 @@ def _fuse_pointwise(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel 
 
 def _fuse_producer(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel | None:
     """Fuse a kernel without inner variables into the reduction that reads its result."""
-    back = [0] * len(mapping)
+    inverse = [0] * len(mapping)
     for variable, target in enumerate(mapping):
-        back[target] = variable
-    statements = [remap_variables(statement, back, len(two.sizes)) for statement in one.body]
+        inverse[target] = variable
+    statements = [remap_variables(statement, inverse, len(two.sizes)) for statement in one.body]
     added = _merge_statements(statements, (), two.body, range(len(two.sizes)), len(two.sizes))
     if added is None:
         return None

@@ -13,33 +13,41 @@ from torchpure.jit.native.lowering import CarrySlot
 
 def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
     """Tell whether one iteration may write the next carry over the current one, in this order of items."""
-    now, after = pair.now.buffer, pair.next.buffer
-    writers = [place for place, item in enumerate(items) if after in item.writes()]
-    readers = [place for place, item in enumerate(items) if now in item.reads()]
+    current, next_buffer = pair.now.buffer, pair.next.buffer
+    writers = [position for position, item in enumerate(items) if next_buffer in item.writes()]
+    readers = [position for position, item in enumerate(items) if current in item.reads()]
     if (
         not writers
-        or any(now in item.writes() for item in items)
-        or any(after in i.reads() for i in items[: writers[0]])
+        or any(current in item.writes() for item in items)
+        or any(next_buffer in i.reads() for i in items[: writers[0]])
     ):
         return False
     first = items[writers[0]]
-    if any(place > writers[0] for place in readers) or not all(isinstance(items[w], Kernel | Opaque) for w in writers):
+    if any(position > writers[0] for position in readers) or not all(
+        isinstance(items[w], Kernel | Opaque) for w in writers
+    ):
         return False
-    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, now, after))
+    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, current, next_buffer))
 
 
-def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
+def _element_by_element(kernel: Kernel, current: Buffer, next_buffer: Buffer) -> bool:
     """Tell whether a kernel reads each old element only before it writes the new one at the same address."""
     if kernel.reduces:
         return False
     loads = [
-        (place, s) for place, s in enumerate(kernel.body) if isinstance(s, Load | IndirectLoad) and s.buffer is now
+        (position, s)
+        for position, s in enumerate(kernel.body)
+        if isinstance(s, Load | IndirectLoad) and s.buffer is current
     ]
-    stores = [(place, s) for place, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is after]
-    if len(stores) != 1 or prod(kernel.sizes) != after.size:
+    stores = [
+        (position, s) for position, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is next_buffer
+    ]
+    if len(stores) != 1 or prod(kernel.sizes) != next_buffer.size:
         return False
-    at, store = stores[0]
-    return all(isinstance(s, Load) and place < at and _address(s) == _address(store) for place, s in loads)
+    store_position, store = stores[0]
+    return all(
+        isinstance(s, Load) and position < store_position and _address(s) == _address(store) for position, s in loads
+    )
 
 
 def eliminate_self_copies(items: Sequence[Any], carried: Sequence[CarrySlot]) -> list[Any]:

@@ -18,7 +18,7 @@ ALIGNMENT = 64  # bytes of a cache line
 
 
 def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -> int:
-    """Fuse the kernels of a scope and of inner scopes, and place every temporary. Return the end of the last one in bytes.
+    """Fuse the kernels of a scope and of inner scopes, and place every temporary. Return the bytes needed.
 
     Other scopes read the buffers in `live_out`.
     """
@@ -29,13 +29,13 @@ def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -
     exclusive = set(scope.temporaries)
     scope.items = accumulate_products(fuse_kernels(scope.items, exclusive, set(live_out)), exclusive - set(live_out))
     end = _place_temporaries(scope, start, set(live_out))
-    furthest = end
+    largest_end = end
     for item in scope.items:
         if isinstance(item, Loop):
-            furthest = max(furthest, _plan_loop(item, end))
+            largest_end = max(largest_end, _plan_loop(item, end))
         elif isinstance(item, Branches):
-            furthest = max([furthest, *(plan_memory(branch, end) for branch in item.branches)])
-    return furthest
+            largest_end = max([largest_end, *(plan_memory(branch, end) for branch in item.branches)])
+    return largest_end
 
 
 def _plan_loop(loop: Loop, start: int) -> int:
@@ -45,18 +45,18 @@ def _plan_loop(loop: Loop, start: int) -> int:
     end = max(plan_memory(loop.teardown, end), end)
     if loop.condition:
         end = max(end, plan_memory(loop.condition[0], end, [loop.condition[1].buffer]))
-    furthest = max(end, plan_memory(loop.body, end))
+    largest_end = max(end, plan_memory(loop.body, end))
     for pair in loop.carried:
         if can_update_in_place(pair, loop.body.items):
             pair.next.buffer.offset = pair.now.buffer.offset
     loop.body.items = eliminate_self_copies(loop.body.items, loop.carried)
-    return furthest
+    return largest_end
 
 
-def _place_at(buffer: Buffer, at: int) -> int:
-    buffer.offset = at
+def _place_at(buffer: Buffer, offset: int) -> int:
+    buffer.offset = offset
     size = buffer.size * buffer.dtype.itemsize
-    return at + -(-size // ALIGNMENT) * ALIGNMENT
+    return offset + -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _place_temporaries(scope: Scope, start: int, live_out: set[Buffer]) -> int:
@@ -74,11 +74,11 @@ def _place_temporaries(scope: Scope, start: int, live_out: set[Buffer]) -> int:
     end = start
     for buffer in sorted(first, key=lambda b: (first[b], b.name)):
         live = sorted((b for b in live if last[b] >= first[buffer]), key=lambda b: b.offset)
-        at, need = start, _place_at(buffer, 0)
+        offset, size = start, _place_at(buffer, 0)
         for other in live:
-            if at + need <= other.offset:
+            if offset + size <= other.offset:
                 break
-            at = max(at, _place_at(other, other.offset))
-        end = max(end, _place_at(buffer, at))
+            offset = max(offset, _place_at(other, other.offset))
+        end = max(end, _place_at(buffer, offset))
         live.append(buffer)
     return end
