@@ -77,7 +77,7 @@ class ArgumentSet:
         for wanted in sorted(map(str, (self.positions & other.positions) or (self.names & other.names))):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}: argument {wanted} is in {self._option} and in {other._option}: a "
-                "static argument has no memory to give"
+                "static argument has no memory for results to take"
             )
 
     def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, Any]]:
@@ -131,14 +131,14 @@ def check_hashable(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
         if not _hashable(value):
             raise TransformError(
                 f"jit: {describe_function(fn)}: the static argument {where!r} cannot be compared, it is "
-                f"{tree.describe(value)}: pass a value with a hash, a tuple instead of a list"
+                f"{tree.describe(value)}: pass a hashable value, such as a tuple instead of a list"
             )
     rest = static.without(args, kwargs)
     for path, leaf in zip(tree.paths(rest), tree.leaves(rest), strict=True):
         if not isinstance(leaf, Tensor) and not _hashable(leaf):
             raise TransformError(
                 f"jit: {describe_function(fn)}: argument `{path.partition('.')[2]}` is {tree.describe(leaf)}: wanted "
-                "tensors (torch.as_tensor makes one), or values that can be compared"
+                "tensors (torch.as_tensor makes one) or hashable values"
             )
 
 

@@ -14,7 +14,7 @@ from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import copy_program, fake_value, is_view, placeholders, results
 
 _use_count: Any = torch._C._storage_Use_Count  # pyrefly: ignore[missing-attribute] the stubs lack it
-_USES_WHEN_EXCLUSIVE = 2  # count of uses while one tensor holds the storage and this module asks for it
+_USES_WHEN_EXCLUSIVE = 2  # the tensor, and the storage object that is asked for its count
 
 
 class Donated(Tensor):

@@ -138,7 +138,7 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
         return Executable(function_name, trace, backends.compile_program(module, tensors), donated)
     run = (
         backends.compile_native(module, tensors) if has_control_flow(module) else None
-    )  # it is fast, and writes new memory
+    )  # fast, though it allocates its results
     if run is not None:
         return Executable(function_name, trace, run, donated)
     executable = Executable(

@@ -149,7 +149,7 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
     program = eliminate_dead_code(
         _functionalize(eliminate_dead_code(module), tensors)
-    )  # a loop that is dead keeps none of the changes around it
+    )  # a dead loop must not block functionalization
     _clone_returned_constants(program, captured)
     return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 
@@ -189,7 +189,7 @@ def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModul
     if not mutates(module) or has_control_flow(module):
         return module
     held_tensors = [leaf for _, leaf in constants(module)]
-    interpreter = Interpreter(_lift_constants(module))  # it hands on what nodes are marked with
+    interpreter = Interpreter(_lift_constants(module))  # it keeps the metadata of nodes, such as the marks of `remat`
     run: Any = functionalize(interpreter.run, remove="mutations")
     return _embed_constants(
         traced(run, [leaf.detach() for leaf in (*tensors, *held_tensors)], RealConstants()), held_tensors

@@ -46,7 +46,7 @@ def _mse_loss(scope: Scope, node: Node, x: Value, y: Value, reduction: int = 1) 
         return square
     after = f"{{0}} / {torch.Size(shape).numel()}" if reduction == 1 else "{0}"
     if 0 in shape:
-        raise UnsupportedError("a mean over nothing")
+        raise UnsupportedError("a mean over an empty tensor")
     return reduce_dims(scope, "sum", square, list(range(len(shape))), out, out.dtype, after)
 
 

@@ -21,7 +21,7 @@ def _index(scope: Scope, node: Node, *args: Any) -> View:
         return _gather_at(scope, node, args[0], args[1], wraps=True)
     x, dim, places = args[:3]
     if not x.shape:
-        raise UnsupportedError(f"{name} of a number")
+        raise UnsupportedError(f"{name} of a scalar tensor")
     if name == "index_select":
         return _gather_at(scope, node, x, [None] * wrap_dim(dim, len(x.shape)) + [places], wraps=False)
     return _gather_along(scope, node, x, wrap_dim(dim, len(x.shape)), places)
@@ -65,7 +65,7 @@ def _gather_along(scope: Scope, node: Node, x: Value, dim: int, places: Value) -
     out, x = fake_value(node), scope.materialize(x)
     build = scope.new_kernel(out.shape)
     if not out.ndim:
-        raise UnsupportedError("gather of a number")
+        raise UnsupportedError("gather of a scalar tensor")
     index = _reject_negative(build, cast(build, build.load(places, out.shape), places.dtype, torch.int64), x.shape[dim])
     strides = [0 if d == dim else stride for d, stride in enumerate(x.strides)]
     name = build.indirect_load(x, [(index, x.shape[dim], x.strides[dim])], strides)

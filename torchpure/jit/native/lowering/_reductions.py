@@ -55,7 +55,7 @@ def _reduce(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool =
     for d in dims:
         count *= x.shape[d]
     if count == 0:
-        raise UnsupportedError("sums over nothing")
+        raise UnsupportedError("a reduction over an empty dimension")
     kind = {"mean": "sum", "amax": "max", "amin": "min"}.get(name, name)
     after = f"{{0}} / {count}" if name == "mean" else "{0}"
     return reduce_dims(scope, kind, x, dims, out, out.dtype, after)
@@ -73,7 +73,7 @@ def _var(scope: Scope, node: Node, x: Value, dim: Any = None, *args: Any, **kwar
     for d in dims:
         count *= x.shape[d]
     if count == 0:
-        raise UnsupportedError("sums over nothing")
+        raise UnsupportedError("a reduction over an empty dimension")
     like = torch.empty(shape, dtype=out.dtype, device="meta")
     mean = reduce_dims(scope, "sum", x, dims, like, out.dtype, f"{{0}} / {count}")
     square = pointwise(
@@ -102,7 +102,7 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         x = View(x.buffer, (prod(x.shape),), (1,), x.offset)
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
-        raise UnsupportedError(f"{name} of a number")
+        raise UnsupportedError(f"{name} of a scalar tensor")
     values, places = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
@@ -130,7 +130,7 @@ def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
     )
     x, dim, down = scope.materialize(x), given.get("dim", -1), "true" if given.get("descending") else "false"
     if not x.shape or 0 in x.shape:
-        raise UnsupportedError("sort of a number")
+        raise UnsupportedError("sort of a scalar tensor")
     dim %= len(x.shape)
     size = x.shape[dim]
     values, places = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
@@ -153,7 +153,7 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
     out = fake_value(node)
     x, sign = scope.materialize(x), "+=" if "cumsum" in str(node.target) else "*="
     if not out.ndim:
-        raise UnsupportedError("cumsum of a number")
+        raise UnsupportedError("cumsum of a scalar tensor")
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
     loops = "".join(f"for (int64_t i{d} = 0; i{d} < {out.shape[d]}; i{d}++) " for d in range(out.ndim) if d != dim)
@@ -178,7 +178,7 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
     if prod([*batch, m, n, k]) > MAX_PRODUCT:
         raise UnsupportedError(f"a product of {m}×{k}×{n}")
     if k == 0:
-        raise UnsupportedError("a product over nothing")
+        raise UnsupportedError("a product with an inner size of 0")
     rank = len(batch)
     shape = [*batch, m, n, k]
     if len(out.shape) == rank + 2 and use_tiles(shape, out.dtype):

@@ -183,7 +183,7 @@ def as_strided_rows(rows: View, node: Node, shape: Any, strides: Any, offset: in
     """
     like: Any = node.all_input_nodes[0].meta["val"]
     if not like.is_contiguous() or like.storage_offset() or like.untyped_storage().nbytes() > like.nbytes:
-        raise UnsupportedError("strides of memory that does not lie row by row")
+        raise UnsupportedError("strides of memory that is not row-major")
     return View(rows.buffer, tuple(shape), tuple(strides), rows.offset + (offset or 0))
 
 
