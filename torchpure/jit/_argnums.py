@@ -74,10 +74,10 @@ class ArgumentSet:
         Raises:
             TransformError: an argument is in both sets.
         """
-        for wanted in sorted(map(str, (self.positions & other.positions) or (self.names & other.names))):
+        for argument in sorted(map(str, (self.positions & other.positions) or (self.names & other.names))):
             raise TransformError(
-                f"jit: {describe_function(self._fn)}: argument {wanted} is in {self._option} and in {other._option}: a "
-                "static argument has no memory for results to take"
+                f"jit: {describe_function(self._fn)}: argument {argument} is in {self._option} and in {other._option}: "
+                "a static argument has no memory for results to take"
             )
 
     def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, Any]]:
@@ -116,8 +116,8 @@ def hash_key(leaf: Any) -> Any:
     if isinstance(leaf, torch.nn.Module):
         return kind, leaf, tuple(part.training for part in leaf.modules())
     if is_dataclass(leaf) and kind.__hash__ is not None and kind.__eq__ is not object.__eq__:
-        value = [getattr(leaf, field.name) for field in fields(leaf)]
-        return kind, leaf, tuple(hash_key(part) for part in value if _hashable(part) and not isinstance(part, Tensor))
+        values = [getattr(leaf, field.name) for field in fields(leaf)]
+        return kind, leaf, tuple(hash_key(part) for part in values if _hashable(part) and not isinstance(part, Tensor))
     return kind, leaf
 
 

@@ -29,7 +29,7 @@ class Donated(Tensor):
         """
         for leaf in (*args, *(kwargs or {}).values()):
             if type(leaf) is Donated and func is Tensor.__repr__:
-                return f"<a tensor that was donated to {leaf.__dict__['taker']}>"
+                return f"<a tensor that was donated to {leaf.__dict__['donated_to']}>"
         donated_to = next(
             (leaf.__dict__["donated_to"] for leaf in _flatten_containers((args, kwargs)) if type(leaf) is Donated),
             "jit",

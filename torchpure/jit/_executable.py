@@ -85,12 +85,8 @@ class EagerFallback:
     """A function that runs in eager mode, because there is no working compiler."""
 
     def __init__(self, function_name: str, fn: Callable[..., Any], call: CallArguments, donated: Sequence[int]) -> None:
-        self._function_name, self._fn, self._build_arguments, self._donated = (
-            function_name,
-            fn,
-            call.argument_builder(),
-            donated,
-        )
+        self._function_name, self._fn, self._donated = function_name, fn, donated
+        self._build_arguments = call.argument_builder()
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the function."""
@@ -136,14 +132,11 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
     size = sum(fake_value(placeholders(module)[position]).nbytes for position in pairs.values())
     if size < _MIN_DONATED_BYTES:
         return Executable(function_name, trace, backends.compile_program(module, tensors), donated)
-    run = (
-        backends.compile_native(module, tensors) if has_control_flow(module) else None
-    )  # fast, though it allocates its results
-    if run is not None:
+    run = backends.compile_native(module, tensors) if has_control_flow(module) else None
+    if run is not None:  # fast, though it allocates its results
         return Executable(function_name, trace, run, donated)
-    executable = Executable(
-        function_name, trace, backends.compile_without_native(write_into_donated(module, pairs), tensors), donated
-    )
+    run = backends.compile_without_native(write_into_donated(module, pairs), tensors)
+    executable = Executable(function_name, trace, run, donated)
     executable.set_donation_pairs(pairs)
     return executable
 

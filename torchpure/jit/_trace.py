@@ -147,9 +147,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
         if constant.requires_grad:
             _replace_constant(module, str(node.target), constant.detach())
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
-    program = eliminate_dead_code(
-        _functionalize(eliminate_dead_code(module), tensors)
-    )  # a dead loop must not block functionalization
+    module = eliminate_dead_code(module)  # a dead loop must not block functionalization
+    program = eliminate_dead_code(_functionalize(module, tensors))
     _clone_returned_constants(program, captured)
     return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 
@@ -165,10 +164,8 @@ def _replace_constant(module: GraphModule, name: str, tensor: Tensor) -> None:
 
 def _clone_returned_constants(module: GraphModule, captured: Sequence[Tensor]) -> None:
     """Clone returned constants in each run, except those that share memory with a captured tensor."""
-    captured_storages, aliases = (
-        {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)},
-        output_aliases(module),
-    )
+    captured_storages = {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)}
+    aliases = output_aliases(module)
     for node, constant in list(constants(module)):
         if node in aliases and _is_strided(constant) and constant.untyped_storage()._cdata not in captured_storages:
             with module.graph.inserting_after(node):

@@ -106,7 +106,7 @@ class _MappedCall(NamedTuple):
             return ChunkResult(*tree.flatten(result), self.mapping.places(result))
         singles = []
         for number in range(first, first + count):
-            args = self.arguments(lambda leaf, dim, done=number: leaf.select(dim, done).contiguous())
+            args = self.arguments(lambda leaf, dim, member=number: leaf.select(dim, member).contiguous())
             with _member_errors(number):
                 singles.append(self.member_programs(args, self.kwargs))
         out_dims = self.mapping.places(singles[0])

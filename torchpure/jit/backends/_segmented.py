@@ -118,7 +118,7 @@ class SegmentedProgram:
 
 
 def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_part: Compile) -> SegmentedProgram:
-    """Compile the parts of a program with `part`.
+    """Compile the parts of a program with `compile_part`.
 
     Raises:
         CompilerError: there is no working C++ compiler.

@@ -108,12 +108,12 @@ class LoopNest:
             self.positions.update(zip(self.inner, places, strict=True))
             names = {s.name: f"{s.name}_{number}" for s in kernel.body if not isinstance(s, Store)}
             self.statements(kernel.body, names)
-            for fold in kernel.reductions:
-                value = f"({c_type(fold.dtype)}){names[fold.arg]}"
+            for reduction in kernel.reductions:
+                value = f"({c_type(reduction.dtype)}){names[reduction.arg]}"
                 if number == 0:
-                    self.out.line(f"{c_type(fold.dtype)} {fold.name} = {value};")
+                    self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {value};")
                 else:
-                    self.out.line(f"{fold.name} = {_COMBINE[fold.kind].format(fold.name, value)};")
+                    self.out.line(f"{reduction.name} = {_COMBINE[reduction.kind].format(reduction.name, value)};")
 
     def reduce_in_strips(self) -> None:
         """Write a reduction with vectors of accumulators: one strip of lanes at a time, through all inner loops."""
@@ -128,28 +128,28 @@ class LoopNest:
         if size % width:
             self.reduce_strip(f"{whole} + l", size % width)
 
-    def reduce_strip(self, place: str, width: int) -> None:
+    def reduce_strip(self, position: str, width: int) -> None:
         """Write the reduction of one strip."""
         kernel = self.kernel
         assert self.lane is not None
-        self.positions[self.lane] = f"({place})"
+        self.positions[self.lane] = f"({position})"
         lanes = f"for (int64_t l = 0; l < {width}; l++)"
-        for fold in kernel.reductions:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name}_[{width}];")
-            self.out.line(f"{lanes} {fold.name}_[l] = {_initial_value(fold)};")
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name}_[{width}];")
+            self.out.line(f"{lanes} {reduction.name}_[l] = {_initial_value(reduction)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
         self.statements(kernel.body)
-        for fold in kernel.reductions:
-            value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name}_[l] = {_COMBINE[fold.kind].format(f'{fold.name}_[l]', value)};")
+        for reduction in kernel.reductions:
+            value = f"({c_type(reduction.dtype)}){reduction.arg}"
+            self.out.line(f"{reduction.name}_[l] = {_COMBINE[reduction.kind].format(f'{reduction.name}_[l]', value)};")
         self.out.close(1 + len(self.inner))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
-        for fold in kernel.reductions:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {fold.name}_[l];")
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {reduction.name}_[l];")
         self.statements(kernel.epilogue)
         self.out.close()
         self.positions[self.lane] = f"i{self.lane}"
@@ -157,8 +157,8 @@ class LoopNest:
     def reduce_inner_lane(self) -> None:
         """Write a reduction whose lane is an inner variable, or that has no lane."""
         kernel = self.kernel
-        for fold in kernel.reductions:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {_initial_value(fold)};")
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {_initial_value(reduction)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         if self.lane is not None:
@@ -172,9 +172,9 @@ class LoopNest:
             else:
                 self.out.open(self.head(self.lane))
         self.statements(kernel.body)
-        for fold in kernel.reductions:
-            value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name} = {_COMBINE[fold.kind].format(fold.name, value)};")
+        for reduction in kernel.reductions:
+            value = f"({c_type(reduction.dtype)}){reduction.arg}"
+            self.out.line(f"{reduction.name} = {_COMBINE[reduction.kind].format(reduction.name, value)};")
         self.out.close(len(self.inner) + (self.lane is not None))
         self.statements(kernel.epilogue)
 
@@ -209,11 +209,11 @@ class LoopNest:
         """Return the C++ index expression of an address."""
         terms = [str(offset)] if offset else []
         for variable, stride in enumerate(loop_strides):
-            place = self.positions[variable]
-            if isinstance(place, int):
-                terms = _add_constant(terms, place * stride)
+            position = self.positions[variable]
+            if isinstance(position, int):
+                terms = _add_constant(terms, position * stride)
             elif stride:
-                terms.append(place if stride == 1 else f"{stride} * {place}")
+                terms.append(position if stride == 1 else f"{stride} * {position}")
         return " + ".join(terms) or "0"
 
 
@@ -228,15 +228,21 @@ def _add_constant(terms: list[str], number: int) -> list[str]:
     return [str(number), *terms] if number else terms
 
 
-def _initial_value(fold: Reduce) -> str:
-    if fold.kind in _INITIAL_VALUES:
-        return _INITIAL_VALUES[fold.kind]
-    floating = fold.dtype.is_floating_point
-    info = torch.finfo(fold.dtype) if floating else None if fold.dtype is torch.bool else torch.iinfo(fold.dtype)
+def _initial_value(reduction: Reduce) -> str:
+    if reduction.kind in _INITIAL_VALUES:
+        return _INITIAL_VALUES[reduction.kind]
+    floating = reduction.dtype.is_floating_point
+    info = (
+        torch.finfo(reduction.dtype)
+        if floating
+        else None
+        if reduction.dtype is torch.bool
+        else torch.iinfo(reduction.dtype)
+    )
     if info is None:
-        return "false" if fold.kind == "max" else "true"
-    worst = -float("inf") if fold.kind == "max" else float("inf")
-    return literal(worst if floating else info.min if fold.kind == "max" else info.max, fold.dtype)
+        return "false" if reduction.kind == "max" else "true"
+    worst = -float("inf") if reduction.kind == "max" else float("inf")
+    return literal(worst if floating else info.min if reduction.kind == "max" else info.max, reduction.dtype)
 
 
 def _choose_lane(kernel: Kernel) -> int | None:

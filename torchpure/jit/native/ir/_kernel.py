@@ -177,14 +177,14 @@ class NameGenerator:
 class KernelBuilder:
     """Builds one kernel: load, compute, reduce, store."""
 
-    def __init__(self, names: NameGenerator, shape: Sequence[int], folded: Sequence[int] = ()) -> None:
-        """Start a kernel over a shape. The dimensions in `folded` are reduced."""
+    def __init__(self, names: NameGenerator, shape: Sequence[int], reduced_dims: Sequence[int] = ()) -> None:
+        """Start a kernel over a shape. The dimensions in `reduced_dims` become inner variables."""
         self._names = names
-        dims = [dim for dim in range(len(shape)) if dim not in folded] + list(folded)
+        dims = [dim for dim in range(len(shape)) if dim not in reduced_dims] + list(reduced_dims)
         kept = [dim for dim in dims if shape[dim] != 1]
         self._variable = {dim: i for i, dim in enumerate(kept)}
         self._rank = len(shape)
-        self.kernel = Kernel(tuple(shape[dim] for dim in kept), sum(dim not in folded for dim in kept))
+        self.kernel = Kernel(tuple(shape[dim] for dim in kept), sum(dim not in reduced_dims for dim in kept))
         self._statements = self.kernel.body
 
     def loop_strides(self, strides: Sequence[int], dims: Sequence[int] | None = None) -> LoopStrides:

@@ -19,12 +19,12 @@ def _index(scope: Scope, node: Node, *args: Any) -> View:
         return _gather_at(scope, node, args[0], [args[1]], wraps=False)
     if name == "index":
         return _gather_at(scope, node, args[0], args[1], wraps=True)
-    x, dim, places = args[:3]
+    x, dim, indices = args[:3]
     if not x.shape:
         raise UnsupportedError(f"{name} of a scalar tensor")
     if name == "index_select":
-        return _gather_at(scope, node, x, [None] * wrap_dim(dim, len(x.shape)) + [places], wraps=False)
-    return _gather_along(scope, node, x, wrap_dim(dim, len(x.shape)), places)
+        return _gather_at(scope, node, x, [None] * wrap_dim(dim, len(x.shape)) + [indices], wraps=False)
+    return _gather_along(scope, node, x, wrap_dim(dim, len(x.shape)), indices)
 
 
 def _gather_at(scope: Scope, node: Node, x: Value, indices: Sequence[Any], *, wraps: bool) -> View:
@@ -34,18 +34,20 @@ def _gather_at(scope: Scope, node: Node, x: Value, indices: Sequence[Any], *, wr
         raise UnsupportedError("indices that are masks")
     adjacent = used == list(range(used[0], used[-1] + 1))
     rank = max(len(indices[d].shape) for d in used)
-    at = used[0] if adjacent else 0  # position of the index dimensions in the result
+    position = used[0] if adjacent else 0  # position of the index dimensions in the result
     build = scope.new_kernel(out.shape)
-    places = []
+    index_terms = []
     for d in used:
         index = scope.materialize(indices[d])
-        tail = len(out.shape) - at - rank
+        tail = len(out.shape) - position - rank
         loaded = build.load(_append_unit_dims(index, tail), out.shape)
-        place = cast(build, loaded, index.dtype, torch.int64)
-        places.append((place if wraps else _reject_negative(build, place, x.shape[d]), x.shape[d], x.strides[d]))
+        index_value = cast(build, loaded, index.dtype, torch.int64)
+        index_terms.append(
+            (index_value if wraps else _reject_negative(build, index_value, x.shape[d]), x.shape[d], x.strides[d])
+        )
     rest = [x.strides[d] for d in range(len(x.shape)) if d not in used]
-    strides = [*rest[:at], *[0] * rank, *rest[at:]]
-    name = build.indirect_load(x, places, strides)
+    strides = [*rest[:position], *[0] * rank, *rest[position:]]
+    name = build.indirect_load(x, index_terms, strides)
     made = scope.empty(out.shape, out.dtype)
     build.store(made, name)
     scope.append_kernel(build)
@@ -61,12 +63,14 @@ def _append_unit_dims(view: View, tail: int) -> View:
     return View(view.buffer, view.shape + (1,) * tail, view.strides + (0,) * tail, view.offset)
 
 
-def _gather_along(scope: Scope, node: Node, x: Value, dim: int, places: Value) -> View:
+def _gather_along(scope: Scope, node: Node, x: Value, dim: int, indices: Value) -> View:
     out, x = fake_value(node), scope.materialize(x)
     build = scope.new_kernel(out.shape)
     if not out.ndim:
         raise UnsupportedError("gather of a scalar tensor")
-    index = _reject_negative(build, cast(build, build.load(places, out.shape), places.dtype, torch.int64), x.shape[dim])
+    index = _reject_negative(
+        build, cast(build, build.load(indices, out.shape), indices.dtype, torch.int64), x.shape[dim]
+    )
     strides = [0 if d == dim else stride for d, stride in enumerate(x.strides)]
     name = build.indirect_load(x, [(index, x.shape[dim], x.strides[dim])], strides)
     made = scope.empty(out.shape, out.dtype)

@@ -103,49 +103,49 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
         raise UnsupportedError(f"{name} of a scalar tensor")
-    values, places = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
+    values, indices = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
     head = "".join(f"for (int64_t i{d} = 0; i{d} < {x.shape[d]}; i{d}++) " for d in kept)
-    at = " + ".join([str(x.offset), *(f"i{d} * ({x.strides[d]})" for d in kept)])
-    place, step = "0", 1
+    offset = " + ".join([str(x.offset), *(f"i{d} * ({x.strides[d]})" for d in kept)])
+    result_offset, step = "0", 1
     for d in reversed(kept):
-        place, step = f"{place} + i{d} * {step}", step * x.shape[d]
+        result_offset, step = f"{result_offset} + i{d} * {step}", step * x.shape[d]
     c = c_type(x.dtype)
     text = (
-        f"{head}{{ const {c} *p = {x.buffer.name} + {at}; int64_t best = 0; {c} top = p[0];"
+        f"{head}{{ const {c} *p = {x.buffer.name} + {offset}; int64_t best = 0; {c} top = p[0];"
         f" for (int64_t k = 1; k < {x.shape[dim]}; k++) {{ {c} v = p[k * ({x.strides[dim]})];"
         f" if (v {better} top || (v != v && top == top)) {{ top = v; best = k; }} }}"
-        f" {values.buffer.name}[{place}] = top; {places.buffer.name}[{place}] = best; }}"
+        f" {values.buffer.name}[{result_offset}] = top; {indices.buffer.name}[{result_offset}] = best; }}"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer)))
-    return places if name.startswith("arg") else [values, places]
+    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer)))
+    return indices if name.startswith("arg") else [values, indices]
 
 
 @handles("sort", "argsort")
 def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
     has_stable = "stable" in str(node.target).split(".")[-1]
-    given = (
+    options = (
         dict(zip(("stable", "dim", "descending") if has_stable else ("dim", "descending"), args, strict=False)) | kwargs
     )
-    x, dim, down = scope.materialize(x), given.get("dim", -1), "true" if given.get("descending") else "false"
+    x, dim, down = scope.materialize(x), options.get("dim", -1), "true" if options.get("descending") else "false"
     if not x.shape or 0 in x.shape:
         raise UnsupportedError("sort of a scalar tensor")
     dim %= len(x.shape)
     size = x.shape[dim]
-    values, places = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
-    aside = [scope.buffer(dtype, 2 * size) for dtype in (x.dtype, torch.int64)]
+    values, indices = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
+    scratch = [scope.buffer(dtype, 2 * size) for dtype in (x.dtype, torch.int64)]
     loops = "".join(f"for (int64_t i{d} = 0; i{d} < {n}; i{d}++) " for d, n in enumerate(x.shape) if d != dim)
-    one, two = (
+    source, target = (
         " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(len(x.shape)) if d != dim)])
         for v in (x, values)
     )
     text = (
-        f"{loops}op_sort({x.buffer.name} + {one}, {x.strides[dim]}, {size}, {values.buffer.name} + {two}, "
-        f"{places.buffer.name} + {two}, {values.strides[dim]}, {down}, {aside[0].name}, {aside[1].name});"
+        f"{loops}op_sort({x.buffer.name} + {source}, {x.strides[dim]}, {size}, {values.buffer.name} + {target}, "
+        f"{indices.buffer.name} + {target}, {values.strides[dim]}, {down}, {scratch[0].name}, {scratch[1].name});"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer, *aside)))
-    return places if operation_name(node) == "argsort" else [values, places]
+    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer, *scratch)))
+    return indices if operation_name(node) == "argsort" else [values, indices]
 
 
 @handles("cumsum", "cumprod")
@@ -157,15 +157,15 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
     loops = "".join(f"for (int64_t i{d} = 0; i{d} < {out.shape[d]}; i{d}++) " for d in range(out.ndim) if d != dim)
-    a, b = (
+    source, target = (
         " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(out.ndim) if d != dim)])
         for v in (x, made)
     )
     c = c_type(out.dtype)
     text = (
         f"{loops}{{ {c} acc = {0 if sign == '+=' else 1}; for (int64_t k = 0; k < {out.shape[dim]}; k++) {{"
-        f" acc {sign} ({c}){x.buffer.name}[{a} + k * ({x.strides[dim]})];"
-        f" {made.buffer.name}[{b} + k * ({made.strides[dim]})] = acc; }} }}"
+        f" acc {sign} ({c}){x.buffer.name}[{source} + k * ({x.strides[dim]})];"
+        f" {made.buffer.name}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
     )
     scope.items.append(Opaque(text, (x.buffer,), (made.buffer,)))
     return made

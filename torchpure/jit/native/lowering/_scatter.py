@@ -25,18 +25,18 @@ def _scatter(
         raise UnsupportedError(f"scatter with {reduce}")
     dim %= out.ndim
     made = _copy_of(scope, x, out)
-    places = scope.materialize(index)
+    indices = scope.materialize(index)
     values = as_value(src, out.dtype)
-    values = scope.materialize(Number(values.value, places.shape, out.dtype) if isinstance(values, Number) else values)
-    loops = _loop_heads(places.shape)
-    at = _address(made, ["0" if d == dim else f"i{d}" for d in range(out.ndim)])
+    values = scope.materialize(Number(values.value, indices.shape, out.dtype) if isinstance(values, Number) else values)
+    loops = _loop_heads(indices.shape)
+    address = _address(made, ["0" if d == dim else f"i{d}" for d in range(out.ndim)])
     variables = [f"i{d}" for d in range(out.ndim)]
     text = (
-        f"{loops}{{ int64_t j = op_row({places.buffer.name}[{_address(places, variables)}], {out.shape[dim]}, bad);"
-        f" {made.buffer.name}[{at} + j * ({made.strides[dim]})] {_UPDATES[reduce]}"
+        f"{loops}{{ int64_t j = op_row({indices.buffer.name}[{_address(indices, variables)}], {out.shape[dim]}, bad);"
+        f" {made.buffer.name}[{address} + j * ({made.strides[dim]})] {_UPDATES[reduce]}"
         f" {values.buffer.name}[{_address(values, variables)}]; }}"
     )
-    scope.items.append(Opaque(text, (places.buffer, values.buffer, made.buffer), (made.buffer,)))
+    scope.items.append(Opaque(text, (indices.buffer, values.buffer, made.buffer), (made.buffer,)))
     return made
 
 
@@ -50,20 +50,20 @@ def _index_put(
         raise UnsupportedError("indices that are masks")
     adjacent = used == list(range(used[0], used[-1] + 1))
     shape = torch.broadcast_shapes(*(indices[d].shape for d in used))
-    at = used[0] if adjacent else 0
+    position = used[0] if adjacent else 0
     rest = [d for d in range(out.ndim) if d not in used]
-    full = [*(out.shape[d] for d in rest[:at]), *shape, *(out.shape[d] for d in rest[at:])]
+    full = [*(out.shape[d] for d in rest[:position]), *shape, *(out.shape[d] for d in rest[position:])]
     made, values = _copy_of(scope, x, out), scope.materialize(src)
     terms = []
     for number, d in enumerate(rest):
-        variable = f"i{number}" if number < at else f"i{number + len(shape)}"
+        variable = f"i{number}" if number < position else f"i{number + len(shape)}"
         terms.append(f"{variable} * ({made.strides[d]})")
     reads = [values.buffer, made.buffer]
     for d in used:
         index = scope.materialize(indices[d])
         reads.append(index.buffer)
-        place = _address(index, _trailing_variables([f"i{at + i}" for i in range(len(shape))], index))
-        terms.append(f"op_place({index.buffer.name}[{place}], {out.shape[d]}, bad) * ({made.strides[d]})")
+        index_address = _address(index, _trailing_variables([f"i{position + i}" for i in range(len(shape))], index))
+        terms.append(f"op_place({index.buffer.name}[{index_address}], {out.shape[d]}, bad) * ({made.strides[d]})")
     source = _address(values, _trailing_variables([f"i{i}" for i in range(len(full))], values))
     text = (
         f"{_loop_heads(full)}{{ {made.buffer.name}[{made.offset} + {' + '.join(terms)}] {'+=' if accumulate else '='}"

@@ -88,9 +88,9 @@ class Scope:
         strides = dense_strides(shape, longest_last(shape) if order is None else order)
         return View(self.buffer(dtype, prod(shape)), shape, strides)
 
-    def new_kernel(self, shape: Sequence[int], folded: Sequence[int] = ()) -> KernelBuilder:
+    def new_kernel(self, shape: Sequence[int], reduced_dims: Sequence[int] = ()) -> KernelBuilder:
         """Start a kernel."""
-        return KernelBuilder(self.state.names, shape, folded)
+        return KernelBuilder(self.state.names, shape, reduced_dims)
 
     def append_kernel(self, builder: KernelBuilder) -> None:
         """Append a kernel, unless its domain is empty.

@@ -97,7 +97,7 @@ def _match_sum(
     if signs is None or not isinstance(store, Store) or user.args[0] == user.args[1]:
         return None
     product_side = user.args.index(name)
-    fixed = _invariant_statements(by_name, [factor for factor in factors if factor != "-1"])
+    invariant = _invariant_statements(by_name, [factor for factor in factors if factor != "-1"])
     same_layout = (
         store.loop_strides == load.loop_strides
         and store.buffer.dtype is load.buffer.dtype is user.dtype
@@ -105,18 +105,23 @@ def _match_sum(
     )
     if (
         not same_layout
-        or fixed is None
+        or invariant is None
         or store.buffer.disjoint_writes
         or (product_side == 0 and user.text == "{0} - {1}")
     ):
         return None
     c, other = c_type(user.dtype), user.args[1 - product_side]
     rest = [s for s in kernel.body if s not in removed and s is not store]
-    left = replace(kernel, body=[*rest, replace(store, arg=other)])
+    remainder = replace(kernel, body=[*rest, replace(store, arg=other)])
     factor = " * ".join([f"{signs[product_side]}1", *(f"({factor})" for factor in factors)])
-    reads = [s.buffer for s in fixed if isinstance(s, Load)]
+    reads = [s.buffer for s in invariant if isinstance(s, Load)]
     return _ProductSum(
-        left, store, "\n".join(_cpp_lines(fixed)), f"({c})({factor})", reads, all(map(_is_nonzero_literal, fixed))
+        remainder,
+        store,
+        "\n".join(_cpp_lines(invariant)),
+        f"({c})({factor})",
+        reads,
+        all(map(_is_nonzero_literal, invariant)),
     )
 
 

@@ -34,8 +34,8 @@ def _collapse_pair(kernel: Kernel, far: int, near: int) -> Kernel:
     sizes = list(kernel.sizes)
     sizes[near] *= sizes[far]
     del sizes[far]
-    inner, after = ([_without_variable(s, far) for s in part] for part in (kernel.body, kernel.epilogue))
-    return Kernel(tuple(sizes), kernel.outer - (far < kernel.outer), inner, kernel.reductions, after)
+    body, epilogue = ([_without_variable(s, far) for s in part] for part in (kernel.body, kernel.epilogue))
+    return Kernel(tuple(sizes), kernel.outer - (far < kernel.outer), body, kernel.reductions, epilogue)
 
 
 def _without_variable(statement: Any, far: int) -> Statement:

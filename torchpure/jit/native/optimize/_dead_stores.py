@@ -11,17 +11,17 @@ from torchpure.jit.native.ir import Buffer, Compute, IndirectLoad, Kernel, Load,
 
 def eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
     """Let an opaque item write directly to where its only result would be copied."""
-    for place, item in enumerate(items):
-        found = _copied_buffers(item) if isinstance(item, Kernel) else None
-        if found is None or found[0] not in exclusive:
+    for position, item in enumerate(items):
+        copied = _copied_buffers(item) if isinstance(item, Kernel) else None
+        if copied is None or copied[0] not in exclusive:
             continue
-        source, target = found
+        source, target = copied
         writers = [other for other in items if source in other.writes()]
         readers = [other for other in items if source in other.reads()]
-        touched = [o for o in items if o is not item and target in o.reads() | o.writes()]
-        if len(writers) == 1 and isinstance(writers[0], Opaque) and readers == [item] and not touched:
+        others = [o for o in items if o is not item and target in o.reads() | o.writes()]
+        if len(writers) == 1 and isinstance(writers[0], Opaque) and readers == [item] and not others:
             items[items.index(writers[0])] = writers[0].redirect(source, target)
-            return eliminate_copies(items[:place] + items[place + 1 :], exclusive)
+            return eliminate_copies(items[:position] + items[position + 1 :], exclusive)
     return items
 
 
@@ -61,26 +61,26 @@ def _remove_dead_statements(kernel: Kernel, dead: set[Buffer]) -> bool:
     needed: set[str] = set()
     kernel.epilogue = _live_statements(kernel.epilogue, needed, dead)
     if kernel.reductions:
-        folds = [fold for fold in kernel.reductions if fold.name in needed]
+        reductions = [reduction for reduction in kernel.reductions if reduction.name in needed]
         kernel.reductions = (
-            folds or kernel.reductions[:1]
+            reductions or kernel.reductions[:1]
         )  # keep one, so that the kernel stays a reduction until it is removed
-        needed |= {fold.arg for fold in kernel.reductions}
+        needed |= {reduction.arg for reduction in kernel.reductions}
     kernel.body = _live_statements(kernel.body, needed, dead)
     return before != len(kernel.body) + len(kernel.reductions) + len(kernel.epilogue)
 
 
 def _live_statements(statements: list[Statement], needed: set[str], dead: set[Buffer]) -> list[Statement]:
-    found: list[Statement] = []
+    live: list[Statement] = []
     for statement in reversed(statements):
         if isinstance(statement, Store):
             if statement.buffer not in dead:
                 needed.add(statement.arg)
-                found.append(statement)
+                live.append(statement)
         elif statement.name in needed:
             if isinstance(statement, Compute):
                 needed.update(statement.args)
             elif isinstance(statement, IndirectLoad):
                 needed.update(name for name, _, _ in statement.indices)
-            found.append(statement)
-    return found[::-1]
+            live.append(statement)
+    return live[::-1]

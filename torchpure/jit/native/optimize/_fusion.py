@@ -97,8 +97,8 @@ def _fuse_pair(one: Kernel, two: Kernel) -> Kernel | None:
     return None
 
 
-def _first_match(found: Iterator[Kernel | None]) -> Kernel | None:
-    return next((kernel for kernel in found if kernel is not None), None)
+def _first_match(candidates: Iterator[Kernel | None]) -> Kernel | None:
+    return next((kernel for kernel in candidates if kernel is not None), None)
 
 
 def _mappings(sizes: Sequence[int], target_sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -123,11 +123,11 @@ def _fuse_producer(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel |
     if added is None:
         return None
     names = _new_names(two.body, added)
-    after = [rename_arguments(statement, names) for statement in two.epilogue]
-    if _touches_stores(statements, after):
+    epilogue = [rename_arguments(statement, names) for statement in two.epilogue]
+    if _touches_stores(statements, epilogue):
         return None
     return Kernel(
-        two.sizes, two.outer, [*statements, *added], [_rename_reduction(f, names) for f in two.reductions], after
+        two.sizes, two.outer, [*statements, *added], [_rename_reduction(f, names) for f in two.reductions], epilogue
     )
 
 
@@ -139,17 +139,17 @@ def _fuse_into_inner_loops(one: Kernel, two: Kernel, mapping: Sequence[int]) -> 
     if added is None:
         return None
     names = _new_names(two.body, added)
-    after = _merge_statements(one.epilogue, one.body, two.epilogue, mapping, len(one.sizes))
-    if after is None:
+    epilogue = _merge_statements(one.epilogue, one.body, two.epilogue, mapping, len(one.sizes))
+    if epilogue is None:
         return None
-    names.update(_new_names(two.epilogue, after))
-    folds = [_rename_reduction(fold, names) for fold in two.reductions]
+    names.update(_new_names(two.epilogue, epilogue))
+    reductions = [_rename_reduction(reduction, names) for reduction in two.reductions]
     return Kernel(
         one.sizes,
         one.outer,
         [*one.body, *added],
-        [*one.reductions, *folds],
-        [*one.epilogue, *(rename_arguments(statement, names) for statement in after)],
+        [*one.reductions, *reductions],
+        [*one.epilogue, *(rename_arguments(statement, names) for statement in epilogue)],
     )
 
 
@@ -159,15 +159,15 @@ def _fuse_epilogue(one: Kernel, two: Kernel, mapping: Sequence[int]) -> Kernel |
     return None if added is None else Kernel(one.sizes, one.outer, one.body, one.reductions, [*one.epilogue, *added])
 
 
-def _rename_reduction(fold: Reduce, names: dict[str, str]) -> Reduce:
-    found = rename_arguments(fold, names)
-    assert isinstance(found, Reduce)
-    return found
+def _rename_reduction(reduction: Reduce, names: dict[str, str]) -> Reduce:
+    renamed = rename_arguments(reduction, names)
+    assert isinstance(renamed, Reduce)
+    return renamed
 
 
-def _new_names(before: Sequence[Statement], after: Sequence[Statement]) -> dict[str, str]:
+def _new_names(before: Sequence[Statement], merged: Sequence[Statement]) -> dict[str, str]:
     """Return the renamings that `_merge_statements` made for a list of statements."""
-    return after.names if isinstance(after, _MergedStatements) else {}
+    return merged.names if isinstance(merged, _MergedStatements) else {}
 
 
 class _MergedStatements(list[Statement]):
@@ -190,21 +190,24 @@ def _merge_statements(
     stored = {s.buffer: s for s in earlier if isinstance(s, Store)}
     stored_elsewhere = {s.buffer for s in elsewhere if isinstance(s, Store)}
     loads = {_statement_key(s): s.name for s in earlier if isinstance(s, Load | IndirectLoad | Compute | Iota)}
-    found = _MergedStatements()
-    found.names = {}
+    merged = _MergedStatements()
+    merged.names = {}
     for statement in statements:
-        new = rename_arguments(remap_variables(statement, mapping, num_variables), found.names)
+        new = rename_arguments(remap_variables(statement, mapping, num_variables), merged.names)
         if isinstance(new, Load | IndirectLoad) and (
             new.buffer in stored_elsewhere or (new.buffer in stored and isinstance(new, IndirectLoad))
         ):
             return None
         if isinstance(new, Load) and new.buffer in stored:
             store = stored[new.buffer]
-            if (store.offset, store.loop_strides) != (new.offset, new.loop_strides) or new.buffer.disjoint_writes:
+            if (store.offset, store.loop_strides) != (
+                new.offset,
+                new.loop_strides,
+            ) or new.buffer.disjoint_writes:
                 return None
-            found.names[new.name] = store.arg
+            merged.names[new.name] = store.arg
         elif not isinstance(new, Store | Reduce) and _statement_key(new) in loads:
-            found.names[new.name] = loads[_statement_key(new)]
+            merged.names[new.name] = loads[_statement_key(new)]
         else:
             if isinstance(new, Store):
                 if new.buffer in stored_elsewhere or (new.buffer in stored and not new.buffer.disjoint_writes):
@@ -212,8 +215,8 @@ def _merge_statements(
                 stored[new.buffer] = new
             elif not isinstance(new, Reduce):
                 loads[_statement_key(new)] = new.name
-            found.append(new)
-    return found
+            merged.append(new)
+    return merged
 
 
 def _statement_key(statement: Any) -> tuple[Any, ...]:
@@ -226,6 +229,6 @@ def _statement_key(statement: Any) -> tuple[Any, ...]:
     return (id(statement.buffer), statement.offset, statement.loop_strides, indices)
 
 
-def _touches_stores(there: Sequence[Statement], after: Sequence[Statement]) -> bool:
-    written = {s.buffer for s in there if isinstance(s, Store)}
-    return any(isinstance(s, Load | IndirectLoad | Store) and s.buffer in written for s in after)
+def _touches_stores(statements: Sequence[Statement], epilogue: Sequence[Statement]) -> bool:
+    written = {s.buffer for s in statements if isinstance(s, Store)}
+    return any(isinstance(s, Load | IndirectLoad | Store) and s.buffer in written for s in epilogue)
