@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
-from torchpure._collector import uncollected
+from torchpure._collector import gc_paused
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
@@ -114,7 +114,7 @@ class _Calls:
         call = Call(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(ordinary, call.tensors)):
             return 0
-        with self._lock, uncollected():
+        with self._lock, gc_paused():
             key, traced = call.kind(), trace(self._fn, call.arguments, call.tensors)
             try:
                 found = compile_natively(self._who, traced, call.tensors)
@@ -156,7 +156,7 @@ class _Calls:
         donated = call.places(self._donate, args, kwargs)
         self._warn_of_many(call)
         try:
-            with uncollected():
+            with gc_paused():
                 traced = self._traced.pop(key, None)
                 if traced is None or traced.captures.stale():
                     traced = trace(self._fn, call.arguments, tensors)

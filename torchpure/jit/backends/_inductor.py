@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from torchpure._collector import collected
+from torchpure._collector import gc_resumed
 from torchpure.jit.passes import constants, copied, example, halves, placeholders, results, split
 from torchpure.transforms.rules import runs
 
@@ -151,7 +151,7 @@ def _unboxed(call: Boxed) -> Any:
 def _compiling() -> Iterator[None]:
     """Compile without gradients, and say so where there is no compiler."""
     try:
-        with torch.no_grad(), collected(), warnings.catch_warnings():
+        with torch.no_grad(), gc_resumed(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
             yield
     except Exception as error:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from torch.fx._symbolic_trace import PH
 from torch.fx.experimental import proxy_tensor
 
-from torchpure._collector import uncollected
+from torchpure._collector import gc_paused
 
 _parts: Any = proxy_tensor  # torch offers no public way to these
 
@@ -86,5 +86,5 @@ class _Tracer(_parts._MakefxTracer):
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
     """Return the program that a function of tensors runs, in torch's operations; `table` tells how some decompose."""
-    with uncollected():
+    with gc_paused():
         return _Tracer(table or {}).start(fn, tensors)
