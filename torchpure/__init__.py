@@ -2,7 +2,7 @@
 
 from . import _collector
 
-# the collector would go through all of torch in the meantime, a quarter of the time that this takes
+# without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():
     from . import errors as errors
     from . import optim as optim
