@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Small tensors gain nothing from threads, and two of them wait for each other on a busy machine."""
+    """Small tensors do not profit from threads, and on a busy machine threads wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -15,7 +15,7 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _nothing_global_changes():
-    """No test, and so nothing that it calls, may leave a global setting of torch changed."""
+    """No test, and no function that it calls, may change a global setting of torch."""
     before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
     yield
     assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before

@@ -1,11 +1,11 @@
-"""The README's example runs as it is printed."""
+"""The README's example runs as printed."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-# torch scripts its decompositions on the first forward derivative
+# torch warns when it scripts its decompositions at the first forward derivative
 TORCH_S_OWN = "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
 README = Path(__file__).parents[1] / "README.md"
 

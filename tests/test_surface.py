@@ -1,4 +1,4 @@
-"""What `import torchpure as tp` shows, and the laws of its signatures."""
+"""The public names of `import torchpure as tp`, and the rules of their signatures."""
 
 import inspect
 
@@ -14,11 +14,11 @@ SURFACE = {
 }  # fmt: skip
 
 
-def test_the_surface_is_what_is_written_here():
+def test_the_public_names_are_those_listed_here():
     assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "testing"} == SURFACE
 
 
-def test_argument_order_is_law():
+def test_argument_order_follows_the_rules():
     for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
         optimizer = make(0.1)
         assert list(inspect.signature(optimizer.init).parameters) == ["params"]

@@ -2,8 +2,8 @@
 
 from . import _collector
 
-# the collector would go through all of torch in the meantime, a quarter of the time that this takes
-with _collector.uncollected():
+# without the pause, the collector would scan all of torch and take a quarter of the import time
+with _collector.gc_paused():
     from . import errors as errors
     from . import optim as optim
     from . import random as random

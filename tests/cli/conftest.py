@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
-    """Use one thread: two that wait for each other take a hundred times longer where all cores are busy."""
+    """Use one thread: on a busy machine two threads that wait for each other take a hundred times longer."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

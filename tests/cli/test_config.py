@@ -13,13 +13,13 @@ def test_defaults():
     assert (config.hidden, config.optimizer, config.rate, config.steps) == ((32, 32), "adam", 2e-2, 500)
 
 
-def test_a_file_has_no_domain_and_no_counts():
+def test_a_file_has_no_domain_and_no_default_points():
     config = configure({"target": "a.csv", "column": "y", "inputs": "a, b"})
     assert (config.domain, config.train_points, config.test_points) == (None, None, None)
     assert config.inputs == ("a", "b")
 
 
-def test_the_preset_is_the_article_and_what_is_given_goes_first():
+def test_the_preset_is_the_article_and_given_options_win():
     config = configure({"target": "x", "preset": "article"})
     assert (config.hidden, config.activation, config.optimizer) == ((5, 5), "tanh", "adam")
     assert (config.rate, config.schedule, config.steps) == (1e-2, "constant", 500)
@@ -62,7 +62,7 @@ def test_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_kind(tmp_path, monkeypatch):
+def test_a_file_of_an_unknown_format(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.xlsx").touch()
     (tmp_path / "x").touch()
@@ -81,7 +81,7 @@ def test_a_file_of_another_kind(tmp_path, monkeypatch):
         {"target": "x", "preset": "article"},
     ],
 )
-def test_the_command_says_all(options):
+def test_the_command_repeats_all_options(options):
     config = configure(options)
     words = shlex.split(command(config))[2:]
     given = {

@@ -42,19 +42,19 @@ def test_losses_are_in_the_units_of_the_target():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_fit_repeats(dtype):
+def test_a_fit_is_reproducible(dtype):
     assert fitted(dtype=dtype)[0].losses == fitted(dtype=dtype)[0].losses
 
 
 @pytest.mark.parametrize("target", ["3", "sin(x)**2 + cos(x)**2", "1e90*x", "1e-90*x"])
-def test_targets_of_odd_sizes(target):
+def test_targets_of_extreme_sizes(target):
     result = fitted(target=target)[0]
     assert result.code == 0
     assert math.isfinite(result.test_loss)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_with_what_was_reached(number, code):
+def test_a_signal_ends_the_training_and_keeps_the_parameters(number, code):
     seen = []
     result, network, _, _ = fitted(stop=lambda: seen.append(1) or (number if len(seen) >= 5 else 0))
     assert (result.code, result.steps, len(result.losses)) == (code, 5, 5)
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(steps):
     assert all(value.isfinite().all() for value in network.parameters())
 
 
-def test_what_is_kept_is_the_newest_with_a_finite_loss(monkeypatch):
+def test_the_newest_parameters_with_a_finite_loss_are_kept(monkeypatch):
     losses = [1.0, 0.5, math.nan, 0.25]
 
     def broken(loss, params, batches, optimizer):
@@ -101,7 +101,7 @@ def test_the_rate_follows_the_schedule():
         assert (float(updates["w"].abs()) == pytest.approx(0, abs=1e-7)) is (last == 0)
 
 
-def test_the_article_learns():
+def test_the_articles_network_learns():
     result = fitted(preset="article", hidden=None, steps=None)[0]
     assert (result.code, result.steps) == (0, 500)
     assert result.train_loss < 0.1 * result.losses[0]

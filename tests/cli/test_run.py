@@ -24,7 +24,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_leaves_its_five_files(here, listing):
+def test_a_run_saves_five_files(here, listing):
     done = run(configure(SMALL), None, quiet=True)
     assert str(done.directory) == "runs/2-sin-x-2-pi"
     assert (listing(done.directory)) == FILES
@@ -39,7 +39,7 @@ def test_a_run_leaves_its_five_files(here, listing):
 @pytest.mark.parametrize(
     "extra", [{}, {"preset": "article"}, {"target": "x*y", "domain": "x=0:1,y=0:1", "dtype": "float64"}]
 )
-def test_the_saved_run_predicts_what_the_run_did(extra):
+def test_the_saved_run_reproduces_the_predictions(extra):
     done = run(configure(SMALL | extra), None, quiet=True)
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
@@ -61,7 +61,7 @@ def test_the_saved_command_repeats_the_run(capsys):
     assert first.keys() == second.keys()
 
 
-def test_a_file_is_named_with_its_hash(here):
+def test_the_hash_of_a_file_is_saved(here):
     (here / "points.csv").write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(10)))
     done = run(configure({"target": "points.csv", "column": "y", "steps": 3}), None, quiet=True)
     assert str(done.directory) == "runs/points-y"
@@ -70,7 +70,7 @@ def test_a_file_is_named_with_its_hash(here):
     assert len(data["sha256"]) == 64
 
 
-def test_global_state_stays(here):
+def test_global_state_does_not_change(here):
     before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
     run(configure(SMALL), None, quiet=True)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -79,7 +79,7 @@ def test_global_state_stays(here):
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", ["fit", "save_file", "draw_fit"])
-def test_a_crash_leaves_nothing(here, monkeypatch, error, place, listing):
+def test_an_error_leaves_no_files(here, monkeypatch, error, place, listing):
     def crash(*arguments, **options):
         raise error
 
@@ -104,7 +104,7 @@ def test_a_number_that_is_not_finite_is_null_in_json():
     assert summary(config, infinite)["test_loss"] is None
 
 
-def test_a_version_without_an_installation(monkeypatch):
+def test_the_version_without_an_installation(monkeypatch):
     def missing(name):
         raise PackageNotFoundError
 

@@ -1,4 +1,4 @@
-"""Every module of the table against every law of models."""
+"""Check every law of models on every module of the table."""
 
 import dataclasses
 import functools
@@ -28,11 +28,11 @@ def _unkeyed(net, params, state, *inputs, key=None, **options):
     return net.apply(params, state, *inputs, key=None if key is None else tp.random.key(7), **options)
 
 
-def _forgetful(net, params, state, *inputs, **options):
+def _drops_state(net, params, state, *inputs, **options):
     return net.apply(params, state, *inputs, **options)[0], state
 
 
-def _narrow(net, params, state, *inputs, **options):
+def _wrong_dtype(net, params, state, *inputs, **options):
     output, after = net.apply(params, state, *inputs, **options)
     return output, {name: leaf.float() if leaf.is_floating_point() else leaf for name, leaf in after.items()}
 
@@ -44,14 +44,14 @@ def _detached(net, params, state, *inputs, **options):
 BROKEN = {
     "impure": (_impure, "mlp", "apply_is_pure", "an argument was changed"),
     "one key for all": (_unkeyed, "dropout", "keys_decide_draws", "it draws, and two keys give the same"),
-    "forgets its state": (_forgetful, "batch norm", "state_is_threaded", "the module itself"),
-    "changes its state's dtype": (_narrow, "batch norm", "state_is_threaded", "float64 tensor .*float32 tensor"),
+    "forgets its state": (_drops_state, "batch norm", "state_is_threaded", "the module itself"),
+    "changes its state's dtype": (_wrong_dtype, "batch norm", "state_is_threaded", "float64 tensor .*float32 tensor"),
     "no gradient": (_detached, "mlp", "gradients_are_the_modules", "the module's backward pass"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_model_is_caught(name):
+def test_a_broken_model_fails_its_law(name):
     apply, model, law, message = BROKEN[name]
     net = net_of(tp.functional, MODELS[model])
     broken = dataclasses.replace(net, apply=functools.partial(apply, net))

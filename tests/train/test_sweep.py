@@ -1,4 +1,4 @@
-"""Sweeps: points of a space, groups of members, and that each member is its solo run."""
+"""Sweeps: the points of a space, groups of members; each member equals its run alone."""
 
 import math
 
@@ -51,7 +51,7 @@ def check_members(made, train, tolerance=1e-10):
 
 
 @pytest.mark.compile
-def test_each_compiled_member_is_its_solo_run():
+def test_each_compiled_member_equals_its_run_alone():
     space = {"rate": [0.01, 0.02], "width": [3, 4], "steps": [50]}
     made = sweep(train, space, key=KEY, seeds=3)
     assert made.results["loss"].shape == (12,) and made.results["steps"].tolist() == [50] * 12
@@ -61,18 +61,18 @@ def test_each_compiled_member_is_its_solo_run():
 
 
 @pytest.mark.compile
-def test_many_compiled_members_are_their_solo_runs():
+def test_many_compiled_members_equal_their_runs_alone():
     made = sweep(train, {"rate": log_uniform(1e-3, 1e-1)}, key=KEY, method="sobol", num=20)
     check_members(made, train)
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": [4]}, {"batch_size": [5]}, {"optimizer": [tp.optim.sgd]}])
-def test_each_uncompiled_member_is_its_solo_run(options):
+def test_each_uncompiled_member_equals_its_run_alone(options):
     check_members(sweep(train, {"rate": [0.01, 0.1], **options}, key=KEY, seeds=2, jit=False), train)
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.compile)])
-def test_a_member_that_is_nan_touches_no_other(jit):
+def test_a_member_that_is_nan_does_not_change_others(jit):
     def run(key, rate):
         return tp.fit(NETS[3], (X, Y), optimizer=tp.optim.sgd(rate), steps=60, params=start(NETS[3], key)).params
 
@@ -81,7 +81,7 @@ def test_a_member_that_is_nan_touches_no_other(jit):
     check_members(made, run)
 
 
-def test_members_keep_their_keys_whatever_the_groups_and_seeds():
+def test_keys_of_members_do_not_depend_on_groups_and_seeds():
     def keep(key, **point):
         return key
 
@@ -101,7 +101,7 @@ def test_results_that_differ_in_shape_are_a_list():
     assert best(made, lambda result: -result.sum()).point == {"width": 3, "rate": 2.0}
 
 
-def test_what_is_batched_and_what_is_not():
+def test_floats_and_tensors_are_batched_and_other_values_are_not():
     seen = []
 
     def look(key, **point):
@@ -128,10 +128,10 @@ def test_without_a_key_members_that_are_equal_run_once():
     assert sweep(lambda key: random.uniform(key, ()), [{}], key=KEY, seeds=4, jit=False).results.unique().numel() == 4
 
 
-def test_the_best_passes_over_nan():
+def test_best_skips_nan():
     made = Sweep([{"n": n} for n in range(4)], None, torch.tensor([math.nan, 2.0, 1.0, math.inf]))
     assert best(made).point == {"n": 2}
-    with pytest.raises(ValueError, match="best: of 1 members each gives NaN"):
+    with pytest.raises(ValueError, match="best: all 1 members give NaN"):
         best(Sweep([{}], None, torch.tensor([math.nan])))
 
 
@@ -142,7 +142,7 @@ def points(space, **options):
     return sweep(lambda key, **point: 0, space, jit=False, **options).points
 
 
-def test_a_column_may_be_a_range_or_an_array():
+def test_values_can_be_a_range_or_an_array():
     space = {"n": range(2), "rate": np.logspace(-2, -1, 2)}
     made = sweep(lambda key, n, rate: torch.as_tensor(rate * (n + 1)), space, key=KEY)
     torch.testing.assert_close(made.results, torch.tensor([0.01, 0.1, 0.02, 0.2]), check_dtype=False)
@@ -178,7 +178,7 @@ def test_ranges_are_covered_evenly(method):
 
 
 ERRORS = {
-    "empty": ({}, {}, ValueError, r"the space is empty; to run seeds alone, pass \[\{\}\]"),
+    "empty": ({}, {}, ValueError, r"the space is empty; to vary only the seeds, pass \[\{\}\]"),
     "no points": ([], {}, ValueError, "the space is empty: there are no points"),
     "no values": ({"a": []}, {}, ValueError, "the space is empty: `a` has no values"),
     "kind": (3, {}, TypeError, "space must be a dict of values by name, or a list of dicts, got int 3"),
@@ -193,26 +193,26 @@ ERRORS = {
     "no num": ({"a": [1]}, {"method": "random"}, ValueError, "needs a key, and num, at least 1; got num=None"),
     "no key": ({"a": [1]}, {"method": "sobol", "num": 2, "key": None}, ValueError, "needs a key"),
     "num": ({"a": [1]}, {"method": "sobol", "num": 0}, ValueError, "got num=0"),
-    "num of a grid": ({"a": [1]}, {"num": 2}, ValueError, "a grid has all its points"),
+    "num of a grid": ({"a": [1]}, {"num": 2}, ValueError, "a grid takes all points"),
     "range in a grid": ({"a": uniform(0, 1)}, {}, ValueError, r"`a` is uniform\(0, 1\), but a grid wants a list"),
     "names": ([{"a": 1}, {"b": 1}], {}, ValueError, r"point 0 has \['a'\], point 1 has \['b'\]"),
     "method of points": ([{"a": 1}], {"method": "random", "num": 1}, ValueError, "leave out method and num"),
     "key": ({"key": [1]}, {}, ValueError, "`key` is the first argument of train"),
-    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be a whole number, at least 1"),
-    "seeds without a key": ({"a": [1]}, {"seeds": 2, "key": None}, ValueError, "needs a key beyond 1"),
+    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be an integer, at least 1"),
+    "seeds without a key": ({"a": [1]}, {"seeds": 2, "key": None}, ValueError, "more than 1 need a key"),
     "argument": ({"b": [1]}, {}, TypeError, r"sweep: train\(key, b=…\): "),
     "result": ({"a": ["text"]}, {}, TypeError, "train must return tensors and numbers, got str 'text' at `out`"),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     space, options, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         sweep(lambda key, a: {"out": a}, space, **{"key": KEY, "jit": False, **options})
 
 
-def test_a_branch_on_what_is_batched_names_the_way_out():
+def test_a_branch_on_a_batched_value_names_the_function():
     def branch(key, rate):
         return rate if rate > 0.5 else -rate
 

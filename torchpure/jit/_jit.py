@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._collector import uncollected
+from torchpure._collector import gc_paused
 from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
@@ -114,7 +114,7 @@ class _ProgramCache:
         call = CallArguments(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
-        with self._lock, uncollected():
+        with self._lock, gc_paused():
             key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
                 result = compile_native_or_measure(self._function_name, new_trace, call.tensors)
@@ -158,7 +158,7 @@ class _ProgramCache:
         donated = call.positions(self._donate, args, kwargs)
         self._warn_about_many_programs(call)
         try:
-            with uncollected():
+            with gc_paused():
                 new_trace = self._pending_trace.pop(key, None)
                 if new_trace is None or new_trace.captures.stale():
                     new_trace = trace(self._fn, call.arguments, tensors)

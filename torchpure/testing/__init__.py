@@ -1,4 +1,4 @@
-"""Checks of the laws that this library states, for its own optimizers and for yours."""
+"""Checks of the laws that this library states, for its own optimizers and models and for yours."""
 
 from ._assert import assert_trees_close as assert_trees_close
 from ._case import Case as Case

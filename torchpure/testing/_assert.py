@@ -1,4 +1,4 @@
-"""Comparing trees."""
+"""Assertions on trees."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from torchpure._types import Tree
 
 
 def assert_trees_close(actual: Tree, expected: Tree, *, rtol: float = 1e-12, atol: float = 0.0) -> None:
-    """Assert that two trees have one structure, dtypes and shapes, and close values.
+    """Assert that two trees have the same structure, dtypes and shapes, and close values.
 
-    Two entries are close when they differ by at most atol + rtol |expected|. Leaves that are not tensors must be equal.
+    Two entries are close if they differ by at most atol + rtol |expected|. Leaves that are not tensors must be equal.
 
     Raises:
-        AssertionError: they differ; the path of the first leaf that does is named.
+        AssertionError: they differ; the message names the path of the first leaf that differs.
         StructureError: their structures differ.
 
     >>> assert_trees_close({"w": torch.ones(2)}, {"w": torch.zeros(2)})

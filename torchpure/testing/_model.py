@@ -1,7 +1,7 @@
-"""The laws of models, each a function that raises AssertionError when a net breaks it.
+"""The laws of models: each is a function that raises AssertionError if a net breaks it.
 
-Every check takes `net`, as `tp.functional` makes it, and `inputs`, the tuple that one call takes after the parameters
-and the state. A net that draws is called with keys; whether it does is found out.
+Every law takes `net`, a result of `tp.functional`, and `inputs`, the tuple of arguments of one call after the
+parameters and the state. A law finds out whether the net draws, and then calls it with a key.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ Inputs = tuple[Any, ...]
 
 
 def check_model(net: Functional, inputs: Inputs, *, skip: Sequence[str] = ()) -> None:
-    """Check every law of a model on one set of inputs, but those whose names are in `skip`.
+    """Check every law of a model on one set of inputs, except the laws named in `skip`.
 
-    In float64 rounding is told from mistakes; derivatives are only compared with finite differences there.
+    Use float64: only there derivatives are compared with finite differences, and tolerances are small.
 
     Raises:
         AssertionError: the model breaks a law.
@@ -39,7 +39,7 @@ def check_model(net: Functional, inputs: Inputs, *, skip: Sequence[str] = ()) ->
 
 
 def apply_is_pure(net: Functional, inputs: Inputs) -> None:
-    """`apply` leaves its arguments and the global generator bitwise as they are, and gives the same twice."""
+    """`apply` changes neither its arguments nor the global generator, and gives the same result twice."""
     arguments = [leaf for leaf in tree.leaves((net.params, net.state, inputs)) if isinstance(leaf, Tensor)]
     before = [leaf.clone() for leaf in arguments]
     generator = torch.get_rng_state()
@@ -54,14 +54,16 @@ def apply_is_pure(net: Functional, inputs: Inputs) -> None:
 
 
 def keys_decide_draws(net: Functional, inputs: Inputs) -> None:
-    """One key gives one result, another key another; without one, a module that draws raises and others do not."""
+    """Different keys give different results if and only if the module draws; then a call without a key raises."""
     one, two = _apply(net, inputs, key=random.key(1)), _apply(net, inputs, key=random.key(2))
-    alike = all(_same(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True))
-    assert alike != draws(net, inputs), "it draws, and two keys give the same" if alike else "it draws without a key"
+    equal = all(_same(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True))
+    assert equal != draws(net, inputs), (
+        "it draws, but two keys give the same result" if equal else "it draws without a key"
+    )
 
 
 def state_is_threaded(net: Functional, inputs: Inputs) -> None:
-    """The new state has the old one's structure, shapes and dtypes; two calls in a row are those of the module."""
+    """The new state keeps structure, shapes and dtypes; two calls in a row equal two calls of the module."""
     state, key = net.state, _key(net, inputs)
     module = net.to_module()
     for _ in range(2):
@@ -77,15 +79,15 @@ def state_is_threaded(net: Functional, inputs: Inputs) -> None:
 
 
 def modules_go_and_come(net: Functional, inputs: Inputs) -> None:
-    """`functional(net.to_module(p, s))` has the values p and s, and gives what net gives."""
-    twin = functional(net.to_module(net.params, net.state))
-    _assert_equal((twin.params, twin.state), (net.params, net.state), "values after to_module")
-    assert twin.trainable == net.trainable
-    _assert_equal(_apply(twin, inputs), _apply(net, inputs), "a call after to_module")
+    """`functional(net.to_module(p, s))` has the values p and s, and the same results as net."""
+    rebuilt = functional(net.to_module(net.params, net.state))
+    _assert_equal((rebuilt.params, rebuilt.state), (net.params, net.state), "values after to_module")
+    assert rebuilt.trainable == net.trainable
+    _assert_equal(_apply(rebuilt, inputs), _apply(net, inputs), "a call after to_module")
 
 
 def traced_equals_eager(net: Functional, inputs: Inputs) -> None:
-    """A trace of `apply` gives for other parameters and another key what `apply` gives."""
+    """A trace of `apply` equals `apply` for other parameters and another key."""
     key = _key(net, inputs)
     data = [leaf for leaf in inputs if type(leaf) is Tensor and leaf.is_floating_point()]
 
@@ -96,17 +98,17 @@ def traced_equals_eager(net: Functional, inputs: Inputs) -> None:
 
     graph = make_fx(run)(net.params, net.state, key, *data)
     other = None if key is None else random.fold_in(key, 1)
-    params, moved = _members(net.params, 2)[1], [leaf * 0.9 for leaf in data]
-    _assert_close(graph(params, net.state, other, *moved), run(params, net.state, other, *moved), "a trace")
+    params, changed = _make_members(net.params, 2)[1], [leaf * 0.9 for leaf in data]
+    _assert_close(graph(params, net.state, other, *changed), run(params, net.state, other, *changed), "a trace")
 
 
 def batched_equals_looped(net: Functional, inputs: Inputs) -> None:
-    """`vmap` over parameters, state and keys gives each member what it gets alone."""
+    """`vmap` over parameters, state and keys gives each member the result that it has alone."""
     key, num = _key(net, inputs), 3
-    params, states = _members(net.params, num), _members(net.state, num)
+    params, states = _make_members(net.params, num), _make_members(net.state, num)
     keys = None if key is None else random.split(key, num)
     if not tree.leaves((params, states)) and keys is None:
-        return  # nothing differs between members
+        return  # the members are identical
 
     def run(params: Any, state: Any, key: Key | None) -> list[Tensor]:
         return _tensors(net.apply(params, state, *inputs, key=key))
@@ -123,20 +125,20 @@ def batched_equals_looped(net: Functional, inputs: Inputs) -> None:
 
 
 def gradients_are_the_modules(net: Functional, inputs: Inputs) -> None:
-    """`grad` gives what the module's own backward pass gives, and `vmap(grad)` gives it for each member."""
+    """`grad` equals the module's own backward pass, and `vmap(grad)` equals `grad` for each member."""
     params, loss = _differentiable(net, inputs)
     if not params:
         return
     if not draws(net, inputs):
         _assert_close(grad(loss)(params), _backward(net, inputs, list(params)), "the module's backward pass")
-    members = _members(params, 2)
+    members = _make_members(params, 2)
     together = vmap(grad(loss))(_stack(members))
     for i, member in enumerate(members):
         _assert_close([leaf[i] for leaf in together.values()], list(grad(loss)(member).values()), "vmap(grad)")
 
 
 def gradients_are_finite_differences(net: Functional, inputs: Inputs) -> None:
-    """`grad` agrees with central differences, and `jvp` with `grad`; in float64 only."""
+    """`grad` agrees with central differences, and `jvp` agrees with `grad`; checked in float64 only."""
     params, loss = _differentiable(net, inputs)
     if not params or any(leaf.dtype not in (torch.float64, torch.complex128) for leaf in params.values()):
         return
@@ -147,18 +149,18 @@ def gradients_are_finite_differences(net: Functional, inputs: Inputs) -> None:
 
 
 def _differentiable(net: Functional, inputs: Inputs) -> tuple[dict[str, Tensor], Callable[[Any], Tensor]]:
-    """Return the parameters that can have a gradient, and a loss of them that uses every output."""
+    """Return the parameters that can have a gradient, and a loss of these that uses every output."""
     key = _key(net, inputs)
     params = {name: leaf for name, leaf in net.params.items() if leaf.is_floating_point() or leaf.is_complex()}
 
     def loss(params: Any) -> Tensor:
-        return _number(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
+        return _weighted_sum(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
 
     return params, loss
 
 
 def init_is_a_function_of_the_key(net: Functional, inputs: Inputs) -> None:
-    """`init` gives values of the net's structure, the same for the same key, and each member of a vmap its own."""
+    """`init` gives the net's structure and the same values for the same key; vmap gives each member its own."""
     generator = torch.get_rng_state()
     keys = random.split(random.key(3), 2)
     alone = [net.init(key) for key in keys]
@@ -191,7 +193,7 @@ MODEL_LAWS: dict[str, Callable[[Functional, Inputs], None]] = {
 
 
 def draws(net: Functional, inputs: Inputs) -> bool:
-    """Tell whether a call draws random numbers, by calling it without a key."""
+    """Return whether a call draws random numbers, by a call without a key."""
     try:
         net.apply(net.params, net.state, *inputs)
     except ImpureError as error:
@@ -209,8 +211,8 @@ def _apply(net: Functional, inputs: Inputs, key: Key | None = None) -> Any:
     return net.apply(net.params, net.state, *inputs, key=random.key(0) if key is None else key)
 
 
-def _members(values: dict[str, Tensor], num: int) -> list[dict[str, Tensor]]:
-    """Make values that differ between members; integers, such as counts, move by whole numbers."""
+def _make_members(values: dict[str, Tensor], num: int) -> list[dict[str, Tensor]]:
+    """Make values that differ between members; integers, such as counts, change by integers."""
     return [
         {
             name: leaf * (1 + 0.05 * i)
@@ -230,8 +232,8 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _number(output: Any) -> Tensor:
-    """Reduce an output to one real number in which each entry has its own weight."""
+def _weighted_sum(output: Any) -> Tensor:
+    """Reduce an output to one real number, with a different weight for each entry."""
     total = torch.zeros((), dtype=torch.float64)
     for leaf in _tensors(output):
         if leaf.is_floating_point() or leaf.is_complex():
@@ -246,7 +248,7 @@ def _backward(net: Functional, inputs: Inputs, names: list[str]) -> dict[str, Te
     for name in names:
         parameters[name].requires_grad_()
     given = [parameters[name] for name in names]
-    grads = torch.autograd.grad(_number(module(*inputs)), given, allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(_weighted_sum(module(*inputs)), given, allow_unused=True, materialize_grads=True)
     return dict(zip(names, grads, strict=True))
 
 

@@ -18,11 +18,11 @@ _numbers = itertools.count()
 def check_optimizer(factory: Any, **expected: Any) -> None:
     """Check every law on small problems: `factory(rate, **hyper)`, or a `Case`.
 
-    `expected` are the fields of a `Case`: the rate, the numbers to differentiate when the signature does not show them,
-    and how fast it converges.
+    `expected` are the fields of a `Case`: the rate, the numbers to differentiate that are not in the signature, and how
+    fast it converges.
 
     Raises:
-        AssertionError: the optimizer breaks one.
+        AssertionError: the optimizer breaks a law.
 
     >>> from torchpure import optim
     >>> check_optimizer(optim.sgd, hyper={"momentum": 0.9}, rosenbrock=(1e-3, 1000))
@@ -33,11 +33,11 @@ def check_optimizer(factory: Any, **expected: Any) -> None:
 
 
 def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) -> None:
-    """Check that ten steps with a schedule compile in one graph, once, and equal the eager ones.
+    """Check that ten steps with a schedule compile once, to one graph, and equal eager steps.
 
     Raises:
         AssertionError: results differ.
-        torch._dynamo.exc.TorchDynamoException: the step cannot be traced whole, or wants to compile again.
+        torch._dynamo.exc.TorchDynamoException: the step does not compile to one graph, or recompiles.
     """
     case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
     optimizer = case.make(_falling(case.rate) if case.scheduled else case.rate)
@@ -46,7 +46,7 @@ def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) 
     def step(params: Params, state: Any) -> tuple[Params, Any]:
         return advance(optimizer, PARABOLA, params, state)
 
-    compiled = torch.compile(_fresh(step), fullgraph=True, backend=backend)
+    compiled = torch.compile(_with_new_code_object(step), fullgraph=True, backend=backend)
     one = two = (params, optimizer.init(params))
     one, two = compiled(*one), step(*two)
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -62,7 +62,7 @@ def _falling(rate: float) -> Any:
     return schedule
 
 
-def _fresh(fn: Any) -> Any:
-    """Copy a function with code of its own: the compiler counts how often one code object was compiled."""
+def _with_new_code_object(fn: Any) -> Any:
+    """Copy a function with a new code object, because the compiler limits recompiles of one code object."""
     code = fn.__code__.replace(co_name=f"step_{next(_numbers)}")
     return FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)

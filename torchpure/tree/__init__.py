@@ -1,4 +1,4 @@
-"""Nests of tensors: structure, paths, and the arithmetic of vectors."""
+"""Trees (nested containers of tensors): structure, paths, and vector arithmetic."""
 
 from ._algebra import add as add
 from ._algebra import cast as cast

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from torchpure._collector import collected
+from torchpure._collector import gc_resumed
 from torchpure._torch import FakeTensorMode, TracingContext, tracing
 from torchpure.jit.passes import (
     constants,
@@ -159,7 +159,7 @@ def _unbox(call: Boxed) -> Any:
 def _compiler_errors() -> Iterator[None]:
     """Disable gradients and warnings, and turn a missing or failing compiler into a CompilerError."""
     try:
-        with torch.no_grad(), collected(), warnings.catch_warnings():
+        with torch.no_grad(), gc_resumed(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # inductor calls deprecated functions of torch
             yield
     except Exception as error:
