@@ -59,7 +59,7 @@ def programs(monkeypatch):
 
 @pytest.mark.compile
 def test_a_compiled_fit_is_the_fit_over_the_article_s_500_steps():
-    """Rounding grows with the rate and the steps, by the optimizer alone: see the next test."""
+    """Rounding grows with the learning rate and the steps, by the optimizer alone: see the next test."""
 
     def hidden():
         return nn.Sequential(nn.Linear(1, 5), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 1)).double()
@@ -76,7 +76,7 @@ def test_a_compiled_fit_is_the_fit_over_the_article_s_500_steps():
 
 
 def test_an_optimizer_grows_rounding_without_any_compiler():
-    """Adam at a high rate and RMSprop walk around the minimum: a last bit at the start is seen at the end."""
+    """Adam at a high learning rate and RMSprop walk around the minimum: a last bit at the start is seen at the end."""
     start = {name: value * (1 + 2e-16) for name, value in NET.params.items()}
     ends = [
         tp.fit(NET, BATCH, optimizer=tp.optim.rmsprop(0.01), steps=1500, params=params, jit=False).history[-1]
@@ -235,15 +235,15 @@ def test_what_does_not_move_stays_what_it_is(programs):
 
 
 def test_training_under_transforms_is_one_loop():
-    def train(rate):
-        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(rate), steps=12).history[-1]
+    def train(learning_rate):
+        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(learning_rate), steps=12).history[-1]
 
-    rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    torch.testing.assert_close(tp.vmap(train)(rates), torch.stack([train(rate) for rate in rates]))
+    learning_rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(tp.vmap(train)(learning_rates), torch.stack([train(lr) for lr in learning_rates]))
     eps = 1e-6
-    slope = (train(rates[0] + eps) - train(rates[0] - eps)) / (2 * eps)
-    torch.testing.assert_close(tp.grad(train)(rates[0]), slope, rtol=1e-6, atol=0)
-    names = [str(node.target) for node in tp.make_graph(train)(rates[0]).module.graph.nodes]
+    slope = (train(learning_rates[0] + eps) - train(learning_rates[0] - eps)) / (2 * eps)
+    torch.testing.assert_close(tp.grad(train)(learning_rates[0]), slope, rtol=1e-6, atol=0)
+    names = [str(node.target) for node in tp.make_graph(train)(learning_rates[0]).module.graph.nodes]
     assert sum("scan" in name for name in names if "body" not in name) == 1
 
 

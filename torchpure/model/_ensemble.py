@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import random, tree
-from torchpure._types import Key, Params, State, Tree
+from torchpure._types import Key, Params, State, T, Tree
 from torchpure.errors import StructureError
 from torchpure.transforms import vmap
 
 from ._functional import Functional, functional
 
 
-def stack(trees: Sequence[Tree]) -> Tree:
+def stack(trees: Sequence[T]) -> T:
     """Stack trees of one structure leaf by leaf, on a new first dimension; other leaves than tensors must be equal.
 
     Law: `unstack(stack(trees)) == trees`.
@@ -36,7 +36,7 @@ def stack(trees: Sequence[Tree]) -> Tree:
     return tree.unflatten(structure, rows)
 
 
-def unstack(stacked: Tree) -> list[Tree]:
+def unstack(stacked: T) -> list[T]:
     """Take a tree apart along the first dimension of its tensors: views of them, one tree for each member.
 
     Raises:
@@ -82,6 +82,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         call=partial(_call, one, spread),
         deterministic=one.deterministic,
         runs=one.runs,
+        name=f"{count} × {one.name}",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,34 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
 from torchpure.transforms.engine import apart
+from torchpure.tree._summary import shortened, summary, totals
 
 from ._apply import apply, call
 from ._init import construct, fresh, reset
+
+
+class Apply(Protocol):
+    """The general form of a call."""
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        *inputs: Any,
+        key: Key | None = None,
+        train: bool | None = None,
+        **options: Any,
+    ) -> tuple[Any, State]:
+        """Call the module with these values: (output, new state)."""
+        ...
+
+
+class ToModule(Protocol):
+    """The way back to an ordinary module."""
+
+    def __call__(self, params: Params | None = None, state: State | None = None) -> nn.Module:
+        """Build a module with copies of these values, by default the functional's own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +51,15 @@ class Functional:
     """
 
     init: Callable[[Key], tuple[Params, State]]
-    apply: Callable[..., tuple[Any, State]]
+    apply: Apply
     params: dict[str, Tensor]  # detached copies; tied values once
     state: State  # the buffers, likewise
     trainable: tuple[str, ...]  # the names of the parameters that required grad
-    to_module: Callable[..., nn.Module]
+    to_module: ToModule
     call: Callable[..., Any]
     deterministic: bool = False  # whether it is known, from its code, that calls draw nothing
     runs: int = 0  # what the module's code runs that transforms must see
+    name: str = "a module"  # the module's class
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
@@ -43,6 +69,16 @@ class Functional:
             ImpureError: the module draws, or changes a buffer: use `apply`.
         """
         return self.call(params, *inputs, **options)
+
+    def __repr__(self) -> str:
+        first, *shapes = summary(self.params)
+        frozen = [name for name in self.params if name not in self.trainable]
+        lines = [f"Functional of {self.name}: {first.replace('number', 'parameter', 1)}", *shapes]
+        if frozen:
+            lines.append(f"  frozen: {', '.join(frozen)}")
+        if self.state:
+            lines.append(f"  state: {totals(self.state)}: {', '.join(self.state)}")
+        return "\n".join(shortened(lines, 12))
 
 
 def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Functional:
@@ -69,7 +105,8 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     factory = partial(module, *args, **kwargs) if _is_factory(module) else None
     traced = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
     with torch.inference_mode(False), nullcontext() if traced else apart():  # else its tensors had no derivatives later
-        pool = pool_of(construct(factory, random.key(0)) if factory else _checked(module, args, kwargs))
+        made = construct(factory, random.key(0)) if factory else _checked(module, args, kwargs)
+        pool = pool_of(made)
         params, state = pool.parameters.copies(), pool.buffers.copies()
     return Functional(
         init=partial(fresh, factory, pool) if factory else partial(reset, pool),
@@ -81,6 +118,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         runs=pool.runs,
         call=partial(call, pool),
         deterministic=pool.proven,
+        name=type(made).__name__,
     )
 
 

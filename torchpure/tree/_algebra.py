@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import StructureError
 
 from ._backend import flatten, unflatten
@@ -21,7 +21,7 @@ from ._plain import plain
 Number = float | int | complex | Tensor
 
 
-def add(tree: Tree, other: Tree) -> Tree:
+def add(tree: T, other: T) -> T:
     """Add leaf by leaf.
 
     >>> add({"w": torch.ones(2)}, {"w": torch.ones(2)})
@@ -30,12 +30,12 @@ def add(tree: Tree, other: Tree) -> Tree:
     return _zipped("add", torch._foreach_add, operator.add, tree, other)
 
 
-def sub(tree: Tree, other: Tree) -> Tree:
+def sub(tree: T, other: T) -> T:
     """Subtract leaf by leaf."""
     return _zipped("sub", torch._foreach_sub, operator.sub, tree, other)
 
 
-def scale(tree: Tree, factor: Number) -> Tree:
+def scale(tree: T, factor: Number) -> T:
     """Multiply each leaf by one number or tensor of shape (); a float leaf keeps its dtype.
 
     >>> scale((torch.ones(2), torch.ones(())), 3.0)
@@ -68,7 +68,7 @@ def where(condition: Tensor, tree: Tree, other: Tree) -> Tree:
     return _zipped("where", None, lambda a, b: torch.where(condition, a, b), tree, other)
 
 
-def zeros_like(tree: Tree) -> Tree:
+def zeros_like(tree: T) -> T:
     """Make a tree of zeros; numbers that are not tensors become 0 of their kind."""
     leaves, structure = _numeric("zeros_like", tree)
     return unflatten(

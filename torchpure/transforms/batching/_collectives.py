@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import differentiable
 from torchpure.transforms.context import axes, axis_open, gone, met, replaced_over
@@ -90,7 +90,7 @@ def axis_index(axis_name: Names) -> Tensor:
     return total
 
 
-def psum(values: Tree, axis_name: Names) -> Tree:
+def psum(values: T, axis_name: Names) -> T:
     """Sum each tensor over the members of an axis, or of a tuple of axes; every member gets the sum.
 
     A number is the same for all: the sum of 1 is how many members there are.
@@ -106,7 +106,7 @@ def psum(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: _sum("psum", leaf, found), values)
 
 
-def pmean(values: Tree, axis_name: Names) -> Tree:
+def pmean(values: T, axis_name: Names) -> T:
     """Average each tensor over the members of an axis, or of a tuple of axes; every member gets the mean.
 
     Raises:
@@ -137,7 +137,7 @@ def all_gather(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: _gathered("all_gather", leaf, found), values)
 
 
-def pmax(values: Tree, axis_name: Names) -> Tree:
+def pmax(values: T, axis_name: Names) -> T:
     """Take the greatest of all members of an axis, or of a tuple of axes, entry by entry.
 
     The derivative is shared evenly between equal ones.
@@ -153,7 +153,7 @@ def pmax(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: leaf if _is_number(leaf) else _gathered("pmax", leaf, found).amax(0), values)
 
 
-def pmin(values: Tree, axis_name: Names) -> Tree:
+def pmin(values: T, axis_name: Names) -> T:
     """Take the least of all members of an axis, or of a tuple of axes, entry by entry.
 
     The derivative is shared evenly between equal ones.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, staged
 from torchpure.transforms.context import differ_over, meetings, only_for
@@ -21,7 +21,7 @@ from ._cond_rules import switch_flat
 Branch = Callable[..., Any]
 
 
-def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree) -> Tree:
+def cond(pred: Tensor | bool, true_fn: Callable[..., T], false_fn: Callable[..., T], *operands: Tree) -> T:
     """Return `true_fn(*operands)` if `pred` holds, else `false_fn(*operands)`: one of them runs.
 
     Under `vmap`, if members differ in `pred`, both run on all members: a branch sees those that have not chosen it with
@@ -45,7 +45,7 @@ def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree
     return _chosen("cond", torch.as_tensor(pred).to(torch.int64), (false_fn, true_fn), operands)
 
 
-def switch(index: Tensor | int, branches: Sequence[Branch], *operands: Tree) -> Tree:
+def switch(index: Tensor | int, branches: Sequence[Callable[..., T]], *operands: Tree) -> T:
     """Return `branches[index](*operands)`: one of them runs; an index out of range is the nearest in range.
 
     As `cond` otherwise.

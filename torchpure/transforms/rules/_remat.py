@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from torchpure import tree
+from torchpure._types import P, T
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Call, Ordinary, check_callable, frozen
 from torchpure.transforms.engine import inside_gradient, reruns
@@ -35,7 +36,7 @@ _DOTS = {
 Policy = Callable[[Any], bool]  # tells of an operation, or of the name of a value, whether the result is kept
 
 
-def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "nothing") -> Callable[..., Any]:
+def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing") -> Callable[P, T]:
     """Return a function whose values are computed again in the backward pass: less memory for more time.
 
     `policy` tells what is kept besides the arguments: "nothing"; "dots", the results of matrix products, convolutions
