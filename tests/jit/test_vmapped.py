@@ -22,9 +22,9 @@ def network(width=5):
 
 
 def train_of(net, steps=20):
-    def train(key, rate):
+    def train(key, learning_rate):
         params, _ = net.init(key)
-        opt = tp.optim.adam(rate)
+        opt = tp.optim.adam(learning_rate)
         gradient = tp.value_and_grad(lambda p: nn.functional.mse_loss(net(p, X), torch.sin(X)))
 
         def body(carry, _):
@@ -40,12 +40,12 @@ def train_of(net, steps=20):
 @pytest.mark.parametrize("count", [3, 21, 150])
 def test_each_member_equals_its_solo_run(count):
     train = train_of(network())
-    keys, rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
+    keys, learning_rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
     program = tp.jit(tp.vmap(train))
     for _ in range(2):  # the first call measures, the second uses the schedule
-        params, losses = program(keys, rates)
+        params, losses = program(keys, learning_rates)
         for i in {0, count // 2, count - 1}:
-            alone, curve = train(keys[i], rates[i])
+            alone, curve = train(keys[i], learning_rates[i])
             assert_trees_close({n: leaf[i] for n, leaf in params.items()}, alone, rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(losses[i], curve, rtol=1e-10, atol=1e-12)
 
@@ -73,12 +73,12 @@ def test_threads_share_the_chunks():
 
 def test_the_nan_of_one_member_never_touches_another():
     train = train_of(network())
-    keys, rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
+    keys, learning_rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
     program = tp.jit(tp.vmap(train))
-    program(keys, rates)  # the first call measures, with a program for each width
-    clean = program(keys, rates)[1]
-    rates[[3, 70]] = float("nan")
-    spoiled = program(keys, rates)[1]
+    program(keys, learning_rates)  # the first call measures, with a program for each width
+    clean = program(keys, learning_rates)[1]
+    learning_rates[[3, 70]] = float("nan")
+    spoiled = program(keys, learning_rates)[1]
     others = [i for i in range(80) if i not in {3, 70}]
     assert spoiled[[3, 70], -1].isnan().all()
     assert torch.equal(spoiled[others], clean[others])

@@ -234,9 +234,9 @@ ERRORS = {
     "missing parameters": (lambda: tp.grad(lambda p: NET(p, X).sum())({"weight": X[None]}), ParameterError, "Linear: parameters: missing `bias`"),
     "gradients of another form": (lambda: tp.grad(lambda w: ADAM.update({"v": w}, ADAM.init({"w": X}), {"w": X})[0]["w"].sum())(X), StructureError, "adam: trees differ at `.`: wanted keys 'w', got 'v' (missing 'w'; unexpected 'v')"),
     "a gradient of another shape": (lambda: tp.vmap(lambda x: ADAM.update({"w": x}, ADAM.init({"w": X}), {"w": X})[0])(X), StructureError, "adam: the gradient at `w` is a float64 tensor of shape (), the parameter a float64 tensor of shape (2,)"),
-    "a rate for each member": (lambda: tp.vmap(lambda r: tp.optim.sgd(r).init({"w": X}))(XS), ValueError, "sgd: rate must be a tensor of shape (), got shape (2,); vmap over it"),
+    "a learning rate for each member": (lambda: tp.vmap(lambda r: tp.optim.sgd(r).init({"w": X}))(XS), ValueError, "sgd: learning_rate must be a tensor of shape (), got shape (2,); vmap over it"),
     "an optimizer of torch": (lambda: tp.vmap(lambda x: LIFTED.update({"w": x}, LIFTED.init({"w": x}), {"w": x})[0])(XS), TransformError, "lift: SGD changes tensors in place, which no transform can follow: use the optimizer of this library, or step outside of the transform"),
-    "a rate that is no number": (lambda: tp.optim.adam("fast"), TypeError, "adam: rate must be a number, a tensor of shape () or a schedule, got 'fast'"),
+    "a learning rate that is no number": (lambda: tp.optim.adam("fast"), TypeError, "adam: learning_rate must be a number, a tensor of shape () or a schedule, got 'fast'"),
     "a value that is missing": (lambda: tp.grad(lambda w: tp.optim.scale_by_polyak(max_learning_rate=1.0).update({"w": w}, tp.optim.scale_by_polyak(max_learning_rate=1.0).init({"w": X}), {"w": X})[0]["w"].sum())(X), TypeError, "scale_by_polyak: wanted value: call step(grads, state, params, value=…)"),
     # pytrees
     "a dataclass": (lambda: tp.grad(lambda p: p.w.sum())(Weights(X)), TransformError, "grad: `@` has nothing to differentiate: argument 0 is Weights Weights(w=tensor([1., 2.], dtype=torch.f. Wanted a floating point or complex tensor, or a dataclass that is a tree: see tree.register_dataclass"),

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._collector import gc_paused
 from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
+from torchpure._types import P
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
@@ -29,10 +30,23 @@ from ._vmapped import ChunkedVmap
 _function_modes: Any = len_torch_function_stack
 _autocasts: Any = is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
+Out = TypeVar("Out", covariant=True)
 _MANY_PROGRAMS = 32  # programs of one function: from here on, warn that a changing number should be a tensor
 
 
-def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Callable[..., Any]:
+class Jitted(Protocol[P, Out]):
+    """A compiled function: a call runs it, `lower` shows it."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
+        """Run the program for these arguments."""
+        ...
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
+        ...
+
+
+def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Jitted[P, Out]:
     """Return a function that computes what `fn` computes, as one compiled program.
 
     `fn` is traced once per input signature: the structure of its arguments; the shapes, dtypes, devices and strides of
@@ -70,7 +84,7 @@ def jit(fn: Callable[..., Any], *, static: ArgumentSpec = (), donate: ArgumentSp
         return programs.lower(args, kwargs)
 
     jitted.lower = lower  # pyrefly: ignore[missing-attribute] functions take attributes
-    return jitted
+    return cast("Jitted[P, Out]", jitted)
 
 
 class _Entry(NamedTuple):

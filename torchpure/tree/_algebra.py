@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchpure._torch import foreach_add, foreach_lerp, foreach_mul, foreach_norm, foreach_sub
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import StructureError
 
 from ._backend import flatten, unflatten
@@ -22,7 +22,7 @@ from ._plain import plain
 Number = float | int | complex | Tensor
 
 
-def add(tree: Tree, other: Tree) -> Tree:
+def add(tree: T, other: T) -> T:
     """Add leaf by leaf.
 
     >>> add({"w": torch.ones(2)}, {"w": torch.ones(2)})
@@ -31,12 +31,12 @@ def add(tree: Tree, other: Tree) -> Tree:
     return _map_pairs("add", foreach_add, operator.add, tree, other)
 
 
-def sub(tree: Tree, other: Tree) -> Tree:
+def sub(tree: T, other: T) -> T:
     """Subtract leaf by leaf."""
     return _map_pairs("sub", foreach_sub, operator.sub, tree, other)
 
 
-def scale(tree: Tree, factor: Number) -> Tree:
+def scale(tree: T, factor: Number) -> T:
     """Multiply each leaf by a number or a tensor of shape (); a float leaf keeps its dtype.
 
     >>> scale((torch.ones(2), torch.ones(())), 3.0)
@@ -69,7 +69,7 @@ def where(condition: Tensor, tree: Tree, other: Tree) -> Tree:
     return _map_pairs("where", None, lambda a, b: torch.where(condition, a, b), tree, other)
 
 
-def zeros_like(tree: Tree) -> Tree:
+def zeros_like(tree: T) -> T:
     """Make a tree of zeros; a Python number becomes the 0 of its type."""
     leaves, structure = _flatten_numbers("zeros_like", tree)
     return unflatten(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import differentiable
 from torchpure.transforms.context import (
@@ -98,7 +98,7 @@ def axis_index(axis_name: Names) -> Tensor:
     return total
 
 
-def psum(values: Tree, axis_name: Names) -> Tree:
+def psum(values: T, axis_name: Names) -> T:
     """Sum each tensor over the members of an axis, or of a tuple of axes; every member gets the sum.
 
     A number is the same for all members: the sum of 1 is the number of members.
@@ -114,7 +114,7 @@ def psum(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: _psum_leaf("psum", leaf, axes), values)
 
 
-def pmean(values: Tree, axis_name: Names) -> Tree:
+def pmean(values: T, axis_name: Names) -> T:
     """Average each tensor over the members of an axis, or of a tuple of axes; every member gets the mean.
 
     Raises:
@@ -145,7 +145,7 @@ def all_gather(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: _all_gather_leaf("all_gather", leaf, axes), values)
 
 
-def pmax(values: Tree, axis_name: Names) -> Tree:
+def pmax(values: T, axis_name: Names) -> T:
     """Take the maximum over the members of an axis, or of a tuple of axes, for each entry.
 
     Equal maxima share the derivative evenly.
@@ -161,7 +161,7 @@ def pmax(values: Tree, axis_name: Names) -> Tree:
     return tree.map(lambda leaf: leaf if _is_number(leaf) else _all_gather_leaf("pmax", leaf, axes).amax(0), values)
 
 
-def pmin(values: Tree, axis_name: Names) -> Tree:
+def pmin(values: T, axis_name: Names) -> T:
     """Take the minimum over the members of an axis, or of a tuple of axes, for each entry.
 
     Equal minima share the derivative evenly.

@@ -11,7 +11,7 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._torch import functorch
-from torchpure._types import Tree
+from torchpure._types import P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import set_chunk_offset
@@ -25,14 +25,14 @@ Dims = Any  # an int or None, or a tree of them that is a prefix of what it desc
 
 
 def vmap(
-    fn: Callable[..., Any],
+    fn: Callable[P, T],
     in_dims: Dims = 0,
     out_dims: Dims = 0,
     *,
     axis_name: str | None = None,
     chunk_size: int | None = None,
     devices: Sequence[torch.device | str] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[P, T]:
     """Return the function that maps `fn` over one dimension of its arguments.
 
     `in_dims` is one int for all arguments, or a tuple with an entry for each: an int, None (not mapped), or a tree of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function
@@ -18,7 +18,7 @@ from ._carry import describe_leaf, matches
 Combine = Callable[[Any, Any], Any]
 
 
-def associative_scan(fn: Combine, elems: Tree, *, reverse: bool = False, axis: int = 0) -> Tree:
+def associative_scan(fn: Callable[[T, T], T], elems: T, *, reverse: bool = False, axis: int = 0) -> T:
     """Combine all elements up to each one: x0, fn(x0, x1), fn(fn(x0, x1), x2) … along an axis.
 
     `fn(a, b)` must be associative. It gets many elements at once, as slices along the axis, as `torch.add` would. It is

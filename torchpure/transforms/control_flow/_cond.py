@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import ClosureConversion, FlatFn, Packed, check_callable, is_tracing, snapshot_cells
 from torchpure.transforms.context import active_where, collectives_used, varies_over
@@ -21,7 +21,7 @@ from ._cond_rules import switch_flat
 Branch = Callable[..., Any]
 
 
-def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree) -> Tree:
+def cond(pred: Tensor | bool, true_fn: Callable[..., T], false_fn: Callable[..., T], *operands: Tree) -> T:
     """Return `true_fn(*operands)` if `pred` is True, else `false_fn(*operands)`: only one of them runs.
 
     Under `vmap`, if members differ in `pred`, both branches run on all members. A member that does not choose a branch
@@ -46,7 +46,7 @@ def cond(pred: Tensor | bool, true_fn: Branch, false_fn: Branch, *operands: Tree
     return _choose("cond", torch.as_tensor(pred).to(torch.int64), (false_fn, true_fn), operands)
 
 
-def switch(index: Tensor | int, branches: Sequence[Branch], *operands: Tree) -> Tree:
+def switch(index: Tensor | int, branches: Sequence[Callable[..., T]], *operands: Tree) -> T:
     """Return `branches[index](*operands)`: only one branch runs; an index out of range is clamped.
 
     Under transforms it behaves as `cond`.

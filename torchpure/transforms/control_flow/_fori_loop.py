@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 
@@ -16,7 +15,7 @@ from ._scan import run_scan
 from ._while_loop import while_loop
 
 
-def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Any, Any], Any], init: Tree) -> Tree:
+def fori_loop(lower: int | Tensor, upper: int | Tensor, body_fn: Callable[[Tensor, T], T], init: T) -> T:
     """Apply `value = body_fn(i, value)` for each `i` in `range(lower, upper)`; return the last value.
 
     If both bounds are ints this is a `scan`, with every derivative. Otherwise it is a `while_loop`.

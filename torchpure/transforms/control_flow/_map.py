@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree, X
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import vmap
 from torchpure.transforms.calls import check_callable
@@ -17,7 +17,7 @@ from torchpure.transforms.context import Offset, set_chunk_offset
 from ._scan import run_scan
 
 
-def map(f: Callable[[Any], Any], xs: Tree, *, batch_size: int | None = None) -> Tree:
+def map(f: Callable[[X], T], xs: X, *, batch_size: int | None = None) -> T:
     """Apply `f` to each slice of `xs` along dimension 0, one after another, and stack the results.
 
     With `batch_size`, `vmap` runs that many slices at a time: little memory, and nearly the speed of one `vmap`.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree, X, Y
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import (
     ClosureConversion,
@@ -31,15 +31,15 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def scan(
-    f: Step,
-    init: Tree,
-    xs: Tree = None,
+    f: Callable[[T, X], tuple[T, Y]],
+    init: T,
+    xs: X = None,
     length: int | None = None,
     *,
     reverse: bool = False,
     unroll: int = 1,
     remat: int | None = None,
-) -> tuple[Tree, Tree]:
+) -> tuple[T, Y]:
     """Carry a value through `f(carry, x) -> (carry, y)` over slices of `xs`; return the last carry and the stacked `y`.
 
     Slices are along dimension 0; with `reverse` the loop starts at the last one. Without `xs`, `f` gets None `length`

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import ClosureConversion, check_callable, is_tracing, snapshot_cells
 from torchpure.transforms.engine import describe_function, functorch, kinds, roomy, seen
@@ -23,7 +23,7 @@ from ._while_rules import while_flat
 Test = Callable[[Any], Any]
 
 
-def while_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, *, max_steps: int | None = None) -> Tree:
+def while_loop(cond_fn: Test, body_fn: Callable[[T], T], init: T, *, max_steps: int | None = None) -> T:
     """Apply `body_fn` to a value as long as `cond_fn` is True for it; return the last value.
 
     Under `vmap` the loop runs until all members are done; a member that is done keeps its value. With `max_steps` the

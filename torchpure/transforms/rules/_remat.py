@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from torchpure import tree
 from torchpure._torch import get_proxy_mode
+from torchpure._types import P, T
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Call, Rerun, check_callable, snapshot_cells
 from torchpure.transforms.engine import inside_gradient, reruns
@@ -35,7 +36,7 @@ _MATRIX_PRODUCTS = {
 Policy = Callable[[Any], bool]  # gets an operation, or the name of a value; True: save the result
 
 
-def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "nothing") -> Callable[..., Any]:
+def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing") -> Callable[P, T]:
     """Return a function whose values are computed again in the backward pass: less memory for more time.
 
     `policy` says which results are saved besides the arguments:

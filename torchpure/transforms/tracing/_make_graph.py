@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Packed, check_callable, register_mode
-from torchpure.transforms.engine import argument_paths, describe_function
+from torchpure.transforms.engine import argument_paths, describe_function, describe_program
 from torchpure.transforms.purity import Watch
 
 from ._constants import RealConstants, is_fake, traced
@@ -58,6 +58,9 @@ class Graph:
 
     def __str__(self) -> str:
         return program_text(self.module)
+
+    def __repr__(self) -> str:
+        return describe_program(self._fn, self.module, tree.unflatten(self._structure, map(_named, self._likes)))
 
 
 def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
