@@ -170,18 +170,18 @@ def live_tensors_stay_constant(case: Case) -> None:
     """Five hundred steps leave no more tensors behind than one state has, and no graph."""
     optimizer, params = case.make(), BOWL.start()
     reached = _run(optimizer, BOWL, 10, (params, optimizer.init(params)))
-    gc.collect()
-    gc.freeze()  # what is here already is not looked at again: a whole heap takes longer than the steps
-    try:
-        reached = _run(optimizer, BOWL, 490, reached)
-        gc.collect()
-        alive = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
-    finally:
-        gc.unfreeze()
+    before = _living_tensors()
+    reached = _run(optimizer, BOWL, 490, reached)
+    alive = _living_tensors() - before
     graphs = [path for path, leaf in _named(reached) if leaf.requires_grad]
     assert not graphs, f"these hold a graph: {graphs}"
     most = len(tree.leaves(reached)) + 10  # and a few of the last step
     assert alive <= most, f"{alive} tensors of 490 steps are alive, wanted at most {most}"
+
+
+def _living_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
 def converges_on_a_parabola(case: Case) -> None:
