@@ -3,9 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test proof operators check format bench clean
+.PHONY: fit test proof operators docs-tables check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -33,6 +33,10 @@ proof: $(VENV)/.dev
 
 operators: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table.py
+
+# The tables of docs/optimizers.md. `make operators` writes docs/operators.md, which takes long.
+docs-tables: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

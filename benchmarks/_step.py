@@ -14,7 +14,7 @@ from ._harness import Program
 
 OURS = "torchpure"
 JAX = "JAX"
-COMPILED = {
+COMPILED: dict[str, dict[str, Any]] = {
     "torch.compile, fused": {"loss": {}, "fused": True},
     "torch.compile, fused, max-autotune": {"loss": {"mode": "max-autotune-no-cudagraphs"}, "fused": True},
     "torch.compile, step": {"step": {}},

@@ -3,6 +3,8 @@
 The key is the factory's name, or "name, variant". See `testing.Case` for the fields.
 """
 
+from typing import Any
+
 import torch
 
 from torchpure import optim, random
@@ -23,14 +25,16 @@ def _torch_adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_
     return optim.adafactor(lr, weight_decay=weight_decay, form="torch", **given)
 
 
+def _decay_rate(step: Any, power: Any) -> Any:
+    return 1 - (step + 1.0) ** -power
+
+
 def _optax_adafactor():
     """Chain what optax.adafactor chains; its own decay rate is rounded to float32."""
     import optax
 
     return optax.chain(
-        optax.scale_by_factored_rms(
-            min_dim_size_to_factor=1, epsilon=1e-3, decay_rate_fn=lambda step, power: 1 - (step + 1.0) ** -power
-        ),
+        optax.scale_by_factored_rms(min_dim_size_to_factor=1, epsilon=1e-3, decay_rate_fn=_decay_rate),
         optax.clip_by_block_rms(1.0),
         optax.scale_by_learning_rate(0.05, flip_sign=False),
         optax.scale_by_param_block_rms(),

@@ -1,12 +1,14 @@
 """The table of transformations and combinators: each as a part of a descent, so that the laws can be tried on it."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from torchpure import optim, random, tree
 from torchpure.testing import Case
 
 
-def _then_descend(factory):
+def _then_descend(factory: Callable[..., Any]) -> Callable[..., Any]:
     """Chain a transformation, made of its numbers, with a plain descent."""
 
     def whole(learning_rate, **given):
@@ -14,7 +16,8 @@ def _then_descend(factory):
 
     own = inspect.signature(factory).parameters.values()
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    whole.__signature__ = inspect.Signature([*inspect.signature(whole).parameters.values()][:1] + keywords)
+    rate = [*inspect.signature(whole).parameters.values()][:1]
+    setattr(whole, "__signature__", inspect.Signature(rate + keywords))  # noqa: B010 functions have no such attribute for type checkers
     return whole
 
 
@@ -26,7 +29,7 @@ def _transform(factory, **expected):
     def optax():
         return _optax(lambda ox: ox.chain(getattr(ox, oracle)(**given), ox.scale_by_learning_rate(0.05)))
 
-    defaults = {"rosenbrock": None, "optax": optax if oracle else None}
+    defaults: dict[str, Any] = {"rosenbrock": None, "optax": optax if oracle else None}
     return Case(factory=_then_descend(factory), **{**defaults, **expected})
 
 
@@ -163,8 +166,8 @@ def _with_decay(mask=None):
 
 def _wrapper(make, oracle=None, **expected):
     """Make the case of a combinator: `make(learning_rate, …)`, and `oracle(optax)` at the learning rate 0.05."""
-    optax = (lambda: _optax(oracle)) if oracle else None
-    return Case(factory=make, **{"rosenbrock": None, "optax": optax, **expected})
+    defaults: dict[str, Any] = {"rosenbrock": None, "optax": (lambda: _optax(oracle)) if oracle else None}
+    return Case(factory=make, **{**defaults, **expected})
 
 
 def _chained(learning_rate, *, max_norm=0.5, b1=0.9):

@@ -75,7 +75,7 @@ def _torch_tables():
     path = Path(torch.__file__).parent / "testing/_internal/common_optimizers.py"
     wanted = ("optim_inputs_func_", "OptimizerInput", "_get_device_type")
     kept = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "").startswith(wanted)]
-    space = {
+    space: dict[str, Any] = {
         "torch": torch,
         "Tensor": torch.Tensor,
         "Parameter": torch.nn.Parameter,
@@ -102,7 +102,7 @@ def ours_for(theirs, make, kwargs):
     kwargs = dict(kwargs)
     maximize = kwargs.pop("maximize", False)
     kwargs.pop("differentiable", None)
-    before = [optim.scale(-1.0)] if maximize else []
+    before: list[optim.Optimizer[Any]] = [optim.scale(-1.0)] if maximize else []
     names = make.__code__.co_varnames[: make.__code__.co_argcount]
     if "weight_decay" not in names and "weight_decay" in kwargs:
         before.append(optim.add_decayed_weights(kwargs.pop("weight_decay")))

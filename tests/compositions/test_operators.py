@@ -7,6 +7,7 @@ import zlib
 import pytest
 import torch
 from operators import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
+from table import HEAD, TARGET
 
 import torchpure as tp
 from torchpure.errors import TransformError
@@ -117,3 +118,10 @@ def test_what_has_no_rule_is_an_error_that_names_it():
         TransformError, match="jvp: scatter_reduce with 'prod' has no forward derivative|scatter_reduce"
     ):
         tp.jvp(lambda x: x[0].scatter_reduce(0, index, x[1, :3], "prod"), (x,), (x,))
+
+
+def test_the_page_of_operators_is_of_these_compositions():
+    text = TARGET.read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")]
+    current = text.startswith(HEAD) and rows == ["composition", *COMPOSITIONS, JIT]
+    assert current, "docs/operators.md is not of these compositions: run `make operators`"

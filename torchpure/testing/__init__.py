@@ -1,4 +1,4 @@
-"""Checks of the laws that this library states, for its own optimizers and models and for yours."""
+"""Checks of the laws that this library states, for its own models, optimizers and transforms and for yours."""
 
 from ._assert import assert_trees_close as assert_trees_close
 from ._case import Case as Case
@@ -7,3 +7,6 @@ from ._model import MODEL_LAWS as MODEL_LAWS
 from ._model import check_model as check_model
 from ._optimizer import check_compiled as check_compiled
 from ._optimizer import check_optimizer as check_optimizer
+from ._transform import TRANSFORM_LAWS as TRANSFORM_LAWS
+from ._transform import TransformCase as TransformCase
+from ._transform import check_transform as check_transform

@@ -37,3 +37,39 @@ def _assert_leaf(path: str, got: Any, wanted: Any, rtol: float, atol: float) -> 
     torch.testing.assert_close(
         got.detach(), wanted.detach(), rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"at `{path}`: {text}"
     )
+
+
+def assert_tensors_close(actual: Tree, expected: Tree, what: str) -> None:
+    """Assert that two trees hold close tensors, by what their dtypes can hold; `what` begins the message.
+
+    Raises:
+        AssertionError: two tensors differ, or one tree has more of them.
+    """
+    got, wanted = tensors(actual), tensors(expected)
+    assert len(got) == len(wanted), f"{what}: {len(got)} tensors, wanted {len(wanted)}"
+    for a, b in zip(got, wanted, strict=True):
+        try:
+            assert_trees_close(a, b, rtol=rtol_of(a.dtype), atol=rtol_of(a.dtype))
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {error}") from error
+
+
+def rtol_of(dtype: torch.dtype) -> float:
+    """Return a tolerance that tells rounding from mistakes."""
+    real = dtype if dtype.is_floating_point else dtype.to_real() if dtype.is_complex else torch.float64
+    return 2e-10 if real == torch.float64 else 100 * torch.finfo(real).eps
+
+
+def tensors(value: Tree) -> list[Tensor]:
+    """List the leaves that are tensors."""
+    return [leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor)]
+
+
+def weighted_sum(value: Tree) -> Tensor:
+    """Reduce an output to one real number in which each entry has its own weight."""
+    total = torch.zeros((), dtype=torch.float64)
+    for leaf in tensors(value):
+        if leaf.is_floating_point() or leaf.is_complex():
+            flat = (torch.view_as_real(leaf) if leaf.is_complex() else leaf).reshape(-1)
+            total = total + (flat * torch.linspace(0.5, 1.5, flat.numel(), dtype=flat.dtype)).sum()
+    return total

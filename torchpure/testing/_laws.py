@@ -172,18 +172,18 @@ def live_tensors_stay_constant(case: Case) -> None:
     """After 500 steps only the tensors of one state are alive, and no graph."""
     optimizer, params = case.make(), BOWL.start()
     reached = _run(optimizer, BOWL, 10, (params, optimizer.init(params)))
-    gc.collect()
-    gc.freeze()  # skip existing objects: scanning the whole heap takes longer than the steps
-    try:
-        reached = _run(optimizer, BOWL, 490, reached)
-        gc.collect()
-        alive = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
-    finally:
-        gc.unfreeze()
+    before = _living_tensors()
+    reached = _run(optimizer, BOWL, 490, reached)
+    alive = _living_tensors() - before
     graphs = [path for path, leaf in _tensor_paths(reached) if leaf.requires_grad]
     assert not graphs, f"these hold a graph: {graphs}"
     most = len(tree.leaves(reached)) + 10  # plus a few of the last step
     assert alive <= most, f"{alive} tensors of 490 steps are alive, wanted at most {most}"
+
+
+def _living_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
 def converges_on_a_parabola(case: Case) -> None:

@@ -17,7 +17,7 @@ from torchpure.errors import ImpureError
 from torchpure.model import Functional, functional
 from torchpure.transforms import grad, jvp, vmap
 
-from ._assert import assert_trees_close
+from ._assert import assert_tensors_close, tensors, weighted_sum
 
 Inputs = tuple[Any, ...]
 
@@ -56,7 +56,7 @@ def apply_is_pure(net: Functional, inputs: Inputs) -> None:
 def keys_decide_draws(net: Functional, inputs: Inputs) -> None:
     """Different keys give different results if and only if the module draws; then a call without a key raises."""
     one, two = _apply(net, inputs, key=random.key(1)), _apply(net, inputs, key=random.key(2))
-    equal = all(_same(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True))
+    equal = all(_same(a, b) for a, b in zip(tensors(one), tensors(two), strict=True))
     assert equal != draws(net, inputs), (
         "it draws, but two keys give the same result" if equal else "it draws without a key"
     )
@@ -75,7 +75,7 @@ def state_is_threaded(net: Functional, inputs: Inputs) -> None:
         if key is None:
             with torch.no_grad():
                 expected = module(*inputs)
-            _assert_close((output, state), (expected, dict(module.named_buffers())), "the module itself")
+            assert_tensors_close((output, state), (expected, dict(module.named_buffers())), "the module itself")
 
 
 def modules_go_and_come(net: Functional, inputs: Inputs) -> None:
@@ -94,12 +94,12 @@ def traced_equals_eager(net: Functional, inputs: Inputs) -> None:
     def run(params: Any, state: Any, key: Key | None, *data: Tensor) -> list[Tensor]:
         rest = iter(data)
         given = [next(rest) if type(leaf) is Tensor and leaf.is_floating_point() else leaf for leaf in inputs]
-        return _tensors(net.apply(params, state, *given, key=key))
+        return tensors(net.apply(params, state, *given, key=key))
 
     graph = make_fx(run)(net.params, net.state, key, *data)
     other = None if key is None else random.fold_in(key, 1)
     params, changed = _make_members(net.params, 2)[1], [leaf * 0.9 for leaf in data]
-    _assert_close(graph(params, net.state, other, *changed), run(params, net.state, other, *changed), "a trace")
+    assert_tensors_close(graph(params, net.state, other, *changed), run(params, net.state, other, *changed), "a trace")
 
 
 def batched_equals_looped(net: Functional, inputs: Inputs) -> None:
@@ -111,17 +111,17 @@ def batched_equals_looped(net: Functional, inputs: Inputs) -> None:
         return  # the members are identical
 
     def run(params: Any, state: Any, key: Key | None) -> list[Tensor]:
-        return _tensors(net.apply(params, state, *inputs, key=key))
+        return tensors(net.apply(params, state, *inputs, key=key))
 
     dims = (0, 0, None if keys is None else 0)
     together = vmap(run, dims)(_stack(params), _stack(states), keys)
     for i in range(num):
         alone = run(params[i], states[i], None if keys is None else keys[i])
-        _assert_close([leaf[i] for leaf in together], alone, f"member {i} of vmap")
+        assert_tensors_close([leaf[i] for leaf in together], alone, f"member {i} of vmap")
     shared = vmap(run, (0, None, dims[2]))(_stack(params), net.state, keys) if net.params else []
     for i in range(num if shared else 0):
         alone = run(params[i], net.state, None if keys is None else keys[i])
-        _assert_close([leaf[i] for leaf in shared], alone, f"member {i} of vmap with one state for all")
+        assert_tensors_close([leaf[i] for leaf in shared], alone, f"member {i} of vmap with one state for all")
 
 
 def gradients_are_the_modules(net: Functional, inputs: Inputs) -> None:
@@ -130,11 +130,11 @@ def gradients_are_the_modules(net: Functional, inputs: Inputs) -> None:
     if not params:
         return
     if not draws(net, inputs):
-        _assert_close(grad(loss)(params), _backward(net, inputs, list(params)), "the module's backward pass")
+        assert_tensors_close(grad(loss)(params), _backward(net, inputs, list(params)), "the module's backward pass")
     members = _make_members(params, 2)
     together = vmap(grad(loss))(_stack(members))
     for i, member in enumerate(members):
-        _assert_close([leaf[i] for leaf in together.values()], list(grad(loss)(member).values()), "vmap(grad)")
+        assert_tensors_close([leaf[i] for leaf in together.values()], list(grad(loss)(member).values()), "vmap(grad)")
 
 
 def gradients_are_finite_differences(net: Functional, inputs: Inputs) -> None:
@@ -145,7 +145,7 @@ def gradients_are_finite_differences(net: Functional, inputs: Inputs) -> None:
     leaves = tuple(leaf.clone().requires_grad_() for leaf in params.values())
     torch.autograd.gradcheck(lambda *values: loss(dict(zip(params, values, strict=True))), leaves, fast_mode=True)
     _, slope = jvp(loss, (params,), (params,))
-    _assert_close(slope, tree.dot(grad(loss)(params), params).real, "jvp")
+    assert_tensors_close(slope, tree.dot(grad(loss)(params), params).real, "jvp")
 
 
 def _differentiable(net: Functional, inputs: Inputs) -> tuple[dict[str, Tensor], Callable[[Any], Tensor]]:
@@ -154,7 +154,7 @@ def _differentiable(net: Functional, inputs: Inputs) -> tuple[dict[str, Tensor],
     params = {name: leaf for name, leaf in net.params.items() if leaf.is_floating_point() or leaf.is_complex()}
 
     def loss(params: Any) -> Tensor:
-        return _weighted_sum(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
+        return weighted_sum(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
 
     return params, loss
 
@@ -228,27 +228,13 @@ def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor)]
-
-
-def _weighted_sum(output: Any) -> Tensor:
-    """Reduce an output to one real number, with a different weight for each entry."""
-    total = torch.zeros((), dtype=torch.float64)
-    for leaf in _tensors(output):
-        if leaf.is_floating_point() or leaf.is_complex():
-            flat = (torch.view_as_real(leaf) if leaf.is_complex() else leaf).reshape(-1)
-            total = total + (flat * torch.linspace(0.5, 1.5, flat.numel(), dtype=flat.dtype)).sum()
-    return total
-
-
 def _backward(net: Functional, inputs: Inputs, names: list[str]) -> dict[str, Tensor]:
     module = net.to_module()
     parameters = dict(module.named_parameters())
     for name in names:
         parameters[name].requires_grad_()
     given = [parameters[name] for name in names]
-    grads = torch.autograd.grad(_weighted_sum(module(*inputs)), given, allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(weighted_sum(module(*inputs)), given, allow_unused=True, materialize_grads=True)
     return dict(zip(names, grads, strict=True))
 
 
@@ -257,15 +243,5 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 def _assert_equal(one: Any, two: Any, what: str) -> None:
-    for a, b in zip(_tensors(one), _tensors(two), strict=True):
+    for a, b in zip(tensors(one), tensors(two), strict=True):
         assert _same(a, b), f"{what}: {tree.describe(a)} differs from what it was by {(a - b).abs().max():.3g}"
-
-
-def _assert_close(one: Any, two: Any, what: str) -> None:
-    for a, b in zip(_tensors(one), _tensors(two), strict=True):
-        real = a.dtype if a.dtype.is_floating_point else a.dtype.to_real() if a.is_complex() else torch.float64
-        rtol = 2e-10 if real == torch.float64 else 100 * torch.finfo(real).eps
-        try:
-            assert_trees_close(a, b, rtol=rtol, atol=rtol)
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error

@@ -1,5 +1,7 @@
 """scan equals an unrolled loop in every stack of transforms: eager, rematerialised and traced."""
 
+from functools import cache
+
 import pytest
 import torch
 from loops import DEEP, T, traced, unrolled
@@ -83,13 +85,17 @@ def check(actual, expected):
     assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+@cache  # several tests compare with the same
+def plainly(stack, program):
+    return STACKS[stack](lambda u: PROGRAMS[program](unrolled, u))
+
+
 @pytest.mark.parametrize(
     ("program", "stack"),
     [(p, s) for p in PROGRAMS for s in (STACKS if p in {"closure", "integers"} else DEEP)],
 )
 def test_a_scan_is_a_loop(program, stack):
-    run = PROGRAMS[program]
-    check(STACKS[stack](lambda u: run(tp.scan, u)), STACKS[stack](lambda u: run(unrolled, u)))
+    check(STACKS[stack](lambda u: PROGRAMS[program](tp.scan, u)), plainly(stack, program))
 
 
 @pytest.mark.parametrize("stack", TRACED)
@@ -97,7 +103,7 @@ def test_a_scan_is_a_loop(program, stack):
 def test_a_traced_scan_is_a_loop(program, stack, monkeypatch):
     run = PROGRAMS[program]
     graph, actual = traced(STACKS[stack], lambda u: run(tp.scan, u), monkeypatch)
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, program))
     names = [str(node.target) for node in graph.module.graph.nodes]
     assert any("scan" in name for name in names) and not any("sin" in name for name in names)
 
@@ -107,7 +113,7 @@ def test_a_traced_scan_is_a_loop(program, stack, monkeypatch):
 def test_every_traced_scan_is_a_loop(program, stack, monkeypatch):
     run = PROGRAMS[program]
     _, actual = traced(STACKS[stack], lambda u: run(tp.scan, u), monkeypatch)
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, program))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_unroll_and_remat_change_nothing(program, options, monkeypatch):
         return tp.scan(*args, **kwargs, **options)
 
     for name in DEEP:
-        expected = STACKS[name](lambda u: run(unrolled, u))
+        expected = plainly(name, program)
         check(STACKS[name](lambda u: run(scan_with_options, u)), expected)
         check(traced(STACKS[name], lambda u: run(scan_with_options, u), monkeypatch)[1], expected)
 
@@ -130,7 +136,7 @@ def test_unroll_and_remat_change_nothing(program, options, monkeypatch):
 def test_remat_changes_nothing(stack):
     run = PROGRAMS["closure"]
     actual = STACKS[stack](lambda u: run(lambda *a, **k: tp.scan(*a, **k, remat=2), u))
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, "closure"))
 
 
 def test_remat_re_runs_nothing_without_gradients():

@@ -1,7 +1,20 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, doctests included."""
+
+import gc
+import os
+
+# Before torch is imported, and for the processes that tests start: two threads that wait for each other spin, and on a
+# busy machine a small program then takes several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+
+def pytest_collection_finish() -> None:
+    """Hide from the collector what importing made: it would look at torch and its like again, thousands of times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
