@@ -15,7 +15,7 @@ from torch import nn
 from ._never_draws import changes, constant, own_classes, parts
 
 _START = ("forward", "__call__", "_call_impl")
-_NAMED = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME")
+_NAMED = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_GLOBAL", "LOAD_NAME")
 _MUTATING = {
     "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove",
     "reverse", "setdefault", "sort", "update",

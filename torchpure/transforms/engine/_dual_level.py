@@ -14,6 +14,8 @@ from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
+from ._levels import load_forward_rules
+
 _torch: Any = eager_transforms  # a module whose counter changes
 _enter_level: Any = torch._C._enter_dual_level  # torch's functions around them look for its exporter, each time
 _exit_level: Any = torch._C._exit_dual_level
@@ -25,6 +27,7 @@ def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
     """Return `run`, one of torch's forward derivatives, as a function that several threads may be in at once."""
 
     def call(*args: Any) -> Any:
+        load_forward_rules()
         if is_dynamo_compiling():
             return run(*args)
         joined = _join()

@@ -4,6 +4,7 @@ The checks of torch.func cost as much as the work of a small network; ours have 
 follow these calls: while `torch.compile` traces, torch.func itself is used.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,9 +16,12 @@ from torch.compiler import is_dynamo_compiling
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ._open_level import _load_forward_rules
+
 functorch: Any = torch._C._functorch
 _VMAP = functorch.TransformType.Vmap
 unseen: Any = torch._C.DisableTorchFunction  # modes are for operations: looks at sizes, versions, memory pass by
+_OF_SCRIPTS = ("ignore", re.compile(r"`torch\.jit\.script` is "), Warning, None, 0)  # a filter of warnings
 
 
 @contextmanager
@@ -42,6 +46,15 @@ def own_variables() -> Iterator[None]:
         yield
     finally:
         functorch.set_inplace_requires_grad_allowed(allowed)
+
+
+def load_forward_rules() -> None:
+    """Load, once, the forward derivatives that torch has in Python, without its warning about scripts."""
+    _load_forward_rules()
+
+
+# so torch.compile calls it as it is while it traces, as `torch.compiler.assume_constant_result` would have it
+load_forward_rules._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 
 
 def innermost(leaf: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Open a level of torch's derivatives, run a function inside, and close it again."""
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -13,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import disable_saved_tensors_hooks
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ._levels import _VMAP, functorch, innermost, own_variables
+from ._levels import _OF_SCRIPTS, _VMAP, functorch, innermost, load_forward_rules, own_variables
 from ._memory import mapped_as, whole, with_memory
 
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
@@ -95,7 +96,7 @@ def pushed(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
-    _load_forward_rules()
+    load_forward_rules()
     tangents = mapped_as(primals, tangents)
     opened = functorch._jvp_increment_nesting()
     try:
@@ -116,5 +117,16 @@ def pushed(
 
 @lru_cache(maxsize=1)
 def _load_forward_rules() -> None:
-    """Load the forward derivatives that torch has in Python; its own `make_dual` does so at its first call."""
-    forward_ad._maybe_load_decompositions()
+    """Load the forward derivatives that torch has in Python; its own `make_dual` does so at its first call.
+
+    torch scripts them, and warns whoever is the first to ask that scripts are deprecated: users cannot do anything
+    about it. `warnings.catch_warnings` would undo what other threads do to the filters meanwhile; so one filter is put
+    in front, and taken out again.
+    """
+    filters: Any = warnings.filters  # a list, says its documentation
+    filters.insert(0, _OF_SCRIPTS)
+    try:
+        forward_ad._maybe_load_decompositions()
+    finally:
+        if _OF_SCRIPTS in filters:
+            filters.remove(_OF_SCRIPTS)
