@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import pytest
+import torch
 from models import MODELS, net_of
 
 import torchpure as tp
@@ -16,6 +17,25 @@ from torchpure import testing
 def test_law(law, name):
     model = MODELS[name]
     testing.MODEL_LAWS[law](net_of(tp.functional, model), model.inputs())
+
+
+COMPUTED = {
+    "orthogonal",
+    "spectral norm",
+    "older spectral norm",
+    "weight norm",
+    "older weight norm",
+    "drawn parameters",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in COMPUTED])
+def test_members_that_are_only_drawn_have_the_bits_that_they_have_alone(name):
+    net, keys = net_of(tp.functional, MODELS[name]), tp.random.split(tp.random.key(3), 2)
+    together = tp.tree.leaves(tp.vmap(net.init)(keys)) if tp.tree.leaves((net.params, net.state)) else []
+    for i, key in enumerate(keys):
+        for leaf, alone in zip(together, tp.tree.leaves(net.init(key)), strict=bool(together)):
+            assert torch.equal(leaf[i], alone)
 
 
 def _impure(net, params, state, *inputs, **options):
@@ -61,6 +81,18 @@ def test_a_broken_model_fails_its_law(name):
         testing.check_model(broken, MODELS[model].inputs())
     net = net_of(tp.functional, MODELS[model])
     testing.check_model(net, MODELS[model].inputs(), skip=["gradients_are_finite_differences"])
+
+
+def test_members_of_init_that_differ_by_more_than_rounding_are_caught():
+    net = net_of(tp.functional, MODELS["spectral norm"])
+
+    def init(key):
+        off = 1e-12 if torch._C._functorch.is_batchedtensor(key) else 0.0
+        params, state = net.init(key)
+        return tp.tree.map(lambda leaf: leaf * (1 + off), params), state
+
+    with pytest.raises(AssertionError, match=r"member 0 of vmap\(init\): at "):
+        testing.MODEL_LAWS["init_is_a_function_of_the_key"](dataclasses.replace(net, init=init), ())
 
 
 def test_the_table_is_broad():

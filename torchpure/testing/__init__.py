@@ -1,6 +1,7 @@
 """Checks of the laws that this library states, for its own models, optimizers and transforms and for yours."""
 
 from ._assert import assert_trees_close as assert_trees_close
+from ._assert import assert_trees_close_to_rounding as assert_trees_close_to_rounding
 from ._case import Case as Case
 from ._laws import LAWS as LAWS
 from ._model import MODEL_LAWS as MODEL_LAWS

@@ -1,5 +1,12 @@
-"""Assertions on trees."""
+"""Assertions on trees.
 
+Bits are asked for where nothing is rounded anew: of draws, keys, copies, the order of things, checkpoints, and one
+computation run twice. Two routes to one number (a batched product and a single one, a bias that is added by the
+product, a vector function and its scalar twin, a sum in another order) round differently on each processor:
+`assert_trees_close_to_rounding` is for those.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,12 +29,44 @@ def assert_trees_close(actual: Tree, expected: Tree, *, rtol: float = 1e-12, ato
     Traceback (most recent call last):
     AssertionError: at `w`: ...
     """
-    tree.check_same(expected, actual, who="assert_trees_close")
-    pairs = zip(
-        tree.leaves(actual), tree.align(tree.structure(actual), actual, expected, "assert_trees_close"), strict=True
-    )
+    _assert_leaves(actual, expected, "assert_trees_close", lambda _: (rtol, atol))
+
+
+# n terms that are summed in another order differ by less than n units in the last place of the largest partial sum, and
+# a vector function by a few. What is compared here sums some dozens of terms at most.
+_UNITS = 64
+
+
+def assert_trees_close_to_rounding(actual: Tree, expected: Tree) -> None:
+    """Assert that two trees are one but for rounding, as two routes to the same numbers are.
+
+    Entries may differ by 64 units in the last place of the largest entry of their leaf; integers and flags must be
+    equal.
+
+    Raises:
+        AssertionError: they differ by more; the path of the first leaf that does is named.
+        StructureError: their structures differ.
+
+    >>> assert_trees_close_to_rounding(torch.tensor(0.1 + 0.2), torch.tensor(0.3))
+    >>> assert_trees_close_to_rounding(torch.tensor(0.3001), torch.tensor(0.3))
+    Traceback (most recent call last):
+    AssertionError: at `.`: ...
+    """
+    _assert_leaves(actual, expected, "assert_trees_close_to_rounding", lambda leaf: (0.0, _rounding(leaf)))
+
+
+def _rounding(leaf: Any) -> float:
+    if not isinstance(leaf, Tensor) or not leaf.numel() or not (leaf.is_floating_point() or leaf.is_complex()):
+        return 0.0
+    sizes = leaf.detach().abs()
+    return _UNITS * torch.finfo(leaf.dtype).eps * float(sizes.nan_to_num(0.0, 0.0, 0.0).max())
+
+
+def _assert_leaves(actual: Tree, expected: Tree, who: str, slack: Callable[[Any], tuple[float, float]]) -> None:
+    tree.check_same(expected, actual, who=who)
+    pairs = zip(tree.leaves(actual), tree.align(tree.structure(actual), actual, expected, who), strict=True)
     for path, (got, wanted) in zip(tree.paths(actual), pairs, strict=True):
-        _assert_leaf(path, got, wanted, rtol, atol)
+        _assert_leaf(path, got, wanted, *slack(wanted))
 
 
 def _assert_leaf(path: str, got: Any, wanted: Any, rtol: float, atol: float) -> None:

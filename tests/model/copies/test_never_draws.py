@@ -387,10 +387,29 @@ class Named(nn.Sequential):
         super().__init__(nn.Linear(width, width), nn.ReLU())
 
 
+class Looping(nn.Module):
+    """Comprehensions, loops over places, keywords, unpacking: what differs in the bytecode of each Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.last = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)]), nn.Linear(3, 3)
+
+    def forward(self, x, *, scale=None):
+        rows = torch.stack([self.last(row) for row in x.unbind(0)], dim=0)
+        for i in range(2):
+            rows = self.layers[i](rows) if i else +rows
+        first, *others = rows.unbind(0)
+        if rows.ndim != 2 or (scale is None and x is None):
+            raise ValueError(f"{x.shape!r:>4}")
+        sizes = {"one": first.shape[0:1], **{str(i): row.shape for i, row in enumerate(others)}}
+        return torch.cat((rows, x), dim=len(sizes) - 3)
+
+
 PROVEN = {
     "simple": Simple,
     "sequential": lambda: nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Sequential(nn.LayerNorm(3), nn.GELU())),
     "usual": Usual,
+    "looping": Looping,
     "named": lambda: Named(3),
     "convolution": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.MaxPool2d(2), nn.Flatten()),
     "embedding": lambda: nn.Embedding(3, 3),

@@ -15,7 +15,7 @@ from torch import nn
 from ._never_draws import is_constant, is_write, nested_code, user_classes
 
 _ENTRY_POINTS = ("forward", "__call__", "_call_impl")
-_NAMING_OPCODES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL", "LOAD_NAME")
+_NAMING_OPCODES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_GLOBAL", "LOAD_NAME")
 _MUTATING_METHODS = {
     "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft", "remove",
     "reverse", "setdefault", "sort", "update",

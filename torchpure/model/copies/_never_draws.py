@@ -84,7 +84,26 @@ _BUILTINS = {
 _COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 _LOAD_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _LOAD_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
-_REFUSED_OPCODES = ("IMPORT_NAME", "IMPORT_STAR", "LOAD_BUILD_CLASS", "LOAD_SUPER_ATTR", "LOAD_CLASSDEREF")
+# Opcodes of Python 3.11 to 3.13 that read, build, compare and jump. An opcode that is neither here nor above leaves
+# the module unproven. So does a new opcode of a later Python, until somebody has read what it does.
+_HARMLESS_OPCODES = frozenset({
+    "BINARY_OP", "BINARY_SLICE", "BINARY_SUBSCR", "BUILD_CONST_KEY_MAP", "BUILD_LIST", "BUILD_MAP", "BUILD_SET",
+    "BUILD_SLICE", "BUILD_STRING", "BUILD_TUPLE", "CACHE", "CALL", "CALL_FUNCTION_EX", "CALL_INTRINSIC_1", "CALL_KW",
+    "CHECK_EXC_MATCH", "COMPARE_OP", "CONTAINS_OP", "CONVERT_VALUE", "COPY", "COPY_FREE_VARS", "DELETE_FAST",
+    "DICT_MERGE", "DICT_UPDATE", "END_FOR", "EXTENDED_ARG", "FORMAT_SIMPLE", "FORMAT_VALUE", "FORMAT_WITH_SPEC",
+    "FOR_ITER", "GET_ITER", "GET_LEN", "IS_OP", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_FORWARD",
+    "JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP", "KW_NAMES", "LIST_APPEND", "LIST_EXTEND", "LIST_TO_TUPLE",
+    "LOAD_ASSERTION_ERROR", "LOAD_CLOSURE", "LOAD_CONST", "LOAD_DEREF", "LOAD_FAST", "LOAD_FAST_AND_CLEAR",
+    "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "MAKE_CELL", "MAKE_FUNCTION", "MAP_ADD", "NOP", "POP_EXCEPT",
+    "POP_JUMP_BACKWARD_IF_FALSE", "POP_JUMP_BACKWARD_IF_NONE", "POP_JUMP_BACKWARD_IF_NOT_NONE",
+    "POP_JUMP_BACKWARD_IF_TRUE", "POP_JUMP_FORWARD_IF_FALSE", "POP_JUMP_FORWARD_IF_NONE",
+    "POP_JUMP_FORWARD_IF_NOT_NONE", "POP_JUMP_FORWARD_IF_TRUE", "POP_JUMP_IF_FALSE", "POP_JUMP_IF_NONE",
+    "POP_JUMP_IF_NOT_NONE", "POP_JUMP_IF_TRUE", "POP_TOP", "PRECALL", "PUSH_EXC_INFO", "PUSH_NULL", "RAISE_VARARGS",
+    "RERAISE", "RESUME", "RETURN_CONST", "RETURN_GENERATOR", "RETURN_VALUE", "SET_ADD", "SET_FUNCTION_ATTRIBUTE",
+    "SET_UPDATE", "STORE_DEREF", "STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST", "SWAP", "TO_BOOL",
+    "UNARY_INVERT", "UNARY_NEGATIVE", "UNARY_NOT", "UNARY_POSITIVE", "UNPACK_EX", "UNPACK_SEQUENCE", "YIELD_VALUE",
+})  # fmt: skip
+_INDEX_OPCODES = ("LOAD_CONST", "LOAD_FAST")
 _WRITING_OPCODES = (
     "STORE_ATTR",
     "DELETE_ATTR",
@@ -193,18 +212,16 @@ def _is_harmless_code(code: CodeType, space: dict[str, Any], names: _AttributeNa
     if any(isinstance(part, CodeType) and part.co_name not in _COMPREHENSIONS for part in code.co_consts):
         return False
     steps = list(dis.get_instructions(code))
-    return not any(map(_is_refused, steps)) and all(
+    return all(
         _is_harmless_global(step.argval, space)
         if step.opname in _LOAD_GLOBAL
         else _is_harmless_attribute(step.argval, names)
         if step.opname in _LOAD_ATTRIBUTE
-        else step.opname != "PUSH_NULL" or _calls_a_checked_name(steps, number)
+        else step.opname in _HARMLESS_OPCODES
+        and not is_write(step)
+        and (step.opname != "PUSH_NULL" or _calls_a_checked_name(steps, number))
         for number, step in enumerate(steps)
     )
-
-
-def _is_refused(step: dis.Instruction) -> bool:
-    return step.opname in _REFUSED_OPCODES or is_write(step)
 
 
 def is_write(step: dis.Instruction) -> bool:
@@ -215,8 +232,11 @@ def is_write(step: dis.Instruction) -> bool:
 
 def _calls_a_checked_name(steps: list[dis.Instruction], number: int) -> bool:
     """Return whether the called value is a global or an attribute, whose name is checked, and no local value."""
-    if sys.version_info >= (3, 13):  # the value is pushed first
-        return steps[number - 1].opname in _LOAD_ATTRIBUTE
+    if sys.version_info >= (3, 13):  # the value comes first: `self.layer`, or `self.layers[0]`
+        owner, index, last = (steps[number - back].opname if number >= back else "" for back in (3, 2, 1))
+        return last in _LOAD_ATTRIBUTE or (
+            last == "BINARY_SUBSCR" and index in _INDEX_OPCODES and owner in _LOAD_ATTRIBUTE
+        )
     first, second = steps[number + 1 : number + 3]
     return first.opname in _LOAD_GLOBAL or second.opname in _LOAD_ATTRIBUTE
 

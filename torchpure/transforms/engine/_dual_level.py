@@ -13,6 +13,8 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure._torch import eager_transforms, enter_dual_level, exit_dual_level, forward_ad
 
+from ._forward_rules import load_forward_rules
+
 _torch: Any = eager_transforms  # a module whose counter changes
 _enter_level: Any = enter_dual_level  # torch's functions around them look for its exporter, each time
 _exit_level: Any = exit_dual_level
@@ -24,6 +26,7 @@ def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
     """Return `run`, one of torch's forward derivatives, as a function that several threads may be in at once."""
 
     def call(*args: Any) -> Any:
+        load_forward_rules()
         if is_dynamo_compiling():
             return run(*args)
         joined = _join()

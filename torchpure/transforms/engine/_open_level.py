@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from torchpure import _torch
 from torchpure._torch import forward_ad, get_proxy_mode, lazy_load_decompositions, set_fwd_grad_enabled
 
+from ._forward_rules import load_forward_rules
 from ._levels import _VMAP, functorch, innermost, own_variables
 from ._memory import mapped_as, whole, with_memory
 
@@ -95,7 +95,7 @@ def pushed(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
-    _load_forward_rules()
+    load_forward_rules()
     tangents = mapped_as(primals, tangents)
     opened = functorch.jvp_increment_nesting()
     try:
@@ -112,9 +112,3 @@ def pushed(
     # after the level is closed: inside of it new zeros would belong to it
     tangents = [torch.zeros_like(v) if t is None else whole(t) for v, t in zip(values, moved, strict=True)]
     return values, tangents, rest
-
-
-@lru_cache(maxsize=1)
-def _load_forward_rules() -> None:
-    """Load the forward derivatives that torch has in Python; its own `make_dual` does so at its first call."""
-    _torch.maybe_load_decompositions()
