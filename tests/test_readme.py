@@ -16,7 +16,7 @@ def test_readme_example_runs(tmp_path):
     script = tmp_path / "example.py"
     script.write_text("\n".join(examples), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", TORCH_S_OWN, script], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-W", TORCH_S_OWN, script], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     loss, second = re.match(r"loss (\S+), f″ near π/2 (\S+)\n", done.stdout).groups()
