@@ -11,10 +11,6 @@ import torch
 
 from torchpure import optim
 
-# the same words, where this library's are not optax's
-_OPTAX_NAMES = {"decay": "weight_decay"}
-_WITH_DECAY_OF_THEIR_OWN = ("rmsprop", "trace", "ema")  # optax has an argument `decay` there
-
 # optax runs on the rows of `noise`, so that no gradient vanishes and no sign hangs on rounding
 STIFFNESS, TARGET = (1.0, 0.5, 2.0, 0.8, 1.5), 0.2
 START = (0.9, -0.7, 1.1, -0.4, 0.5)
@@ -70,10 +66,7 @@ def optax_maker(name, case):
     import optax
 
     theirs = getattr(optax, case.optax, None) or getattr(optax.contrib, case.optax)
-    own = case.optax.startswith(_WITH_DECAY_OF_THEIR_OWN)
-    given = {**case.hyper, **case.options}
-    arguments = {key if own else _OPTAX_NAMES.get(key, key): value for key, value in given.items()}
-    return lambda: theirs(case.rate, **arguments)
+    return lambda: theirs(case.learning_rate, **case.hyper, **case.options)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Stacks of transforms, each applied to a function from a vector of two entries to a number."""
+"""Stacks of transforms, each applied to a scalar function of a vector of length two."""
 
 import torch
 

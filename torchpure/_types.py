@@ -1,10 +1,14 @@
 """Type aliases for the arguments and results of public functions."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
+P = ParamSpec("P")  # the arguments of a function that is transformed
+T = TypeVar("T")  # its result, or a tree whose structure is kept
+X = TypeVar("X")  # the slices that a loop takes
+Y = TypeVar("Y")  # the slices that it returns
 Tree: TypeAlias = Any  # nested dicts, lists, tuples, NamedTuples and registered nodes; None is an empty subtree
 Params: TypeAlias = Tree  # dict[str, Tensor] by default; a tuple or a nested dict is accepted too
 State: TypeAlias = dict[str, Tensor]  # the buffers of a module, by dotted name
@@ -12,5 +16,5 @@ Grads: TypeAlias = Tree  # like Params, with None for a leaf without a gradient
 Updates: TypeAlias = Tree  # like Grads: these are added to the parameters
 Key: TypeAlias = Tensor  # int64, shape (2,): two 32-bit words
 Step: TypeAlias = Tensor  # float64, shape (): the number of updates made
-Schedule: TypeAlias = Callable[[Step], Tensor]  # step -> rate, shape ()
-Rate: TypeAlias = float | Tensor | Schedule
+Schedule: TypeAlias = Callable[[Step], Tensor]  # step -> value, shape ()
+ScalarOrSchedule: TypeAlias = float | Tensor | Schedule

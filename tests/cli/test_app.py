@@ -48,8 +48,8 @@ def test_quiet_prints_nothing(capsys):
 
 
 def test_every_option_reaches_the_configuration(here):
-    words = "--domain t=0:2 --train-points 7 --test-points 3 --hidden 4,3 --activation relu --optimizer sgd --rate 0.5"
-    more = "--schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
+    words = "--domain t=0:2 --train-points 7 --test-points 3 --hidden 4,3 --activation relu --optimizer sgd --lr 0.5"
+    more = "--weight-decay 0.1 --schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
     assert main(["fit", "t", *words.split(), *more.split()]) == 0
     config = json.loads((here / "mine/config.json").read_text())["config"]
     assert config == {
@@ -63,7 +63,8 @@ def test_every_option_reaches_the_configuration(here):
         "hidden": [4, 3],
         "activation": "relu",
         "optimizer": "sgd",
-        "rate": 0.5,
+        "learning_rate": 0.5,
+        "weight_decay": 0.1,
         "schedule": "constant",
         "steps": 2,
         "seed": 9,
@@ -96,7 +97,7 @@ def test_a_fit_of_a_file(here, capsys):
         (["fit", "foo\n\x1b[31mbar"], "not plain ASCII"),
         (["fit", "log(-1)"], "not finite"),
         (["fit", "x", "--hidden", "10000000"], "--hidden: wanted a number less than"),
-        (["fit", "x", "--rate", "nan"], "--rate: wanted a finite number"),
+        (["fit", "x", "--lr", "nan"], "--learning-rate: wanted a finite number"),
         (["fit", "x", "--device", "nowhere"], "--device: 'nowhere'"),
         (["fit", "x", "--out", "."], "exists already"),
         (["fit", "x", "--out", ""], "'' is not a name for a folder"),
@@ -140,10 +141,10 @@ def test_an_error_during_a_run_leaves_nothing(here, capsys, monkeypatch, error, 
 
 
 def test_a_loss_that_is_not_finite_is_reported_in_one_line(capsys):
-    assert main(["fit", "x", "--optimizer", "sgd", "--rate", "1e38", "--json"]) == 1
+    assert main(["fit", "x", "--optimizer", "sgd", "--learning-rate", "1e38", "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["status"] == "diverged"
-    assert "try a smaller --rate" in err
+    assert "try a smaller --learning-rate" in err
     assert err.count("\n") == 1
 
 

@@ -7,10 +7,10 @@ from torchpure.errors import InputError
 
 
 def test_defaults():
-    config = configure({"target": " sin(x) ", "rate": None})
+    config = configure({"target": " sin(x) ", "learning_rate": None})
     assert config.target == "sin(x)"
     assert (config.domain, config.train_points, config.test_points) == ("x=0:2*pi", 40, 10)
-    assert (config.hidden, config.optimizer, config.rate, config.steps) == ((32, 32), "adam", 2e-2, 500)
+    assert (config.hidden, config.optimizer, config.learning_rate, config.steps) == ((32, 32), "adam", 2e-2, 500)
 
 
 def test_a_file_has_no_domain_and_no_default_points():
@@ -22,12 +22,20 @@ def test_a_file_has_no_domain_and_no_default_points():
 def test_the_preset_is_the_article_and_given_options_win():
     config = configure({"target": "x", "preset": "article"})
     assert (config.hidden, config.activation, config.optimizer) == ((5, 5), "tanh", "adam")
-    assert (config.rate, config.schedule, config.steps) == (1e-2, "constant", 500)
-    assert configure({"target": "x", "preset": "article", "hidden": "7", "rate": 0.5}).rate == 0.5
+    assert (config.learning_rate, config.schedule, config.steps) == (1e-2, "constant", 500)
+    assert configure({"target": "x", "preset": "article", "hidden": "7", "learning_rate": 0.5}).learning_rate == 0.5
 
 
-def test_each_optimizer_has_its_rate():
-    assert configure({"target": "x", "optimizer": "sgd"}).rate == 1e-1
+def test_each_optimizer_has_its_learning_rate():
+    assert configure({"target": "x", "optimizer": "sgd"}).learning_rate == 1e-1
+
+
+def test_only_adamw_decays_weights_by_default():
+    assert [configure({"target": "x", "optimizer": name}).weight_decay for name in ("adam", "adamw", "sgd")] == [
+        0,
+        0.01,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,9 +48,10 @@ def test_each_optimizer_has_its_rate():
         ({"activation": "step"}, "--activation: wanted 'tanh', .* got 'step'"),
         ({"optimizer": "lion"}, "--optimizer: wanted 'adam'"),
         ({"schedule": "step"}, "--schedule: wanted 'constant'"),
-        ({"rate": 0.0}, "--rate: wanted a number greater than 0, got '0.0'"),
-        ({"rate": float("nan")}, "--rate: wanted a finite number"),
-        ({"rate": float("inf")}, "--rate: wanted a finite number"),
+        ({"learning_rate": 0.0}, "--learning-rate: wanted a number greater than 0, got '0.0'"),
+        ({"learning_rate": float("nan")}, "--learning-rate: wanted a finite number"),
+        ({"learning_rate": float("inf")}, "--learning-rate: wanted a finite number"),
+        ({"weight_decay": -0.1}, "--weight-decay: wanted a number greater than or equal to 0, got '-0.1'"),
         ({"steps": 0}, "--steps: .*greater than or equal to 1"),
         ({"steps": 10**12}, "--steps: .*less than or equal to 10000000"),
         ({"train_points": 0}, "--train-points: "),
@@ -90,7 +99,7 @@ def test_the_command_repeats_all_options(options):
     }
     column = {"column": given.pop("target")} if "target" in given else {}
     numbers = {
-        name: float(value) if name == "rate" else int(value)
+        name: float(value) if name in ("learning_rate", "weight_decay") else int(value)
         for name, value in given.items()
         if value.replace(".", "").isdigit() and name != "hidden"
     }

@@ -1,17 +1,16 @@
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from torchpure import random
+from torchpure import __version__, random
 from torchpure.cli import _run, main
 from torchpure.cli._config import FitConfig, configure
 from torchpure.cli._data import load
 from torchpure.cli._network import build
-from torchpure.cli._run import package_version, run, summary
+from torchpure.cli._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
 FILES = ["config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors"]
@@ -49,11 +48,11 @@ def test_the_saved_run_reproduces_the_predictions(extra):
     with torch.no_grad():
         assert float((network(data.test.x) - data.test.y).square().mean()) == done.fit.test_loss
     assert saved["torch"] == torch.__version__
-    assert saved["torchpure"] == package_version()
+    assert saved["torchpure"] == __version__
 
 
 def test_the_saved_command_repeats_the_run(capsys):
-    done = run(configure(SMALL | {"seed": 7, "rate": 0.03}), None, quiet=True)
+    done = run(configure(SMALL | {"seed": 7, "learning_rate": 0.03}), None, quiet=True)
     saved = json.loads((done.directory / "config.json").read_text())
     assert main([*shlex.split(saved["command"])[1:], "--quiet", "--out", "again"]) == 0
     first, second = (load_file(f"{folder}/params.safetensors") for folder in (done.directory, "again"))
@@ -90,7 +89,7 @@ def test_an_error_leaves_no_files(here, monkeypatch, error, place, listing):
 
 
 def test_a_diverged_run_is_saved_as_json(here, listing):
-    done = run(configure(SMALL | {"optimizer": "sgd", "rate": 1e38}), None, quiet=True)
+    done = run(configure(SMALL | {"optimizer": "sgd", "learning_rate": 1e38}), None, quiet=True)
     assert done.fit.code == 1
     assert (listing(done.directory)) == FILES
     assert summary(configure(SMALL), done)["status"] == "diverged"
@@ -102,11 +101,3 @@ def test_a_number_that_is_not_finite_is_null_in_json():
     done = run(config, None, quiet=True)
     infinite = done._replace(fit=done.fit._replace(test_loss=float("inf")))
     assert summary(config, infinite)["test_loss"] is None
-
-
-def test_the_version_without_an_installation(monkeypatch):
-    def missing(name):
-        raise PackageNotFoundError
-
-    monkeypatch.setattr(_run, "version", missing)
-    assert package_version() == "unknown"

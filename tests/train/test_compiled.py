@@ -59,7 +59,7 @@ def programs(monkeypatch):
 
 @pytest.mark.compile
 def test_a_compiled_fit_equals_the_fit_over_the_articles_500_steps():
-    """Rounding errors grow with the rate and the number of steps, without a compiler too: see the next test."""
+    """Rounding errors grow with the learning rate and the number of steps, without a compiler too: see the next test."""
 
     def hidden():
         return nn.Sequential(nn.Linear(1, 5), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 1)).double()
@@ -76,7 +76,7 @@ def test_a_compiled_fit_equals_the_fit_over_the_articles_500_steps():
 
 
 def test_an_optimizer_amplifies_rounding_without_a_compiler():
-    """Adam at a high rate and RMSprop move around the minimum, so one bit at the start changes the end."""
+    """Adam at a high learning rate and RMSprop move around the minimum, so one bit at the start changes the end."""
     start = {name: value * (1 + 2e-16) for name, value in NET.params.items()}
     ends = [
         tp.fit(NET, BATCH, optimizer=tp.optim.rmsprop(0.01), steps=1500, params=params, jit=False).history[-1]
@@ -235,15 +235,15 @@ def test_leaves_that_are_not_trained_stay_unchanged(programs):
 
 
 def test_training_under_transforms_is_one_loop():
-    def train(rate):
-        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(rate), steps=12).history[-1]
+    def train(learning_rate):
+        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(learning_rate), steps=12).history[-1]
 
-    rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    torch.testing.assert_close(tp.vmap(train)(rates), torch.stack([train(rate) for rate in rates]))
+    learning_rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(tp.vmap(train)(learning_rates), torch.stack([train(lr) for lr in learning_rates]))
     eps = 1e-6
-    slope = (train(rates[0] + eps) - train(rates[0] - eps)) / (2 * eps)
-    torch.testing.assert_close(tp.grad(train)(rates[0]), slope, rtol=1e-6, atol=0)
-    names = [str(node.target) for node in tp.make_graph(train)(rates[0]).module.graph.nodes]
+    slope = (train(learning_rates[0] + eps) - train(learning_rates[0] - eps)) / (2 * eps)
+    torch.testing.assert_close(tp.grad(train)(learning_rates[0]), slope, rtol=1e-6, atol=0)
+    names = [str(node.target) for node in tp.make_graph(train)(learning_rates[0]).module.graph.nodes]
     assert sum("scan" in name for name in names if "body" not in name) == 1
 
 

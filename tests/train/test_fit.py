@@ -57,7 +57,7 @@ def test_frozen_parameters_do_not_change():
     frozen = module()
     frozen[0].weight.requires_grad_(False)
     net = tp.functional(frozen)
-    result = tp.fit(frozen, (X, Y), optimizer=tp.optim.adamw(0.1, decay=0.5), steps=5)
+    result = tp.fit(frozen, (X, Y), optimizer=tp.optim.adamw(0.1, weight_decay=0.5), steps=5)
     assert list(result.params) == list(net.params)
     moved = [name for name in net.params if not torch.equal(result.params[name], net.params[name])]
     assert moved == ["0.bias", "2.weight", "2.bias"]

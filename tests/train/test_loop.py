@@ -23,7 +23,7 @@ def network():
 OPTIMIZERS = {
     "sgd": lambda: tp.optim.sgd(0.1),
     "momentum": lambda: tp.optim.sgd(0.1, momentum=0.9),
-    "adamw": lambda: tp.optim.adamw(0.05, decay=0.1),
+    "adamw": lambda: tp.optim.adamw(0.05, weight_decay=0.1),
 }
 FORMS = {"dict": dict, "tuple": lambda p: tuple(p.values()), "nested": tp.model.nested}
 
@@ -119,7 +119,13 @@ def test_frozen_parameters_stay_bit_for_bit_and_start_at_given_params():
     assert net.trainable == ("2.weight", "2.bias")
     start = tp.tree.scale(net.params, 1.5)
     result = tp.fit(
-        net, (X, Y), optimizer=tp.optim.adamw(0.1, decay=0.5), steps=4, params=start, batch_size=5, key=random.key(0)
+        net,
+        (X, Y),
+        optimizer=tp.optim.adamw(0.1, weight_decay=0.5),
+        steps=4,
+        params=start,
+        batch_size=5,
+        key=random.key(0),
     )
     assert list(result.params) == list(net.params)
     for name in net.params:

@@ -59,9 +59,9 @@ def _print_error(message: str, code: int) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ._run import package_version
+        from torchpure import __version__
 
-        print(f"torchpure {package_version()}")
+        print(f"torchpure {__version__}")
         raise typer.Exit
 
 
@@ -105,9 +105,14 @@ def fit(
         str | None, typer.Option(metavar="NAME", help="tanh, relu, gelu, silu or sigmoid. (default silu)")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, adamw or sgd. (default adam)")] = None,
-    rate: Annotated[float | None, typer.Option(metavar="R", help="Learning rate. (default 0.02; sgd 0.1)")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", metavar="R", help="(default 0.02; sgd 0.1)")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="D", help="Of adamw decoupled, else a penalty. (default 0; adamw 0.01)")
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the rate: cosine or constant. (default cosine)")
+        str | None, typer.Option(metavar="NAME", help="Of the learning rate: cosine or constant. (default cosine)")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
@@ -163,7 +168,8 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
         print(result["directory"])
     if code == 1:
         _print_error(
-            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; try a smaller --rate",
+            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; "
+            "try a smaller --learning-rate",
             code,
         )
     elif code:

@@ -25,10 +25,11 @@ _ARTICLE: dict[str, Any] = {
     "activation": "tanh",
     "optimizer": "adam",
     "schedule": "constant",
-    "rate": 1e-2,
+    "learning_rate": 1e-2,
 }
 _PRESETS = {None: _DEFAULTS, "article": _ARTICLE}
-_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
+_LEARNING_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
+_WEIGHT_DECAYS = {"adamw": 1e-2}
 _EXPRESSION: dict[str, Any] = {"domain": "x=0:2*pi", "train_points": 40, "test_points": 10}
 _OPTIONS = {"column": "--target", "target": "TARGET"}
 
@@ -56,7 +57,8 @@ class FitConfig(BaseModel):
     hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_at_commas), Field(min_length=1, max_length=MAX_LAYERS)]
     activation: Literal["tanh", "relu", "gelu", "silu", "sigmoid"]
     optimizer: Literal["adam", "adamw", "sgd"]
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     schedule: Literal["constant", "cosine"]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
@@ -79,7 +81,8 @@ def configure(options: Mapping[str, Any]) -> FitConfig:
     defaults = _PRESETS.get(given.get("preset"), _DEFAULTS)
     kind = {} if is_table(given["target"]) else _EXPRESSION
     values = kind | defaults | given
-    values.setdefault("rate", _RATES.get(values["optimizer"], math.nan))
+    values.setdefault("learning_rate", _LEARNING_RATES.get(values["optimizer"], math.nan))
+    values.setdefault("weight_decay", _WEIGHT_DECAYS.get(values["optimizer"], 0.0))
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:

@@ -89,10 +89,13 @@ def _train(
 
 def optimizer(config: FitConfig) -> optim.Optimizer:
     """Make the optimizer that a configuration names."""
-    rate = config.rate if config.schedule == "constant" else optim.cosine_decay_schedule(config.rate, config.steps)
-    if config.optimizer == "sgd":
-        return optim.sgd(rate, momentum=0.9)
-    return {"adam": optim.adam, "adamw": optim.adamw}[config.optimizer](rate)
+    start, constant = config.learning_rate, config.schedule == "constant"
+    learning_rate = start if constant else optim.cosine_decay_schedule(start, config.steps)
+    if config.optimizer == "adamw":
+        return optim.adamw(learning_rate, weight_decay=config.weight_decay)
+    chosen = optim.adam(learning_rate) if config.optimizer == "adam" else optim.sgd(learning_rate, momentum=0.9)
+    # before the optimizer it is a penalty, as in torch.optim.Adam and SGD
+    return optim.chain(optim.add_decayed_weights(config.weight_decay), chosen) if config.weight_decay else chosen
 
 
 @torch.no_grad()

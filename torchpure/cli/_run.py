@@ -2,14 +2,13 @@
 
 import json
 import math
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 
-from torchpure import random
+from torchpure import __version__, random
 
 from ._config import FitConfig, command
 from ._data import Data, load
@@ -62,17 +61,9 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
     }
 
 
-def package_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("torchpure")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit) -> None:
     description = {
-        "torchpure": package_version(),
+        "torchpure": __version__,
         "torch": torch.__version__,
         "command": command(config),
         "config": config.model_dump(mode="json"),

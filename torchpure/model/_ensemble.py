@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import random, tree
-from torchpure._types import Key, Params, State, Tree
+from torchpure._types import Key, Params, State, T, Tree
 from torchpure.errors import StructureError
 from torchpure.transforms import vmap
 
 from ._functional import Functional, functional
 
 
-def stack(trees: Sequence[Tree]) -> Tree:
+def stack(trees: Sequence[T]) -> T:
     """Stack trees of one structure, leaf by leaf, on a new first dimension; leaves that are no tensors must be equal.
 
     Law: `unstack(stack(trees)) == trees`.
@@ -36,7 +36,7 @@ def stack(trees: Sequence[Tree]) -> Tree:
     return tree.unflatten(structure, rows)
 
 
-def unstack(stacked: Tree) -> list[Tree]:
+def unstack(stacked: T) -> list[T]:
     """Split a tree along the first dimension of its tensors into one tree of views for each member.
 
     Raises:
@@ -83,6 +83,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         call=partial(_call, one, run_members),
         deterministic=one.deterministic,
         needs_overrides=one.needs_overrides,
+        name=f"{count} × {one.name}",
     )
 
 

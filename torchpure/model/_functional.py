@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,34 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
 from torchpure.transforms.engine import apart
+from torchpure.tree._summary import shortened, summary, totals
 
 from ._apply import apply, call
 from ._init import construct, initialise, reinitialise
+
+
+class Apply(Protocol):
+    """The general form of a call."""
+
+    def __call__(
+        self,
+        params: Params,
+        state: State,
+        *inputs: Any,
+        key: Key | None = None,
+        train: bool | None = None,
+        **options: Any,
+    ) -> tuple[Any, State]:
+        """Call the module with these values: (output, new state)."""
+        ...
+
+
+class ToModule(Protocol):
+    """The way back to an ordinary module."""
+
+    def __call__(self, params: Params | None = None, state: State | None = None) -> nn.Module:
+        """Build a module with copies of these values, by default the functional's own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +51,15 @@ class Functional:
     """
 
     init: Callable[[Key], tuple[Params, State]]
-    apply: Callable[..., tuple[Any, State]]
+    apply: Apply
     params: dict[str, Tensor]  # detached copies; a tied parameter appears once
     state: State  # the buffers, copied in the same way
     trainable: tuple[str, ...]  # the names of parameters with requires_grad
-    to_module: Callable[..., nn.Module]
+    to_module: ToModule
     call: Callable[..., Any]
     deterministic: bool = False  # True: its code proves that calls never draw
     needs_overrides: int = 0  # flags: the operations in `forward` that transforms must override
+    name: str = "a module"  # the class of the module
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
@@ -43,6 +69,16 @@ class Functional:
             ImpureError: the module draws or changes a buffer: use `apply`.
         """
         return self.call(params, *inputs, **options)
+
+    def __repr__(self) -> str:
+        first, *shapes = summary(self.params)
+        frozen = [name for name in self.params if name not in self.trainable]
+        lines = [f"Functional of {self.name}: {first.replace('number', 'parameter', 1)}", *shapes]
+        if frozen:
+            lines.append(f"  frozen: {', '.join(frozen)}")
+        if self.state:
+            lines.append(f"  state: {totals(self.state)}: {', '.join(self.state)}")
+        return "\n".join(shortened(lines, 12))
 
 
 def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Functional:
@@ -70,7 +106,8 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     has_tensor_arguments = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
     # tensors made in inference mode or inside a transform would have no derivatives later
     with torch.inference_mode(False), nullcontext() if has_tensor_arguments else apart():
-        pool = pool_of(construct(factory, random.key(0)) if factory else _check_module(module, args, kwargs))
+        made = construct(factory, random.key(0)) if factory else _check_module(module, args, kwargs)
+        pool = pool_of(made)
         params, state = pool.parameters.clones(), pool.buffers.clones()
     return Functional(
         init=partial(initialise, factory, pool) if factory else partial(reinitialise, pool),
@@ -82,6 +119,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         needs_overrides=pool.needs_overrides,
         call=partial(call, pool),
         deterministic=pool.never_draws,
+        name=type(made).__name__,
     )
 
 

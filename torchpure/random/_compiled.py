@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import len_torch_function_stack
+
 from ._philox import WORD, philox
 
 BLOCKS = 1 << 16  # blocks of one call: a single shape, so it is compiled once
@@ -25,7 +27,7 @@ class CompiledSampler:
     def ready(self) -> bool:
         """Count a large draw; return whether it can run compiled."""
         self._large_draws += 1
-        return self._large_draws > 1 and self._can_compile and not torch._C._len_torch_function_stack()
+        return self._large_draws > 1 and self._can_compile and not len_torch_function_stack()
 
     def __call__(self, key: Tensor, blocks: int) -> Tensor | None:
         """Draw float32 numbers of shape (4, blocks); return None if nothing can be compiled here."""

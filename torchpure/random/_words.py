@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
+
+from torchpure._torch import forward_ad, functorch, len_torch_dispatch_stack
 
 from ._compiled import compiled_sampler
 from ._philox import WORD, philox, philox_array, philox_block
@@ -22,7 +23,7 @@ _PYTHON_BLOCKS = 32  # up to this many blocks Python is faster
 _CACHE_BLOCKS = 1 << 15  # this many blocks fit in the cache
 _COMPILE_WORDS = 1 << 18  # from this many words on, compiling pays
 
-_functorch: Any = torch._C._functorch
+_functorch: Any = functorch
 
 
 def words(key: Tensor, num: int) -> Tensor:
@@ -99,7 +100,7 @@ def _is_plain(tensor: Tensor) -> bool:
         not is_dynamo_compiling()
         and type(tensor) is Tensor
         and tensor.device.type == "cpu"
-        and not torch._C._len_torch_dispatch_stack()
+        and not len_torch_dispatch_stack()
         and not _functorch.is_functorch_wrapped_tensor(tensor)
         and forward_ad._current_level < 0
     )

@@ -82,7 +82,7 @@ def differentiable_in_everything(case: Case) -> None:
     warm, numbers = _after_two_steps(case), case.numbers()
     leaves, structure = tree.flatten(warm)
     moving = [i for i, (path, leaf) in enumerate(_tensor_paths(warm)) if _is_continuous(path, leaf)]
-    names = ["rate", *numbers]
+    names = ["learning_rate", *numbers]
 
     def unrolled(*changes: Tensor) -> Tensor:
         # relative changes, because entries of a state differ by orders of magnitude
@@ -92,7 +92,7 @@ def differentiable_in_everything(case: Case) -> None:
         filled = list(leaves)
         for i, change in zip(moving, changes[len(names) :], strict=True):
             filled[i] = leaves[i] * (1 + change)
-        optimizer = case.make(case.rate * (1 + changes[0]), **values)
+        optimizer = case.make(case.learning_rate * (1 + changes[0]), **values)
         params, _ = _run(optimizer, BOWL, 3, tree.unflatten(structure, filled))
         return torch.cat([params["w"].reshape(-1), params["b"].reshape(-1)]) @ _weights()
 
@@ -111,25 +111,25 @@ def finite_at_zero_gradients(case: Case) -> None:
     for start in ([0.0, 1.0], [0.0, 0.0]):
         params = {"w": torch.tensor(start, dtype=torch.float64).reshape(2, 1), "b": torch.zeros(1).double()}
 
-        def unrolled(p: Params, rate: Tensor, *numbers: Tensor) -> Tensor:
-            reached, _ = _run(given(rate, **dict(zip(names, numbers, strict=True))), _ZEROS, 2, start=p)
+        def unrolled(p: Params, learning_rate: Tensor, *numbers: Tensor) -> Tensor:
+            reached, _ = _run(given(learning_rate, **dict(zip(names, numbers, strict=True))), _ZEROS, 2, start=p)
             return _ZEROS.value(reached)
 
-        rate = torch.tensor(case.rate, dtype=torch.float64)
-        derivatives = grad(unrolled, argnums=tuple(range(2 + len(names))))(params, rate, *values)
+        learning_rate = torch.tensor(case.learning_rate, dtype=torch.float64)
+        derivatives = grad(unrolled, argnums=tuple(range(2 + len(names))))(params, learning_rate, *values)
         odd = [path for path, leaf in _tensor_paths(derivatives) if not leaf.isfinite().all()]
-        assert not odd, f"not finite, at {odd} of (params, rate, {', '.join(names)}), started at {start}"
+        assert not odd, f"not finite, at {odd} of (params, learning_rate, {', '.join(names)}), started at {start}"
 
 
 def batched_equals_looped(case: Case) -> None:
-    """Vmap over parameters, rate and every number gives each member what it gets alone, over four steps."""
+    """Vmap over parameters, learning rate and every number gives each member what it gets alone, over four steps."""
     shifts = torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64)
     starts = tree.map(lambda leaf: torch.stack([leaf, leaf + 0.5, leaf * 2]), BOWL.start())
     numbers = case.numbers()
 
     def run(params: Params, shift: Tensor) -> tuple[Params, Any]:
         values = {name: _changed_by(value, -shift if value else shift) for name, value in numbers.items()}
-        return _run(case.make(case.rate * (1 + shift), **values), BOWL, 4, start=params)
+        return _run(case.make(case.learning_rate * (1 + shift), **values), BOWL, 4, start=params)
 
     together = vmap(run)(starts, shifts)
     for i in range(len(shifts)):
@@ -142,7 +142,7 @@ def tensors_equal_numbers(case: Case) -> None:
     numbers = case.numbers()
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
     one = _run(case.make(**numbers), BOWL, 3)
-    two = _run(case.make(torch.tensor(case.rate, dtype=torch.float64), **tensors), BOWL, 3)
+    two = _run(case.make(torch.tensor(case.learning_rate, dtype=torch.float64), **tensors), BOWL, 3)
     assert_trees_close(one[0], two[0], rtol=1e-11, atol=1e-14)
 
 
@@ -189,11 +189,11 @@ def live_tensors_stay_constant(case: Case) -> None:
 def converges_on_a_parabola(case: Case) -> None:
     """The value of a parabola falls to a thousandth within the steps of the case."""
     if case.parabola is not None:
-        _assert_converges(case, PARABOLA, case.rate, case.parabola, 1e-3)
+        _assert_converges(case, PARABOLA, case.learning_rate, case.parabola, 1e-3)
 
 
 def converges_on_rosenbrock(case: Case) -> None:
-    """Rosenbrock's function falls to a twentieth, at the rate and in the steps that the case allows."""
+    """Rosenbrock's function falls to a twentieth, at the learning rate and in the steps that the case allows."""
     if case.rosenbrock is not None:
         _assert_converges(case, ROSENBROCK, *case.rosenbrock, 0.05)
 
@@ -224,10 +224,10 @@ _ZEROS = Problem(
 )
 
 
-def _assert_converges(case: Case, problem: Problem, rate: float, steps: int, part: float) -> None:
+def _assert_converges(case: Case, problem: Problem, learning_rate: float, steps: int, part: float) -> None:
     params = problem.start()
-    first, last = problem.value(params), problem.value(_run(case.make(rate), problem, steps)[0])
-    assert last < part * first, f"in {steps} steps at rate {rate} from {first:.3g} to {last:.3g} only"
+    first, last = problem.value(params), problem.value(_run(case.make(learning_rate), problem, steps)[0])
+    assert last < part * first, f"in {steps} steps at learning rate {learning_rate} from {first:.3g} to {last:.3g} only"
 
 
 def _run(optimizer: Any, problem: Problem, steps: int, carry: Any = None, start: Params = None) -> tuple[Params, Any]:

@@ -1,12 +1,14 @@
 """Checks of an optimizer: every law, and that a step compiles."""
 
 import itertools
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import torch
 
 from torchpure._types import Params, Step
+from torchpure.optim import Optimizer
 
 from ._assert import assert_trees_close
 from ._case import PARABOLA, Case, advance
@@ -15,11 +17,11 @@ from ._laws import LAWS
 _numbers = itertools.count()
 
 
-def check_optimizer(factory: Any, **expected: Any) -> None:
-    """Check every law on small problems: `factory(rate, **hyper)`, or a `Case`.
+def check_optimizer(factory: Callable[..., Optimizer[Any]] | Case, **expected: Any) -> None:
+    """Check every law on small problems: `factory(learning_rate, **hyper)`, or a `Case`.
 
-    `expected` are the fields of a `Case`: the rate, the numbers to differentiate that are not in the signature, and how
-    fast it converges.
+    `expected` are the fields of a `Case`: the learning rate, numbers to differentiate that the signature does not show,
+    and how fast it converges.
 
     Raises:
         AssertionError: the optimizer breaks a law.
@@ -32,7 +34,9 @@ def check_optimizer(factory: Any, **expected: Any) -> None:
         law(case)
 
 
-def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) -> None:
+def check_compiled(
+    factory: Callable[..., Optimizer[Any]] | Case, *, backend: str = "inductor", **expected: Any
+) -> None:
     """Check that ten steps with a schedule compile once, to one graph, and equal eager steps.
 
     Raises:
@@ -40,7 +44,7 @@ def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) 
         torch._dynamo.exc.TorchDynamoException: the step does not compile to one graph, or recompiles.
     """
     case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
-    optimizer = case.make(_falling(case.rate) if case.scheduled else case.rate)
+    optimizer = case.make(_falling(case.learning_rate) if case.scheduled else case.learning_rate)
     params = PARABOLA.start()
 
     def step(params: Params, state: Any) -> tuple[Params, Any]:
@@ -55,9 +59,9 @@ def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) 
     assert_trees_close(one, two, rtol=1e-10, atol=1e-13)
 
 
-def _falling(rate: float) -> Any:
+def _falling(learning_rate: float) -> Any:
     def schedule(step: Step) -> torch.Tensor:
-        return rate * 0.9**step
+        return learning_rate * 0.9**step
 
     return schedule
 

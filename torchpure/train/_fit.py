@@ -1,6 +1,6 @@
 """Fit a model to data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model import Functional, functional
 from torchpure.optim import Optimizer
+from torchpure.tree._summary import counted, shown, summary, totals
 
 from ._batches import BatchSource
 from ._loop import Progress, check_every, run_windows
@@ -24,10 +25,25 @@ class Fit(NamedTuple):
     opt_state: Any
     history: Tensor  # the loss at each step, before its update; shape (steps,)
 
+    def __repr__(self) -> str:
+        steps = self.history.shape[-1] if self.history.ndim else 0
+        losses = f", loss {shown(self.history[..., 0])} to {shown(self.history[..., -1])}" if steps else ""
+        first, *shapes = summary(self.params)
+        state = [f"  state: {totals(self.state)}"] if tree.leaves(self.state) else []
+        return "\n".join(
+            [
+                f"Fit: {counted(steps, 'step')}{losses}",
+                f"  params: {first}",
+                *(f"  {line}" for line in shapes),
+                *state,
+                f"  opt_state: {type(self.opt_state).__name__}, {totals(self.opt_state)}",
+            ]
+        )
+
 
 def fit(
     model: nn.Module | Functional | Callable[..., Tensor],
-    data: Any,
+    data: Tensor | Iterable[Any],
     *,
     optimizer: Optimizer[Any],
     steps: int,
@@ -36,7 +52,7 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int | None = None,
     every: int | None = None,
-    callback: Callable[[Progress], Any] | None = None,
+    callback: Callable[[Progress], object] | None = None,
     jit: bool = True,
 ) -> Fit:
     """Minimise a loss over data, starting at the model's own values or at `params`.

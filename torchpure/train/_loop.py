@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchpure._types import Params, State
 from torchpure.optim import Optimizer
+from torchpure.tree._summary import shown, totals
 
 from ._steps import Runner, make_step
 from ._windows import Window, batch_windows
@@ -22,6 +23,9 @@ class Progress(NamedTuple):
     opt_state: Any
     state: State | None  # of the model, after the step; None if the loss takes no state
     losses: Tensor  # of all steps since the last Progress; shape (steps,)
+
+    def __repr__(self) -> str:
+        return f"Progress: step {self.step:,}, loss {shown(self.loss)}, params: {totals(self.params)}"
 
 
 def loop(

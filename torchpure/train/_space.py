@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchpure import random, tree
 from torchpure._types import Key
 
 Point = dict[str, Any]
+Method = Literal["grid", "random", "sobol"]
 
 
 class Range(NamedTuple):
@@ -19,6 +20,9 @@ class Range(NamedTuple):
 
     at: Callable[[float], Any]  # a fraction in [0, 1) -> the value there
     text: str
+
+
+Space = Mapping[str, Range | Iterable[Any]] | Sequence[Mapping[str, Any]]  # values by name, or the points themselves
 
 
 def uniform(low: float, high: float) -> Range:
@@ -35,7 +39,7 @@ def uniform(low: float, high: float) -> Range:
 
 
 def log_uniform(low: float, high: float) -> Range:
-    """Make a range of values with evenly distributed logarithms: for rates and scales.
+    """Make a range of values with evenly distributed logarithms: for learning rates and scales.
 
     Raises:
         ValueError: the bounds are not positive and finite, or not in order.

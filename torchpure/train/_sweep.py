@@ -13,8 +13,9 @@ from torchpure import random, tree
 from torchpure._types import Key, Tree
 from torchpure.jit import jit as jit_compile
 from torchpure.transforms import vmap
+from torchpure.tree._summary import counted, shortened, shown, summary, totals
 
-from ._space import Point, list_points
+from ._space import Method, Point, Space, list_points
 
 _UNCOMPILED_CHUNK = 64  # the chunk size of uncompiled members
 
@@ -26,6 +27,19 @@ class Sweep(NamedTuple):
     keys: Tensor | None  # shape (members, 2)
     results: Tree  # leaves stacked over the members; a list of trees if the members' shapes differ
 
+    def __repr__(self) -> str:
+        names = dict.fromkeys(name for point in self.points for name in point)
+        columns = [_column(name, [point[name] for point in self.points if name in point]) for name in names]
+        first, *shapes = summary(self.results, 4)
+        return "\n".join(
+            [
+                f"Sweep: {counted(len(self.points), 'member')}{'' if self.keys is None else ', each with a key'}",
+                *shortened(columns, 5),
+                f"  results: {first}",
+                *(f"  {line}" for line in shapes),
+            ]
+        )
+
 
 class Member(NamedTuple):
     """One training of a sweep."""
@@ -34,13 +48,27 @@ class Member(NamedTuple):
     key: Key | None
     result: Tree
 
+    def __repr__(self) -> str:
+        point = ", ".join(f"{name}={shown(value)}" for name, value in self.point.items())
+        result = shown(self.result) if isinstance(self.result, Tensor) else totals(self.result)
+        return shortened([f"Member: {point}; result: {result}"], 1)[0]
+
+
+def _column(name: str, values: list[Any]) -> str:
+    """Write what a hyper-parameter goes over: its values, or of many numbers their bounds."""
+    texts = list(dict.fromkeys(map(shown, values)))
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(texts) > 6 and len(numbers) == len(values):
+        return f"  {name}: {len(texts)} values, {shown(min(numbers))} to {shown(max(numbers))}"
+    return f"  {name}: {', '.join(texts[:6])}" + (f", … {len(texts) - 6} more" if len(texts) > 6 else "")
+
 
 def sweep(
     train: Callable[..., Tree],
-    space: Any,
+    space: Space,
     *,
     key: Key | None = None,
-    method: str = "grid",
+    method: Method = "grid",
     num: int | None = None,
     seeds: int = 1,
     jit: bool = True,
@@ -63,11 +91,11 @@ def sweep(
         TypeError: the space has a wrong type, `train` does not take its names, or returns no tensors and numbers.
 
     >>> import torchpure as tp
-    >>> def train(key, rate):
+    >>> def train(key, learning_rate):
     ...     start = torch.tensor(1.0)
     ...     return tp.fit(lambda p, x: ((p - x) ** 2).mean(), torch.tensor([3.0]), params=start,
-    ...                   optimizer=tp.optim.sgd(rate), steps=2).params
-    >>> sweep(train, {"rate": [0.25, 0.5]}, jit=False).results
+    ...                   optimizer=tp.optim.sgd(learning_rate), steps=2).params
+    >>> sweep(train, {"learning_rate": [0.25, 0.5]}, jit=False).results
     tensor([2.5000, 3.0000])
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1 or (key is None and seeds > 1):
@@ -87,22 +115,23 @@ def sweep(
 def member(sweep: Sweep, index: int) -> Member:
     """Return one member: its point, its key and its result.
 
-    >>> member(Sweep([{"rate": 0.1}, {"rate": 0.2}], None, torch.tensor([3.0, 4.0])), 1)
-    Member(point={'rate': 0.2}, key=None, result=tensor(4.))
+    >>> member(Sweep([{"learning_rate": 0.1}, {"learning_rate": 0.2}], None, torch.tensor([3.0, 4.0])), 1)
+    Member: learning_rate=0.2; result: 4
     """
     stacked = not isinstance(sweep.results, _UnstackedResults)
     result = tree.map(lambda leaf: leaf[index], sweep.results) if stacked else sweep.results[index]
     return Member(sweep.points[index], None if sweep.keys is None else sweep.keys[index], result)
 
 
-def best(sweep: Sweep, by: Callable[[Tree], Any] = lambda result: result) -> Member:
+def best(sweep: Sweep, by: Callable[[Tree], float | Tensor] = lambda result: result) -> Member:
     """Return the member whose result has the smallest `by(result)`; NaN is never the best.
 
     Raises:
         ValueError: all members give NaN.
 
-    >>> best(Sweep([{"rate": 0.1}, {"rate": 0.2}], None, {"loss": torch.tensor([3.0, 2.0])}), lambda r: r["loss"]).point
-    {'rate': 0.2}
+    >>> found = Sweep([{"learning_rate": 0.1}, {"learning_rate": 0.2}], None, {"loss": torch.tensor([3.0, 2.0])})
+    >>> best(found, lambda result: result["loss"]).point
+    {'learning_rate': 0.2}
     """
     numbers = [float(by(member(sweep, index).result)) for index in range(len(sweep.points))]
     valid = [index for index, number in enumerate(numbers) if not math.isnan(number)]

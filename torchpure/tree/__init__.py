@@ -28,3 +28,6 @@ from ._plain import plain as plain
 from ._plain import untransformed as untransformed
 from ._plain import unwatched as unwatched
 from ._ravel import ravel as ravel
+from ._summary import counted as counted
+from ._summary import shortened as shortened
+from ._summary import shown as shown

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure._types import Tree
+from torchpure._torch import foreach_add, foreach_lerp, foreach_mul, foreach_norm, foreach_sub
+from torchpure._types import T, Tree
 from torchpure.errors import StructureError
 
 from ._backend import flatten, unflatten
@@ -21,21 +22,21 @@ from ._plain import plain
 Number = float | int | complex | Tensor
 
 
-def add(tree: Tree, other: Tree) -> Tree:
+def add(tree: T, other: T) -> T:
     """Add leaf by leaf.
 
     >>> add({"w": torch.ones(2)}, {"w": torch.ones(2)})
     {'w': tensor([2., 2.])}
     """
-    return _map_pairs("add", torch._foreach_add, operator.add, tree, other)
+    return _map_pairs("add", foreach_add, operator.add, tree, other)
 
 
-def sub(tree: Tree, other: Tree) -> Tree:
+def sub(tree: T, other: T) -> T:
     """Subtract leaf by leaf."""
-    return _map_pairs("sub", torch._foreach_sub, operator.sub, tree, other)
+    return _map_pairs("sub", foreach_sub, operator.sub, tree, other)
 
 
-def scale(tree: Tree, factor: Number) -> Tree:
+def scale(tree: T, factor: Number) -> T:
     """Multiply each leaf by a number or a tensor of shape (); a float leaf keeps its dtype.
 
     >>> scale((torch.ones(2), torch.ones(())), 3.0)
@@ -43,7 +44,7 @@ def scale(tree: Tree, factor: Number) -> Tree:
     """
     leaves, structure = _flatten_numbers("scale", tree)
     if not isinstance(factor, Tensor) and plain(leaves) and leaves:
-        return unflatten(structure, torch._foreach_mul(leaves, factor))
+        return unflatten(structure, foreach_mul(leaves, factor))
     return unflatten(structure, [leaf * cast(factor, leaf) for leaf in leaves])
 
 
@@ -55,7 +56,7 @@ def lerp(tree: Tree, other: Tree, weight: Number) -> Tree:
             return a + cast(weight, a) * (b - a)
         return torch.lerp(a, b, weight)
 
-    multi_tensor = None if isinstance(weight, Tensor) else lambda a, b: torch._foreach_lerp(a, b, weight)
+    multi_tensor = None if isinstance(weight, Tensor) else lambda a, b: foreach_lerp(a, b, weight)
     return _map_pairs("lerp", multi_tensor, leafwise, tree, other)
 
 
@@ -68,7 +69,7 @@ def where(condition: Tensor, tree: Tree, other: Tree) -> Tree:
     return _map_pairs("where", None, lambda a, b: torch.where(condition, a, b), tree, other)
 
 
-def zeros_like(tree: Tree) -> Tree:
+def zeros_like(tree: T) -> T:
     """Make a tree of zeros; a Python number becomes the 0 of its type."""
     leaves, structure = _flatten_numbers("zeros_like", tree)
     return unflatten(
@@ -94,7 +95,7 @@ def norm(tree: Tree) -> Tensor:
     if not leaves:
         return _sum_terms([])
     try:
-        norms = list(torch._foreach_norm(leaves)) if plain(leaves) else None
+        norms = list(foreach_norm(leaves)) if plain(leaves) else None
     except RuntimeError:  # integer leaves
         norms = None
     if norms is None:

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from torchpure._torch import jit_internal, tensor
+
 _DRAWING_WORDS = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
 _DRAWING_WORDS += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
 _DRAWING_WORDS += (
@@ -62,7 +64,7 @@ _DRAWING_LAYERS = (
 
 _NAMESPACES = (Tensor, torch, nn, F, torch.functional, math)
 _TORCH_MODULES = (torch, nn, F, torch.functional, math)
-_PYTHON_MODULES = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
+_PYTHON_MODULES = (tensor.__name__, "torch.functional", "torch.nn.functional", jit_internal.__name__)
 _CONSTANT_TYPES = (
     int,
     float,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from torchpure._torch import BatchNorm
 from torchpure._types import State
 
 
@@ -51,7 +51,7 @@ def _pure_forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """Return the pure forward for a layer; None if its forward is pure or not torch's own."""
     if "forward" in vars(module):
         return None
-    if isinstance(module, _BatchNorm) and module.momentum is None and module.running_mean is not None:
+    if isinstance(module, BatchNorm) and module.momentum is None and module.running_mean is not None:
         return _cumulative_batch_norm if type(module).forward in _BATCH_NORM_FORWARDS else None
     if getattr(module, "max_norm", None) is not None:
         return _MAX_NORM_FORWARDS.get(type(module).forward)
@@ -106,5 +106,5 @@ def _renormalised(self: Any, input: Tensor) -> Tensor:
     return detached * scale.unsqueeze(1) + (weight - detached)
 
 
-_BATCH_NORM_FORWARDS = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
+_BATCH_NORM_FORWARDS = {BatchNorm.forward, nn.SyncBatchNorm.forward}
 _MAX_NORM_FORWARDS = {nn.Embedding.forward: _max_norm_embedding, nn.EmbeddingBag.forward: _max_norm_embedding_bag}

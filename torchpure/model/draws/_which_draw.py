@@ -7,12 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchpure._torch import (
+    OpOverload,
+    OpOverloadPacket,
+    rrelu_with_noise,
+    rrelu_with_noise_,
+    sample_dirichlet,
+    standard_gamma,
+)
 from torchpure.transforms.purity import operator_draws
 
 ALWAYS_DRAW = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like,
     torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.binomial,
-    torch._standard_gamma, torch._sample_dirichlet,
+    standard_gamma, sample_dirichlet,
     Tensor.bernoulli, Tensor.multinomial, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
     Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
     nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, F.gumbel_softmax,
@@ -39,8 +47,8 @@ DRAW_IF_ALL_TRUE: dict[Any, tuple[_Argument, ...]] = {  # function -> it draws i
     F.rrelu: ((3, "training", False),),
     torch.rrelu: ((3, "training", False),),
     torch.rrelu_: ((3, "training", False),),
-    getattr(torch._C._nn, "rrelu_with_noise"): ((4, "training", False),),  # noqa: B009  not in torch's own stubs
-    getattr(torch._C._nn, "rrelu_with_noise_"): ((4, "training", False),),  # noqa: B009
+    rrelu_with_noise: ((4, "training", False),),
+    rrelu_with_noise_: ((4, "training", False),),
     F.scaled_dot_product_attention: ((4, "dropout_p", 0.0),),
     F.multi_head_attention_forward: ((10, "dropout_p", 0.0), (13, "training", True)),
 }
@@ -57,7 +65,7 @@ def draws(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     """Return whether a torch function, called with these arguments, draws from the global generator."""
     if kwargs.get("generator") is not None:
         return False  # made and seeded in this call: a module that holds a generator is refused earlier
-    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+    if isinstance(func, OpOverload | OpOverloadPacket):
         return _operator_draws(func, args, kwargs)
     if func in DRAW_IF_ALL_TRUE:
         return all(_argument_value(argument, args, kwargs) for argument in DRAW_IF_ALL_TRUE[func])
@@ -76,6 +84,6 @@ def _argument_value(argument: _Argument, args: tuple[Any, ...], kwargs: Mapping[
 
 def _operator_draws(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Return whether an operator draws; torch itself tags operators that may draw."""
-    if isinstance(operator, torch._ops.OpOverloadPacket):
+    if isinstance(operator, OpOverloadPacket):
         return any(operator_draws(getattr(operator, name), args, kwargs) for name in operator.overloads())
     return operator_draws(operator, args, kwargs)

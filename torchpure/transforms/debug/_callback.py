@@ -7,13 +7,13 @@ from itertools import product
 from typing import Any
 
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
+from torchpure._torch import temporarily_clear_interpreter_stack
 from torchpure._types import Tree
-from torchpure.transforms.calls import Packed, callback_p, check_callable, staged
-from torchpure.transforms.context import is_quiet
+from torchpure.transforms.calls import Packed, callback_p, check_callable, is_tracing
+from torchpure.transforms.context import callbacks_suppressed
 from torchpure.transforms.engine import functorch, seen
 
 
@@ -55,14 +55,14 @@ def callback(fn: Callable[..., Any], *args: Tree) -> None:
     (tensor(6.), [tensor(3.)])
     """
     check_callable("debug.callback", fn)
-    if is_quiet() or is_dynamo_compiling():
+    if callbacks_suppressed() or is_dynamo_compiling():
         return
     packed = Packed()
-    bare = [_bare(seen(leaf)) for leaf in packed.take(args)]
-    run = partial(_each, lambda *tensors: fn(*packed.put(tensors)), [levels for _, levels in bare])
+    bare = [_bare(seen(leaf)) for leaf in packed.flatten(args)]
+    run = partial(_each, lambda *tensors: fn(*packed.unflatten(tensors)), [levels for _, levels in bare])
     with temporarily_clear_interpreter_stack():
         values = [value.detach() for value, _ in bare]
-        if staged():
+        if is_tracing():
             callback_p(run, tuple(values), "debug")
         else:
             run(*values)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import Grads, P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import (
@@ -45,7 +45,7 @@ _requires_grad = attrgetter("requires_grad")
 _written = attrgetter("grad")
 
 
-def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return the function that computes the gradient of a scalar function.
 
     The result is shaped like the chosen argument, or is a tuple of such for several `argnums`; leaves that are not
@@ -68,7 +68,7 @@ def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) ->
     return gradient
 
 
-def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[T, Grads]]:
     """Return the function that computes a scalar function and its gradient: (value, gradient).
 
     As `grad` otherwise; with `has_aux` the result is ((value, aux), gradient).

@@ -44,5 +44,6 @@ from ._override_mode import replacing as replacing
 from ._shared_writes import roomy as roomy
 from ._source_info import argument_paths as argument_paths
 from ._source_info import describe_function as describe_function
+from ._source_info import describe_program as describe_program
 from ._source_info import user_line as user_line
 from ._tensor_index import Indexing as Indexing

@@ -6,8 +6,9 @@ from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
-from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
+
+from torchpure._torch import HigherOrderOperator
 
 from ._levels import functorch, kinds
 

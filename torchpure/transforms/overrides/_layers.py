@@ -11,13 +11,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
+
+from torchpure._torch import forward_ad, functorch
+from torchpure._torch import weight_norm as torch_weight_norm
 
 from . import _recurrent as recurrent
 from ._attention import attention
 
-_peek = torch._C._functorch.peek_interpreter_stack
+_peek = functorch.peek_interpreter_stack
 
 
 def inside() -> bool:
@@ -177,7 +179,7 @@ STAND_INS: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
     F.normalize: normalize,
     F.embedding_bag: embedding_bag,
-    torch._weight_norm: weight_norm,
+    torch_weight_norm: weight_norm,
     torch.lstm: recurrent.layers(recurrent.lstm),
     torch.gru: recurrent.layers(recurrent.gru),
     torch.rnn_tanh: recurrent.layers(recurrent.elman(torch.tanh)),

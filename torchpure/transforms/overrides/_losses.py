@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn._reduction import get_enum
 
+from torchpure._torch import get_enum, mse_loss
 from torchpure.transforms.debug import check
 from torchpure.transforms.engine import FORWARD, functorch, kinds
 
@@ -64,7 +64,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
 
 
 _BEFORE_WEIGHTS = 15  # arguments of that function
-_plain_mse_loss: Any = torch._C._nn.mse_loss
+_plain_mse_loss: Any = mse_loss
 _REDUCTIONS = frozenset({"mean", "sum", "none"})
 FORWARD.update(
     {

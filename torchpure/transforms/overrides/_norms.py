@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 
+from torchpure._torch import native_batch_norm_legit
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import BEFORE, FORWARD, MAPPED, REPLACED, innermost
 
@@ -166,7 +167,7 @@ FORWARD.update(
         F.instance_norm: _instance_norm,
         torch.native_layer_norm: _native_layer_norm,
         torch.native_batch_norm: _native_batch_norm,
-        torch._native_batch_norm_legit: _native_batch_norm,
+        native_batch_norm_legit: _native_batch_norm,
         torch.linalg.vector_norm: _vector_norm,
         torch.linalg.norm: _linalg_norm,
         torch.norm: _norm,
