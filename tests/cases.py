@@ -1,4 +1,4 @@
-"""The table that the tests of optimizers run over: a line for each, as docs/adding.md tells.
+"""The table of optimizers for the tests: one entry for each optimizer, see docs/adding.md.
 
 The key is the factory's name, or "name, variant". See `testing.Case` for the fields.
 """
@@ -30,7 +30,7 @@ def _decay_rate(step: Any, power: Any) -> Any:
 
 
 def _optax_adafactor():
-    """Chain what optax.adafactor chains; its own decay rate is rounded to float32."""
+    """Chain the parts of optax.adafactor, because optax.adafactor rounds its decay rate to float32."""
     import optax
 
     return optax.chain(
@@ -116,12 +116,12 @@ OPTIMIZERS: dict[str, Case] = {
         torch=(torch.optim.Adagrad, _torch_adagrad),
     ),
     "fromage": Case(factory=optim.fromage, learning_rate=0.01, parabola=None, rosenbrock=None, optax="fromage"),
-    "lamb": Case(factory=optim.lamb, rosenbrock=None, optax="lamb"),  # a leaf that comes to 0 does not leave it
+    "lamb": Case(factory=optim.lamb, rosenbrock=None, optax="lamb"),  # a leaf that reaches 0 stays there
     "lars": Case(
         factory=optim.lars,
         learning_rate=0.1,
         hyper={"trust_coefficient": 0.1, "momentum": 0.9},
-        parabola=None,  # steps in proportion to the parameters circle the minimum
+        parabola=None,  # its steps are proportional to the parameters, so it circles the minimum
         rosenbrock=None,
         optax="lars",
     ),
@@ -154,7 +154,7 @@ OPTIMIZERS: dict[str, Case] = {
         torch=(torch.optim.RMSprop, _torch_rmsprop),
     ),
     "rprop": Case(
-        factory=optim.rprop,  # optax's moves by the update of the step before, and first by nothing
+        factory=optim.rprop,  # no oracle: optax applies the update of the previous step, and first none
         scheduled=False,  # the learning rate is the size of the first step only
         torch=(
             torch.optim.Rprop,
@@ -163,14 +163,14 @@ OPTIMIZERS: dict[str, Case] = {
             ),
         ),
     ),
-    # in a valley it goes from side to side by its learning rate
+    # in a valley it jumps from side to side by the learning rate
     "sign_sgd": Case(factory=optim.sign_sgd, learning_rate=0.01, rosenbrock=None, optax="sign_sgd"),
     "sm3": Case(
         factory=optim.sm3,
         learning_rate=0.5,
         rosenbrock=(0.5, 600),
         # optax has no SM3 for leaves of shape (): see test_sm3_is_optaxs
-        entrywise=False,  # it keeps one number for each row and column
+        entrywise=False,  # its state has one number per row and column
     ),
     "adamax": Case(
         factory=optim.adamax,
@@ -192,7 +192,7 @@ OPTIMIZERS: dict[str, Case] = {
     "cocob": Case(
         factory=optim.cocob,
         learning_rate=1.0,
-        rosenbrock=None,  # a coordinate's bet is on its own gradient's sign alone
+        rosenbrock=None,  # each coordinate uses only the sign of its own gradient
         optax="cocob",
         fixed=("eps",),  # it bounds the first gradients from below, so nothing depends on it
     ),
@@ -240,7 +240,7 @@ OPTIMIZERS: dict[str, Case] = {
     "madgrad": Case(factory=optim.madgrad, rosenbrock=(0.02, 2000), optax="madgrad", rtol=1e-6),
     "polyak_sgd": Case(
         factory=optim.polyak_sgd,
-        learning_rate=10.0,  # a bound, far from the steps
+        learning_rate=10.0,  # a bound, much larger than the steps
         options={"variant": "sps"},
         fixed=("f_min",),
         rosenbrock=None,
@@ -254,13 +254,13 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=None,
         parabola=None,
         optax="prodigy",
-        rtol=1e-7,  # optax's is 3e-9 away after five steps already; ours is the recurrence to 1e-12: test_by_hand.py
+        rtol=1e-7,  # optax differs by 3e-9 after five steps; ours equals the recurrence to 1e-12: test_by_hand.py
     ),
     "adafactor": Case(
         factory=optim.adafactor,
         options={"min_dim_size_to_factor": 1, "dtype_momentum": torch.float64},
         hyper={"momentum": 0.9, "weight_decay": 0.01, "eps": 1e-3},
-        entrywise=False,  # the mean squares of a matrix are those of its rows and columns
+        entrywise=False,  # the mean squares of a matrix are factored into rows and columns
         parabola=None,  # its weights decay
         rosenbrock=None,
         optax=lambda: _optax_adafactor(),
@@ -305,10 +305,10 @@ OPTIMIZERS: dict[str, Case] = {
     "muon": Case(
         factory=optim.muon,
         hyper={"weight_decay": 0.01},
-        entrywise=False,  # a matrix is more than its entries
+        entrywise=False,  # the update of a matrix is not entrywise
         parabola=None,  # steps have the size of the learning rate
         rosenbrock=(0.02, 900),
-        # chaotic with these coefficients: compared over 100 steps, see test_matrices.py
+        # chaotic with these coefficients, so it is compared over 100 steps, see test_matrices.py
     ),
     "muon, cubic": Case(
         factory=optim.muon,
@@ -316,7 +316,7 @@ OPTIMIZERS: dict[str, Case] = {
         entrywise=False,
         parabola=None,
         rosenbrock=(0.02, 900),
-        optax="muon",  # of a square matrix: inputs and outputs are the other way round there
+        optax="muon",  # for a square matrix, because optax swaps inputs and outputs
     ),
     "muon, adaptive": Case(
         factory=optim.muon,
@@ -326,7 +326,7 @@ OPTIMIZERS: dict[str, Case] = {
         rosenbrock=(0.02, 900),
         optax="muon",
     ),
-    # against torch's in test_matrices.py: that one takes matrices only. It rounds to bfloat16
+    # torch's takes only matrices, so it is compared in test_matrices.py. It rounds to bfloat16
     "galore": Case(
         factory=optim.galore,
         hyper={"weight_decay": 0.01},
@@ -345,7 +345,7 @@ OPTIMIZERS: dict[str, Case] = {
     ),
     "schedule_free_sgd": Case(
         factory=optim.schedule_free_sgd,
-        differentiable=False,  # the learning rate is as large as the largest so far, where a maximum has a kink
+        differentiable=False,  # at the largest learning rate so far a maximum has a kink
         rosenbrock=(2e-3, 2000),
         scheduled=False,  # it warms up by itself
         optax="schedule_free_sgd",
@@ -384,7 +384,7 @@ OPTIMIZERS: dict[str, Case] = {
         entrywise=False,  # a leaf's signs depend on its shape
         parabola=None,  # its weights decay
         rosenbrock=(0.02, 1200),
-        # against optax with the same diagonal in test_by_hand.py
+        # compared with optax, with the same diagonal, in test_by_hand.py
     ),
     "lbfgs": Case(
         factory=optim.lbfgs,
@@ -392,7 +392,7 @@ OPTIMIZERS: dict[str, Case] = {
         options={"memory_size": 3, "linesearch": optim.scale_by_zoom_linesearch(4, initial_guess_strategy="one")},
         rosenbrock=(1.0, 40),
         parabola=10,
-        # against optax, scipy and torch in test_line_searches.py
+        # compared with optax, scipy and torch in test_line_searches.py
     ),
     "lbfgs, whole steps": Case(
         factory=optim.lbfgs,

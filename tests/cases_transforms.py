@@ -1,4 +1,4 @@
-"""The table of transformations and combinators: each as a part of a descent, so that the laws can be tried on it."""
+"""The table of transformations and combinators: each is part of an optimizer, so that the laws apply to it."""
 
 import inspect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torchpure.testing import Case
 
 
 def _then_descend(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Chain a transformation, made of its numbers, with a plain descent."""
+    """Chain a transformation with plain gradient descent."""
 
     def whole(learning_rate, **given):
         return optim.chain(factory(**given), optim.scale_by_learning_rate(learning_rate))
@@ -22,7 +22,7 @@ def _then_descend(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _transform(factory, **expected):
-    """Make the case of a transformation; its oracle is optax's of the same name, with the same numbers."""
+    """Make the case of a transformation; the oracle is optax's transformation of the same name and numbers."""
     given = {**expected.get("hyper", {}), **expected.get("options", {})}
     oracle = expected.pop("oracle", factory.__name__)
 
@@ -35,12 +35,12 @@ def _transform(factory, **expected):
 
 KEY = random.key(0)
 GENTLE = {"rosenbrock": None}
-# one leaf of the laws' problems, and the other
+# one leaf of the laws' problems, and the other leaf
 W_ONLY = {"w": True, "b": False}
 
 
 def _is_w(params):
-    """Mask everything but the leaf that optax's runs and the laws' problems call b; the laws have other trees too."""
+    """Select all leaves except the one named b in optax's runs and the laws' problems; other trees occur too."""
     return {name: name != "b" for name in params} if isinstance(params, dict) else True
 
 
@@ -296,7 +296,7 @@ COMBINATORS: dict[str, Case] = {
         ),
     ),
     "schedule_free": _wrapper(
-        # falling, since where the learning rate is the largest so far a maximum has a kink
+        # a falling schedule, because at the largest learning rate so far a maximum has a kink
         lambda learning_rate, *, b1=0.9, weight_lr_power=2.0: optim.schedule_free(
             optim.sgd(learning_rate), lambda step: learning_rate * 0.999**step, b1=b1, weight_lr_power=weight_lr_power
         ),

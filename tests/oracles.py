@@ -1,4 +1,4 @@
-"""The optimizers of optax and torch on the tests' problems."""
+"""Run the optimizers of optax and torch on the problems of the tests."""
 
 import __future__
 
@@ -11,7 +11,7 @@ import torch
 
 from torchpure import optim
 
-# optax runs on the rows of `noise`, so that no gradient vanishes and no sign hangs on rounding
+# optax runs on the rows of `noise`, so that no gradient vanishes and no sign depends on rounding
 STIFFNESS, TARGET = (1.0, 0.5, 2.0, 0.8, 1.5), 0.2
 START = (0.9, -0.7, 1.1, -0.4, 0.5)
 
@@ -71,7 +71,7 @@ def optax_maker(name, case):
 
 @cache
 def _torch_tables():
-    """Take torch's lists of inputs out of its own tests: importing these changes global settings, and needs expecttest."""
+    """Read torch's lists of inputs from its tests' source: an import changes global settings and needs expecttest."""
     path = Path(torch.__file__).parent / "testing/_internal/common_optimizers.py"
     wanted = ("optim_inputs_func_", "OptimizerInput", "_get_device_type")
     kept = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "").startswith(wanted)]
@@ -87,7 +87,7 @@ def _torch_tables():
 
 
 def torch_inputs(theirs):
-    """List the arguments that torch's own tests try for this class, by description."""
+    """Return the arguments that torch's own tests use for this class, by description."""
     inputs = _torch_tables()[f"optim_inputs_func_{theirs.__name__.lower()}"](device="cpu")
     flags = ("foreach", "fused", "capturable")
     cleaned = {one.desc: {key: value for key, value in one.kwargs.items() if key not in flags} for one in inputs}
@@ -95,9 +95,9 @@ def torch_inputs(theirs):
 
 
 def ours_for(theirs, make, kwargs):
-    """Make our optimizer for torch's arguments; None where we have none.
+    """Make our optimizer for torch's arguments; None if we have none.
 
-    A penalty that the factory does not take goes before it, and `maximize` turns the gradients first.
+    If the factory takes no weight_decay, the penalty is added before it; `maximize` first negates the gradients.
     """
     kwargs = dict(kwargs)
     maximize = kwargs.pop("maximize", False)

@@ -5,10 +5,10 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
-P = ParamSpec("P")  # the arguments of a function that is transformed
-T = TypeVar("T")  # its result, or a tree whose structure is kept
-X = TypeVar("X")  # the slices that a loop takes
-Y = TypeVar("Y")  # the slices that it returns
+P = ParamSpec("P")  # the arguments of a transformed function
+T = TypeVar("T")  # the result of the function, or a tree whose structure is kept
+X = TypeVar("X")  # the input slices of a loop
+Y = TypeVar("Y")  # the output slices of a loop
 Tree: TypeAlias = Any  # nested dicts, lists, tuples, NamedTuples and registered nodes; None is an empty subtree
 Params: TypeAlias = Tree  # dict[str, Tensor] by default; a tuple or a nested dict is accepted too
 State: TypeAlias = dict[str, Tensor]  # the buffers of a module, by dotted name

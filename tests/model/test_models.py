@@ -63,7 +63,7 @@ def _detached(net, params, state, *inputs, **options):
 
 BROKEN = {
     "impure": (_impure, "mlp", "apply_is_pure", "an argument was changed"),
-    "one key for all": (_unkeyed, "dropout", "keys_decide_draws", "it draws, and two keys give the same"),
+    "one key for all": (_unkeyed, "dropout", "keys_decide_draws", "it draws, but two keys give the same result"),
     "forgets its state": (_drops_state, "batch norm", "state_is_threaded", "the module itself"),
     "changes its state's dtype": (_wrong_dtype, "batch norm", "state_is_threaded", "float64 tensor .*float32 tensor"),
     "no gradient": (_detached, "mlp", "gradients_are_the_modules", "the module's backward pass"),

@@ -109,10 +109,10 @@ def fit(
         float | None, typer.Option("--learning-rate", "--lr", metavar="R", help="(default 0.02; sgd 0.1)")
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(metavar="D", help="Of adamw decoupled, else a penalty. (default 0; adamw 0.01)")
+        float | None, typer.Option(metavar="D", help="Decoupled for adamw, else a penalty. (default 0; adamw 0.01)")
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the learning rate: cosine or constant. (default cosine)")
+        str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")

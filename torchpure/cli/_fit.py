@@ -94,7 +94,7 @@ def optimizer(config: FitConfig) -> optim.Optimizer:
     if config.optimizer == "adamw":
         return optim.adamw(learning_rate, weight_decay=config.weight_decay)
     chosen = optim.adam(learning_rate) if config.optimizer == "adam" else optim.sgd(learning_rate, momentum=0.9)
-    # before the optimizer it is a penalty, as in torch.optim.Adam and SGD
+    # added before the optimizer, weight decay is a penalty, as in torch.optim.Adam and SGD
     return optim.chain(optim.add_decayed_weights(config.weight_decay), chosen) if config.weight_decay else chosen
 
 

@@ -20,7 +20,7 @@ from ._init import construct, initialise, reinitialise
 
 
 class Apply(Protocol):
-    """The general form of a call."""
+    """The type of `Functional.apply`."""
 
     def __call__(
         self,
@@ -31,15 +31,15 @@ class Apply(Protocol):
         train: bool | None = None,
         **options: Any,
     ) -> tuple[Any, State]:
-        """Call the module with these values: (output, new state)."""
+        """Call the module with these values and return (output, new state)."""
         ...
 
 
 class ToModule(Protocol):
-    """The way back to an ordinary module."""
+    """The type of `Functional.to_module`."""
 
     def __call__(self, params: Params | None = None, state: State | None = None) -> nn.Module:
-        """Build a module with copies of these values, by default the functional's own."""
+        """Build an ordinary module with copies of these values; the default is the initial values."""
         ...
 
 
@@ -59,7 +59,7 @@ class Functional:
     call: Callable[..., Any]
     deterministic: bool = False  # True: its code proves that calls never draw
     needs_overrides: int = 0  # flags: the operations in `forward` that transforms must override
-    name: str = "a module"  # the class of the module
+    name: str = "a module"  # the class name of the module
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.

@@ -18,10 +18,10 @@ _MEASURABLE = {"eps": 1e-2, "eps_root": 1e-2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """An optimizer's factory, called `factory(learning_rate, **hyper, **options)`, and what to expect of it.
+    """An optimizer's factory, called `factory(learning_rate, **hyper, **options)`, and its expected properties.
 
-    `hyper` and `options` are given in every law. Numeric hyper-parameters that are not given are found in the factory's
-    signature: arguments after the first whose default is a float. Each is differentiated and batched over.
+    Every law passes `hyper` and `options`. Other numeric hyper-parameters are found in the factory's signature: the
+    arguments after the first whose default is a float. The laws differentiate and batch over each.
     """
 
     factory: Callable[..., Optimizer[Any]]
@@ -35,21 +35,21 @@ class Case:
     entrywise: bool = (
         True  # False if a leaf's shape matters, so that a complex leaf differs from its real and imaginary parts
     )
-    scheduled: bool = True  # whether the learning rate may be a schedule
+    scheduled: bool = True  # True: the learning rate can be a schedule
     parabola: int | None = 400  # steps to a thousandth of the start; None: it does not converge alone
-    rosenbrock: tuple[float, int] | None = (0.02, 600)  # (learning_rate, steps) for a twentieth of the start
+    rosenbrock: tuple[float, int] | None = (0.02, 600)  # (learning_rate, steps) to a twentieth of the start
     optax: Any = None  # an oracle: a name in optax or optax.contrib, or a function that makes the transformation
     rtol: float = 1e-9  # to the optax oracle after 1,000 steps
     torch: Any = None  # an oracle: (class, function from its arguments to our optimizer, or None if we have none)
 
     def make(self, learning_rate: Any = None, **numbers: Any) -> Optimizer[Any]:
-        """Make the optimizer, at the case's learning rate and numbers where none are given."""
+        """Make the optimizer; the defaults are the case's learning rate and numbers."""
         return self.factory(
             self.learning_rate if learning_rate is None else learning_rate, **{**self.hyper, **self.options, **numbers}
         )
 
     def numbers(self) -> dict[str, float]:
-        """List the numeric hyper-parameters, without the learning rate, at values where derivatives can be measured."""
+        """Return the numeric hyper-parameters except the learning rate, at values that allow measured derivatives."""
         _, *parameters = inspect.signature(self.factory).parameters.values()
         found = {one.name: one.default for one in parameters if type(one.default) is float}
         found = {name: _MEASURABLE.get(name, value) for name, value in found.items()} | dict(self.hyper)

@@ -122,7 +122,7 @@ def finite_at_zero_gradients(case: Case) -> None:
 
 
 def batched_equals_looped(case: Case) -> None:
-    """Vmap over parameters, learning rate and every number gives each member what it gets alone, over four steps."""
+    """Vmap over parameters, learning rate and every number equals single runs, over four steps."""
     shifts = torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64)
     starts = tree.map(lambda leaf: torch.stack([leaf, leaf + 0.5, leaf * 2]), BOWL.start())
     numbers = case.numbers()
@@ -193,7 +193,7 @@ def converges_on_a_parabola(case: Case) -> None:
 
 
 def converges_on_rosenbrock(case: Case) -> None:
-    """Rosenbrock's function falls to a twentieth, at the learning rate and in the steps that the case allows."""
+    """Rosenbrock's function falls to a twentieth, at the learning rate and within the steps of the case."""
     if case.rosenbrock is not None:
         _assert_converges(case, ROSENBROCK, *case.rosenbrock, 0.05)
 
@@ -227,7 +227,7 @@ _ZEROS = Problem(
 def _assert_converges(case: Case, problem: Problem, learning_rate: float, steps: int, part: float) -> None:
     params = problem.start()
     first, last = problem.value(params), problem.value(_run(case.make(learning_rate), problem, steps)[0])
-    assert last < part * first, f"in {steps} steps at learning rate {learning_rate} from {first:.3g} to {last:.3g} only"
+    assert last < part * first, f"in {steps} steps at learning rate {learning_rate} only from {first:.3g} to {last:.3g}"
 
 
 def _run(optimizer: Any, problem: Problem, steps: int, carry: Any = None, start: Params = None) -> tuple[Params, Any]:

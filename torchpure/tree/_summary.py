@@ -1,4 +1,4 @@
-"""Trees in a few lines, for `repr`."""
+"""Summarise trees in a few lines, for `repr`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ WIDTH = 120
 
 
 def summary(tree: Tree, most: int = 6) -> list[str]:
-    """Say how much a tree holds, and then the shape of each leaf, in `most` lines at most.
+    """Return one line of totals, and then at most `most` lines with the shapes of the leaves.
 
     >>> summary({"w": torch.zeros(2, 3), "b": torch.zeros(3)})
     ['9 numbers in 2 tensors, float32', '  w (2, 3)', '  b (3,)']
     """
     named = list(zip(paths(tree), leaves(tree), strict=True))
     dtypes = _dtypes(leaf for _, leaf in named)
-    lines = [f"  {path} {_shape(leaf, whole=len(dtypes) > 1)}" for path, leaf in named]
+    lines = [f"  {path} {_shape(leaf, with_dtype=len(dtypes) > 1)}" for path, leaf in named]
     return [totals(tree), *shortened(lines, most)]
 
 
 def totals(tree: Tree) -> str:
-    """Count the numbers and tensors of a tree.
+    """Describe the number of entries and tensors of a tree, with dtypes and devices.
 
     >>> totals((torch.zeros(2), torch.zeros(3, dtype=torch.int64)))
     '5 numbers in 2 tensors, float32 and int64'
@@ -47,13 +47,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def shortened(lines: Sequence[str], most: int) -> list[str]:
-    """Keep the first lines, each cut at 120 characters; the last one kept counts those left out."""
+    """Return at most `most` lines of at most 120 characters; the last line counts the lines left out."""
     kept = [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines]
     return kept if len(kept) <= most else [*kept[: most - 1], f"  … {len(kept) - most + 1:,} more"]
 
 
 def shown(leaf: Any) -> str:
-    """Write a number; of a tensor whose number is not at hand, under a transform or on a device, its shape."""
+    """Show a number; for a tensor of many entries, on a device or under a transform, show dtype and shape."""
     if not isinstance(leaf, Tensor):
         return f"{leaf:.4g}" if isinstance(leaf, float) else f"{leaf!r:.40}"
     detached = leaf.detach()
@@ -63,11 +63,11 @@ def shown(leaf: Any) -> str:
     return describe(leaf)
 
 
-def _dtypes(found: Iterable[Any]) -> list[str]:
-    return sorted({str(leaf.dtype).removeprefix("torch.") for leaf in found if isinstance(leaf, Tensor)})
+def _dtypes(leaves_found: Iterable[Any]) -> list[str]:
+    return sorted({str(leaf.dtype).removeprefix("torch.") for leaf in leaves_found if isinstance(leaf, Tensor)})
 
 
-def _shape(leaf: Any, *, whole: bool) -> str:
+def _shape(leaf: Any, *, with_dtype: bool) -> str:
     if not isinstance(leaf, Tensor):
         return describe(leaf)
-    return f"{tuple(leaf.shape)}" + (f" {str(leaf.dtype).removeprefix('torch.')}" if whole else "")
+    return f"{tuple(leaf.shape)}" + (f" {str(leaf.dtype).removeprefix('torch.')}" if with_dtype else "")
