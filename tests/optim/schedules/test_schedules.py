@@ -208,8 +208,8 @@ def test_schedule_is_differentiable_and_batched_in_its_numbers(name):
     [
         (lambda: optim.linear_schedule(0.1, 0.2, 0), "linear_schedule: transition_steps must be greater than 0, got 0"),
         (lambda: optim.polynomial_schedule(1, 0, 2, 5, transition_begin=-1), "transition_begin must be at least 0"),
-        (lambda: optim.join_schedules([], []), "join_schedules: wanted one boundary less than schedules, got 0 and 0"),
-        (lambda: optim.join_schedules([abs, abs, abs], [5, 3]), r"boundaries must not fall, got \[5, 3\]"),
+        (lambda: optim.join_schedules([], []), "join_schedules: wanted one boundary fewer than schedules, got 0 bound"),
+        (lambda: optim.join_schedules([abs, abs, abs], [5, 3]), r"boundaries must not decrease, got \[5, 3\]"),
         (lambda: optim.warmup_constant_schedule(0, 1, 0), "warmup_constant_schedule: warmup_steps must be greater"),
         (lambda: optim.sgdr_schedule([]), "sgdr_schedule: wanted at least one round"),
         (lambda: optim.cosine_warm_restarts_schedule(1.0, 0), "period must be a whole number, at least 1, got 0"),

@@ -1,4 +1,4 @@
-"""Optimizers, one paper a file: each builds its pair from transformations, or writes the paper's step."""
+"""Optimizers, one file for each paper. Each is a chain of transformations, or the step of the paper."""
 
 from ._adabelief import BeliefState as BeliefState
 from ._adabelief import adabelief as adabelief

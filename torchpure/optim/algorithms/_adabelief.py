@@ -9,13 +9,13 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -37,10 +37,10 @@ def scale_by_belief(
     eps_root: Number = 1e-16,
     nesterov: bool = False,
 ) -> Optimizer[BeliefState]:
-    """Divide the mean gradient by the root of its mean squared error: m̂ / (√ŝ + eps).
+    """Divide the mean gradient by the root of its mean squared error: u = m̂ / (√ŝ + eps).
 
-    s ← b2 s + (1 − b2) (g − m)² + eps_root; both are corrected for their start at zero. With `nesterov`, m̂ is that of
-    optax: (b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ)).
+    m ← b1 m + (1 − b1) g, s ← b2 s + (1 − b2) (g − m)² + eps_root, m̂ = m / (1 − b1ᵗ), ŝ = s / (1 − b2ᵗ). With
+    `nesterov`, as in optax, m̂ = b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ).
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -50,23 +50,29 @@ def scale_by_belief(
     >>> belief.update(torch.tensor([2.0]), belief.init(params), params)[0]
     tensor([2.])
     """
-    check_unit("scale_by_belief", b1=b1, b2=b2)
-    check_positive("scale_by_belief", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_belief", b1=b1, b2=b2)
+    check_nonnegative("scale_by_belief", eps=eps, eps_root=eps_root)
 
     def update(grads: Grads, state: BeliefState, params: Params) -> tuple[Updates, BeliefState]:
         step = state.step + 1
-        first, ahead, second = bias(b1, step), bias(b1, step + 1), bias(b2, step)
+        correction1, next_correction1, correction2 = (
+            bias_correction(b1, step),
+            bias_correction(b1, step + 1),
+            bias_correction(b2, step),
+        )
 
         def rule(g: Tensor, m: Tensor, s: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            m = blend(m, g, b1)
-            s = blend(s, (g - m).square(), b2) + eps_root
-            mean = b1 * (m / ahead) + (1 - b1) * (g / first) if nesterov else m / first
-            return mean / (safe_sqrt(s / second) + eps), m, s
+            m = ema_update(m, g, b1)
+            s = ema_update(s, (g - m).square(), b2) + eps_root
+            mean = b1 * (m / next_correction1) + (1 - b1) * (g / correction1) if nesterov else m / correction1
+            return mean / (safe_sqrt(s / correction2) + eps), m, s
 
         updates, mean, square = leafwise("scale_by_belief", rule, grads, (state.mean, state.square), params)
         return updates, BeliefState(step, mean, square)
 
-    return Optimizer(lambda params: BeliefState(count(params), moments(params), moments(params)), update)
+    return Optimizer(
+        lambda params: BeliefState(init_step_count(params), init_moments(params), init_moments(params)), update
+    )
 
 
 def adabelief(
@@ -78,7 +84,7 @@ def adabelief(
     eps_root: Number = 1e-16,
     nesterov: bool = False,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_belief` says, times −learning_rate.
+    """Step with AdaBelief: p ← p − learning_rate u, with u of `scale_by_belief`.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).

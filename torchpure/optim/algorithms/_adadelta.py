@@ -10,11 +10,11 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    blend,
-    check_positive,
-    check_unit,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -28,9 +28,9 @@ class AdadeltaState(NamedTuple):
 
 
 def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[AdadeltaState]:
-    """Scale gradients to the size of the last updates: u = √(x + eps) / √(v + eps) g.
+    """Scale gradients by the ratio of two root mean squares: u = √(x + eps) / √(v + eps) g.
 
-    v is the running mean of g² with this step's, x that of u² without it.
+    v is the running mean of g², and x that of u². Here v includes this step, and x does not.
 
     Raises:
         ValueError: `rho` is not in [0, 1), or `eps` negative.
@@ -40,19 +40,19 @@ def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[Ada
     >>> adadelta.update(torch.tensor([3.0]), adadelta.init(params), params)[0]
     tensor([0.9487])
     """
-    check_unit("scale_by_adadelta", rho=rho)
-    check_positive("scale_by_adadelta", eps=eps)
+    check_unit_interval("scale_by_adadelta", rho=rho)
+    check_nonnegative("scale_by_adadelta", eps=eps)
 
     def rule(g: Tensor, v: Tensor, x: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        v = blend(v, g.square(), rho)
+        v = ema_update(v, g.square(), rho)
         u = safe_sqrt(x + eps) / safe_sqrt(v + eps) * g
-        return u, v, blend(x, u.square(), rho)
+        return u, v, ema_update(x, u.square(), rho)
 
     def update(grads: Grads, state: AdadeltaState, params: Params) -> tuple[Updates, AdadeltaState]:
         updates, square, change = leafwise("scale_by_adadelta", rule, grads, tuple(state), params)
         return updates, AdadeltaState(square, change)
 
-    return Optimizer(lambda params: AdadeltaState(moments(params), moments(params)), update)
+    return Optimizer(lambda params: AdadeltaState(init_moments(params), init_moments(params)), update)
 
 
 def adadelta(
@@ -63,9 +63,9 @@ def adadelta(
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_adadelta` says, times −learning_rate.
+    """Step with Adadelta: p ← p − learning_rate u, with u of `scale_by_adadelta`.
 
-    weight_decay p is added to the gradient, as in torch and optax.
+    As in torch and optax, weight_decay p is added to the gradient.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `weight_decay` is negative, or `rho` not in [0, 1).

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer, check_positive, leafwise, moments, safe_sqrt
+from torchpure.optim.core import Number, Optimizer, check_nonnegative, init_moments, leafwise, safe_sqrt
 from torchpure.optim.transformations import scale_by_learning_rate
 
 
@@ -20,9 +20,9 @@ class RssState(NamedTuple):
 def scale_by_rss(
     *, initial_accumulator_value: Number = 0.1, eps: Number = 1e-7, eps_in_sqrt: bool = True
 ) -> Optimizer[RssState]:
-    """Divide gradients by the root of the sum of their squares: g / √(s + eps), s ← s + g²; 0 where s is 0.
+    """Divide gradients by the root of the sum of their squares: u = g / √(s + eps), with s ← s + g².
 
-    That is optax's; with `eps_in_sqrt=False` it is torch's: g / (√s + eps).
+    Where s is 0, u is 0. This is the formula of optax. With `eps_in_sqrt=False`, as in torch, u = g / (√s + eps).
 
     Raises:
         ValueError: a number is negative.
@@ -31,7 +31,7 @@ def scale_by_rss(
     >>> rss.update(torch.tensor([3.0]), rss.init(params), params)[0]
     tensor([0.6000])
     """
-    check_positive("scale_by_rss", initial_accumulator_value=initial_accumulator_value, eps=eps)
+    check_nonnegative("scale_by_rss", initial_accumulator_value=initial_accumulator_value, eps=eps)
 
     def rule(g: Tensor, s: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         s = s + g.square()
@@ -43,7 +43,7 @@ def scale_by_rss(
         updates, total = leafwise("scale_by_rss", rule, grads, (state.total,), params)
         return updates, RssState(total)
 
-    return Optimizer(lambda params: RssState(moments(params, value=initial_accumulator_value)), update)
+    return Optimizer(lambda params: RssState(init_moments(params, value=initial_accumulator_value)), update)
 
 
 def adagrad(
@@ -53,7 +53,9 @@ def adagrad(
     eps: Number = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_rss` says, times −learning_rate; torch's is that with `eps_in_sqrt=False`, starting at 0.
+    """Step with Adagrad: p ← p − learning_rate u, with u of `scale_by_rss`.
+
+    torch.optim.Adagrad has `eps_in_sqrt=False` and an initial accumulator value of 0.
 
     Raises:
         ValueError: a number is negative.

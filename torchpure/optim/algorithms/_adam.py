@@ -12,18 +12,18 @@ from torchpure.optim.core import (
     Kernel,
     Number,
     Optimizer,
-    active,
+    active_leaves,
     adam_kernels,
-    bias,
-    check_positive,
-    check_scalar,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    check_unit_interval,
+    evaluate_schedule,
+    init_moments,
+    init_step_count,
     is_zero,
     leafwise,
-    moments,
     safe_sqrt,
-    value_at,
 )
 
 
@@ -44,11 +44,11 @@ def scale_by_adam(
     mu_dtype: torch.dtype | None = None,
     nesterov: bool = False,
 ) -> Optimizer[AdamState]:
-    """Divide the mean gradient by the root of the mean square: m̂ / (√(v̂ + eps_root) + eps).
+    """Divide the mean gradient by the root of the mean square: u = m̂ / (√(v̂ + eps_root) + eps).
 
-    m ← b1 m + (1 − b1) g and v ← b2 v + (1 − b2) g² are corrected for their start at zero: m̂ = m / (1 − b1ᵗ) and
-    v̂ = v / (1 − b2ᵗ). With `nesterov`, m̂ = b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ) (Dozat 2016, algorithm 2).
-    The mean has the dtype `mu_dtype`, else that of its parameter.
+    m ← b1 m + (1 − b1) g, v ← b2 v + (1 − b2) g², m̂ = m / (1 − b1ᵗ), v̂ = v / (1 − b2ᵗ). With `nesterov`,
+    m̂ = b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ) (Dozat 2016, algorithm 2). m has the dtype `mu_dtype`, by default
+    that of its parameter.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -70,11 +70,10 @@ def adam(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
-    """Step along the mean gradient over the root of the mean square.
+    """Step with Adam: p ← p − learning_rate m̂ / (√(v̂ + eps_root) + eps).
 
-    p ← p − learning_rate m̂ / (√(v̂ + eps_root) + eps), where m ← b1 m + (1 − b1) g and v ← b2 v + (1 − b2) g² are
-    corrected for their start at zero: m̂ = m / (1 − b1ᵗ) and v̂ = v / (1 − b2ᵗ). Differentiable in everything, with
-    finite derivatives where a gradient is exactly zero.
+    m ← b1 m + (1 − b1) g, v ← b2 v + (1 − b2) g², m̂ = m / (1 − b1ᵗ), v̂ = v / (1 − b2ᵗ). The step is differentiable
+    with respect to every input. Its derivatives are finite even where a gradient is exactly zero.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
@@ -92,27 +91,27 @@ def adam(
 
 
 def build_scale(
-    who: str, b1: Number, b2: Number, eps: Number, eps_root: Number, mu_dtype: torch.dtype | None, nesterov: bool
+    caller: str, b1: Number, b2: Number, eps: Number, eps_root: Number, mu_dtype: torch.dtype | None, nesterov: bool
 ) -> Optimizer[AdamState]:
-    """Build `scale_by_adam` under the name that its errors shall have."""
-    check_unit(who, b1=b1, b2=b2)
-    check_positive(who, eps=eps, eps_root=eps_root)
+    """Build `scale_by_adam`. Its errors have the name `caller`."""
+    check_unit_interval(caller, b1=b1, b2=b2)
+    check_nonnegative(caller, eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdamState:
-        return AdamState(count(params), moments(params, mu_dtype), moments(params))
+        return AdamState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params))
 
     def update(grads: Grads, state: AdamState, params: Params) -> tuple[Updates, AdamState]:
-        (g, m, v, _), restore = active(who, grads, (state.mean, state.square), params)
+        (g, m, v, _), rebuild = active_leaves(caller, grads, (state.mean, state.square), params)
         step = state.step + 1
         m = tree.lerp(m, g, 1 - b1)
         v = tree.add(tree.scale(v, b2), tree.scale(tree.map(torch.square, g), 1 - b2))
-        ratio = _ratio(1.0 / bias(b2, step), eps, eps_root)
+        ratio = _ratio(1.0 / bias_correction(b2, step), eps, eps_root)
         if nesterov:
-            ahead, now = b1 / bias(b1, step + 1), (1 - b1) / bias(b1, step)
-            direction = tree.map(ratio, tree.add(tree.scale(m, ahead), tree.scale(g, now)), v)
+            mean_weight, grad_weight = b1 / bias_correction(b1, step + 1), (1 - b1) / bias_correction(b1, step)
+            direction = tree.map(ratio, tree.add(tree.scale(m, mean_weight), tree.scale(g, grad_weight)), v)
         else:
-            direction = tree.map(ratio, tree.scale(m, 1.0 / bias(b1, step)), v)
-        return restore(direction), AdamState(step, restore(m, state.mean), restore(v, state.square))
+            direction = tree.map(ratio, tree.scale(m, 1.0 / bias_correction(b1, step)), v)
+        return rebuild(direction), AdamState(step, rebuild(m, state.mean), rebuild(v, state.square))
 
     return Optimizer(init, update)
 
@@ -127,24 +126,24 @@ def _ratio(correction: Tensor, eps: Number, eps_root: Number) -> Callable[[Tenso
 
 
 def descend(
-    who: str,
+    caller: str,
     learning_rate: ScalarOrSchedule,
     weight_decay: Number,
     scaled: Optimizer[AdamState],
     kernels: Sequence[Kernel | None] = (),
 ) -> Optimizer[AdamState]:
-    """Step against `scaled`, with weight decay apart from the gradient; none at decay 0.
+    """Build p ← p − learning_rate (u + weight_decay p), with u of `scaled`.
 
-    The kernels, if there are any, are the plain one and the donated one.
+    `kernels` is empty, or (plain kernel, donated kernel).
     """
-    check_scalar(who, learning_rate)
-    check_positive(who, weight_decay=weight_decay)
+    check_scalar_or_schedule(caller, learning_rate)
+    check_nonnegative(caller, weight_decay=weight_decay)
 
     def update(grads: Grads, state: AdamState, params: Params) -> tuple[Updates, AdamState]:
         direction, new_state = scaled.rule(grads, state, params)
         if not is_zero(weight_decay):
-            direction = leafwise(who, lambda u, p: u + weight_decay * p, direction, (), params)
-        return tree.scale(direction, -value_at(learning_rate, state.step)), new_state
+            direction = leafwise(caller, lambda u, p: u + weight_decay * p, direction, (), params)
+        return tree.scale(direction, -evaluate_schedule(learning_rate, state.step)), new_state
 
     kernel, donated = kernels or (None, None)
     return Optimizer(scaled.init, update, kernel, donated=donated)

@@ -11,13 +11,13 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -27,11 +27,13 @@ class AdamaxState(NamedTuple):
 
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
-    largest: Params  # decaying maximum of their size
+    largest: Params  # decaying maximum of their absolute values
 
 
 def scale_by_adamax(*, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8) -> Optimizer[AdamaxState]:
-    """Divide the mean gradient by a decaying maximum: m̂ / v, v ← max(b2 v, |g| + eps). The same in torch and optax.
+    """Divide the mean gradient by a decaying maximum: u = m̂ / v, with v ← max(b2 v, |g| + eps).
+
+    m ← b1 m + (1 − b1) g and m̂ = m / (1 − b1ᵗ). torch and optax have the same formula.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or `eps` negative.
@@ -40,27 +42,29 @@ def scale_by_adamax(*, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8)
     >>> adamax.update(torch.tensor([2.0]), adamax.init(params), params)[0]
     tensor([1.])
     """
-    check_unit("scale_by_adamax", b1=b1, b2=b2)
-    check_positive("scale_by_adamax", eps=eps)
+    check_unit_interval("scale_by_adamax", b1=b1, b2=b2)
+    check_nonnegative("scale_by_adamax", eps=eps)
 
     def update(grads: Grads, state: AdamaxState, params: Params) -> tuple[Updates, AdamaxState]:
         step = state.step + 1
-        first = bias(b1, step)
+        correction1 = bias_correction(b1, step)
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            m, v = blend(m, g, b1), torch.maximum(b2 * v, g.abs() + eps)
-            return (m / first) / v, m, v
+            m, v = ema_update(m, g, b1), torch.maximum(b2 * v, g.abs() + eps)
+            return (m / correction1) / v, m, v
 
         updates, mean, largest = leafwise("scale_by_adamax", rule, grads, (state.mean, state.largest), params)
         return updates, AdamaxState(step, mean, largest)
 
-    return Optimizer(lambda params: AdamaxState(count(params), moments(params), moments(params)), update)
+    return Optimizer(
+        lambda params: AdamaxState(init_step_count(params), init_moments(params), init_moments(params)), update
+    )
 
 
 def adamax(
     learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_adamax` says, times −learning_rate.
+    """Step with AdaMax: p ← p − learning_rate u, with u of `scale_by_adamax`.
 
     Raises:
         ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
@@ -81,7 +85,9 @@ def adamaxw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `adamax`, and shrink the parameters by learning_rate · weight_decay.
+    """Step with AdaMax and decoupled weight decay: p ← p − learning_rate (u + weight_decay p).
+
+    u is that of `scale_by_adamax`.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).

@@ -3,7 +3,7 @@
 import torch
 
 from torchpure._types import ScalarOrSchedule
-from torchpure.optim.core import Number, Optimizer, adam_kernels, check_positive, is_zero
+from torchpure.optim.core import Number, Optimizer, adam_kernels, check_nonnegative, is_zero
 
 from ._adam import AdamState, build_scale, descend
 
@@ -18,9 +18,9 @@ def adamw(
     mu_dtype: torch.dtype | None = None,
     weight_decay: Number = 1e-2,
 ) -> Optimizer[AdamState]:
-    """Step as `adam`, and shrink the parameters.
+    """Step with AdamW: p ← p − learning_rate (m̂ / (√(v̂ + eps_root) + eps) + weight_decay p).
 
-    p ← p − learning_rate (m̂ / (√(v̂ + eps_root) + eps) + weight_decay p)
+    m̂ and v̂ are those of `adam`.
 
     Raises:
         ValueError: `learning_rate`, `eps`, `eps_root` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
@@ -30,7 +30,7 @@ def adamw(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8500])
     """
-    check_positive("adamw", weight_decay=weight_decay)
+    check_nonnegative("adamw", weight_decay=weight_decay)
     scaled = build_scale("adamw", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
     plain = is_zero(eps_root) and mu_dtype is None
     return descend(

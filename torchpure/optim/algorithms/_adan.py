@@ -11,13 +11,13 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -29,7 +29,7 @@ class AdanState(NamedTuple):
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
     change: Params  # running mean of their differences
-    square: Params  # running mean of the squares of the gradients ahead
+    square: Params  # running mean of the squared extrapolated gradients g + (1 − b2) (g − g₋₁)
     last: Params  # the last gradients
 
 
@@ -41,11 +41,10 @@ def scale_by_adan(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
 ) -> Optimizer[AdanState]:
-    """Divide the mean gradient, moved by its mean change, by a root mean square.
+    """Divide the sum of two means by a root mean square: u = (m̂ + (1 − b2) v̂) / (√(n̂ + eps_root) + eps).
 
-    u = (m̂ + (1 − b2) v̂) / (√(n̂ + eps_root) + eps), where m, v and n are running means of g, of g − g₋₁ and of
-    (g + (1 − b2) (g − g₋₁))², with b1, b2 and b3, corrected for their start at zero.
-    The paper writes 1 − b for each b.
+    With b1, b2 and b3, m, v and n are running means of g, of g − g₋₁ and of (g + (1 − b2) (g − g₋₁))². m̂, v̂ and n̂ are
+    bias-corrected as in Adam. The paper writes 1 − b for each b.
 
     Raises:
         ValueError: `b1`, `b2` or `b3` is not in [0, 1), `eps` or `eps_root` negative.
@@ -54,21 +53,31 @@ def scale_by_adan(
     >>> adan.update(torch.tensor([2.0]), adan.init(params), params)[0]
     tensor([1.])
     """
-    check_unit("scale_by_adan", b1=b1, b2=b2, b3=b3)
-    check_positive("scale_by_adan", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_adan", b1=b1, b2=b2, b3=b3)
+    check_nonnegative("scale_by_adan", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdanState:
-        return AdanState(count(params), *(moments(params) for _ in range(4)))
+        return AdanState(init_step_count(params), *(init_moments(params) for _ in range(4)))
 
     def update(grads: Grads, state: AdanState, params: Params) -> tuple[Updates, AdanState]:
         step = state.step + 1
-        first, second, third = bias(b1, step), bias(b2, step), bias(b3, step)
+        correction1, correction2, correction3 = (
+            bias_correction(b1, step),
+            bias_correction(b2, step),
+            bias_correction(b3, step),
+        )
 
         def rule(g: Tensor, m: Tensor, v: Tensor, n: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, ...]:
             change = torch.where(state.step == 0, 0, g - last)
-            m, v = blend(m, g, b1), blend(v, change, b2)
-            n = blend(n, (g + (1 - b2) * change).square(), b3)
-            return (m / first + (1 - b2) * (v / second)) / (safe_sqrt(n / third + eps_root) + eps), m, v, n, g.clone()
+            m, v = ema_update(m, g, b1), ema_update(v, change, b2)
+            n = ema_update(n, (g + (1 - b2) * change).square(), b3)
+            return (
+                (m / correction1 + (1 - b2) * (v / correction2)) / (safe_sqrt(n / correction3 + eps_root) + eps),
+                m,
+                v,
+                n,
+                g.clone(),
+            )
 
         updates, *states = leafwise("scale_by_adan", rule, grads, state[1:], params)
         return updates, AdanState(step, *states)
@@ -87,7 +96,9 @@ def adan(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_adan` says, with weight decay as optax has it, not as the paper, times −learning_rate.
+    """Step with Adan: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_adan`.
+
+    The weight decay is that of optax. The paper's formula is different.
 
     Raises:
         ValueError: `b1`, `b2` or `b3` is not in [0, 1), or another number is negative.

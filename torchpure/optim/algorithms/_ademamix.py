@@ -11,15 +11,15 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    evaluate_schedule,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
-    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -29,7 +29,7 @@ class AdemamixState(NamedTuple):
 
     step: Step  # float64, shape ()
     fast: Params  # running mean of the gradients with b1
-    slow: Params  # the same with b3
+    slow: Params  # running mean of the gradients with b3
     square: Params  # running mean of their squares
 
 
@@ -43,9 +43,9 @@ def scale_by_ademamix(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdemamixState]:
-    """Mix a fast and a slow mean of the gradients: (m̂₁ + alpha m₂) / (√(v̂ + eps_root) + eps).
+    """Combine a fast and a slow mean of the gradients: u = (m̂₁ + alpha m₂) / (√(v̂ + eps_root) + eps).
 
-    The slow mean, with `b3`, is not corrected for its start at zero. `b3` and `alpha` may be schedules.
+    m₁ has the decay b1, m₂ has b3, and v has b2. m₂ has no bias correction. `b3` and `alpha` may be schedules.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -54,20 +54,20 @@ def scale_by_ademamix(
     >>> mixed.update(torch.tensor([2.0]), mixed.init(params), params)[0]
     tensor([1.])
     """
-    check_unit("scale_by_ademamix", b1=b1, b2=b2)
-    check_positive("scale_by_ademamix", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_ademamix", b1=b1, b2=b2)
+    check_nonnegative("scale_by_ademamix", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdemamixState:
-        return AdemamixState(count(params), *(moments(params, mu_dtype) for _ in range(3)))
+        return AdemamixState(init_step_count(params), *(init_moments(params, mu_dtype) for _ in range(3)))
 
     def update(grads: Grads, state: AdemamixState, params: Params) -> tuple[Updates, AdemamixState]:
-        keep, share = value_at(b3, state.step), value_at(alpha, state.step)
+        slow_decay, weight = evaluate_schedule(b3, state.step), evaluate_schedule(alpha, state.step)
         step = state.step + 1
-        first, second = bias(b1, step), bias(b2, step)
+        correction1, correction2 = bias_correction(b1, step), bias_correction(b2, step)
 
         def rule(g: Tensor, fast: Tensor, slow: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, ...]:
-            fast, slow, v = blend(fast, g, b1), blend(slow, g, keep), blend(v, g.square(), b2)
-            return (fast / first + share * slow) / (safe_sqrt(v / second + eps_root) + eps), fast, slow, v
+            fast, slow, v = ema_update(fast, g, b1), ema_update(slow, g, slow_decay), ema_update(v, g.square(), b2)
+            return (fast / correction1 + weight * slow) / (safe_sqrt(v / correction2 + eps_root) + eps), fast, slow, v
 
         updates, *states = leafwise("scale_by_ademamix", rule, grads, state[1:], params)
         return updates, AdemamixState(step, *states)
@@ -88,7 +88,7 @@ def ademamix(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_ademamix` says, with decoupled weight decay, times −learning_rate.
+    """Step with AdEMAMix: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_ademamix`.
 
     Raises:
         ValueError: `learning_rate`, `eps`, `eps_root` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).

@@ -11,14 +11,14 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
-    number,
     safe_sqrt,
+    scalar_like,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
 
@@ -45,10 +45,10 @@ def scale_by_adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[Step], Tensor] = _fourth_root,
 ) -> Optimizer[AdoptState]:
-    """Average gradients divided by the root mean square of those before: m ← b1 m + (1 − b1) g / max(√v₋₁, eps).
+    """Average gradients divided by the previous root mean square: m ← b1 m + (1 − b1) g / max(√v₋₁, eps).
 
-    The quotient is clipped at `clip_value_fn` of the steps made, by default their fourth root. The first step only sets
-    v to g². With `nesterov` the average is taken once more.
+    The quotient is clipped to ±`clip_value_fn(t)`, by default the fourth root of the number t of steps made. The first
+    step only sets v to g². With `nesterov`, u = b1 m + (1 − b1) g / max(√v₋₁, eps); else u = m.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or `eps` negative.
@@ -58,24 +58,26 @@ def scale_by_adopt(
     >>> adopt.update(torch.tensor([1.0]), state, params)[0]
     tensor([0.5000])
     """
-    check_unit("scale_by_adopt", b1=b1, b2=b2)
-    check_positive("scale_by_adopt", eps=eps)
+    check_unit_interval("scale_by_adopt", b1=b1, b2=b2)
+    check_nonnegative("scale_by_adopt", eps=eps)
 
     def update(grads: Grads, state: AdoptState, params: Params) -> tuple[Updates, AdoptState]:
-        first, bound = state.step == 0, clip_value_fn(state.step)
+        is_first, bound = state.step == 0, clip_value_fn(state.step)
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            scaled = g / torch.maximum(safe_sqrt(v), number(eps, like=g))
+            scaled = g / torch.maximum(safe_sqrt(v), scalar_like(eps, like=g))
             if use_clipping:
                 scaled = scaled.clamp(min=-bound, max=bound)
-            m = torch.where(first, m, blend(m, scaled, b1))
-            u = torch.where(first, m, blend(m, scaled, b1)) if nesterov else m
-            return u, m, torch.where(first, g.square(), blend(v, g.square(), b2))
+            m = torch.where(is_first, m, ema_update(m, scaled, b1))
+            u = torch.where(is_first, m, ema_update(m, scaled, b1)) if nesterov else m
+            return u, m, torch.where(is_first, g.square(), ema_update(v, g.square(), b2))
 
         updates, mean, square = leafwise("scale_by_adopt", rule, grads, (state.mean, state.square), params)
         return updates, AdoptState(state.step + 1, mean, square)
 
-    return Optimizer(lambda params: AdoptState(count(params), moments(params, mu_dtype), moments(params)), update)
+    return Optimizer(
+        lambda params: AdoptState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params)), update
+    )
 
 
 def adopt(
@@ -89,7 +91,7 @@ def adopt(
     use_clipping: bool = True,
     clip_value_fn: Callable[[Step], Tensor] = _fourth_root,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_adopt` says, times −learning_rate.
+    """Step with ADOPT: p ← p − learning_rate u, with u of `scale_by_adopt`.
 
     Raises:
         ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).

@@ -10,13 +10,13 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -28,7 +28,7 @@ class AmsgradState(NamedTuple):
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
     square: Params  # running mean of their squares
-    largest: Params  # the largest of these so far
+    largest: Params  # largest mean square so far
 
 
 def scale_by_amsgrad(
@@ -42,10 +42,10 @@ def scale_by_amsgrad(
     bias_correction_nu: bool = True,
     correct_after_max: bool = False,
 ) -> Optimizer[AmsgradState]:
-    """Divide the mean gradient by the root of the largest mean square so far: m̂ / (√(max v̂ + eps_root) + eps).
+    """Divide the mean gradient by the root of the largest mean square so far: u = m̂ / (√(max v̂ + eps_root) + eps).
 
-    That is optax's. With `correct_after_max` the largest is taken of v, and corrected for its start at zero afterwards,
-    which is torch's `Adam(amsgrad=True)`.
+    m̂ and v̂ are those of Adam. This is the formula of optax. With `correct_after_max` it is that of torch's
+    `Adam(amsgrad=True)`: the maximum is over v, and is bias-corrected afterwards.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -54,22 +54,24 @@ def scale_by_amsgrad(
     >>> ams.update(torch.tensor([2.0]), ams.init(params), params)[0]
     tensor([1.])
     """
-    check_unit("scale_by_amsgrad", b1=b1, b2=b2)
-    check_positive("scale_by_amsgrad", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_amsgrad", b1=b1, b2=b2)
+    check_nonnegative("scale_by_amsgrad", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AmsgradState:
-        return AmsgradState(count(params), moments(params, mu_dtype), moments(params), moments(params))
+        return AmsgradState(
+            init_step_count(params), init_moments(params, mu_dtype), init_moments(params), init_moments(params)
+        )
 
     def update(grads: Grads, state: AmsgradState, params: Params) -> tuple[Updates, AmsgradState]:
         step = state.step + 1
-        first = bias(b1, step) if bias_correction_mu else 1.0
-        second = bias(b2, step) if bias_correction_nu else 1.0
+        correction1 = bias_correction(b1, step) if bias_correction_mu else 1.0
+        correction2 = bias_correction(b2, step) if bias_correction_nu else 1.0
 
-        def rule(g: Tensor, m: Tensor, v: Tensor, top: Tensor, p: Tensor) -> tuple[Tensor, ...]:
-            m, v = blend(m, g, b1), blend(v, g.square(), b2)
-            top = torch.maximum(top, v if correct_after_max else v / second)
-            used = top / second if correct_after_max else top
-            return (m / first) / (safe_sqrt(used + eps_root) + eps), m, v, top
+        def rule(g: Tensor, m: Tensor, v: Tensor, largest: Tensor, p: Tensor) -> tuple[Tensor, ...]:
+            m, v = ema_update(m, g, b1), ema_update(v, g.square(), b2)
+            largest = torch.maximum(largest, v if correct_after_max else v / correction2)
+            used = largest / correction2 if correct_after_max else largest
+            return (m / correction1) / (safe_sqrt(used + eps_root) + eps), m, v, largest
 
         updates, *states = leafwise("scale_by_amsgrad", rule, grads, state[1:], params)
         return updates, AmsgradState(step, *states)
@@ -87,7 +89,7 @@ def amsgrad(
     mu_dtype: torch.dtype | None = None,
     correct_after_max: bool = False,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_amsgrad` says, times −learning_rate.
+    """Step with AMSGrad: p ← p − learning_rate u, with u of `scale_by_amsgrad`.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).

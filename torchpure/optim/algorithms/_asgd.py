@@ -1,4 +1,4 @@
-"""Averaged gradient descent (Polyak and Juditsky 1992), with the steps that torch.optim.ASGD takes."""
+"""Averaged gradient descent (Polyak and Juditsky 1992), with the formulas of torch.optim.ASGD."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,23 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
-from torchpure.optim.core import Number, Optimizer, check_positive, check_scalar, copies, count, leafwise, value_at
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    copy_params,
+    evaluate_schedule,
+    init_step_count,
+    leafwise,
+)
 
 
 class AsgdState(NamedTuple):
     """State of `asgd`."""
 
     step: Step  # float64, shape ()
-    average: Params  # of the parameters, for evaluation
+    average: Params  # mean of the parameters, for evaluation
 
 
 def asgd(
@@ -24,10 +33,10 @@ def asgd(
     t0: Number = 1e6,
     weight_decay: Number = 0.0,
 ) -> Optimizer[AsgdState]:
-    """Step along the gradient with a falling learning rate η, and average the points.
+    """Step with averaged gradient descent: p ← (1 − lambd η) p − η (g + weight_decay p).
 
-    p ← (1 − lambd η) p − η (g + weight_decay p), η = learning_rate / (1 + lambd learning_rate (t − 1))^alpha. From
-    step t0 on the state's `average` is the mean of the parameters; before, it is the parameters.
+    η = learning_rate / (1 + lambd learning_rate (t − 1))^alpha. From step t0 on, `state.average` is the mean of the
+    parameters; before, it is the parameters.
 
     Raises:
         ValueError: a number is negative.
@@ -36,20 +45,20 @@ def asgd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    check_scalar("asgd", learning_rate)
-    check_positive("asgd", lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+    check_scalar_or_schedule("asgd", learning_rate)
+    check_nonnegative("asgd", lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
 
     def init(params: Params) -> AsgdState:
-        return AsgdState(count(params), copies(params))
+        return AsgdState(init_step_count(params), copy_params(params))
 
     def update(grads: Grads, state: AsgdState, params: Params) -> tuple[Updates, AsgdState]:
-        lr = value_at(learning_rate, state.step)
+        lr = evaluate_schedule(learning_rate, state.step)
         eta = lr / (1 + lambd * lr * state.step) ** alpha
-        share = 1 / torch.clamp(state.step - t0, min=1)
+        weight = 1 / torch.clamp(state.step - t0, min=1)
 
         def rule(g: Tensor, average: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
             u = -lambd * eta * p - eta * (g + weight_decay * p)
-            return u, average + share * (p + u - average)
+            return u, average + weight * (p + u - average)
 
         updates, average = leafwise("asgd", rule, grads, (state.average,), params)
         return updates, AsgdState(state.step + 1, average)

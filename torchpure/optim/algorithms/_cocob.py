@@ -1,4 +1,4 @@
-"""COCOB-Backprop (Orabona and Tommasi 2017, arXiv:1705.07795, algorithm 2): a bet on each coordinate."""
+"""COCOB-Backprop (Orabona and Tommasi 2017, arXiv:1705.07795, algorithm 2): coin betting for each entry."""
 
 from typing import Any, NamedTuple
 
@@ -7,22 +7,33 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer, check_positive, check_scalar, copies, leafwise, moments
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    copy_params,
+    init_moments,
+    leafwise,
+)
 from torchpure.optim.transformations import add_decayed_weights, scale, scale_by_schedule
 
 
 class CocobState(NamedTuple):
     """State of `scale_by_cocob`."""
 
-    start: Params  # the first parameters
+    start: Params  # the initial parameters
     total: Params  # sum of the negative gradients
-    largest: Params  # of the sizes of the gradients
-    sizes: Params  # sum of the sizes of the gradients
-    reward: Params  # what the bets have won
+    largest: Params  # largest absolute value of the gradients
+    sizes: Params  # sum of the absolute values of the gradients
+    reward: Params  # gain of the bets, at least 0
 
 
 def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[CocobState]:
-    """Move to p₀ + θ (L + R) / (L max(G + L, alpha L)): θ sums −g, G and L sum and bound |g|, R is the reward.
+    """Move to p₀ + θ (L + R) / (L max(G + L, alpha L)), where p₀ are the initial parameters.
+
+    θ is the sum of −g, G the sum of |g|, and L the largest |g|, at least eps. The reward is R ← max(R − g (p − p₀), 0).
 
     Raises:
         ValueError: `alpha` or `eps` is negative.
@@ -31,18 +42,20 @@ def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[Co
     >>> bets.update(torch.tensor([2.0]), bets.init(params), params)[0]
     tensor([-0.5000])
     """
-    check_positive("scale_by_cocob", alpha=alpha, eps=eps)
+    check_nonnegative("scale_by_cocob", alpha=alpha, eps=eps)
 
-    def rule(g: Tensor, start: Tensor, total: Tensor, top: Tensor, sizes: Tensor, won: Tensor, p: Tensor) -> Any:
-        top, sizes = torch.maximum(top, g.abs()), sizes + g.abs()
-        won = (won - g * (p - start)).clamp(min=0)
+    def rule(g: Tensor, start: Tensor, total: Tensor, largest: Tensor, sizes: Tensor, reward: Tensor, p: Tensor) -> Any:
+        largest, sizes = torch.maximum(largest, g.abs()), sizes + g.abs()
+        reward = (reward - g * (p - start)).clamp(min=0)
         total = total - g
-        place = start + total / (top * torch.maximum(sizes + top, alpha * top)) * (top + won)
-        return place - p, start.clone(), total, top, sizes, won
+        target = start + total / (largest * torch.maximum(sizes + largest, alpha * largest)) * (largest + reward)
+        return target - p, start.clone(), total, largest, sizes, reward
 
     def init(params: Params) -> CocobState:
-        start = copies(params)
-        return CocobState(start, moments(params), moments(params, value=eps), moments(params), moments(params))
+        start = copy_params(params)
+        return CocobState(
+            start, init_moments(params), init_moments(params, value=eps), init_moments(params), init_moments(params)
+        )
 
     def update(grads: Grads, state: CocobState, params: Params) -> tuple[Updates, CocobState]:
         updates, *states = leafwise("scale_by_cocob", rule, grads, tuple(state), params)
@@ -59,7 +72,9 @@ def cocob(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_cocob` says, with learning_rate (g + weight_decay p) as the gradient; as optax has it.
+    """Step with COCOB. The learning rate scales the gradient: `scale_by_cocob` gets learning_rate (g + weight_decay p).
+
+    This is the formula of optax.
 
     Raises:
         ValueError: a number is negative.
@@ -68,6 +83,6 @@ def cocob(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.5000])
     """
-    check_scalar("cocob", learning_rate)
+    check_scalar_or_schedule("cocob", learning_rate)
     times = scale_by_schedule(learning_rate) if callable(learning_rate) else scale(learning_rate)
     return chain(add_decayed_weights(weight_decay, mask=mask), times, scale_by_cocob(alpha=alpha, eps=eps))

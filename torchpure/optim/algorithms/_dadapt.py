@@ -9,17 +9,17 @@ from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
-    bias,
-    blend,
-    check_positive,
-    check_scalar,
-    count,
-    moments,
+    active_leaves,
+    bias_correction,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    ema_update,
+    evaluate_schedule,
+    init_moments,
+    init_scalar,
+    init_step_count,
     safe_divide,
     safe_sqrt,
-    scalar,
-    value_at,
 )
 
 
@@ -29,9 +29,9 @@ class DAdaptState(NamedTuple):
     step: Step  # float64, shape ()
     mean: Params  # running mean of λ g
     square: Params  # running mean of g²
-    total: Params  # running mean of λ g with √b2
-    distance: Tensor  # the estimate d of the distance to a solution; float64, shape ()
-    numerator: Tensor  # of that estimate; float64, shape ()
+    total: Params  # running mean of λ g with decay √b2
+    distance: Tensor  # estimate d of the distance to a solution; float64, shape ()
+    numerator: Tensor  # r in the formula of d; float64, shape ()
 
 
 def dadapt_adamw(
@@ -42,10 +42,11 @@ def dadapt_adamw(
     estim_lr0: Number = 1e-6,
     weight_decay: Number = 0.0,
 ) -> Optimizer[DAdaptState]:
-    """Step as AdamW with a learning rate that is a lower bound d of the distance to a solution, and grows.
+    """Step with AdamW and an estimated learning rate: p ← p − m / (√v + eps) − λ weight_decay p.
 
-    p ← p − m / (√v + eps) − λ weight_decay p, λ = learning_rate d √(1 − b2ᵗ) / (1 − b1ᵗ); d ← max(d, r / Σ|s|), where
-    s is the mean of λ g with √b2, and r that of λ ⟨g, s / (√v + eps)⟩.
+    λ = learning_rate d √(1 − b2ᵗ) / (1 − b1ᵗ). m and v are running means of λ g and g². d is a lower bound of the
+    distance to a solution: it starts at `estim_lr0`, and d ← max(d, r / Σ|s|). With decay √b2, s is the running mean of
+    λ g, and r is that of λ ⟨g, s / (√v + eps)⟩.
 
     Raises:
         ValueError: a number is negative.
@@ -56,27 +57,28 @@ def dadapt_adamw(
     """
     b1, b2 = betas
     b3 = b2**0.5
-    check_scalar("dadapt_adamw", learning_rate)
-    check_positive("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, weight_decay=weight_decay)
+    check_scalar_or_schedule("dadapt_adamw", learning_rate)
+    check_nonnegative("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, weight_decay=weight_decay)
 
     def init(params: Params) -> DAdaptState:
-        m, v, s = (moments(params) for _ in range(3))
-        return DAdaptState(count(params), m, v, s, scalar(estim_lr0, params), scalar(0.0, params))
+        m, v, s = (init_moments(params) for _ in range(3))
+        return DAdaptState(init_step_count(params), m, v, s, init_scalar(estim_lr0, params), init_scalar(0.0, params))
 
     def update(grads: Grads, state: DAdaptState, params: Params) -> tuple[Updates, DAdaptState]:
-        olds = (state.mean, state.square, state.total)
-        (g, m, v, s, p), restore = active("dadapt_adamw", grads, olds, params)
+        old_trees = (state.mean, state.square, state.total)
+        (g, m, v, s, p), rebuild = active_leaves("dadapt_adamw", grads, old_trees, params)
         step, zero = state.step + 1, torch.zeros_like(state.distance)
-        step_size = state.distance * value_at(learning_rate, state.step) * safe_sqrt(bias(b2, step)) / bias(b1, step)
+        correction1, correction2 = bias_correction(b1, step), bias_correction(b2, step)
+        step_size = state.distance * evaluate_schedule(learning_rate, state.step) * safe_sqrt(correction2) / correction1
         terms = ((a * b / (safe_sqrt(c) + eps)).sum() for a, b, c in zip(g, s, v, strict=True))
-        numerator = blend(state.numerator, step_size * sum(terms, start=zero), b3)
-        m = [blend(old, step_size * new, b1) for old, new in zip(m, g, strict=True)]
-        v = [blend(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
-        s = [blend(old, step_size * new, b3) for old, new in zip(s, g, strict=True)]
-        size = (1 - b3) * sum((leaf.abs().sum() for leaf in s), start=zero)
-        moves = [-a / (safe_sqrt(b) + eps) - weight_decay * step_size * c for a, b, c in zip(m, v, p, strict=True)]
-        distance = torch.maximum(state.distance, safe_divide(numerator, size))
-        m, v, s = (restore(new, old) for new, old in zip((m, v, s), olds, strict=True))
-        return restore(moves), DAdaptState(step, m, v, s, distance, numerator)
+        numerator = ema_update(state.numerator, step_size * sum(terms, start=zero), b3)
+        m = [ema_update(old, step_size * new, b1) for old, new in zip(m, g, strict=True)]
+        v = [ema_update(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
+        s = [ema_update(old, step_size * new, b3) for old, new in zip(s, g, strict=True)]
+        norm = (1 - b3) * sum((leaf.abs().sum() for leaf in s), start=zero)
+        updates = [-a / (safe_sqrt(b) + eps) - weight_decay * step_size * c for a, b, c in zip(m, v, p, strict=True)]
+        distance = torch.maximum(state.distance, safe_divide(numerator, norm))
+        m, v, s = (rebuild(new, old) for new, old in zip((m, v, s), old_trees, strict=True))
+        return rebuild(updates), DAdaptState(step, m, v, s, distance, numerator)
 
     return Optimizer(init, update)

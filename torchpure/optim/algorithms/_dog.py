@@ -12,67 +12,74 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    active,
-    check_positive,
-    copies,
-    count,
-    moments,
+    active_leaves,
+    check_nonnegative,
+    copy_params,
+    init_moments,
+    init_scalar,
+    init_step_count,
     safe_sqrt,
-    scalar,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
-_WAYS = ("distance", "heuristic", "learning_rate")
+_INIT_STEPS = ("distance", "heuristic", "learning_rate")
 
 
 class DogState(NamedTuple):
     """State of `scale_by_dog` and `scale_by_dowg`."""
 
     step: Step  # float64, shape ()
-    start: Params  # the first parameters
-    distance: Tensor  # the largest distance from them, squared in DoWG; float64, shape ()
+    start: Params  # the initial parameters
+    distance: Tensor  # largest distance from them, squared in DoWG; float64, shape ()
     total: Tensor  # sum of the squared norms of the gradients, weighted in DoWG; float64, shape ()
 
 
 def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Number = 1e-8) -> Optimizer[DogState]:
-    """Step by the distance over the root of the summed squares: u = g max ‖pₛ − p₀‖ / √(Σ ‖gₛ‖² + eps).
+    """Scale gradients by distance over gradient: u = g max ‖pₛ − p₀‖ / √(Σ ‖gₛ‖² + eps).
 
-    The first step is by `init_step`: ("distance", d) takes d for the distance, ("heuristic", c) takes c (1 + ‖p₀‖), and
-    ("learning_rate", r) steps r g.
+    `init_step` sets the first step: with ("distance", d) the distance starts at d, with ("heuristic", c) it starts at
+    c (1 + ‖p₀‖), and with ("learning_rate", r) the first u is r g.
 
     Raises:
-        ValueError: `init_step` is none of these, or `eps` negative.
+        ValueError: `init_step` is none of these, or `eps` is negative.
 
     >>> dog, params = scale_by_dog(init_step=("distance", 2.0)), torch.tensor([1.0])
     >>> dog.update(torch.tensor([4.0]), dog.init(params), params)[0]
     tensor([2.])
     """
-    way, first = init_step
-    if way not in _WAYS:
-        raise ValueError(f"scale_by_dog: init_step must begin with one of {', '.join(_WAYS)}, got {way!r}")
-    check_positive("scale_by_dog", eps=eps)
+    kind, first = init_step
+    if kind not in _INIT_STEPS:
+        raise ValueError(f"scale_by_dog: init_step must begin with one of {', '.join(_INIT_STEPS)}, got {kind!r}")
+    check_nonnegative("scale_by_dog", eps=eps)
 
     def init(params: Params) -> DogState:
-        begin = first * (1 + _norm_of(params)) if way == "heuristic" else 0.0 if way == "learning_rate" else first
-        return DogState(count(params), copies(params), scalar(begin, params), scalar(0.0, params))
+        distance = (
+            first * (1 + _params_norm(params)) if kind == "heuristic" else 0.0 if kind == "learning_rate" else first
+        )
+        return DogState(
+            init_step_count(params),
+            copy_params(params),
+            init_scalar(distance, params),
+            init_scalar(0.0, params),
+        )
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
-        (g, start, p), restore = active("scale_by_dog", grads, (state.start,), params)
-        distance = torch.maximum(state.distance, safe_sqrt(_squares(tree.sub(p, start))))
-        total = state.total + _squares(g)
+        (g, start, p), rebuild = active_leaves("scale_by_dog", grads, (state.start,), params)
+        distance = torch.maximum(state.distance, safe_sqrt(_sum_of_squares(tree.sub(p, start))))
+        total = state.total + _sum_of_squares(g)
         learning_rate = distance / safe_sqrt(total + eps)
-        if way == "learning_rate":
+        if kind == "learning_rate":
             learning_rate = torch.where(state.step == 0, first, learning_rate)
-        kept = restore([leaf.clone() for leaf in start], state.start)
-        return restore(tree.scale(g, learning_rate)), DogState(state.step + 1, kept, distance, total)
+        start_tree = rebuild([leaf.clone() for leaf in start], state.start)
+        return rebuild(tree.scale(g, learning_rate)), DogState(state.step + 1, start_tree, distance, total)
 
     return Optimizer(init, update)
 
 
 def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-4) -> Optimizer[DogState]:
-    """Step by the squared distance over the root of the weighted squares: u = g d / (√(Σ dₛ ‖gₛ‖²) + eps).
+    """Scale gradients by squared distance over weighted gradients: u = g d / (√(Σ dₛ ‖gₛ‖²) + eps).
 
-    d = max ‖pₛ − p₀‖² begins at `init_estim_sq_dist`, by default eps.
+    d = max ‖pₛ − p₀‖². It starts at `init_estim_sq_dist`, by default eps.
 
     Raises:
         ValueError: `eps` is negative.
@@ -81,19 +88,24 @@ def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-
     >>> dowg.update(torch.tensor([4.0]), dowg.init(params), params)[0]
     tensor([2.])
     """
-    check_positive("scale_by_dowg", eps=eps)
+    check_nonnegative("scale_by_dowg", eps=eps)
 
     def init(params: Params) -> DogState:
-        begin = eps if init_estim_sq_dist is None else init_estim_sq_dist
-        return DogState(count(params), copies(params), scalar(begin, params), scalar(0.0, params))
+        distance = eps if init_estim_sq_dist is None else init_estim_sq_dist
+        return DogState(
+            init_step_count(params),
+            copy_params(params),
+            init_scalar(distance, params),
+            init_scalar(0.0, params),
+        )
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
-        (g, start, p), restore = active("scale_by_dowg", grads, (state.start,), params)
-        distance = torch.maximum(state.distance, _squares(tree.sub(p, start)))
-        total = state.total + distance * _squares(g)
-        kept = restore([leaf.clone() for leaf in start], state.start)
+        (g, start, p), rebuild = active_leaves("scale_by_dowg", grads, (state.start,), params)
+        distance = torch.maximum(state.distance, _sum_of_squares(tree.sub(p, start)))
+        total = state.total + distance * _sum_of_squares(g)
+        start_tree = rebuild([leaf.clone() for leaf in start], state.start)
         learning_rate = distance / (safe_sqrt(total) + eps)
-        return restore(tree.scale(g, learning_rate)), DogState(state.step + 1, kept, distance, total)
+        return rebuild(tree.scale(g, learning_rate)), DogState(state.step + 1, start_tree, distance, total)
 
     return Optimizer(init, update)
 
@@ -106,10 +118,12 @@ def dog(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_dog` says, times −learning_rate; weight_decay · p is added to the gradient.
+    """Step with DoG: p ← p − learning_rate u, with u of `scale_by_dog`.
+
+    weight_decay · p is added to the gradient.
 
     Raises:
-        ValueError: `init_step` is none of its ways, or a number negative.
+        ValueError: `init_step` is none of those of `scale_by_dog`, or a number is negative.
 
     >>> opt, params = dog(init_step=("distance", 2.0)), torch.tensor([1.0])
     >>> opt.step(torch.tensor([4.0]), opt.init(params), params)[0]
@@ -127,7 +141,9 @@ def dowg(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_dowg` says, times −learning_rate; weight_decay · p is added to the gradient.
+    """Step with DoWG: p ← p − learning_rate u, with u of `scale_by_dowg`.
+
+    weight_decay · p is added to the gradient.
 
     Raises:
         ValueError: a number is negative.
@@ -140,14 +156,14 @@ def dowg(
     return chain(add_decayed_weights(weight_decay, mask=mask), scaled, scale_by_learning_rate(learning_rate))
 
 
-def _squares(leaves: list[Tensor]) -> Tensor:
-    """Sum the squares of all entries, float64."""
+def _sum_of_squares(leaves: list[Tensor]) -> Tensor:
+    """Return the sum of the squares of all entries, float64."""
     total = torch.zeros((), dtype=torch.float64, device=leaves[0].device if leaves else None)
     for leaf in leaves:
         total = total + leaf.square().sum()
     return total
 
 
-def _norm_of(params: Params) -> Tensor:
-    _, leaves = active("scale_by_dog", moments(params), (), params)[0]
-    return safe_sqrt(_squares(leaves))
+def _params_norm(params: Params) -> Tensor:
+    _, leaves = active_leaves("scale_by_dog", init_moments(params), (), params)[0]
+    return safe_sqrt(_sum_of_squares(leaves))

@@ -5,7 +5,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
-from torchpure.optim.core import Number, Optimizer, check_positive, check_scalar, count, leafwise, value_at
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    evaluate_schedule,
+    init_step_count,
+    leafwise,
+)
 from torchpure.optim.transformations import trust_ratio
 
 
@@ -16,9 +24,9 @@ class FromageState(NamedTuple):
 
 
 def fromage(learning_rate: ScalarOrSchedule, *, min_norm: Number = 1e-6) -> Optimizer[FromageState]:
-    """Turn each leaf by an angle.
+    """Step with Fromage: p ← (p − learning_rate ‖p‖ g / ‖g‖) / √(1 + learning_rate²).
 
-    p ← (p − learning_rate ‖p‖ g / ‖g‖) / √(1 + learning_rate²), norms at least `min_norm`
+    The norms are those of each leaf, at least `min_norm`.
 
     Raises:
         ValueError: `learning_rate` or `min_norm` is negative.
@@ -28,16 +36,16 @@ def fromage(learning_rate: ScalarOrSchedule, *, min_norm: Number = 1e-6) -> Opti
     >>> opt.step(torch.tensor([1.0, 0.0]), opt.init(params), params)[0]
     tensor([-0.6000,  3.2000])
     """
-    check_scalar("fromage", learning_rate)
-    check_positive("fromage", min_norm=min_norm)
+    check_scalar_or_schedule("fromage", learning_rate)
+    check_nonnegative("fromage", min_norm=min_norm)
 
     def update(grads: Grads, state: FromageState, params: Params) -> tuple[Updates, FromageState]:
-        lr = value_at(learning_rate, state.step)
-        shrink = (1 + lr**2) ** -0.5
+        lr = evaluate_schedule(learning_rate, state.step)
+        scale = (1 + lr**2) ** -0.5
 
         def rule(g: Tensor, p: Tensor) -> Tensor:
-            return (shrink - 1) * p - shrink * lr * g * trust_ratio(g, p, min_norm, 1.0, 0.0)
+            return (scale - 1) * p - scale * lr * g * trust_ratio(g, p, min_norm, 1.0, 0.0)
 
         return leafwise("fromage", rule, grads, (), params), FromageState(state.step + 1)
 
-    return Optimizer(lambda params: FromageState(count(params)), update)
+    return Optimizer(lambda params: FromageState(init_step_count(params)), update)

@@ -8,19 +8,29 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer, active, check_count, count, has_gradient, principal, refreshed
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    active_leaves,
+    check_count,
+    init_step_count,
+    is_differentiable,
+    left_singular_vectors,
+    recompute_if,
+)
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
 from ._adam import scale_by_adam
-from ._muon import is_matrix
+from ._muon import is_real_matrix
 
 
 class GaloreState(NamedTuple):
     """State of `scale_by_galore`."""
 
     step: Step  # float64, shape ()
-    inner: Any  # of the base optimizer, for the projected gradients
-    basis: Params  # for each matrix, its singular vectors along the longer side; None for the others
+    inner: Any  # state of the base optimizer, for the projected gradients
+    basis: Params  # for each matrix, singular vectors along its longer dimension; None for other leaves
 
 
 def scale_by_galore(
@@ -30,11 +40,11 @@ def scale_by_galore(
     scale: Number = 1.0,
     base_optimizer: Optimizer[Any] | None = None,
 ) -> Optimizer[GaloreState]:
-    """Let a base optimizer, Adam's scaling by default, see matrices projected on their first singular vectors.
+    """Apply a base optimizer to gradients projected to a low rank: u = scale P base(Pᵀ g).
 
-    u = scale P base(Pᵀ g), P the first `rank` left singular vectors of g, if it has no fewer rows than columns, else
-    u = scale base(g P) Pᵀ with the right ones; P is taken anew every `update_proj_gap` steps. Leaves that are not real
-    matrices go to the base optimizer as they are. It sees the parameters projected in the same way.
+    For a matrix with at least as many rows as columns, P has the first `rank` left singular vectors of g; else
+    u = scale base(g P) Pᵀ with the right ones. P is recomputed every `update_proj_gap` steps. Parameters are projected
+    in the same way. Leaves that are not real matrices are not projected. The default base optimizer is `scale_by_adam`.
 
     Raises:
         ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1.
@@ -48,22 +58,30 @@ def scale_by_galore(
     inner = scale_by_adam() if base_optimizer is None else base_optimizer
 
     def init(params: Params) -> GaloreState:
-        basis = tree.map(lambda leaf: _start(leaf, rank) if is_matrix(leaf) else None, params)
-        proxies = tree.map(lambda leaf, p: _zeros(leaf, p) if has_gradient(leaf) else None, params, basis)
-        return GaloreState(count(params), inner.init(proxies), basis)
+        basis = tree.map(lambda leaf: _zero_basis(leaf, rank) if is_real_matrix(leaf) else None, params)
+        projected = tree.map(
+            lambda leaf, p: _projected_zeros(leaf, p) if is_differentiable(leaf) else None, params, basis
+        )
+        return GaloreState(init_step_count(params), inner.init(projected), basis)
 
     def update(grads: Grads, state: GaloreState, params: Params) -> tuple[Updates, GaloreState]:
-        active("scale_by_galore", grads, (), params)  # checks shapes
+        active_leaves("scale_by_galore", grads, (), params)  # checks shapes
         due = state.step % update_proj_gap == 0
-        used = tree.map(lambda g, p: p is not None and g is not None, grads, state.basis)
+        flags = tree.map(lambda g, p: p is not None and g is not None, grads, state.basis)
         basis = tree.map(
-            lambda g, p, use: refreshed(due, lambda: _basis(g, rank), p) if use else p, grads, state.basis, used
+            lambda g, p, flag: recompute_if(due, lambda: _compute_basis(g, rank), p) if flag else p,
+            grads,
+            state.basis,
+            flags,
         )
-        low = tree.map(lambda g, p: g if g is None or p is None else _project(g, p), grads, basis)
-        seen = None if params is None else tree.map(_seen, params, basis)
-        moves, inner_state = inner.update(low, state.inner, seen)
+        low_rank_grads = tree.map(lambda g, p: g if g is None or p is None else _project(g, p), grads, basis)
+        low_rank_params = None if params is None else tree.map(_project_if_matrix, params, basis)
+        low_rank, inner_state = inner.update(low_rank_grads, state.inner, low_rank_params)
         updates = tree.map(
-            lambda u, g, p: u if u is None or p is None else (scale * _back(u, p, g)).to(g.dtype), moves, grads, basis
+            lambda u, g, p: u if u is None or p is None else (scale * _project_back(u, p, g)).to(g.dtype),
+            low_rank,
+            grads,
+            basis,
         )
         return updates, GaloreState(state.step + 1, inner_state, basis)
 
@@ -74,33 +92,33 @@ def _is_tall(leaf: Tensor) -> bool:
     return leaf.shape[0] >= leaf.shape[1]
 
 
-def _wide(leaf: Tensor) -> Tensor:
+def _as_float32(leaf: Tensor) -> Tensor:
     return leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf
 
 
-def _start(leaf: Tensor, rank: int) -> Tensor:
-    return _wide(leaf).new_zeros(max(leaf.shape), min(rank, *leaf.shape))
+def _zero_basis(leaf: Tensor, rank: int) -> Tensor:
+    return _as_float32(leaf).new_zeros(max(leaf.shape), min(rank, *leaf.shape))
 
 
-def _zeros(leaf: Tensor, basis: Tensor | None) -> Tensor:
+def _projected_zeros(leaf: Tensor, basis: Tensor | None) -> Tensor:
     return torch.zeros_like(leaf) if basis is None else _project(torch.zeros_like(leaf), basis)
 
 
-def _seen(leaf: Any, basis: Tensor | None) -> Any:
+def _project_if_matrix(leaf: Any, basis: Tensor | None) -> Any:
     return leaf if basis is None else _project(leaf, basis)
 
 
-def _basis(gradient: Tensor, rank: int) -> Tensor:
-    wide = _wide(gradient)
-    return principal(wide if _is_tall(wide) else wide.mT, rank)
+def _compute_basis(gradient: Tensor, rank: int) -> Tensor:
+    matrix = _as_float32(gradient)
+    return left_singular_vectors(matrix if _is_tall(matrix) else matrix.mT, rank)
 
 
 def _project(gradient: Tensor, basis: Tensor) -> Tensor:
-    wide = gradient.to(basis.dtype)
-    return basis.mT @ wide if _is_tall(wide) else wide @ basis
+    matrix = gradient.to(basis.dtype)
+    return basis.mT @ matrix if _is_tall(matrix) else matrix @ basis
 
 
-def _back(update: Tensor, basis: Tensor, gradient: Tensor) -> Tensor:
+def _project_back(update: Tensor, basis: Tensor, gradient: Tensor) -> Tensor:
     return basis @ update if _is_tall(gradient) else update @ basis.mT
 
 
@@ -114,9 +132,9 @@ def galore(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as Adam on gradients projected to a low rank, whose state is as much smaller.
+    """Step with GaLore: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_galore`.
 
-    p ← p − learning_rate (u + weight_decay p), u as `scale_by_galore` has it.
+    The state of Adam is for projected gradients, so it is smaller.
 
     Raises:
         ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1, or `learning_rate` or `weight_decay`

@@ -12,24 +12,24 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    active,
-    bias,
-    blend,
+    active_leaves,
+    bias_correction,
     check_above,
     check_count,
-    check_positive,
-    check_unit,
-    count,
-    moments,
-    per_leaf,
-    refreshed,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    evaluate_schedule,
+    init_moments,
+    init_per_leaf,
+    init_step_count,
+    recompute_if,
     safe_divide,
     safe_norm,
-    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights, clip_by_block_rms, scale_by_learning_rate
 
-Factors = tuple[Tensor, ...]  # one for each dimension: an upper triangle, shape (n, n), or a diagonal, shape (n,)
+Factors = tuple[Tensor, ...]  # one for each dimension: upper triangular, shape (n, n), or a diagonal, shape (n,)
 
 
 class KronState(NamedTuple):
@@ -41,7 +41,7 @@ class KronState(NamedTuple):
 
 
 def annealed_probability(step: Step) -> Tensor:
-    """Return 1 for 500 steps, then exp(−(step − 500) / 1000), and at least 0.03: how often factors are fitted.
+    """Return the probability of an update of the factors: min(1, max(0.03, exp(−(step − 500) / 1000))).
 
     >>> annealed_probability(torch.tensor([0.0, 1500.0, 1e5]))
     tensor([1.0000, 0.3679, 0.0300])
@@ -59,12 +59,12 @@ def scale_by_kron(
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
 ) -> Optimizer[KronState]:
-    """Multiply the mean gradient by P = Qᵀ Q, Q a Kronecker product of factors fitted so that P m̂ is white.
+    """Precondition the mean gradient: u = Qᵀ Q m̂, where Q is a Kronecker product with one factor for each dimension.
 
-    With A = Q m̂ and B = Q⁻ᵀ v, v random, each factor makes a step down the Lie group:
-    Qᵢ ← Qᵢ − precond_lr triu(Aᵢ Aᵢᵀ − Bᵢ Bᵢᵀ) Qᵢ / ‖Aᵢ Aᵢᵀ + Bᵢ Bᵢᵀ‖. That happens with `precondition_probability`,
-    which may follow a schedule. Dimensions longer than `max_size_triangular`, and leaves of fewer than
-    `min_ndim_triangular` dimensions, have diagonal factors.
+    The factors are fitted so that u is white: with A = Q m̂, B = Q⁻ᵀ v and random v,
+    Qᵢ ← Qᵢ − precond_lr triu(Aᵢ Aᵢᵀ − Bᵢ Bᵢᵀ) Qᵢ / ‖Aᵢ Aᵢᵀ + Bᵢ Bᵢᵀ‖. Each step does so with probability
+    `precondition_probability`, which may be a schedule. Factors are diagonal for dimensions longer than
+    `max_size_triangular`, and for leaves with fewer than `min_ndim_triangular` dimensions.
 
     Raises:
         ValueError: `b1` is not in [0, 1), `precond_lr` negative, `precond_init_scale` not positive, or
@@ -75,8 +75,8 @@ def scale_by_kron(
     tensor([[1., 0.],
             [0., 1.]])
     """
-    check_unit("scale_by_kron", b1=b1)
-    check_positive("scale_by_kron", precond_lr=precond_lr)
+    check_unit_interval("scale_by_kron", b1=b1)
+    check_nonnegative("scale_by_kron", precond_lr=precond_lr)
     check_above("scale_by_kron", 0, precond_init_scale=precond_init_scale)
     check_count("scale_by_kron", max_size_triangular=max_size_triangular)
 
@@ -90,50 +90,50 @@ def scale_by_kron(
         )
 
     def init(params: Params) -> KronState:
-        return KronState(count(params), moments(params), per_leaf(factors, params))
+        return KronState(init_step_count(params), init_moments(params), init_per_leaf(factors, params))
 
     def update(grads: Grads, state: KronState, params: Params) -> tuple[Updates, KronState]:
-        (g, m, q, _), restore = active("scale_by_kron", grads, (state.mean, state.factors), params)
-        step, now = state.step + 1, random.fold_in(key, state.step.to(torch.int64))
-        due = random.uniform(random.fold_in(now, 0), ()) < value_at(precondition_probability, state.step)
-        m = [blend(old, new, b1) for old, new in zip(m, g, strict=True)]
-        seen = [(leaf / bias(b1, step)).reshape(tuple(leaf.shape) or (1,)) for leaf in m]
+        (g, m, q, _), rebuild = active_leaves("scale_by_kron", grads, (state.mean, state.factors), params)
+        step, step_key = state.step + 1, random.fold_in(key, state.step.to(torch.int64))
+        due = random.uniform(random.fold_in(step_key, 0), ()) < evaluate_schedule(precondition_probability, state.step)
+        m = [ema_update(old, new, b1) for old, new in zip(m, g, strict=True)]
+        debiased = [(leaf / bias_correction(b1, step)).reshape(tuple(leaf.shape) or (1,)) for leaf in m]
 
-        def fitted() -> Any:
-            keys = [random.fold_in(now, i + 1) for i in range(len(seen))]
-            return [_fitted(leaf, old, k, precond_lr) for leaf, old, k in zip(seen, q, keys, strict=True)]
+        def fit() -> Any:
+            keys = [random.fold_in(step_key, i + 1) for i in range(len(debiased))]
+            return [_fit_factors(leaf, old, k, precond_lr) for leaf, old, k in zip(debiased, q, keys, strict=True)]
 
-        q = refreshed(due, fitted, q)
-        u = [_whitened(leaf, factor).reshape(old.shape) for leaf, factor, old in zip(seen, q, g, strict=True)]
-        return restore(u), KronState(step, restore(m, state.mean), restore(q, state.factors))
+        q = recompute_if(due, fit, q)
+        u = [_whiten(leaf, factor).reshape(old.shape) for leaf, factor, old in zip(debiased, q, g, strict=True)]
+        return rebuild(u), KronState(step, rebuild(m, state.mean), rebuild(q, state.factors))
 
     return Optimizer(init, update)
 
 
-def _along(q: Tensor, leaf: Tensor, dim: int, transposed: bool = False) -> Tensor:
-    """Multiply one dimension by a factor."""
+def _multiply_dim(q: Tensor, leaf: Tensor, dim: int, transposed: bool = False) -> Tensor:
+    """Multiply one dimension by a factor, or by its transpose."""
     rows = leaf.movedim(dim, -1)
-    # rows are multiplied from the right, so the factor itself comes in transposed
+    # rows are multiplied from the right, so the product with the factor itself needs its transpose
     return (rows * q if q.ndim == 1 else rows @ (q if transposed else q.mT)).movedim(-1, dim)
 
 
-def _whitened(leaf: Tensor, factors: Factors) -> Tensor:
+def _whiten(leaf: Tensor, factors: Factors) -> Tensor:
     for dim, q in enumerate(factors):
-        leaf = _along(q, _along(q, leaf, dim), dim, transposed=True)
+        leaf = _multiply_dim(q, _multiply_dim(q, leaf, dim), dim, transposed=True)
     return leaf
 
 
-def _fitted(leaf: Tensor, factors: Factors, key: Key, precond_lr: Number) -> Factors:
-    """Make one step of all factors of a leaf."""
+def _fit_factors(leaf: Tensor, factors: Factors, key: Key, precond_lr: Number) -> Factors:
+    """Update all factors of a leaf once."""
     if not leaf.numel():
         return tuple(q.clone() for q in factors)
     a, b = leaf, random.normal(key, leaf.shape, dtype=leaf.dtype)
     for dim, q in enumerate(factors):
-        a, b = _along(q, a, dim), _divided(q, b, dim)
-    return tuple(_moved(q, _rows(a, dim), _rows(b, dim), precond_lr) for dim, q in enumerate(factors))
+        a, b = _multiply_dim(q, a, dim), _solve_dim(q, b, dim)
+    return tuple(_update_factor(q, _unfold(a, dim), _unfold(b, dim), precond_lr) for dim, q in enumerate(factors))
 
 
-def _divided(q: Tensor, leaf: Tensor, dim: int) -> Tensor:
+def _solve_dim(q: Tensor, leaf: Tensor, dim: int) -> Tensor:
     """Multiply one dimension by the inverse of a factor's transpose."""
     if q.ndim == 1:
         return (leaf.movedim(dim, -1) / q).movedim(-1, dim)
@@ -142,20 +142,20 @@ def _divided(q: Tensor, leaf: Tensor, dim: int) -> Tensor:
     return flat.reshape(rows.shape).movedim(0, dim)
 
 
-def _rows(leaf: Tensor, dim: int) -> Tensor:
+def _unfold(leaf: Tensor, dim: int) -> Tensor:
     return leaf.movedim(dim, 0).reshape(leaf.shape[dim], -1)
 
 
-def _moved(q: Tensor, a: Tensor, b: Tensor, precond_lr: Number) -> Tensor:
+def _update_factor(q: Tensor, a: Tensor, b: Tensor, precond_lr: Number) -> Tensor:
     if q.ndim == 1:
         one, two = a.square().sum(1), b.square().sum(1)
         return q - precond_lr * safe_divide((one - two) * q, (one + two).amax())
     one, two = a @ a.mT, b @ b.mT
-    return q - precond_lr * safe_divide(torch.triu(one - two) @ q, _size(one + two))
+    return q - precond_lr * safe_divide(torch.triu(one - two) @ q, _spectral_norm_bound(one + two))
 
 
-def _size(matrix: Tensor) -> Tensor:
-    """Bound the largest eigenvalue of a positive matrix from below, closely: by its longest row."""
+def _spectral_norm_bound(matrix: Tensor) -> Tensor:
+    """Return a tight lower bound of the largest eigenvalue of a positive matrix, from its row of largest norm."""
     largest = matrix.abs().amax()
     matrix = safe_divide(matrix, largest)
     longest = matrix.square().sum(1).argmax()
@@ -177,10 +177,9 @@ def kron(
     min_ndim_triangular: int = 2,
     max_update_rms: Number = 1.1,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along whitened mean gradients.
+    """Step with PSGD: p ← p − learning_rate (clip(u) + weight_decay p), with u of `scale_by_kron`.
 
-    p ← p − learning_rate (clipped(P m̂) + weight_decay p), P as `scale_by_kron` has it. The root mean
-    square of each leaf's P m̂ is clipped to `max_update_rms`.
+    The root mean square of each leaf's u is clipped to `max_update_rms`.
 
     Raises:
         ValueError: a number is out of its range.

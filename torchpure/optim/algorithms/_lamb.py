@@ -20,9 +20,9 @@ def lamb(
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along Adam's direction with each leaf's own length.
+    """Step with LAMB: p ← p − learning_rate ‖p‖ u / ‖u‖, with u = m̂ / (√(v̂ + eps_root) + eps) + weight_decay p.
 
-    p ← p − learning_rate ‖p‖ u / ‖u‖, u = m̂ / (√v̂ + eps) + weight_decay p
+    m̂ and v̂ are those of Adam. The norms are those of each leaf.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).

@@ -19,10 +19,10 @@ def lars(
     momentum: Number = 0.9,
     nesterov: bool = False,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step with momentum, each leaf at a learning rate of its own.
+    """Step with LARS: gradient descent with momentum, and a learning rate for each leaf.
 
-    It is learning_rate · trust_coefficient ‖p‖ / (‖g + weight_decay p‖ + eps). The masks say which leaves decay, and
-    which have the ratio; by default all do.
+    The learning rate is learning_rate · trust_coefficient ‖p‖ / (‖g + weight_decay p‖ + eps). The masks select the
+    leaves with weight decay and the leaves with a trust ratio; the default is all leaves.
 
     Raises:
         ValueError: a number is negative.

@@ -8,7 +8,16 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Optimizer, active, check_count, count, has_gradient, per_leaf, safe_divide, safe_norm
+from torchpure.optim.core import (
+    Optimizer,
+    active_leaves,
+    check_count,
+    init_per_leaf,
+    init_step_count,
+    is_differentiable,
+    safe_divide,
+    safe_norm,
+)
 from torchpure.optim.line_search import (
     Leaves,
     scale_by_more_thuente_linesearch,
@@ -19,7 +28,7 @@ from torchpure.optim.transformations import scale, scale_by_learning_rate
 
 
 class LbfgsState(NamedTuple):
-    """State of `scale_by_lbfgs`; all leaves in one row, real, the newest first."""
+    """State of `scale_by_lbfgs`. All leaves are in one real vector; the newest pair comes first."""
 
     step: Step  # float64, shape ()
     params: Tensor  # shape (entries,)
@@ -32,8 +41,8 @@ class LbfgsState(NamedTuple):
 _FORMS = ("optax", "torch", "scipy")
 
 
-def _is_kept(form: str, product: Tensor, descent: Tensor) -> Tensor:
-    """Tell whether a pair is remembered, by ⟨s, y⟩ and how much the old slope promised."""
+def _is_stored(form: str, product: Tensor, descent: Tensor) -> Tensor:
+    """Return whether a pair is stored. `product` is ⟨s, y⟩, and `descent` is −⟨s, g⟩ with the old gradient."""
     if form == "optax":
         return torch.ones_like(product, dtype=torch.bool)
     return product > (1e-10 if form == "torch" else torch.finfo(product.dtype).eps * descent)
@@ -50,15 +59,15 @@ def _default_search(form: str) -> Optimizer[Any]:
 def scale_by_lbfgs(
     *, memory_size: int = 10, scale_init_precond: bool = True, form: Literal["optax", "torch", "scipy"] = "optax"
 ) -> Optimizer[LbfgsState]:
-    """Multiply gradients by an estimate of the inverse Hessian, from the last `memory_size` differences.
+    """Multiply gradients by an estimate of the inverse Hessian: u = H g.
 
-    The estimate begins with ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, or with 1 without `scale_init_precond`; before there
-    is one, with min(1, 1 / ‖g‖). The form "torch" has the sum of |g| in that place, and leaves out pairs with
-    ⟨s, y⟩ ≤ 1e-10; the form "scipy" has 1 / ‖g‖, and leaves out those with ⟨s, y⟩ ≤ −eps ⟨s, g⟩. A gradient that is
-    None counts as 0.
+    H comes from the last `memory_size` pairs of differences s of parameters and y of gradients. Its initial scale is
+    ⟨s, y⟩ / ⟨y, y⟩ of the newest pair, or min(1, 1 / ‖g‖) at the first step; without `scale_init_precond` it is 1. The
+    form "torch" replaces ‖g‖ with the sum of |g|, and skips pairs with ⟨s, y⟩ ≤ 1e-10. The form "scipy" has 1 / ‖g‖ at
+    the first step, and skips pairs with ⟨s, y⟩ ≤ −eps ⟨s, g⟩. A gradient that is None counts as 0.
 
     Raises:
-        ValueError: `memory_size` is not a whole number, at least 1, or the form unknown.
+        ValueError: `memory_size` is not a whole number, at least 1, or `form` is unknown.
 
     >>> lbfgs, params = scale_by_lbfgs(), torch.tensor([3.0])
     >>> lbfgs.update(torch.tensor([4.0]), lbfgs.init(params), params)[0]
@@ -66,39 +75,43 @@ def scale_by_lbfgs(
     """
     check_count("scale_by_lbfgs", memory_size=memory_size)
     if form not in _FORMS:
-        raise ValueError(f"scale_by_lbfgs: the form must be one of {', '.join(_FORMS)}, got {form!r}")
+        raise ValueError(f"scale_by_lbfgs: form must be one of {', '.join(_FORMS)}, got {form!r}")
 
     def init(params: Params) -> LbfgsState:
-        zero = torch.zeros_like(_row(tree.leaves(per_leaf(lambda leaf: leaf, params)), count(params)))
+        zero = torch.zeros_like(
+            _to_vector(tree.leaves(init_per_leaf(lambda leaf: leaf, params)), init_step_count(params))
+        )
         pairs = zero.new_zeros(memory_size, zero.numel())
-        return LbfgsState(count(params), zero, zero.clone(), pairs, pairs.clone(), zero.new_zeros(memory_size))
+        return LbfgsState(
+            init_step_count(params), zero, zero.clone(), pairs, pairs.clone(), zero.new_zeros(memory_size)
+        )
 
     def update(grads: Grads, state: LbfgsState, params: Params) -> tuple[Updates, LbfgsState]:
-        filled = tree.map(_filled, params, grads)
-        (leaves, places), restore = active("scale_by_lbfgs", filled, (), params)
-        g, p = _row(leaves, state.step), _row(places, state.step)
+        filled = tree.map(_zero_if_none, params, grads)
+        (leaves, param_leaves), rebuild = active_leaves("scale_by_lbfgs", filled, (), params)
+        g, p = _to_vector(leaves, state.step), _to_vector(param_leaves, state.step)
         s, y = p - state.params, g - state.grads
         product = s @ y
-        keep = (state.step > 0) & _is_kept(form, product, -(s @ state.grads))
-        new = (s, y, safe_divide(torch.ones_like(product), product))
-        moved, turned, weights = (_pushed(old, row, keep) for old, row in zip(state[3:], new, strict=True))
-        start = _inner_scale(moved[0], turned[0]) if scale_init_precond else 1.0
+        is_stored = (state.step > 0) & _is_stored(form, product, -(s @ state.grads))
+        new_rows = (s, y, safe_divide(torch.ones_like(product), product))
+        moved, turned, weights = (_push(old, row, is_stored) for old, row in zip(state[3:], new_rows, strict=True))
+        initial_scale = _newest_pair_scale(moved[0], turned[0]) if scale_init_precond else 1.0
         if scale_init_precond:
-            start = torch.where(state.step > 0, start, _first_scale(g, form))
-        direction = restore(_split(_two_loops(g, moved, turned, weights, start), leaves))
+            initial_scale = torch.where(state.step > 0, initial_scale, _first_scale(g, form))
+        direction = rebuild(_split(_two_loops(g, moved, turned, weights, initial_scale), leaves))
         updates = tree.map(lambda u, old: None if old is None else u, direction, grads)
         return updates, LbfgsState(state.step + 1, p, g, moved, turned, weights)
 
     return Optimizer(init, update)
 
 
-def _filled(leaf: Any, gradient: Any) -> Any:
-    if gradient is not None or not has_gradient(leaf):
+def _zero_if_none(leaf: Any, gradient: Any) -> Any:
+    if gradient is not None or not is_differentiable(leaf):
         return gradient
     return torch.zeros_like(leaf)
 
 
-def _row(leaves: Leaves, step: Step) -> Tensor:
+def _to_vector(leaves: Leaves, step: Step) -> Tensor:
     rows = [leaf.reshape(-1) for leaf in leaves if isinstance(leaf, Tensor)]
     return torch.cat(rows) if rows else step.new_zeros(0)
 
@@ -108,11 +121,11 @@ def _split(row: Tensor, leaves: Leaves) -> Leaves:
     return [part.reshape(leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
 
 
-def _pushed(old: Tensor, new: Tensor, keep: Tensor) -> Tensor:
-    return torch.where(keep, torch.cat([new.unsqueeze(0), old[:-1]]), old)
+def _push(old: Tensor, new_row: Tensor, is_stored: Tensor) -> Tensor:
+    return torch.where(is_stored, torch.cat([new_row.unsqueeze(0), old[:-1]]), old)
 
 
-def _inner_scale(s: Tensor, y: Tensor) -> Tensor:
+def _newest_pair_scale(s: Tensor, y: Tensor) -> Tensor:
     square = y @ y
     return torch.where(square > 0, safe_divide(s @ y, square), 1)
 
@@ -123,15 +136,15 @@ def _first_scale(g: Tensor, form: str) -> Tensor:
     return inverse if form == "scipy" else inverse.clamp(max=1)
 
 
-def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, start: Any) -> Tensor:
-    """Multiply by the estimate: Nocedal and Wright 2006, algorithm 7.4. Empty places have weight 0."""
-    shares = []
+def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, initial_scale: Any) -> Tensor:
+    """Return H g by the two-loop recursion (Nocedal and Wright 2006, algorithm 7.4). Unused pairs have weight 0."""
+    alphas = []
     for s, y, weight in zip(moved, turned, weights, strict=True):
-        shares.append(weight * (s @ g))
-        g = g - shares[-1] * y
-    g = start * g
-    for s, y, weight, share in zip(*(part.flip(0) for part in (moved, turned, weights)), shares[::-1], strict=True):
-        g = g + (share - weight * (y @ g)) * s
+        alphas.append(weight * (s @ g))
+        g = g - alphas[-1] * y
+    g = initial_scale * g
+    for s, y, weight, alpha in zip(*(part.flip(0) for part in (moved, turned, weights)), alphas[::-1], strict=True):
+        g = g + (alpha - weight * (y @ g)) * s
     return g
 
 
@@ -143,15 +156,16 @@ def lbfgs(
     linesearch: Optimizer[Any] | None = None,
     form: Literal["optax", "torch", "scipy"] = "optax",
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along the quasi-Newton direction as far as a line search says; needs `value=`, `grad=` and `value_fn=`.
+    """Step with L-BFGS and a line search: p ← p − t learning_rate H g, with H of `scale_by_lbfgs`.
 
-    The search is `scale_by_zoom_linesearch(20, initial_guess_strategy="one")`; `identity()` takes whole steps, times
-    `learning_rate`. The form "torch" is torch.optim.LBFGS with its strong Wolfe search, a step being one of its
-    iterations; the form "scipy" is SciPy's L-BFGS-B without bounds. After a step the state has value and gradient of
-    the point reached: see `value_and_grad_from_state`.
+    A step needs `value=` and `grad=` at the parameters, and `value_fn=`, the function of the parameters. By default the
+    line search is `scale_by_zoom_linesearch(20, initial_guess_strategy="one")`; with `linesearch=identity()` t is 1.
+    The form "torch" is one iteration of torch.optim.LBFGS with its strong Wolfe search. The form "scipy" is SciPy's
+    L-BFGS-B without bounds. The state has the value and the gradient at the new parameters: see
+    `value_and_grad_from_state`.
 
     Raises:
-        ValueError: `memory_size` is not a whole number, at least 1, `learning_rate` negative, or the form unknown.
+        ValueError: `memory_size` is not a whole number, at least 1, `learning_rate` is negative, or `form` is unknown.
 
     >>> opt, params = lbfgs(), torch.tensor([1.0])
     >>> f = lambda p: 2 * p.square().sum()

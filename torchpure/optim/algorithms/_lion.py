@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer, blend, check_unit, leafwise, moments
+from torchpure.optim.core import Mask, Number, Optimizer, check_unit_interval, ema_update, init_moments, leafwise
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
 
@@ -18,7 +18,7 @@ class LionState(NamedTuple):
 
 
 def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype | None = None) -> Optimizer[LionState]:
-    """Take the sign of an interpolated mean: u = sign(b1 m + (1 − b1) g), then m ← b2 m + (1 − b2) g.
+    """Take the sign of an interpolated mean gradient: u = sign(b1 m + (1 − b1) g), then m ← b2 m + (1 − b2) g.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1).
@@ -27,16 +27,16 @@ def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype 
     >>> signs.update(torch.tensor([3.0, -0.1]), signs.init(params), params)[0]
     tensor([ 1., -1.])
     """
-    check_unit("scale_by_lion", b1=b1, b2=b2)
+    check_unit_interval("scale_by_lion", b1=b1, b2=b2)
 
     def rule(g: Tensor, m: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.sign(blend(m, g, b1)), blend(m, g, b2)
+        return torch.sign(ema_update(m, g, b1)), ema_update(m, g, b2)
 
     def update(grads: Grads, state: LionState, params: Params) -> tuple[Updates, LionState]:
         updates, mean = leafwise("scale_by_lion", rule, grads, (state.mean,), params)
         return updates, LionState(mean)
 
-    return Optimizer(lambda params: LionState(moments(params, mu_dtype)), update)
+    return Optimizer(lambda params: LionState(init_moments(params, mu_dtype)), update)
 
 
 def lion(
@@ -48,9 +48,9 @@ def lion(
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along the sign of an interpolated mean gradient.
+    """Step with Lion: p ← p − learning_rate (sign(b1 m + (1 − b1) g) + weight_decay p).
 
-    p ← p − learning_rate (sign(b1 m + (1 − b1) g) + weight_decay p)
+    Then m ← b2 m + (1 − b2) g.
 
     Raises:
         ValueError: `learning_rate` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).

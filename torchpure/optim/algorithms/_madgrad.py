@@ -10,13 +10,13 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    check_positive,
-    check_scalar,
-    copies,
-    count,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    copy_params,
+    evaluate_schedule,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
-    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights
 
@@ -27,15 +27,16 @@ class MadgradState(NamedTuple):
     step: Step  # float64, shape ()
     square: Params  # weighted sum of the squared gradients
     total: Params  # weighted sum of the gradients
-    start: Params  # the first parameters
+    start: Params  # the initial parameters
 
 
 def madgrad(
     learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9, weight_decay: ScalarOrSchedule = 0.0, eps: Number = 1e-6
 ) -> Optimizer[tuple[Any, ...]]:
-    """Average the points of dual averaging: p ← momentum p + (1 − momentum) (p₀ − s / (∛v + eps)).
+    """Step with MADGRAD: p ← momentum p + (1 − momentum) (p₀ − s / (∛v + eps)).
 
-    s and v sum λ g and λ g², λ = (learning_rate + eps) √t; weight_decay · p is added to the gradient first.
+    p₀ are the initial parameters. s and v are the sums of λ g and λ g², with λ = (learning_rate + eps) √t.
+    weight_decay · p is added to the gradient first.
 
     Raises:
         ValueError: a number is negative.
@@ -44,23 +45,24 @@ def madgrad(
     >>> opt.step(torch.tensor([8.0]), opt.init(params), params)[0]
     tensor([-1.])
     """
-    check_scalar("madgrad", learning_rate)
-    check_positive("madgrad", momentum=momentum, eps=eps)
+    check_scalar_or_schedule("madgrad", learning_rate)
+    check_nonnegative("madgrad", momentum=momentum, eps=eps)
 
     def init(params: Params) -> MadgradState:
-        start = copies(params)
-        return MadgradState(count(params), moments(params), moments(params), start)
+        start = copy_params(params)
+        return MadgradState(init_step_count(params), init_moments(params), init_moments(params), start)
 
     def update(grads: Grads, state: MadgradState, params: Params) -> tuple[Updates, MadgradState]:
-        weight = (value_at(learning_rate, state.step) + eps) * (state.step + 1) ** 0.5
+        weight = (evaluate_schedule(learning_rate, state.step) + eps) * (state.step + 1) ** 0.5
 
         def rule(g: Tensor, v: Tensor, s: Tensor, start: Tensor, p: Tensor) -> tuple[Tensor, ...]:
             v, s = v + weight * g.square(), s + weight * g
-            some = v > 0
-            root = torch.where(some, torch.where(some, v, 1) ** (1 / 3), 0)  # its derivative at 0 is infinite
-            under = root + eps
-            goal = start - torch.where(under > 0, s / torch.where(under > 0, under, 1), 0)
-            return (1 - momentum) * (goal - p), v, s, start.clone()
+            is_positive = v > 0
+            # the derivative of the cube root at 0 is infinite
+            root = torch.where(is_positive, torch.where(is_positive, v, 1) ** (1 / 3), 0)
+            denominator = root + eps
+            target = start - torch.where(denominator > 0, s / torch.where(denominator > 0, denominator, 1), 0)
+            return (1 - momentum) * (target - p), v, s, start.clone()
 
         updates, *states = leafwise("madgrad", rule, grads, state[1:], params)
         return updates, MadgradState(state.step + 1, *states)

@@ -9,26 +9,26 @@ from torchpure._types import Grads, Params, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
+    active_leaves,
     check_count,
-    check_positive,
-    copies,
-    count,
+    check_nonnegative,
+    copy_params,
+    init_scalar,
+    init_step_count,
     safe_sqrt,
-    scalar,
 )
 
 
 class MechanicState(NamedTuple):
-    """State of `mechanize`. The numbers have a row for each beta; float64, shape (num_betas,)."""
+    """State of `mechanize`. Numbers have an entry for each beta: float64, shape (num_betas,)."""
 
     step: Step  # float64, shape ()
-    inner: Any  # of the base optimizer
-    start: Params  # the first parameters
+    inner: Any  # state of the base optimizer
+    start: Params  # the initial parameters
     reward: Tensor
-    bound: Tensor
+    bound: Tensor  # decaying maximum of the absolute gain
     variance: Tensor
-    scale: Tensor  # whose sum is the length of the step
+    scale: Tensor  # the sum of its entries is s
 
 
 def mechanize(
@@ -39,49 +39,50 @@ def mechanize(
     s_init: Number = 1e-6,
     num_betas: int = 6,
 ) -> Optimizer[MechanicState]:
-    """Find the length of a base optimizer's steps: p = p₀ + s Δ, with Δ the sum of its updates and s a bet on them.
+    """Tune the learning rate of a base optimizer: p = p₀ + s Δ, where Δ is the sum of its updates.
 
-    s is the sum of `num_betas` bettors' wealth over the root of their variance, with β = 1 − 0.1ⁱ; each wins
-    ⟨g + weight_decay s ‖g‖ p / ‖p‖, −Δ⟩. The base optimizer keeps its schedule, at a peak of 1.
+    s is a sum over `num_betas` values β = 1 − 0.1ⁱ. Each term is wealth / (√variance + eps), from a bet with decay β
+    whose gain at each step is ⟨g + weight_decay s ‖g‖ p / ‖p‖, −Δ⟩. Give the base optimizer a learning rate of 1, or
+    a schedule with a peak of 1.
 
     Raises:
-        ValueError: a number is negative, or `num_betas` not a whole number.
+        ValueError: a number is negative, or `num_betas` is not a whole number, at least 1.
 
     >>> from torchpure import optim
     >>> opt, params = mechanize(optim.sgd(1.0)), torch.tensor([1.0])
     >>> bool(opt.step(torch.tensor([2.0]), opt.init(params), params)[0] < 1)
     True
     """
-    check_positive("mechanize", weight_decay=weight_decay, eps=eps, s_init=s_init)
+    check_nonnegative("mechanize", weight_decay=weight_decay, eps=eps, s_init=s_init)
     check_count("mechanize", num_betas=num_betas)
 
     def init(params: Params) -> MechanicState:
-        r, m, v, s = (scalar(number, params).repeat(num_betas) for number in (0.0, 0.0, 0.0, s_init))
-        return MechanicState(count(params), base_optimizer.init(params), copies(params), r, m, v, s)
+        r, m, v, s = (init_scalar(number, params).repeat(num_betas) for number in (0.0, 0.0, 0.0, s_init))
+        return MechanicState(init_step_count(params), base_optimizer.init(params), copy_params(params), r, m, v, s)
 
     def update(grads: Grads, state: MechanicState, params: Params, **extra: Any) -> tuple[Updates, MechanicState]:
-        moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
-        (u, g, start, p), restore = active("mechanize", moves, (grads, state.start), params)
+        base_updates, inner = base_optimizer.update(grads, state.inner, params, **extra)
+        (u, g, start, p), rebuild = active_leaves("mechanize", base_updates, (grads, state.start), params)
         length = state.scale.sum()
-        pull = weight_decay * length * _norm(g, length) / (_norm(p, length) + eps)
-        before = [(a - b) / (length + eps) for a, b in zip(start, p, strict=True)]
-        terms = (((a + pull * b) * c).sum() for a, b, c in zip(g, p, before, strict=True))
+        decay_factor = weight_decay * length * _norm(g, length) / (_norm(p, length) + eps)
+        offset = [(a - b) / (length + eps) for a, b in zip(start, p, strict=True)]
+        terms = (((a + decay_factor * b) * c).sum() for a, b, c in zip(g, p, offset, strict=True))
         numbers = _bet(state, sum(terms, start=torch.zeros_like(length)), eps, s_init)
-        later = numbers[-1].sum()
-        updates = [a - later * (b - c) - d for a, b, c, d in zip(start, before, u, p, strict=True)]
-        kept = restore([leaf.clone() for leaf in start], state.start)
-        return restore(updates), MechanicState(state.step + 1, inner, kept, *numbers)
+        new_length = numbers[-1].sum()
+        updates = [a - new_length * (b - c) - d for a, b, c, d in zip(start, offset, u, p, strict=True)]
+        start_tree = rebuild([leaf.clone() for leaf in start], state.start)
+        return rebuild(updates), MechanicState(state.step + 1, inner, start_tree, *numbers)
 
     return Optimizer(init, update, extra=base_optimizer.extra)
 
 
-def _bet(state: MechanicState, won: Tensor, eps: Number, s_init: Number) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return reward, bound, variance and scale after a round whose gain is ⟨g, −Δ⟩."""
+def _bet(state: MechanicState, gain: Tensor, eps: Number, s_init: Number) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the new reward, bound, variance and scale, given the gain of a step."""
     rounds = state.scale.numel()
-    betas = 1 - 0.1 ** torch.arange(1, rounds + 1, dtype=won.dtype, device=won.device)
-    clipped = torch.minimum(torch.maximum(won, -state.bound), state.bound)
-    bound = torch.maximum(betas * state.bound, won.abs() + eps)
-    variance = betas.square() * state.variance + won.square()
+    betas = 1 - 0.1 ** torch.arange(1, rounds + 1, dtype=gain.dtype, device=gain.device)
+    clipped = torch.minimum(torch.maximum(gain, -state.bound), state.bound)
+    bound = torch.maximum(betas * state.bound, gain.abs() + eps)
+    variance = betas.square() * state.variance + gain.square()
     reward = betas * state.reward + clipped * state.scale
     wealth = s_init / rounds * bound + reward.clamp(min=0)
     return reward, bound, variance, wealth / (safe_sqrt(variance) + eps)

@@ -9,18 +9,18 @@ from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
-    bias,
-    blend,
-    check_positive,
-    check_scalar,
-    check_unit,
-    count,
-    moments,
-    number,
+    active_leaves,
+    bias_correction,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    check_unit_interval,
+    ema_update,
+    evaluate_schedule,
+    init_moments,
+    init_scalar,
+    init_step_count,
     safe_sqrt,
-    scalar,
-    value_at,
+    scalar_like,
 )
 
 _SMALL = 2.0**-52
@@ -55,41 +55,46 @@ def momo(
     weight_decay: Number = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer[MomoState]:
-    """Step along the mean gradient, as far as a model of the loss allows; needs `value=`, the loss.
+    """Step with MoMo: p ← p / c − min(learning_rate, τ) m, with c = 1 + learning_rate weight_decay.
 
-    p ← p / c − min(learning_rate, τ) m with c = 1 + learning_rate weight_decay, and
-    τ = max(c (f̄ − bound − γ) + ⟨m, p⟩, 0) / ‖m‖², where f̄, γ and m are running means of the loss, of ⟨g, p⟩ and of g
-    that begin at their first values.
+    A step needs `value=`, the loss. τ = max(c (f̄ − bound − γ) + ⟨m, p⟩, 0) / ‖m‖² is the step size at which a model of
+    the loss reaches its lower bound. f̄, γ and m are running means of the loss, of ⟨g, p⟩ and of g; they start at their
+    first values. With `adapt_lower_bound` the bound is estimated, and `lower_bound` is its minimum.
 
     Raises:
-        ValueError: `beta` is not in [0, 1), `learning_rate` or `weight_decay` negative.
+        ValueError: `beta` is not in [0, 1), or `learning_rate` or `weight_decay` is negative.
 
     >>> opt, params = momo(), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params, value=torch.tensor(1.0))[0]
     tensor([0.5000])
     """
-    check_scalar("momo", learning_rate)
-    check_unit("momo", beta=beta)
-    check_positive("momo", weight_decay=weight_decay)
+    check_scalar_or_schedule("momo", learning_rate)
+    check_unit_interval("momo", beta=beta)
+    check_nonnegative("momo", weight_decay=weight_decay)
 
     def init(params: Params) -> MomoState:
-        value, inner, bound = (scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoState(count(params), moments(params), value, inner, bound)
+        value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
+        return MomoState(init_step_count(params), init_moments(params), value, inner, bound)
 
     def update(grads: Grads, state: MomoState, params: Params, *, value: Tensor) -> tuple[Updates, MomoState]:
-        (g, m, p), restore = active("momo", grads, (state.mean,), params)
-        keep = torch.where(state.step == 0, 0, number(beta, like=state.step))
-        mean_value, inner = blend(state.value, value, keep), blend(state.inner, _dot(g, p, state.bound), keep)
-        m = [blend(old, new, keep) for old, new in zip(m, g, strict=True)]
-        lr, along, squares = value_at(learning_rate, state.step), _dot(m, p, inner), _dot(m, m, inner)
+        (g, m, p), rebuild = active_leaves("momo", grads, (state.mean,), params)
+        decay = torch.where(state.step == 0, 0, scalar_like(beta, like=state.step))
+        mean_value, inner = (
+            ema_update(state.value, value, decay),
+            ema_update(state.inner, _dot(g, p, state.bound), decay),
+        )
+        m = [ema_update(old, new, decay) for old, new in zip(m, g, strict=True)]
+        lr, m_dot_p, squares = evaluate_schedule(learning_rate, state.step), _dot(m, p, inner), _dot(m, m, inner)
         shrink, gap = 1 + lr * weight_decay, mean_value - inner
-        bound = _lowered(state.bound, shrink * gap + along, shrink, lower_bound) if adapt_lower_bound else state.bound
-        length = _length(lr, shrink * (gap - bound) + along, squares)
-        moves = [-lr * weight_decay / shrink * b - length * a for a, b in zip(m, p, strict=True)]
+        bound = (
+            _lower_bound(state.bound, shrink * gap + m_dot_p, shrink, lower_bound) if adapt_lower_bound else state.bound
+        )
+        length = _length(lr, shrink * (gap - bound) + m_dot_p, squares)
+        updates = [-lr * weight_decay / shrink * b - length * a for a, b in zip(m, p, strict=True)]
         if adapt_lower_bound:
-            bound = (gap + along - 0.5 * length * squares).clamp(min=lower_bound)
-        new = MomoState(state.step + 1, restore(m, state.mean), mean_value, inner, bound + 0)
-        return restore(moves), new
+            bound = (gap + m_dot_p - 0.5 * length * squares).clamp(min=lower_bound)
+        new = MomoState(state.step + 1, rebuild(m, state.mean), mean_value, inner, bound + 0)
+        return rebuild(updates), new
 
     return Optimizer(init, update, extra=("value",))
 
@@ -104,42 +109,43 @@ def momo_adam(
     weight_decay: Number = 0.0,
     adapt_lower_bound: bool = False,
 ) -> Optimizer[MomoAdamState]:
-    """Step along Adam's direction, as far as a model of the loss allows; needs `value=`, the loss.
+    """Step with MoMo-Adam: `momo` with the preconditioner eps + √v̂ of Adam.
 
-    As `momo`, with lengths measured by D = eps + √v̂, and means that begin at 0 and are corrected for it.
+    A step needs `value=`, the loss. The running means start at 0, and are bias-corrected.
 
     Raises:
-        ValueError: `b1` or `b2` is not in [0, 1), `learning_rate`, `eps` or `weight_decay` negative.
+        ValueError: `b1` or `b2` is not in [0, 1), or `learning_rate`, `eps` or `weight_decay` is negative.
 
     >>> opt, params = momo_adam(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params, value=torch.tensor(1.0))[0]
     tensor([0.9000])
     """
-    check_scalar("momo_adam", learning_rate)
-    check_unit("momo_adam", b1=b1, b2=b2)
-    check_positive("momo_adam", eps=eps, weight_decay=weight_decay)
+    check_scalar_or_schedule("momo_adam", learning_rate)
+    check_unit_interval("momo_adam", b1=b1, b2=b2)
+    check_nonnegative("momo_adam", eps=eps, weight_decay=weight_decay)
 
     def init(params: Params) -> MomoAdamState:
-        value, inner, bound = (scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoAdamState(count(params), moments(params), moments(params), value, inner, bound)
+        value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
+        return MomoAdamState(init_step_count(params), init_moments(params), init_moments(params), value, inner, bound)
 
     def update(grads: Grads, state: MomoAdamState, params: Params, *, value: Tensor) -> tuple[Updates, MomoAdamState]:
-        (g, m, v, p), restore = active("momo_adam", grads, (state.mean, state.square), params)
+        (g, m, v, p), rebuild = active_leaves("momo_adam", grads, (state.mean, state.square), params)
         step = state.step + 1
-        mean_value, inner = blend(state.value, value, b1), blend(state.inner, _dot(g, p, state.bound), b1)
-        m = [blend(old, new, b1) for old, new in zip(m, g, strict=True)]
-        v = [blend(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
-        direction = [a / (eps + safe_sqrt(b / bias(b2, step))) for a, b in zip(m, v, strict=True)]
-        lr, along, squares = value_at(learning_rate, state.step), _dot(m, p, inner), _dot(m, direction, inner)
-        whole, shrink, gap = bias(b1, step), 1 + lr * weight_decay, mean_value - inner
-        cap = shrink * gap + along
-        bound = _lowered(state.bound, cap, whole * shrink, lower_bound) if adapt_lower_bound else state.bound
-        length = _length(lr / whole, cap - shrink * whole * bound, squares)
-        moves = [-lr * weight_decay / shrink * b - length * a for a, b in zip(direction, p, strict=True)]
+        mean_value, inner = ema_update(state.value, value, b1), ema_update(state.inner, _dot(g, p, state.bound), b1)
+        m = [ema_update(old, new, b1) for old, new in zip(m, g, strict=True)]
+        v = [ema_update(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
+        direction = [a / (eps + safe_sqrt(b / bias_correction(b2, step))) for a, b in zip(m, v, strict=True)]
+        lr = evaluate_schedule(learning_rate, state.step)
+        m_dot_p, squares = _dot(m, p, inner), _dot(m, direction, inner)
+        correction1, shrink, gap = bias_correction(b1, step), 1 + lr * weight_decay, mean_value - inner
+        cap = shrink * gap + m_dot_p
+        bound = _lower_bound(state.bound, cap, correction1 * shrink, lower_bound) if adapt_lower_bound else state.bound
+        length = _length(lr / correction1, cap - shrink * correction1 * bound, squares)
+        updates = [-lr * weight_decay / shrink * b - length * a for a, b in zip(direction, p, strict=True)]
         if adapt_lower_bound:
-            bound = ((gap + along - 0.5 * length * squares) / whole).clamp(min=lower_bound)
-        means = restore(m, state.mean), restore(v, state.square)
-        return restore(moves), MomoAdamState(step, *means, mean_value, inner, bound + 0)
+            bound = ((gap + m_dot_p - 0.5 * length * squares) / correction1).clamp(min=lower_bound)
+        means = rebuild(m, state.mean), rebuild(v, state.square)
+        return rebuild(updates), MomoAdamState(step, *means, mean_value, inner, bound + 0)
 
     return Optimizer(init, update, extra=("value",))
 
@@ -148,13 +154,13 @@ def _dot(one: list[Tensor], two: list[Tensor], like: Tensor) -> Tensor:
     return sum(((a * b).sum() for a, b in zip(one, two, strict=True)), start=torch.zeros_like(like))
 
 
-def _lowered(bound: Tensor, cap: Tensor, unit: Number, least: Number) -> Tensor:
-    """Lower a bound that the model already lies below, so that there is a step to go."""
-    return torch.where(cap < unit * bound, (cap / (2 * unit)).clamp(min=least), bound)
+def _lower_bound(bound: Tensor, cap: Tensor, bound_scale: Number, min_bound: Number) -> Tensor:
+    """Lower a bound that the model is already below, so that the step size is positive."""
+    return torch.where(cap < bound_scale * bound, (cap / (2 * bound_scale)).clamp(min=min_bound), bound)
 
 
-def _length(most: Number, gap: Tensor, squares: Tensor) -> Tensor:
-    """Return the step length at which the model reaches the bound, at most `most`; 0 where there is no slope."""
-    some = squares > _SMALL
-    reach = gap.clamp(min=0) / torch.where(some, squares, 1)
-    return torch.where(some, torch.where(reach < most, reach, most), 0)
+def _length(max_length: Number, gap: Tensor, squares: Tensor) -> Tensor:
+    """Return the step size at which the model reaches the bound, at most `max_length`; 0 if the slope is 0."""
+    is_nonzero = squares > _SMALL
+    length = gap.clamp(min=0) / torch.where(is_nonzero, squares, 1)
+    return torch.where(is_nonzero, torch.where(length < max_length, length, max_length), 0)

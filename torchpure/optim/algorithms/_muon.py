@@ -14,15 +14,15 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
+    bias_correction,
     check_count,
-    check_positive,
-    check_unit,
-    choice,
-    count,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
+    mask_fn,
     safe_norm,
     safe_sqrt,
     stateless_leafwise,
@@ -42,27 +42,32 @@ class MuonState(NamedTuple):
     mean: Params  # running mean of the gradients
 
 
-def _sized(x: Tensor, eps: Number, form: str) -> Tensor:
-    """Divide by the Euclidean norm, which no singular value exceeds."""
+def _by_frobenius_norm(x: Tensor, eps: Number, form: str) -> Tensor:
+    """Divide by the Frobenius norm, which is an upper bound of the singular values."""
     return x / (x.norm().clamp(min=eps) if form == "torch" else safe_norm(x) + eps)
 
 
-def _spectral(x: Tensor, eps: Number, form: str) -> Tensor:
+def _by_spectral_norm(x: Tensor, eps: Number, form: str) -> Tensor:
     """Divide by the largest singular value."""
     return x / (torch.linalg.matrix_norm(x, 2) + eps)
 
 
-def _by_rows(x: Tensor, eps: Number, form: str) -> Tensor:
-    """Divide each row by the root of its row's sum in |x xᵀ| (Boissin et al. 2025, arXiv:2512.04632)."""
+def _by_row_sums(x: Tensor, eps: Number, form: str) -> Tensor:
+    """Divide each row by the root of its row sum in |x xᵀ| (Boissin et al. 2025, arXiv:2512.04632)."""
     return x / safe_sqrt((x @ x.mT).abs().sum(-1, keepdim=True).clamp(min=eps))
 
 
-def _schatten(x: Tensor, eps: Number, form: str) -> Tensor:
-    """Divide by the root of the norm of x xᵀ, which is closer to the largest singular value."""
+def _by_schatten_norm(x: Tensor, eps: Number, form: str) -> Tensor:
+    """Divide by the root of the Frobenius norm of x xᵀ, a closer bound of the largest singular value."""
     return x / safe_sqrt(safe_norm(x @ x.mT).clamp(min=eps))
 
 
-_PRECONDITIONINGS = {"frobenius": _sized, "spectral": _spectral, "aol": _by_rows, "schatten": _schatten}
+_PRECONDITIONINGS = {
+    "frobenius": _by_frobenius_norm,
+    "spectral": _by_spectral_norm,
+    "aol": _by_row_sums,
+    "schatten": _by_schatten_norm,
+}
 
 
 def orthogonalize(
@@ -74,9 +79,9 @@ def orthogonalize(
     preconditioning: str = "frobenius",
     form: Literal["optax", "torch"] = "optax",
 ) -> Tensor:
-    """Bring all singular values near 1 by Newton-Schulz steps: x ← a x + (b x xᵀ + c (x xᵀ)²) x.
+    """Move all singular values close to 1 with Newton-Schulz steps: x ← a x + (b x xᵀ + c (x xᵀ)²) x.
 
-    Coefficients are three numbers, or three for each step. The form "torch" takes the steps in bfloat16.
+    `ns_coeffs` is (a, b, c), or a sequence of them with one for each step. The form "torch" computes in bfloat16.
 
     >>> orthogonalize(torch.diag(torch.tensor([3.0, 1.0]))).diagonal().round(decimals=1)
     tensor([0.8000, 1.1000])
@@ -108,15 +113,15 @@ def scale_by_muon(
     preconditioning: str = "frobenius",
     form: Literal["optax", "torch"] = "optax",
 ) -> Optimizer[MuonState]:
-    """Replace the mean gradient by the nearest matrix with orthogonal rows or columns.
+    """Replace the mean gradient with the nearest matrix that has orthogonal rows or columns.
 
-    m ← beta m + (1 − beta) g; u = orthogonalize(beta m̂ + (1 − beta) ĝ), each corrected for its start at zero, or u of m̂
-    alone without `nesterov`. With `adaptive`, u is scaled by ⟨m̂, u⟩. A leaf of more dimensions is the matrix of its
-    first against the others, a vector a matrix of one column. The form "torch" corrects nothing, and computes in
-    bfloat16.
+    m ← beta m + (1 − beta) g; u = orthogonalize(beta m̂ + (1 − beta) ĝ), with bias-corrected m̂ and ĝ, or without
+    `nesterov` u = orthogonalize(m̂). With `adaptive`, u is multiplied by its inner product with that mean. A leaf of
+    more dimensions is a matrix whose rows are its first dimension; a vector is a matrix of one column. The form "torch"
+    has no bias correction, and computes in bfloat16.
 
     Raises:
-        ValueError: the form or the preconditioning is unknown, `beta` is not in [0, 1), or there are too few
+        ValueError: `form` or `preconditioning` is unknown, `beta` is not in [0, 1), or there are too few
             coefficients.
 
     >>> muon, params = scale_by_muon(), torch.ones(2, 2)
@@ -124,44 +129,46 @@ def scale_by_muon(
     tensor([0.8000, 1.1000])
     """
     _check_options(form, preconditioning, ns_coeffs, ns_steps)
-    check_unit("scale_by_muon", beta=beta)
-    check_positive("scale_by_muon", eps=eps)
+    check_unit_interval("scale_by_muon", beta=beta)
+    check_nonnegative("scale_by_muon", eps=eps)
     options = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "eps": eps, "preconditioning": preconditioning}
 
     def update(grads: Grads, state: MuonState, params: Params) -> tuple[Updates, MuonState]:
         step = state.step + 1
-        now, ahead = (1.0, 1.0) if form == "torch" else (bias(beta, step), bias(beta, step + 1))
+        correction, next_correction = (
+            (1.0, 1.0) if form == "torch" else (bias_correction(beta, step), bias_correction(beta, step + 1))
+        )
 
         def rule(g: Tensor, m: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            m = blend(m, g, beta)
-            seen = blend(m / ahead, g / now, beta) if nesterov else m / now
+            m = ema_update(m, g, beta)
+            direction = ema_update(m / next_correction, g / correction, beta) if nesterov else m / correction
             if not g.numel():
                 return g.clone(), m
-            u = orthogonalize(_as_matrix(seen), form=form, **options).reshape(g.shape)
-            return (seen * u).sum() * u if adaptive else u, m
+            u = orthogonalize(_as_matrix(direction), form=form, **options).reshape(g.shape)
+            return (direction * u).sum() * u if adaptive else u, m
 
         updates, mean = leafwise("scale_by_muon", rule, grads, (state.mean,), params)
         return updates, MuonState(step, mean)
 
-    return Optimizer(lambda params: MuonState(count(params), moments(params, mu_dtype)), update)
+    return Optimizer(lambda params: MuonState(init_step_count(params), init_moments(params, mu_dtype)), update)
 
 
 def _check_options(form: str, preconditioning: str, ns_coeffs: Sequence[Any], ns_steps: int) -> None:
     if form not in _FORMS:
-        raise ValueError(f"scale_by_muon: the form must be optax or torch, got {form!r}")
+        raise ValueError(f"scale_by_muon: form must be optax or torch, got {form!r}")
     if preconditioning not in _PRECONDITIONINGS:
         known = ", ".join(_PRECONDITIONINGS)
-        raise ValueError(f"scale_by_muon: the preconditioning must be one of {known}, got {preconditioning!r}")
+        raise ValueError(f"scale_by_muon: preconditioning must be one of {known}, got {preconditioning!r}")
     check_count("scale_by_muon", ns_steps=ns_steps)
     if not isinstance(ns_coeffs[0], float | int) and len(ns_coeffs) < ns_steps:
         raise ValueError(f"scale_by_muon: wanted coefficients for {ns_steps} steps, got {len(ns_coeffs)}")
 
 
 def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptyState]:
-    """Scale updates by √max(1, rows / columns), or by √max(rows, columns) consistent_rms.
+    """Scale updates by their shape: u = g √max(1, rows / columns), or u = g consistent_rms √max(rows, columns).
 
-    A weight is as in torch, outputs × inputs. The second keeps the root mean square of an update the same for all
-    shapes; 0.2 is that of Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+    Rows are outputs and columns inputs, as in torch's weights. With `consistent_rms` the root mean square of an update
+    is the same for all shapes; 0.2 matches Adam (Liu et al. 2025, arXiv:2502.16982, section 2.2).
 
     >>> scale_by_shape().update(torch.ones(4, 1), EmptyState(), None)[0].mT
     tensor([[2., 2., 2., 2.]])
@@ -200,21 +207,21 @@ def muon(
     matrices: Mask = None,
     consistent_rms: Number | None = None,
 ) -> Optimizer[PartitionState]:
-    """Step matrices along the orthogonalised mean gradient, and all other leaves as AdamW does.
+    """Step matrices with Muon: p ← p − learning_rate (√max(1, rows / columns) u + weight_decay p).
 
-    p ← p − learning_rate (√max(1, rows / columns) u + weight_decay p), u as `scale_by_muon` has it. `matrices`
-    says which leaves these are (by default the real ones of two dimensions); embeddings and last layers are better left
-    to Adam. The form "torch" is that of torch.optim.Muon, whose defaults are eps=1e-7 and weight_decay=0.1.
+    u is that of `scale_by_muon`. Other leaves step with AdamW. The mask `matrices` selects the leaves for Muon, by
+    default the real leaves with two dimensions; for embeddings and last layers, AdamW is better. The form "torch" is
+    that of torch.optim.Muon, whose defaults are eps=1e-7 and weight_decay=0.1.
 
     Raises:
-        ValueError: the form or the preconditioning is unknown, or a number out of its range.
+        ValueError: `form` or `preconditioning` is unknown, or a number is out of its range.
 
     >>> opt, params = muon(0.1), {"w": torch.eye(2), "b": torch.ones(2)}
     >>> opt.step({"w": torch.eye(2), "b": torch.ones(2)}, opt.init(params), params)[0]["b"]
     tensor([0.8526, 0.8526])
     """
     options = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "beta": beta, "eps": eps, "nesterov": nesterov}
-    orthogonal = chain(
+    for_matrices = chain(
         scale_by_muon(**options, mu_dtype=mu_dtype, adaptive=adaptive, preconditioning=preconditioning, form=form),
         scale_by_shape(consistent_rms=consistent_rms),
         add_decayed_weights(weight_decay, mask=weight_decay_mask),
@@ -223,21 +230,21 @@ def muon(
     scaled = scale_by_adam(
         b1=adam_b1, b2=adam_b2, eps=eps, eps_root=adam_eps_root, mu_dtype=mu_dtype, nesterov=nesterov
     )
-    others = chain(
+    for_others = chain(
         scaled,
         add_decayed_weights(adam_weight_decay),
         scale_by_learning_rate(learning_rate if adam_learning_rate is None else adam_learning_rate),
     )
-    chosen = None if matrices is None else choice("muon", matrices)
+    matrix_mask = None if matrices is None else mask_fn("muon", matrices)
 
     def labels(params: Params) -> Params:
         leaves, structure = tree.flatten(params)
-        flags = map(is_matrix, leaves) if chosen is None else chosen(params)
+        flags = map(is_real_matrix, leaves) if matrix_mask is None else matrix_mask(params)
         return tree.unflatten(structure, ["muon" if flag else "adam" for flag in flags])
 
-    return partition({"muon": orthogonal, "adam": others}, labels)
+    return partition({"muon": for_matrices, "adam": for_others}, labels)
 
 
-def is_matrix(leaf: Any) -> bool:
-    """Tell whether a leaf is a real matrix."""
+def is_real_matrix(leaf: Any) -> bool:
+    """Return whether a leaf is a real tensor with two dimensions."""
     return isinstance(leaf, Tensor) and leaf.ndim == 2 and leaf.is_floating_point()

@@ -1,6 +1,6 @@
-"""Adam with Nesterov's momentum (Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2).
+"""Adam with Nesterov momentum (Dozat 2016, "Incorporating Nesterov momentum into Adam", algorithm 2).
 
-In optax's form, with constant b1, or with `momentum_decay` in torch's, where b1 rises by the paper's schedule.
+optax's form has a constant b1. torch's form, with `momentum_decay`, has the paper's schedule, in which b1 increases.
 """
 
 from typing import Any, NamedTuple
@@ -14,16 +14,16 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_scalar,
+    init_step_count,
     is_zero,
     leafwise,
-    moments,
     safe_sqrt,
-    scalar,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -36,41 +36,41 @@ class NadamState(NamedTuple):
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
     square: Params  # running mean of their squares
-    product: Tensor  # of all momenta so far; float64, shape ()
+    product: Tensor  # Πₜ, the product of the momenta so far; float64, shape ()
 
 
 def scale_by_nadam(
     *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, momentum_decay: Number = 4e-3
 ) -> Optimizer[NadamState]:
-    """Scale as Adam with Nesterov's momentum μₜ = b1 (1 − 0.96^(t momentum_decay) / 2), as torch.optim.NAdam does.
+    """Scale like torch.optim.NAdam: u = (μₜ₊₁ m / (1 − Πₜ₊₁) + (1 − μₜ) g / (1 − Πₜ)) / (√v̂ + eps).
 
-    u = (μₜ₊₁ m / (1 − Πₜ₊₁) + (1 − μₜ) g / (1 − Πₜ)) / (√v̂ + eps), Πₜ = μ₁ ⋯ μₜ.
+    The momentum is μₜ = b1 (1 − 0.96^(t momentum_decay) / 2), and Πₜ = μ₁ ⋯ μₜ. m and v̂ are those of Adam.
 
     Raises:
-        ValueError: `b1` or `b2` is not in [0, 1), `eps` or `momentum_decay` negative.
+        ValueError: `b1` or `b2` is not in [0, 1), or `eps` or `momentum_decay` is negative.
 
     >>> nadam, params = scale_by_nadam(b1=0.0), torch.tensor([1.0])
     >>> nadam.update(torch.tensor([2.0]), nadam.init(params), params)[0]
     tensor([1.])
     """
-    check_unit("scale_by_nadam", b1=b1, b2=b2)
-    check_positive("scale_by_nadam", eps=eps, momentum_decay=momentum_decay)
+    check_unit_interval("scale_by_nadam", b1=b1, b2=b2)
+    check_nonnegative("scale_by_nadam", eps=eps, momentum_decay=momentum_decay)
 
     def momentum(step: Step) -> Tensor:
         return b1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
 
     def init(params: Params) -> NadamState:
-        return NadamState(count(params), moments(params), moments(params), scalar(1.0, params))
+        return NadamState(init_step_count(params), init_moments(params), init_moments(params), init_scalar(1.0, params))
 
     def update(grads: Grads, state: NadamState, params: Params) -> tuple[Updates, NadamState]:
         step = state.step + 1
-        now, ahead = momentum(step), momentum(step + 1)
-        product = state.product * now
+        momentum_now, momentum_next = momentum(step), momentum(step + 1)
+        product = state.product * momentum_now
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            m, v = blend(m, g, b1), blend(v, g.square(), b2)
-            direction = ahead / (1 - product * ahead) * m + (1 - now) / (1 - product) * g
-            return direction / (safe_sqrt(v / bias(b2, step)) + eps), m, v
+            m, v = ema_update(m, g, b1), ema_update(v, g.square(), b2)
+            direction = momentum_next / (1 - product * momentum_next) * m + (1 - momentum_now) / (1 - product) * g
+            return direction / (safe_sqrt(v / bias_correction(b2, step)) + eps), m, v
 
         updates, mean, square = leafwise("scale_by_nadam", rule, grads, (state.mean, state.square), params)
         return updates, NadamState(step, mean, square, product)
@@ -98,12 +98,13 @@ def nadam(
     mu_dtype: torch.dtype | None = None,
     momentum_decay: Number | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_adam(nesterov=True)` says, times −learning_rate; with `momentum_decay` as `scale_by_nadam`.
+    """Step with NAdam: p ← p − learning_rate u, with u of `scale_by_adam(nesterov=True)`.
 
-    The first is optax's, the second torch's, whose momentum_decay is 4e-3.
+    This is optax's form. With `momentum_decay`, u is that of `scale_by_nadam`. This is torch's form, where
+    momentum_decay is 4e-3 by default.
 
     Raises:
-        ValueError: a number is out of its range, or torch's form is asked for with `eps_root` or `mu_dtype`.
+        ValueError: a number is out of its range, or `momentum_decay` is combined with `eps_root` or `mu_dtype`.
 
     >>> opt, params = nadam(0.1, b1=0.0), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
@@ -125,10 +126,12 @@ def nadamw(
     mask: Mask = None,
     momentum_decay: Number | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `nadam`, and shrink the parameters by learning_rate · weight_decay.
+    """Step with NAdam and decoupled weight decay: p ← p − learning_rate (u + weight_decay p).
+
+    u is that of `nadam`.
 
     Raises:
-        ValueError: a number is out of its range, or torch's form is asked for with `eps_root` or `mu_dtype`.
+        ValueError: a number is out of its range, or `momentum_decay` is combined with `eps_root` or `mu_dtype`.
 
     >>> opt, params = nadamw(0.1, b1=0.0, weight_decay=0.5), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]

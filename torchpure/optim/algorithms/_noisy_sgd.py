@@ -11,7 +11,9 @@ from torchpure.optim.transformations import add_noise, scale_by_learning_rate
 def noisy_sgd(
     learning_rate: ScalarOrSchedule, *, eta: Number = 0.01, gamma: Number = 0.55, key: Key
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step against the gradient plus noise of variance eta / tᵞ; the state carries the key.
+    """Step along the gradient with Gaussian noise n: p ← p − learning_rate (g + √(eta / tᵞ) n).
+
+    The key is in the state.
 
     Raises:
         ValueError: a number is negative.

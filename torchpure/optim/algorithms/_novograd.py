@@ -10,12 +10,12 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    check_positive,
-    check_unit,
-    count,
+    check_nonnegative,
+    check_unit_interval,
+    init_moments,
+    init_per_leaf,
+    init_step_count,
     leafwise,
-    moments,
-    per_leaf,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -38,10 +38,9 @@ def scale_by_novograd(
     weight_decay: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[NovogradState]:
-    """Sum gradients that are divided by a mean of their leaf's norm.
+    """Accumulate normalised gradients: m ← b1 m + g / (√(v + eps_root) + eps) + weight_decay p.
 
-    m ← b1 m + g / (√(v + eps_root) + eps) + weight_decay p, v ← b2 v + (1 − b2) ‖g‖², where v begins at the first
-    ‖g‖², as m begins at the first term.
+    v ← b2 v + (1 − b2) ‖g‖², with the norm of each leaf. At the first step v is ‖g‖², and m is its first term.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.
@@ -50,20 +49,22 @@ def scale_by_novograd(
     >>> novograd.update(torch.tensor([3.0, 4.0]), novograd.init(params), params)[0]
     tensor([0.6000, 0.8000])
     """
-    check_unit("scale_by_novograd", b1=b1, b2=b2)
-    check_positive("scale_by_novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    check_unit_interval("scale_by_novograd", b1=b1, b2=b2)
+    check_nonnegative("scale_by_novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
 
     def init(params: Params) -> NovogradState:
-        return NovogradState(count(params), moments(params, mu_dtype), per_leaf(lambda p: p.new_zeros(()), params))
+        return NovogradState(
+            init_step_count(params), init_moments(params, mu_dtype), init_per_leaf(lambda p: p.new_zeros(()), params)
+        )
 
     def update(grads: Grads, state: NovogradState, params: Params) -> tuple[Updates, NovogradState]:
-        first = state.step == 0
+        is_first = state.step == 0
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             norm = g.square().sum()
-            v = torch.where(first, norm, b2 * v + (1 - b2) * norm)
+            v = torch.where(is_first, norm, b2 * v + (1 - b2) * norm)
             term = g / (safe_sqrt(v + eps_root) + eps) + weight_decay * p
-            m = torch.where(first, term, b1 * m + term)
+            m = torch.where(is_first, term, b1 * m + term)
             return m, m, v
 
         updates, mean, square = leafwise("scale_by_novograd", rule, grads, (state.mean, state.square), params)
@@ -81,7 +82,7 @@ def novograd(
     eps_root: Number = 0.0,
     weight_decay: Number = 0.0,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_novograd` says, times −learning_rate.
+    """Step with NovoGrad: p ← p − learning_rate m, with m of `scale_by_novograd`.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer, check_positive, count, leafwise, moments
+from torchpure.optim.core import Number, Optimizer, check_nonnegative, init_moments, init_step_count, leafwise
 from torchpure.optim.transformations import scale_by_learning_rate
 
 from ._adam import scale_by_adam
@@ -24,7 +24,7 @@ class OptimisticState(NamedTuple):
 
 
 def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> Optimizer[OptimisticState]:
-    """Look ahead by the last change: u = (alpha + beta) g − beta g₋₁, where the first g₋₁ is g.
+    """Extrapolate the gradient: u = (alpha + beta) g − beta g₋₁. At the first step g₋₁ is g.
 
     Raises:
         ValueError: `alpha` or `beta` is negative.
@@ -33,23 +33,23 @@ def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> 
     >>> optimistic.update(torch.tensor([3.0]), optimistic.init(params), params)[0]
     tensor([3.])
     """
-    check_positive("scale_by_optimistic_gradient", alpha=alpha, beta=beta)
+    check_nonnegative("scale_by_optimistic_gradient", alpha=alpha, beta=beta)
 
     def update(grads: Grads, state: OptimisticState, params: Params) -> tuple[Updates, OptimisticState]:
         def rule(g: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            before = torch.where(state.step == 0, g, last)
-            return (alpha + beta) * g - beta * before, g.clone()
+            previous = torch.where(state.step == 0, g, last)
+            return (alpha + beta) * g - beta * previous, g.clone()
 
         updates, last = leafwise("scale_by_optimistic_gradient", rule, grads, (state.last,), params)
         return updates, OptimisticState(state.step + 1, last)
 
-    return Optimizer(lambda params: OptimisticState(count(params), moments(params)), update)
+    return Optimizer(lambda params: OptimisticState(init_step_count(params), init_moments(params)), update)
 
 
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule, *, alpha: Number = 1.0, beta: Number = 1.0
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_optimistic_gradient` says, times −learning_rate.
+    """Step with optimistic gradient descent: p ← p − learning_rate ((alpha + beta) g − beta g₋₁).
 
     Raises:
         ValueError: a number is negative.
@@ -72,7 +72,9 @@ def optimistic_adam(
     eps_root: Number = 0.0,
     nesterov: bool = True,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along Adam's direction with its last change added: optax's `optimistic_adam_v2`.
+    """Step with optimistic Adam: p ← p − learning_rate ((alpha + beta) u − beta u₋₁), with u of `scale_by_adam`.
+
+    This is optax's `optimistic_adam_v2`.
 
     Raises:
         ValueError: a number is negative, or `b1` or `b2` not in [0, 1).

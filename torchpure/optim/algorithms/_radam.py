@@ -10,13 +10,13 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -39,11 +39,11 @@ def scale_by_radam(
     threshold: float = 5.0,
     eps_on_corrected: bool = True,
 ) -> Optimizer[RadamState]:
-    """Step as Adam, r m̂ / (√(v̂ + eps_root) + eps), once the variance of its denominator is finite; along m̂ before.
+    """Scale with rectified Adam: u = r m̂ / (√(v̂ + eps_root) + eps) where ρ ≥ threshold, else u = m̂.
 
-    r = √((ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ)), ρ∞ = 2 / (1 − b2) − 1, ρ = ρ∞ − 2 t b2ᵗ / (1 − b2ᵗ), from
-    ρ ≥ threshold on. That is optax's; with `eps_on_corrected=False` eps is added to √v before it is corrected, as in
-    torch.
+    r = √((ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ)), ρ∞ = 2 / (1 − b2) − 1, ρ = ρ∞ − 2 t b2ᵗ / (1 − b2ᵗ). m̂ and v̂ are
+    those of Adam. This is the formula of optax. With `eps_on_corrected=False`, eps is added to √v before the bias
+    correction, as in torch.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -52,30 +52,32 @@ def scale_by_radam(
     >>> radam.update(torch.tensor([2.0]), radam.init(params), params)[0]
     tensor([2.])
     """
-    check_unit("scale_by_radam", b1=b1, b2=b2)
-    check_positive("scale_by_radam", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_radam", b1=b1, b2=b2)
+    check_nonnegative("scale_by_radam", eps=eps, eps_root=eps_root)
     limit = 2.0 / (1.0 - b2) - 1.0
 
     def update(grads: Grads, state: RadamState, params: Params) -> tuple[Updates, RadamState]:
         step = state.step + 1
-        first, second = bias(b1, step), bias(b2, step)
-        length = limit - 2 * step * b2**step / second
-        ready = length >= threshold
-        used = torch.where(ready, length, threshold)  # what is not used must not be the root of a negative number
-        r = safe_sqrt((used - 4) * (used - 2) * limit / ((limit - 4) * (limit - 2) * used))
+        correction1, correction2 = bias_correction(b1, step), bias_correction(b2, step)
+        rho = limit - 2 * step * b2**step / correction2
+        is_rectified = rho >= threshold
+        safe_rho = torch.where(is_rectified, rho, threshold)  # the root of a negative number would be NaN
+        r = safe_sqrt((safe_rho - 4) * (safe_rho - 2) * limit / ((limit - 4) * (limit - 2) * safe_rho))
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            m, v = blend(m, g, b1), blend(v, g.square(), b2)
+            m, v = ema_update(m, g, b1), ema_update(v, g.square(), b2)
             if eps_on_corrected:
-                under = safe_sqrt(v / second + eps_root) + eps
+                denominator = safe_sqrt(v / correction2 + eps_root) + eps
             else:
-                under = (safe_sqrt(v) + eps) / safe_sqrt(second)
-            return torch.where(ready, r * (m / first) / under, m / first), m, v
+                denominator = (safe_sqrt(v) + eps) / safe_sqrt(correction2)
+            return torch.where(is_rectified, r * (m / correction1) / denominator, m / correction1), m, v
 
         updates, mean, square = leafwise("scale_by_radam", rule, grads, (state.mean, state.square), params)
         return updates, RadamState(step, mean, square)
 
-    return Optimizer(lambda params: RadamState(count(params), moments(params), moments(params)), update)
+    return Optimizer(
+        lambda params: RadamState(init_step_count(params), init_moments(params), init_moments(params)), update
+    )
 
 
 def radam(
@@ -88,7 +90,7 @@ def radam(
     threshold: float = 5.0,
     eps_on_corrected: bool = True,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_radam` says, times −learning_rate.
+    """Step with rectified Adam: p ← p − learning_rate u, with u of `scale_by_radam`.
 
     Raises:
         ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).

@@ -1,4 +1,7 @@
-"""RMSProp (Tieleman and Hinton 2012, lecture 6.5), also centred (Graves 2013, arXiv:1308.0850, equations 38 to 42)."""
+"""RMSProp (Tieleman and Hinton 2012, lecture 6.5).
+
+Centred RMSProp is that of Graves 2013, arXiv:1308.0850, equations 38 to 42.
+"""
 
 from typing import Any, NamedTuple
 
@@ -9,14 +12,14 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    bias,
-    blend,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
     identity,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate, trace
@@ -26,7 +29,7 @@ class RmsState(NamedTuple):
     """State of `scale_by_rms` and `scale_by_stddev`."""
 
     step: Step  # float64, shape ()
-    mean: Params | None  # running mean of the gradients; None when not centred
+    mean: Params | None  # running mean of the gradients; None if not centred
     square: Params  # running mean of their squares
 
 
@@ -38,7 +41,10 @@ def scale_by_rms(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> Optimizer[RmsState]:
-    """Divide gradients by the root of their mean square: g / √(v + eps), or g / (√v + eps) if not `eps_in_sqrt`.
+    """Divide gradients by their root mean square: u = g / √(v + eps).
+
+    v ← decay v + (1 − decay) g², and v starts at `initial_scale`. Without `eps_in_sqrt`, u = g / (√v + eps). With
+    `bias_correction`, v is divided by 1 − decayᵗ.
 
     Raises:
         ValueError: `decay` is not in [0, 1), or another number negative.
@@ -59,7 +65,9 @@ def scale_by_stddev(
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
 ) -> Optimizer[RmsState]:
-    """Divide gradients by their standard deviation: as `scale_by_rms`, with v − m² in the place of v.
+    """Divide gradients by their standard deviation: u = g / √(v − m² + eps).
+
+    m ← decay m + (1 − decay) g. v and the options are those of `scale_by_rms`.
 
     Raises:
         ValueError: `decay` is not in [0, 1), or another number negative.
@@ -73,28 +81,30 @@ def scale_by_stddev(
 
 
 def _build(
-    who: str, decay: Number, eps: Number, initial: Number, inside: bool, correct: bool, centred: bool
+    caller: str, decay: Number, eps: Number, initial: Number, eps_in_sqrt: bool, correct_bias: bool, centred: bool
 ) -> Optimizer[RmsState]:
-    check_unit(who, decay=decay)
-    check_positive(who, eps=eps, initial_scale=initial)
+    check_unit_interval(caller, decay=decay)
+    check_nonnegative(caller, eps=eps, initial_scale=initial)
 
     def init(params: Params) -> RmsState:
-        return RmsState(count(params), moments(params) if centred else None, moments(params, value=initial))
+        return RmsState(
+            init_step_count(params), init_moments(params) if centred else None, init_moments(params, value=initial)
+        )
 
     def update(grads: Grads, state: RmsState, params: Params) -> tuple[Updates, RmsState]:
         step = state.step + 1
-        share = bias(decay, step) if correct else 1.0
+        correction = bias_correction(decay, step) if correct_bias else 1.0
 
         def rule(g: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
             *mean, v, _ = rest
-            v = blend(v, g.square(), decay)
-            new = [blend(m, g, decay) for m in mean]
-            spread = v / share - (new[0] / share).square() if new else v / share
-            u = g / safe_sqrt(spread + eps) if inside else g / (safe_sqrt(spread) + eps)
+            v = ema_update(v, g.square(), decay)
+            new = [ema_update(m, g, decay) for m in mean]
+            variance = v / correction - (new[0] / correction).square() if new else v / correction
+            u = g / safe_sqrt(variance + eps) if eps_in_sqrt else g / (safe_sqrt(variance) + eps)
             return u, *new, v
 
         states = (state.mean, state.square) if centred else (state.square,)
-        updates, *new = leafwise(who, rule, grads, states, params)
+        updates, *new = leafwise(caller, rule, grads, states, params)
         return updates, RmsState(step, new[0] if centred else None, new[-1])
 
     return Optimizer(init, update)
@@ -112,10 +122,10 @@ def rmsprop(
     nesterov: bool = False,
     bias_correction: bool = False,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_rms` says, or `scale_by_stddev` if `centered`, times −learning_rate.
+    """Step with RMSProp: p ← p − learning_rate u, with u of `scale_by_rms`, or of `scale_by_stddev` if `centered`.
 
-    Momentum, if given, comes after the learning rate. With `eps_in_sqrt=False` it is torch's, whose `alpha` is `decay`
-    (its default is 0.99), and whose momentum comes before the learning rate.
+    Momentum is applied after the learning rate, as in optax. With `eps_in_sqrt=False` it is applied before, as in
+    torch.optim.RMSprop. The `alpha` of torch is `decay` here; its default is 0.99.
 
     Raises:
         ValueError: `decay` is not in [0, 1), or another number negative.
@@ -130,5 +140,5 @@ def rmsprop(
     )
     summed = identity() if momentum is None else trace(momentum, nesterov=nesterov)
     descend = scale_by_learning_rate(learning_rate)
-    # with a constant learning rate both orders are the same
+    # with a constant learning rate, both orders give the same steps
     return chain(scaled, descend, summed) if eps_in_sqrt else chain(scaled, summed, descend)

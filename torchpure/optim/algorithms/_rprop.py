@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Number, Optimizer, check_above, check_positive, leafwise, moments, number
+from torchpure.optim.core import Number, Optimizer, check_above, check_nonnegative, init_moments, leafwise, scalar_like
 
 
 class RpropState(NamedTuple):
     """State of `rprop`."""
 
-    size: Params  # of the step of each entry
-    last: Params  # the last update, 0 after a change of sign
+    size: Params  # step size of each entry
+    last: Params  # the last update; 0 after a change of sign
 
 
 def rprop(
@@ -24,10 +24,11 @@ def rprop(
     min_step_size: Number = 1e-6,
     max_step_size: Number = 50.0,
 ) -> Optimizer[RpropState]:
-    """Step against the sign of each entry, by a size that grows while the sign stays and shrinks when it changes.
+    """Step with Rprop: p ← p − size sign(g), with a step size for each entry.
 
-    The first size is `learning_rate`. After a change of sign an entry stays for one step, as in torch; optax's
-    updates are these, one step late.
+    The size starts at `learning_rate`. It is multiplied by `eta_plus` if the gradient has the sign of the last one, and
+    by `eta_minus` if the sign changed. Where the sign changed, the parameter stays for one step, as in torch. The
+    updates of optax are the same, one step later.
 
     Raises:
         ValueError: a number is negative, or `max_step_size` is below `min_step_size`.
@@ -36,13 +37,13 @@ def rprop(
     >>> opt.step(torch.tensor([-3.0]), opt.init(params), params)[0]
     tensor([1.5000])
     """
-    check_positive("rprop", learning_rate=learning_rate, eta_minus=eta_minus, min_step_size=min_step_size)
+    check_nonnegative("rprop", learning_rate=learning_rate, eta_minus=eta_minus, min_step_size=min_step_size)
     check_above("rprop", 0, eta_plus=eta_plus, max_step_size=max_step_size)
 
     def rule(g: Tensor, size: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        agreement = -g * last  # the last update points against the last gradient
-        moved = torch.where(agreement > 0, size * eta_plus, size * eta_minus)
-        bounded = torch.minimum(torch.maximum(moved, number(min_step_size, g)), number(max_step_size, g))
+        agreement = -g * last  # the last update has the opposite sign of the last gradient
+        scaled = torch.where(agreement > 0, size * eta_plus, size * eta_minus)
+        bounded = torch.minimum(torch.maximum(scaled, scalar_like(min_step_size, g)), scalar_like(max_step_size, g))
         size = torch.where(agreement == 0, size, bounded)
         u = torch.where(agreement < 0, 0, -size * torch.sign(g))
         return u, size, u.clone()
@@ -51,4 +52,4 @@ def rprop(
         updates, size, last = leafwise("rprop", rule, grads, tuple(state), params)
         return updates, RpropState(size, last)
 
-    return Optimizer(lambda params: RpropState(moments(params, value=learning_rate), moments(params)), update)
+    return Optimizer(lambda params: RpropState(init_moments(params, value=learning_rate), init_moments(params)), update)

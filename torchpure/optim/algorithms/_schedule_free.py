@@ -11,17 +11,17 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    check_positive,
-    check_scalar,
-    check_unit,
-    count,
-    has_gradient,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    check_unit_interval,
+    evaluate_schedule,
+    init_scalar,
+    init_step_count,
+    is_differentiable,
     is_zero,
     leafwise,
-    number,
     safe_divide,
-    scalar,
-    value_at,
+    scalar_like,
 )
 from torchpure.optim.schedules import warmup_constant_schedule
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -34,11 +34,11 @@ class ScheduleFreeState(NamedTuple):
     """State of `schedule_free`."""
 
     step: Step  # float64, shape ()
-    inner: Any  # of the base optimizer
-    base: Params  # z: where the base optimizer's steps alone lead
-    weight_sum: Tensor  # of the average so far; float64, shape ()
-    max_lr: Tensor  # the largest learning rate so far; float64, shape ()
-    b1: Tensor  # the share of the average in the parameters; float64, shape ()
+    inner: Any  # state of the base optimizer
+    base: Params  # z: the initial parameters plus all updates of the base optimizer
+    weight_sum: Tensor  # Σw, the sum of the weights so far; float64, shape ()
+    max_lr: Tensor  # largest learning rate so far; float64, shape ()
+    b1: Tensor  # weight of the average x in the parameters y; float64, shape ()
 
 
 def schedule_free(
@@ -49,46 +49,46 @@ def schedule_free(
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
-    """Average the steps of a base optimizer instead of lowering its learning rate.
+    """Average the steps of a base optimizer instead of decaying its learning rate: y ← b1 x + (1 − b1) z.
 
-    z ← z + base(g), x ← (1 − c) x + c z, y ← b1 x + (1 − b1) z, c = wₜ / Σw, w = max_lr^weight_lr_power, where max_lr
-    is the largest learning rate so far. Give the base optimizer the same `learning_rate` as this. The parameters
-    that are stepped are y; evaluate with x, which is `schedule_free_eval_params(state, params)`. A schedule counts from
-    1 here. The base optimizer shall have no momentum: b1 is in its place.
+    z ← z + base(g) and x ← (1 − c) x + c z, where c = wₜ / Σw and w = max_lr^weight_lr_power; max_lr is the largest
+    learning rate so far. The parameters are y. For evaluation use x, which is
+    `schedule_free_eval_params(state, params)`. Give the same `learning_rate` to the base optimizer, and no momentum:
+    b1 replaces it. Here the first step uses `learning_rate(1)` of a schedule.
 
     Raises:
-        ValueError: `b1` is not in (0, 1), or `learning_rate` or `weight_lr_power` negative.
+        ValueError: `b1` is not in (0, 1), or `learning_rate` or `weight_lr_power` is negative.
 
     >>> from torchpure import optim
     >>> opt, params = schedule_free(optim.sgd(0.1), 0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    check_scalar("schedule_free", learning_rate)
-    check_unit("schedule_free", b1=b1)
-    check_positive("schedule_free", weight_lr_power=weight_lr_power)
+    check_scalar_or_schedule("schedule_free", learning_rate)
+    check_unit_interval("schedule_free", b1=b1)
+    check_nonnegative("schedule_free", weight_lr_power=weight_lr_power)
     if is_zero(b1):
-        raise ValueError("schedule_free: b1 must be greater than 0: at 0 the parameters would forget the average")
+        raise ValueError("schedule_free: b1 must be greater than 0: at 0 the average x is not in the parameters y")
 
     def init(params: Params) -> ScheduleFreeState:
-        z = tree.map(lambda leaf: _copy(leaf, state_dtype) if has_gradient(leaf) else None, params)
-        numbers = (scalar(value, params) for value in (0.0, 0.0, b1))
-        return ScheduleFreeState(count(params), base_optimizer.init(params), z, *numbers)
+        z = tree.map(lambda leaf: _copy(leaf, state_dtype) if is_differentiable(leaf) else None, params)
+        numbers = (init_scalar(value, params) for value in (0.0, 0.0, b1))
+        return ScheduleFreeState(init_step_count(params), base_optimizer.init(params), z, *numbers)
 
     def update(grads: Grads, state: ScheduleFreeState, params: Params, **extra: Any) -> tuple[Updates, Any]:
-        moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
-        lr = number(value_at(learning_rate, state.step + 1), like=state.max_lr)
+        base_updates, inner = base_optimizer.update(grads, state.inner, params, **extra)
+        lr = scalar_like(evaluate_schedule(learning_rate, state.step + 1), like=state.max_lr)
         max_lr = torch.maximum(state.max_lr, lr)
         weight = torch.where(max_lr > 0, torch.where(max_lr > 0, max_lr, 1) ** weight_lr_power, 0)
         total = state.weight_sum + weight
-        share = safe_divide(weight, total)
+        weight_share = safe_divide(weight, total)
 
         def rule(u: Tensor, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            ahead = z + u
-            x = (1 - share) * _average(y, z, b1) + share * ahead
-            return b1 * x + (1 - b1) * ahead - y, ahead
+            next_z = z + u
+            x = (1 - weight_share) * _average(y, z, b1) + weight_share * next_z
+            return b1 * x + (1 - b1) * next_z - y, next_z
 
-        updates, z = leafwise("schedule_free", rule, moves, (state.base,), params)
+        updates, z = leafwise("schedule_free", rule, base_updates, (state.base,), params)
         return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_lr, state.b1.clone())
 
     return Optimizer(init, update, extra=base_optimizer.extra)
@@ -104,10 +104,10 @@ def _average(y: Tensor, z: Tensor, b1: Number) -> Tensor:
 
 
 def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Params:
-    """Return the average x of a schedule-free run, to evaluate with: (y − (1 − b1) z) / b1.
+    """Return the average x of a schedule-free run, for evaluation: x = (y − (1 − b1) z) / b1.
 
     Raises:
-        TypeError: the state is not of `schedule_free`; of a chain, pass that part of its state.
+        TypeError: the state is not that of `schedule_free`. For a chain, pass that part of its state.
 
     >>> opt, params = schedule_free_sgd(0.1), torch.tensor([1.0])
     >>> params, state = opt.step(torch.tensor([2.0]), opt.init(params), params)
@@ -123,7 +123,7 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     return tree.map(average, state.base, params)
 
 
-def _warmed(learning_rate: Number, warmup_steps: int | None) -> ScalarOrSchedule:
+def _with_warmup(learning_rate: Number, warmup_steps: int | None) -> ScalarOrSchedule:
     return learning_rate if warmup_steps is None else warmup_constant_schedule(0.0, learning_rate, warmup_steps)
 
 
@@ -136,7 +136,7 @@ def schedule_free_sgd(
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
-    """Descend without a schedule: `schedule_free` around plain gradient descent.
+    """Step with schedule-free gradient descent: `schedule_free` with the base optimizer `sgd`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -145,7 +145,7 @@ def schedule_free_sgd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    lr = _warmed(learning_rate, warmup_steps)
+    lr = _with_warmup(learning_rate, warmup_steps)
     base = sgd(lr) if is_zero(weight_decay) else chain(add_decayed_weights(weight_decay), sgd(lr))
     return schedule_free(base, lr, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
 
@@ -161,7 +161,9 @@ def schedule_free_adamw(
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
-    """Step as AdamW without a schedule: `schedule_free` around g / (√v̂ + eps) + weight_decay p.
+    """Step with schedule-free AdamW.
+
+    It is `schedule_free` with the base updates −learning_rate (g / (√v̂ + eps) + weight_decay p).
 
     Raises:
         ValueError: a number is out of its range.
@@ -170,7 +172,7 @@ def schedule_free_adamw(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    lr = _warmed(learning_rate, warmup_steps)
+    lr = _with_warmup(learning_rate, warmup_steps)
     base = chain(
         scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),
         add_decayed_weights(weight_decay),

@@ -1,6 +1,6 @@
-"""Stochastic gradient descent (Robbins and Monro 1951), with momentum (Polyak 1964) and Nesterov's (1983) look ahead.
+"""Stochastic gradient descent (Robbins and Monro 1951), with momentum (Polyak 1964) or Nesterov momentum (1983).
 
-The momentum is that of Sutskever et al. 2013, section 2, as torch.optim.SGD writes it.
+The formulas are those of torch.optim.SGD, after Sutskever et al. 2013, section 2.
 """
 
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
-    check_positive,
-    check_scalar,
-    check_unit,
-    count,
+    active_leaves,
+    check_nonnegative,
+    check_scalar_or_schedule,
+    check_unit_interval,
+    evaluate_schedule,
+    init_moments,
+    init_step_count,
     is_zero,
-    moments,
-    number,
+    scalar_like,
     sgd_kernels,
-    value_at,
 )
 
 
@@ -41,41 +41,41 @@ def sgd(
     dampening: Number = 0.0,
     accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[SgdState]:
-    """Step against the gradient: b ← momentum b + g, p ← p − learning_rate b.
+    """Step with gradient descent and momentum: b ← momentum b + g, p ← p − learning_rate b.
 
-    With `nesterov` the step is along g + momentum b. With `dampening`, torch's, gradients after the first come into the
-    sum b times 1 − dampening. The sum has the dtype `accumulator_dtype`, else its parameter's.
+    With `nesterov`, p ← p − learning_rate (g + momentum b). With `dampening`, b ← momentum b + (1 − dampening) g after
+    the first step, as in torch. b has the dtype `accumulator_dtype`, by default that of its parameter.
 
     Raises:
-        ValueError: `learning_rate` or `dampening` is negative, `momentum` not in [0, 1), or `nesterov` without
-            momentum or with dampening.
+        ValueError: `learning_rate` or `dampening` is negative, `momentum` is not in [0, 1), or `nesterov` is combined
+            with dampening or without momentum.
 
     >>> opt = sgd(0.1)
     >>> params = torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    check_scalar("sgd", learning_rate)
-    check_unit("sgd", momentum=momentum)
+    check_scalar_or_schedule("sgd", learning_rate)
+    check_unit_interval("sgd", momentum=momentum)
     with_momentum = isinstance(momentum, torch.Tensor) or momentum > 0
     if nesterov and not with_momentum:
         raise ValueError("sgd: nesterov needs a momentum greater than 0")
-    check_positive("sgd", dampening=dampening)
+    check_nonnegative("sgd", dampening=dampening)
     if nesterov and not is_zero(dampening):
         raise ValueError("sgd: nesterov needs a dampening of 0")
 
     def init(params: Params) -> SgdState:
-        return SgdState(count(params), moments(params, accumulator_dtype) if with_momentum else None)
+        return SgdState(init_step_count(params), init_moments(params, accumulator_dtype) if with_momentum else None)
 
     def update(grads: Grads, state: SgdState, params: Params) -> tuple[Updates, SgdState]:
-        lr = value_at(learning_rate, state.step)
-        (g, *rest, _), restore = active("sgd", grads, (state.momentum,) if with_momentum else (), params)
+        lr = evaluate_schedule(learning_rate, state.step)
+        (g, *rest, _), rebuild = active_leaves("sgd", grads, (state.momentum,) if with_momentum else (), params)
         if not with_momentum:
-            return restore(tree.scale(g, -lr)), SgdState(state.step + 1, None)
-        fresh = g if is_zero(dampening) else tree.scale(g, _share(dampening, state.step))
-        b = tree.add(tree.scale(rest[0], momentum), fresh)
+            return rebuild(tree.scale(g, -lr)), SgdState(state.step + 1, None)
+        damped = g if is_zero(dampening) else tree.scale(g, _grad_weight(dampening, state.step))
+        b = tree.add(tree.scale(rest[0], momentum), damped)
         direction = tree.add(g, tree.scale(b, momentum)) if nesterov else b
-        return restore(tree.scale(direction, -lr)), SgdState(state.step + 1, restore(b, state.momentum))
+        return rebuild(tree.scale(direction, -lr)), SgdState(state.step + 1, rebuild(b, state.momentum))
 
     if accumulator_dtype is not None or not is_zero(dampening):
         return Optimizer(init, update)
@@ -83,6 +83,6 @@ def sgd(
     return Optimizer(init, update, kernel, donated=donated)
 
 
-def _share(dampening: Number, step: Step) -> Tensor:
-    """Return the part of a gradient that comes into the sum: all of the first."""
-    return 1 - torch.where(step == 0, 0, number(dampening, like=step))
+def _grad_weight(dampening: Number, step: Step) -> Tensor:
+    """Return the weight of a gradient in the sum: 1 at the first step, else 1 − dampening."""
+    return 1 - torch.where(step == 0, 0, scalar_like(dampening, like=step))

@@ -12,7 +12,7 @@ from torchpure.optim.transformations import scale_by_learning_rate
 
 
 def scale_by_sign() -> Optimizer[EmptyState]:
-    """Take the sign of each entry; of a complex one, of both parts.
+    """Take the sign of each entry: u = sign(g). For a complex entry, take the sign of both parts.
 
     >>> sign, params = scale_by_sign(), torch.zeros(2)
     >>> sign.update(torch.tensor([3.0, -0.1]), sign.init(params), params)[0]
@@ -29,7 +29,7 @@ def scale_by_sign() -> Optimizer[EmptyState]:
 
 
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer[tuple[Any, ...]]:
-    """Step against the sign of the gradient.
+    """Step with sign descent: p ← p − learning_rate sign(g).
 
     Raises:
         ValueError: `learning_rate` is negative.

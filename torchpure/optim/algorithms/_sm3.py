@@ -8,21 +8,31 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Tree, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer, check_positive, check_unit, leafwise, moments, per_leaf, safe_sqrt
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_nonnegative,
+    check_unit_interval,
+    init_moments,
+    init_per_leaf,
+    leafwise,
+    safe_sqrt,
+)
 from torchpure.optim.transformations import scale_by_learning_rate
 
 
 class Sm3State(NamedTuple):
     """State of `scale_by_sm3`."""
 
-    cover: Tree  # for each leaf, for each dimension, a bound of the summed squares along it
+    cover: Tree  # μᵢ: for each leaf and each dimension, an upper bound of the summed squares along it
     mean: Params  # running mean of the updates
 
 
 def scale_by_sm3(*, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8) -> Optimizer[Sm3State]:
-    """Divide gradients by the root of a bound of their summed squares, kept for rows and columns instead of entries.
+    """Divide gradients by the root of an upper bound of their summed squares: u = b1 u₋₁ + (1 − b1) g / √(ν + eps).
 
-    ν = c g² + b2 minᵢ μᵢ, where c is 1 − b2, or 1 when b2 is 1; u = b1 u₋₁ + (1 − b1) g / √(ν + eps); μᵢ ← max ν.
+    ν = c g² + b2 minᵢ μᵢ, where c is 1 − b2, or 1 if b2 is 1. The state has a bound μᵢ for each row and each column
+    instead of each entry: μᵢ ← max ν.
 
     Raises:
         ValueError: `b1` is not in [0, 1), or `b2` or `eps` negative.
@@ -32,35 +42,37 @@ def scale_by_sm3(*, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8) -> O
     tensor([[1., 1.],
             [1., 1.]])
     """
-    check_unit("scale_by_sm3", b1=b1)
-    check_positive("scale_by_sm3", b2=b2, eps=eps)
+    check_unit_interval("scale_by_sm3", b1=b1)
+    check_nonnegative("scale_by_sm3", b2=b2, eps=eps)
     share = torch.where(b2 == 1, 1, 1 - b2) if isinstance(b2, Tensor) else 1.0 if b2 == 1 else 1.0 - b2
 
     def rule(g: Tensor, cover: tuple[Tensor, ...], m: Tensor, p: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         bound = share * g.square() + b2 * reduce(torch.minimum, cover)
         scaled = torch.where(bound > 0, g / safe_sqrt(torch.where(bound > 0, bound, 1) + eps), 0)
         m = b1 * m + (1 - b1) * scaled
-        return m, tuple(_along(bound, dim) for dim in range(max(g.ndim, 1))), m
+        return m, tuple(_max_along(bound, dim) for dim in range(max(g.ndim, 1))), m
 
     def update(grads: Grads, state: Sm3State, params: Params) -> tuple[Updates, Sm3State]:
         updates, cover, mean = leafwise("scale_by_sm3", rule, grads, tuple(state), params)
         return updates, Sm3State(cover, mean)
 
     def init(params: Params) -> Sm3State:
-        cover = per_leaf(lambda p: tuple(_along(torch.zeros_like(p), dim) for dim in range(max(p.ndim, 1))), params)
-        return Sm3State(cover, moments(params))
+        cover = init_per_leaf(
+            lambda p: tuple(_max_along(torch.zeros_like(p), dim) for dim in range(max(p.ndim, 1))), params
+        )
+        return Sm3State(cover, init_moments(params))
 
     return Optimizer(init, update)
 
 
-def _along(bound: Tensor, dim: int) -> Tensor:
-    """Keep the largest along one dimension, the others as ones so that it broadcasts."""
+def _max_along(bound: Tensor, dim: int) -> Tensor:
+    """Return the maximum over all other dimensions, which stay with size 1."""
     rest = tuple(other for other in range(bound.ndim) if other != dim)
     return bound.amax(rest, keepdim=True) if rest and bound.numel() else bound.clone()
 
 
 def sm3(learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_sm3` says, times −learning_rate.
+    """Step with SM3: p ← p − learning_rate u, with u of `scale_by_sm3`.
 
     Raises:
         ValueError: `learning_rate` is negative, or `momentum` not in [0, 1).

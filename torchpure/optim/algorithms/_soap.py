@@ -11,23 +11,23 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    bias,
-    blend,
+    bias_correction,
     check_count,
-    check_positive,
-    check_unit,
-    count,
+    check_nonnegative,
+    check_unit_interval,
     eigenbasis,
-    iterated,
+    ema_update,
+    init_moments,
+    init_per_leaf,
+    init_step_count,
     leafwise,
-    moments,
-    per_leaf,
-    refreshed,
+    orthogonal_iteration,
+    recompute_if,
     safe_sqrt,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
-Bases = tuple[Tensor, ...]  # one for each dimension; without entries where a dimension is not turned
+Bases = tuple[Tensor, ...]  # one for each dimension; empty where the dimension is not rotated
 
 
 class SoapState(NamedTuple):
@@ -36,8 +36,8 @@ class SoapState(NamedTuple):
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
     square: Params  # running mean of their squares in the eigenbases
-    covariance: Tree  # for each leaf, for each dimension, the running mean of g gᵀ
-    basis: Tree  # for each leaf, for each dimension, its eigenvectors as columns
+    covariance: Tree  # for each leaf and each dimension, the running mean of g gᵀ
+    basis: Tree  # for each leaf and each dimension, the eigenvectors of the covariance as columns
 
 
 def scale_by_soap(
@@ -50,16 +50,16 @@ def scale_by_soap(
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
 ) -> Optimizer[SoapState]:
-    """Scale as Adam does, in the eigenbases of the mean g gᵀ and gᵀ g.
+    """Scale with Adam in the eigenbases of the running means of g gᵀ and gᵀ g: u = Q (m̂' / (√v̂ + eps)) Qᵀ.
 
-    With Q the eigenvectors along each dimension, g' = Qᵀ g Q and m' = Qᵀ m Q; v ← b2 v + (1 − b2) g'²; the update is
-    Q m̂' / (√v̂ + eps) Qᵀ. The first gradient is for Q alone, by an eigendecomposition, and moves nothing: in its own
-    eigenbasis it has no other entries than the singular values. Every `precondition_frequency` steps Q turns by a step
-    of orthogonal iteration. Dimensions longer than `max_precond_dim` are not turned, nor are
-    vectors without `precondition_1d`: there it is Adam.
+    The columns of Q are the eigenvectors of each dimension. g' = Qᵀ g Q, m' = Qᵀ m Q and v ← b2 v + (1 − b2) g'². The
+    first step computes Q by an eigendecomposition, and its update is 0: in its own eigenbasis, a gradient has only
+    its singular values. Every `precondition_frequency` steps, one step of orthogonal iteration updates Q. Dimensions
+    longer than `max_precond_dim` are not rotated, and vectors only with `precondition_1d`: for these u is that of Adam.
 
     Raises:
-        ValueError: `b1`, `b2` or `shampoo_beta` (b2 by default) is not in [0, 1), `eps` negative, or a count not whole.
+        ValueError: `b1`, `b2` or `shampoo_beta` (by default b2) is not in [0, 1), `eps` is negative, or a count is not
+            a whole number, at least 1.
 
     >>> soap, params, grads = scale_by_soap(), torch.zeros(2, 2), torch.diag(torch.tensor([3.0, 1.0]))
     >>> _, state = soap.update(grads, soap.init(params), params)
@@ -68,31 +68,34 @@ def scale_by_soap(
             [0., 1.]])
     """
     b3 = b2 if shampoo_beta is None else shampoo_beta
-    check_unit("scale_by_soap", b1=b1, b2=b2, shampoo_beta=b3)
-    check_positive("scale_by_soap", eps=eps)
+    check_unit_interval("scale_by_soap", b1=b1, b2=b2, shampoo_beta=b3)
+    check_nonnegative("scale_by_soap", eps=eps)
     check_count("scale_by_soap", precondition_frequency=precondition_frequency, max_precond_dim=max_precond_dim)
 
     def sizes(leaf: Tensor) -> list[int]:
-        turned = leaf.numel() > 0 and leaf.ndim > (0 if precondition_1d else 1)
-        return [size if turned and size <= max_precond_dim else 0 for size in leaf.shape]
+        rotates = leaf.numel() > 0 and leaf.ndim > (0 if precondition_1d else 1)
+        return [size if rotates and size <= max_precond_dim else 0 for size in leaf.shape]
 
     def init(params: Params) -> SoapState:
-        square = per_leaf(lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params)
-        start = per_leaf(lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params)
-        return SoapState(count(params), moments(params), moments(params), square, start)
+        covariance = init_per_leaf(lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params)
+        basis = init_per_leaf(lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params)
+        return SoapState(init_step_count(params), init_moments(params), init_moments(params), covariance, basis)
 
     def update(grads: Grads, state: SoapState, params: Params) -> tuple[Updates, SoapState]:
-        first, due = state.step == 0, (state.step % precondition_frequency == 0) & (state.step > 0)
+        is_first, due = state.step == 0, (state.step % precondition_frequency == 0) & (state.step > 0)
         step = state.step.clamp(min=1)
 
         def rule(g: Tensor, m: Tensor, v: Tensor, covariance: Bases, basis: Bases, p: Tensor) -> tuple[Any, ...]:
-            covariance = tuple(blend(a, _outer(g, dim), b3) if a.numel() else a for dim, a in enumerate(covariance))
-            m = torch.where(first, m, blend(m, g, b1))
-            v = torch.where(first, v, blend(v, _turn(g, basis).square(), b2))
-            u = _turn(m, basis) / bias(b1, step) / (safe_sqrt(v / bias(b2, step)) + eps)
-            back = _turn(u, tuple(q.mT for q in basis))
-            basis = refreshed(due, lambda: tuple(map(iterated, covariance, basis)), basis)
-            return back, m, v, covariance, refreshed(first, lambda: tuple(map(eigenbasis, covariance)), basis)
+            covariance = tuple(
+                ema_update(a, _covariance(g, dim), b3) if a.numel() else a for dim, a in enumerate(covariance)
+            )
+            m = torch.where(is_first, m, ema_update(m, g, b1))
+            v = torch.where(is_first, v, ema_update(v, _rotate(g, basis).square(), b2))
+            u = _rotate(m, basis) / bias_correction(b1, step) / (safe_sqrt(v / bias_correction(b2, step)) + eps)
+            direction = _rotate(u, tuple(q.mT for q in basis))
+            basis = recompute_if(due, lambda: tuple(map(orthogonal_iteration, covariance, basis)), basis)
+            basis = recompute_if(is_first, lambda: tuple(map(eigenbasis, covariance)), basis)
+            return direction, m, v, covariance, basis
 
         updates, *states = leafwise("scale_by_soap", rule, grads, tuple(state[1:]), params)
         return updates, SoapState(state.step + 1, *states)
@@ -100,12 +103,12 @@ def scale_by_soap(
     return Optimizer(init, update)
 
 
-def _outer(g: Tensor, dim: int) -> Tensor:
+def _covariance(g: Tensor, dim: int) -> Tensor:
     flat = g.movedim(dim, 0).reshape(g.shape[dim], -1)
     return flat @ flat.mT
 
 
-def _turn(leaf: Tensor, basis: Bases) -> Tensor:
+def _rotate(leaf: Tensor, basis: Bases) -> Tensor:
     """Multiply each dimension by the transpose of its basis."""
     for dim, q in enumerate(basis):
         if q.numel():
@@ -126,9 +129,7 @@ def soap(
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as AdamW in the eigenbases of Shampoo.
-
-    p ← p − learning_rate (u + weight_decay p), u as `scale_by_soap` has it.
+    """Step with SOAP: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_soap`.
 
     Raises:
         ValueError: a number is out of its range.

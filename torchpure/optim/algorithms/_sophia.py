@@ -13,16 +13,16 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
-    active,
-    bias,
-    blend,
+    active_leaves,
+    bias_correction,
     check_count,
-    check_positive,
-    check_unit,
-    count,
-    moments,
-    number,
-    refreshed,
+    check_nonnegative,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
+    recompute_if,
+    scalar_like,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 from torchpure.transforms.derivatives import grad
@@ -36,11 +36,13 @@ class SophiaState(NamedTuple):
 
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
-    curvature: Params  # running mean of estimates of the Hessian's diagonal
+    curvature: Params  # running mean of the estimates of the Hessian's diagonal
 
 
 def hutchinson(key: Key, objective: Callable[[Leaves], Tensor], leaves: Leaves) -> Leaves:
-    """Estimate the diagonal of a Hessian as z ⊙ H z, with random signs z (Hutchinson 1989); exact if it is diagonal.
+    """Estimate the diagonal of a Hessian H as z ⊙ H z, with random signs z (Hutchinson 1989).
+
+    The estimate is exact if H is diagonal.
 
     >>> hutchinson(random.key(0), lambda leaves: leaves[0].pow(3).sum(), [torch.tensor([1.0, 2.0])])
     [tensor([ 6., 12.])]
@@ -48,12 +50,12 @@ def hutchinson(key: Key, objective: Callable[[Leaves], Tensor], leaves: Leaves) 
     coins = [random.bernoulli(random.fold_in(key, i), 0.5, leaf.shape) for i, leaf in enumerate(leaves)]
     signs = [torch.where(coin, 1, -1).to(leaf) for coin, leaf in zip(coins, leaves, strict=True)]
 
-    def along(leaves: Leaves) -> Tensor:
+    def directional_derivative(leaves: Leaves) -> Tensor:
         return sum(((g * sign).sum() for g, sign in zip(grad(objective)(leaves), signs, strict=True)), start=zero)
 
-    # twice in reverse, since torch's own forward derivatives around this do not nest with another
+    # reverse over reverse: torch cannot nest forward-mode derivatives, and the caller may use them
     zero = leaves[0].new_zeros(()) if leaves else torch.zeros(())
-    products = grad(along)(leaves) if leaves else []
+    products = grad(directional_derivative)(leaves) if leaves else []
     return [sign * product for sign, product in zip(signs, products, strict=True)]
 
 
@@ -69,51 +71,54 @@ def scale_by_sophia(
     hessian_diagonal_fn: HessianDiagonal = hutchinson,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[SophiaState]:
-    """Divide the mean gradient by a running mean h of the Hessian's diagonal, and clip: m̂ / max(gamma h, eps).
+    """Divide the mean gradient by a running mean h of the Hessian's diagonal: u = clip(m̂ / max(gamma h, eps)).
 
-    A step needs `value_fn=`, the loss as a function of the parameters. Every `update_interval` steps, the first
-    included, h ← b2 h + (1 − b2) diag, for the steps after it. `hessian_diagonal_fn(key, objective, leaves)` estimates
-    the diagonal for a list of real leaves; each estimate has a key of its own.
+    A step needs `value_fn=`, the loss as a function of the parameters. h ← b2 h + (1 − b2) diag at the end of every
+    `update_interval`-th step, beginning with the first one. `hessian_diagonal_fn(key, objective, leaves)` estimates the
+    diagonal for a list of real leaves. Each estimate has its own key. u is clipped to ±`clip_threshold`.
 
     Raises:
-        ValueError: `b1` or `b2` is not in [0, 1), another number negative, or a count not whole.
+        ValueError: `b1` or `b2` is not in [0, 1), another number is negative, or a count is not a whole number.
 
     >>> sophia, params = scale_by_sophia(key=random.key(0)), torch.tensor([2.0])
     >>> sophia.update(torch.tensor([2.0]), sophia.init(params), params, value_fn=lambda p: p.square().sum())[0]
     tensor([1.])
     """
-    check_unit("scale_by_sophia", b1=b1, b2=b2)
-    check_positive("scale_by_sophia", eps=eps, gamma=gamma)
+    check_unit_interval("scale_by_sophia", b1=b1, b2=b2)
+    check_nonnegative("scale_by_sophia", eps=eps, gamma=gamma)
     check_count("scale_by_sophia", update_interval=update_interval)
 
     def init(params: Params) -> SophiaState:
-        return SophiaState(count(params), moments(params, mu_dtype), moments(params))
+        return SophiaState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params))
 
     def update(grads: Grads, state: SophiaState, params: Params, *, value_fn: Any) -> tuple[Updates, SophiaState]:
-        (g, m, h, p), restore = active("scale_by_sophia", grads, (state.mean, state.curvature), params)
+        (g, m, h, p), rebuild = active_leaves("scale_by_sophia", grads, (state.mean, state.curvature), params)
         step = state.step + 1
-        m = [blend(old, new, b1) for old, new in zip(m, g, strict=True)]
-        u = [_clipped(a / bias(b1, step) / _above(gamma * b, eps), clip_threshold) for a, b in zip(m, h, strict=True)]
+        m = [ema_update(old, new, b1) for old, new in zip(m, g, strict=True)]
+        u = [
+            _clip(a / bias_correction(b1, step) / _at_least(gamma * b, eps), clip_threshold)
+            for a, b in zip(m, h, strict=True)
+        ]
 
-        def fresh() -> Leaves:
-            now = random.fold_in(key, state.step.to(torch.int64))
-            diagonal = hessian_diagonal_fn(now, lambda leaves: value_fn(restore(leaves, params)), p)
-            return [blend(old, new, b2) for old, new in zip(h, diagonal, strict=True)]
+        def update_curvature() -> Leaves:
+            step_key = random.fold_in(key, state.step.to(torch.int64))
+            diagonal = hessian_diagonal_fn(step_key, lambda leaves: value_fn(rebuild(leaves, params)), p)
+            return [ema_update(old, new, b2) for old, new in zip(h, diagonal, strict=True)]
 
-        h = refreshed(state.step % update_interval == 0, fresh, h)
-        return restore(u), SophiaState(step, restore(m, state.mean), restore(h, state.curvature))
+        h = recompute_if(state.step % update_interval == 0, update_curvature, h)
+        return rebuild(u), SophiaState(step, rebuild(m, state.mean), rebuild(h, state.curvature))
 
     return Optimizer(init, update, extra=("value_fn",))
 
 
-def _above(leaf: Tensor, least: Number) -> Tensor:
-    return torch.maximum(leaf, number(least, like=leaf))
+def _at_least(leaf: Tensor, least: Number) -> Tensor:
+    return torch.maximum(leaf, scalar_like(least, like=leaf))
 
 
-def _clipped(leaf: Tensor, threshold: Number | None) -> Tensor:
+def _clip(leaf: Tensor, threshold: Number | None) -> Tensor:
     if threshold is None:
         return leaf
-    limit = number(threshold, like=leaf)
+    limit = scalar_like(threshold, like=leaf)
     return torch.minimum(torch.maximum(leaf, -limit), limit)
 
 
@@ -132,10 +137,9 @@ def sophia(
     hessian_diagonal_fn: HessianDiagonal = hutchinson,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step along the mean gradient over the Hessian's diagonal, clipped, with decoupled weight decay.
+    """Step with Sophia: p ← p − learning_rate (clip(m̂ / max(gamma h, eps)) + weight_decay p).
 
-    p ← p − learning_rate (clip(m̂ / max(gamma h, eps)) + weight_decay p). A step needs `value_fn=`, the loss
-    as a function of the parameters; see `scale_by_sophia`.
+    h is that of `scale_by_sophia`. A step needs `value_fn=`, the loss as a function of the parameters.
 
     Raises:
         ValueError: a number is out of its range.

@@ -10,12 +10,12 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    bias,
-    check_positive,
-    check_unit,
-    count,
+    bias_correction,
+    check_nonnegative,
+    check_unit_interval,
+    init_moments,
+    init_step_count,
     leafwise,
-    moments,
     safe_sqrt,
 )
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -26,7 +26,7 @@ class YogiState(NamedTuple):
 
     step: Step  # float64, shape ()
     mean: Params  # running mean of the gradients
-    square: Params  # a mean of their squares that falls slowly
+    square: Params  # a mean of their squares that changes slowly
 
 
 def scale_by_yogi(
@@ -37,10 +37,10 @@ def scale_by_yogi(
     eps_root: Number = 0.0,
     initial_accumulator_value: float = 1e-6,
 ) -> Optimizer[YogiState]:
-    """Divide the mean gradient by the root of a mean square that moves by at most (1 − b2) g² a step.
+    """Divide the mean gradient by the root of a slowly changing mean square: u = m̂ / (√(v̂ + eps_root) + eps).
 
-    v ← v − (1 − b2) sign(v − g²) g²; u = m̂ / (√(v̂ + eps_root) + eps), where m and v start at the initial value and are
-    corrected as in Adam, which is what optax does.
+    v ← v − (1 − b2) sign(v − g²) g², so v changes by at most (1 − b2) g². As in optax, m and v start at
+    `initial_accumulator_value`, and have the bias correction of Adam.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -49,21 +49,21 @@ def scale_by_yogi(
     >>> yogi.update(torch.tensor([2.0]), yogi.init(params), params)[0].round(decimals=2)
     tensor([1.])
     """
-    check_unit("scale_by_yogi", b1=b1, b2=b2)
-    check_positive("scale_by_yogi", eps=eps, eps_root=eps_root)
+    check_unit_interval("scale_by_yogi", b1=b1, b2=b2)
+    check_nonnegative("scale_by_yogi", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> YogiState:
-        start = moments(params, value=initial_accumulator_value)
-        return YogiState(count(params), start, moments(params, value=initial_accumulator_value))
+        start = init_moments(params, value=initial_accumulator_value)
+        return YogiState(init_step_count(params), start, init_moments(params, value=initial_accumulator_value))
 
     def update(grads: Grads, state: YogiState, params: Params) -> tuple[Updates, YogiState]:
         step = state.step + 1
-        first, second = bias(b1, step), bias(b2, step)
+        correction1, correction2 = bias_correction(b1, step), bias_correction(b2, step)
 
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             m, square = b1 * m + (1 - b1) * g, g.square()
             v = v - (1 - b2) * torch.sign(v - square) * square
-            return (m / first) / (safe_sqrt(v / second + eps_root) + eps), m, v
+            return (m / correction1) / (safe_sqrt(v / correction2 + eps_root) + eps), m, v
 
         updates, mean, square = leafwise("scale_by_yogi", rule, grads, (state.mean, state.square), params)
         return updates, YogiState(step, mean, square)
@@ -74,7 +74,7 @@ def scale_by_yogi(
 def yogi(
     learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-3
 ) -> Optimizer[tuple[Any, ...]]:
-    """Step as `scale_by_yogi` says, times −learning_rate.
+    """Step with Yogi: p ← p − learning_rate u, with u of `scale_by_yogi`.
 
     Raises:
         ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).

@@ -1,4 +1,4 @@
-"""Optimizers made of other optimizers: chains, masks, groups of parameters, conditions, accumulation."""
+"""Optimizers built from other optimizers: chains, masks, parameter groups, conditions, gradient accumulation."""
 
 from ._chain import chain as chain
 from ._chain import named_chain as named_chain

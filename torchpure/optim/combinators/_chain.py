@@ -1,20 +1,20 @@
-"""Optimizers in a row."""
+"""Chains: several optimizers, one after another."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Optimizer, names
+from torchpure.optim.core import Optimizer, extra_names
 
 
 def chain(*optimizers: Optimizer[Any]) -> Optimizer[tuple[Any, ...]]:
-    """Pass the updates of each optimizer to the next as gradients: `chain(clip_by_global_norm(1.0), adam(1e-2))`.
+    """Pass the updates of each optimizer to the next one as gradients: `chain(clip_by_global_norm(1.0), adam(1e-2))`.
 
     Law: `chain(a) == a` and `chain(chain(a, b), c) == chain(a, b, c)`, up to the nesting of the state.
 
     Raises:
-        ValueError: there is no optimizer.
-        TypeError: one is not an optimizer.
+        ValueError: no optimizer is given.
+        TypeError: an argument is not an optimizer.
     """
     if not optimizers:
         raise ValueError("chain: wanted at least one optimizer")
@@ -39,15 +39,15 @@ def chain(*optimizers: Optimizer[Any]) -> Optimizer[tuple[Any, ...]]:
         params, part = last.step(grads, state[-1], params, **extra)
         return params, (*states, part)
 
-    return Optimizer(init, update, kernel, names(*optimizers))
+    return Optimizer(init, update, kernel, extra_names(*optimizers))
 
 
 def named_chain(*pairs: tuple[str, Optimizer[Any]]) -> Optimizer[dict[str, Any]]:
     """Chain optimizers under names, so that the state is a dict: `named_chain(("clip", clip(1.0)), ("adam", adam(…)))`.
 
     Raises:
-        ValueError: there is no pair, or a name comes twice.
-        TypeError: one is not an optimizer.
+        ValueError: no pair is given, or a name comes twice.
+        TypeError: the second part of a pair is not an optimizer.
 
     >>> from torchpure import optim
     >>> named_chain(("half", optim.scale(0.5)), ("descend", optim.sgd(0.1))).init(None).keys()
@@ -57,19 +57,21 @@ def named_chain(*pairs: tuple[str, Optimizer[Any]]) -> Optimizer[dict[str, Any]]
     if len(set(labels)) < len(labels):
         raise ValueError(f"named_chain: each name must come once, got {labels}")
     _check_kind("named_chain", pairs)
-    whole = chain(*(optimizer for _, optimizer in pairs))
+    chained = chain(*(optimizer for _, optimizer in pairs))
 
     def init(params: Params) -> dict[str, Any]:
-        return dict(zip(labels, whole.init(params), strict=True))
+        return dict(zip(labels, chained.init(params), strict=True))
 
     def update(grads: Grads, state: dict[str, Any], params: Params, **extra: Any) -> tuple[Updates, dict[str, Any]]:
-        updates, states = whole.update(grads, tuple(state[label] for label in labels), params, **extra)
+        updates, states = chained.update(grads, tuple(state[label] for label in labels), params, **extra)
         return updates, dict(zip(labels, states, strict=True))
 
-    return Optimizer(init, update, extra=whole.extra)
+    return Optimizer(init, update, extra=chained.extra)
 
 
-def _check_kind(who: str, optimizers: Iterable[tuple[Any, Any]]) -> None:
+def _check_kind(caller: str, optimizers: Iterable[tuple[Any, Any]]) -> None:
     for place, optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{who}: wanted an Optimizer at {place!r}, got {optimizer!r:.60}: call the factory first")
+            raise TypeError(
+                f"{caller}: wanted an Optimizer at {place!r}, got {optimizer!r:.60}: call the factory first"
+            )

@@ -1,4 +1,4 @@
-"""Hyper-parameters as entries of the state: to read, to change between steps, to batch and to differentiate."""
+"""Hyper-parameters in the state, where they can be read, changed between steps, batched and differentiated."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, P, Params, Schedule, Step, Updates
-from torchpure.optim.core import Optimizer, count, scalar
+from torchpure.optim.core import Optimizer, init_scalar, init_step_count
 
 
 class InjectHyperparamsState(NamedTuple):
     """State of an optimizer whose factory went through `inject_hyperparams`."""
 
     step: Step  # float64, shape ()
-    hyperparams: dict[str, Tensor]  # each of shape (); of a schedule, its value at the last update
+    hyperparams: dict[str, Tensor]  # each of shape (); for a schedule, its value at the last update
     inner_state: Any
 
 
@@ -26,13 +26,13 @@ def inject_hyperparams(
     *,
     hyperparam_dtype: torch.dtype = torch.float64,
 ) -> Callable[P, Optimizer[InjectHyperparamsState]]:
-    """Make a factory whose numeric hyper-parameters are in the state, those that follow a schedule too.
+    """Make a factory that keeps its numeric hyper-parameters in the state, and the values of its schedules.
 
-    `state.hyperparams["b1"]` is read at each update; replace it there to change it. Whole numbers whose default is one
-    (sizes and counts), bools, strings and `static_args` stay as they are given.
+    Each update reads `state.hyperparams["b1"]`; replace the entry to change the hyper-parameter. These are not in the
+    state: integers whose default is an integer (sizes and counts), bools, strings, and `static_args`.
 
     Raises:
-        ValueError: `static_args` names what is no argument of the factory.
+        ValueError: `static_args` has a name that is not an argument of the factory.
 
     >>> from torchpure import optim
     >>> opt = inject_hyperparams(optim.sgd)(0.5, momentum=0.9)
@@ -50,42 +50,42 @@ def inject_hyperparams(
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name not in fixed}
-        rest = {name: value for name, value in bound.arguments.items() if name in fixed}
+        static = {name: value for name, value in bound.arguments.items() if name in fixed}
         numbers = {name: value for name, value in given.items() if _is_number(value, signature.parameters[name])}
         schedules = {name: value for name, value in given.items() if _is_schedule(name, value)}
-        rest |= {name: value for name, value in given.items() if name not in numbers and name not in schedules}
-        start = {name: value if isinstance(value, Tensor) else float(value) for name, value in numbers.items()}
-        return _injected(inner_factory, rest, start, schedules, hyperparam_dtype)
+        static |= {name: value for name, value in given.items() if name not in numbers and name not in schedules}
+        initial = {name: value if isinstance(value, Tensor) else float(value) for name, value in numbers.items()}
+        return _injected(inner_factory, static, initial, schedules, hyperparam_dtype)
 
     return factory
 
 
 def _injected(
     factory: Callable[..., Optimizer[Any]],
-    rest: dict[str, Any],
+    static: dict[str, Any],
     numbers: dict[str, Any],
     schedules: dict[str, Schedule],
     dtype: torch.dtype,
 ) -> Optimizer[InjectHyperparamsState]:
-    outer = factory(**rest, **numbers, **schedules)  # checks the values once, and tells which keywords it needs
+    example = factory(**static, **numbers, **schedules)  # checks the values once, and has the names of extra keywords
 
-    def at(step: Step) -> dict[str, Tensor]:
+    def scheduled_values(step: Step) -> dict[str, Tensor]:
         return {name: schedule(step).to(dtype) for name, schedule in schedules.items()}
 
     def init(params: Params) -> InjectHyperparamsState:
-        step = count(params)
-        values = {name: scalar(value, params, dtype) for name, value in numbers.items()} | at(step)
-        return InjectHyperparamsState(step, values, factory(**rest, **values).init(params))
+        step = init_step_count(params)
+        values = {name: init_scalar(value, params, dtype) for name, value in numbers.items()} | scheduled_values(step)
+        return InjectHyperparamsState(step, values, factory(**static, **values).init(params))
 
     def update(
         grads: Grads, state: InjectHyperparamsState, params: Params, **extra: Any
     ) -> tuple[Updates, InjectHyperparamsState]:
-        values = {**state.hyperparams, **at(state.step)}
-        updates, inner_state = factory(**rest, **values).update(grads, state.inner_state, params, **extra)
+        values = {**state.hyperparams, **scheduled_values(state.step)}
+        updates, inner_state = factory(**static, **values).update(grads, state.inner_state, params, **extra)
         values = {name: value.clone() for name, value in values.items()}
         return updates, InjectHyperparamsState(state.step + 1, values, inner_state)
 
-    return Optimizer(init, update, extra=outer.extra)
+    return Optimizer(init, update, extra=example.extra)
 
 
 def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
@@ -97,5 +97,5 @@ def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
 
 
 def _is_schedule(name: str, value: Any) -> bool:
-    # a learning rate or a weight decay may be a schedule; other functions among the arguments are masks and conditions
+    # only learning rates and weight decays may be schedules; other callable arguments are masks and conditions
     return callable(value) and not isinstance(value, Optimizer) and ("rate" in name or "decay" in name)

@@ -1,4 +1,4 @@
-"""Wrappers that show an optimizer the parameters in another layout."""
+"""Wrappers that pass the parameters to an optimizer in another layout."""
 
 from typing import Any, NamedTuple
 
@@ -7,13 +7,14 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Grads, Params, T, Tree, Updates
-from torchpure.optim.core import Optimizer, has_gradient
+from torchpure.optim.core import Optimizer, is_differentiable
 
 
 def flatten(inner: Optimizer[T]) -> Optimizer[T]:
-    """Show an optimizer all leaves as one vector: fewer kernels for many small leaves, norms over all of them.
+    """Pass all leaves to an optimizer as one vector.
 
-    Leaves that cannot have a gradient are left out; those without one this time count as zero gradients.
+    Then many small leaves need fewer kernels, and norms are over all leaves. Leaves that are not differentiable are
+    left out. A gradient that is None counts as zero.
 
     >>> from torchpure import optim
     >>> params = {"w": torch.ones(2), "b": torch.ones(())}
@@ -21,27 +22,29 @@ def flatten(inner: Optimizer[T]) -> Optimizer[T]:
     torch.Size([3])
     """
 
-    def vector(params: Params) -> Tensor:
-        return tree.ravel([leaf for leaf in tree.leaves(params) if has_gradient(leaf)])[0]
+    def to_vector(params: Params) -> Tensor:
+        return tree.ravel([leaf for leaf in tree.leaves(params) if is_differentiable(leaf)])[0]
 
     def update(grads: Grads, state: Any, params: Params, **extra: Any) -> tuple[Updates, Any]:
         leaves, structure = tree.flatten(params)
         given = tree.align(structure, params, grads, "flatten")
-        moving = [leaf for leaf in leaves if has_gradient(leaf)]
-        whole, unravel = tree.ravel(moving)
-        held = [g for g, leaf in zip(given, leaves, strict=True) if has_gradient(leaf)]
-        gradient = tree.ravel([torch.zeros_like(p) if g is None else g for g, p in zip(held, moving, strict=True)])[0]
-        moved, state = inner.update(gradient, state, whole, **extra)
-        parts = iter(unravel(moved))
-        updates = [next(parts) if has_gradient(leaf) else None for leaf in leaves]
+        differentiable = [leaf for leaf in leaves if is_differentiable(leaf)]
+        flat_params, unravel = tree.ravel(differentiable)
+        grad_leaves = [g for g, leaf in zip(given, leaves, strict=True) if is_differentiable(leaf)]
+        gradient = tree.ravel(
+            [torch.zeros_like(p) if g is None else g for g, p in zip(grad_leaves, differentiable, strict=True)]
+        )[0]
+        flat_updates, state = inner.update(gradient, state, flat_params, **extra)
+        pieces = iter(unravel(flat_updates))
+        updates = [next(pieces) if is_differentiable(leaf) else None for leaf in leaves]
         updates = [None if g is None else u for g, u in zip(given, updates, strict=True)]
         return tree.unflatten(structure, updates), state
 
-    return Optimizer(lambda params: inner.init(vector(params)), update, extra=inner.extra)
+    return Optimizer(lambda params: inner.init(to_vector(params)), update, extra=inner.extra)
 
 
 class RealAndImaginary(NamedTuple):
-    """The two parts of a complex leaf."""
+    """The real and the imaginary part of a complex leaf."""
 
     real: Tensor
     imaginary: Tensor
@@ -54,9 +57,10 @@ class SplitRealAndImaginaryState(NamedTuple):
 
 
 def split_real_and_imaginary(inner: Optimizer[Any]) -> Optimizer[SplitRealAndImaginaryState]:
-    """Show an optimizer each complex leaf as two real ones.
+    """Pass each complex leaf to an optimizer as two real leaves.
 
-    The optimizers of this library do so by themselves, entry by entry; this is for others, and for norms by part.
+    The optimizers of this library already treat both parts of an entry as real numbers. Use this for other optimizers,
+    and for norms of each part.
 
     >>> from torchpure import optim
     >>> params = torch.tensor([1 + 2j])
@@ -71,8 +75,8 @@ def split_real_and_imaginary(inner: Optimizer[Any]) -> Optimizer[SplitRealAndIma
     def update(
         grads: Grads, state: SplitRealAndImaginaryState, params: Params, **extra: Any
     ) -> tuple[Updates, SplitRealAndImaginaryState]:
-        parts = tree.map(_split, grads), tree.map(_split, params)
-        updates, inner_state = inner.update(parts[0], state.inner_state, parts[1], **extra)
+        pieces = tree.map(_split, grads), tree.map(_split, params)
+        updates, inner_state = inner.update(pieces[0], state.inner_state, pieces[1], **extra)
         return tree.map(_join, grads, updates), SplitRealAndImaginaryState(inner_state)
 
     return Optimizer(init, update, extra=inner.extra)

@@ -1,4 +1,4 @@
-"""Several optimizers, each for its own leaves, as torch's parameter groups."""
+"""Several optimizers, each for its own leaves, like the parameter groups of torch.optim."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 from torchpure._types import Grads, Params, Tree, Updates
 from torchpure.errors import StructureError
 from torchpure.optim.core import (
-    Choice,
+    LabelFn,
     Mask,
     Optimizer,
-    choice,
-    first_match,
-    keep,
-    labelling,
+    extra_names,
+    glob_label_fn,
+    label_fn,
     leaf_paths,
-    merge,
-    names,
+    mask_fn,
+    mask_tree,
+    merge_masked,
     set_to_zero,
 )
 
@@ -29,51 +29,53 @@ class PartitionState(NamedTuple):
 def partition(
     transforms: Mapping[Any, Optimizer[Any]], param_labels: Tree | Callable[[Params], Tree] = None
 ) -> Optimizer[PartitionState]:
-    """Give each leaf to the optimizer that its label names.
+    """Update each leaf with the optimizer that its label names.
 
-    Labels are a tree like the parameters (a label may stand for a whole subtree), or a function of the parameters that
-    gives one. Without labels the names are globs over dotted paths, and the first that matches has the leaf:
-    `partition({"*.bias": sgd(0.1), "*": adam(1e-3)})`.
+    Without `param_labels`, the keys of `transforms` are globs over dotted paths, and the first glob that matches is the
+    label: `partition({"*.bias": sgd(0.1), "*": adam(1e-3)})`. Else `param_labels` is a tree of labels, where a label
+    may stand for a whole subtree, or a function from the parameters to such a tree.
 
     Raises:
-        ValueError: there is no optimizer.
-        StructureError: a leaf has a label that names no optimizer, or none at all (when called).
+        ValueError: no optimizer is given.
+        StructureError: a leaf has no label, or a label that names no optimizer (when called).
     """
     if not transforms:
         raise ValueError("partition: wanted at least one optimizer")
-    label = first_match("partition", list(transforms)) if param_labels is None else labelling("partition", param_labels)
-    return _by_label("partition", dict(transforms), label)
+    label_leaves = (
+        glob_label_fn("partition", list(transforms)) if param_labels is None else label_fn("partition", param_labels)
+    )
+    return _by_label("partition", dict(transforms), label_leaves)
 
 
-def _by_label(who: str, transforms: dict[Any, Optimizer[Any]], label: Choice) -> Optimizer[PartitionState]:
+def _by_label(caller: str, transforms: dict[Any, Optimizer[Any]], label_leaves: LabelFn) -> Optimizer[PartitionState]:
     def init(params: Params) -> PartitionState:
-        labels = label(params)
-        _check_labels(who, labels, transforms, params)
-        parts = {name: keep([one == name for one in labels], params, params, who) for name in transforms}
+        labels = label_leaves(params)
+        _check_labels(caller, labels, transforms, params)
+        parts = {name: mask_tree([label == name for label in labels], params, params, caller) for name in transforms}
         return PartitionState({name: optimizer.init(parts[name]) for name, optimizer in transforms.items()})
 
     def update(grads: Grads, state: PartitionState, params: Params, **extra: Any) -> tuple[Updates, PartitionState]:
         base = grads if params is None else params
-        labels, states = label(base), {}
+        labels, states = label_leaves(base), {}
         for name, optimizer in transforms.items():
-            flags = [one == name for one in labels]
-            own = [keep(flags, base, part, who) for part in (grads, base)]
-            updates, states[name] = optimizer.update(own[0], state.inner_states[name], own[1], **extra)
-            grads = merge(flags, base, updates, grads, who)
+            flags = [label == name for label in labels]
+            selected = [mask_tree(flags, base, part, caller) for part in (grads, base)]
+            updates, states[name] = optimizer.update(selected[0], state.inner_states[name], selected[1], **extra)
+            grads = merge_masked(flags, base, updates, grads, caller)
         return grads, PartitionState(states)
 
-    return Optimizer(init, update, extra=names(*transforms.values()))
+    return Optimizer(init, update, extra=extra_names(*transforms.values()))
 
 
-def _check_labels(who: str, labels: list[Hashable], transforms: dict[Any, Any], params: Params) -> None:
-    for number, one in enumerate(labels):
-        if one not in transforms:
+def _check_labels(caller: str, labels: list[Hashable], transforms: dict[Any, Any], params: Params) -> None:
+    for number, label in enumerate(labels):
+        if label not in transforms:
             path = leaf_paths(params)[number]
-            raise StructureError(f"{who}: `{path}` has the label {one!r}, wanted one of {list(transforms)}")
+            raise StructureError(f"{caller}: `{path}` has the label {label!r}, wanted one of {list(transforms)}")
 
 
 def selective_transform(optimizer: Optimizer[Any], *, freeze_mask: Mask) -> Optimizer[PartitionState]:
-    """Freeze the leaves that a mask means, and train the others: frozen ones have no state, and zero updates.
+    """Train the leaves that a mask does not select. Frozen leaves have zero updates and no state.
 
     >>> import torch
     >>> from torchpure import optim
@@ -82,9 +84,9 @@ def selective_transform(optimizer: Optimizer[Any], *, freeze_mask: Mask) -> Opti
     >>> opt.step(params, opt.init(params), params)[0]
     {'w': tensor([0.5000]), 'b': tensor([1.])}
     """
-    frozen = choice("selective_transform", freeze_mask)
+    is_frozen = mask_fn("selective_transform", freeze_mask)
 
-    def label(params: Params) -> list[str]:
-        return ["freeze" if flag else "train" for flag in frozen(params)]
+    def label_leaves(params: Params) -> list[str]:
+        return ["freeze" if flag else "train" for flag in is_frozen(params)]
 
-    return _by_label("selective_transform", {"train": optimizer, "freeze": set_to_zero()}, label)
+    return _by_label("selective_transform", {"train": optimizer, "freeze": set_to_zero()}, label_leaves)

@@ -1,4 +1,4 @@
-"""Pieces of formulas, for single tensors or for scalars: each has finite derivatives where it is defined."""
+"""Parts of update formulas, for tensors and scalars. Each has finite derivatives wherever it is defined."""
 
 import math
 from collections.abc import Callable
@@ -26,46 +26,48 @@ def safe_sqrt(value: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, value, 1).sqrt(), 0)  # the true derivative at 0 is infinite
 
 
-def safe_divide(over: Tensor, under: Tensor) -> Tensor:
-    """Divide, with 0 where the divisor is 0, and derivatives that are 0 there.
+def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide; where the divisor is 0, the quotient and its derivatives are 0.
 
     >>> safe_divide(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]))
     tensor([0.0000, 0.2500])
     """
-    zero = under == 0
-    return torch.where(zero, 0, over / torch.where(zero, 1, under))
+    zero = denominator == 0
+    return torch.where(zero, 0, numerator / torch.where(zero, 1, denominator))
 
 
 def safe_norm(value: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """Return the Euclidean norm, of all entries by default, with derivative 0 at 0."""
+    """Return the Euclidean norm, by default over all entries, with derivative 0 at 0."""
     dims = tuple(range(value.ndim)) if dim is None else dim
     return safe_sqrt(value.square().sum(dims, keepdim=keepdim) if value.ndim else value.square())
 
 
 def safe_rms(value: Tensor) -> Tensor:
-    """Return the root of the mean square, with derivative 0 at 0; of no entries 0."""
+    """Return the root of the mean square, with derivative 0 at 0. It is 0 for an empty tensor."""
     return safe_sqrt(value.square().sum() / max(value.numel(), 1))
 
 
-def blend(old: Tensor, new: Tensor, keep: Number) -> Tensor:
-    """Return the running mean keep · old + (1 − keep) · new."""
-    return keep * old + (1 - keep) * new
+def ema_update(old: Tensor, new: Tensor, decay: Number) -> Tensor:
+    """Update an exponential moving average: decay · old + (1 − decay) · new."""
+    return decay * old + (1 - decay) * new
 
 
-def bias(keep: Number, step: Step) -> Tensor:
-    """Return 1 − keepᵗ, by which a running mean that started at 0 is divided.
+def bias_correction(decay: Number, step: Step) -> Tensor:
+    """Return 1 − decayᵗ. Divide an exponential moving average that started at 0 by it.
 
     >>> bias(0.9, torch.tensor(1.0, dtype=torch.float64))
     tensor(0.1000, dtype=torch.float64)
     """
-    if isinstance(keep, float) and keep > 0 and is_dynamo_compiling():
-        # the compiler computes a power of a number anew for each entry that it is used for, and an exponential once
-        return 1 - torch.exp(step * math.log(keep))
-    return 1 - keep**step
+    if isinstance(decay, float) and decay > 0 and is_dynamo_compiling():
+        # Inductor recomputes a power for each entry that uses it, but computes an exponential once
+        return 1 - torch.exp(step * math.log(decay))
+    return 1 - decay**step
 
 
-def number(value: Number, like: Tensor) -> Tensor:
-    """Make a hyper-parameter a tensor of shape (), with the dtype of a leaf: `torch.as_tensor` alone rounds to float32.
+def scalar_like(value: Number, like: Tensor) -> Tensor:
+    """Convert a hyper-parameter to a tensor of shape (), with the dtype and the device of `like`.
+
+    `torch.as_tensor` without a dtype rounds to float32.
 
     >>> number(0.1, torch.zeros(2, dtype=torch.float64))
     tensor(0.1000, dtype=torch.float64)
@@ -75,19 +77,19 @@ def number(value: Number, like: Tensor) -> Tensor:
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
-def value_at(value: ScalarOrSchedule, step: Step) -> float | Tensor:
-    """Evaluate a learning rate, or another number that may follow a schedule, at a step count."""
+def evaluate_schedule(value: ScalarOrSchedule, step: Step) -> float | Tensor:
+    """Return the value of a number or of a schedule at a step count."""
     return value(step) if callable(value) else value
 
 
 def all_finite(grads: Grads) -> Tensor:
-    """Tell whether every entry is finite, shape (), bool."""
-    every = [leaf.isfinite().all() for leaf in tree.leaves(grads) if isinstance(leaf, Tensor)]
-    return torch.stack(every).all() if every else torch.tensor(True)
+    """Return whether every entry is finite: bool, shape ()."""
+    flags = [leaf.isfinite().all() for leaf in tree.leaves(grads) if isinstance(leaf, Tensor)]
+    return torch.stack(flags).all() if flags else torch.tensor(True)
 
 
 def select(condition: Tensor, yes: Tree, no: Tree) -> Tree:
-    """Choose a whole tree by a condition of shape (), which may be batched: both are computed, neither is a branch.
+    """Choose one of two trees by a condition of shape (), which may be batched. Both trees are computed.
 
     >>> select(torch.tensor(True), {"w": torch.ones(1)}, {"w": torch.zeros(1)})
     {'w': tensor([1.])}
@@ -95,21 +97,25 @@ def select(condition: Tensor, yes: Tree, no: Tree) -> Tree:
     return tree.map(lambda a, b: torch.where(condition, a, b) if isinstance(a, Tensor) else a, yes, no)
 
 
-def gate(condition: Tensor, updates: Tree) -> Tree:
-    """Keep updates where a condition of shape () holds; else make them zero, with zero derivatives."""
-    return tree.map(lambda leaf: torch.where(condition, leaf, 0), updates)
+def zero_unless(condition: Tensor, values: Tree) -> Tree:
+    """Return the tree if a condition of shape () holds, else zeros.
+
+    Also use it on gradients that are not used: a NaN in a branch that `select` drops still makes derivatives NaN.
+    """
+    return tree.map(lambda leaf: torch.where(condition, leaf, 0), values)
 
 
-def refreshed(due: Tensor, fresh: Callable[[], Tree], old: Tree) -> Tree:
-    """Return `fresh()` when it is due, else copies of the old; what costs much is computed only then, where it can be.
+def recompute_if(due: Tensor, compute: Callable[[], Tree], old: Tree) -> Tree:
+    """Return `compute()` if `due` is true, else copies of `old`. Use it where `compute` is expensive.
 
-    Under transforms and in traced programs it is a `cond`; for `torch.compile` both are computed and one is chosen.
+    Eager code calls `compute` only if it is due. Under transforms and in traced programs this is a `cond`. Under
+    `torch.compile` both values are computed, and one is selected.
 
     >>> refreshed(torch.tensor(False), lambda: torch.ones(1), torch.zeros(1))
     tensor([0.])
     """
     if is_dynamo_compiling():
-        return select(due, fresh(), old)
+        return select(due, compute(), old)
     if not tree.plain([due]):
-        return cond(due, fresh, lambda: tree.map(torch.clone, old))
-    return fresh() if bool(due) else tree.map(torch.clone, old)
+        return cond(due, compute, lambda: tree.map(torch.clone, old))
+    return compute() if bool(due) else tree.map(torch.clone, old)

@@ -1,4 +1,4 @@
-"""Which leaves: a bool, a tree of bools, a function of the parameters, or globs over paths."""
+"""Masks and labels of leaves: a bool, a tree of bools, a function of the parameters, or globs over paths."""
 
 import fnmatch
 import re
@@ -12,38 +12,41 @@ from torchpure._types import Params, Tree
 from torchpure.errors import StructureError
 
 Mask = Any  # bool | Tree of bools | Callable[[Params], Tree] | str | list[str]
-Choice = Callable[[Params], list[Any]]  # one label, or one bool, for each leaf
+LabelFn = Callable[[Params], list[Any]]  # one label, or one bool, for each leaf
 
 
-def choice(who: str, mask: Mask) -> Choice:
-    """Read a mask once; the result lists, for each leaf of the parameters, whether it is meant.
+def mask_fn(caller: str, mask: Mask) -> LabelFn:
+    """Return a function that lists, for each leaf of the parameters, whether the mask selects it.
 
-    A tree of bools may stop early: its bool is for all that the parameters hold there. A string such as
-    `"encoder.*.bias"`, or a list of them, means the leaves whose dotted path it matches; `*` matches dots too.
+    In a tree of bools, one bool may stand for a whole subtree of the parameters. A string such as
+    `"encoder.*.bias"`, or a list of strings, selects the leaves whose dotted path matches; `*` matches dots too.
     """
     globs = [mask] if isinstance(mask, str) else mask
     if isinstance(globs, list) and globs and all(isinstance(glob, str) for glob in globs):
         patterns = [re.compile(fnmatch.translate(glob)) for glob in globs]
         return lambda params: [any(p.match(path) is not None for p in patterns) for path in leaf_paths(params)]
-    return labelling(who, mask)
+    return label_fn(caller, mask)
 
 
-def labelling(who: str, labels: Any) -> Choice:
-    """Read a tree of labels, or a function of the parameters that gives one; a label may stand for a whole subtree."""
+def label_fn(caller: str, labels: Any) -> LabelFn:
+    """Return a function that lists the label of each leaf of the parameters.
 
-    def chosen(params: Params) -> list[Any]:
-        whole = labels(params) if callable(labels) else labels
-        marks, structure = tree.flatten(whole)
-        parts = tree.align(structure, whole, params, who)
+    `labels` is a tree of labels, or a function from the parameters to one. A label may stand for a whole subtree.
+    """
+
+    def label_leaves(params: Params) -> list[Any]:
+        label_tree = labels(params) if callable(labels) else labels
+        marks, structure = tree.flatten(label_tree)
+        parts = tree.align(structure, label_tree, params, caller)
         return [mark for mark, part in zip(marks, parts, strict=True) for _ in tree.leaves(part)]
 
-    return chosen
+    return label_leaves
 
 
-def first_match(who: str, globs: list[str]) -> Choice:
-    """Label each leaf with the first glob that matches its dotted path.
+def glob_label_fn(caller: str, globs: list[str]) -> LabelFn:
+    """Return a function that labels each leaf with the first glob that matches its dotted path.
 
-    The result raises StructureError for a leaf that none matches.
+    That function raises StructureError for a leaf that no glob matches.
     """
     patterns = [(glob, re.compile(fnmatch.translate(glob))) for glob in globs]
 
@@ -51,31 +54,32 @@ def first_match(who: str, globs: list[str]) -> Choice:
         for glob, pattern in patterns:
             if pattern.match(path) is not None:
                 return glob
-        raise StructureError(f"{who}: no pattern of {globs} matches the parameter `{path}`: add '*' as the last one")
+        raise StructureError(f"{caller}: no pattern of {globs} matches the parameter `{path}`: add '*' as the last one")
 
     return lambda params: [label(path) for path in leaf_paths(params)]
 
 
-def keep(flags: list[bool], base: Params, other: Tree, who: str) -> Tree:
-    """Replace with None what `other` holds at the leaves of `base` that are not flagged."""
+def mask_tree(flags: list[bool], base: Params, other: Tree, caller: str) -> Tree:
+    """Replace the parts of `other` with None where the leaf of `base` is not flagged."""
     _, structure = tree.flatten(base)
-    held = tree.align(structure, base, other, who)
-    return tree.unflatten(structure, [leaf if flag else None for leaf, flag in zip(held, flags, strict=True)])
+    parts = tree.align(structure, base, other, caller)
+    return tree.unflatten(structure, [part if flag else None for part, flag in zip(parts, flags, strict=True)])
 
 
-def merge(flags: list[bool], base: Params, yes: Tree, no: Tree, who: str) -> Tree:
-    """Take what `yes` holds at the flagged leaves of `base`, and what `no` holds at the others."""
+def merge_masked(flags: list[bool], base: Params, yes: Tree, no: Tree, caller: str) -> Tree:
+    """Take the parts of `yes` at the flagged leaves of `base`, and those of `no` at the others."""
     _, structure = tree.flatten(base)
-    rows = zip(flags, tree.align(structure, base, yes, who), tree.align(structure, base, no, who), strict=True)
+    rows = zip(flags, tree.align(structure, base, yes, caller), tree.align(structure, base, no, caller), strict=True)
     return tree.unflatten(structure, [a if flag else b for flag, a, b in rows])
 
 
 def leaf_paths(params: Params) -> list[str]:
-    """Name the way to each leaf with dots, also while a compiler traces."""
-    return _walk(params, "") if is_dynamo_compiling() else tree.paths(params)
+    """List the dotted path of each leaf; torch.compile can trace it."""
+    return _walk_paths(params, "") if is_dynamo_compiling() else tree.paths(params)
 
 
-def _walk(node: Any, way: str) -> list[str]:  # tree.paths asks optree, which torch.compile cannot trace
+def _walk_paths(node: Any, prefix: str) -> list[str]:
+    # tree.paths calls optree, which torch.compile cannot trace
     if node is None:
         return []
     if isinstance(node, dict):
@@ -85,5 +89,5 @@ def _walk(node: Any, way: str) -> list[str]:  # tree.paths asks optree, which to
     elif isinstance(node, list | tuple):
         items = list(enumerate(node))
     else:
-        return [way or "."]
-    return [path for name, child in items for path in _walk(child, f"{way}.{name}" if way else str(name))]
+        return [prefix or "."]
+    return [path for name, child in items for path in _walk_paths(child, f"{prefix}.{name}" if prefix else str(name))]

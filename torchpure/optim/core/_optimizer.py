@@ -1,4 +1,4 @@
-"""What an optimizer is: a pair of pure functions, and the step that both make together."""
+"""The `Optimizer` pair of pure functions, its `step`, and how updates are applied."""
 
 import inspect
 from collections.abc import Callable
@@ -18,34 +18,33 @@ from torchpure.tree import shortened, shown
 S = TypeVar("S")
 Kernel = Callable[..., tuple[Params, S] | None]
 
-
-_SCHEDULED = ("learning_rate", "weight_decay", "step_size_fn")  # where a function is a schedule
+_SCHEDULED = ("learning_rate", "weight_decay", "step_size_fn")  # closure variables that may hold a schedule
 
 
 class EmptyState(NamedTuple):
-    """State of a transformation that remembers nothing."""
+    """State of a transformation without state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Optimizer(Generic[S]):
-    """A pair of pure functions: `init(params)`, and a rule `(grads, state, params)` that gives updates and new state.
+    """A pair of pure functions: `init(params)`, and a rule from (grads, state, params) to (updates, new state).
 
-    `update` calls the rule. It returns what is to be added to the parameters, and the new state. A gradient that is
-    None leaves its parameter and its part of the state as they are. A transformation is the same pair: its updates are
-    the gradients of the next one in a `chain`.
+    `update` calls the rule. The updates are to be added to the parameters. Where a gradient is None, the parameter and
+    its part of the state do not change. A transformation is the same pair: in a `chain`, its updates are the gradients
+    of the next one.
 
-    A rule that needs more than gradients names it in `extra`, and takes it by keyword; a combinator has the names of
-    its parts. `update` and `step` take any keyword, and hand on what is named.
+    A rule may need other values, such as the loss. It names them in `extra`, and takes them by keyword. A combinator
+    has the names of its parts. `update` and `step` accept any keyword, and pass on those that are named.
     """
 
     init: Callable[[Params], S]
     rule: Callable[..., tuple[Updates, S]]
-    kernel: Kernel[S] | None = None  # the whole step, in fewer kernels; gives None where it does not apply
-    extra: tuple[str, ...] = ()  # the keywords that the rule needs: "value", "grad", "value_fn" …
-    donated: Kernel[S] | None = None  # the kernel of `donate`, which takes the memory of what it is given
+    kernel: Kernel[S] | None = None  # the whole step in fewer kernels; returns None where it does not apply
+    extra: tuple[str, ...] = ()  # the keywords that the rule needs, such as "value", "grad", "value_fn"
+    donated: Kernel[S] | None = None  # the kernel for `donate`: it reuses the memory of its inputs
 
     def update(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Updates, S]:
-        """Return (updates, new state).
+        """Compute (updates, new state).
 
         Raises:
             StructureError: grads or state are not shaped like params.
@@ -53,10 +52,10 @@ class Optimizer(Generic[S]):
         """
         if not self.extra:
             return self.rule(grads, state, params)
-        return self.rule(grads, state, params, **self._needed(extra))
+        return self.rule(grads, state, params, **self._required_extra(extra))
 
     def step(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S]:
-        """Update and apply in one call: (new params, new state).
+        """Compute (new params, new state): `update` and `apply_updates` in one call.
 
         Law: `step(g, s, p) == (apply_updates(p, u), s')` where `u, s' = update(g, s, p)`, up to rounding.
 
@@ -64,69 +63,74 @@ class Optimizer(Generic[S]):
             StructureError: grads or state are not shaped like params.
             TypeError: a keyword that the rule needs is missing.
         """
-        needed = self._needed(extra) if self.extra else {}
-        result = self.kernel(grads, state, params, **needed) if self.kernel else None
+        required = self._required_extra(extra) if self.extra else {}
+        result = self.kernel(grads, state, params, **required) if self.kernel else None
         if result is not None:
             return result
-        updates, new_state = self.rule(grads, state, params, **needed)
+        updates, new_state = self.rule(grads, state, params, **required)
         return apply_updates(params, updates), new_state
 
     def __repr__(self) -> str:
-        first, *parts = _described(self)
+        first, *parts = _describe(self)
         return "\n".join(shortened([f"Optimizer {first}", *parts], 12))
 
-    def _needed(self, extra: dict[str, Any]) -> dict[str, Any]:
+    def _required_extra(self, extra: dict[str, Any]) -> dict[str, Any]:
         missing = [name for name in self.extra if name not in extra]
         if missing:
-            who = self.rule.__qualname__.split(".")[0]
+            caller = self.rule.__qualname__.split(".")[0]
             call = ", ".join(f"{name}=…" for name in self.extra)
-            raise TypeError(f"{who}: wanted {', '.join(missing)}: call step(grads, state, params, {call})")
+            raise TypeError(f"{caller}: wanted {', '.join(missing)}: call step(grads, state, params, {call})")
         return {name: extra[name] for name in self.extra}
 
 
-def _described(optimizer: Optimizer[Any]) -> list[str]:
-    """Name the factory with the numbers that its rule has captured, and below it the optimizers that it captured."""
-    held = _captured(optimizer.rule)
-    parts = [part for value in held.values() for part in _parts(value)]
-    if len(parts) == 1 and _factory(parts[0].rule) == _factory(optimizer.rule):  # one formula in two functions
-        held, parts = held | _captured(parts[0].rule), []
-    texts = {key: shown(value) for key, value in held.items() if isinstance(value, float | int | Tensor)}
-    texts |= {key: "a schedule" for key in _SCHEDULED if callable(held.get(key))}
+def _describe(optimizer: Optimizer[Any]) -> list[str]:
+    """Describe an optimizer in lines: its factory with the numbers in its closure, then its inner optimizers."""
+    captured = _closure_values(optimizer.rule)
+    parts = [part for value in captured.values() for part in _inner_optimizers(value)]
+    if len(parts) == 1 and _factory_name(parts[0].rule) == _factory_name(
+        optimizer.rule
+    ):  # a rule around another rule of the same factory
+        captured, parts = captured | _closure_values(parts[0].rule), []
+    texts = {key: shown(value) for key, value in captured.items() if isinstance(value, float | int | Tensor)}
+    texts |= {key: "a schedule" for key in _SCHEDULED if callable(captured.get(key))}
     numbers = [f"{key}={texts[key]}" for key in sorted(texts, key=lambda key: (key not in _SCHEDULED, key))]
-    first = _factory(optimizer.rule) + (f"({', '.join(numbers)})" if numbers else "")
-    return [first, *(f"  {line}" for part in parts for line in _described(part))]
+    first = _factory_name(optimizer.rule) + (f"({', '.join(numbers)})" if numbers else "")
+    return [first, *(f"  {line}" for part in parts for line in _describe(part))]
 
 
-def _factory(rule: Callable[..., Any]) -> str:
-    """Name the function that made a rule: a private one says for `who`, or names the rule as the public one."""
-    held = _captured(rule)
-    if "who" in held:
-        return held["who"]
-    path = getattr(held.get("f", rule), "__qualname__", "a rule").split(".")
+def _factory_name(rule: Callable[..., Any]) -> str:
+    """Return the name of the factory that made a rule.
+
+    If a private function made it, its closure variable `caller` has the name, or else the rule itself.
+    """
+    captured = _closure_values(rule)
+    if "caller" in captured:
+        return captured["caller"]
+    path = getattr(captured.get("f", rule), "__qualname__", "a rule").split(".")
     return path[-1] if path[0].startswith("_") and path[-1] != "update" else path[0].lstrip("_")
 
 
-def _captured(fn: Callable[..., Any], depth: int = 3) -> dict[str, Any]:
-    """Return what a function has captured, and what the functions of this library that it captured have."""
-    held = dict(inspect.getclosurevars(fn).nonlocals) if isinstance(fn, FunctionType) else {}
-    for name, value in list(held.items()):
-        ours = isinstance(value, FunctionType) and value.__module__.startswith("torchpure.")
-        if ours and depth and name not in _SCHEDULED:
-            held = _captured(value, depth - 1) | held
-    return held
+def _closure_values(fn: Callable[..., Any], depth: int = 3) -> dict[str, Any]:
+    """Return the closure variables of a function, and those of this library's functions among them."""
+    captured = dict(inspect.getclosurevars(fn).nonlocals) if isinstance(fn, FunctionType) else {}
+    for name, value in list(captured.items()):
+        from_library = isinstance(value, FunctionType) and value.__module__.startswith("torchpure.")
+        if from_library and depth and name not in _SCHEDULED:
+            captured = _closure_values(value, depth - 1) | captured
+    return captured
 
 
-def _parts(value: Any) -> list[Optimizer[Any]]:
+def _inner_optimizers(value: Any) -> list[Optimizer[Any]]:
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
     return [part for part in values if isinstance(part, Optimizer)]
 
 
 def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
-    """Let each step take the memory of the state and the parameters that it is given, where it can.
+    """Let each step reuse the memory of the parameters and the state that it is given, where possible.
 
-    Then a step needs no memory of its own, and the old tensors are empty: using them is an error about their shape.
-    In a program of `torch.compile` the old tensors become the new ones instead. Under transforms, and in eager code for
-    optimizers without such a kernel, a step is as ever.
+    In eager code the old tensors become empty: using them is an error about their shape. Under `torch.compile` the step
+    writes the new values into the old tensors. Nothing changes under transforms, and in eager code for optimizers that
+    have no donating kernel.
 
     >>> from torchpure import optim
     >>> opt, old = donate(optim.sgd(0.1)), torch.tensor([1.0])
@@ -134,42 +138,44 @@ def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
     >>> new, old
     (tensor([0.8000]), tensor([]))
     """
-    eager = optimizer.donated or optimizer.kernel
+    eager_kernel = optimizer.donated or optimizer.kernel
 
     def kernel(grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S] | None:
         if is_dynamo_compiling():
-            return _written_over(optimizer, grads, state, params, **extra)
-        return eager(grads, state, params, **extra) if eager else None
+            return _step_into_inputs(optimizer, grads, state, params, **extra)
+        return eager_kernel(grads, state, params, **extra) if eager_kernel else None
 
     return replace(optimizer, kernel=kernel)
 
 
-def _written_over(
+def _step_into_inputs(
     optimizer: Optimizer[S], grads: Grads, state: S, params: Params, **extra: Any
 ) -> tuple[Params, S] | None:
-    """Write the results of a step into its inputs, while it is compiled: the copies become part of the loops."""
+    """Write the results of a step into its inputs. The compiler fuses these copies into the loops of the step."""
     leaves, structure = tree.flatten((params, state))
-    asked = torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
-    if asked or not tree.untransformed():
+    needs_grad = torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
+    if needs_grad or not tree.untransformed():
         return None
     updates, new_state = optimizer.rule(grads, state, params, **extra)
-    news = tree.ordered(structure, (apply_updates(params, updates), new_state), "step: the new parameters and state")
-    return tree.unflatten(structure, [_into(old, new) for old, new in zip(leaves, news, strict=True)])
+    new_leaves = tree.ordered(
+        structure, (apply_updates(params, updates), new_state), "step: the new parameters and state"
+    )
+    return tree.unflatten(structure, [_copy_into(old, new) for old, new in zip(leaves, new_leaves, strict=True)])
 
 
-def _into(old: Any, new: Any) -> Any:
+def _copy_into(old: Any, new: Any) -> Any:
     if isinstance(old, Tensor) and isinstance(new, Tensor) and (old.shape, old.dtype) == (new.shape, new.dtype):
         return old.copy_(new)
     return new
 
 
-def names(*optimizers: Optimizer[Any]) -> tuple[str, ...]:
-    """List the keywords that any of these needs, each once."""
+def extra_names(*optimizers: Optimizer[Any]) -> tuple[str, ...]:
+    """List the keywords that these optimizers need, each once."""
     return tuple(dict.fromkeys(name for optimizer in optimizers for name in optimizer.extra))
 
 
 def apply_updates(params: Params, updates: Updates) -> Params:
-    """Add updates to parameters; where an update is None the parameter stays. Each keeps its dtype.
+    """Add updates to parameters: p + u. Where an update is None, the parameter is unchanged. Each keeps its dtype.
 
     Raises:
         StructureError: updates are not shaped like params.
@@ -181,12 +187,12 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     moves = tree.align(structure, params, updates, "apply_updates")
     if leaves and tree.plain(leaves) and tree.plain(moves) and _same_dtypes(leaves, moves):
         return tree.unflatten(structure, foreach_add(leaves, moves))
-    return tree.unflatten(structure, [_moved(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
+    return tree.unflatten(structure, [_add_update(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
 
 
 def _same_dtypes(leaves: list[Tensor], moves: list[Tensor]) -> bool:
     return all(leaf.dtype == move.dtype for leaf, move in zip(leaves, moves, strict=True))
 
 
-def _moved(leaf: Any, move: Any) -> Any:
+def _add_update(leaf: Any, move: Any) -> Any:
     return leaf if move is None else (leaf + move).to(leaf.dtype)

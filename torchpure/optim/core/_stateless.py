@@ -1,4 +1,4 @@
-"""Transformations that remember nothing."""
+"""Transformations without state."""
 
 from collections.abc import Callable
 
@@ -25,13 +25,13 @@ def stateless(f: Callable[[Grads, Params], Updates]) -> Optimizer[EmptyState]:
     return Optimizer(lambda params: EmptyState(), update)
 
 
-def stateless_leafwise(who: str, rule: Callable[..., torch.Tensor]) -> Optimizer[EmptyState]:
-    """Make a transformation from a formula for one leaf, `rule(g, p)`, as `leafwise` shows it."""
-    return stateless(lambda grads, params: leafwise(who, rule, grads, (), params))
+def stateless_leafwise(caller: str, rule: Callable[..., torch.Tensor]) -> Optimizer[EmptyState]:
+    """Make a transformation from a formula for one leaf, `rule(g, p)`, which `leafwise` applies."""
+    return stateless(lambda grads, params: leafwise(caller, rule, grads, (), params))
 
 
 def identity() -> Optimizer[EmptyState]:
-    """Change nothing: u = g.
+    """Return gradients unchanged: u = g.
 
     Law: `chain(identity(), a) == a`.
     """
@@ -39,7 +39,7 @@ def identity() -> Optimizer[EmptyState]:
 
 
 def set_to_zero() -> Optimizer[EmptyState]:
-    """Make every update zero: u = 0, whatever the gradient, NaN too.
+    """Make every update zero: u = 0, also where the gradient is NaN.
 
     >>> set_to_zero().update(torch.tensor([2.0]), EmptyState(), None)[0]
     tensor([0.])
@@ -48,9 +48,9 @@ def set_to_zero() -> Optimizer[EmptyState]:
 
 
 def centralize() -> Optimizer[EmptyState]:
-    """Subtract the mean over all dimensions but the first: g − mean(g).
+    """Subtract the mean over all dimensions but the first: u = g − mean(g).
 
-    From Yong et al. 2020, arXiv:2004.01461, equation 1. Vectors and scalars stay as they are.
+    Vectors and scalars are unchanged. From Yong et al. 2020, arXiv:2004.01461, equation 1.
 
     >>> centralize().update(torch.tensor([[1.0, 3.0]]), EmptyState(), None)[0]
     tensor([[-1.,  1.]])

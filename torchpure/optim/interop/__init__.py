@@ -1,4 +1,4 @@
-"""torch.optim: its optimizers as pure functions, its states as ours and back."""
+"""Use optimizers of torch.optim as pure functions, and convert states from and to torch.optim."""
 
 from ._lift import LiftState as LiftState
 from ._lift import lift as lift

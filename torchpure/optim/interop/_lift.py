@@ -1,8 +1,8 @@
-"""Any optimizer of torch, as a pair of pure functions.
+"""Any optimizer of torch.optim as a pair of pure functions.
 
-Each step makes a torch optimizer of copies of the parameters, gives it its state, lets it step, and takes both out.
-That costs its construction every time and cannot be followed by a transform: where this library has the algorithm
-itself, that is the one to use.
+Each step builds a torch optimizer for copies of the parameters, loads the state into it, and steps it. Then the new
+parameters and the new state are read from it. Building the optimizer costs time at each step, and no transform can
+trace it. So prefer the optimizer of this library where there is one.
 """
 
 import copy
@@ -23,15 +23,15 @@ Make = Callable[..., torch.optim.Optimizer]
 class LiftState(NamedTuple):
     """State of `lift`."""
 
-    entries: Tree  # for each parameter that moves, what torch keeps for it; None before the first step
-    groups: Tree  # what torch keeps in its groups and may change, such as the learning rate
+    entries: Tree  # torch's state of each parameter that has a gradient; None before the first step
+    groups: Tree  # the options of torch's parameter groups, such as the learning rate
 
 
 def lift(make: Make, **options: Any) -> Optimizer[LiftState]:
-    """Make a class of `torch.optim`, or one with its interface, an optimizer of this library: `lift(RAdam, lr=1e-3)`.
+    """Wrap a class of `torch.optim`, or one with the same interface: `lift(torch.optim.RAdam, lr=1e-3)`.
 
-    Steps are outside of transforms only, on tensors that do not require grad; closures, as torch's L-BFGS needs, are
-    not called.
+    Step only outside of transforms, on tensors that do not require grad. Optimizers that need a closure, such as
+    torch's L-BFGS, are not supported.
 
     Raises:
         TransformError: a step is inside a transform.
@@ -51,26 +51,26 @@ def lift(make: Make, **options: Any) -> Optimizer[LiftState]:
                 "use the optimizer of this library, or step outside of the transform"
             )
         leaves, structure = tree.flatten(params)
-        given = tree.align(structure, params, grads, "lift")
-        moving = [number for number, gradient in enumerate(given) if gradient is not None]
-        copies = [nn.Parameter(leaves[number].detach().clone()) for number in moving]
-        optimizer = _restored(make(copies, **options) if copies else None, state)
-        _step(optimizer, copies, [given[number] for number in moving])
+        grad_leaves = tree.align(structure, params, grads, "lift")
+        indices = [number for number, gradient in enumerate(grad_leaves) if gradient is not None]
+        copies = [nn.Parameter(leaves[number].detach().clone()) for number in indices]
+        optimizer = _load_state(make(copies, **options) if copies else None, state)
+        _step(optimizer, copies, [grad_leaves[number] for number in indices])
         updates: list[Any] = [None] * len(leaves)
-        for number, moved in zip(moving, copies, strict=True):
-            updates[number] = moved.detach() - leaves[number]
-        return tree.unflatten(structure, updates), _saved(optimizer, state)
+        for number, parameter in zip(indices, copies, strict=True):
+            updates[number] = parameter.detach() - leaves[number]
+        return tree.unflatten(structure, updates), _read_state(optimizer, state)
 
     return Optimizer(init, update)
 
 
-def _restored(optimizer: Any, state: LiftState) -> Any:
+def _load_state(optimizer: Any, state: LiftState) -> Any:
     if optimizer is not None and state.entries is not None:
-        # load_state_dict would give every float the dtype of its parameter
-        for group, saved in zip(optimizer.param_groups, _copied(state.groups), strict=True):
+        # load_state_dict would cast every float to the dtype of its parameter
+        for group, saved in zip(optimizer.param_groups, _copy_tree(state.groups), strict=True):
             group.update(saved)
         leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
-        optimizer.state.update(zip(leaves, _copied(state.entries), strict=True))
+        optimizer.state.update(zip(leaves, _copy_tree(state.entries), strict=True))
     return optimizer
 
 
@@ -82,7 +82,7 @@ def _step(optimizer: Any, copies: list[nn.Parameter], grads: Iterable[Tensor]) -
             optimizer.step()
 
 
-def _saved(optimizer: Any, state: LiftState) -> LiftState:
+def _read_state(optimizer: Any, state: LiftState) -> LiftState:
     if optimizer is None:
         return state
     saved = optimizer.state_dict()
@@ -91,5 +91,5 @@ def _saved(optimizer: Any, state: LiftState) -> LiftState:
     return LiftState(entries, groups)
 
 
-def _copied(part: Tree) -> Any:
+def _copy_tree(part: Tree) -> Any:
     return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.deepcopy(leaf), part)

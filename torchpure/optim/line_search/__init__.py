@@ -1,4 +1,4 @@
-"""Step sizes found by searching along the direction of an update."""
+"""Line searches: they choose a step size along the direction of an update."""
 
 from ._backtracking import BacktrackingState as BacktrackingState
 from ._backtracking import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch

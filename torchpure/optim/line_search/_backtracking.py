@@ -9,26 +9,26 @@ from torchpure._types import Grads, Params, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
+    active_leaves,
     check_count,
-    check_positive,
-    check_unit,
-    moments,
-    number,
-    scalar,
+    check_nonnegative,
+    check_unit_interval,
+    init_moments,
+    init_scalar,
+    scalar_like,
 )
 
-from ._line import dot, line, or_infinite, repeat, scaled
+from ._line import bounded_while, dot, make_line, nan_to_infinity, scale_direction
 
 
 class BacktrackingState(NamedTuple):
     """State of `scale_by_backtracking_linesearch`. Numbers are float64, of shape ()."""
 
-    learning_rate: Tensor  # the step taken
-    value: Tensor  # of the function there; infinite before the first step
-    grad: Params | None  # there, with `store_grad`
+    learning_rate: Tensor  # the step size taken
+    value: Tensor  # of the function at the new parameters; infinite before the first step
+    grad: Params | None  # gradient at the new parameters, with `store_grad`
     num_linesearch_steps: Step
-    decrease_error: Tensor  # how far the decrease is from sufficient
+    decrease_error: Tensor  # by how much the value exceeds the bound of sufficient decrease
 
 
 def scale_by_backtracking_linesearch(
@@ -44,9 +44,10 @@ def scale_by_backtracking_linesearch(
 ) -> Optimizer[BacktrackingState]:
     """Shorten updates until the value falls enough: f(p + t u) ≤ (1 + rtol) f(p) + slope_rtol t ⟨g, u⟩ + atol.
 
-    A step needs `value=` and `grad=`, of the parameters, and `value_fn=`, the function. t begins at `increase_factor`
-    times the last, at most `max_learning_rate`, and is 0 where the function is not finite at every step tried. With
-    `store_grad` the state has the gradient of the point reached: see `value_and_grad_from_state`.
+    A step needs `value=` and `grad=` at the parameters, and `value_fn=`, the function of the parameters. The first t is
+    `increase_factor` times the last one, at most `max_learning_rate`. Each round multiplies t by `decrease_factor`.
+    If the function is not finite at the last t tried, t is 0. With `store_grad` the state has the gradient at the new
+    parameters: see `value_and_grad_from_state`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -59,36 +60,36 @@ def scale_by_backtracking_linesearch(
     tensor([-0.6384])
     """
     check_count("scale_by_backtracking_linesearch", max_backtracking_steps=max_backtracking_steps)
-    check_unit("scale_by_backtracking_linesearch", decrease_factor=decrease_factor)
-    numbers = {"slope_rtol": slope_rtol, "increase_factor": increase_factor, "max_learning_rate": max_learning_rate}
-    check_positive("scale_by_backtracking_linesearch", **numbers, atol=atol, rtol=rtol)
+    check_unit_interval("scale_by_backtracking_linesearch", decrease_factor=decrease_factor)
+    checked = {"slope_rtol": slope_rtol, "increase_factor": increase_factor, "max_learning_rate": max_learning_rate}
+    check_nonnegative("scale_by_backtracking_linesearch", **checked, atol=atol, rtol=rtol)
 
     def init(params: Params) -> BacktrackingState:
-        one, unknown, steps, error = (scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf")))
-        return BacktrackingState(one, unknown, moments(params) if store_grad else None, steps, error)
+        last, infinite, num_steps, error = (init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf")))
+        return BacktrackingState(last, infinite, init_moments(params) if store_grad else None, num_steps, error)
 
     def update(
         grads: Grads, state: BacktrackingState, params: Params, *, value: Tensor, grad: Grads, value_fn: Any
     ) -> tuple[Updates, BacktrackingState]:
-        (u, g, p), restore = active("scale_by_backtracking_linesearch", grads, (grad,), params)
-        along, one = line(value_fn, restore, params, u, p), state.learning_rate
-        slope, value = dot(g, u, one), value.to(one)
+        (u, g, p), rebuild = active_leaves("scale_by_backtracking_linesearch", grads, (grad,), params)
+        search_line, last = make_line(value_fn, rebuild, params, u, p), state.learning_rate
+        slope, value = dot(g, u, last), value.to(last)
 
-        def tried(t: Tensor, rounds: Tensor) -> tuple[Tensor, ...]:
-            reached = along.value(t)
-            return t, reached, or_infinite(reached - (1 + rtol) * value - t * slope_rtol * slope), rounds + 1
+        def try_step(t: Tensor, rounds: Tensor) -> tuple[Tensor, ...]:
+            new_value = search_line.value(t)
+            return t, new_value, nan_to_infinity(new_value - (1 + rtol) * value - t * slope_rtol * slope), rounds + 1
 
-        start = torch.minimum(increase_factor * one, number(max_learning_rate, like=one))
-        found = tried(start, torch.zeros_like(one))
-        found = repeat(
-            lambda now: ~(now[2] <= atol),
-            lambda now: tried(decrease_factor * now[0], now[3]),
-            found,
+        start = torch.minimum(increase_factor * last, scalar_like(max_learning_rate, like=last))
+        search_state = try_step(start, torch.zeros_like(last))
+        search_state = bounded_while(
+            lambda search: ~(search[2] <= atol),
+            lambda search: try_step(decrease_factor * search[0], search[3]),
+            search_state,
             max_backtracking_steps,
         )
-        t, reached, error, rounds = found
-        t, reached = torch.where(error.isinf(), 0, t), torch.where(error.isinf(), value, reached)
-        new = restore(along.at(t).grad, state.grad) if store_grad else None
-        return restore(scaled(t, u)), BacktrackingState(t, reached, new, rounds, error)
+        t, new_value, error, rounds = search_state
+        t, new_value = torch.where(error.isinf(), 0, t), torch.where(error.isinf(), value, new_value)
+        new = rebuild(search_line.at(t).grad, state.grad) if store_grad else None
+        return rebuild(scale_direction(t, u)), BacktrackingState(t, new_value, new, rounds, error)
 
     return Optimizer(init, update, extra=("value", "grad", "value_fn"))

@@ -1,4 +1,4 @@
-"""Line search for the strong Wolfe conditions by cubics, in the form of torch.optim.LBFGS (Schmidt 2005, minFunc)."""
+"""Line search for the strong Wolfe conditions with cubic steps, as in torch.optim.LBFGS (Schmidt 2005, minFunc)."""
 
 from typing import Any, NamedTuple
 
@@ -6,25 +6,34 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Number, Optimizer, active, check_count, check_positive, safe_divide, safe_sqrt, select
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    active_leaves,
+    check_count,
+    check_nonnegative,
+    safe_divide,
+    safe_sqrt,
+    select,
+)
 
-from ._line import Point, dot, line, or_infinite, repeat, scaled
-from ._zoom import ZoomState, start_state
+from ._line import Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._zoom import ZoomState, init_zoom_state
 
 
 class _Search(NamedTuple):
     rounds: Tensor
-    before: Point
-    now: Point
-    one: Point  # the ends of the bracket, once there is one
+    previous: Point
+    current: Point  # the last point that was evaluated
+    one: Point  # the ends of the bracket
     two: Point
     one_is_low: Tensor
     bracketed: Tensor
-    stalled: Tensor  # whether the last step was close to an end
+    stalled: Tensor  # whether the last step was close to an end of the bracket
     done: Tensor
 
 
-class _Rules(NamedTuple):
+class _Options(NamedTuple):
     slope_rtol: Number
     curv_rtol: Number
     first: Point
@@ -37,11 +46,12 @@ def scale_by_strong_wolfe_linesearch(
     curv_rtol: Number = 0.9,
     stepsize_precision: Number = 1e-9,
 ) -> Optimizer[ZoomState]:
-    """Scale updates as the "strong_wolfe" search of torch.optim.LBFGS does, from a step of 1.
+    """Scale updates like the "strong_wolfe" line search of torch.optim.LBFGS, with a first step size of 1.
 
     f(p + t u) ≤ f(p) + slope_rtol t ⟨g, u⟩ and |⟨g(p + t u), u⟩| ≤ curv_rtol |⟨g, u⟩|. A step needs `value=` and
-    `grad=`, of the parameters, and `value_fn=`, the function. Steps come from cubics through two values and slopes; a
-    bracket in which no entry moves by `stepsize_precision` ends the search, with its lower end.
+    `grad=` at the parameters, and `value_fn=`, the function of the parameters. Each t is the minimum of a cubic through
+    two values and slopes. The search ends when the bracket moves no entry by more than `stepsize_precision`; then its
+    lower end is taken.
 
     Raises:
         ValueError: a number is out of its range.
@@ -54,95 +64,99 @@ def scale_by_strong_wolfe_linesearch(
     tensor([0.])
     """
     check_count("scale_by_strong_wolfe_linesearch", max_linesearch_steps=max_linesearch_steps)
-    check_positive("scale_by_strong_wolfe_linesearch", slope_rtol=slope_rtol, curv_rtol=curv_rtol)
+    check_nonnegative("scale_by_strong_wolfe_linesearch", slope_rtol=slope_rtol, curv_rtol=curv_rtol)
 
     def update(
         grads: Grads, state: ZoomState, params: Params, *, value: Tensor, grad: Grads, value_fn: Any
     ) -> tuple[Updates, ZoomState]:
-        (u, g, p), restore = active("scale_by_strong_wolfe_linesearch", grads, (grad,), params)
+        (u, g, p), rebuild = active_leaves("scale_by_strong_wolfe_linesearch", grads, (grad,), params)
         zero = torch.zeros_like(state.learning_rate)
         first = Point(zero, value.to(zero), dot(g, u, zero), g)
-        rules, along = _Rules(slope_rtol, curv_rtol, first), line(value_fn, restore, params, u, p)
-        widest = torch.stack([leaf.abs().max().to(zero) for leaf in u if leaf.numel()] or [zero]).max()
+        options, search_line = _Options(slope_rtol, curv_rtol, first), make_line(value_fn, rebuild, params, u, p)
+        max_entry = torch.stack([leaf.abs().max().to(zero) for leaf in u if leaf.numel()] or [zero]).max()
 
-        def running(now: _Search) -> Tensor:
-            short = now.bracketed & ((now.two.t - now.one.t).abs() * widest < stepsize_precision)
-            return ~(now.done | short)
+        def continues(search: _Search) -> Tensor:
+            short = search.bracketed & ((search.two.t - search.one.t).abs() * max_entry < stepsize_precision)
+            return ~(search.done | short)
 
-        def body(now: _Search) -> _Search:
-            inner, stalled = _inner_step(now)
-            point = along.at(torch.where(now.bracketed, inner, _outer_step(now)))
-            return select(now.bracketed, _narrowed(now, point, stalled, rules), _examined(now, point, rules))
+        def body(search: _Search) -> _Search:
+            inner, stalled = _inner_step(search)
+            point = search_line.at(torch.where(search.bracketed, inner, _outer_step(search)))
+            shrunk = _shrink_bracket(search, point, stalled, options)
+            return select(search.bracketed, shrunk, _extend(search, point, options))
 
         no = torch.zeros_like(zero, dtype=torch.bool)
         start = _Search(zero - 1, first, first, first, first, no, no, no, no)
-        start = _examined(start, along.at(torch.ones_like(zero)), rules)
-        end = repeat(running, body, start, max_linesearch_steps)
+        start = _extend(start, search_line.at(torch.ones_like(zero)), options)
+        end = bounded_while(continues, body, start, max_linesearch_steps)
         best = select(end.one_is_low, end.one, end.two)
-        best = select(end.bracketed, best, select(first.value <= end.now.value, first, end.now))
-        return restore(scaled(best.t, u)), _state(state, best, end, restore, rules)
+        best = select(end.bracketed, best, select(first.value <= end.current.value, first, end.current))
+        return rebuild(scale_direction(best.t, u)), _state(state, best, end, rebuild, options)
 
-    return Optimizer(start_state, update, extra=("value", "grad", "value_fn"))
-
-
-def _state(old: ZoomState, best: Point, end: _Search, restore: Any, rules: _Rules) -> ZoomState:
-    first = rules.first
-    decrease = or_infinite(best.value - first.value - rules.slope_rtol * best.t * first.slope)
-    curvature = or_infinite(best.slope.abs() - rules.curv_rtol * first.slope.abs())
-    kept = restore([leaf.clone() for leaf in best.grad], old.grad)
-    return ZoomState(best.t, best.value + 0, kept, end.rounds + 1, decrease, curvature)
+    return Optimizer(init_zoom_state, update, extra=("value", "grad", "value_fn"))
 
 
-def _is_high(point: Point, rules: _Rules) -> Tensor:
-    first = rules.first
-    return point.value > first.value + rules.slope_rtol * point.t * first.slope
+def _state(old: ZoomState, best: Point, end: _Search, rebuild: Any, options: _Options) -> ZoomState:
+    first = options.first
+    decrease = nan_to_infinity(best.value - first.value - options.slope_rtol * best.t * first.slope)
+    curvature = nan_to_infinity(best.slope.abs() - options.curv_rtol * first.slope.abs())
+    new_grad = rebuild([leaf.clone() for leaf in best.grad], old.grad)
+    return ZoomState(best.t, best.value + 0, new_grad, end.rounds + 1, decrease, curvature)
 
 
-def _is_flat(point: Point, rules: _Rules) -> Tensor:
-    return point.slope.abs() <= -rules.curv_rtol * rules.first.slope
+def _is_high(point: Point, options: _Options) -> Tensor:
+    first = options.first
+    return point.value > first.value + options.slope_rtol * point.t * first.slope
 
 
-def _examined(now: _Search, point: Point, rules: _Rules) -> _Search:
-    """Look at a point while there is no bracket: it ends one, is good, or is gone beyond."""
-    rounds = now.rounds + 1
-    high = _is_high(point, rules) | ((rounds > 1) & (point.value >= now.now.value))
-    good = _is_flat(point, rules) & ~high
+def _is_flat(point: Point, options: _Options) -> Tensor:
+    return point.slope.abs() <= -options.curv_rtol * options.first.slope
+
+
+def _extend(search: _Search, point: Point, options: _Options) -> _Search:
+    """Update the search before there is a bracket: the point may be good, may end a bracket, or neither."""
+    rounds = search.rounds + 1
+    high = _is_high(point, options) | ((rounds > 1) & (point.value >= search.current.value))
+    good = _is_flat(point, options) & ~high
     bracketed = high | good | (point.slope >= 0)
-    one = select(good, point, now.now)
+    one = select(good, point, search.current)
     low = one.value <= point.value
-    return _Search(rounds, now.now, point, one, point, low, bracketed, now.stalled, good)
+    return _Search(rounds, search.current, point, one, point, low, bracketed, search.stalled, good)
 
 
-def _narrowed(now: _Search, point: Point, stalled: Tensor, rules: _Rules) -> _Search:
-    """Put a point in the place of one end of the bracket."""
-    low, high = select(now.one_is_low, (now.one, now.two), (now.two, now.one))
-    risen = _is_high(point, rules) | (point.value >= low.value)
-    done = _is_flat(point, rules) & ~risen
+def _shrink_bracket(search: _Search, point: Point, stalled: Tensor, options: _Options) -> _Search:
+    """Replace one end of the bracket with a point."""
+    low, high = select(search.one_is_low, (search.one, search.two), (search.two, search.one))
+    risen = _is_high(point, options) | (point.value >= low.value)
+    done = _is_flat(point, options) & ~risen
     turned = ~done & (point.slope * (high.t - low.t) >= 0)
     new_low = select(risen, low, point)
     new_high = select(risen, point, select(turned, low, high))
-    one, two = select(now.one_is_low, (new_low, new_high), (new_high, new_low))
-    is_low = torch.where(risen, one.value <= two.value, now.one_is_low)
-    return _Search(now.rounds + 1, now.now, point, one, two, is_low, now.bracketed, stalled, done)
+    one, two = select(search.one_is_low, (new_low, new_high), (new_high, new_low))
+    is_low = torch.where(risen, one.value <= two.value, search.one_is_low)
+    return _Search(search.rounds + 1, search.current, point, one, two, is_low, search.bracketed, stalled, done)
 
 
-def _outer_step(now: _Search) -> Tensor:
-    t, before = now.now.t, now.before.t
-    return _cubic(now.before, now.now, t + 0.01 * (t - before), t * 10)
+def _outer_step(search: _Search) -> Tensor:
+    t, previous = search.current.t, search.previous.t
+    return _cubic(search.previous, search.current, t + 0.01 * (t - previous), t * 10)
 
 
-def _inner_step(now: _Search) -> tuple[Tensor, Tensor]:
-    """Return a step inside the bracket, and whether it is close to an end; a second time it is moved."""
-    left, right = torch.minimum(now.one.t, now.two.t), torch.maximum(now.one.t, now.two.t)
-    t, margin = _cubic(now.one, now.two, left, right), 0.1 * (right - left)
+def _inner_step(search: _Search) -> tuple[Tensor, Tensor]:
+    """Return a step inside the bracket, and whether it is close to an end.
+
+    If the last step was close to an end too, the step is moved away from it.
+    """
+    left, right = torch.minimum(search.one.t, search.two.t), torch.maximum(search.one.t, search.two.t)
+    t, margin = _cubic(search.one, search.two, left, right), 0.1 * (right - left)
     close = torch.minimum(right - t, t - left) < margin
-    moved = close & (now.stalled | (t >= right) | (t <= left))
+    moved = close & (search.stalled | (t >= right) | (t <= left))
     away = torch.where((t - right).abs() < (t - left).abs(), right - margin, left + margin)
     return torch.where(moved, away, t), close & ~moved
 
 
 def _cubic(one: Point, two: Point, least: Tensor, most: Tensor) -> Tensor:
-    """Return the minimum of the cubic through two values and slopes, between bounds; their middle if there is none."""
+    """Return the minimum, within bounds, of the cubic through two values and slopes; if none exists, their middle."""
     left, right = select(one.t <= two.t, (one, two), (two, one))
     d1 = left.slope + right.slope - 3 * safe_divide(left.value - right.value, left.t - right.t)
     square = d1.square() - left.slope * right.slope

@@ -1,6 +1,6 @@
 """Line search for the strong Wolfe conditions (Nocedal and Wright 2006, "Numerical optimization", algorithms 3.5, 3.6).
 
-Near a minimum, where values differ by rounding only, the decrease is judged by slopes instead (Hager and Zhang 2005,
+Near a minimum, values differ only by rounding. There the decrease is estimated from slopes (Hager and Zhang 2005,
 "A new conjugate gradient method with guaranteed descent and an efficient line search", equations 2.3 and 4.3).
 """
 
@@ -13,50 +13,50 @@ from torchpure._types import Grads, Params, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
-    active,
+    active_leaves,
     check_count,
-    check_positive,
-    moments,
-    number,
+    check_nonnegative,
+    init_moments,
+    init_scalar,
     safe_divide,
     safe_sqrt,
-    scalar,
+    scalar_like,
     select,
 )
 
-from ._line import Line, Point, dot, line, or_infinite, repeat, scaled
+from ._line import Line, Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
 
 
 class ZoomState(NamedTuple):
     """State of the line searches for the Wolfe conditions. Numbers are float64, of shape ()."""
 
-    learning_rate: Tensor  # the step taken
-    value: Tensor  # of the function there; infinite before the first step
-    grad: Params  # there
+    learning_rate: Tensor  # the step size taken
+    value: Tensor  # of the function at the new parameters; infinite before the first step
+    grad: Params  # gradient at the new parameters
     num_linesearch_steps: Step
-    decrease_error: Tensor  # how far the decrease is from sufficient
-    curvature_error: Tensor  # how far the slope is from flat enough
+    decrease_error: Tensor  # by how much the value exceeds the bound of sufficient decrease
+    curvature_error: Tensor  # by how much the slope exceeds its bound
 
 
 class _Ends(NamedTuple):
-    low: Point  # the best end that decreases enough
+    low: Point  # the end with the lowest value that decreases enough
     high: Point
-    third: Point  # an end that was given up: with the two others it has a cubic
+    third: Point  # an end of an earlier bracket: three points define a cubic
 
 
 class _Search(NamedTuple):
     rounds: Tensor
-    now: Point
+    current: Point  # the last point that was evaluated
     ends: _Ends
-    safe: Point  # the best step that decreases enough, or 0
+    safe: Point  # the best step with sufficient decrease, or step 0
     errors: tuple[Tensor, Tensor]  # of the decrease and of the curvature
-    found: Tensor  # whether the ends hold a step that is wanted
+    bracketed: Tensor  # whether a good step lies between the ends
     done: Tensor
     failed: Tensor
 
 
-class _Rules(NamedTuple):
-    most: int
+class _Options(NamedTuple):
+    max_steps: int
     max_step: Number | None
     tol: Number
     increase: Number
@@ -78,15 +78,15 @@ def scale_by_zoom_linesearch(
     stepsize_precision: Number = 1e-5,
     initial_guess_strategy: str = "keep",
 ) -> Optimizer[ZoomState]:
-    """Scale updates so that the value falls enough and the slope gets flat enough: the strong Wolfe conditions.
+    """Scale updates to a step size that meets the strong Wolfe conditions.
 
     f(p + t u) ≤ f(p) + slope_rtol t ⟨g, u⟩ and |⟨g(p + t u), u⟩| ≤ curv_rtol |⟨g, u⟩|, both up to `tol`. A step needs
-    `value=` and `grad=`, of the parameters, and `value_fn=`, the function. t begins at 1 ("one") or at the last step
-    ("keep"), and grows by `increase_factor` until an interval is found. Where no step has both, the best with the first
-    is taken; the state tells the errors.
+    `value=` and `grad=` at the parameters, and `value_fn=`, the function of the parameters. The first t is 1 (strategy
+    "one") or the last t ("keep"). It grows by `increase_factor` until a bracket is found. If no t meets both
+    conditions, the best t that meets the first one is taken. The state has the errors.
 
     Raises:
-        ValueError: a number is out of its range, or the strategy neither one nor keep.
+        ValueError: a number is out of its range, or `initial_guess_strategy` is not "one" or "keep".
 
     >>> from torchpure import optim
     >>> opt, params = optim.chain(optim.sgd(1.0), scale_by_zoom_linesearch(15)), torch.tensor([1.0])
@@ -96,80 +96,92 @@ def scale_by_zoom_linesearch(
     tensor([0.])
     """
     if initial_guess_strategy not in ("one", "keep"):
-        raise ValueError(f"scale_by_zoom_linesearch: the strategy must be one or keep, got {initial_guess_strategy!r}")
+        raise ValueError(
+            f"scale_by_zoom_linesearch: initial_guess_strategy must be one or keep, got {initial_guess_strategy!r}"
+        )
     check_count("scale_by_zoom_linesearch", max_linesearch_steps=max_linesearch_steps)
-    check_positive("scale_by_zoom_linesearch", tol=tol, slope_rtol=slope_rtol, curv_rtol=curv_rtol)
+    check_nonnegative("scale_by_zoom_linesearch", tol=tol, slope_rtol=slope_rtol, curv_rtol=curv_rtol)
     given = (increase_factor, slope_rtol, curv_rtol, approx_dec_rtol, stepsize_precision)
-    rules = _Rules(max_linesearch_steps, max_learning_rate, tol, *given)
+    options = _Options(max_linesearch_steps, max_learning_rate, tol, *given)
 
     def update(
         grads: Grads, state: ZoomState, params: Params, *, value: Tensor, grad: Grads, value_fn: Any
     ) -> tuple[Updates, ZoomState]:
-        (u, g, p), restore = active("scale_by_zoom_linesearch", grads, (grad,), params)
+        (u, g, p), rebuild = active_leaves("scale_by_zoom_linesearch", grads, (grad,), params)
         last = state.learning_rate
         first = Point(torch.zeros_like(last), value.to(last), dot(g, u, last), g)
         guess = torch.ones_like(last) if initial_guess_strategy == "one" else last
-        end = _search(line(value_fn, restore, params, u, p), first, guess, rules)
-        kept = restore([leaf.clone() for leaf in end.now.grad], state.grad)
-        return restore(scaled(end.now.t, u)), ZoomState(end.now.t, end.now.value, kept, end.rounds, *end.errors)
+        end = _search(make_line(value_fn, rebuild, params, u, p), first, guess, options)
+        new_grad = rebuild([leaf.clone() for leaf in end.current.grad], state.grad)
+        return rebuild(scale_direction(end.current.t, u)), ZoomState(
+            end.current.t, end.current.value, new_grad, end.rounds, *end.errors
+        )
 
-    return Optimizer(start_state, update, extra=("value", "grad", "value_fn"))
-
-
-def start_state(params: Params) -> ZoomState:
-    """Make the state of a line search that remembers the point it reached."""
-    one, unknown, rounds, *errors = (scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf"), float("inf")))
-    return ZoomState(one, unknown, moments(params), rounds, *errors)
+    return Optimizer(init_zoom_state, update, extra=("value", "grad", "value_fn"))
 
 
-def _search(along: Line, first: Point, guess: Tensor, rules: _Rules) -> _Search:
-    no, far = torch.zeros_like(first.t, dtype=torch.bool), torch.full_like(first.t, float("inf"))
+def init_zoom_state(params: Params) -> ZoomState:
+    """Make the state of a line search that keeps the value and the gradient at the new parameters."""
+    one, infinite, rounds, *errors = (
+        init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf"), float("inf"))
+    )
+    return ZoomState(one, infinite, init_moments(params), rounds, *errors)
+
+
+def _search(search_line: Line, first: Point, guess: Tensor, options: _Options) -> _Search:
+    no, infinite = torch.zeros_like(first.t, dtype=torch.bool), torch.full_like(first.t, float("inf"))
     ends = _Ends(first, first, first)
-    start = _Search(torch.zeros_like(first.t), first, ends, first, (far, far), no, no, no)
+    start = _Search(torch.zeros_like(first.t), first, ends, first, (infinite, infinite), no, no, no)
 
-    def body(now: _Search) -> _Search:
-        longer = torch.where(now.rounds == 0, guess, rules.increase * now.now.t)
+    def body(search: _Search) -> _Search:
+        longer = torch.where(search.rounds == 0, guess, options.increase * search.current.t)
         reached = no
-        if rules.max_step is not None:
-            limit = number(rules.max_step, like=longer)
+        if options.max_step is not None:
+            limit = scalar_like(options.max_step, like=longer)
             longer, reached = torch.minimum(longer, limit), longer >= limit
-        point = along.at(torch.where(now.found, _middle(now.ends), longer))
-        errors = _errors(point, first, rules)
-        return select(now.found, _zoomed(now, point, errors, rules), _lengthened(now, point, errors, reached, rules))
+        point = search_line.at(torch.where(search.bracketed, _middle(search.ends), longer))
+        errors = _errors(point, first, options)
+        return select(
+            search.bracketed,
+            _shrink_bracket(search, point, errors, options),
+            _extend(search, point, errors, reached, options),
+        )
 
-    end = repeat(lambda now: ~(now.done | now.failed), body, start, rules.most)
-    unsafe = (end.safe.t > 0) | end.errors[0].isinf()
-    return end._replace(now=select(end.failed & unsafe, end.safe, end.now))
+    end = bounded_while(lambda search: ~(search.done | search.failed), body, start, options.max_steps)
+    use_safe = (end.safe.t > 0) | end.errors[0].isinf()
+    return end._replace(current=select(end.failed & use_safe, end.safe, end.current))
 
 
-def _errors(point: Point, first: Point, rules: _Rules) -> tuple[Tensor, Tensor]:
-    """Return how far a point is from a sufficient decrease, and from a slope flat enough."""
-    decrease = point.value - first.value - rules.slope_rtol * point.t * first.slope
-    if rules.approx_dec_rtol is not None:
-        by_slope = point.slope - (2 * rules.slope_rtol - 1) * first.slope
-        risen = point.value - first.value - rules.approx_dec_rtol * first.value.abs()
+def _errors(point: Point, first: Point, options: _Options) -> tuple[Tensor, Tensor]:
+    """Return by how much a point violates the decrease condition and the curvature condition."""
+    decrease = point.value - first.value - options.slope_rtol * point.t * first.slope
+    if options.approx_dec_rtol is not None:
+        by_slope = point.slope - (2 * options.slope_rtol - 1) * first.slope
+        risen = point.value - first.value - options.approx_dec_rtol * first.value.abs()
         decrease = torch.minimum(torch.maximum(by_slope, risen), decrease)
-    return or_infinite(decrease), or_infinite(point.slope.abs() - rules.curv_rtol * first.slope.abs())
+    return nan_to_infinity(decrease), nan_to_infinity(point.slope.abs() - options.curv_rtol * first.slope.abs())
 
 
-def _lengthened(now: _Search, point: Point, errors: tuple[Tensor, Tensor], reached: Tensor, rules: _Rules) -> _Search:
-    """Go on after a step that was made longer (algorithm 3.5)."""
-    good = torch.maximum(*errors) <= rules.tol
-    is_high = (errors[0] > 0) | ((point.value >= now.now.value) & (now.rounds > 0))
+def _extend(
+    search: _Search, point: Point, errors: tuple[Tensor, Tensor], reached: Tensor, options: _Options
+) -> _Search:
+    """Update the search before there is a bracket (algorithm 3.5)."""
+    good = torch.maximum(*errors) <= options.tol
+    is_high = (errors[0] > 0) | ((point.value >= search.current.value) & (search.rounds > 0))
     is_low = (point.slope >= 0) & ~is_high
-    low, high = select(is_low, (point, now.now), (now.now, point))
-    found = is_high | is_low | good
-    done = good | (reached & ~found)
-    safe = select(errors[0] <= rules.tol, point, now.safe)
-    failed = (now.rounds + 1 >= rules.most) & ~done
-    return _Search(now.rounds + 1, point, _Ends(low, high, low), safe, errors, found, done, failed)
+    low, high = select(is_low, (point, search.current), (search.current, point))
+    bracketed = is_high | is_low | good
+    done = good | (reached & ~bracketed)
+    safe = select(errors[0] <= options.tol, point, search.safe)
+    failed = (search.rounds + 1 >= options.max_steps) & ~done
+    return _Search(search.rounds + 1, point, _Ends(low, high, low), safe, errors, bracketed, done, failed)
 
 
-def _zoomed(now: _Search, point: Point, errors: tuple[Tensor, Tensor], rules: _Rules) -> _Search:
-    """Go on after a step between the ends (algorithm 3.6)."""
-    low, high, _ = now.ends
-    done = torch.maximum(*errors) <= rules.tol
-    safe = select((errors[0] <= rules.tol) & (point.value < now.safe.value), point, now.safe)
+def _shrink_bracket(search: _Search, point: Point, errors: tuple[Tensor, Tensor], options: _Options) -> _Search:
+    """Update the search inside the bracket (algorithm 3.6)."""
+    low, high, _ = search.ends
+    done = torch.maximum(*errors) <= options.tol
+    safe = select((errors[0] <= options.tol) & (point.value < search.safe.value), point, search.safe)
     is_high = (errors[0] > 0) | (point.value >= low.value)
     turned = (point.slope * (high.t - low.t) >= 0) & ~is_high
     ends = _Ends(
@@ -177,13 +189,13 @@ def _zoomed(now: _Search, point: Point, errors: tuple[Tensor, Tensor], rules: _R
         select(is_high, point, select(turned, low, high)),
         select(is_high | turned, high, low),
     )
-    short = (high.t - low.t).abs() <= rules.precision
-    over = (now.rounds + 1 >= rules.most) | (short & (safe.t > 0))
-    return _Search(now.rounds + 1, point, ends, safe, errors, now.found, done, over & ~done)
+    short = (high.t - low.t).abs() <= options.precision
+    over = (search.rounds + 1 >= options.max_steps) | (short & (safe.t > 0))
+    return _Search(search.rounds + 1, point, ends, safe, errors, search.bracketed, done, over & ~done)
 
 
 def _middle(ends: _Ends) -> Tensor:
-    """Return the minimum of a cubic, else that of a parabola, else the middle: what lies well between the ends."""
+    """Return a step well inside the bracket: the minimum of a cubic, else of a parabola, else the middle."""
     low, high, third = ends
     left, right = torch.minimum(low.t, high.t), torch.maximum(low.t, high.t)
     width = right - left
@@ -197,7 +209,7 @@ def _middle(ends: _Ends) -> Tensor:
 
 
 def _cubic(low: Point, high: Point, third: Point) -> tuple[Tensor, Tensor]:
-    """Return the minimum of the cubic with one point's value and slope and two values, and if there is one."""
+    """Return the minimum of a cubic, and whether it exists. The cubic fits three values, and the slope at `low`."""
     b, c = high.t - low.t, third.t - low.t
     over_b, over_c = high.value - low.value - low.slope * b, third.value - low.value - low.slope * c
     under = (b * c).square() * (b - c)

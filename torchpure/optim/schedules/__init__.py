@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step count."""
+"""Schedules: learning rates as pure functions of the step count."""
 
 from ._basic import constant_schedule as constant_schedule
 from ._basic import cosine_decay_schedule as cosine_decay_schedule

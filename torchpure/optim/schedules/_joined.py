@@ -1,4 +1,4 @@
-"""Schedules made of others, one after the other."""
+"""Schedules that join other schedules."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +10,21 @@ from torch import Tensor
 from torchpure._types import Schedule
 from torchpure.optim.core import Number
 
-from ._basic import check_begin, cosine_decay_schedule, exponential_decay, float64, half_cosine, linear_schedule
+from ._basic import (
+    check_nonnegative_steps,
+    cosine_decay_schedule,
+    exponential_decay,
+    float64_schedule,
+    half_cosine,
+    linear_schedule,
+)
 
 
 def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
-    """Follow one schedule after the other: the next takes over at its boundary, and counts from 0 there.
+    """Use one schedule after another. Each starts at its boundary, with a step count of 0.
 
     Raises:
-        ValueError: there is not one boundary less than schedules, or boundaries fall.
+        ValueError: the number of boundaries is not one less than that of schedules, or boundaries decrease.
 
     >>> from torchpure import optim
     >>> steps = join_schedules([optim.constant_schedule(1.0), optim.constant_schedule(0.5)], [10])
@@ -26,10 +33,11 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     """
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
-            f"join_schedules: wanted one boundary less than schedules, got {len(boundaries)} and {len(schedules)}"
+            f"join_schedules: wanted one boundary fewer than schedules, "
+            f"got {len(boundaries)} boundaries and {len(schedules)} schedules"
         )
     if sorted(boundaries) != list(boundaries):
-        raise ValueError(f"join_schedules: boundaries must not fall, got {list(boundaries)}")
+        raise ValueError(f"join_schedules: boundaries must not decrease, got {list(boundaries)}")
 
     def value(step: Tensor) -> Tensor:
         result = schedules[0](step)
@@ -37,11 +45,11 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
             result = torch.where(step < boundary, result, schedule((step - boundary).clamp(min=0)))
         return result
 
-    return float64(value)
+    return float64_schedule(value)
 
 
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: int) -> Schedule:
-    """Rise in a line to `peak_value` over `warmup_steps`, and stay there.
+    """Increase linearly to `peak_value` over `warmup_steps`, then stay constant.
 
     Raises:
         ValueError: `warmup_steps` is not positive.
@@ -62,7 +70,9 @@ def warmup_cosine_decay_schedule(
     end_value: Number = 0.0,
     exponent: Number = 1.0,
 ) -> Schedule:
-    """Rise in a line to `peak_value` over `warmup_steps`, then fall along half a cosine; `decay_steps` counts both.
+    """Increase linearly to `peak_value` over `warmup_steps`, then decay along half a cosine.
+
+    `decay_steps` is the number of all steps, those of the warm-up included. The last value is `end_value`.
 
     Raises:
         ValueError: `decay_steps` is not greater than `warmup_steps`, or `warmup_steps` is negative.
@@ -71,18 +81,18 @@ def warmup_cosine_decay_schedule(
     >>> [round(schedule(torch.tensor(float(step))).item(), 6) for step in (0, 5, 10, 60, 110)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    check_begin("warmup_cosine_decay_schedule", warmup_steps=warmup_steps)
+    check_nonnegative_steps("warmup_cosine_decay_schedule", warmup_steps=warmup_steps)
     if decay_steps <= warmup_steps:
         raise ValueError(
             "warmup_cosine_decay_schedule: decay_steps counts the warm-up and must be greater than it, "
             f"got decay_steps={decay_steps}, warmup_steps={warmup_steps}"
         )
 
-    def falling(step: Tensor) -> Tensor:
+    def decay(step: Tensor) -> Tensor:
         fraction = (step / (decay_steps - warmup_steps)).clamp(max=1)
         return end_value + (peak_value - end_value) * half_cosine(fraction) ** exponent
 
-    return _after_warmup(init_value, peak_value, warmup_steps, float64(falling))
+    return _after_warmup(init_value, peak_value, warmup_steps, float64_schedule(decay))
 
 
 def warmup_exponential_decay_schedule(
@@ -96,7 +106,7 @@ def warmup_exponential_decay_schedule(
     staircase: bool = False,
     end_value: Number | None = None,
 ) -> Schedule:
-    """Rise in a line to `peak_value` over `warmup_steps`, then decay as `exponential_decay`.
+    """Increase linearly to `peak_value` over `warmup_steps`, then follow `exponential_decay`.
 
     Raises:
         ValueError: a count of steps is out of range, or `decay_rate` is 0.
@@ -104,8 +114,8 @@ def warmup_exponential_decay_schedule(
     >>> warmup_exponential_decay_schedule(0.0, 1.0, 10, 5, 0.5)(torch.tensor([5.0, 15.0]))
     tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    check_begin("warmup_exponential_decay_schedule", warmup_steps=warmup_steps)
-    falling = exponential_decay(
+    check_nonnegative_steps("warmup_exponential_decay_schedule", warmup_steps=warmup_steps)
+    decay = exponential_decay(
         peak_value,
         transition_steps,
         decay_rate,
@@ -113,38 +123,40 @@ def warmup_exponential_decay_schedule(
         staircase=staircase,
         end_value=end_value,
     )
-    return _after_warmup(init_value, peak_value, warmup_steps, falling)
+    return _after_warmup(init_value, peak_value, warmup_steps, decay)
 
 
-def _after_warmup(start: Number, peak: Number, steps: int, falling: Schedule) -> Schedule:
-    return join_schedules([linear_schedule(start, peak, steps), falling], [steps]) if steps else falling
+def _after_warmup(start: Number, peak: Number, steps: int, decay: Schedule) -> Schedule:
+    return join_schedules([linear_schedule(start, peak, steps), decay], [steps]) if steps else decay
 
 
 def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> Schedule:
-    """Repeat warm-up and cosine decay (SGDR: Loshchilov and Hutter 2017, arXiv:1608.03983, section 3).
+    """Repeat a warm-up and a cosine decay, with restarts (SGDR).
 
-    Each round has the arguments of `warmup_cosine_decay_schedule`, and takes its `decay_steps`.
+    `cosine_kwargs` has the arguments of `warmup_cosine_decay_schedule` for each round. A round takes its `decay_steps`.
+    From Loshchilov and Hutter 2017, arXiv:1608.03983, section 3.
 
     Raises:
-        ValueError: there is no round, or its counts of steps are out of range.
+        ValueError: no round is given, or a step count is out of range.
 
     >>> one = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 5, "decay_steps": 10}
     >>> sgdr_schedule([one, one])(torch.tensor([5.0, 10.0, 15.0]))
     tensor([1., 0., 1.], dtype=torch.float64)
     """
-    rounds = [dict(given) for given in cosine_kwargs]
+    rounds = [dict(kwargs) for kwargs in cosine_kwargs]
     if not rounds:
         raise ValueError("sgdr_schedule: wanted at least one round")
-    ends = [sum(given["decay_steps"] for given in rounds[: number + 1]) for number in range(len(rounds))]
-    return join_schedules([warmup_cosine_decay_schedule(**given) for given in rounds], ends[:-1])
+    ends = [sum(kwargs["decay_steps"] for kwargs in rounds[: index + 1]) for index in range(len(rounds))]
+    return join_schedules([warmup_cosine_decay_schedule(**kwargs) for kwargs in rounds], ends[:-1])
 
 
 def cosine_warm_restarts_schedule(
     init_value: Number, period: int, *, factor: int = 1, end_value: Number = 0.0
 ) -> Schedule:
-    """Fall along half a cosine again and again, as torch's CosineAnnealingWarmRestarts (arXiv:1608.03983, equation 5).
+    """Repeat a decay along half a cosine, like torch's CosineAnnealingWarmRestarts.
 
-    The first round takes `period` steps, and each later one `factor` times those of the one before.
+    The first round takes `period` steps. Each later round takes `factor` times as many steps as the round before.
+    From Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5.
 
     Raises:
         ValueError: `period` or `factor` is not a whole number, at least 1.
@@ -155,16 +167,16 @@ def cosine_warm_restarts_schedule(
     for name, number in (("period", period), ("factor", factor)):
         if number < 1 or number != int(number):
             raise ValueError(f"cosine_warm_restarts_schedule: {name} must be a whole number, at least 1, got {number}")
-    whole = cosine_decay_schedule(1.0, 1)
+    decay = cosine_decay_schedule(1.0, 1)
 
     def value(step: Tensor) -> Tensor:
         if factor == 1:
             fraction = torch.remainder(step, period) / period
         else:
-            # round n starts at period (factorⁿ − 1) / (factor − 1); the logarithm may round below a whole number
-            number = (torch.log1p(step * (factor - 1) / period) / math.log(factor) + 1e-9).floor()
-            begin = period * (factor**number - 1) / (factor - 1)
-            fraction = (step - begin) / (period * factor**number)
-        return end_value + (init_value - end_value) * whole(fraction)
+            # round n starts at period (factorⁿ − 1) / (factor − 1); 1e-9, since the logarithm may round below n
+            index = (torch.log1p(step * (factor - 1) / period) / math.log(factor) + 1e-9).floor()
+            begin = period * (factor**index - 1) / (factor - 1)
+            fraction = (step - begin) / (period * factor**index)
+        return end_value + (init_value - end_value) * decay(fraction)
 
-    return float64(value)
+    return float64_schedule(value)

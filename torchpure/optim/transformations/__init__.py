@@ -1,4 +1,4 @@
-"""Steps of a chain: scale, clip, decay, momentum, noise, measurements."""
+"""Transformations for chains: scaling, clipping, weight decay, momentum, noise and measurements."""
 
 from ._add_noise import AddNoiseState as AddNoiseState
 from ._add_noise import add_noise as add_noise

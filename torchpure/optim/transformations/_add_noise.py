@@ -4,20 +4,20 @@ from typing import NamedTuple
 
 from torchpure import random, tree
 from torchpure._types import Grads, Key, Params, Step, Updates
-from torchpure.optim.core import Number, Optimizer, active, check_positive, count, safe_sqrt
+from torchpure.optim.core import Number, Optimizer, active_leaves, check_nonnegative, init_step_count, safe_sqrt
 
 
 class AddNoiseState(NamedTuple):
     """State of `add_noise`."""
 
     step: Step  # float64, shape ()
-    key: Key  # the noise of the steps to come
+    key: Key  # for the noise of later steps
 
 
 def add_noise(eta: Number, gamma: Number, key: Key) -> Optimizer[AddNoiseState]:
     """Add Gaussian noise of variance eta / tᵞ at step t = 1, 2, …: u = g + √(eta / tᵞ) n.
 
-    The state carries the key; each leaf draws with its own. A complex leaf draws for both of its parts.
+    The key is in the state. Each leaf has its own noise; a complex leaf has noise in both of its parts.
 
     Raises:
         ValueError: `eta` or `gamma` is negative.
@@ -28,14 +28,14 @@ def add_noise(eta: Number, gamma: Number, key: Key) -> Optimizer[AddNoiseState]:
     >>> bool((noise.update(torch.zeros(2), state, torch.zeros(2))[0] != 0).all())
     True
     """
-    check_positive("add_noise", eta=eta, gamma=gamma)
+    check_nonnegative("add_noise", eta=eta, gamma=gamma)
 
     def update(grads: Grads, state: AddNoiseState, params: Params) -> tuple[Updates, AddNoiseState]:
-        (g, _), restore = active("add_noise", grads, (), params)
+        (g, _), rebuild = active_leaves("add_noise", grads, (), params)
         step = state.step + 1
-        deviation = safe_sqrt(eta / step**gamma)
-        later, now = random.split(state.key)
-        noise = [random.normal(random.fold_in(now, i), leaf.shape, dtype=leaf.dtype) for i, leaf in enumerate(g)]
-        return restore(tree.add(g, tree.scale(noise, deviation))), AddNoiseState(step, later)
+        stddev = safe_sqrt(eta / step**gamma)
+        next_key, noise_key = random.split(state.key)
+        noise = [random.normal(random.fold_in(noise_key, i), leaf.shape, dtype=leaf.dtype) for i, leaf in enumerate(g)]
+        return rebuild(tree.add(g, tree.scale(noise, stddev))), AddNoiseState(step, next_key)
 
-    return Optimizer(lambda params: AddNoiseState(count(params), key.clone()), update)
+    return Optimizer(lambda params: AddNoiseState(init_step_count(params), key.clone()), update)

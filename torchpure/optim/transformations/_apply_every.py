@@ -1,22 +1,22 @@
-"""Accumulate updates, and let them through every k steps."""
+"""Accumulation of updates over k steps."""
 
 from typing import NamedTuple
 
 from torchpure._types import Grads, Params, Step, Updates
-from torchpure.optim.core import Number, Optimizer, check_count, count, gate, leafwise, moments
+from torchpure.optim.core import Number, Optimizer, check_count, init_moments, init_step_count, leafwise, zero_unless
 
 
 class ApplyEveryState(NamedTuple):
     """State of `apply_every`."""
 
     step: Step  # float64, shape ()
-    total: Params  # sum of the updates since the last that went through
+    total: Params  # sum of the updates since the last sum was applied
 
 
 def apply_every(k: Number = 1) -> Optimizer[ApplyEveryState]:
-    """Sum updates, and give the sum at every k-th step, zero at the others.
+    """Accumulate updates, and apply their sum at every k-th step; at other steps updates are zero.
 
-    The other parts of a chain still see each gradient; `multi_steps` is for a large batch in parts.
+    The other parts of a chain still process each gradient. To split a large batch, use `multi_steps`.
 
     Raises:
         ValueError: `k` is not a whole number, at least 1.
@@ -30,13 +30,13 @@ def apply_every(k: Number = 1) -> Optimizer[ApplyEveryState]:
     check_count("apply_every", k=k)
 
     def update(grads: Grads, state: ApplyEveryState, params: Params) -> tuple[Updates, ApplyEveryState]:
-        place = state.step % k
+        position = state.step % k
 
         def rule(g, total, p):
-            total = g + (place != 0) * total
+            total = g + (position != 0) * total
             return total, total
 
         updates, total = leafwise("apply_every", rule, grads, (state.total,), params)
-        return gate(place == k - 1, updates), ApplyEveryState(state.step + 1, total)
+        return zero_unless(position == k - 1, updates), ApplyEveryState(state.step + 1, total)
 
-    return Optimizer(lambda params: ApplyEveryState(count(params), moments(params)), update)
+    return Optimizer(lambda params: ApplyEveryState(init_step_count(params), init_moments(params)), update)

@@ -1,4 +1,4 @@
-"""Transformations that keep numbers in bounds."""
+"""Transformations that keep parameters nonnegative and updates free of NaN."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Tree, Updates
-from torchpure.optim.core import EmptyState, Optimizer, leafwise, per_leaf, stateless_leafwise
+from torchpure.optim.core import EmptyState, Optimizer, init_per_leaf, leafwise, stateless_leafwise
 
 
 def keep_params_nonnegative() -> Optimizer[EmptyState]:
-    """Stop at zero: u = max(u, −p) where p + u would be negative; the last part of a chain.
+    """Keep parameters at least 0: u = −p where p + u would be negative. Use it as the last part of a chain.
 
     >>> keep_params_nonnegative().update(torch.tensor([-3.0, -1.0]), EmptyState(), torch.tensor([2.0, 2.0]))[0]
     tensor([-2., -1.])
@@ -25,7 +25,7 @@ class ZeroNansState(NamedTuple):
 
 
 def zero_nans() -> Optimizer[ZeroNansState]:
-    """Replace NaN with 0; the state tells, for each leaf, whether there was one.
+    """Replace NaN with 0. The state records, for each leaf, whether there was a NaN.
 
     >>> zero = zero_nans()
     >>> zero.update(torch.tensor([float("nan"), 1.0]), zero.init(torch.zeros(2)), torch.zeros(2))
@@ -33,7 +33,7 @@ def zero_nans() -> Optimizer[ZeroNansState]:
     """
 
     def init(params: Params) -> ZeroNansState:
-        return ZeroNansState(per_leaf(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
+        return ZeroNansState(init_per_leaf(lambda p: torch.zeros((), dtype=torch.bool, device=p.device), params))
 
     def rule(g: Tensor, found: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
         return torch.where(g.isnan(), 0, g), g.isnan().any()

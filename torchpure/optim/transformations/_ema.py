@@ -1,18 +1,27 @@
-"""Exponential moving averages as a transformation; the correction is Adam's (Kingma and Ba 2015, section 3)."""
+"""Exponential moving average of updates, with the bias correction of Adam (Kingma and Ba 2015, section 3)."""
 
 from typing import NamedTuple
 
 import torch
 
 from torchpure._types import Grads, Params, Step, Updates
-from torchpure.optim.core import Number, Optimizer, bias, blend, check_unit, count, leafwise, moments
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    bias_correction,
+    check_unit_interval,
+    ema_update,
+    init_moments,
+    init_step_count,
+    leafwise,
+)
 
 
 class EmaState(NamedTuple):
     """State of `ema`."""
 
     step: Step  # float64, shape ()
-    ema: Params  # running mean of the gradients, not corrected
+    ema: Params  # running mean of the gradients, without bias correction
 
 
 def ema(decay: Number, *, debias: bool = True, accumulator_dtype: torch.dtype | None = None) -> Optimizer[EmaState]:
@@ -25,16 +34,16 @@ def ema(decay: Number, *, debias: bool = True, accumulator_dtype: torch.dtype | 
     >>> average.update(torch.tensor([2.0]), average.init(torch.zeros(1)), torch.zeros(1))[0]
     tensor([2.])
     """
-    check_unit("ema", decay=decay)
+    check_unit_interval("ema", decay=decay)
 
     def update(grads: Grads, state: EmaState, params: Params) -> tuple[Updates, EmaState]:
         step = state.step + 1
 
         def rule(g, m, p):
-            m = blend(m, g, decay)
-            return (m / bias(decay, step) if debias else m), m
+            m = ema_update(m, g, decay)
+            return (m / bias_correction(decay, step) if debias else m), m
 
         updates, mean = leafwise("ema", rule, grads, (state.ema,), params)
         return updates, EmaState(step, mean)
 
-    return Optimizer(lambda params: EmaState(count(params), moments(params, accumulator_dtype)), update)
+    return Optimizer(lambda params: EmaState(init_step_count(params), init_moments(params, accumulator_dtype)), update)

@@ -8,24 +8,24 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads
 from torchpure.errors import StructureError
-from torchpure.optim.core import Number, check_positive, safe_sqrt
+from torchpure.optim.core import Number, check_nonnegative, safe_sqrt
 
 
 def per_example_global_norm_clip(grads: Grads, l2_norm_clip: Number) -> tuple[Grads, Tensor]:
-    """Clip each example's gradient to a norm over all leaves, and sum: Σᵢ gᵢ min(1, clip / ‖gᵢ‖).
+    """Clip the norm of each example's gradient over all leaves, and sum: Σᵢ gᵢ min(1, clip / ‖gᵢ‖).
 
-    Each leaf has the examples in its first dimension. Returns (sums, how many were clipped).
+    The first dimension of each leaf is the examples. Returns (sums, number of clipped examples).
 
     Raises:
-        StructureError: leaves differ in their first dimension, or have none.
+        StructureError: there is no leaf, or leaves differ in their first dimension, or have none.
         ValueError: `l2_norm_clip` is negative.
 
     >>> per_example_global_norm_clip(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0)
     (tensor([0.9000, 1.2000]), tensor(1))
     """
-    who = "per_example_global_norm_clip"
-    check_positive(who, l2_norm_clip=l2_norm_clip)
-    _check_examples(who, grads)
+    caller = "per_example_global_norm_clip"
+    check_nonnegative(caller, l2_norm_clip=l2_norm_clip)
+    _check_examples(caller, grads)
     norms = safe_sqrt(torch.stack([_squares(leaf) for leaf in tree.leaves(grads)]).sum(0))
     above = norms > l2_norm_clip
     factors = torch.where(above, l2_norm_clip / torch.where(above, norms, 1), 1)
@@ -35,13 +35,13 @@ def per_example_global_norm_clip(grads: Grads, l2_norm_clip: Number) -> tuple[Gr
 def per_example_layer_norm_clip(
     grads: Grads, global_l2_norm_clip: Number, *, uniform: bool = True
 ) -> tuple[Grads, Grads]:
-    """Clip each example's gradient leaf by leaf, and sum (McMahan et al. 2018, arXiv:1710.06963, section 2).
+    """Clip the norm of each example's gradient in each leaf, and sum over the examples.
 
-    Of L leaves each gets clip / √L with `uniform`, else clip · √(its entries / all entries).
-    Returns (sums, how many were clipped, by leaf).
+    With `uniform`, the limit of each of L leaves is clip / √L; else it is clip · √(its entries / all entries).
+    Returns (sums, number of clipped examples for each leaf). From McMahan et al. 2018, arXiv:1710.06963, section 2.
 
     Raises:
-        StructureError: leaves differ in their first dimension, or have none.
+        StructureError: there is no leaf, or leaves differ in their first dimension, or have none.
 
     >>> per_example_layer_norm_clip((torch.tensor([[3.0, 4.0], [0.3, 0.4]]),), 1.0)
     ((tensor([0.9000, 1.2000]),), (tensor(1),))
@@ -60,11 +60,13 @@ def _squares(leaf: Tensor) -> Tensor:
     return (torch.view_as_real(flat).flatten(1) if flat.is_complex() else flat).square().sum(1)
 
 
-def _check_examples(who: str, grads: Grads) -> None:
+def _check_examples(caller: str, grads: Grads) -> None:
     leaves = tree.leaves(grads)
     if not leaves:
-        raise StructureError(f"{who}: wanted at least one gradient, got none")
+        raise StructureError(f"{caller}: wanted at least one gradient, got none")
     for path, leaf in zip(tree.paths(grads), leaves, strict=True):
         if leaf.ndim == 0 or len(leaf) != len(leaves[0]):
             wanted = f"{len(leaves[0])} examples in the first dimension" if leaves[0].ndim else "a first dimension"
-            raise StructureError(f"{who}: at `{path}`: wanted {wanted}, got {tree.describe(leaf)}: vmap the gradient")
+            raise StructureError(
+                f"{caller}: at `{path}`: wanted {wanted}, got {tree.describe(leaf)}: vmap the gradient"
+            )

@@ -1,4 +1,4 @@
-"""Smaller steps when the value stops to improve, as torch's ReduceLROnPlateau, but inside the update."""
+"""Smaller updates when the loss stops improving, like torch's ReduceLROnPlateau."""
 
 from typing import Any, NamedTuple
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Number, Optimizer, check_count, check_positive, scalar, select
+from torchpure.optim.core import Number, Optimizer, check_count, check_nonnegative, init_scalar, select
 
 
 class ReduceOnPlateauState(NamedTuple):
     """State of `reduce_on_plateau`; every field has shape ()."""
 
-    scale: Tensor  # what updates are multiplied by; float64
+    scale: Tensor  # factor of the updates; float64
     best_value: Tensor  # float64
-    plateau_count: Tensor  # how many averages in a row were not better; int64
-    cooldown_count: Tensor  # int64
-    count: Tensor  # how many values the average has; int64
+    plateau_count: Tensor  # number of averages in a row that were not better; int64
+    cooldown_count: Tensor  # number of averages left in the cooldown; int64
+    count: Tensor  # number of values in the average; int64
     avg_value: Tensor  # float64
 
 
@@ -31,10 +31,11 @@ def reduce_on_plateau(
     accumulation_size: int = 1,
     min_scale: Number = 0.0,
 ) -> Optimizer[ReduceOnPlateauState]:
-    """Multiply updates by a scale, which falls by `factor` when `value` was not better `patience` times in a row.
+    """Multiply updates by a scale; multiply the scale by `factor` when the loss stops improving.
 
-    Better is below (1 − rtol) best − atol. Values are averaged over `accumulation_size` updates; for `cooldown`
-    averages after a fall none counts. Call `step(grads, state, params, value=loss)`.
+    Call `step(grads, state, params, value=loss)`. Losses are averaged over `accumulation_size` updates. An average is
+    better if it is below (1 − rtol) best − atol. After `patience` averages in a row that are not better, the scale is
+    reduced. The next `cooldown` averages do not count.
 
     Raises:
         ValueError: `factor` is not in (0, 1), `rtol` not in [0, 1], both tolerances are 0, or a number is negative.
@@ -46,18 +47,18 @@ def reduce_on_plateau(
     """
     _check(factor, rtol, atol, min_scale)
     check_count("reduce_on_plateau", patience=patience, accumulation_size=accumulation_size)
-    check_positive("reduce_on_plateau", cooldown=cooldown)
+    check_nonnegative("reduce_on_plateau", cooldown=cooldown)
 
-    def judged(state: ReduceOnPlateauState) -> ReduceOnPlateauState:
+    def evaluate_average(state: ReduceOnPlateauState) -> ReduceOnPlateauState:
         better = state.avg_value < (1 - rtol) * state.best_value - atol
-        waited = torch.where(better, 0, state.plateau_count + 1)
-        cooling, falls = state.cooldown_count > 0, waited == patience
-        lower = torch.clamp(torch.where(falls, state.scale * factor, state.scale), min=min_scale)
+        num_bad = torch.where(better, 0, state.plateau_count + 1)
+        in_cooldown, reduces = state.cooldown_count > 0, num_bad == patience
+        reduced = torch.clamp(torch.where(reduces, state.scale * factor, state.scale), min=min_scale)
         return state._replace(
-            scale=torch.where(cooling, state.scale, lower),
+            scale=torch.where(in_cooldown, state.scale, reduced),
             best_value=torch.where(better, state.avg_value, state.best_value),
-            plateau_count=torch.where(cooling | falls, 0, waited),
-            cooldown_count=torch.where(cooling, state.cooldown_count - 1, torch.where(falls, cooldown, 0)),
+            plateau_count=torch.where(in_cooldown | reduces, 0, num_bad),
+            cooldown_count=torch.where(in_cooldown, state.cooldown_count - 1, torch.where(reduces, cooldown, 0)),
             count=torch.zeros_like(state.count),
             avg_value=torch.zeros_like(state.avg_value),
         )
@@ -68,7 +69,7 @@ def reduce_on_plateau(
         number = state.count + 1
         average = (state.count * state.avg_value + value) / number
         state = state._replace(count=number, avg_value=average.to(state.avg_value.dtype))
-        state = select(number == accumulation_size, judged(state), state)
+        state = select(number == accumulation_size, evaluate_average(state), state)
         return tree.scale(grads, state.scale), state
 
     return Optimizer(_start, update, extra=("value",))
@@ -76,17 +77,17 @@ def reduce_on_plateau(
 
 def _start(params: Params) -> ReduceOnPlateauState:
     return ReduceOnPlateauState(
-        scale=scalar(1.0, params),
-        best_value=scalar(float("inf"), params),
-        plateau_count=scalar(0, params, torch.int64),
-        cooldown_count=scalar(0, params, torch.int64),
-        count=scalar(0, params, torch.int64),
-        avg_value=scalar(0.0, params),
+        scale=init_scalar(1.0, params),
+        best_value=init_scalar(float("inf"), params),
+        plateau_count=init_scalar(0, params, torch.int64),
+        cooldown_count=init_scalar(0, params, torch.int64),
+        count=init_scalar(0, params, torch.int64),
+        avg_value=init_scalar(0.0, params),
     )
 
 
 def _check(factor: Number, rtol: Number, atol: Number, min_scale: Number) -> None:
-    check_positive("reduce_on_plateau", rtol=rtol, atol=atol, min_scale=min_scale)
+    check_nonnegative("reduce_on_plateau", rtol=rtol, atol=atol, min_scale=min_scale)
     if not isinstance(factor, Tensor) and not 0 < factor < 1:
         raise ValueError(f"reduce_on_plateau: factor must be in (0, 1), got {factor}")
     if isinstance(rtol, Tensor) or isinstance(atol, Tensor):

@@ -1,16 +1,16 @@
-"""Multiply updates by a number, which may follow a schedule."""
+"""Multiplication of updates by a number or a schedule."""
 
 from typing import NamedTuple
 
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Schedule, Step, Updates
-from torchpure.optim.core import EmptyState, Number, Optimizer, check_scalar, count
+from torchpure.optim.core import EmptyState, Number, Optimizer, check_scalar_or_schedule, init_step_count
 
 
 class ScheduleState(NamedTuple):
-    """State of what follows a schedule: how many updates were made."""
+    """State of transformations with a schedule."""
 
-    step: Step  # float64, shape ()
+    step: Step  # number of updates made: float64, shape ()
 
 
 def scale(step_size: Number) -> Optimizer[EmptyState]:
@@ -28,7 +28,7 @@ def scale(step_size: Number) -> Optimizer[EmptyState]:
 
 
 def scale_by_schedule(step_size_fn: Schedule) -> Optimizer[ScheduleState]:
-    """Multiply updates by a function of the step count: u ← step_size_fn(t) g, with t = 0 at the first update.
+    """Multiply updates by a function of the step count: u ← step_size_fn(t) g. At the first update t is 0.
 
     >>> import torch
     >>> halve = scale_by_schedule(lambda step: 0.5**step)
@@ -39,13 +39,15 @@ def scale_by_schedule(step_size_fn: Schedule) -> Optimizer[ScheduleState]:
     def update(grads: Grads, state: ScheduleState, params: Params) -> tuple[Updates, ScheduleState]:
         return tree.scale(grads, step_size_fn(state.step)), ScheduleState(state.step + 1)
 
-    return Optimizer(lambda params: ScheduleState(count(params)), update)
+    return Optimizer(lambda params: ScheduleState(init_step_count(params)), update)
 
 
 def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
 ) -> Optimizer[EmptyState] | Optimizer[ScheduleState]:
-    """Descend: u ← −learning_rate g, the last part of most chains; u ← learning_rate g without `flip_sign`.
+    """Multiply updates by the negative learning rate: u ← −learning_rate g. It is the last part of most chains.
+
+    Without `flip_sign`, u ← learning_rate g.
 
     Raises:
         ValueError: `learning_rate` is negative, not finite, or a tensor with a shape.
@@ -55,7 +57,7 @@ def scale_by_learning_rate(
     >>> scale_by_learning_rate(0.5).update(torch.tensor([2.0]), EmptyState(), None)[0]
     tensor([-1.])
     """
-    check_scalar("scale_by_learning_rate", learning_rate)
+    check_scalar_or_schedule("scale_by_learning_rate", learning_rate)
     sign = -1.0 if flip_sign else 1.0
     if callable(learning_rate):
         return scale_by_schedule(lambda step: sign * learning_rate(step))

@@ -4,23 +4,23 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import EmptyState, Number, Optimizer, check_positive, leafwise, safe_norm
+from torchpure.optim.core import EmptyState, Number, Optimizer, check_nonnegative, leafwise, safe_norm
 
 
 def trust_ratio(u: Tensor, p: Tensor, min_norm: Number, coefficient: Number, eps: Number) -> Tensor:
-    """Return coefficient ‖p‖ / (‖u‖ + eps) for one leaf; 1 where a norm is 0. Norms are at least `min_norm`."""
-    over, under = (safe_norm(x) for x in (p, u))
-    over, under = (torch.where(norm <= min_norm, min_norm, norm) for norm in (over, under))
-    none = (over == 0) | (under == 0)
-    return torch.where(none, 1, coefficient * over / torch.where(none, 1, under + eps))
+    """Return coefficient ‖p‖ / (‖u‖ + eps) for one leaf, or 1 if a norm is 0. Norms are at least `min_norm`."""
+    p_norm, u_norm = (safe_norm(x) for x in (p, u))
+    p_norm, u_norm = (torch.where(norm <= min_norm, min_norm, norm) for norm in (p_norm, u_norm))
+    is_zero = (p_norm == 0) | (u_norm == 0)
+    return torch.where(is_zero, 1, coefficient * p_norm / torch.where(is_zero, 1, u_norm + eps))
 
 
 def scale_by_trust_ratio(
     *, min_norm: Number = 0.0, trust_coefficient: Number = 1.0, eps: Number = 0.0
 ) -> Optimizer[EmptyState]:
-    """Give each leaf's update a length in proportion to the leaf's: u ← u trust_coefficient ‖p‖ / (‖u‖ + eps).
+    """Scale each leaf's update in proportion to the leaf's norm: u ← u trust_coefficient ‖p‖ / (‖u‖ + eps).
 
-    Where a norm is 0 the ratio is 1. Norms are at least `min_norm`.
+    If a norm is 0, the ratio is 1. Norms are at least `min_norm`.
 
     Raises:
         ValueError: a number is negative.
@@ -29,7 +29,7 @@ def scale_by_trust_ratio(
     >>> ratio.update(torch.tensor([3.0, 4.0]), ratio.init(params), params)[0]
     tensor([6., 8.])
     """
-    check_positive("scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+    check_nonnegative("scale_by_trust_ratio", min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
     def update(grads: Grads, state: EmptyState, params: Params) -> tuple[Updates, EmptyState]:
         def rule(g: Tensor, p: Tensor) -> Tensor:
