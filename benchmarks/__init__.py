@@ -1,1 +1,1 @@
-"""Figures, each with its peers in one run: `make bench`."""
+"""Benchmarks. Each one measures this library and its peers in the same run: `make bench`."""

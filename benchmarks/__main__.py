@@ -1,6 +1,6 @@
-"""Run every figure, or those that are named: `python -m benchmarks article_run jit_call`.
+"""Run all figures, or the named ones: `python -m benchmarks article_run jit_call`.
 
-Each figure runs in a process of its own, with its threads and cores settled before anything is imported.
+Each figure runs in a new process. Its number of threads and its cores are set before any import.
 """
 
 import ast
@@ -32,7 +32,7 @@ FIGURES = (
 
 
 def main() -> None:
-    """Run one figure after another, each with every number of threads that it declares."""
+    """Run the figures one after another, each with every number of threads in its `THREADS`."""
     wanted = sys.argv[1:] or list(FIGURES)
     unknown = [name for name in wanted if name not in FIGURES]
     if unknown:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _threads(name: str) -> tuple[int, ...]:
-    """Read `THREADS` of a figure without importing it; a figure without it has one thread."""
+    """Read `THREADS` of a figure without importing it. The default is one thread."""
     for node in ast.parse((FOLDER / f"{name}.py").read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "THREADS":
             value = ast.literal_eval(node.value)
@@ -52,7 +52,7 @@ def _threads(name: str) -> tuple[int, ...]:
 
 
 def _run(name: str, threads: int) -> bool:
-    """Run a figure with so many threads on as many cores, the same for all of its programs."""
+    """Run a figure on as many cores as threads. All of its programs have the same setting."""
     several = str(threads > 1).lower()
     flags = f"--xla_cpu_multi_thread_eigen={several} intra_op_parallelism_threads={threads}"
     settled = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

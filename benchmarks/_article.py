@@ -1,4 +1,4 @@
-"""The article's network and training run, for this library and for JAX: what several figures share."""
+"""The article's network and training run, for this library and for JAX. Several figures use them."""
 
 import importlib.util
 import math
@@ -34,17 +34,17 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def have(*packages: str) -> bool:
-    """Tell whether these are installed."""
+    """Return whether these packages are installed."""
     return all(importlib.util.find_spec(package) for package in packages)
 
 
 def last(losses: Any) -> float:
-    """Return the last of these losses, of torch or JAX."""
+    """Return the last loss of an array of torch or JAX."""
     return float(np.asarray(losses).reshape(-1)[-1])
 
 
 def training(net: tp.Functional) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    """Return the whole run as a function of parameters, learning rate and data: (trained parameters, losses)."""
+    """Return a function from (parameters, learning rate, x, y) to (trained parameters, losses)."""
     loss_fn = nn.MSELoss()
 
     def train(params: dict[str, Tensor], learning_rate: Any, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -63,7 +63,7 @@ def training(net: tp.Functional) -> Callable[..., tuple[dict[str, Tensor], Tenso
 
 
 def to_jax(params: dict[str, Tensor]) -> list[tuple[Any, Any]]:
-    """Copy parameters of the article's network to JAX, as (weight, bias) of each layer; members stay in front."""
+    """Copy parameters of the article's network to JAX as (weight, bias) pairs. A leading member dimension is kept."""
     import jax.numpy as jnp
 
     arrays = [jnp.array(leaf.detach().numpy()) for leaf in params.values()]
@@ -71,7 +71,7 @@ def to_jax(params: dict[str, Tensor]) -> list[tuple[Any, Any]]:
 
 
 def jax_forward(params: list[tuple[Any, Any]], x: Any) -> Any:
-    """Apply the article's network: all layers but the first and the last end with a tanh."""
+    """Apply the article's network: a tanh follows each layer but the first and the last."""
     import jax.numpy as jnp
 
     hidden = x.reshape(-1, 1)
@@ -83,7 +83,7 @@ def jax_forward(params: list[tuple[Any, Any]], x: Any) -> Any:
 
 
 def jax_train(params: list, learning_rate: Any, x: Any, y: Any) -> tuple[list, Any]:
-    """Train as `training` does."""
+    """Train like `training`, with JAX."""
     import jax
     import jax.numpy as jnp
     import optax

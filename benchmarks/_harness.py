@@ -1,7 +1,7 @@
-"""Timing several programs that do the same work, so that only their ratios matter.
+"""Timing of several programs that do the same work. Only the ratios of their times matter.
 
-The programs take turns in short bursts, so that a machine that grows slower does so for all of them. A figure is the
-median of five repeats; its spread is their least and greatest.
+The programs take turns in short bursts, so that a change of the machine's speed affects all of them. A figure is the
+median of five repeats. Its spread is the least and the greatest repeat.
 """
 
 import gc
@@ -18,25 +18,25 @@ from ._results import save
 
 REPEATS = 5
 BURSTS = 20
-PAUSE = 0.005  # seconds between programs: threads of one wait busily for more work, in the time of the next
-Values = list[float]  # one a repeat
-Run = Callable[[int], None]  # do the work so many times
-Program = tuple[Run, Callable[[], float]]  # and the loss that it ended with
+PAUSE = 0.005  # seconds between programs: idle threads of one still spin, and would slow down the next
+Values = list[float]  # one for each repeat
+Run = Callable[[int], None]  # does the work the given number of times
+Program = tuple[Run, Callable[[], float]]  # (run, last loss)
 
 
 def times(
     programs: Mapping[str, Run], count: int | Mapping[str, int], *, bursts: int = BURSTS, units: int = 1
 ) -> dict[str, Values]:
-    """Return microseconds a unit of work, one value a repeat.
+    """Return the microseconds for each unit of work, one value for each repeat.
 
-    A program does its work `count` times a repeat, in bursts that alternate with those of the others; each time it does
-    so many units, such as the steps of a whole run.
+    In each repeat a program does its work `count` times, in bursts that alternate with those of the other programs. The
+    work has `units` units, such as the steps of a training run.
     """
     counts = dict.fromkeys(programs, count) if isinstance(count, int) else count
     for name, run in programs.items():
         run(max(counts[name] // 10, min(counts[name], 3)))
     gc.collect()
-    gc.freeze()  # the collector stays on, but does not go through all imported packages in whosever turn it wakes
+    gc.freeze()  # the collector stays on, but does not scan the objects of imported packages during a burst
     rows: dict[str, Values] = {name: [] for name in programs}
     sizes = {name: max(counts[name] // bursts, 1) for name in programs}
     for _ in range(REPEATS):
@@ -53,7 +53,7 @@ def times(
 
 
 def repeat(call: Callable[[], Any]) -> Run:
-    """Return the program that makes this call."""
+    """Return a `Run` that repeats this call."""
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -63,10 +63,10 @@ def repeat(call: Callable[[], Any]) -> Run:
 
 
 def check_same_work(figure: str, losses: dict[str, float], tolerance: float) -> None:
-    """Print the losses that the programs end with; stop when one is not near the first."""
+    """Print how close the last losses of the programs are. Exit if one differs from the first by too much."""
     wanted = next(iter(losses.values()))
     far = {name: abs(loss - wanted) / abs(wanted) for name, loss in losses.items()}
-    if not all(distance <= tolerance for distance in far.values()):  # a NaN is not
+    if not all(distance <= tolerance for distance in far.values()):  # False for a NaN
         raise SystemExit(f"{figure}: programs differ by more than {tolerance:g}, relative: losses {losses}")
     print(f"{figure}: all end at loss {wanted:.6g}, within {max(far.values()):.1e} of each other")
 
@@ -79,7 +79,7 @@ def report(
     settings: dict[str, str],
     unit: str = "µs",
 ) -> None:
-    """Print a table of values and ratios, and save it; `bars` holds the ratio to meet for a peer."""
+    """Print a table of values and ratios, and save it. `bars` has the largest accepted ratio to each peer."""
     table = _table(figure, ("program", f"{unit} (median)", "least … greatest", "ours / it", "bar", "settings"))
     saved = {}
     for name, values in rows.items():
@@ -99,7 +99,7 @@ def report(
 def report_limits(
     figure: str, rows: dict[str, Values], limits: dict[str, float], settings: dict[str, str], unit: str = "s"
 ) -> None:
-    """Print a table of values, each held against a limit of its own, and save it."""
+    """Print a table of values and their limits, and save it."""
     table = _table(figure, ("program", f"{unit} (median)", "least … greatest", "bar", "settings"))
     saved = {}
     for name, values in rows.items():
@@ -114,7 +114,7 @@ def report_limits(
 
 
 def report_cases(figure: str, cases: dict[str, dict[str, Values]], ours: str, its: str, bar: float) -> None:
-    """Print a table with a row for each case, where the programs are always the same two, and save it."""
+    """Print a table that compares two programs in several cases, one row for each case, and save it."""
     table = _table(figure, ("case", f"{ours}, µs", f"{its}, µs", "ours / it", "bar"))
     saved = {}
     for case, rows in cases.items():
@@ -144,6 +144,6 @@ def _verdict(value: float, bar: float | None) -> str:
 
 
 def _short(value: float) -> str:
-    """Show three digits at least, without an exponent."""
+    """Format a number with at least three digits and no exponent."""
     digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{min(digits, 4)}f}"

@@ -1,4 +1,4 @@
-"""Many trainings in one program, one learning rate and one key each, against JAX: what two figures share."""
+"""Many training runs in one program, each with its own learning rate and key, here and in JAX. Two figures use it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +20,9 @@ SETTINGS = {
 
 
 def compare(figure: str, bars: dict[str, float], members: int, neurons: int, learning_rate: float, runs: int) -> None:
-    """Report the microseconds that a member's step takes, over so many whole runs a repeat.
+    """Report the microseconds for each step of a member, with `runs` whole runs in each repeat.
 
-    The learning rates go from a tenth of `learning_rate` to it.
+    The learning rates go from `learning_rate` / 10 to `learning_rate`.
     """
     x, y = data()
     net = tp.functional(SimpleNN, num_neurons=neurons)
@@ -39,16 +39,16 @@ def compare(figure: str, bars: dict[str, float], members: int, neurons: int, lea
 
 
 def _check_members(figure: str, losses: dict[str, Any]) -> None:
-    """Stop when members differ: all of them in fifty steps, and half of them at the end.
+    """Exit if members differ between the programs: any member in the first fifty steps, or half of them at the end.
 
-    Rounding errors of a member with a high learning rate grow while its loss oscillates.
+    Later, rounding errors of members with a high learning rate grow, while their losses oscillate.
     """
     mine = np.asarray(losses[OURS])
     for name, loss in losses.items():
         far = np.abs(np.asarray(loss) / mine - 1)
         early, median, late = far[:, :50].max(), np.median(far[:, -1]), far[:, -1].max()
         distances = f"{early:.1e} from ours in fifty steps, at the end {median:.1e} (median) to {late:.1e}"
-        if not (early <= 1e-2 and median <= 1e-3):  # a NaN is not
+        if not (early <= 1e-2 and median <= 1e-3):  # False for a NaN
             raise SystemExit(f"{figure}: members of {name} differ: {distances}")
         print(f"{figure}: members of {name}: {distances}")
 

@@ -1,4 +1,4 @@
-"""The memory that a program takes while it runs."""
+"""Peak memory of a program while it runs."""
 
 import ctypes
 from pathlib import Path
@@ -7,7 +7,7 @@ from ._harness import Run
 
 
 def memory(run: Run) -> float:
-    """Return how far the resident memory rises while three steps run, in MiB."""
+    """Return by how many MiB the resident memory rises during three steps."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")

@@ -1,4 +1,4 @@
-"""What a figure leaves behind: a JSON file and a bar chart beside it."""
+"""Results of a figure: a JSON file, and a bar chart."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "jax", "jaxlib", "optax", "torchopt", "numpy")
 VARIABLES = ("OMP_NUM_THREADS", "XLA_FLAGS")
-_sections: dict[str, dict[str, Any]] = {}  # by file, then by title: a figure may report several times
+_sections: dict[str, dict[str, Any]] = {}  # by file, then by title: a figure may have several reports
 
 
 def save(figure: str, unit: str, programs: dict[str, dict[str, Any]], line: float | None = None) -> None:
-    """Write the figure's file anew, with this section after its earlier ones, and draw it."""
+    """Rewrite the figure's file with this section after the earlier ones, and draw the chart."""
     name, _, title = figure.partition(":")
     stem = name.replace(",", "").replace(" ", "_")
     sections = _sections.setdefault(stem, {})
@@ -26,7 +26,7 @@ def save(figure: str, unit: str, programs: dict[str, dict[str, Any]], line: floa
 
 
 def machine() -> dict[str, Any]:
-    """Say what the figures were measured on."""
+    """Describe the machine, its settings, and the versions of packages."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -45,7 +45,7 @@ def _cpu() -> str:
 
 
 def draw(saved: dict[str, Any], path: Path) -> None:
-    """Draw one row of bars a section: medians, and lines from the least to the greatest value."""
+    """Draw bars for each section: the medians, and error bars from the least to the greatest value."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

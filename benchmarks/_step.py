@@ -1,4 +1,4 @@
-"""One training step of a classifier, compiled, against torch.compile and JAX: what two figures share."""
+"""One compiled training step of a classifier, and the same in torch.compile and JAX. Three figures use it."""
 
 import copy
 from collections.abc import Callable
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class Work(NamedTuple):
-    """What every program trains, and on what."""
+    """The model, the data and the optimizer of all programs."""
 
     model: nn.Module
     inputs: Tensor
@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
 
 def torch_programs(work: Work) -> dict[str, Program]:
-    """Make the programs of PyTorch: eager, and compiled in several ways."""
+    """Make the programs of PyTorch: eager, and compiled in several modes."""
     made = {"torch.optim fused": torch_step(work, fused=True)}
     return made | {name: torch_step(work, **how) for name, how in COMPILED.items()}
 
@@ -77,7 +77,7 @@ def torchpure_step(work: Work) -> Program:
 def torch_step(
     work: Work, *, loss: dict | None = None, step: dict | None = None, update: dict | None = None, fused: bool = False
 ) -> Program:
-    """Train the module in place; what is given options of torch.compile is compiled with them."""
+    """Train the module in place. `loss`, `step` and `update` are the torch.compile options of these parts, or None."""
     model = copy.deepcopy(work.model)
     learning_rate = torch.tensor(work.learning_rate) if step is not None or update is not None else work.learning_rate
     optimizer = work.torch_optimizer(model.parameters(), lr=learning_rate, **({"fused": True} if fused else {}))
@@ -92,7 +92,7 @@ def torch_step(
         value = objective()
         value.backward()
         move()
-        optimizer.zero_grad()  # at the end, so that no program holds gradients between its steps
+        optimizer.zero_grad()  # at the end, so that no program keeps gradients between its steps
         return value.detach()
 
     once, last = plain if step is None else torch.compile(plain, **step), torch.zeros(())
@@ -106,7 +106,7 @@ def torch_step(
 
 
 def jax_step(work: Work, forward: Callable[[dict, Any], Any], optimizer: Any) -> Program:
-    """Train with JAX, given the forward pass over parameters by name, and an optimizer of optax."""
+    """Train with JAX. `forward(params, inputs)` takes parameters by name; the optimizer is one of optax."""
     import jax
     import jax.numpy as jnp
     import optax

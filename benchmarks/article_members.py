@@ -1,4 +1,4 @@
-"""1,024 members of the article's run at once, each with a key and a learning rate of its own."""
+"""1,024 members of the article's run in one program, each with its own key and learning rate."""
 
 from ._members import JAX, compare
 

@@ -1,6 +1,6 @@
-"""The article's run: 500 steps of Adam on its network of five neurons and 40 points, from given parameters.
+"""The article's run: 500 steps of Adam on a network of five neurons, with 40 points and given initial parameters.
 
-Every program starts each run at the same parameters; their losses at the end are compared before any timing.
+All programs start each run at the same parameters. Their last losses are compared before any timing.
 """
 
 import copy
@@ -31,15 +31,15 @@ SETTINGS = {
     "torchopt, defaults": "the same with its defaults, as in the article; use_accelerated_op=True is slower",
     "torchopt, functions": "torch.autograd.grad, adam.update, apply_updates(inplace=False), without FuncOptimizer",
 }
-COUNTS = {OURS: 100, JAX: 100}  # whole runs a repeat; of the others four
-Whole = Callable[[], Any]  # a whole run; gives its losses, or the last one
+COUNTS = {OURS: 100, JAX: 100}  # whole runs in each repeat; four for other programs
+WholeRun = Callable[[], Any]  # a whole run; returns all losses or the last one
 
 
 def main() -> None:
-    """Compare whole runs, in microseconds a step."""
+    """Compare whole runs, in microseconds for each step."""
     x, y = data()
     model = tp.functional(SimpleNN).to_module()
-    programs: dict[str, Whole] = {OURS: _torchpure(model, x, y)}
+    programs: dict[str, WholeRun] = {OURS: _torchpure(model, x, y)}
     if have("jax", "optax"):
         programs[JAX] = _jax(model, x, y)
     programs["torch.optim fused"] = _torch(model, x, y, fused=True)
@@ -57,14 +57,14 @@ def main() -> None:
     report(f"{FIGURE}: {STEPS} steps, 40 points, 5 neurons, Adam; µs a step", rows, OURS, bars, SETTINGS)
 
 
-def _torchpure(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
+def _torchpure(model: nn.Module, x: Tensor, y: Tensor) -> WholeRun:
     net = tp.functional(model)
     train = tp.jit(training(net))
     learning_rate = torch.tensor(LEARNING_RATE)
     return lambda: train(net.params, learning_rate, x, y)[1]
 
 
-def _jax(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
+def _jax(model: nn.Module, x: Tensor, y: Tensor) -> WholeRun:
     import jax
     import jax.numpy as jnp
 
@@ -78,7 +78,7 @@ def _jax(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
     return lambda: train(params, learning_rate, xs, ys)[1].block_until_ready()
 
 
-def _torch(model: nn.Module, x: Tensor, y: Tensor, *, compiled: str = "", **options: bool) -> Whole:
+def _torch(model: nn.Module, x: Tensor, y: Tensor, *, compiled: str = "", **options: bool) -> WholeRun:
     model, loss_fn = copy.deepcopy(model), nn.MSELoss()
     initial = [leaf.detach().clone() for leaf in model.parameters()]
     learning_rate = torch.tensor(LEARNING_RATE) if compiled == "step" else LEARNING_RATE
@@ -102,7 +102,7 @@ def _torch(model: nn.Module, x: Tensor, y: Tensor, *, compiled: str = "", **opti
         with torch.no_grad():
             for leaf, first in zip(model.parameters(), initial, strict=True):
                 leaf.copy_(first)
-                for value in optimizer.state[leaf].values():  # in place, or a compiled step is compiled again
+                for value in optimizer.state[leaf].values():  # in place; else a compiled step is recompiled
                     value.zero_()
         for _ in range(STEPS):
             loss = step()
@@ -112,7 +112,7 @@ def _torch(model: nn.Module, x: Tensor, y: Tensor, *, compiled: str = "", **opti
 
 
 def functional_step(model: nn.Module, x: Tensor, y: Tensor) -> Callable[..., tuple]:
-    """Return a step of torch.func and a leafwise Adam, from (parameters, mean, square, count) to these and a loss."""
+    """Return a step with torch.func and a leafwise Adam: (params, mean, square, count) to (the new ones, loss)."""
     loss_fn = nn.MSELoss()
     gradient = grad_and_value(lambda p: loss_fn(functional_call(model, p, (x,)), y))
 
@@ -128,7 +128,7 @@ def functional_step(model: nn.Module, x: Tensor, y: Tensor) -> Callable[..., tup
     return step
 
 
-def _functional(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
+def _functional(model: nn.Module, x: Tensor, y: Tensor) -> WholeRun:
     step = torch.compile(functional_step(model, x, y), fullgraph=True)
     initial = {name: leaf.detach() for name, leaf in model.named_parameters()}
 
@@ -142,7 +142,7 @@ def _functional(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
     return run
 
 
-def _torchopt(model: nn.Module, x: Tensor, y: Tensor, **options: bool) -> Whole:
+def _torchopt(model: nn.Module, x: Tensor, y: Tensor, **options: bool) -> WholeRun:
     import torchopt
 
     objective, initial = _objective(model, x, y)
@@ -158,7 +158,7 @@ def _torchopt(model: nn.Module, x: Tensor, y: Tensor, **options: bool) -> Whole:
     return run
 
 
-def _torchopt_functions(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
+def _torchopt_functions(model: nn.Module, x: Tensor, y: Tensor) -> WholeRun:
     import torchopt
 
     objective, initial = _objective(model, x, y)

@@ -1,6 +1,6 @@
-"""One training step (gradient and update) of the article's network on its 40 points, with Adam at learning rate 0.01.
+"""One training step (gradient and update) of the article's network on 40 points, with Adam at learning rate 0.01.
 
-Every program starts at the same parameters; before any timing their losses after 300 steps are compared.
+All programs start at the same parameters. Their losses after 300 steps are compared before any timing.
 """
 
 import copy
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def check_same_work(programs: dict[str, tuple[Run, Callable[[], float]]]) -> None:
-    """Stop when a program does not reach the loss that the others do."""
+    """Exit if a program does not reach the same loss as torch.optim.Adam."""
     losses = {}
     for name, (run, loss) in programs.items():
         run(300)
@@ -97,7 +97,7 @@ def torch_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options: bo
 
 
 def naive_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run, Callable[[], float]]:
-    """Train with torch.func and a leafwise Adam, as one would write it by hand."""
+    """Train with torch.func and a leafwise Adam, written by hand."""
     loss_fn = nn.MSELoss()
     gradient = grad_and_value(lambda p: loss_fn(functional_call(model, p, (x,)), y))
     params = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -119,7 +119,7 @@ def naive_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run,
 
 
 def torchopt_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run, Callable[[], float]]:
-    """Train as the article does."""
+    """Train with torchopt, as in the article."""
     import torchopt
 
     names, loss_fn = [name for name, _ in model.named_parameters()], nn.MSELoss()
@@ -137,7 +137,7 @@ def torchopt_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[R
 
 
 def jax_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run, Callable[[], float]]:
-    """Train with JAX, the whole step compiled."""
+    """Train with JAX; the whole step is compiled."""
     import jax
     import jax.numpy as jnp
     import optax

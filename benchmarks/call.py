@@ -1,4 +1,4 @@
-"""A call of 8 × (Linear + Tanh), width 5, on 40 rows: what calling a module as a function of its parameters costs."""
+"""The cost of calling a module as a function of its parameters: 8 × (Linear + Tanh), width 5, on 40 rows."""
 
 import torch
 from torch import nn
@@ -19,10 +19,10 @@ SETTINGS = {
 
 
 class Watched(nn.Sequential):
-    """The same layers behind a forward that calls a helper, so that every call is watched for draws."""
+    """The same layers, with a forward that calls a helper, so that every call must check for random draws."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the layers in a row."""
+        """Apply the layers one after another."""
         return helper(super().forward, x)
 
 
@@ -32,7 +32,7 @@ def helper(fn, x):
 
 
 def main() -> None:
-    """Time all with parameters that require grad, so that all of them record a graph."""
+    """Compare calls with parameters that require grad, so that all programs record a graph."""
     layers = [layer for _ in range(8) for layer in (nn.Linear(5, 5), nn.Tanh())]
     module, x = nn.Sequential(*layers), torch.linspace(-1, 1, 200).reshape(40, 5)
     net, watched = tp.functional(module), tp.functional(Watched(*layers))
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _with_draws(repeat) -> None:
-    """Time calls of a module with dropout and batch norm: draws from a key, buffers in and out."""
+    """Compare calls of a module with dropout and batch norm: it needs a key, and takes and returns buffers."""
     layers = [layer for _ in range(4) for layer in (nn.Linear(5, 5), nn.BatchNorm1d(5), nn.Dropout(0.1))]
     module, x = nn.Sequential(*layers), torch.linspace(-1, 1, 200).reshape(40, 5)
     net, key = tp.functional(module), tp.random.key(0)

@@ -1,6 +1,6 @@
-"""How long the first call of the article's whole run takes: a new program, an empty machine, a cache on disk.
+"""Time of the first call of the article's whole run: in a warm process, with empty caches, and with a disk cache.
 
-Each case is a new process, whose caches are folders of its own; times begin after `import torch` (`import jax`).
+Each case is a new process with its own cache folders. Times begin after `import torch` (`import jax`).
 """
 
 import json
@@ -60,7 +60,7 @@ def _child(case: str, folder: str) -> float:
 
 
 def child(case: str, start: float) -> None:
-    """Print the seconds since `start` when the first result of this case is there."""
+    """Print the seconds from `start` to the first result of this case."""
     cases: dict[str, Callable[[], float]] = {
         "first": lambda: _torchpure(5),
         "second": lambda: _torchpure(6) and _torchpure(5),
@@ -72,7 +72,7 @@ def child(case: str, start: float) -> None:
 
 
 def _torchpure(neurons: int) -> float:
-    """Run once; return when the work began."""
+    """Run once, and return the time at which the work began."""
     import torchpure as tp
 
     x, y = data()

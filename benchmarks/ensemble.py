@@ -1,4 +1,4 @@
-"""An ensemble of one against the plain net, and fresh values for a thousand members of the article's network."""
+"""Calls of an ensemble with one member, and initialisation of a thousand members of the article's network."""
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ def _network() -> nn.Module:
 
 
 def main() -> None:
-    """Compare calls of one member, and the making of a thousand."""
+    """Compare calls of one member, and the initialisation of a thousand."""
     layers = [layer for _ in range(8) for layer in (nn.Linear(5, 5), nn.Tanh())]
     module, x = nn.Sequential(*layers), torch.linspace(-1, 1, 200).reshape(40, 5)
     net, one = tp.functional(module), tp.ensemble(module, 1)
@@ -41,9 +41,9 @@ def main() -> None:
     }
     report("ensemble: one member, 8 × (Linear + Tanh)", times(programs, 1000), OURS, {}, settings)
 
-    fresh, keys = tp.functional(_network), tp.random.split(tp.random.key(0), 1000)
+    network, keys = tp.functional(_network), tp.random.split(tp.random.key(0), 1000)
     programs = {
-        OURS: _repeat(lambda: tp.vmap(fresh.init)(keys)),
+        OURS: _repeat(lambda: tp.vmap(network.init)(keys)),
         "a loop of constructors": _repeat(lambda: stack_module_state([_network() for _ in range(1000)])),
     }
     settings = {

@@ -1,7 +1,7 @@
-"""How long the first training step of a transformer takes in a new process: with empty caches, and with full ones.
+"""Time of the first training step of a transformer in a new process: with empty caches, and with full ones.
 
-The network and the peers are those of `transformer_step`. Each case is a new process, whose caches are folders of its
-own; times begin after the imports and end with the first loss.
+The network and the peers are those of `transformer_step`. Each case is a new process with its own cache folders. Times
+begin after the imports, and end with the first loss.
 """
 
 import json
@@ -61,7 +61,7 @@ def _child(name: str, folder: str) -> tuple[float, float]:
 
 
 def child(name: str) -> None:
-    """Print the seconds until the first loss of this peer is there, and the loss."""
+    """Print the seconds until the first loss of this program, and the loss."""
     torch.set_num_threads(THREADS)
     work = step.work()
     if name == JAX:

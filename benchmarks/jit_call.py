@@ -1,4 +1,4 @@
-"""What a call of a compiled function costs by itself: ten small tensors in and out."""
+"""The overhead of calling a compiled function, with ten small tensors as inputs and outputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,17 +25,17 @@ SETTINGS = {
 
 
 def returned(*values: Any) -> tuple:
-    """Return what is given."""
+    """Return the inputs."""
     return values
 
 
 def increased(*values: Any) -> tuple:
-    """Add one to each."""
+    """Add one to each input."""
     return tuple(value + 1 for value in values)
 
 
 def main() -> None:
-    """Compare a function that does nothing, and one that does next to nothing."""
+    """Compare calls of a function that returns its inputs, and of one that adds 1 to each."""
     tensors = [tp.random.normal(key, (SIZE,)) for key in tp.random.split(tp.random.key(0), COUNT)]
     for title, f in {"returns its inputs": returned, "x + 1 of each": increased}.items():
         programs = {OURS: tp.jit(f), COMPILE: torch.compile(f, fullgraph=True), "eager": f}

@@ -1,4 +1,4 @@
-"""One update and its application, eager: 200 tensors of 50,000 entries, and 1,000 of 64."""
+"""One eager optimizer step on 200 tensors of 50,000 entries, and on 1,000 tensors of 64."""
 
 import torch
 

@@ -1,6 +1,6 @@
-"""A physics-informed run: a network of two hidden layers of 32 learns u with Δu = f on 64 points, 200 steps of Adam.
+"""A physics-informed run: a network with two hidden layers of 32 learns u with Δu = f on 64 points, 200 steps of Adam.
 
-The Laplacian is the trace of a Hessian, as in the article; JAX also computes it in one forward pass, by folx.
+The Laplacian is the trace of a Hessian, as in the article. One program of JAX computes it in a forward pass, with folx.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,15 @@ SETTINGS = {
     FOLX: "the same with folx.forward_laplacian",
     EAGER: "grad_and_value, vmap of the trace of torch.func.hessian, torch.optim.Adam(fused=True), eager",
 }
-Whole = Callable[[], Any]
+WholeRun = Callable[[], Any]
 
 
 def main() -> None:
-    """Compare whole runs, in microseconds a step."""
+    """Compare whole runs, in microseconds for each step."""
     net = tp.functional(_network)
     x = tp.random.uniform(tp.random.key(1), (POINTS, 2))
     f = -2 * torch.pi**2 * torch.sin(torch.pi * x).prod(1)
-    programs: dict[str, Whole] = {OURS: _torchpure(net, x, f)}
+    programs: dict[str, WholeRun] = {OURS: _torchpure(net, x, f)}
     if have("jax", "optax"):
         programs[JAX] = _jax(net, x, f, _hessian_trace)
     if have("jax", "optax", "folx"):
@@ -50,7 +50,7 @@ def _network() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
 
 
-def _torchpure(net: tp.Functional, x: Tensor, f: Tensor) -> Whole:
+def _torchpure(net: tp.Functional, x: Tensor, f: Tensor) -> WholeRun:
     optimizer = tp.optim.adam(LEARNING_RATE)
 
     def residual(params: dict[str, Tensor], point: Tensor, source: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def _torchpure(net: tp.Functional, x: Tensor, f: Tensor) -> Whole:
     return lambda: run(net.params, x, f)
 
 
-def _jax(net: tp.Functional, x: Tensor, f: Tensor, laplacian: Callable[..., Any]) -> Whole:
+def _jax(net: tp.Functional, x: Tensor, f: Tensor, laplacian: Callable[..., Any]) -> WholeRun:
     import jax
     import jax.numpy as jnp
     import optax
@@ -115,7 +115,7 @@ def _forward_laplacian(u: Callable[[Any], Any], at: Any) -> Any:
     return folx.forward_laplacian(u)(at).laplacian
 
 
-def _eager(net: tp.Functional, x: Tensor, f: Tensor) -> Whole:
+def _eager(net: tp.Functional, x: Tensor, f: Tensor) -> WholeRun:
     model = net.to_module()
     initial = [leaf.detach().clone() for leaf in model.parameters()]
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)

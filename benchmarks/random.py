@@ -1,4 +1,4 @@
-"""Random numbers from keys: many at once, a few, and a few for each of a thousand keys."""
+"""Random numbers from keys: a million, five, and a few for each of a thousand keys."""
 
 import torch
 
@@ -32,10 +32,10 @@ def _jax():
 
 
 def main() -> None:
-    """Draw the same numbers of uniform float32."""
+    """Compare draws of the same number of uniform float32 values."""
     key, jax = tp.random.key(0), _jax()
     keys = tp.random.split(key, 1000)
-    for _ in range(3):  # from the second large draw on they are compiled
+    for _ in range(3):  # large draws are compiled from the second one on
         tp.random.uniform(key, (1_000_000,))
     settings = {OURS: "random.uniform of a key", RAND: "its global generator", "JAX": "jit of random.uniform, threefry"}
     programs = {

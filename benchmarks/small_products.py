@@ -1,7 +1,8 @@
-"""Small matrix products inside a compiled loop, against the library's call, over a table of shapes.
+"""Small matrix products inside a compiled loop, compared with calls of torch.addmm, for a table of shapes.
 
-A step of the loop adds a product to its carry. The left factor is another one at each step, or the product could leave
-the loop; there are few of them, or they would not stay in cache. The library does the same in one call: torch.addmm.
+Each step of the loop adds a product to its carry. The left factor changes at each step; else the compiler could move
+the product out of the loop. There are only a few left factors, so that they stay in the cache. torch.addmm does the
+work of a step in one call.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ SHAPES = (
 
 
 def main() -> None:
-    """Compare a step of the loop with a call, for each shape."""
+    """Compare a step of the loop with a call of torch.addmm, for each shape."""
     cases = {}
     for m, k, n in SHAPES:
         k_left, k_right = tp.random.split(tp.random.key(0))

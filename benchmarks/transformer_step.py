@@ -1,6 +1,6 @@
 """One step of a transformer with four layers of width 256, on a batch of 16 × 128 tokens: cross entropy, AdamW.
 
-The time of a step, and how far the resident memory rises above parameters and state while it runs.
+It measures the time of a step, and the rise of the resident memory above parameters and state during a step.
 """
 
 import statistics
@@ -57,7 +57,7 @@ def _network() -> nn.Module:
 
 
 def forward(params: dict, tokens: Any) -> Any:
-    """Compute what the network does, with JAX."""
+    """Apply the network with JAX."""
     import jax
 
     def linear(x: Any, name: str, joint: str = ".") -> Any:

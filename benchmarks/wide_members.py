@@ -1,4 +1,4 @@
-"""100 members of a network with two hidden layers of 64 at once, each with a key and a learning rate of its own."""
+"""100 members of a network with two hidden layers of 64 in one program, each with its own key and learning rate."""
 
 import torch
 
@@ -8,7 +8,7 @@ THREADS = (2, 1)
 
 
 def main() -> None:
-    """Compare with JAX; on one thread for information only."""
+    """Compare with JAX. On one thread there is no bar."""
     two = torch.get_num_threads() == 2
     figure, bars = ("wide members", {JAX: 0.9}) if two else ("wide members, one thread", {})
     compare(figure, bars, members=100, neurons=64, learning_rate=1e-3, runs=2)

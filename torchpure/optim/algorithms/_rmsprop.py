@@ -1,7 +1,4 @@
-"""RMSProp (Tieleman and Hinton 2012, lecture 6.5).
-
-Centred RMSProp is that of Graves 2013, arXiv:1308.0850, equations 38 to 42.
-"""
+"""RMSProp (Tieleman and Hinton 2012, lecture 6.5), centred (Graves 2013, arXiv:1308.0850, equations 38 to 42)."""
 
 from typing import Any, NamedTuple
 

@@ -55,7 +55,7 @@ def ema_update(old: Tensor, new: Tensor, decay: Number) -> Tensor:
 def bias_correction(decay: Number, step: Step) -> Tensor:
     """Return 1 − decayᵗ. Divide an exponential moving average that started at 0 by it.
 
-    >>> bias(0.9, torch.tensor(1.0, dtype=torch.float64))
+    >>> bias_correction(0.9, torch.tensor(1.0, dtype=torch.float64))
     tensor(0.1000, dtype=torch.float64)
     """
     if isinstance(decay, float) and decay > 0 and is_dynamo_compiling():
@@ -69,7 +69,7 @@ def scalar_like(value: Number, like: Tensor) -> Tensor:
 
     `torch.as_tensor` without a dtype rounds to float32.
 
-    >>> number(0.1, torch.zeros(2, dtype=torch.float64))
+    >>> scalar_like(0.1, torch.zeros(2, dtype=torch.float64))
     tensor(0.1000, dtype=torch.float64)
     """
     if isinstance(value, Tensor):
@@ -111,7 +111,7 @@ def recompute_if(due: Tensor, compute: Callable[[], Tree], old: Tree) -> Tree:
     Eager code calls `compute` only if it is due. Under transforms and in traced programs this is a `cond`. Under
     `torch.compile` both values are computed, and one is selected.
 
-    >>> refreshed(torch.tensor(False), lambda: torch.ones(1), torch.zeros(1))
+    >>> recompute_if(torch.tensor(False), lambda: torch.ones(1), torch.zeros(1))
     tensor([0.])
     """
     if is_dynamo_compiling():

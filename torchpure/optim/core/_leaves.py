@@ -126,7 +126,7 @@ def init_per_leaf(fn: Callable[[Tensor], Any], params: Params) -> Tree:
 
     `fn` gets the leaf in the form that formulas get.
 
-    >>> per_leaf(lambda p: p.new_zeros(p.shape[:1]), {"w": torch.ones(2, 3), "count": 3})
+    >>> init_per_leaf(lambda p: p.new_zeros(p.shape[:1]), {"w": torch.ones(2, 3), "count": 3})
     {'w': tensor([0., 0.]), 'count': None}
     """
     return tree.map(lambda leaf: fn(_to_compute_form(leaf)) if is_differentiable(leaf) else None, params)

@@ -40,7 +40,7 @@ def eigenbasis(matrix: Tensor) -> Tensor:
 def orthogonal_iteration(matrix: Tensor, basis: Tensor) -> Tensor:
     """Move a basis towards the eigenvectors of a symmetric matrix by one step of orthogonal iteration.
 
-    >>> iterated(torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)).abs()
+    >>> orthogonal_iteration(torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)).abs()
     tensor([[1., 0.],
             [0., 1.]])
     """
@@ -50,7 +50,7 @@ def orthogonal_iteration(matrix: Tensor, basis: Tensor) -> Tensor:
 def left_singular_vectors(matrix: Tensor, rank: int) -> Tensor:
     """Return the first `rank` left singular vectors as columns, in descending order of the singular values.
 
-    >>> principal(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), 1).abs().round(decimals=4)
+    >>> left_singular_vectors(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), 1).abs().round(decimals=4)
     tensor([[0.],
             [1.]])
     """

@@ -62,7 +62,7 @@ def bounded_while(condition: Callable[[T], Tensor], body: Callable[[T], T], stat
     Under transforms and in traced programs this is a `while_loop`. Under `torch.compile` all rounds are computed, and
     those after the end of the loop do not change the state.
 
-    >>> repeat(lambda x: x < 5, lambda x: 2 * x, torch.tensor(1), 10)
+    >>> bounded_while(lambda x: x < 5, lambda x: 2 * x, torch.tensor(1), 10)
     tensor(8)
     """
     for num_done in range(max_steps):

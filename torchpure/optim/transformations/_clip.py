@@ -100,11 +100,10 @@ def normalize_by_update_norm(scale_factor: Number = 1.0, *, eps: Number = 1e-6) 
 def adaptive_grad_clip(
     clipping: Number, *, eps: Number = 1e-3, axis: int | tuple[int, ...] | None = None
 ) -> Optimizer[EmptyState]:
-    """Clip each unit's gradient in proportion to the norm of its weights: ‖g‖ ≤ clipping max(‖p‖, eps).
+    """Clip the gradient of each unit: ‖g‖ ≤ clipping max(‖p‖, eps) (Brock et al. 2021, arXiv:2102.06171, equation 3).
 
     A unit is one output of a layer: the norm is over all dimensions but the first, as torch's layers store their
-    weights. A vector is one unit. `axis` names other dimensions for the norm. From Brock et al. 2021, arXiv:2102.06171,
-    equation 3.
+    weights. A vector is one unit. `axis` names other dimensions for the norm.
 
     Raises:
         ValueError: `clipping` or `eps` is negative.
