@@ -20,15 +20,15 @@ def test_law(name, law):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("name", CASES)
-def test_compiled_step_is_one_graph_and_never_compiles_again(name):
-    # "eager" traces as the others do, and takes half the time; optimizers are also lowered. Numbers are constants of the
-    # program either way: without this setting torch lowers once more to find that out
+def test_compiled_step_is_one_graph_and_does_not_recompile(name):
+    # Transformations use the backend "eager", which takes half the time. specialize_float makes numbers constants: else
+    # torch lowers each program twice to find out that they are constants
     with torch._dynamo.config.patch(specialize_float=True):
         testing.check_compiled(CASES[name], backend="aot_eager" if name in OPTIMIZERS else "eager")
 
 
 @pytest.mark.compile
-def test_compiled_adam_with_a_schedule_and_the_inductor_backend():
+def test_adam_with_a_schedule_compiles_with_inductor():
     testing.check_compiled(optim.adam)
 
 
@@ -41,9 +41,9 @@ def _factories():
 @pytest.mark.parametrize("name", list(_factories()))
 def test_every_factory_has_a_case(name):
     elsewhere = {
-        "measure_with_ema",  # a part of the case of monitor
-        "donate",  # breaks a law by what it is for: see test_kernels.py
-        "lift",  # steps outside of transforms only: see test_lift.py
+        "measure_with_ema",  # it is in the case of monitor
+        "donate",  # it changes its inputs: see core/test_fused_steps.py
+        "lift",  # it does not step inside transforms: see interop/test_lift.py
     }
     keys = {key.split(",")[0] for key in CASES} | elsewhere
     assert name in keys, (

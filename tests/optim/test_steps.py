@@ -1,4 +1,4 @@
-"""What the table of cases does not ask: a real network, odd tensors, the kernel, and the words of errors."""
+"""Tests of steps beyond the table of cases: a network, odd tensors, the kernel, and error messages."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from torchpure import functional, optim, testing, tree, value_and_grad
 
-# name -> (ours, torch.optim's) for one learning rate; eps and betas are both sides' defaults
+# name -> (our optimizer, torch's optimizer) as functions of the learning rate, with the default eps and betas
 TORCH_OPTIMIZERS = {
     "sgd": (lambda lr: optim.sgd(lr), lambda p, lr: torch.optim.SGD(p, lr=lr)),
     "nesterov": (
@@ -56,7 +56,7 @@ def test_float64_equals_torch_over_200_steps(name, way):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda p, g, s: (p, {**g, "w": g["w"].t().contiguous().t()}, s),  # the fused kernel reads memory in order
+        lambda p, g, s: (p, {**g, "w": g["w"].t().contiguous().t()}, s),  # the fused kernel needs contiguous memory
         lambda p, g, s: ({**p, "w": p["w"].t().contiguous().t()}, g, s),
         lambda p, g, s: (p, {**g, "w": torch.zeros(1, 1, dtype=torch.float64).expand(3, 2)}, s),
         lambda p, g, s: ({**p, "b": p["b"].float()}, {**g, "b": g["b"].float()}, s),
@@ -85,7 +85,7 @@ def test_kernel_equals_formula_for_odd_tensors(change):
     assert one[0]["b"].requires_grad == params["b"].requires_grad
 
 
-def test_rate_may_be_a_tensor_a_number_or_a_schedule():
+def test_learning_rate_may_be_a_tensor_a_number_or_a_schedule():
     params, grads = torch.ones(3, dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
     learning_rates = (0.1, torch.tensor(0.1, dtype=torch.float64), optim.constant_schedule(0.1))
     for make in (optim.sgd, optim.adam, optim.adamw):
@@ -140,6 +140,6 @@ def test_wrong_gradient_shape_is_an_error():
         (lambda: optim.warmup_cosine_decay_schedule(0, 1, 5, 5), ValueError, "decay_steps counts the warm-up"),
     ],
 )
-def test_bad_hyper_parameters_are_named(make, error, message):
+def test_error_names_the_bad_hyper_parameter(make, error, message):
     with pytest.raises(error, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Optimizers whose oracles round or lack a case, against their recurrences written for single numbers."""
+"""Optimizers against their recurrences for single numbers, where other oracles round or lack a case."""
 
 import math
 
@@ -75,8 +75,8 @@ def test_polyak():
     np.testing.assert_allclose(points, expected, rtol=1e-13)
 
 
-def test_sm3_is_optaxs():
-    """optax has no SM3 for leaves of shape (), which the table's problem has."""
+def test_sm3_equals_optax():
+    """Compare without leaves of shape (), which optax's SM3 does not support."""
     start = np.array([[0.5, -1.0], [2.0, 0.3]])
     ours, params = optim.sm3(0.1), torch.tensor(start)
     state = ours.init(params)
@@ -91,7 +91,7 @@ def test_sm3_is_optaxs():
         np.testing.assert_allclose(params.numpy(), np.asarray(there), rtol=1e-10)
 
 
-def test_sophia_is_optaxs_with_the_same_diagonal():
+def test_sophia_equals_optax_with_the_same_diagonal():
     def diagonal(key, objective, leaves):
         return [leaf.square() for leaf in leaves]
 
@@ -113,7 +113,7 @@ def test_sophia_is_optaxs_with_the_same_diagonal():
     np.testing.assert_allclose(points, expected, rtol=1e-12)
 
 
-def test_hutchinsons_estimate_is_exact_for_a_diagonal_and_unbiased_otherwise():
+def test_hutchinson_is_exact_for_a_diagonal_hessian_and_unbiased_otherwise():
     matrix = torch.tensor([[2.0, 0.7], [0.7, 3.0]], dtype=torch.float64)
     leaves = [torch.tensor([0.3, -1.0], dtype=torch.float64)]
     exact = optim.hutchinson(random.key(0), lambda x: (x[0].square() * matrix.diagonal()).sum() / 2, leaves)[0]
@@ -123,7 +123,7 @@ def test_hutchinsons_estimate_is_exact_for_a_diagonal_and_unbiased_otherwise():
     torch.testing.assert_close(estimates.mean(0), matrix.diagonal(), rtol=0.05, atol=0)
 
 
-def test_sam_at_the_end_of_each_period_is_the_step_from_where_it_began():
+def test_sam_descends_from_the_parameters_before_the_ascent():
     rho, learning_rate = 0.1, 0.05
     ascent = optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
     params = torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_sam_at_the_end_of_each_period_is_the_step_from_where_it_began():
         torch.testing.assert_close(p, wanted, rtol=1e-6, atol=0)  # the norm has an eps
 
 
-def test_schedule_free_evaluates_at_the_weighted_mean_of_the_base_points():
+def test_schedule_free_eval_params_are_the_weighted_mean_of_base_points():
     opt, params = optim.schedule_free_sgd(0.1, b1=0.8), torch.tensor([1.5], dtype=torch.float64)
     state, points = opt.init(params), []
     for gradient in GRADS:
@@ -148,7 +148,7 @@ def test_schedule_free_evaluates_at_the_weighted_mean_of_the_base_points():
         optim.schedule_free_eval_params((state,), params)
 
 
-def test_nadam_in_torchs_form():
+def test_nadam_torch_form_equals_its_recurrence():
     points, _ = _run(optim.nadam(0.05, b1=0.8, b2=0.95, momentum_decay=0.1))
     p, m, v, product, expected = 1.5, 0.0, 0.0, 1.0, []
     for t, g in enumerate(GRADS, start=1):
@@ -167,7 +167,7 @@ def test_nadam_in_torchs_form():
     np.testing.assert_allclose(leaf.item(), p, rtol=1e-6)  # torch keeps its product in float32
 
 
-def test_torchs_rmsprop_sums_before_the_rate():
+def test_rmsprop_torch_form_applies_momentum_before_the_learning_rate():
     learning_rates = [0.05 * 0.9**t for t in range(len(GRADS))]
     points, _ = _run(optim.rmsprop(lambda step: 0.05 * 0.9**step, decay=0.9, momentum=0.8, eps_in_sqrt=False))
     leaf = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""Optimizers of matrices against their oracles, and against their recurrences written once more in NumPy."""
+"""Optimizers of matrices against optax and torch, and against their recurrences in NumPy."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _run(optimizer, gradients):
     return params
 
 
-def test_muon_is_optaxs_over_100_steps():
+def test_muon_equals_optax_over_100_steps():
     import optax
 
     ours, theirs = run_ours(optim.muon(0.05), noise(80)), run_optax(lambda: optax.contrib.muon(0.05), noise(80))
@@ -32,7 +32,7 @@ def test_muon_is_optaxs_over_100_steps():
 
 
 @pytest.mark.parametrize("adjust", [None, "match_rms_adamw"])
-def test_muon_in_torchs_form_is_torchs_over_200_steps(adjust):
+def test_muon_torch_form_equals_torch_over_200_steps(adjust):
     gradients = _gradients(200, SHAPES)
     params = {name: torch.nn.Parameter(torch.ones_like(leaf)) for name, leaf in gradients[0].items()}
     theirs = torch.optim.Muon(params.values(), lr=0.02, weight_decay=0.1, adjust_lr_fn=adjust)
@@ -47,9 +47,9 @@ def test_muon_in_torchs_form_is_torchs_over_200_steps(adjust):
         torch.testing.assert_close(ours[name], leaf.detach(), rtol=1e-12, atol=1e-12)
 
 
-# singular vectors have either sign, so that what momentum keeps across two bases is not comparable
+# the sign of singular vectors is arbitrary, so momentum from an earlier basis cannot be compared
 @pytest.mark.parametrize(("gap", "decay"), [(1000, 0.9), (7, 0.0)])
-def test_galore_is_optaxs(gap, decay):
+def test_galore_equals_optax(gap, decay):
     import jax
     import optax
 
@@ -66,7 +66,7 @@ def test_galore_is_optaxs(gap, decay):
         np.testing.assert_allclose(ours[name].numpy(), np.asarray(leaf), rtol=1e-5, atol=1e-5)
 
 
-def test_soap_is_algorithm_3():
+def test_soap_equals_algorithm_3():
     gradients = _gradients(25, {"w": (4, 3)})
     ours = _run(optim.soap(0.1, weight_decay=0.01, precondition_frequency=5), gradients)["w"].numpy()
     w, m, v, left, right = np.ones((4, 3)), 0.0, 0.0, 0.0, 0.0
@@ -85,7 +85,7 @@ def test_soap_is_algorithm_3():
     np.testing.assert_allclose(ours, w, rtol=1e-8)
 
 
-def test_muon_takes_convolutions_when_told_and_leaves_vectors_to_adam():
+def test_muon_mask_may_select_convolutions_and_vectors_use_adam():
     gradients = _gradients(3, {"conv": (4, 3, 2, 2), "bias": (4,)})
     moved = _run(optim.muon(0.1, matrices="conv"), gradients)
     flat = [{"conv": one["conv"].reshape(4, 12), "bias": one["bias"]} for one in gradients]
@@ -94,13 +94,13 @@ def test_muon_takes_convolutions_when_told_and_leaves_vectors_to_adam():
     torch.testing.assert_close(moved["bias"], wanted["bias"], rtol=0, atol=0)
 
 
-def test_galores_state_is_as_small_as_its_rank():
+def test_galore_state_has_the_size_of_its_rank():
     state = optim.scale_by_galore(rank=2).init({"w": torch.zeros(50, 8), "b": torch.zeros(8)})
     assert state.inner.square["w"].shape == (2, 8) and state.basis["w"].shape == (50, 2)
     assert state.inner.square["b"].shape == (8,) and state.basis["b"] is None
 
 
-def test_kron_is_its_recurrence():
+def test_kron_equals_its_recurrence():
     key, gradients = random.key(3), _gradients(12, {"w": (4, 3)})
     ours = _run(optim.kron(0.1, key=key, precond_lr=0.2), gradients)["w"].numpy()
     w, m, q, r = np.ones((4, 3)), 0.0, np.eye(4), np.eye(3)
@@ -122,7 +122,7 @@ def test_kron_is_its_recurrence():
     np.testing.assert_allclose(ours, w, rtol=1e-9)
 
 
-def test_krons_factors_come_to_whiten_the_gradients():
+def test_kron_factors_converge_to_whitening():
     root = torch.tensor([[2.0, 0.0], [1.2, 0.5]], dtype=torch.float64)
     noise = torch.randn(6000, 2, generator=torch.Generator().manual_seed(0)).double() @ root.mT
     kron = optim.scale_by_kron(key=random.key(0), b1=0.0, precond_lr=0.02, min_ndim_triangular=1)

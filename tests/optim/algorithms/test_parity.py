@@ -1,4 +1,4 @@
-"""Every optimizer that optax or torch has, against theirs in float64."""
+"""Optimizers against those of optax and torch, in float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What single transformations and combinators promise beyond the laws that all share."""
+"""Tests of single transformations and combinators, beyond the laws of all optimizers."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ needs_value = optim.Optimizer(
 )
 
 
-def test_keywords_reach_those_that_name_them_through_every_combinator():
+def test_every_combinator_passes_keywords_to_optimizers_that_name_them():
     grads = gradient(PARAMS)
     wanted = tree.scale(grads, -0.25)
     inner = optim.chain(optim.identity(), optim.named_chain(("one", needs_value)))
@@ -52,7 +52,7 @@ def test_keywords_reach_those_that_name_them_through_every_combinator():
     assert tree.structure(updates) == tree.structure(PARAMS)
 
 
-def test_a_missing_keyword_is_an_error_that_says_how_to_call():
+def test_error_for_a_missing_keyword_shows_the_call():
     for call in (optim.reduce_on_plateau().update, optim.chain(optim.sgd(0.1), optim.reduce_on_plateau()).step):
         state = optim.chain(optim.sgd(0.1), optim.reduce_on_plateau()).init(PARAMS)
         with pytest.raises(TypeError, match=r": wanted value: call step\(grads, state, params, value=…\)"):
@@ -66,7 +66,7 @@ def test_a_condition_may_take_keywords():
         assert torch.equal(moved["head"], PARAMS["head"]) is not moves
 
 
-def test_masks_by_tree_prefix_function_and_glob_mean_the_same():
+def test_masks_as_tree_prefix_function_and_glob_are_equal():
     masks = [
         {"body": {"w": True, "bias": False}, "head": False},
         lambda params: tree.map(lambda p: p.shape == (2,), params),
@@ -81,7 +81,7 @@ def test_masks_by_tree_prefix_function_and_glob_mean_the_same():
     testing.assert_trees_close(by_prefix, by_glob, rtol=0.0)
 
 
-def test_a_mask_that_does_not_fit_names_the_path():
+def test_error_for_a_wrong_mask_names_the_path():
     with pytest.raises(StructureError, match=r"masked: trees differ at `body`: wanted keys 'v', got 'w', 'bias'"):
         optim.masked(optim.trace(0.9), {"body": {"v": True}, "head": True}).init(PARAMS)
 
@@ -175,14 +175,14 @@ def test_partition_by_labels_and_by_a_function():
         (lambda: optim.per_example_global_norm_clip({}, 1.0), StructureError, "wanted at least one gradient, got none"),
     ],
 )
-def test_errors_are_named(make, error, message):
+def test_error_message(make, error, message):
     with pytest.raises(error, match=message):
         result = make()
         result.init(PARAMS)
 
 
 @pytest.mark.parametrize("use_grad_mean", [True, False])
-def test_law_multi_steps_of_k_equals_the_big_batch(use_grad_mean):
+def test_law_multi_steps_of_k_equals_the_whole_batch(use_grad_mean):
     inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0), dtype=D)
     params = {"w": torch.tensor([0.3, -0.2, 0.9], dtype=D)}
     reduced = torch.mean if use_grad_mean else torch.sum
@@ -200,7 +200,7 @@ def test_law_multi_steps_of_k_equals_the_big_batch(use_grad_mean):
     testing.assert_trees_close(one[0], two[0], rtol=1e-12)
 
 
-def test_multi_steps_skips_what_it_shall_and_follows_a_schedule():
+def test_multi_steps_skips_gradients_and_follows_a_schedule():
     optimizer = optim.multi_steps(
         optim.sgd(1.0), lambda step: 1 + step, should_skip_update_fn=optim.skip_not_finite, accumulator_dtype=D
     )
@@ -217,7 +217,7 @@ def test_multi_steps_skips_what_it_shall_and_follows_a_schedule():
     assert params.item() == 0 and state.skip_state["norm_squared"].item() == pytest.approx(16.0)
 
 
-def test_apply_if_finite_skips_then_gives_in_and_its_derivatives_stay_finite():
+def test_apply_if_finite_skips_up_to_its_limit_with_finite_derivatives():
     optimizer, params = optim.apply_if_finite(optim.adam(0.1), 1), torch.ones(1, dtype=D)
     state = optimizer.init(params)
     bad = torch.full((1,), float("nan"), dtype=D)
@@ -236,14 +236,14 @@ def test_apply_if_finite_skips_then_gives_in_and_its_derivatives_stay_finite():
     assert grad(unrolled)(torch.tensor(0.1, dtype=D)).item() == pytest.approx(-1.0, rel=1e-6)
 
 
-def test_conditions_are_batched():
+def test_conditions_may_be_batched():
     optimizer = optim.apply_if_finite(optim.sgd(1.0), 3)
     grads = torch.tensor([[1.0], [float("nan")]])
     moved, state = vmap(lambda g: optimizer.step(g, optimizer.init(torch.zeros(1)), torch.zeros(1)))(grads)
     assert moved.tolist() == [[-1.0], [0.0]] and state.last_finite.tolist() == [True, False]
 
 
-def test_injected_numbers_can_be_read_changed_and_follow_schedules():
+def test_injected_hyper_parameters_can_be_read_changed_and_scheduled():
     make = optim.inject_hyperparams(optim.adam)
     optimizer = make(optim.exponential_decay(0.1, 1, 0.5), b1=0.8)
     params, state = run(optimizer, 3)
@@ -257,7 +257,7 @@ def test_injected_numbers_can_be_read_changed_and_follow_schedules():
     testing.assert_trees_close(optimizer.step(gradient(PARAMS), stopped, PARAMS)[0], PARAMS, rtol=0.0)
 
 
-def test_injected_numbers_are_differentiated_and_batched_in_the_state():
+def test_injected_hyper_parameters_can_be_differentiated_and_batched():
     optimizer = optim.inject_hyperparams(optim.sgd)(0.1)
     state, params = optimizer.init(torch.ones((), dtype=D)), torch.ones((), dtype=D)
 
@@ -269,7 +269,7 @@ def test_injected_numbers_are_differentiated_and_batched_in_the_state():
     assert vmap(reached)(torch.tensor([0.1, 0.2], dtype=D)).tolist() == pytest.approx([0.7, 0.4])
 
 
-def test_inject_leaves_counts_flags_and_static_arguments_as_they_are():
+def test_inject_does_not_change_counts_flags_and_static_arguments():
     def factory(learning_rate, *, size: int = 3, weight_decay=0.1, nesterov=True):
         assert isinstance(size, int) and nesterov is True and isinstance(learning_rate, torch.Tensor | float)
         return optim.sgd(learning_rate, momentum=weight_decay)
@@ -291,7 +291,7 @@ def test_lookahead_follows_the_paper():
         assert state.slow.item() == pytest.approx(slow, rel=1e-13)
 
 
-def test_noise_has_the_variance_of_its_step_and_repeats_with_its_key():
+def test_noise_has_the_variance_of_its_step_and_depends_on_its_key():
     optimizer, zeros = optim.add_noise(0.5, 0.55, random.key(3)), torch.zeros(200_00, dtype=D)
     state = optimizer.init(zeros)
     for step in (1, 2, 3):
@@ -328,7 +328,7 @@ def test_clips_equal_optax():
     assert (count.item(), layer_counts["w"].item()) == counts
 
 
-def test_zero_nans_tells_where():
+def test_zero_nans_records_where_a_nan_was():
     zero = optim.zero_nans()
     grads = {"a": torch.tensor([float("nan"), 1.0]), "b": torch.tensor([2.0]), "n": None}
     params = {"a": torch.zeros(2), "b": torch.zeros(1), "n": 3}
@@ -337,7 +337,7 @@ def test_zero_nans_tells_where():
     assert state.found_nan["a"].item() and not state.found_nan["b"].item() and state.found_nan["n"] is None
 
 
-def test_monitors_keep_what_they_measure_and_change_nothing():
+def test_monitors_store_measurements_and_do_not_change_updates():
     watch = optim.chain(
         optim.monitor({"norm": tree.norm, "smooth": optim.measure_with_ema(tree.norm, 0.5, debias=False)}),
         optim.snapshot(
@@ -353,7 +353,7 @@ def test_monitors_keep_what_they_measure_and_change_nothing():
     assert tree.structure(watch.init(PARAMS)) == tree.structure((monitored, shot, optim.sgd(0.1).init(PARAMS)))
 
 
-def test_half_precision_is_computed_in_single_and_may_keep_a_wider_mean():
+def test_half_precision_computes_in_float32_and_may_have_a_float32_mean():
     params = {"w": torch.ones(3, dtype=torch.bfloat16)}
     optimizer = optim.adam(1e-3, mu_dtype=torch.float32)
     state = optimizer.init(params)
@@ -366,7 +366,7 @@ def test_half_precision_is_computed_in_single_and_may_keep_a_wider_mean():
 
 
 @pytest.mark.compile
-def test_globs_are_traced():
+def test_globs_can_be_compiled():
     optimizer = optim.partition({"*.bias": optim.sgd(0.1), "*": optim.masked(optim.sgd(0.2), "head")})
     compiled = torch.compile(lambda g, s, p: optimizer.step(g, s, p)[0], fullgraph=True, backend="eager")
     state = optimizer.init(PARAMS)

@@ -1,4 +1,4 @@
-"""The fast ways of a step: what they give, what they leave alone, and where they give way."""
+"""Kernels of whole steps: their results, their inputs, and where the formula runs instead."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def _run(optimizer, params, grads, state=None):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_kernel_the_donated_one_and_the_formula_agree(name):
+def test_kernel_donated_kernel_and_formula_agree(name):
     params, grads = _problem()
     optimizer = MAKERS[name]()
     assert optimizer.kernel is not None and optimizer.donated is not None
@@ -43,7 +43,7 @@ def test_the_kernel_the_donated_one_and_the_formula_agree(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_donated_tensor_is_empty_afterwards(name):
+def test_donated_tensors_become_empty(name):
     params, grads = _problem()
     optimizer = optim.donate(MAKERS[name]())
     state = optimizer.init(params)
@@ -66,8 +66,8 @@ X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 
 @pytest.mark.parametrize("donated", [False, True])
 @pytest.mark.parametrize("name", MAKERS)
-def test_kernels_give_way_to_the_formula_under_every_transform(name, donated):
-    """A kernel's in-place change would be seen, or lost, by each of these: so it must not run."""
+def test_kernels_do_not_run_under_transforms(name, donated):
+    """Each of these transforms would see, or lose, a kernel's in-place change."""
     params, grads = _problem()
     optimizer = MAKERS[name]()
     formula = optim.Optimizer(optimizer.init, optimizer.rule)
@@ -104,7 +104,7 @@ ODD = {
 
 @pytest.mark.parametrize("kind", [*ODD, "mixed", "frozen", "integer"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_kernels_give_way_or_are_right_for_odd_leaves(name, kind):
+def test_kernels_are_right_or_do_not_run_for_odd_leaves(name, kind):
     params, grads = _problem()
     if kind in ODD:
         params, grads = tp.tree.map(ODD[kind], params), [tp.tree.map(ODD[kind], one) for one in grads]
@@ -124,7 +124,7 @@ def test_kernels_give_way_or_are_right_for_odd_leaves(name, kind):
     testing.assert_trees_close(_run(optim.donate(optimizer), copies, grads), expected, rtol=rtol, atol=rtol)
 
 
-def test_a_donated_training_run():
+def test_training_run_with_donation_equals_the_plain_run():
     net = tp.functional(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)).double())
     y = X.prod(1, keepdim=True)
     results = []
@@ -139,7 +139,7 @@ def test_a_donated_training_run():
 
 
 @pytest.mark.compile
-def test_a_compiled_donated_step_writes_over_its_inputs_and_under_vmap_does_not():
+def test_compiled_donated_step_overwrites_its_inputs_but_not_under_vmap():
     plain, params = optim.adam(0.1), (torch.ones(3), torch.ones(2))
     donated, grads = optim.donate(plain), (torch.arange(3.0) + 1, torch.ones(2))
     wanted, got = (params, plain.init(params)), (tuple(map(torch.clone, params)), plain.init(params))
@@ -157,7 +157,7 @@ def test_a_compiled_donated_step_writes_over_its_inputs_and_under_vmap_does_not(
 
 
 @pytest.mark.compile
-def test_a_compiled_donated_step_whose_states_keys_turn():
+def test_compiled_donated_step_with_state_keys_in_another_order():
     def update(grads, state, params):
         state = {"b": state["b"] + 1, "a": 2 * state["a"]}
         return tree.scale(grads, -state["a"]), state
@@ -169,7 +169,7 @@ def test_a_compiled_donated_step_whose_states_keys_turn():
     torch.testing.assert_close(step(grads, turning.init(params), tree.map(torch.clone, params)), wanted)
 
 
-def test_a_compiled_donated_step_of_something_that_requires_a_gradient_is_differentiable():
+def test_compiled_donated_step_is_differentiable_if_an_input_requires_grad():
     plain, x = optim.adam(0.1), torch.tensor([1.0, 2.0], requires_grad=True)
 
     def loss(make):

@@ -1,4 +1,4 @@
-"""torch's own optimizers as pure functions."""
+"""Tests of `lift`: optimizers of torch as pure functions."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def _net():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_twenty_steps_are_torchs(name):
+def test_twenty_steps_equal_torch(name):
     kind, options = CLASSES[name]
     net, loss = _net()
     optimizer, params = optim.lift(kind, **options), net.params
@@ -48,7 +48,7 @@ def test_twenty_steps_are_torchs(name):
     testing.assert_trees_close(net.params, before, rtol=0.0)
 
 
-def test_missing_gradients_leave_leaves():
+def test_leaves_without_gradient_do_not_change():
     params = {"w": torch.ones(2), "frozen": torch.ones(2), "n": 3}
     optimizer = optim.lift(torch.optim.Adam, lr=0.1)
     moved, _ = optimizer.step({"w": torch.ones(2), "frozen": None, "n": None}, optimizer.init(params), params)
@@ -56,7 +56,7 @@ def test_missing_gradients_leave_leaves():
     assert optimizer.step({}, optimizer.init({}), {})[0] == {}
 
 
-def test_under_a_transform_it_is_refused():
+def test_lift_under_a_transform_is_an_error():
     optimizer, params = optim.lift(torch.optim.SGD, lr=0.1), torch.ones(2)
     for call in (
         lambda: tp.vmap(lambda p: optimizer.step(p, optimizer.init(p), p)[0])(torch.ones(3, 2)),

@@ -1,4 +1,4 @@
-"""Runs that go on in the other library."""
+"""Conversion of states to and from torch: runs that continue in the other library."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ PAIRS = {
     ),
     "rprop": (lambda: optim.rprop(0.01), lambda p: torch.optim.Rprop(p, 0.01)),
 }
-ROUNDED = {"asgd", "nadam"}  # torch keeps a number of these in float32
+ROUNDED = {"asgd", "nadam"}  # torch stores a number of their state in float32
 
 
 def _net():
@@ -67,7 +67,7 @@ def _theirs(module, optimizer, steps):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_law_a_state_goes_to_torch_and_comes_back(name):
+def test_law_state_round_trip_through_torch(name):
     make, theirs = PAIRS[name]
     net, loss = _net()
     optimizer = make()
@@ -86,7 +86,7 @@ def test_law_a_state_goes_to_torch_and_comes_back(name):
     testing.assert_trees_close(more, _ours(optimizer, loss, here, after, 5)[0], rtol=10 * close, atol=close / 10)
 
 
-def test_plain_sgd_has_nothing_to_hand_over():
+def test_plain_sgd_converts_only_its_step():
     params = {"w": torch.ones(2)}
     theirs = torch.optim.SGD([nn.Parameter(torch.ones(2))], 0.1)
     state = optim.sgd(0.1).init(params)
@@ -113,7 +113,7 @@ def test_error(name):
         call(torch.optim.Adam([nn.Parameter(torch.ones(2))]).state_dict())
 
 
-def test_muons_state_goes_to_torch_and_comes_back():
+def test_muon_state_round_trip_through_torch():
     params = {"a": torch.eye(3).double(), "b": torch.ones(2, 4).double()}
     grads = {"a": torch.arange(9.0).reshape(3, 3).double(), "b": torch.arange(8.0).reshape(2, 4).double()}
     optimizer = optim.muon(0.02, eps=1e-7, weight_decay=0.1, form="torch")
@@ -134,7 +134,7 @@ def test_muons_state_goes_to_torch_and_comes_back():
         torch.testing.assert_close(leaf.detach(), params[name], rtol=1e-12, atol=1e-12)
 
 
-def test_schedules_go_on_from_where_torch_was():
+def test_schedules_continue_from_the_step_of_torch():
     params = torch.ones(2)
     theirs = torch.optim.Adam([leaf := nn.Parameter(torch.ones(2))], 0.1)
     for _ in range(3):

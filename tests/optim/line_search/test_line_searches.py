@@ -63,7 +63,7 @@ OURS_AND_OPTAX = {
 
 @pytest.mark.parametrize("f", [_rosenbrock, _quartic])
 @pytest.mark.parametrize("name", OURS_AND_OPTAX)
-def test_trajectory_is_optaxs(name, f):
+def test_trajectory_equals_optax(name, f):
     make = OURS_AND_OPTAX[name]
     ours, theirs = _ours(make(optim), f, 15), _optax(make, f, 15)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
@@ -74,7 +74,7 @@ def test_lbfgs_finds_the_minimum_of_rosenbrock():
     np.testing.assert_allclose(points[-1], 1.0, rtol=1e-6)
 
 
-def test_a_step_of_zero_where_no_step_is_finite():
+def test_step_size_is_zero_if_no_value_is_finite():
     def f(x):
         return torch.where(x > 1, float("nan"), x).sum()
 
@@ -102,13 +102,13 @@ def test_value_and_gradient_come_from_the_state(make):
         x, state = opt.step(grad, state, x, value=value, grad=grad, value_fn=counted)
 
 
-def test_what_has_no_value_in_its_state_says_so():
+def test_error_for_a_state_without_a_value():
     opt, x = optim.adam(0.1), torch.ones(2)
     with pytest.raises(ValueError, match="the state has no value and gradient: wanted that of lbfgs"):
         optim.value_and_grad_from_state(_rosenbrock)(x, state=opt.init(x))
 
 
-def test_each_of_a_batch_of_searches_ends_by_itself():
+def test_searches_in_a_batch_end_independently():
     starts = torch.tensor([START, (0.5, 0.5, 0.5, 0.5), (2.0, -1.0, 0.0, 3.0)], dtype=torch.float64)
     opt = optim.lbfgs(linesearch=optim.scale_by_zoom_linesearch(10, initial_guess_strategy="one"))
 
@@ -124,7 +124,7 @@ def test_each_of_a_batch_of_searches_ends_by_itself():
 
 @pytest.mark.parametrize("f", [_rosenbrock, _quartic])
 @pytest.mark.parametrize("start", [START, (0.1, 0.2, 0.3, 0.1), (-1.2, 1.0, 3.0, -4.0)])
-def test_lbfgs_in_scipys_form_is_scipys(f, start):
+def test_lbfgs_scipy_form_equals_scipy(f, start):
     import scipy.optimize
 
     def value_and_gradient(x):
@@ -147,7 +147,7 @@ def _network():
     return net, x, 2 * torch.sin(3 * x)
 
 
-def test_lbfgs_in_torchs_form_is_torchs_strong_wolfe_on_a_network():
+def test_lbfgs_torch_form_equals_torch_on_a_network():
     from torchpure import functional
 
     net, x, y = _network()
@@ -175,7 +175,7 @@ def test_lbfgs_in_torchs_form_is_torchs_strong_wolfe_on_a_network():
 
     for step in range(60):
         theirs.step(closure)
-        # rounding grows from step to step
+        # rounding errors grow from step to step
         np.testing.assert_allclose(ours[step], closure().item(), rtol=1e-9 if step < 20 else 1e-4)
     assert ours[-1] < 0.01
 

@@ -1,4 +1,4 @@
-"""Schedules against their formulas, at the edges too."""
+"""Schedules against their formulas, optax and torch, also at their limits."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_a_run_is_differentiable_in_a_schedule_parameter():
 BOUNDS = {5: 0.5, 12: 0.3, 30: 2.0}
 ROUND = {"init_value": 0.01, "peak_value": 0.1, "warmup_steps": 4, "decay_steps": 20, "end_value": 0.003}
 
-# optax's name -> arguments; the whole range and beyond is compared
+# name in optax -> arguments; the comparison covers the whole range and later steps
 AS_OPTAX = {
     "constant_schedule": [{"value": 0.3}],
     "linear_schedule": [{"init_value": 0.1, "end_value": 0.7, "transition_steps": 9, "transition_begin": 4}],
@@ -224,6 +224,6 @@ def test_schedule_is_differentiable_and_batched_in_its_numbers(name):
         (lambda: optim.one_cycle_schedule(1.0, 10, pct_start=2.0), r"pct_start must be in \[0, 1\], got 2.0"),
     ],
 )
-def test_bad_arguments_of_schedules_are_named(make, message):
+def test_error_names_the_bad_argument(make, message):
     with pytest.raises(ValueError, match=message):
         make()

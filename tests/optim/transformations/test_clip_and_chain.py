@@ -19,7 +19,7 @@ def test_clip_equals_torch():
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.1])
-def test_clip_leaves_small_gradients_bitwise(scale):
+def test_clip_does_not_change_small_gradients(scale):
     grads = (torch.tensor([0.3, -0.4], dtype=torch.float64) * scale,)
     clip = optim.clip_by_global_norm(1.0)
     assert torch.equal(clip.update(grads, clip.init(grads), grads)[0][0], grads[0])
@@ -46,7 +46,7 @@ def _run(optimizer, steps=5):
     return params
 
 
-def test_law_chain_of_one_is_that_one():
+def test_law_chain_of_one_equals_that_one():
     assert torch.equal(_run(optim.chain(optim.adam(0.1)))["w"], _run(optim.adam(0.1))["w"])
 
 
@@ -57,7 +57,7 @@ def test_law_chain_is_associative():
     testing.assert_trees_close(_run(optim.chain(a, optim.chain(b, c))), flat, rtol=0.0)
 
 
-def test_apply_updates_keeps_dtypes_and_names_the_path_that_differs():
+def test_apply_updates_keeps_dtypes_and_its_error_names_the_path():
     moved = optim.apply_updates({"w": torch.ones(2, dtype=torch.bfloat16)}, {"w": torch.full((2,), 0.5)})
     assert moved["w"].dtype == torch.bfloat16
     with pytest.raises(ValueError, match=r"apply_updates: trees differ at `layer`: wanted keys 'w', got 'v'"):
