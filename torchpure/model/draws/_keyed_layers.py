@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Key
-from torchpure.transforms.overrides import attention_weights, standing
+from torchpure.transforms.overrides import attention_weights, in_transform_rule
 
 Draw = Callable[[], Key]
 
@@ -134,7 +134,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Attend with dropped weights: softmax(Q Kᵀ · scale + bias) V (Vaswani et al. 2017, arXiv:1706.03762, eq. 1)."""
     if not dropout_p:
-        plain = standing(F.scaled_dot_product_attention)
+        plain = in_transform_rule(F.scaled_dot_product_attention)
         return plain(query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
     return dropout(draw, weights, dropout_p) @ value
@@ -149,7 +149,7 @@ def fractional_max_pool(pool: Callable[..., Any], spatial: int) -> Callable[...,
         kwargs["_random_samples"] = random.uniform(draw().to(input.device), shape, dtype=input.dtype)
         if isinstance(kwargs.get("output_ratio"), float):
             kwargs["output_ratio"] = (kwargs["output_ratio"],) * spatial
-        return standing(pool)(input, *args, **kwargs)
+        return in_transform_rule(pool)(input, *args, **kwargs)
 
     return answer
 
@@ -161,7 +161,7 @@ def recurrent(layers: Callable[..., Any]) -> Callable[..., Any]:
         packed = isinstance(rest[1], list | tuple)  # then the sizes of the rows' batches come second
         hidden, head = (rest[0], (second,)) if packed else (second, ())
         weights, biases, num, rate, train, both, *tail = rest[1:] if packed else rest
-        run = standing(layers)
+        run = in_transform_rule(layers)
         if not (rate and train and num > 1):
             return run(data, second, *rest)
         size, states = len(weights) // num, _by_layer(hidden, num)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torchpure import random
 from torchpure._types import Key
 from torchpure.errors import ImpureError
-from torchpure.transforms.overrides import STAND_INS, inside
+from torchpure.transforms.overrides import IN_TRANSFORM, in_transform
 
 from . import _keyed_layers as layers
 from ._keyed_samplers import RANDOM
@@ -48,8 +48,8 @@ class _Pure(TorchFunctionMode):
         if func in _INNER:
             with self:
                 return _INNER[func](*args, **kwargs)
-        if func in STAND_INS and inside():
-            return STAND_INS[func](*args, **kwargs)
+        if func in IN_TRANSFORM and in_transform():
+            return IN_TRANSFORM[func](*args, **kwargs)
         result = func(*args, **kwargs)
         return own(self.flag, result) if self.flag is not None and func in _CREATIONS else result
 

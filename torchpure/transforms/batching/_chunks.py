@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import replacing
+from torchpure.transforms.overrides import overriding
 
 from ._thread_settings import settings
 
@@ -75,7 +75,7 @@ def spread(
     as_here = settings()
 
     def on_device(start: int, stop: int, device: torch.device | str) -> Members:
-        with as_here(), replacing():
+        with as_here(), overriding():
             there = [_to(leaf, device) for leaf in _part(leaves, dims, start, stop)]
             members = _chunked(share, there, dims, stop - start, chunk_size, start)
             stacked, shared = ([_to(leaf, home) for leaf in part] for part in members[:2])

@@ -14,7 +14,8 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import starting
-from torchpure.transforms.engine import all_seen, argument_paths, batched, describe_function, explained
+from torchpure.transforms.engine import all_seen, argument_paths, batched, describe_function
+from torchpure.transforms.overrides import explained
 from torchpure.transforms.purity import watched
 
 from ._chunks import Members, check_spread, spread

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import Around, meetings, without
-from torchpure.transforms.engine import all_seen, describe_function, is_variable, replacing
+from torchpure.transforms.engine import all_seen, describe_function, is_variable
 
 from ._packed import Packed
 
@@ -50,7 +50,7 @@ class Call:
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        with replacing(), self.around(tensors), meetings() as found:
+        with self.around(tensors), meetings() as found:
             values = self.outputs.take(self.fn(*self.arguments(tensors)))
         return self.shared_out(found, values, tensors)
 

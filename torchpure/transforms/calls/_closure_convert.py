@@ -7,7 +7,7 @@ arguments, and take the place of the captured ones whenever it runs.
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 from torchpure.transforms.context import Around, quiet
-from torchpure.transforms.engine import functorch, innermost, level, replacing, seen
+from torchpure.transforms.engine import functorch, innermost, level, seen
 
 _proxy_of: Any = proxy_tensor.get_proxy_slot
 
@@ -182,10 +182,13 @@ def _found(run: Callable[..., Any], given: Sequence[Tensor]) -> tuple[dict[int, 
 class Closure:
     """The tensors that functions capture, found in one run of `run` on tensors like these."""
 
-    __slots__ = ("_around", "_held", "_names", "consts", "outputs")
+    __slots__ = ("_around", "_context", "_held", "_names", "consts", "outputs")
 
-    def __init__(self, run: Callable[..., Any], given: Sequence[Tensor]) -> None:
+    def __init__(
+        self, run: Callable[..., Any], given: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._around = Around()
+        self._context = context  # what the functions run under, whenever they run
         found, traced, self.outputs = _found(run, given)
         if found and not traced:  # what is another tensor in another run was made inside, in a way that is not seen
             again, _, _ = _found(run, given)
@@ -200,7 +203,7 @@ class Closure:
 
         def run(*given: Tensor) -> Any:
             # rules run functions outside of the transforms that had put both on
-            with replacing(), self._around.again(self._around.tensors):
+            with self._context(), self._around.again(self._around.tensors):
                 if not count:
                     return fn(*given)
                 with _Replacing(self._held, self._names, given[len(given) - count :]) as mode:

@@ -12,7 +12,8 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, staged
 from torchpure.transforms.context import differ_over, meetings, only_for
-from torchpure.transforms.engine import describe_function, mapped_levels, replacing, seen
+from torchpure.transforms.engine import describe_function, mapped_levels, seen
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import alike, as_tensors, described
@@ -120,7 +121,7 @@ def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tup
     watches = [watched(who, fn, operands) for fn in branches]
     index = seen(index)
     meets = [False] * len(branches)  # over an axis whose members differ in the index
-    closure = Closure(_noting(index, each, meets), tensors)
+    closure = Closure(_noting(index, each, meets), tensors, overriding)
     out = _results(index, each, meets, tensors, closure)
     for watch in watches:
         watch.check()
@@ -160,7 +161,7 @@ def _results(
 
 def _laid_over(out: Sequence[Tensor], chosen: Tensor, run: Flat, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Put what a branch gives in the places of those that choose it: one in which all members meet, as they are."""
-    with replacing(), only_for(chosen):
+    with overriding(), only_for(chosen):
         results = run(*tensors)
     if not out:  # the first branch
         return results

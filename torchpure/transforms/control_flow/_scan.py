@@ -14,6 +14,7 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, scan_p, staged
 from torchpure.transforms.context import quiet
 from torchpure.transforms.engine import describe_function, roomy, seen
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors
@@ -211,7 +212,7 @@ class _Steps:
         count = len(self._carry.tensors)
         carry, xs = self._inputs[:count], self._inputs[count:]
         rows = [x[0] if length else x.new_zeros(x.shape[1:]) for x in xs]
-        closure = Closure(self.step, [*carry, *rows])
+        closure = Closure(self.step, [*carry, *rows], overriding)
         body = closure.closed(self.step)
         rounds = partial(_rounds, scan_p.run, unroll)
         if remat is None:

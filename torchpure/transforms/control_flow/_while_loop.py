@@ -13,6 +13,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, check_callable, frozen, staged
 from torchpure.transforms.engine import describe_function, functorch, kinds, roomy, seen
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors
@@ -94,7 +95,7 @@ def _operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_ste
     def step(*given: Tensor) -> tuple[Tensor, ...]:
         return carry.take(body_fn, body_fn(carry.put(given)))
 
-    closure = Closure(lambda *given: (test(*given), *step(*given)), tensors)
+    closure = Closure(lambda *given: (test(*given), *step(*given)), tensors, overriding)
     name = describe_function(body_fn)
     return carry.put(while_flat(closure.closed(test), closure.closed(step), tensors, closure.consts, name))
 

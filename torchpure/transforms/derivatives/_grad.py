@@ -31,11 +31,11 @@ from torchpure.transforms.engine import (
     backward,
     describe_function,
     differentiated,
-    explained,
     forget_casts,
     leaves_of_graph,
     reaches,
 )
+from torchpure.transforms.overrides import explained
 from torchpure.transforms.purity import Watch
 
 from ._variables import Argnums, Variables

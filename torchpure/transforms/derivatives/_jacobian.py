@@ -12,7 +12,8 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import check_chunk
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import describe_function, explained, forwards, mapped_as, torch_jvp, whole, with_memory
+from torchpure.transforms.engine import describe_function, forwards, mapped_as, torch_jvp, whole, with_memory
+from torchpure.transforms.overrides import explained
 from torchpure.transforms.purity import watched
 
 from ._outputs import _Outputs

@@ -11,7 +11,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import explained, forwards, pushed
+from torchpure.transforms.engine import forwards, pushed
+from torchpure.transforms.overrides import explained
 from torchpure.transforms.purity import watched
 
 from ._outputs import _Outputs, like

@@ -14,13 +14,13 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import (
     describe_function,
-    explained,
     functorch,
     innermost,
     is_variable,
     kinds,
     torch_vjp,
 )
+from torchpure.transforms.overrides import explained
 
 from ._outputs import like
 from ._variables import Variables

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import explained
+from torchpure.transforms.overrides import explained
 from torchpure.transforms.purity import watched
 
 from ._outputs import _Outputs, like

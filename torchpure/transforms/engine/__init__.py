@@ -1,7 +1,7 @@
 """Levels, memory of results, function modes, errors, over what `_torch/` hands on."""
 
 from ._diagnose import AUTOGRAD as AUTOGRAD
-from ._diagnose import explained as explained
+from ._diagnose import BRANCHES as BRANCHES
 from ._diagnose import explanation as explanation
 from ._diagnose import forget_casts as forget_casts
 from ._diagnose import validates as validates
@@ -35,13 +35,10 @@ from ._outermost import LEVEL as LEVEL
 from ._outermost import inside_gradient as inside_gradient
 from ._outermost import leaves_of_graph as leaves_of_graph
 from ._outermost import reaches as reaches
-from ._override_mode import BEFORE as BEFORE
-from ._override_mode import FORWARD as FORWARD
-from ._override_mode import MAPPED as MAPPED
-from ._override_mode import REPLACED as REPLACED
-from ._override_mode import replaced_names as replaced_names
-from ._override_mode import replacing as replacing
+from ._shared_writes import SHARED as SHARED
+from ._shared_writes import may_be_shared as may_be_shared
 from ._shared_writes import roomy as roomy
+from ._shared_writes import writes_shared as writes_shared
 from ._source_info import argument_paths as argument_paths
 from ._source_info import describe_function as describe_function
 from ._source_info import user_line as user_line

@@ -5,14 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.compiler import is_dynamo_compiling
 
 from torchpure.errors import ImpureError, TransformError
 
-from ._levels import functorch, kinds
-from ._shared_writes import SHARED, Shared, may_be_shared
+from ._shared_writes import SHARED
 from ._source_info import describe_function, raised_in, user_line
-from ._tensor_index import Indexing
 
 _autocasts = torch._C._is_any_autocast_enabled
 AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
@@ -29,7 +26,7 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
-_NUMBER = "data-dependent control flow"
+BRANCHES = "data-dependent control flow"
 _WRITES = f"{SHARED}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
 _CHECKPOINT = (
     "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
@@ -39,11 +36,10 @@ _VALIDATES = (
     "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
     "and pass validate_args=False to the distribution"
 )
-_MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
 _ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
-    _NUMBER: "branches on the value of a mapped tensor: choose with torch.where",
+    BRANCHES: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
     "compute with operations of torch, or look at them with tp.debug.callback",
@@ -84,25 +80,6 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
 }
 
 
-def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that are known.
-
-    Raises:
-        TransformError: `fn` does what torch's transforms cannot follow; the operation is named.
-        ImpureError: `fn` changes what it was given.
-    """
-    try:
-        return _run(who, run, *args, **kwargs)
-    except RuntimeError as error:
-        known = explanation(who, fn, error)
-        if known is None:
-            raise
-        raise known from error
-    finally:
-        if not is_dynamo_compiling():
-            forget_casts()
-
-
 def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
     """Return the error that says what `fn` does and what to do instead, if torch's is known."""
     found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
@@ -121,26 +98,6 @@ def validates(error: BaseException) -> str | None:
     """Say what to do about an error of a check that torch.distributions makes of its arguments."""
     names = ("__init__", "_validate_sample")
     return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
-
-
-def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a transform; again, under a mode that puts it right or finds the cause, if torch failed where that can be."""
-    try:
-        return run(*args, **kwargs)
-    except RuntimeError as error:
-        mode = _again(who, str(error))
-        if mode is None:
-            raise
-    with mode:
-        return run(*args, **kwargs)
-
-
-def _again(who: str, message: str) -> Indexing | Shared | None:
-    if _NUMBER in message:  # torch took `x[i]` for a number where `i` is a mapped tensor under a gradient
-        return Indexing()
-    if may_be_shared(message) and (who in _MAPS or functorch.TransformType.Vmap in kinds()):
-        return None if is_dynamo_compiling() else Shared()
-    return None
 
 
 def forget_casts() -> None:

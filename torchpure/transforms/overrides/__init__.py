@@ -1,10 +1,14 @@
 """Operations of torch whose rules are wrong or missing, a family a file, its table rows beside it."""
 
-from . import _autograd_functions as _autograd_functions
-from . import _losses as _losses
-from . import _nested_autograd as _nested_autograd
-from . import _norms as _norms
 from ._attention import attention_weights as attention_weights
-from ._layers import STAND_INS as STAND_INS
-from ._layers import inside as inside
-from ._layers import standing as standing
+from ._mode import UserCall as UserCall
+from ._mode import in_transform as in_transform
+from ._mode import in_transform_rule as in_transform_rule
+from ._mode import overriding as overriding
+from ._registry import IN_TRANSFORM as IN_TRANSFORM
+from ._registry import INTERCEPTED as INTERCEPTED
+from ._registry import OUTERMOST_GRAD as OUTERMOST_GRAD
+from ._registry import OUTERMOST_NAMES as OUTERMOST_NAMES
+from ._registry import SEARCHED as SEARCHED
+from ._registry import SEARCHED_NAMES as SEARCHED_NAMES
+from ._retry import explained as explained

@@ -1,10 +1,13 @@
 """Attention of operations that can be differentiated and mapped (Vaswani et al. 2017, arXiv:1706.03762, equation 1)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ._override import Override, Where
 
 
 def attention(
@@ -45,3 +48,20 @@ def attention_weights(
     scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
     unseeing = (scores == -math.inf).all(-1, keepdim=True)  # such a row attends to nothing, and gives zero
     return scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0), value
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    """Take the way that also tells the weights: of the other one torch has no forward derivative."""
+    if len(args) > _BEFORE_WEIGHTS:
+        return F.multi_head_attention_forward(*args, **kwargs)
+    asked = kwargs.get("need_weights", True)
+    kwargs["need_weights"] = True
+    out, weights = F.multi_head_attention_forward(*args, **kwargs)
+    return out, weights if asked else None
+
+
+_BEFORE_WEIGHTS = 15  # arguments of that function
+OVERRIDES = (
+    Override([F.scaled_dot_product_attention], Where.IN_TRANSFORM, attention),
+    Override([F.multi_head_attention_forward], Where.IN_TRANSFORM, _multi_head_attention),
+)

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch._functorch.autograd_function import custom_function_call
 
 from torchpure.transforms.calls import differentiable, primal
-from torchpure.transforms.engine import BEFORE, functorch, kinds
+from torchpure.transforms.engine import functorch, kinds
+
+from ._override import Override, Where
 
 
 class _Context:
@@ -56,4 +58,4 @@ def _followed_forwards(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return ((_followed if ours else _kept)(function), *args[1:]), kwargs
 
 
-BEFORE[custom_function_call] = _followed_forwards
+OVERRIDES = (Override([custom_function_call], Where.INTERCEPTED, _followed_forwards),)

@@ -9,6 +9,7 @@ the cotangent.
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchpure.transforms.calls import (
@@ -22,6 +23,8 @@ from torchpure.transforms.calls import (
     zeros_for,
 )
 from torchpure.transforms.engine import torch_vjp
+
+from ._override import Override, Where
 
 
 def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,3 +53,10 @@ class _ByBackward(Ordinary):
         outputs, pull = torch_vjp(run, *(tensors[i] for i in asked))
         given = zeros_for(tensors, tangents)
         return among(kinds, transposed(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
+
+
+_OPERATIONS = (
+    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
+    torch.ops.aten._safe_softmax.default,
+)  # fmt: skip
+OVERRIDES = tuple(Override([operation], Where.FORWARD_MODE, by_backward(operation)) for operation in _OPERATIONS)

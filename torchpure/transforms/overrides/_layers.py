@@ -11,40 +11,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.compiler import is_dynamo_compiling
 
-from . import _recurrent as recurrent
-from ._attention import attention
-
-_peek = torch._C._functorch.peek_interpreter_stack
-
-
-def inside() -> bool:
-    """Tell whether a transform of torch is at work."""
-    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
-
-
-def standing(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what stands in for a function here: itself, outside of transforms."""
-    return STAND_INS.get(func, func) if inside() else func
+from ._linear_algebra import vector_norm
+from ._override import Override, Where
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """Return g · v / ‖v‖ (Salimans and Kingma 2016, arXiv:1602.07868, equation 2)."""
     rest = tuple(other for other in range(v.ndim) if other != dim % v.ndim) if dim != -1 else tuple(range(v.ndim))
-    return v * (g / torch.linalg.vector_norm(v, dim=rest, keepdim=True))
+    return v * (g / vector_norm(v, dim=rest, keepdim=True))
 
 
 def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
     """Return the norms over all dimensions but one, as torch's weight norm takes them."""
     rest = tuple(range(v.ndim)) if dim == -1 else tuple(other for other in range(v.ndim) if other != dim % v.ndim)
-    norms = torch.linalg.vector_norm(v, pow, rest, keepdim=True)
+    norms = vector_norm(v, pow, rest, keepdim=True)
     return norms.reshape(()) if dim == -1 else norms
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x₁ᵀ A x₂ + b for each output, as `F.bilinear`."""
+    if input1.shape[:-1] != input2.shape[:-1]:
+        return F.bilinear(input1, input2, weight, bias)  # raises
     result = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
     return result if bias is None else result + bias
 
@@ -57,6 +45,7 @@ def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 def fractional_max_pool(spatial: int) -> Callable[..., Any]:
     """Return `F.fractional_max_pool2d` or `3d` for given samples (Graham 2014, arXiv:1412.6071, section 3)."""
+    operation: Any = F.fractional_max_pool2d if spatial == 2 else F.fractional_max_pool3d
 
     def pool(
         input: Tensor,
@@ -66,7 +55,8 @@ def fractional_max_pool(spatial: int) -> Callable[..., Any]:
         return_indices: bool = False,
         _random_samples: Tensor | None = None,
     ) -> Any:
-        assert _random_samples is not None
+        if _random_samples is None:  # it draws: torch refuses that where it cannot
+            return operation(input, kernel_size, output_size, output_ratio, return_indices)
         batched = input if input.ndim == spatial + 2 else input.unsqueeze(0)
         sizes, kernel = batched.shape[2:], _each(kernel_size, spatial)
         out = (
@@ -114,7 +104,7 @@ def _places(starts: list[Tensor], kernel: list[int], sizes: Any) -> Tensor:
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """Divide by the norm, as `F.normalize`."""
-    norm = torch.linalg.vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
+    norm = vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
     return input / norm if out is None else out.copy_(input / norm)
 
 
@@ -122,7 +112,7 @@ def embedding_bag(
     input: Tensor,
     weight: Tensor,
     offsets: Tensor | None = None,
-    max_norm: None = None,
+    max_norm: float | None = None,
     norm_type: float = 2,
     scale_grad_by_freq: bool = False,
     mode: str = "mean",
@@ -132,6 +122,17 @@ def embedding_bag(
     padding_idx: int | None = None,
 ) -> Tensor:
     """Reduce bags of rows, as `F.embedding_bag`."""
+    weighted = per_sample_weights is not None
+    if (
+        max_norm is not None
+        or mode not in _MODES
+        or (weighted and mode != "sum")
+        or (input.ndim == 2) is not (offsets is None)
+    ):
+        return F.embedding_bag(  # changes the weight, or raises
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
     count, bags = _bags(input, offsets, include_last_offset)
     places = input.reshape(-1).long()
     rows = weight[places]
@@ -144,6 +145,9 @@ def embedding_bag(
     if mode == "sum":
         return total
     return total / rows.new_zeros(count, 1).index_add(0, bags, kept).clamp(min=1)
+
+
+_MODES = frozenset({"sum", "mean", "max"})
 
 
 def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[int, Tensor]:
@@ -167,23 +171,14 @@ def _data(self: Tensor, *_: Any) -> Tensor:
     return self.detach()
 
 
-STAND_INS: dict[Any, Callable[..., Any]] = {
-    Tensor.data.__get__: _data,  # type: ignore[attr-defined]
-    Tensor.index_copy_: index_copy_,
-    F.bilinear: bilinear,
-    F.fractional_max_pool2d: fractional_max_pool(2),
-    F.fractional_max_pool3d: fractional_max_pool(3),
-    torch.norm_except_dim: norm_except_dim,
-    F.scaled_dot_product_attention: attention,
-    F.normalize: normalize,
-    F.embedding_bag: embedding_bag,
-    torch._weight_norm: weight_norm,
-    torch.lstm: recurrent.layers(recurrent.lstm),
-    torch.gru: recurrent.layers(recurrent.gru),
-    torch.rnn_tanh: recurrent.layers(recurrent.elman(torch.tanh)),
-    torch.rnn_relu: recurrent.layers(recurrent.elman(torch.relu)),
-    torch.lstm_cell: recurrent.single(recurrent.lstm),
-    torch.gru_cell: recurrent.single(recurrent.gru),
-    torch.rnn_tanh_cell: recurrent.single(recurrent.elman(torch.tanh)),
-    torch.rnn_relu_cell: recurrent.single(recurrent.elman(torch.relu)),
-}
+OVERRIDES = (
+    Override([Tensor.data.__get__], Where.IN_TRANSFORM, _data),  # type: ignore[attr-defined]
+    Override([Tensor.index_copy_], Where.IN_TRANSFORM, index_copy_),
+    Override([F.bilinear], Where.IN_TRANSFORM, bilinear),
+    Override([F.fractional_max_pool2d], Where.IN_TRANSFORM, fractional_max_pool(2)),
+    Override([F.fractional_max_pool3d], Where.IN_TRANSFORM, fractional_max_pool(3)),
+    Override([F.normalize], Where.IN_TRANSFORM, normalize),
+    Override([F.embedding_bag], Where.IN_TRANSFORM, embedding_bag),
+    Override([torch.norm_except_dim], Where.IN_TRANSFORM, norm_except_dim),
+    Override([torch._weight_norm], Where.IN_TRANSFORM, weight_norm),
+)

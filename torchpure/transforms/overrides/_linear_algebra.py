@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._override import Override, Where
+
 
 def _triangular_solve(
     b: Tensor, a: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
@@ -22,7 +24,7 @@ def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
     return half.mH @ half
 
 
-def _vector_norm(
+def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
 ) -> Tensor:
     if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
@@ -34,7 +36,7 @@ def _vector_norm(
 
 def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
     if ord is None or (ord == 2 and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
-        return _vector_norm(x, 2, dim, keepdim, **other)
+        return vector_norm(x, 2, dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -42,5 +44,14 @@ def _norm(
     x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Tensor:
     if p in {"fro", 2, None} and out is None:
-        return _vector_norm(x, 2, dim, keepdim, dtype=dtype)
+        return vector_norm(x, 2, dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
+
+
+OVERRIDES = (
+    Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
+    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS | Where.OUTERMOST_GRAD, _cholesky_inverse),
+    Override([torch.linalg.vector_norm], Where.FORWARD_MODE, vector_norm),
+    Override([torch.linalg.norm], Where.FORWARD_MODE, _linalg_norm),
+    Override([torch.norm, Tensor.norm], Where.FORWARD_MODE, _norm),
+)

@@ -1,4 +1,4 @@
-"""Losses and attention, for forward derivatives: torch has none of their gradients, or wants to write to its zeros.
+"""Losses, for forward derivatives: torch has none of their gradients, or wants to write to its zeros.
 
 Each computes what torch's does, of operations that have every derivative.
 """
@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.nn._reduction import get_enum
 
 from torchpure.transforms.debug import check
-from torchpure.transforms.engine import FORWARD, functorch, kinds
+from torchpure.transforms.engine import functorch, kinds
 
-from ._attention import attention
+from ._override import Override, Where
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
@@ -48,36 +48,6 @@ def _soft_margin_loss(input: Tensor, target: Tensor, *old: Any, reduction: str =
     return _reduced(F.softplus(-target * input), reduction)
 
 
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    out = F.relu6(input + 3) / 6
-    return input.copy_(out) if inplace else out
-
-
-def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """Take the way that also tells the weights: of the other one torch has no forward derivative."""
-    if len(args) > _BEFORE_WEIGHTS:
-        return F.multi_head_attention_forward(*args, **kwargs)
-    asked = kwargs.get("need_weights", True)
-    kwargs["need_weights"] = True
-    out, weights = F.multi_head_attention_forward(*args, **kwargs)
-    return out, weights if asked else None
-
-
-_BEFORE_WEIGHTS = 15  # arguments of that function
-_plain_mse_loss: Any = torch._C._nn.mse_loss
-_REDUCTIONS = frozenset({"mean", "sum", "none"})
-FORWARD.update(
-    {
-        F.mse_loss: _mse_loss,
-        F.huber_loss: _huber_loss,
-        F.hardsigmoid: _hardsigmoid,
-        F.soft_margin_loss: _soft_margin_loss,
-        F.scaled_dot_product_attention: attention,
-        F.multi_head_attention_forward: _multi_head_attention,
-    }
-)
-
-
 def _gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -101,8 +71,12 @@ def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Ten
     return F.linear_cross_entropy(*args, options=None, **kwargs)  # in chunks it knows no transform
 
 
-def _prelu(x: Tensor, weight: Tensor) -> Tensor:
-    channels = x.shape[1] if x.ndim > 1 else 1
-    if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
-        return torch.prelu(x, weight)  # which says what is wrong
-    return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
+_plain_mse_loss: Any = torch._C._nn.mse_loss
+_REDUCTIONS = frozenset({"mean", "sum", "none"})
+OVERRIDES = (
+    Override([F.mse_loss], Where.FORWARD_MODE, _mse_loss),
+    Override([F.huber_loss], Where.FORWARD_MODE, _huber_loss),
+    Override([F.soft_margin_loss], Where.FORWARD_MODE, _soft_margin_loss),
+    Override([F.gaussian_nll_loss], Where.ALWAYS, _gaussian_nll_loss),
+    Override([F.linear_cross_entropy], Where.ALWAYS, _linear_cross_entropy),
+)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd import functional
 
-from torchpure.transforms.engine import BEFORE, LEVEL, functorch, kinds, leaves_of_graph, reaches
+from torchpure.transforms.engine import LEVEL, functorch, kinds, leaves_of_graph, reaches
+
+from ._override import Override, Where
 
 _linearize: Any = torch.func.linearize
 
@@ -80,13 +82,10 @@ def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
-BEFORE.update(
-    {
-        torch.autograd.grad: _with_graph,
-        torch.autograd.backward: _no_backward,
-        Tensor.backward: _no_backward,
-        Tensor.detach: _no_cut,
-        Tensor.__deepcopy__: _no_deepcopy,
-        Tensor.new_empty: _no_linearize,
-    }
+OVERRIDES = (
+    Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
+    Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
+    Override([Tensor.detach], Where.INTERCEPTED, _no_cut),
+    Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
+    Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),
 )

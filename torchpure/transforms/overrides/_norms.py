@@ -16,48 +16,9 @@ from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import BEFORE, FORWARD, MAPPED, REPLACED, innermost
+from torchpure.transforms.engine import innermost
 
-from . import _solvers
-from ._by_transposition import by_backward
-from ._linear_algebra import _cholesky_inverse, _linalg_norm, _norm, _triangular_solve, _vector_norm
-from ._losses import _gaussian_nll_loss, _linear_cross_entropy, _prelu
-from ._scatter import _as_strided_scatter, _column_stack, _narrow, _scatter_reduce, _select_scatter, _tensor_split
-from ._tangents import _BY_BACKWARD, _HANDS_ON, _apart
-
-REPLACED.update(
-    {
-        torch.triangular_solve: _triangular_solve,
-        Tensor.triangular_solve: _triangular_solve,
-        torch.cholesky_inverse: _cholesky_inverse,
-        Tensor.cholesky_inverse: _cholesky_inverse,
-        torch.select_scatter: _select_scatter,
-        Tensor.select_scatter: _select_scatter,
-        torch.as_strided_scatter: _as_strided_scatter,
-        Tensor.as_strided_scatter: _as_strided_scatter,
-        torch.column_stack: _column_stack,
-        torch.scatter_reduce: _scatter_reduce,
-        Tensor.scatter_reduce: _scatter_reduce,
-        torch.linalg.solve: _solvers.solve,
-        torch.linalg.solve_ex: _solvers.solve_ex,
-        torch.linalg.tensorsolve: _solvers.tensorsolve,
-        torch.linalg.slogdet: _solvers.slogdet,
-        torch.slogdet: _solvers.slogdet,
-        Tensor.slogdet: _solvers.slogdet,
-        torch.linalg.det: _solvers.determinant,
-        torch.det: _solvers.determinant,
-        Tensor.det: _solvers.determinant,
-        torch.logdet: _solvers.logdet,
-        Tensor.logdet: _solvers.logdet,
-        torch.linalg.lu_solve: _solvers.lu_solve,
-        torch.tensor_split: _tensor_split,
-        Tensor.tensor_split: _tensor_split,
-        torch.narrow: _narrow,
-        Tensor.narrow: _narrow,
-        F.gaussian_nll_loss: _gaussian_nll_loss,
-        F.linear_cross_entropy: _linear_cross_entropy,
-    }
-)
+from ._override import Override, Where
 
 
 def _layer_norm(
@@ -131,7 +92,6 @@ def _renews(kind: str) -> Any:
 
 _FIRST = ("input", "running_mean", "running_var", "weight", "bias")
 _NORMS = {"batch": (*_FIRST, "training"), "instance": (*_FIRST, "use_input_stats")}
-BEFORE.update({F.batch_norm: _renews("batch"), F.instance_norm: _renews("instance")})
 
 
 def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,31 +118,13 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-FORWARD.update(
-    {  # replaced where a forward derivative is at work
-        F.layer_norm: _layer_norm,
-        torch.layer_norm: _layer_norm,
-        F.batch_norm: _batch_norm,
-        F.instance_norm: _instance_norm,
-        torch.native_layer_norm: _native_layer_norm,
-        torch.native_batch_norm: _native_batch_norm,
-        torch._native_batch_norm_legit: _native_batch_norm,
-        torch.linalg.vector_norm: _vector_norm,
-        torch.linalg.norm: _linalg_norm,
-        torch.norm: _norm,
-        Tensor.norm: _norm,
-        torch.prelu: _prelu,
-        Tensor.prelu: _prelu,
-        **{operation: by_backward(operation) for operation in _BY_BACKWARD},
-        **{operation: _apart(operation) for operation in _HANDS_ON},
-    }
-)
-MAPPED.update(
-    {  # replaced where the gradient of a gradient, which torch writes in place, was mapped
-        F.layer_norm: _layer_norm,
-        torch.layer_norm: _layer_norm,
-        torch.native_layer_norm: _native_layer_norm,
-        F.instance_norm: _instance_norm,
-        F.batch_norm: _batch_norm,
-    }
+_FORWARD_OR_RETRY = Where.FORWARD_MODE | Where.VMAP_RETRY
+OVERRIDES = (
+    Override([F.layer_norm, torch.layer_norm], _FORWARD_OR_RETRY, _layer_norm),
+    Override([F.batch_norm], _FORWARD_OR_RETRY, _batch_norm),
+    Override([F.instance_norm], _FORWARD_OR_RETRY, _instance_norm),
+    Override([torch.native_layer_norm], _FORWARD_OR_RETRY, _native_layer_norm),
+    Override([torch.native_batch_norm, torch._native_batch_norm_legit], Where.FORWARD_MODE, _native_batch_norm),
+    Override([F.batch_norm], Where.INTERCEPTED, _renews("batch")),
+    Override([F.instance_norm], Where.INTERCEPTED, _renews("instance")),
 )

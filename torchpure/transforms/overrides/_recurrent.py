@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._override import Override, Where
+
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State, list[Tensor]], State]  # (projected input, state, weights) -> state, hidden first
 
@@ -59,12 +61,14 @@ def single(cell: Cell) -> Callable[..., Any]:
     return step
 
 
-def layers(cell: Cell) -> Callable[..., Any]:
-    """Return `torch.lstm` or its kin; packed rows come as (data, rows of each step, hidden, weights, …)."""
+def layers(operation: Callable[..., Any], cell: Cell) -> Callable[..., Any]:
+    """Return the rule of `torch.lstm` or its kin; packed rows come as (data, rows of each step, hidden, weights, …)."""
 
     def run(data: Tensor, second: Any, *rest: Any) -> Any:
         packed = isinstance(rest[1], list | tuple)
-        hidden, weights, _, num, _, _, both, *tail = rest if packed else (second, *rest)
+        hidden, weights, _, num, rate, train, both, *tail = rest if packed else (second, *rest)
+        if rate and train and num > 1:  # dropout draws: torch refuses that where it cannot
+            return operation(data, second, *rest)
         batch_first = bool(tail and tail[0])
         steps = list(data.split(second.tolist())) if packed else list(data.unbind(1 if batch_first else 0))
         states = list(zip(*((hidden,) if isinstance(hidden, Tensor) else hidden), strict=True))
@@ -95,3 +99,16 @@ def _one_way(
         state = tuple(torch.cat([one, part[rows:]]) for one, part in zip(new, state, strict=True))
         outputs.append(new[0])
     return (outputs[::-1] if backwards else outputs), state
+
+
+_TANH, _RELU = elman(torch.tanh), elman(torch.relu)
+OVERRIDES = (
+    Override([torch.lstm], Where.IN_TRANSFORM, layers(torch.lstm, lstm)),
+    Override([torch.gru], Where.IN_TRANSFORM, layers(torch.gru, gru)),
+    Override([torch.rnn_tanh], Where.IN_TRANSFORM, layers(torch.rnn_tanh, _TANH)),
+    Override([torch.rnn_relu], Where.IN_TRANSFORM, layers(torch.rnn_relu, _RELU)),
+    Override([torch.lstm_cell], Where.IN_TRANSFORM, single(lstm)),
+    Override([torch.gru_cell], Where.IN_TRANSFORM, single(gru)),
+    Override([torch.rnn_tanh_cell], Where.IN_TRANSFORM, single(_TANH)),
+    Override([torch.rnn_relu_cell], Where.IN_TRANSFORM, single(_RELU)),
+)

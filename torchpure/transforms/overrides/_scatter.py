@@ -8,6 +8,8 @@ from torch import Tensor
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import functorch, kinds
 
+from ._override import Override, Where
+
 
 def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     places = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
@@ -59,3 +61,15 @@ def _numbers(value: Any) -> Any:
         return value
     found = value.tolist()
     return tuple(found) if isinstance(found, list) else found
+
+
+OVERRIDES = (
+    Override([torch.select_scatter, Tensor.select_scatter], Where.ALWAYS, _select_scatter),
+    Override(
+        [torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS | Where.OUTERMOST_GRAD, _as_strided_scatter
+    ),
+    Override([torch.column_stack], Where.ALWAYS, _column_stack),
+    Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.ALWAYS, _scatter_reduce),
+    Override([torch.tensor_split, Tensor.tensor_split], Where.ALWAYS, _tensor_split),
+    Override([torch.narrow, Tensor.narrow], Where.ALWAYS, _narrow),
+)

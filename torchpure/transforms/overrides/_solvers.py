@@ -15,6 +15,8 @@ from torch import Tensor
 
 from torchpure.transforms.calls import ByRule, Ruled, differentiable, primals
 
+from ._override import Override, Where
+
 _types: Any = torch.return_types  # the stubs lack some
 
 
@@ -137,3 +139,14 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
         return p @ torch.linalg.solve_triangular(low.mH, half, upper=True, unitriangular=True)
     half = torch.linalg.solve_triangular(low, p.mT @ B, upper=False, unitriangular=True)
     return torch.linalg.solve_triangular(up, half, upper=True)
+
+
+OVERRIDES = (
+    Override([torch.linalg.solve], Where.ALWAYS, solve),
+    Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex),
+    Override([torch.linalg.tensorsolve], Where.ALWAYS, tensorsolve),
+    Override([torch.linalg.det, torch.det, Tensor.det], Where.ALWAYS, determinant),
+    Override([torch.linalg.slogdet, torch.slogdet, Tensor.slogdet], Where.ALWAYS, slogdet),
+    Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet),
+    Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
+)

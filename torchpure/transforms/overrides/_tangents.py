@@ -1,4 +1,4 @@
-"""Operations whose tangent is the very tensor of their argument, or comes from torch's backward."""
+"""Operations whose tangent is the very tensor of their argument."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+
+from ._override import Override, Where
 
 
 def _apart(operation: Any) -> Any:
@@ -19,13 +21,11 @@ def _apart(operation: Any) -> Any:
 
 
 _HANDS_ON = (
-    torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder, Tensor.__mod__,
+    torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder,
     torch.alias_copy, torch.as_strided_copy, torch.diagonal_copy, torch.expand_copy,
     torch.permute_copy, torch.select_copy, torch.slice_copy, torch.split_copy,
     torch.split_with_sizes_copy, torch.squeeze_copy, torch.t_copy, torch.transpose_copy, torch.unbind_copy,
     torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy, torch.view_copy,
 )  # fmt: skip
-_BY_BACKWARD = (
-    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
-    torch.ops.aten._safe_softmax.default,
-)  # fmt: skip
+
+OVERRIDES = tuple(Override([operation], Where.FORWARD_MODE, _apart(operation)) for operation in _HANDS_ON)

@@ -16,7 +16,8 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
-from torchpure.transforms.engine import argument_paths, describe_function, fresh, functorch, innermost, replacing, stale
+from torchpure.transforms.engine import argument_paths, describe_function, fresh, functorch, innermost, stale
+from torchpure.transforms.overrides import overriding
 
 from ._reach import _DIFFERENTIATES, _search, name_of
 
@@ -81,7 +82,7 @@ class Watch:
 
     def replacing(self, always: bool = False) -> AbstractContextManager[None]:
         """Run the function with operations that torch's transforms get wrong replaced, if its code names any."""
-        return replacing() if always or self._replaces else _NOTHING
+        return overriding() if always or self._replaces else _NOTHING
 
     def apart(self, result: Tree) -> Tree:
         """Return a result in memory of its own, as compiled programs do: who changes it changes nothing else."""
@@ -95,7 +96,7 @@ class Watch:
             return fn
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            with replacing():
+            with overriding():
                 return fn(*args, **kwargs)
 
         return run

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import tree
-from torchpure.transforms import overrides as overrides
-from torchpure.transforms.engine import BEFORE, REPLACED, replaced_names
+from torchpure.transforms.overrides import INTERCEPTED, OUTERMOST_GRAD, OUTERMOST_NAMES, SEARCHED, SEARCHED_NAMES
 
 _LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
 _ATOMS = frozenset({
@@ -24,13 +23,10 @@ _ATOMS = frozenset({
 _PLAIN = frozenset({tuple, list, set, frozenset, deque})
 _HOLDS = (Tensor, dict, list, tuple, set, deque, nn.Module)  # what is looked for in a class
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
-_MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
-_REPLACED_NAMES = replaced_names()
 _REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torch's autograd
-_WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
 _SEEN_NAMES = frozenset({  # what plain autograd needs a look at, too
-    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
-    "batch_norm", "instance_norm", "deepcopy",
+    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional",
+    "batch_norm", "instance_norm", "deepcopy", *OUTERMOST_NAMES,
 })  # fmt: skip
 _FUNCTIONAL = "torch.autograd.functional"
 
@@ -106,7 +102,7 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
     if kind is MethodType or kind is partial:
         return _parts_of_wrapper(item), False, 0
     if kind in _OPERATIONS:
-        return (), False, 0 if item not in REPLACED else _DIFFERENTIATES if item in _WRONG_ALONE else _REPLACES
+        return (), False, 0 if item not in SEARCHED else _DIFFERENTIATES if item in OUTERMOST_GRAD else _REPLACES
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
     if isinstance(item, type):
@@ -117,9 +113,9 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
 
 
 def _of_library(fn: FunctionType) -> int:
-    if fn in REPLACED:
+    if fn in SEARCHED:
         return _REPLACES
-    return _DIFFERENTIATES if fn in BEFORE or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
+    return _DIFFERENTIATES if fn in INTERCEPTED or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
 
 
 def _held(kind: type) -> list[tuple[Any, Any]]:
@@ -142,10 +138,19 @@ def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
 
 def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, int]:
     found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
+    replaces = _library_forward(kind)
     if _is_library(kind.__module__):
-        return found, False, _REPLACES if kind.__name__ in _MODULES else 0
+        return found, False, replaces
     found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
-    return [*found, *_methods(kind)], True, 0
+    return [*found, *_methods(kind)], True, replaces
+
+
+@lru_cache(maxsize=1024)
+def _library_forward(kind: type[nn.Module]) -> int:
+    """Tell whether a forward that comes from torch names an operation to replace; others are searched as methods."""
+    forward: Any = kind.forward
+    ours = isinstance(forward, FunctionType) and _is_library(forward.__module__)
+    return _names(forward.__code__).runs & _REPLACES if ours else 0
 
 
 def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
@@ -210,7 +215,7 @@ def _names(code: CodeType) -> _Names:
             attributes.extend(inner.attributes)
             stores, sets = stores or inner.stores, sets or inner.sets
     names = tuple(dict.fromkeys(attributes))
-    runs = (0 if _REPLACED_NAMES.isdisjoint(names) else _REPLACES) | (
+    runs = (0 if SEARCHED_NAMES.isdisjoint(names) else _REPLACES) | (
         0 if _SEEN_NAMES.isdisjoint(names) else _DIFFERENTIATES
     )
     return _Names(tuple(dict.fromkeys(read)), names, stores or sets, sets, runs)

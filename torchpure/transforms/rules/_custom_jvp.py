@@ -13,7 +13,6 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 from torchpure.transforms.calls import (
     ByRule,
-    Call,
     alive,
     check_callable,
     check_static,
@@ -23,7 +22,8 @@ from torchpure.transforms.calls import (
     zeros_for,
 )
 from torchpure.transforms.context import quiet
-from torchpure.transforms.engine import describe_function, innermost, is_variable, replacing
+from torchpure.transforms.engine import describe_function, innermost, is_variable
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import closed, refuse_captured
@@ -90,7 +90,7 @@ class custom_jvp:  # noqa: N801 a decorator
         return call.outputs.put(_Transposed.apply(call, *call.tensors))
 
 
-class _Call(Call):
+class _Call(UserCall):
     """One call, and its rule."""
 
     def __init__(
@@ -114,7 +114,7 @@ class _Call(Call):
         """Return the tangents of the value's tensors; None for integers."""
         tangents = tangents if self.symbolic else zeros_for(tensors, tangents)
         given = (self.inputs.put(tensors), self.inputs.put(tangents))
-        with replacing(), self.around(tensors):
+        with overriding(), self.around(tensors):
             result = self.rule(*self.static.values(), *given)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

@@ -13,7 +13,6 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import (
-    Call,
     Packed,
     check_callable,
     check_static,
@@ -30,7 +29,8 @@ from torchpure.transforms.calls import (
     zeros_for,
 )
 from torchpure.transforms.context import meetings
-from torchpure.transforms.engine import argument_paths, describe_function, fresh, is_variable, level, replacing
+from torchpure.transforms.engine import argument_paths, describe_function, fresh, is_variable, level
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import closed, refuse_captured
@@ -112,7 +112,7 @@ class custom_vjp:  # noqa: N801 a decorator
         return call.outputs.put(outputs[: call.size])
 
 
-class _Call(Call):
+class _Call(UserCall):
     """One call, and its rules."""
 
     def __init__(
@@ -133,7 +133,7 @@ class _Call(Call):
 
     def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value, then those of the residuals."""
-        with replacing(), self.around(tensors), meetings() as names:
+        with overriding(), self.around(tensors), meetings() as names:
             result = self.forward(*self.arguments(tensors))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
@@ -147,7 +147,7 @@ class _Call(Call):
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
         """Return the cotangents of the arguments' tensors."""
         given = (self.residuals.put(kept), self.outputs.put(cotangents))
-        with replacing(), self.around(tensors), meetings() as names:
+        with overriding(), self.around(tensors), meetings() as names:
             result = self.backward(*self.static.values(), *given)
         wanted = self.inputs.put(tensors)
         if not isinstance(result, tuple) or len(result) != len(wanted):

@@ -10,7 +10,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Call, Ordinary, check_callable, followed, positional
-from torchpure.transforms.engine import describe_function, replacing
+from torchpure.transforms.engine import describe_function
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import closed, refuse_captured
@@ -76,7 +77,7 @@ class custom_vmap:  # noqa: N801 a decorator
         return call.outputs.put(_Batched.apply(call, *call.tensors))
 
 
-class _Call(Call):
+class _Call(UserCall):
     """One call, and its rule."""
 
     def __init__(
@@ -100,7 +101,7 @@ class _Batched(Ordinary):
         given = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(tensors, dims, strict=True)]
         marks = [dim is not None for dim in dims]
         batched = call.inputs.put(marks)
-        with replacing(), call.around_all(given, marks):
+        with overriding(), call.around_all(given, marks):
             result = call.rule(info.batch_size, list(batched), *call.arguments(given))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

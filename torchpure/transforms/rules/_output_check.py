@@ -12,7 +12,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import quiet
-from torchpure.transforms.engine import describe_function, replacing
+from torchpure.transforms.engine import describe_function
+from torchpure.transforms.overrides import overriding
 
 
 class Promise:
@@ -34,7 +35,7 @@ class Promise:
         if key in self._known or is_dynamo_compiling():
             return
         try:
-            with quiet(), torch.no_grad(), replacing(), disable_proxy_modes_tracing():
+            with quiet(), torch.no_grad(), overriding(), disable_proxy_modes_tracing():
                 wanted, structure = tree.flatten(run())
         except Exception:  # a function that only its rule can compute
             self._known.add(key)

@@ -16,8 +16,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from torchpure import tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Call, Ordinary, check_callable, frozen
+from torchpure.transforms.calls import Ordinary, check_callable, frozen
 from torchpure.transforms.engine import inside_gradient, reruns
+from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import watched
 
 from ._captures import captured, closed
@@ -155,7 +156,7 @@ def _mark() -> Again | None:
     return traceback.current_meta.get("custom", {}).get(_AGAIN)
 
 
-class _Call(Call):
+class _Call(UserCall):
     """One call, with the tensors that the function captures in front of its arguments'."""
 
     def __init__(
