@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from torchpure._torch import storage_use_count
 from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import copied, is_view, placeholders, results, value
 
-_use_count: Any = torch._C._storage_Use_Count  # pyrefly: ignore[missing-attribute] the stubs lack it
+_use_count: Any = storage_use_count
 _OURS = 2  # uses of a storage that one tensor has, while it is asked for
 
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.guards import TensorGuards
 
 from torchpure import tree
 from torchpure._collector import uncollected
+from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
@@ -26,8 +26,8 @@ from ._lowered import Lowered, lowered
 from ._trace import Trace, trace
 from ._vmapped import Members
 
-_function_modes: Any = torch._C._len_torch_function_stack
-_autocasts: Any = torch._C._is_any_autocast_enabled
+_function_modes: Any = len_torch_function_stack
+_autocasts: Any = is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
 _MANY = 32  # programs of one function that differ in values alone: a sign that one should be a tensor
 

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import flop_registry
 
 from torchpure import tree
+from torchpure._torch import OpOverload
 from torchpure.jit import backends
 from torchpure.jit.passes import attribute, bodies, is_view, loop, placeholders, results, value
 from torchpure.transforms.tracing import program_text
@@ -95,7 +96,7 @@ def _operations_of(module: GraphModule, node: Node) -> int:
         length: Any = node.args[4] if kind == "scan_p" else 1
         return length * sum(counts)
     target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload) or is_view(node) or target._opname in _FREE:
+    if not isinstance(target, OpOverload) or is_view(node) or target._opname in _FREE:
         return 0
     if target.overloadpacket in flop_registry:
         given = tree.map(lambda leaf: value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs))

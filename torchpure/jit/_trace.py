@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensor
 from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter
 
 from torchpure import tree
+from torchpure._torch import DynamicOutputShapeException, FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value

@@ -14,6 +14,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.utils import parametrize
 
 from torchpure import random
+from torchpure._torch import len_torch_dispatch_stack
 from torchpure._types import Key, State
 from torchpure.errors import ImpureError
 from torchpure.model.copies import Pool, Slot, fill
@@ -106,7 +107,7 @@ def _check_filled(pool: Pool) -> None:
     Raises:
         ImpureError: one is not.
     """
-    if pool.refilled or is_dynamo_compiling() or torch._C._len_torch_dispatch_stack():
+    if pool.refilled or is_dynamo_compiling() or len_torch_dispatch_stack():
         return
     skeleton = pool.make()
     key = random.key(0)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import len_torch_function_stack
+
 from ._philox import WORD, philox
 
 BLOCKS = 1 << 16  # of one call: one shape, so that it is compiled once
@@ -25,7 +27,7 @@ class Sampler:
     def ready(self) -> bool:
         """Count a large draw, and tell whether it may be compiled."""
         self._asked += 1
-        return self._asked > 1 and self._works and not torch._C._len_torch_function_stack()
+        return self._asked > 1 and self._works and not len_torch_function_stack()
 
     def __call__(self, key: Tensor, blocks: int) -> Tensor | None:
         """Draw from all these blocks, float32, shape (4, blocks); None when nothing can be compiled here."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import standard_gamma_grad
 from torchpure._types import Key
 
 from ._draws import Shape, normal, unit_interval, wide
@@ -88,9 +89,9 @@ class _Reparametrised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         concentration, drawn = ctx.saved_tensors
-        return grads[0] * torch._standard_gamma_grad(concentration, drawn), None
+        return grads[0] * standard_gamma_grad(concentration, drawn), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         concentration, drawn = ctx.saved_tensors
-        return tangents[0] * torch._standard_gamma_grad(concentration, drawn)
+        return tangents[0] * standard_gamma_grad(concentration, drawn)

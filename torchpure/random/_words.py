@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
+
+from torchpure._torch import forward_ad, functorch, len_torch_dispatch_stack
 
 from ._compiled import sample
 from ._philox import WORD, philox, philox_array, philox_block
@@ -22,7 +23,7 @@ _FEW = 32  # so many blocks are quicker in Python
 _CHUNK = 1 << 15  # so many blocks stay in cache
 _LARGE = 1 << 18  # so many are worth compiling for
 
-_functorch: Any = torch._C._functorch
+_functorch: Any = functorch
 
 
 def words(key: Tensor, num: int) -> Tensor:
@@ -99,7 +100,7 @@ def _plain(tensor: Tensor) -> bool:
         not is_dynamo_compiling()
         and type(tensor) is Tensor
         and tensor.device.type == "cpu"
-        and not torch._C._len_torch_dispatch_stack()
+        and not len_torch_dispatch_stack()
         and not _functorch.is_functorch_wrapped_tensor(tensor)
         and forward_ad._current_level < 0
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchpure import random, tree
+from torchpure._torch import make_fx
 from torchpure._types import Key
 from torchpure.errors import ImpureError
 from torchpure.model import Functional, functional

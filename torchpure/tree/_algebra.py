@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import foreach_add, foreach_lerp, foreach_mul, foreach_norm, foreach_sub
 from torchpure._types import Tree
 from torchpure.errors import StructureError
 
@@ -27,12 +28,12 @@ def add(tree: Tree, other: Tree) -> Tree:
     >>> add({"w": torch.ones(2)}, {"w": torch.ones(2)})
     {'w': tensor([2., 2.])}
     """
-    return _zipped("add", torch._foreach_add, operator.add, tree, other)
+    return _zipped("add", foreach_add, operator.add, tree, other)
 
 
 def sub(tree: Tree, other: Tree) -> Tree:
     """Subtract leaf by leaf."""
-    return _zipped("sub", torch._foreach_sub, operator.sub, tree, other)
+    return _zipped("sub", foreach_sub, operator.sub, tree, other)
 
 
 def scale(tree: Tree, factor: Number) -> Tree:
@@ -43,7 +44,7 @@ def scale(tree: Tree, factor: Number) -> Tree:
     """
     leaves, structure = _numeric("scale", tree)
     if not isinstance(factor, Tensor) and plain(leaves) and leaves:
-        return unflatten(structure, torch._foreach_mul(leaves, factor))
+        return unflatten(structure, foreach_mul(leaves, factor))
     return unflatten(structure, [leaf * cast(factor, leaf) for leaf in leaves])
 
 
@@ -55,7 +56,7 @@ def lerp(tree: Tree, other: Tree, weight: Number) -> Tree:
             return a + cast(weight, a) * (b - a)
         return torch.lerp(a, b, weight)
 
-    multi_tensor = None if isinstance(weight, Tensor) else lambda a, b: torch._foreach_lerp(a, b, weight)
+    multi_tensor = None if isinstance(weight, Tensor) else lambda a, b: foreach_lerp(a, b, weight)
     return _zipped("lerp", multi_tensor, leafwise, tree, other)
 
 
@@ -94,7 +95,7 @@ def norm(tree: Tree) -> Tensor:
     if not leaves:
         return _total([])
     try:
-        norms = list(torch._foreach_norm(leaves)) if plain(leaves) else None
+        norms = list(foreach_norm(leaves)) if plain(leaves) else None
     except RuntimeError:  # of integers
         norms = None
     if norms is None:

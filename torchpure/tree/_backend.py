@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import optree
-import torch.utils._pytree as torch_pytree
 from torch.compiler import is_dynamo_compiling
 
+from torchpure._torch import pytree as torch_pytree
 from torchpure._types import Tree
 
 NAMESPACE = "torchpure"

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.nn import Parameter
 
-_peek_transform = torch._C._functorch.peek_interpreter_stack
-_num_dispatch_modes = torch._C._len_torch_dispatch_stack
+from torchpure._torch import forward_ad, functorch, len_torch_dispatch_stack
+
+_peek_transform = functorch.peek_interpreter_stack
+_num_dispatch_modes = len_torch_dispatch_stack
 _ORDINARY = {Tensor, Parameter}
 _requires_grad = attrgetter("requires_grad")
 

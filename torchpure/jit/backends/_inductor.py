@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchpure._collector import collected
+from torchpure._torch import FakeTensorMode, TracingContext, tracing
 from torchpure.jit.passes import constants, copied, example, halves, placeholders, results, split
 from torchpure.transforms.rules import runs
 
@@ -117,19 +115,19 @@ def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]
 
 def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> tuple[list[Any], Any, Any]:
     """Return what inductor makes, what torch found out about results, and a function around both."""
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
+    from torchpure._torch import inductor  # takes seconds to import
 
     graphs: list[Any] = []
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        graphs.append(compile_fx_inner(*args, **kwargs))
+        graphs.append(inductor.compile_fx_inner(*args, **kwargs))
         return graphs[-1]
 
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    mode = FakeTensorMode(shape_env=inductor.ShapeEnv(), allow_non_fake_inputs=True)
     fakes = [mode.from_tensor(leaf.detach(), static_shapes=True) for leaf in tensors]
     context = TracingContext(mode)
     with tracing(context):
-        run = compile_fx(module, fakes, inner_compile=inner, config_patches=options)
+        run = inductor.compile_fx(module, fakes, inner_compile=inner, config_patches=options)
     return graphs, context.fw_metadata, run
 
 

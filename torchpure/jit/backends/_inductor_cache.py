@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+
+from torchpure._torch import OpOverload
 
 from ._disk_cache import keep, kept, key_of
 
@@ -58,8 +59,7 @@ def _is_torchs(node: Node) -> bool:
 
 def _settings() -> list[str]:
     """List what inductor reads besides a program."""
-    from torch._functorch import config as functorch
-    from torch._inductor import config as inductor
+    from torchpure._torch import compiler_config
 
     return [
         str(torch.version.git_version),
@@ -69,21 +69,21 @@ def _settings() -> list[str]:
         str(torch.get_default_dtype()),
         str(torch.are_deterministic_algorithms_enabled()),
         str(torch.backends.mkldnn.enabled),
-        functorch.get_hash().hex(),
-        inductor.get_hash().hex(),
+        compiler_config.functorch_config.get_hash().hex(),
+        compiler_config.inductor_config.get_hash().hex(),
     ]
 
 
 def load(key: str, options: dict[str, Any]) -> tuple[Boxed, str] | None:
     """Return the function of a list of tensors, which it empties, that was kept under this key, and its text."""
-    from torch._inductor import config
+    from torchpure._torch import compiler_config
 
     file = kept(key, ".py")
     if file is None:
         return None
     loader = _Text(file.read_text())
     module = ModuleType(_NAME)
-    with config.patch(options):
+    with compiler_config.inductor_config.patch(options):
         loader.exec_module(module)
     return module.call, loader.get_source(_NAME)
 
@@ -106,7 +106,7 @@ def _is_plain(meta: Any, count: int) -> bool:
 
     Of inputs and views of them torch makes new views, which matters to gradients alone: the function returns them too.
     """
-    from torch._functorch._aot_autograd.schemas import OutputType
+    from torchpure._torch.inductor import OutputType
 
     plain = {OutputType.non_alias, OutputType.unsafe_view_alias, OutputType.is_input, OutputType.alias_of_input}
     return (

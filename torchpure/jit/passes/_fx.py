@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._library.utils import is_impure
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from torchpure._torch import OpOverload, is_impure
 from torchpure.transforms.calls import callback_p, scan_p, switch_p, while_p
 
 _LOOPS: dict[Any, str] = {scan_p: "scan_p", while_p: "while_p", switch_p: "switch_p", callback_p: "callback_p"}
@@ -97,7 +97,7 @@ def mutates(module: GraphModule) -> bool:
 def is_view(node: Node) -> bool:
     """Tell whether an operation only looks at its argument otherwise."""
     target: Any = node.target
-    return isinstance(target, torch._ops.OpOverload) and target.is_view
+    return isinstance(target, OpOverload) and target.is_view
 
 
 def let_out(module: GraphModule) -> set[Node]:

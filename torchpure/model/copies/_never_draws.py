@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from torchpure._torch import jit_internal, tensor
+
 _DRAWING_WORDS = ("rand", "dropout", "bernoulli", "multinomial", "normal", "uniform", "poisson", "binomial", "cauchy")
 _DRAWING_WORDS += ("exponential", "geometric", "gumbel", "fractional", "rrelu", "attention", "seed", "sample", "init")
 _DRAWING_WORDS += (
@@ -55,7 +57,7 @@ _DRAWING_LAYERS = (
 
 _SPACES = (Tensor, torch, nn, F, torch.functional, math)
 _MODULES = (torch, nn, F, torch.functional, math)
-_PYTHON = ("torch._tensor", "torch.functional", "torch.nn.functional", "torch._jit_internal")
+_PYTHON = (tensor.__name__, "torch.functional", "torch.nn.functional", jit_internal.__name__)
 _CONSTANTS = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 _BUILTINS = {
     "abs", "all", "any", "bool", "dict", "enumerate", "float", "int", "isinstance", "len", "list", "print", "range",

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from torchpure._torch import BatchNorm
 from torchpure._types import State
 
 
@@ -51,7 +51,7 @@ def _forward(module: nn.Module) -> Callable[..., Tensor] | None:
     """Return what stands in for a layer's forward, where that is torch's own."""
     if "forward" in vars(module):
         return None
-    if isinstance(module, _BatchNorm) and module.momentum is None and module.running_mean is not None:
+    if isinstance(module, BatchNorm) and module.momentum is None and module.running_mean is not None:
         return _cumulative_norm if type(module).forward in _NORMS else None
     if getattr(module, "max_norm", None) is not None:
         return _LIMITED.get(type(module).forward)
@@ -104,5 +104,5 @@ def _renormalised(self: Any, input: Tensor) -> Tensor:
     return fixed * scale.unsqueeze(1) + (weight - fixed)
 
 
-_NORMS = {_BatchNorm.forward, nn.SyncBatchNorm.forward}
+_NORMS = {BatchNorm.forward, nn.SyncBatchNorm.forward}
 _LIMITED = {nn.Embedding.forward: _limited_embedding, nn.EmbeddingBag.forward: _limited_bag}

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchpure import tree
+from torchpure._torch import TorchDispatchMode
 from torchpure._types import Key
 from torchpure.errors import ImpureError
 

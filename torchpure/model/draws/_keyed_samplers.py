@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import random
+from torchpure._torch import calculate_fan_in_and_fan_out, sample_dirichlet
+from torchpure._torch import standard_gamma as torch_standard_gamma
 
 from ._keyed_layers import Draw
 
@@ -168,7 +170,7 @@ def kaiming_uniform_(
     """Fill, as `nn.init.kaiming_uniform_` (He et al. 2015, arXiv:1502.01852, equation 14)."""
     if not tensor.numel():
         return tensor
-    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(tensor)
+    fan_in, fan_out = calculate_fan_in_and_fan_out(tensor)
     fan = fan_in if mode == "fan_in" else fan_out
     bound = nn.init.calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan)
     return init_uniform_(draw, tensor, -bound, bound)
@@ -249,8 +251,8 @@ RANDOM: dict[Any, Callable[..., Any]] = {
     torch.bernoulli: bernoulli,
     torch.multinomial: multinomial,
     torch.poisson: poisson,
-    torch._standard_gamma: standard_gamma,
-    torch._sample_dirichlet: dirichlet,
+    torch_standard_gamma: standard_gamma,
+    sample_dirichlet: dirichlet,
     Tensor.bernoulli: bernoulli,
     Tensor.multinomial: multinomial,
     Tensor.uniform_: uniform_,

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
+from torchpure._torch import functorch
 
-_functorch: Any = torch._C._functorch
+_functorch: Any = functorch
 
 
 def member_flag(witnesses: Any) -> Tensor | None:

@@ -7,12 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchpure._torch import (
+    OpOverload,
+    OpOverloadPacket,
+    rrelu_with_noise,
+    rrelu_with_noise_,
+    sample_dirichlet,
+    standard_gamma,
+)
 from torchpure.transforms.purity import operator_draws
 
 ALWAYS = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like, torch.randint_like,
     torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.binomial,
-    torch._standard_gamma, torch._sample_dirichlet,
+    standard_gamma, sample_dirichlet,
     Tensor.bernoulli, Tensor.multinomial, Tensor.bernoulli_, Tensor.cauchy_, Tensor.exponential_, Tensor.geometric_,
     Tensor.log_normal_, Tensor.normal_, Tensor.random_, Tensor.uniform_,
     nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, F.gumbel_softmax,
@@ -39,8 +47,8 @@ UNLESS_FALSE: dict[Any, tuple[_Place, ...]] = {  # function -> the arguments tha
     F.rrelu: ((3, "training", False),),
     torch.rrelu: ((3, "training", False),),
     torch.rrelu_: ((3, "training", False),),
-    getattr(torch._C._nn, "rrelu_with_noise"): ((4, "training", False),),  # noqa: B009  not in torch's own stubs
-    getattr(torch._C._nn, "rrelu_with_noise_"): ((4, "training", False),),  # noqa: B009
+    rrelu_with_noise: ((4, "training", False),),
+    rrelu_with_noise_: ((4, "training", False),),
     F.scaled_dot_product_attention: ((4, "dropout_p", 0.0),),
     F.multi_head_attention_forward: ((10, "dropout_p", 0.0), (13, "training", True)),
 }
@@ -57,7 +65,7 @@ def draws(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     """Tell whether a torch function, called like this, draws from the global generator."""
     if kwargs.get("generator") is not None:
         return False  # one made and seeded in this very call: a module that keeps one is refused
-    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+    if isinstance(func, OpOverload | OpOverloadPacket):
         return _operator_draws(func, args, kwargs)
     if func in UNLESS_FALSE:
         return all(_argument(place, args, kwargs) for place in UNLESS_FALSE[func])
@@ -76,6 +84,6 @@ def _argument(place: _Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 def _operator_draws(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Tell the same of an operator, which torch itself marks when it may draw."""
-    if isinstance(operator, torch._ops.OpOverloadPacket):
+    if isinstance(operator, OpOverloadPacket):
         return any(operator_draws(getattr(operator, name), args, kwargs) for name in operator.overloads())
     return operator_draws(operator, args, kwargs)

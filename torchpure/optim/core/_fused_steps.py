@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import foreach_add, foreach_clone, fused_adam_, fused_adamw_, fused_sgd_
 from torchpure._types import Grads, Params, Rate
 
 from ._formulas import Number, rate_at
@@ -26,14 +27,14 @@ def adam_kernels(
     who: str, rate: Rate, b1: Number, b2: Number, eps: Number, decay: Number
 ) -> tuple[Kernel | None, Kernel | None]:
     """Build the kernels of Adam, the plain one and the donated one, with decoupled weight decay if it is not 0."""
-    plain, donated = (_adam_kernel(who, rate, b1, b2, eps, decay, copy) for copy in (torch._foreach_clone, _taken))
+    plain, donated = (_adam_kernel(who, rate, b1, b2, eps, decay, copy) for copy in (foreach_clone, _taken))
     return plain, donated
 
 
 def _adam_kernel(who: str, rate: Rate, b1: Number, b2: Number, eps: Number, decay: Number, copy: Any) -> Kernel | None:
     if any(isinstance(value, Tensor) for value in (b1, b2, eps, decay)):
         return None
-    fused = torch._fused_adamw_ if decay else torch._fused_adam_
+    fused = fused_adamw_ if decay else fused_adam_
     options: dict[str, Any] = {
         "beta1": b1,
         "beta2": b2,
@@ -89,15 +90,15 @@ def _sgd_kernel(rate: Rate, momentum: float, move: Any, nesterov: bool) -> Kerne
 
 def _sgd_step(p: list[Any], g: list[Any], b: list[Any], lr: float, momentum: float, nesterov: bool) -> Any:
     if not b:
-        return torch._foreach_add(p, g, alpha=-lr), b
-    b = list(torch._foreach_add(g, b, alpha=momentum))
-    return torch._foreach_add(p, torch._foreach_add(g, b, alpha=momentum) if nesterov else b, alpha=-lr), b
+        return foreach_add(p, g, alpha=-lr), b
+    b = list(foreach_add(g, b, alpha=momentum))
+    return foreach_add(p, foreach_add(g, b, alpha=momentum) if nesterov else b, alpha=-lr), b
 
 
 def _sgd_in_place(p: list[Any], g: list[Any], b: list[Any], lr: float, momentum: float, nesterov: bool) -> Any:
     p, b = _taken(p), _taken(b)
     options = {"weight_decay": 0.0, "momentum": momentum, "lr": lr, "dampening": 0.0, "nesterov": nesterov}
-    torch._fused_sgd_(p, g, b, maximize=False, is_first_step=False, **options)
+    fused_sgd_(p, g, b, maximize=False, is_first_step=False, **options)
     return p, b
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
+from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
 
 S = TypeVar("S")
@@ -132,7 +133,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     leaves, structure = tree.flatten(params)
     moves = tree.align(structure, params, updates, "apply_updates")
     if leaves and tree.plain(leaves) and tree.plain(moves) and _same_dtypes(leaves, moves):
-        return tree.unflatten(structure, torch._foreach_add(leaves, moves))
+        return tree.unflatten(structure, foreach_add(leaves, moves))
     return tree.unflatten(structure, [_moved(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
 
 

@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import overrides
 
-_any: Any = overrides  # the stubs lack what it has for modes
-_kinds: Callable[[], list[str]] = torch._C._autocast_supported_devices
+from torchpure._torch import autocast_supported_devices, get_current_function_mode_stack, pop_mode, push_mode
+
+_kinds: Callable[[], list[str]] = autocast_supported_devices
 
 
 def settings() -> Callable[[], AbstractContextManager[None]]:
@@ -16,7 +16,7 @@ def settings() -> Callable[[], AbstractContextManager[None]]:
     inference, recording = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     keeps = torch.is_autocast_cache_enabled()
     casts = [(kind, torch.get_autocast_dtype(kind)) for kind in _kinds() if torch.is_autocast_enabled(kind)]
-    modes = [mode for mode in _any._get_current_function_mode_stack() if not _is_ours(mode)]
+    modes = [mode for mode in get_current_function_mode_stack() if not _is_ours(mode)]
 
     @contextmanager
     def there() -> Iterator[None]:
@@ -27,8 +27,8 @@ def settings() -> Callable[[], AbstractContextManager[None]]:
             for kind, dtype in casts:
                 stack.enter_context(torch.autocast(kind, dtype, cache_enabled=keeps))
             for mode in modes:  # not entered: a mode may note where it has been, as that of a device does
-                _any._push_mode(mode)
-                stack.callback(_any._pop_mode)
+                push_mode(mode)
+                stack.callback(pop_mode)
             yield
 
     return there

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
+from torchpure._torch import functorch
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
@@ -225,7 +226,6 @@ def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, 
 
 
 def _depends_on_member(leaf: Tensor) -> bool:
-    functorch = torch._C._functorch
     return functorch.is_batchedtensor(leaf) and functorch.maybe_get_level(leaf) == functorch.maybe_current_level()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from torchpure._torch import forward_ad, is_fwd_grad_enabled, set_fwd_grad_enabled
 from torchpure.transforms.engine import fresh, functorch, is_variable, kinds, torch_vjp, with_room
 
 
@@ -25,7 +25,7 @@ def followed(tensors: Sequence[Tensor]) -> bool:
     return (
         functorch.peek_interpreter_stack() is not None
         or (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tensors))
-        or (forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled())
+        or (forward_ad._current_level >= 0 and is_fwd_grad_enabled())
     )
 
 
@@ -62,7 +62,7 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(rule)
     def run(ctx: Any, *tangents: Any) -> Any:
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+        with torch.enable_grad(), set_fwd_grad_enabled(True):
             out = rule(ctx, *tangents)
             several = isinstance(out, tuple | list)
             own = fresh(out if several else (out,), tangents)
@@ -87,7 +87,7 @@ def primal(leaf: Tensor) -> Tensor:
     if not functorch.is_batchedtensor(leaf):
         return forward_ad.unpack_dual(leaf).primal
     opened, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
-    return functorch._add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, opened)
+    return functorch.add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, opened)
 
 
 def alive(leaf: Any) -> Any:

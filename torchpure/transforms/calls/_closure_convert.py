@@ -12,17 +12,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import custom_function_call
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental import proxy_tensor
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
+from torchpure._torch import (
+    FakeTensor,
+    custom_function_call,
+    disable_proxy_modes_tracing,
+    get_proxy_mode,
+    get_proxy_slot,
+    get_sequence_nr,
+    len_torch_dispatch_stack,
+)
 from torchpure.transforms.context import Around, quiet
 from torchpure.transforms.engine import functorch, innermost, level, seen
 
-_proxy_of: Any = proxy_tensor.get_proxy_slot
+_proxy_of: Any = get_proxy_slot
 
 
 class _Here(threading.local):
@@ -31,7 +36,7 @@ class _Here(threading.local):
 
 
 _here = _Here()
-_count = torch._C._len_torch_dispatch_stack
+_count = len_torch_dispatch_stack
 
 
 class _Mode(TorchFunctionMode):
@@ -111,7 +116,7 @@ class _Finding(_Mode):
         self.found: dict[int, tuple[Tensor, Tensor]] = {}  # with what functions around put in their places
         self._known = set(map(id, given))
         self.level = level()
-        self._since = torch._C._autograd._get_sequence_nr()
+        self._since = get_sequence_nr()
         mode: Any = get_proxy_mode()
         self.tracer = None if mode is None else mode.tracer
 

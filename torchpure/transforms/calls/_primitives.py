@@ -10,24 +10,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import DispatchKey
-from torch._higher_order_ops.utils import reenter_make_fx
-from torch._ops import HigherOrderOperator
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.compiler import is_dynamo_compiling
 from torch.fx import GraphModule
-from torch.fx.experimental import proxy_tensor
-from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode, disable_proxy_modes_tracing, get_proxy_mode
 from torch.fx.node import has_side_effect
-from torch.utils._python_dispatch import _disable_current_modes
 
 from torchpure import tree
+from torchpure._torch import (
+    AutoDispatchBelowAutograd,
+    DispatchKey,
+    FakeTensor,
+    FakeTensorMode,
+    HigherOrderOperator,
+    ProxyTorchDispatchMode,
+    TorchDispatchModeKey,
+    disable_current_modes,
+    disable_proxy_modes_tracing,
+    get_dispatch_mode,
+    get_proxy_mode,
+    reenter_make_fx,
+    track_tensor_tree,
+)
 from torchpure.transforms.engine import Indexing, functorch
 
 Flat = Callable[..., Sequence[Tensor]]  # of tensors alone
-_FAKE: Any = torch._C._TorchDispatchModeKey.FAKE  # pyrefly: ignore[missing-attribute] the stubs lack it
-_fake_mode: Any = torch._C._get_dispatch_mode  # pyrefly: ignore[missing-attribute]
-_track: Any = proxy_tensor.track_tensor_tree
+_FAKE: Any = TorchDispatchModeKey.FAKE
+_fake_mode: Any = get_dispatch_mode
+_track: Any = track_tensor_tree
 
 
 def staged() -> bool:
@@ -242,7 +250,7 @@ def _through(op: _Primitive, mode: Any, *args: Any) -> Any:
     fns, rest = op.split(args)
     given = [leaf for leaf in tree.leaves(rest) if isinstance(leaf, Tensor)]
     if fns and given and not any(isinstance(leaf, FakeTensor) for leaf in given):
-        with _disable_current_modes():
+        with disable_current_modes():
             return op.run(*args)
     return op(*op.join([partial(_within, mode, fn) for fn in fns], rest))
 
@@ -253,7 +261,7 @@ def _within(mode: Any, fn: Flat, *given: Tensor) -> Any:
 
 
 def _below(op: _Primitive, *args: Any) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():  # pyrefly: ignore[missing-attribute] the stubs lack it
+    with AutoDispatchBelowAutograd():
         return op(*args)
 
 

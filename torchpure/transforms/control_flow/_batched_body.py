@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.predispatch import lazy_load_decompositions
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
+from torchpure._torch import disable_proxy_modes_tracing, lazy_load_decompositions
 from torchpure.transforms.context import quiet
 from torchpure.transforms.engine import Indexing, functorch, whole
 
@@ -23,21 +22,19 @@ def mapped(fn: Flat, size: int, marks: Sequence[bool], out: Sequence[bool] | Non
 
     def run(*given: Tensor) -> Any:
         lazy_load_decompositions()
-        opened = functorch._vmap_increment_nesting(size, "error")
+        opened = functorch.vmap_increment_nesting(size, "error")
         try:
-            inner = [
-                functorch._add_batch_dim(x, 0, opened) if mark else x for x, mark in zip(given, marks, strict=True)
-            ]
+            inner = [functorch.add_batch_dim(x, 0, opened) if mark else x for x, mark in zip(given, marks, strict=True)]
             results = fn(*inner)
             results = results if isinstance(results, tuple | list) else (results,)
             if out is None:
                 return [functorch.is_batchedtensor(x) and functorch.maybe_get_level(x) == opened for x in results]
             return tuple(
-                whole(functorch._remove_batch_dim(x, opened, size, 0)) if mark else x
+                whole(functorch.remove_batch_dim(x, opened, size, 0)) if mark else x
                 for x, mark in zip(results, out, strict=True)
             )
         finally:
-            functorch._vmap_decrement_nesting()
+            functorch.vmap_decrement_nesting()
 
     return run
 

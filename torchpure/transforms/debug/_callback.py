@@ -7,10 +7,10 @@ from itertools import product
 from typing import Any
 
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
+from torchpure._torch import temporarily_clear_interpreter_stack
 from torchpure._types import Tree
 from torchpure.transforms.calls import Packed, callback_p, check_callable, staged
 from torchpure.transforms.context import is_quiet

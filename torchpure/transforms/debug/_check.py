@@ -5,12 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_dynamo_compiling
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from torchpure import tree
+from torchpure._torch import FakeTensor, assert_async, get_proxy_mode, temporarily_clear_interpreter_stack
 from torchpure.errors import CheckError, TransformError
 from torchpure.transforms.calls import CHECK, callback_p, staged
 from torchpure.transforms.context import Start, is_quiet, start_of, taking
@@ -46,7 +44,7 @@ def check(condition: Tensor | bool, message: str) -> None:
             f"check: the condition must be a bool or a tensor of bools, got {tree.describe(condition)}"
         )
     if is_dynamo_compiling():
-        torch._assert_async(condition.all(), message)
+        assert_async(condition.all(), message)
         return
     if is_quiet():  # who looks for what is captured is to see it
         all_seen((condition, *taking()))

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from torchpure import tree
+from torchpure._torch import FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
+from torchpure._torch import is_any_autocast_enabled
 from torchpure.errors import ImpureError, TransformError
 
 from ._shared_writes import SHARED
 from ._source_info import describe_function, raised_in, user_line
 
-_autocasts = torch._C._is_any_autocast_enabled
+_autocasts = is_any_autocast_enabled
 AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
 _MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"
 _NO_FORWARD = (

@@ -9,14 +9,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch._functorch import eager_transforms
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 
+from torchpure._torch import eager_transforms, enter_dual_level, exit_dual_level, forward_ad
+
 _torch: Any = eager_transforms  # a module whose counter changes
-_enter_level: Any = torch._C._enter_dual_level  # torch's functions around them look for its exporter, each time
-_exit_level: Any = torch._C._exit_dual_level
+_enter_level: Any = enter_dual_level  # torch's functions around them look for its exporter, each time
+_exit_level: Any = exit_dual_level
 _lock = threading.Lock()
 _users = 0
 

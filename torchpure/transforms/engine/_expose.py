@@ -7,12 +7,13 @@ and what it returns here first, and works on what it gets back.
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
-_modes: Any = torch._C._len_torch_function_stack
+from torchpure._torch import len_torch_function_stack
+
+_modes: Any = len_torch_function_stack
 
 
 def seen(leaf: Any) -> Any:

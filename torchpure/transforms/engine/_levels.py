@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.compiler import is_dynamo_compiling
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils._python_dispatch import _disable_current_modes
 
-functorch: Any = torch._C._functorch
+from torchpure import _torch
+from torchpure._torch import disable_current_modes, get_proxy_mode, temporarily_clear_interpreter_stack
+
+functorch: Any = _torch.functorch
 _VMAP = functorch.TransformType.Vmap
-unseen: Any = torch._C.DisableTorchFunction  # modes are for operations: looks at sizes, versions, memory pass by
+unseen: Any = _torch.DisableTorchFunction  # modes are for operations: looks at sizes, versions, memory pass by
 
 
 @contextmanager
@@ -26,7 +25,7 @@ def apart() -> Iterator[None]:
     if is_dynamo_compiling() or (functorch.peek_interpreter_stack() is None and get_proxy_mode() is None):
         yield
         return
-    with temporarily_clear_interpreter_stack(), _disable_current_modes():
+    with temporarily_clear_interpreter_stack(), disable_current_modes():
         yield
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.compiler import is_dynamo_compiling
+
+from torchpure._torch import temporarily_clear_interpreter_stack
 
 from ._levels import _VMAP, functorch, innermost, mapped_levels, unseen
 
@@ -40,7 +41,7 @@ def with_members(leaf: Any) -> Any:
     sizes = {one.level(): functorch.CVmapInterpreterPtr(one).batchSize() for one in stack if one.key() == _VMAP}
     with temporarily_clear_interpreter_stack():  # levels above a vmap would wrap its zeros
         zeros = [torch.zeros(size, dtype=leaf.dtype, device=leaf.device) for size in sizes.values()]
-    members = [functorch._add_batch_dim(zero, 0, at) for zero, at in zip(zeros, sizes, strict=True)]
+    members = [functorch.add_batch_dim(zero, 0, at) for zero, at in zip(zeros, sizes, strict=True)]
     return with_room(leaf, members)
 
 

@@ -4,10 +4,11 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
-_LeafNode: Any = torch._C._functions.AccumulateGrad  # pyrefly: ignore[missing-attribute] the stubs lack it
+from torchpure._torch import AccumulateGrad
+
+_LeafNode: Any = AccumulateGrad
 
 
 class Level(threading.local):

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._functorch.autograd_function import custom_function_call
 
+from torchpure._torch import custom_function_call
 from torchpure.transforms.calls import differentiable, primal
 from torchpure.transforms.engine import functorch, kinds
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchpure._torch import weight_norm as torch_weight_norm
+
 from ._linear_algebra import vector_norm
 from ._override import Override, Where
 
@@ -180,5 +182,5 @@ OVERRIDES = (
     Override([F.normalize], Where.IN_TRANSFORM, normalize),
     Override([F.embedding_bag], Where.IN_TRANSFORM, embedding_bag),
     Override([torch.norm_except_dim], Where.IN_TRANSFORM, norm_except_dim),
-    Override([torch._weight_norm], Where.IN_TRANSFORM, weight_norm),
+    Override([torch_weight_norm], Where.IN_TRANSFORM, weight_norm),
 )

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn._reduction import get_enum
 
+from torchpure._torch import get_enum, mse_loss
 from torchpure.transforms.debug import check
 from torchpure.transforms.engine import functorch, kinds
 
@@ -71,7 +71,7 @@ def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Ten
     return F.linear_cross_entropy(*args, options=None, **kwargs)  # in chunks it knows no transform
 
 
-_plain_mse_loss: Any = torch._C._nn.mse_loss
+_plain_mse_loss: Any = mse_loss
 _REDUCTIONS = frozenset({"mean", "sum", "none"})
 OVERRIDES = (
     Override([F.mse_loss], Where.FORWARD_MODE, _mse_loss),

@@ -6,13 +6,12 @@ from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, Metho
 from typing import Any
 
 from torch import Tensor
-from torch._ops import HigherOrderOperator
-from torch.autograd import forward_ad
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
+from torchpure._torch import HigherOrderOperator, forward_ad, functorch
 from torchpure.transforms.calls import Call
-from torchpure.transforms.engine import functorch, kinds
+from torchpure.transforms.engine import kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import functional
 
+from torchpure._torch import grad_preprocess
 from torchpure.transforms.engine import LEVEL, functorch, kinds, leaves_of_graph, reaches
 
 from ._override import Override, Where
@@ -62,7 +63,7 @@ def _no_backward(args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _no_cut(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Refuse that `torch.autograd.functional` detaches what a derivative follows; anyone else may."""
     code = sys._getframe(2).f_code
-    if code is functional._grad_preprocess.__code__ and args[0].requires_grad and _differentiating(args[:1]):
+    if code is grad_preprocess.__code__ and args[0].requires_grad and _differentiating(args[:1]):
         raise RuntimeError("torch.autograd.functional cuts off what it is given")
     return args, kwargs
 

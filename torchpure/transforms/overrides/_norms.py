@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn import functional as F
 
+from torchpure._torch import native_batch_norm_legit
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import innermost
 
@@ -124,7 +125,7 @@ OVERRIDES = (
     Override([F.batch_norm], _FORWARD_OR_RETRY, _batch_norm),
     Override([F.instance_norm], _FORWARD_OR_RETRY, _instance_norm),
     Override([torch.native_layer_norm], _FORWARD_OR_RETRY, _native_layer_norm),
-    Override([torch.native_batch_norm, torch._native_batch_norm_legit], Where.FORWARD_MODE, _native_batch_norm),
+    Override([torch.native_batch_norm, native_batch_norm_legit], Where.FORWARD_MODE, _native_batch_norm),
     Override([F.batch_norm], Where.INTERCEPTED, _renews("batch")),
     Override([F.instance_norm], Where.INTERCEPTED, _renews("instance")),
 )

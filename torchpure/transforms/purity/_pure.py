@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchpure import tree
+from torchpure._torch import TorchDispatchMode
 from torchpure.errors import ImpureError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function, user_line

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
+from torchpure._torch import get_sequence_nr
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import describe_function, functorch, level
 from torchpure.transforms.purity import name_of, reachable
@@ -53,7 +53,7 @@ class Closed(TorchFunctionMode):
         super().__init__()
         self._who, self._fn = who, fn
         self._known = set(map(id, given))
-        self._since = torch._C._autograd._get_sequence_nr()
+        self._since = get_sequence_nr()
         self._instead = instead
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

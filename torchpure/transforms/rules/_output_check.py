@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from torchpure import tree
+from torchpure._torch import disable_proxy_modes_tracing
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import quiet

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.fx import Node, traceback
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from torchpure import tree
+from torchpure._torch import get_proxy_mode
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Ordinary, check_callable, frozen
 from torchpure.transforms.engine import inside_gradient, reruns

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from torchpure import tree
+from torchpure._torch import FakeTensor, disable_current_modes
 from torchpure.transforms.purity import operator_draws, written
 
 _LARGEST = 1 << 22  # elements of one tensor: the numbers of more take long, and nobody asks for them
@@ -87,7 +86,7 @@ class Recipes:
             return None
         _check_masks(x, indices)
         held = iter(found.values)
-        with _disable_current_modes():
+        with disable_current_modes():
             parts = [next(held).nonzero().unbind(-1) if _is_mask(index) else (index,) for index in indices]
         return Known([index for part in parts for index in part], found.constants)
 
@@ -95,7 +94,7 @@ class Recipes:
 def _made(recipe: _Recipe, found: dict[int, Tensor]) -> Tensor:
     args, kwargs = _put(recipe.given, found)
     run: Any = recipe.run
-    with _disable_current_modes(), torch.no_grad():
+    with disable_current_modes(), torch.no_grad():
         return _tensors(run(*args, **kwargs))[recipe.place]
 
 

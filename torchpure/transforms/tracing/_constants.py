@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, disable_fake_tensor_cache
 from torch.fx import GraphModule, traceback
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from torchpure import tree
+from torchpure._torch import FakeTensor, TorchDispatchMode, disable_current_modes, disable_fake_tensor_cache
 from torchpure.transforms.engine import Indexing, innermost
 
 from ._constant_recipes import Recipes
@@ -39,13 +38,13 @@ class RealConstants(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if given and not any(isinstance(leaf, FakeTensor) or leaf in self.written for leaf in given):
-            with _disable_current_modes():
+            with disable_current_modes():
                 return func(*args, **(kwargs or {}))
         check_dtypes(func, args)
         self.written.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
         args, asked = self._asked(func, args, kwargs or {})
         if asked is not None:
-            with _disable_current_modes():
+            with disable_current_modes():
                 return func(*asked[0], **asked[1])
         with _anew(given) if func in _LIKE else nullcontext():
             out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))

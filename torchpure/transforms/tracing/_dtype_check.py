@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import OpOverload
+
 _aten = torch.ops.aten
 _ONE: dict[Any, tuple[int, ...]] = {  # the arguments that have one dtype
     _aten.mm: (0, 1), _aten.bmm: (0, 1), _aten.mv: (0, 1), _aten.dot: (0, 1), _aten.vdot: (0, 1),
@@ -34,7 +36,7 @@ def check_dtypes(func: Any, args: Sequence[Any]) -> None:
     Raises:
         MixedDtypesError: it needs one dtype, and was given several.
     """
-    packet: Any = func.overloadpacket if isinstance(func, torch._ops.OpOverload) else None
+    packet: Any = func.overloadpacket if isinstance(func, OpOverload) else None
     given = [args[i] for i in _ONE.get(packet) or _NORMS.get(packet) or () if i < len(args)]
     dtypes = dict.fromkeys(leaf.dtype for leaf in given if isinstance(leaf, Tensor))
     if packet in _NORMS and not (args[0].dtype in _HALVES and set(dtypes) == {torch.float32}):

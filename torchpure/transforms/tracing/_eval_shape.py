@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from torchpure import tree
+from torchpure._torch import FakeTensorMode
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import Indexing

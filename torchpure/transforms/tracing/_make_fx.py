@@ -5,15 +5,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch._guards import detect_fake_mode
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
-from torch.fx._symbolic_trace import PH
-from torch.fx.experimental import proxy_tensor
 
+from torchpure import _torch
 from torchpure._collector import uncollected
+from torchpure._torch import PH, FakeTensorMode, detect_fake_mode
 
-_parts: Any = proxy_tensor  # torch offers no public way to these
+_parts: Any = _torch  # their types are in the way of classes made of them
 
 
 class _Names(_parts.PythonKeyTracer):
@@ -29,7 +27,7 @@ class _Names(_parts.PythonKeyTracer):
         return self.create_node("get_attr", found, (), {})
 
 
-class _Tracer(_parts._MakefxTracer):
+class _Tracer(_parts.MakefxTracer):
     """What `make_fx` does for tensors without numbers and of fixed shapes; loops trace their bodies with it, too."""
 
     def __init__(self, table: Any, parent: "_Tracer | None" = None) -> None:
@@ -78,7 +76,7 @@ class _Tracer(_parts._MakefxTracer):
             for mode in (self.fake_tensor_mode, self.torch_fn_metadata_mode, self.proxy_mode):
                 stack.enter_context(mode)
             stack.enter_context(_parts.disable_autocast_cache())
-            stack.enter_context(_parts._set_make_fx_tracer(self))
+            stack.enter_context(_parts.set_make_fx_tracer(self))
             wrapped = _parts.wrap_key(run, fakes, self.fx_tracer, False)
             graph = self.fx_tracer.trace(wrapped, tuple(PH for _ in fakes))
         return GraphModule(self.fx_tracer.root, graph, "Program")

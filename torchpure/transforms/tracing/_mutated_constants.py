@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
+from torchpure._torch import FakeTensor
 from torchpure.errors import TransformError
 
 

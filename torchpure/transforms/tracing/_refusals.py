@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch._subclasses.fake_tensor import DynamicOutputShapeException
-
+from torchpure._torch import DynamicOutputShapeException
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import describe_function, explanation, user_line, validates
 

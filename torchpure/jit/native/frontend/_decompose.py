@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.func import functionalize
 from torch.fx import GraphModule
 
+from torchpure._torch import HigherOrderOperator, core_aten_decompositions, get_decompositions
 from torchpure.jit.native.ir import UnsupportedError
 from torchpure.transforms.tracing import trace
 
@@ -88,7 +88,7 @@ def decomposed(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     """
     run: Any = module
     if _mutates(module):
-        if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes):
+        if any(isinstance(node.target, HigherOrderOperator) for node in module.graph.nodes):
             raise UnsupportedError("changes in place around a loop")
         run = functionalize(module, remove="mutations_and_views")
     with torch.no_grad():

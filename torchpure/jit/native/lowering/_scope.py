@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from torchpure._torch import HigherOrderOperator, OpOverload
 from torchpure.jit.native.frontend import changed, changes, picks_of_nothing, reshapes, takes_complex_numbers
 from torchpure.jit.native.ir import (
     Buffer,
@@ -59,7 +60,7 @@ class Scope:
 
     def __init__(self, program: Program, module: GraphModule, parent: "Scope | None" = None) -> None:
         self.program, self.module, self.parent = program, module, parent
-        self.loops = any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes)
+        self.loops = any(isinstance(node.target, HigherOrderOperator) for node in module.graph.nodes)
         self.items: list[Any] = []  # Kernel, Opaque, or what a primitive makes
         self.values: dict[Node, Any] = {}
         self.temporaries: list[Buffer] = []
@@ -172,7 +173,7 @@ class Scope:
         kwargs = {name: self.value(arg) for name, arg in node.kwargs.items()}
         if target.__class__.__name__ == "builtin_function_or_method" and target.__name__ == "getitem":
             return args[0][args[1]]
-        if isinstance(target, torch._ops.HigherOrderOperator):
+        if isinstance(target, HigherOrderOperator):
             handler = PRIMITIVES.get(target.name())
             name = target.name()
         else:
@@ -183,7 +184,7 @@ class Scope:
             handler = HANDLERS.get(name.removesuffix("_"))
         if handler is None and changes(node) and name.endswith("_"):
             return self._change(node, name, args, kwargs)
-        if handler is None and self.program.rest and isinstance(target, torch._ops.OpOverload):
+        if handler is None and self.program.rest and isinstance(target, OpOverload):
             return self.program.rest(self, node, args, kwargs)
         if handler is None:
             raise UnsupportedError(f"the operation {name}")

@@ -1,0 +1,3 @@
+"""Contracts are tables that test_contracts.py reads: pytest is not to import them a second time, for doctests."""
+
+collect_ignore_glob = ["contracts*.py"]

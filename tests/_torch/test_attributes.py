@@ -1,0 +1,103 @@
+"""Private attributes of torch's objects.
+
+They do not pass through the door: an attribute belongs to an object, and a function that reads it would be a wrapper.
+So each is listed here, with an object that has it, and the list is complete.
+"""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure import _torch
+
+LIBRARY = Path(tp.__file__).parent
+X = torch.ones(2)
+MODULE = nn.Linear(1, 1)
+OPERATOR = torch.ops.aten.add_.Tensor
+
+
+def _node() -> Any:
+    return (X.clone().requires_grad_() * 2).grad_fn
+
+
+def _counts_changes() -> bool:
+    own = torch.ones(2)
+    before = own._version
+    return own.add_(1)._version == before + 1
+
+
+ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what the library takes it for
+    "_buffers": lambda: type(MODULE._buffers) is dict,
+    "_call_impl": lambda: callable(nn.Module._call_impl),
+    "_cdata": lambda: (
+        X.untyped_storage()._cdata == X.view(2).untyped_storage()._cdata != X.clone().untyped_storage()._cdata
+    ),
+    "_check_input_dim": lambda: nn.BatchNorm1d(2)._check_input_dim(torch.ones(3, 2)) is None,
+    "_checkpoint_modes": lambda: callable(_torch.MakefxTracer._checkpoint_modes),
+    "_construct_modes_with_fx_tracer": lambda: callable(_torch.MakefxTracer._construct_modes_with_fx_tracer),
+    "_current_level": lambda: _torch.forward_ad._current_level == -1,
+    "_flat_weights": lambda: len(nn.LSTM(1, 1)._flat_weights) == 4,
+    "_forward_hooks": lambda: not MODULE._forward_hooks,
+    "_forward_pre_hooks": lambda: not MODULE._forward_pre_hooks,
+    "_is_zerotensor": lambda: torch._efficientzerotensor(2)._is_zerotensor() and not X._is_zerotensor(),
+    "_modules": lambda: list(nn.Sequential(MODULE)._modules) == ["0"],
+    "_opname": lambda: OPERATOR._opname == "add_",
+    "_parameters": lambda: list(MODULE._parameters) == ["weight", "bias"],
+    "_reset_parameters": lambda: callable(nn.MultiheadAttention(1, 1)._reset_parameters),
+    "_restore_modes": lambda: callable(_torch.MakefxTracer._restore_modes),
+    "_schema": lambda: OPERATOR._schema.is_mutable and OPERATOR._schema.arguments[0].is_write,
+    "_sequence_nr": lambda: _node()._sequence_nr() <= _node()._sequence_nr(),
+    "_version": _counts_changes,
+    "_wrapped_call_impl": lambda: callable(nn.Module._wrapped_call_impl),
+}
+MARKS = {"_boxed_call", "_dynamo_marked_constant"}  # attributes of functions that torch's compiler reads: tests/jit
+PYTHONS = {"_fields", "_getframe", "_replace"}
+OURS = {"_ctx"}  # set by object.__setattr__
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def own(tree: ast.AST) -> set[str]:
+    """List the attributes that a file gives its own classes."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                found |= {part.name} if isinstance(part, ast.FunctionDef) else set()
+                found |= {part.target.id} if isinstance(part, ast.AnnAssign) else set()
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            found.add(node.attr)
+    return found
+
+
+def read(tree: ast.AST) -> set[str]:
+    """List the private attributes that a file reads off objects, and those that it asks for by their name."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and private(node.attr) and "aten" not in ast.unparse(node.value):
+            found.add(node.attr)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "hasattr", "setattr", "attrgetter"}:
+            names = [part.value for part in node.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            found |= set(filter(private, names))
+    return found
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_objects_of_torch_have_it(name):
+    assert ATTRIBUTES[name]()
+
+
+def test_every_private_attribute_is_listed():
+    files = [path for path in LIBRARY.rglob("*.py") if LIBRARY / "_torch" not in path.parents]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in files]
+    known = set().union(*map(own, trees)) | ATTRIBUTES.keys() | MARKS | PYTHONS | OURS
+    missing = sorted(set().union(*map(read, trees)) - known)
+    assert missing == [], f"put {missing} into ATTRIBUTES, with what the library takes it for"
