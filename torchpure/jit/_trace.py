@@ -15,8 +15,15 @@ from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value
 from torchpure.transforms.calls import Packed, pass_through
 from torchpure.transforms.engine import describe_function, user_line
-from torchpure.transforms.purity import Watch, address, made_of_numbers, name_of, operator_draws, written
-from torchpure.transforms.tracing import RealConstants, numbers_refused, traced
+from torchpure.transforms.purity import (
+    Watch,
+    is_lifted_literal,
+    mutated_arguments,
+    name_of,
+    operator_draws,
+    storage_key,
+)
+from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "
@@ -68,8 +75,8 @@ class _Operations(RealConstants):
         if func is torch.ops.aten.lift_fresh.default:  # torch.tensor has made it, unseen
             self._made.update((id(leaf), leaf) for leaf in _real(args))
         given = self.saw((args, kwargs))
-        for leaf in written(func, args, kwargs or {}):
-            if not isinstance(leaf, FakeTensor) and address(leaf) not in self._addresses:
+        for leaf in mutated_arguments(func, args, kwargs or {}):
+            if not isinstance(leaf, FakeTensor) and storage_key(leaf) not in self._addresses:
                 raise ImpureError(
                     f"jit: {describe_function(self._fn)}{user_line()} would change {name_of(leaf, self._fn)}, which it "
                     "captures: clone it, or return the new value"
@@ -83,8 +90,8 @@ class _Operations(RealConstants):
             ) from error
         made = _real(out)
         self._made.update((id(leaf), leaf) for leaf in made)
-        if not func.is_view or made_of_numbers(func, out):
-            self._addresses.update(map(address, made))
+        if not func.is_view or is_lifted_literal(func, out):
+            self._addresses.update(map(storage_key, made))
         if made and not func.is_view:
             self.folded.update(given)
         return out
@@ -124,12 +131,12 @@ def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
         out = outputs.take(fn(*args, **kwargs))
-        watch.check(own=_is_fake)
+        watch.check(traced=_is_fake)
         operations.saw(out)
         return out
 
-    with numbers_refused("jit", fn, _ADVICE):
-        module = traced(flat, [leaf.detach() for leaf in tensors], operations)
+    with explain_tracing_errors("jit", fn, _ADVICE):
+        module = trace_with_constants(flat, [leaf.detach() for leaf in tensors], operations)
     for node, held in list(constants(module)):
         if held.requires_grad:
             _replace(module, str(node.target), held.detach())
@@ -173,7 +180,7 @@ def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
     held = [leaf for _, leaf in constants(module)]
     marked = Interpreter(_lifted(module))  # it hands on what nodes are marked with
     run: Any = functionalize(marked.run, remove="mutations")
-    return _lowered(traced(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
+    return _lowered(trace_with_constants(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
 
 
 def _lifted(module: GraphModule) -> GraphModule:

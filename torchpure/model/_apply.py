@@ -12,7 +12,7 @@ from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
 from torchpure.model.copies import Pool, Skeleton, fill
 from torchpure.model.draws import APPLY_ADVICE, CALL_ADVICE, keyed_draws, member_flag, own, refusing_draws
-from torchpure.transforms.engine import unseen
+from torchpure.transforms.engine import without_function_modes
 
 from ._apply_compiled import traced_apply, traced_call
 
@@ -136,7 +136,7 @@ def _with_own(skeleton: Skeleton, witnesses: Any, run: Callable[[Tensor | None],
 
 
 def _versions(values: Sequence[Any]) -> list[int]:
-    with unseen():
+    with without_function_modes():
         try:
             return [value._version for value in values]
         except RuntimeError:  # tensors of inference mode do not count their changes

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
-from torchpure.transforms.engine import apart
+from torchpure.transforms.engine import without_transforms
 
 from ._apply import apply, call
 from ._init import construct, fresh, reset
@@ -68,7 +68,10 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     """
     factory = partial(module, *args, **kwargs) if _is_factory(module) else None
     traced = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
-    with torch.inference_mode(False), nullcontext() if traced else apart():  # else its tensors had no derivatives later
+    with (
+        torch.inference_mode(False),
+        nullcontext() if traced else without_transforms(),
+    ):  # else its tensors had no derivatives later
         pool = pool_of(construct(factory, random.key(0)) if factory else _checked(module, args, kwargs))
         params, state = pool.parameters.copies(), pool.buffers.copies()
     return Functional(

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from torchpure.jit.passes import attribute, bodies, loop, mutates, placeholders, results, subprogram, tupled, value
-from torchpure.transforms.engine import fresh
+from torchpure.transforms.engine import unaliased
 
 from ._protocol import Compile
 
@@ -146,7 +146,7 @@ def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], changes
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)
         out = run(programs, value(node), *args)
-        values[node] = fresh(out, [values[used] for used in node.all_input_nodes]) if changes else out
+        values[node] = unaliased(out, [values[used] for used in node.all_input_nodes]) if changes else out
 
     return step
 

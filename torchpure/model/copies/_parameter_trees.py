@@ -7,7 +7,7 @@ from torch import Size, Tensor
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
-from torchpure.transforms.engine import unseen
+from torchpure.transforms.engine import without_function_modes
 
 
 def nested(flat: dict[str, Tensor]) -> Params:
@@ -39,7 +39,7 @@ def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[s
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
-        with unseen():
+        with without_function_modes():
             if len(params) == len(names) and [value.shape for value in found] == shapes:
                 return found
     except (KeyError, TypeError, AttributeError):

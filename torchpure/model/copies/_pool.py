@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
-from torchpure.transforms.purity import runs
+from torchpure.transforms.purity import needs_overrides
 
 from ._hidden_state import remembers
 from ._never_draws import names_like_draws, never_draws
@@ -78,7 +78,7 @@ class Pool:
         self.traced = WithState(adapt(_private_copy(template)) if needs_adapting(template) else template)
         self.proven = never_draws(template)
         self.names_draw = names_like_draws(template)
-        self.runs = runs(template)  # what transforms must see in its code
+        self.runs = needs_overrides(template)  # what transforms must see in its code
         self.refilled = False  # whether it is known that `init` refills every parameter
         self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []

@@ -15,8 +15,8 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import starting
-from torchpure.transforms.engine import all_seen, argument_paths, batched, describe_function
-from torchpure.transforms.overrides import explained
+from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
+from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
 from ._chunks import Members, check_spread, spread
@@ -58,12 +58,12 @@ def vmap(
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
         flat = [tree.flatten(arg) for arg in args]
         dims = _input_dims(fn, in_dims, args)
-        leaves = all_seen(leaf for part, _ in flat for leaf in part)
+        leaves = expose_all(leaf for part, _ in flat for leaf in part)
         size = _mapped_size(fn, leaves, dims, args)
         axis = None if axis_name is None else Axis(axis_name, size)
         call = _Call(fn, flat, dims, out_dims, kwargs, axis)
         watch = watched("vmap", fn, args, kwargs)
-        with watch.replacing():
+        with watch.overriding():
             members = spread(call.share, leaves, dims, size, chunk_size, devices)
         watch.check()
         return _arranged(members)
@@ -115,7 +115,7 @@ class _Call(NamedTuple):
             inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
             with self._opened(remaining, start):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
-            return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
+            return _member_outputs(self.fn, expose_all(outputs), self.out_dims, result)
 
         # torch counts from the front alone: a dimension below 0 crashes it, or is taken for another
         used = [
@@ -125,8 +125,8 @@ class _Call(NamedTuple):
         ]
         if self.axis is not None:
             used.append((torch.arange(count, device=used[0][0].device), 0))
-        run = _traced if is_dynamo_compiling() else batched
-        stacked = explained("vmap", self.fn, run, member, *zip(*used, strict=True), count)
+        run = _traced if is_dynamo_compiling() else run_vmap
+        stacked = run_transform("vmap", self.fn, run, member, *zip(*used, strict=True), count)
         return Members(list(stacked), result["shared"], result["dims"], result["structure"])
 
     def _opened(self, remaining: Iterator[Tensor], start: int | None) -> AbstractContextManager[None]:

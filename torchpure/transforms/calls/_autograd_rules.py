@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure._torch import forward_ad, is_fwd_grad_enabled, set_fwd_grad_enabled
-from torchpure.transforms.engine import fresh, functorch, is_variable, kinds, torch_vjp, with_room
+from torchpure.transforms.engine import functorch, is_variable, level_kinds, torch_vjp, unaliased, with_batch_dims_of
 
 
 def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
@@ -65,10 +65,10 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
         with torch.enable_grad(), set_fwd_grad_enabled(True):
             out = rule(ctx, *tangents)
             several = isinstance(out, tuple | list)
-            own = fresh(out if several else (out,), tangents)
-            if functorch.TransformType.Vmap in kinds():
+            own = unaliased(out if several else (out,), tangents)
+            if functorch.TransformType.Vmap in level_kinds():
                 given = (*tangents, *ctx.saved_tensors)
-                own = tuple(with_room(leaf, given) for leaf in own)
+                own = tuple(with_batch_dims_of(leaf, given) for leaf in own)
             return own if several else own[0]
 
     run.differentiable = True  # pyrefly: ignore[missing-attribute] for who would do it again

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import Around, meetings, without
-from torchpure.transforms.engine import all_seen, describe_function, is_variable
+from torchpure.transforms.engine import describe_function, expose_all, is_variable
 
 from ._packed import Packed
 
@@ -29,7 +29,7 @@ class Call:
         self._around = Around()
         self.meets = set[int]()  # the axes around over which members meet in here, by their places
         given = self.inputs.take(tuple(arg for i, arg in enumerate(args) if i not in self.static))
-        self.tensors = (*given, *all_seen(self._around.tensors))
+        self.tensors = (*given, *expose_all(self._around.tensors))
         self._count = len(args)
 
     def arguments(self, tensors: Sequence[Tensor]) -> list[Any]:

@@ -25,7 +25,7 @@ from torchpure._torch import (
     len_torch_dispatch_stack,
 )
 from torchpure.transforms.context import Around, quiet
-from torchpure.transforms.engine import functorch, innermost, level, seen
+from torchpure.transforms.engine import current_level, expose, functorch, innermost
 
 _proxy_of: Any = get_proxy_slot
 
@@ -115,7 +115,7 @@ class _Finding(_Mode):
         super().__init__()
         self.found: dict[int, tuple[Tensor, Tensor]] = {}  # with what functions around put in their places
         self._known = set(map(id, given))
-        self.level = level()
+        self.level = current_level()
         self._since = get_sequence_nr()
         mode: Any = get_proxy_mode()
         self.tracer = None if mode is None else mode.tracer
@@ -126,14 +126,14 @@ class _Finding(_Mode):
     @contextmanager
     def inside(self, args: Any) -> Iterator[None]:
         self.know(args)
-        outer, self.level = self.level, level()
+        outer, self.level = self.level, current_level()
         with self:
             yield
         self.level = outer
 
     def look(self, leaf: Tensor) -> Tensor:
         if id(leaf) not in self._known and id(leaf) not in self.found:
-            now = seen(leaf)
+            now = expose(leaf)
             if self._followed(now):
                 self.found[id(leaf)] = (leaf, now)
         return leaf

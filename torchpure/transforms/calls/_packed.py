@@ -8,7 +8,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import StructureError
-from torchpure.transforms.engine import all_seen
+from torchpure.transforms.engine import expose_all
 
 _HERE: Any = object()  # the place of a tensor
 Who = Callable[[], str]  # says in errors whose tree it is
@@ -37,7 +37,7 @@ class Packed:
         else:
             self._structure = structure
             self._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return tuple(all_seen(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        return tuple(expose_all(leaf for leaf in leaves if isinstance(leaf, Tensor)))
 
     def _again(self, leaves: list[Any], structure: Any, values: Tree, who: Who) -> list[Any]:
         if structure != self._structure:

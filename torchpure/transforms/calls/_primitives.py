@@ -30,7 +30,7 @@ from torchpure._torch import (
     reenter_make_fx,
     track_tensor_tree,
 )
-from torchpure.transforms.engine import Indexing, functorch
+from torchpure.transforms.engine import TensorIndexing, functorch
 
 Flat = Callable[..., Sequence[Tensor]]  # of tensors alone
 _FAKE: Any = TorchDispatchModeKey.FAKE
@@ -165,7 +165,7 @@ def _like(leaf: Tensor) -> Tensor:
 def _run_once(fn: Flat, seen: list[Tensor], *given: Tensor) -> Any:
     """Run a function; its results share no memory with what it was given or with each other, and are contiguous."""
     used = {leaf.untyped_storage()._cdata for leaf in given}
-    with Indexing():  # modes around are off in here
+    with TensorIndexing():  # modes around are off in here
         out: Any = fn(*given)
     results: list[Tensor] = []
     for leaf in out if isinstance(out, tuple | list) else (out,):

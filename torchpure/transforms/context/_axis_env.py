@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchpure.transforms.engine import mapped_levels, seen
+from torchpure.transforms.engine import expose, mapped_levels
 
 Axes = dict[str, tuple[Tensor, int]]  # name -> the member's index, and the number of members
 Chosen = tuple[tuple[Tensor, bool], ...]  # whether the member is one; whether others get the operands of one
@@ -121,9 +121,9 @@ def met(name: str) -> None:
 
 def replaced_over(name: str) -> bool:
     """Tell whether some members of an axis have the operands of others here."""
-    return any(alike and differ_over(seen(members), [name]) for members, alike in _here.taking)
+    return any(alike and differ_over(expose(members), [name]) for members, alike in _here.taking)
 
 
 def differ_over(leaf: Tensor, names: Collection[str]) -> bool:
     """Tell whether a tensor differs between the members of one of these axes."""
-    return any(mapped_levels(leaf) & mapped_levels(seen(_here.axes[name][0])) for name in names if name in _here.axes)
+    return any(mapped_levels(leaf) & mapped_levels(expose(_here.axes[name][0])) for name in names if name in _here.axes)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from torchpure.transforms.engine import level
+from torchpure.transforms.engine import current_level
 
 Start = int | Tensor  # a tensor in a loop over chunks, which counts its steps
 
@@ -26,7 +26,7 @@ def starting(start: Start) -> Iterator[None]:
     if is_dynamo_compiling():
         yield
         return
-    here, opened = _here.starts, level()
+    here, opened = _here.starts, current_level()
     around = here.get(opened, 0)  # a rule for a loop may open the level again
     here[opened] = start
     try:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchpure._torch import disable_proxy_modes_tracing, lazy_load_decompositions
 from torchpure.transforms.context import quiet
-from torchpure.transforms.engine import Indexing, functorch, whole
+from torchpure.transforms.engine import TensorIndexing, functorch, without_zerotensors
 
 Flat = Callable[..., Sequence[Tensor]]
 Marks = list[bool]
@@ -30,7 +30,7 @@ def mapped(fn: Flat, size: int, marks: Sequence[bool], out: Sequence[bool] | Non
             if out is None:
                 return [functorch.is_batchedtensor(x) and functorch.maybe_get_level(x) == opened for x in results]
             return tuple(
-                whole(functorch.remove_batch_dim(x, opened, size, 0)) if mark else x
+                without_zerotensors(functorch.remove_batch_dim(x, opened, size, 0)) if mark else x
                 for x, mark in zip(results, out, strict=True)
             )
         finally:
@@ -41,7 +41,7 @@ def mapped(fn: Flat, size: int, marks: Sequence[bool], out: Sequence[bool] | Non
 
 def marks_of(fn: Flat, size: int, marks: Sequence[bool], samples: Sequence[Tensor]) -> Marks:
     """Tell which results of `fn` depend on the member, if what is marked does; samples are of all members."""
-    with torch.no_grad(), quiet(), disable_proxy_modes_tracing(), Indexing():  # the tracer's may be off in here
+    with torch.no_grad(), quiet(), disable_proxy_modes_tracing(), TensorIndexing():  # the tracer's may be off in here
         return mapped(fn, size, marks)(*samples)
 
 

@@ -12,7 +12,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, staged
 from torchpure.transforms.context import differ_over, meetings, only_for
-from torchpure.transforms.engine import describe_function, mapped_levels, seen
+from torchpure.transforms.engine import describe_function, expose, mapped_levels
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
@@ -95,16 +95,16 @@ def _plain_choice(chooser: Any) -> bool:
 
 def _run(who: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
     watch = watched(who, fn, operands)
-    with watch.replacing():
+    with watch.overriding():
         out = fn(*operands)
     watch.check()
-    return watch.apart(as_tensors(out))
+    return watch.unaliased(as_tensors(out))
 
 
 def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:
     branches = tuple(map(frozen, branches))
     packed, outputs = Packed(), Packed()
-    tensors = [seen(leaf) for leaf in packed.take(operands)]
+    tensors = [expose(leaf) for leaf in packed.take(operands)]
     values: dict[int, Tree] = {}  # of each branch, when it first ran
 
     def runs(number: int) -> Callable[..., tuple[Tensor, ...]]:
@@ -119,7 +119,7 @@ def _chosen(who: str, index: Tensor, branches: tuple[Branch, ...], operands: tup
 
     each = [runs(number) for number in range(len(branches))]
     watches = [watched(who, fn, operands) for fn in branches]
-    index = seen(index)
+    index = expose(index)
     meets = [False] * len(branches)  # over an axis whose members differ in the index
     closure = Closure(_noting(index, each, meets), tensors, overriding)
     out = _results(index, each, meets, tensors, closure)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure.transforms.calls import Flat, alive, among, differentiable, filled, followed, primals, save, switch_p
 from torchpure.transforms.context import next_only_for, quiet
-from torchpure.transforms.engine import dense, fresh, is_variable, torch_jvp, torch_vjp, whole
+from torchpure.transforms.engine import dense, is_variable, torch_jvp, torch_vjp, unaliased, without_zerotensors
 
 from ._batched_body import Marks, mapped, marks_of
 
@@ -36,7 +36,7 @@ def switch_flat(index: Tensor, branches: Sequence[Flat], flat: Sequence[Tensor])
 class _Switch(torch.autograd.Function):
     @staticmethod
     def forward(choice: Choice, index: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(choice.run(index, *flat), flat)
+        return unaliased(choice.run(index, *flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -117,7 +117,7 @@ class _Push:
 
         with quiet():
             _, moved = torch_jvp(chosen, tuple(dense(flat[i]) for i in self.asked), tuple(tangents))
-        return tuple(map(whole, moved))
+        return tuple(map(without_zerotensors, moved))
 
 
 def _selected(choice: Choice, index: Tensor, given: Sequence[Tensor], marks: Marks, size: int) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, scan_p, staged
 from torchpure.transforms.context import quiet
-from torchpure.transforms.engine import describe_function, roomy, seen
+from torchpure.transforms.engine import describe_function, expose, retry_with_batched_carry
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
@@ -75,10 +75,10 @@ def run_scan(
         return _Steps(who, frozen(f), carry, slices, structure).run(count, reverse, unroll, remat)
 
     watch = watched(who, f, (init, xs))
-    with watch.replacing():
-        result = roomy(run, init)
+    with watch.overriding():
+        result = retry_with_batched_carry(run, init)
     watch.check()
-    return watch.apart(result)
+    return watch.unaliased(result)
 
 
 def _length(who: str, f: Step, xs: Tree, slices: Sequence[Any], length: Any) -> int:
@@ -196,7 +196,7 @@ class _Steps:
     def __init__(self, who: str, f: Step, init: Tree, slices: list[Tensor], structure: Any) -> None:
         self._who, self._f, self._structure = who, f, structure
         self._carry, self._ys = Carry(who, init), Packed()
-        self._inputs = [seen(leaf) for leaf in (*self._carry.tensors, *slices)]
+        self._inputs = [expose(leaf) for leaf in (*self._carry.tensors, *slices)]
 
     def step(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Run one step."""

@@ -14,14 +14,14 @@ from torchpure.transforms.calls import Flat, alive, differentiable, filled, foll
 from torchpure.transforms.context import quiet
 from torchpure.transforms.engine import (
     dense,
-    fresh,
     functorch,
     innermost,
     is_variable,
-    kinds,
+    level_kinds,
     torch_jvp,
     torch_vjp,
-    whole,
+    unaliased,
+    without_zerotensors,
 )
 
 from ._batched_body import mapped, settled, spread
@@ -72,7 +72,7 @@ def scan_flat(
 
 def goes_back(tensors: Sequence[Tensor]) -> bool:
     """Tell whether a backward pass may follow here."""
-    return functorch.TransformType.Grad in kinds() or (
+    return functorch.TransformType.Grad in level_kinds() or (
         torch.is_grad_enabled() and any(innermost(leaf).requires_grad for leaf in tensors)
     )
 
@@ -80,7 +80,7 @@ def goes_back(tensors: Sequence[Tensor]) -> bool:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(loop: Loop, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(loop.run(*flat), flat)
+        return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -179,7 +179,7 @@ def _jvp(
 
     out, pushed, others = torch_jvp(chosen, tuple(dense(values[i]) for i in asked), tuple(moved), has_aux=True)
     first, second = iter(out), iter(others)
-    return [next(first) if mark else next(second) for mark in marks], list(map(whole, pushed))
+    return [next(first) if mark else next(second) for mark in marks], list(map(without_zerotensors, pushed))
 
 
 class _Pull:

@@ -12,7 +12,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Closure, check_callable, frozen, staged
-from torchpure.transforms.engine import describe_function, functorch, kinds, roomy, seen
+from torchpure.transforms.engine import describe_function, expose, functorch, level_kinds, retry_with_batched_carry
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
@@ -47,12 +47,12 @@ def while_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, *, max_
             f"while_loop: max_steps must be an int of at least 0, or None, got {tree.describe(max_steps)}"
         )
     watches = [watched("while_loop", fn, (init,)) for fn in (body_fn, cond_fn)]
-    with watches[0].replacing():
+    with watches[0].overriding():
         run = _operation if staged() else _python
-        result = roomy(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
+        result = retry_with_batched_carry(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
     for watch in watches:
         watch.check()
-        result = watch.apart(result)
+        result = watch.unaliased(result)
     return result
 
 
@@ -64,7 +64,7 @@ def _goes_on(cond_fn: Test, value: Tree) -> Any:
 
 def _python(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int | None) -> Tree:
     """Loop in Python, until members of a vmap differ in whether they go on."""
-    mapped = not is_dynamo_compiling() and functorch.TransformType.Vmap in kinds()
+    mapped = not is_dynamo_compiling() and functorch.TransformType.Vmap in level_kinds()
     value = as_tensors(init)
     carry, steps = None, 0
     while max_steps is None or steps < max_steps:
@@ -87,7 +87,7 @@ def _operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_ste
         return _bounded(cond_fn, body_fn, init, max_steps)
     cond_fn, body_fn = frozen(cond_fn), frozen(body_fn)
     carry = Carry("while_loop", init)
-    tensors = [seen(leaf) for leaf in carry.tensors]
+    tensors = [expose(leaf) for leaf in carry.tensors]
 
     def test(*given: Tensor) -> Tensor:
         return torch.as_tensor(_goes_on(cond_fn, carry.put(given)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Flat, differentiable, filled, followed, primals, save, while_p
 from torchpure.transforms.context import quiet
-from torchpure.transforms.engine import dense, fresh, is_variable, torch_jvp, whole
+from torchpure.transforms.engine import dense, is_variable, torch_jvp, unaliased, without_zerotensors
 
 from ._batched_body import mapped, marks_of, settled, spread
 from ._cond_rules import chosen_by_last
@@ -43,7 +43,7 @@ def while_flat(
 class _While(torch.autograd.Function):
     @staticmethod
     def forward(loop: Until, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(loop.run(*flat), flat)
+        return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -125,7 +125,7 @@ class _Dual:
             return tuple(self.loop.body(*values))
         with quiet():
             _, pushed, out = torch_jvp(chosen, tuple(dense(values[i]) for i in self.asked), tuple(moved), has_aux=True)
-        return (*out, *map(whole, pushed))
+        return (*out, *map(without_zerotensors, pushed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Running torch's own transforms: what their errors mean, and what they leave behind."""
+"""Known errors of torch's transforms, and what to tell the user about each."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from torchpure._torch import is_any_autocast_enabled
 from torchpure.errors import ImpureError, TransformError
 
-from ._shared_writes import SHARED
+from ._shared_writes import SHARED_WRITE
 from ._source_info import describe_function, raised_in, user_line
 
 _autocasts = is_any_autocast_enabled
@@ -27,8 +27,10 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
-BRANCHES = "data-dependent control flow"
-_WRITES = f"{SHARED}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+DATA_DEPENDENT = "data-dependent control flow"
+_WRITES = (
+    f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+)
 _CHECKPOINT = (
     "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
     "tp.remat instead"
@@ -37,17 +39,17 @@ _VALIDATES = (
     "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
     "and pass validate_args=False to the distribution"
 )
-_ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
+_ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
-    BRANCHES: "branches on the value of a mapped tensor: choose with torch.where",
+    DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
     "compute with operations of torch, or look at them with tp.debug.callback",
     r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
     "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
     "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
-    f"^{SHARED}": _WRITES,
+    f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
@@ -81,27 +83,27 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
 }
 
 
-def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
-    """Return the error that says what `fn` does and what to do instead, if torch's is known."""
+def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
+    """Return an error that says what `fn` does and what to do instead; None if torch's error is not known."""
     found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
     if found is None:
         return None
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
-    advice = validates(error) or advice
+    advice = validation_advice(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]
-    return kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+    return kind(f"{caller}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
 
 
-def validates(error: BaseException) -> str | None:
-    """Say what to do about an error of a check that torch.distributions makes of its arguments."""
+def validation_advice(error: BaseException) -> str | None:
+    """Return the advice for an error of torch.distributions that validates its arguments; None for other errors."""
     names = ("__init__", "_validate_sample")
     return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
 
 
-def forget_casts() -> None:
-    """Empty the cache of autocast, which would keep our variables, and the graph above them, until autocast ends."""
+def clear_autocast_cache() -> None:
+    """Empty the cache of autocast, which else keeps our variables and their graph until autocast ends."""
     if _autocasts():
         torch.clear_autocast_cache()

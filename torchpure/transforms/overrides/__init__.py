@@ -1,4 +1,8 @@
-"""Operations of torch whose rules are wrong or missing, a family a file, its table rows beside it."""
+"""Operations of torch whose rules are wrong or missing, and the rules that run instead.
+
+Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py` collects the rows; `_mode.py` and
+`_retry.py` apply them.
+"""
 
 from ._attention import attention_weights as attention_weights
 from ._mode import UserCall as UserCall
@@ -11,4 +15,4 @@ from ._registry import OUTERMOST_GRAD as OUTERMOST_GRAD
 from ._registry import OUTERMOST_NAMES as OUTERMOST_NAMES
 from ._registry import SEARCHED as SEARCHED
 from ._registry import SEARCHED_NAMES as SEARCHED_NAMES
-from ._retry import explained as explained
+from ._retry import run_transform as run_transform

@@ -1,4 +1,4 @@
-"""Activations for forward derivatives: torch has none of their gradients."""
+"""Activations: torch lacks the second derivative of hardsigmoid, and the forward derivative of prelu's gradient."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:
     channels = x.shape[1] if x.ndim > 1 else 1
     if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
-        return torch.prelu(x, weight)  # which says what is wrong
+        return torch.prelu(x, weight)  # raises
     return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
 
 

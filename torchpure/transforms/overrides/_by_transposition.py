@@ -1,9 +1,8 @@
-"""Operations whose forward derivative torch gets wrong, with one that is made of their backward derivative.
+"""Operations with a wrong forward derivative in torch; here it is the transpose of the backward derivative.
 
-In torch 2.13 the forward rules of normalisations, solvers and determinants take what the operation has kept for itself
-(means, factors) for constants: a second derivative through such a rule is silently wrong, that of `jacfwd(jacfwd(f))`
-for one. The backward rules are right, at every order. J · tangent is the transpose of cotangent · J, which is linear in
-the cotangent.
+In torch 2.13 some forward rules take saved intermediate values (factors, for example) for constants. A second
+derivative through such a rule, as in `jacfwd(jacfwd(f))`, is silently wrong. The backward rules are right at every
+order. The map cotangent ↦ cotangent · J is linear, and J · tangent is its transpose.
 """
 
 from collections.abc import Callable
@@ -28,17 +27,17 @@ from ._override import Override, Where
 
 
 def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operation with the same values and backward derivatives, and forward ones that are made of those."""
+    """Return an operation with the same values and backward derivatives, whose forward derivatives come from those."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        call = _Call(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
+        call = _TorchCall(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
         return call.outputs.put(_ByBackward.apply(call, *call.tensors))
 
     return run
 
 
-class _Call(Call):
-    """A call of torch's own operation."""
+class _TorchCall(Call):
+    """A call of torch's own operation, with the override mode off."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""

@@ -1,4 +1,9 @@
-"""Triangular solves, inverses from Cholesky factors, and norms."""
+"""Triangular solves, inverses from Cholesky factors, and norms.
+
+In torch 2.13 the forward derivatives of `triangular_solve` and `cholesky_inverse` are wrong under a gradient. The
+gradient of `cholesky_inverse` is wrong for a matrix that is not triangular. The forward derivative of a norm cannot be
+differentiated again.
+"""
 
 from typing import Any
 
@@ -27,10 +32,11 @@ def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
 def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
 ) -> Tensor:
+    """Compute `torch.linalg.vector_norm`; for order 2 as √Σx², with derivative zero at zero."""
     if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
     squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
-    positive = squares > 0  # at zero the derivative is zero, as torch has it
+    positive = squares > 0  # the root has an infinite derivative at zero; torch's norm has zero
     return torch.where(positive, torch.sqrt(torch.where(positive, squares, 1.0)), 0.0)
 
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure._torch import HigherOrderOperator, forward_ad, functorch
 from torchpure.transforms.calls import Call
-from torchpure.transforms.engine import kinds
+from torchpure.transforms.engine import level_kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
@@ -40,7 +40,7 @@ class OverrideMode(TorchFunctionMode):
         """Run an operation, or its rule."""
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
-        if func in FORWARD_MODE and functorch.TransformType.Jvp in kinds():
+        if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
             func = FORWARD_MODE[func]
         elif func in IN_TRANSFORM and in_transform():
             func = IN_TRANSFORM[func]

@@ -9,14 +9,14 @@ from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure.transforms.engine import (
-    BRANCHES,
-    SHARED,
-    Indexing,
-    explanation,
-    forget_casts,
+    DATA_DEPENDENT,
+    SHARED_WRITE,
+    TensorIndexing,
+    clear_autocast_cache,
+    explain,
     functorch,
-    kinds,
-    may_be_shared,
+    is_shared_write,
+    level_kinds,
     writes_shared,
 )
 
@@ -26,57 +26,57 @@ _BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.back
 _MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
 
 
-def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that are known.
+def run_transform(caller: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return `run(*args, **kwargs)`, a transform of `fn`; known errors of torch become errors that say what to do.
 
     Raises:
-        TransformError: `fn` does what torch's transforms cannot follow; the operation is named.
-        ImpureError: `fn` changes what it was given.
+        TransformError: `fn` runs an operation that torch's transforms cannot follow; the message names it.
+        ImpureError: `fn` changes an argument or a captured tensor.
     """
     try:
-        return _run(who, run, *args, **kwargs)
+        return _run(caller, run, *args, **kwargs)
     except RuntimeError as error:
-        known = explanation(who, fn, error)
+        known = explain(caller, fn, error)
         if known is None:
             raise
         raise known from error
     finally:
         if not is_dynamo_compiling():
-            forget_casts()
+            clear_autocast_cache()
 
 
-def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a transform; again, under a mode that puts it right or finds the cause, if torch failed where that can be."""
+def _run(caller: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a transform; if it fails in a way that a mode can repair or explain, run it again under that mode."""
     try:
         return run(*args, **kwargs)
     except RuntimeError as error:
-        mode = _again(who, str(error))
+        mode = _retry_mode(caller, str(error))
         if mode is None:
             raise
     with mode:
         return run(*args, **kwargs)
 
 
-def _again(who: str, message: str) -> TorchFunctionMode | None:
-    if BRANCHES in message:  # torch took `x[i]` for a number where `i` is a mapped tensor under a gradient
-        return Indexing()
-    if may_be_shared(message) and (who in _MAPS or functorch.TransformType.Vmap in kinds()):
+def _retry_mode(caller: str, message: str) -> TorchFunctionMode | None:
+    if DATA_DEPENDENT in message:  # under a gradient, torch reads a number for `x[i]` with a batched `i`
+        return TensorIndexing()
+    if is_shared_write(message) and (caller in _MAPS or functorch.TransformType.Vmap in level_kinds()):
         return None if is_dynamo_compiling() else _SharedWrites()
     return None
 
 
 class _SharedWrites(TorchFunctionMode):
-    """Runs a function again in which there was no room for all members.
+    """Finds the write of a batched value into an unbatched tensor, or avoids it.
 
-    An operation of the function that writes what is mapped into what is not is told apart, by an error that says so.
-    Otherwise it was an operation of torch's own, in a backward pass of a backward pass: those known are replaced.
+    A write by an operation of the function is an error that says so. A write in torch's own second backward pass is
+    avoided by the VMAP_RETRY rules.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation."""
+        """Run an operation, or its rule."""
         try:
             return VMAP_RETRY.get(func, func)(*args, **(kwargs or {}))
         except RuntimeError as error:
             if func in _BACKWARD or not writes_shared(str(error), args, kwargs):
                 raise
-            raise RuntimeError(f"{SHARED}: {error}") from error
+            raise RuntimeError(f"{SHARED_WRITE}: {error}") from error

@@ -1,4 +1,7 @@
-"""Operations whose tangent is the very tensor of their argument."""
+"""Operations whose result gets, in torch, the same tensor as its tangent that the argument has.
+
+In torch 2.13, changing the result in place then changes the tangent of the argument too.
+"""
 
 from typing import Any
 
@@ -10,8 +13,8 @@ from torchpure import tree
 from ._override import Override, Where
 
 
-def _apart(operation: Any) -> Any:
-    """Give results a tangent of their own, which may be changed in place: torch hands on that of what went in."""
+def _with_new_tangent(operation: Any) -> Any:
+    """Clone the results, which gives them tangents of their own."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         out = operation(*args, **kwargs)
@@ -20,7 +23,7 @@ def _apart(operation: Any) -> Any:
     return run
 
 
-_HANDS_ON = (
+_SHARE_TANGENT = (
     torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder,
     torch.alias_copy, torch.as_strided_copy, torch.diagonal_copy, torch.expand_copy,
     torch.permute_copy, torch.select_copy, torch.slice_copy, torch.split_copy,
@@ -28,4 +31,6 @@ _HANDS_ON = (
     torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy, torch.view_copy,
 )  # fmt: skip
 
-OVERRIDES = tuple(Override([operation], Where.FORWARD_MODE, _apart(operation)) for operation in _HANDS_ON)
+OVERRIDES = tuple(
+    Override([operation], Where.FORWARD_MODE, _with_new_tangent(operation)) for operation in _SHARE_TANGENT
+)

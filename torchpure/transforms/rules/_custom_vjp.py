@@ -29,7 +29,7 @@ from torchpure.transforms.calls import (
     zeros_for,
 )
 from torchpure.transforms.context import meetings
-from torchpure.transforms.engine import argument_paths, describe_function, fresh, is_variable, level
+from torchpure.transforms.engine import argument_paths, current_level, describe_function, is_variable, unaliased
 from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
@@ -45,7 +45,7 @@ class _Running(threading.local):
 
     @contextmanager
     def one(self, fn: Any) -> Iterator[None]:
-        self.calls.append((fn, level()))
+        self.calls.append((fn, current_level()))
         try:
             yield
         finally:
@@ -105,9 +105,9 @@ class custom_vjp:  # noqa: N801 a decorator
         refuse_captured("custom_vjp", self._fn, *self._rules)
         args = positional("custom_vjp", self._fn, self._static, args, kwargs)
         call = _Call(self._fn, *self._rules, self._static, args, self._promise)
-        if not followed(call.tensors) or (self._fn, level()) in _running.calls:
+        if not followed(call.tensors) or (self._fn, current_level()) in _running.calls:
             return run_watched("custom_vjp", self._fn, *args)
-        call.valued_at = level() if (self._fn, level()) in _valued.calls else None
+        call.valued_at = current_level() if (self._fn, current_level()) in _valued.calls else None
         outputs = _Backward.apply(call, *call.tensors)
         return call.outputs.put(outputs[: call.size])
 
@@ -187,7 +187,7 @@ class _Backward(torch.autograd.Function):
             out = call.value_and_residuals(*tensors)
             value = partial(call.outputs.put, out[: call.size])
             call.promise.check(call.inputs.structure, lambda: call.fn(*call.arguments(tensors)), call.forward, value)
-            return fresh(out, tensors)
+            return unaliased(out, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -225,7 +225,7 @@ class _Backward(torch.autograd.Function):
 
         found = transposed(linear, [value[i] for i in outs], [given[i] for i in asked])
         moved = filled([None] * len(value), outs, found)
-        if call.valued_at == level():
+        if call.valued_at == current_level():
             return (*moved, *(torch.zeros_like(leaf) if is_variable(leaf) else None for leaf in kept))
         return (*moved, *_moved_residuals(call, tensors, kept, given))
 

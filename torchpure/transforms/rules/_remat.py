@@ -17,7 +17,7 @@ from torchpure import tree
 from torchpure._torch import get_proxy_mode
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Ordinary, check_callable, frozen
-from torchpure.transforms.engine import inside_gradient, reruns
+from torchpure.transforms.engine import in_outermost_grad, reruns
 from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import watched
 
@@ -63,10 +63,10 @@ def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "noth
         watch = watched("remat", fn, args, kwargs)
         out = computed(run, args)
         watch.check()
-        return watch.apart(out)
+        return watch.unaliased(out)
 
     def computed(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or inside_gradient())):
+        if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or in_outermost_grad())):
             options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
             try:
                 return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
