@@ -1,11 +1,12 @@
 # Two commands to know: `make fit` (the main job) and `make test`. Everything lives in .venv.
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := bin/pip install --quiet --disable-pip-version-check
+PIP := $(VENV)/$(INSTALL) -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test proof operators check format bench clean
+.PHONY: fit test test-python test-torch proof operators docs-tables check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -27,12 +28,36 @@ fit: $(VENV)/.project
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Another Python, in a folder of its own: `make test-python VERSION=3.13`; PYTHON names one that is not on the path.
+test-python: .venv-py$(or $(VERSION),3.13)/.dev
+	$(<D)/bin/python -m pytest $(PYTEST_ARGS)
+
+# Another torch, likewise: `make test-torch VERSION=2.15.0`. Both download several GB: PyPI has torch with CUDA only.
+test-torch: .venv-torch$(or $(VERSION),2.15.0)/.dev
+	$(<D)/bin/python -m pytest $(PYTEST_ARGS)
+
+.venv-py%/.dev: pyproject.toml constraints.txt
+	PYENV_VERSION=$* $(or $(PYTHON),python$*) -m venv $(@D)
+	$(@D)/$(INSTALL) -c constraints.txt -e '.[dev]'
+	touch $@
+
+# PIP_CONSTRAINT: a machine may have a pin of torch of its own.
+.venv-torch%/.dev: pyproject.toml constraints.txt
+	$(or $(PYTHON),python3) -m venv $(@D)
+	sed 's/^torch==.*/torch==$*/' constraints.txt > $(@D)/constraints.txt
+	PIP_CONSTRAINT=/dev/null $(@D)/$(INSTALL) -c $(@D)/constraints.txt -e '.[dev]'
+	touch $@
+
 # Long: every operator of torch in every composition, and thousands of random programs.
 proof: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof
 
 operators: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table.py
+
+# The tables of docs/optimizers.md. `make operators` writes docs/operators.md, which takes long.
+docs-tables: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -48,4 +73,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-py* .venv-torch* .ruff_cache .hypothesis .import_linter_cache

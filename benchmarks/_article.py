@@ -44,11 +44,11 @@ def last(losses: Any) -> float:
 
 
 def training(net: tp.Functional) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
-    """Return the whole run as a function of parameters, rate and data: the trained parameters, and all losses."""
+    """Return the whole run as a function of parameters, learning rate and data: (trained parameters, losses)."""
     loss_fn = nn.MSELoss()
 
-    def train(params: dict[str, Tensor], rate: Any, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        optimizer = tp.optim.adam(rate)
+    def train(params: dict[str, Tensor], learning_rate: Any, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        optimizer = tp.optim.adam(learning_rate)
         gradient = tp.value_and_grad(lambda params: loss_fn(net(params, x), y))
 
         def body(carry: tuple, _: None) -> tuple[tuple, Tensor]:
@@ -82,13 +82,13 @@ def jax_forward(params: list[tuple[Any, Any]], x: Any) -> Any:
     return hidden.squeeze()
 
 
-def jax_train(params: list, rate: Any, x: Any, y: Any) -> tuple[list, Any]:
+def jax_train(params: list, learning_rate: Any, x: Any, y: Any) -> tuple[list, Any]:
     """Train as `training` does."""
     import jax
     import jax.numpy as jnp
     import optax
 
-    optimizer = optax.adam(rate)
+    optimizer = optax.adam(learning_rate)
     gradient = jax.value_and_grad(lambda params: jnp.mean((jax_forward(params, x) - y) ** 2))
 
     def body(carry: tuple, _: None) -> tuple[tuple, Any]:

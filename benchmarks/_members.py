@@ -1,4 +1,4 @@
-"""Many trainings in one program, one rate and one key each, against JAX: what two figures share."""
+"""Many trainings in one program, one learning rate and one key each, against JAX: what two figures share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,23 +14,23 @@ from ._harness import repeat, report, times
 
 OURS, JAX = "torchpure", "JAX"
 SETTINGS = {
-    OURS: "jit(vmap(train))(keys, rates): net.init(key), then a scan of value_and_grad and optim.adam(rate)",
-    JAX: "jit(vmap(train))(params, rates): lax.scan, optax.adam(rate); it is given the initial values of ours",
+    OURS: "jit(vmap(train))(keys, learning_rates): net.init, then a scan of value_and_grad and adam(learning_rate)",
+    JAX: "jit(vmap(train))(params, learning_rates): lax.scan, optax.adam(learning_rate); given our initial values",
 }
 
 
-def compare(figure: str, bars: dict[str, float], members: int, neurons: int, rate: float, runs: int) -> None:
+def compare(figure: str, bars: dict[str, float], members: int, neurons: int, learning_rate: float, runs: int) -> None:
     """Report the microseconds that a member's step takes, over so many whole runs a repeat.
 
-    The rates go from a tenth of `rate` to it.
+    The learning rates go from a tenth of `learning_rate` to it.
     """
     x, y = data()
     net = tp.functional(SimpleNN, num_neurons=neurons)
     keys = tp.random.split(tp.random.key(0), members)
-    rates = rate * torch.logspace(-1, 0, members)
-    programs = {OURS: _torchpure(net, keys, rates, x, y)}
+    learning_rates = learning_rate * torch.logspace(-1, 0, members)
+    programs = {OURS: _torchpure(net, keys, learning_rates, x, y)}
     if have("jax", "optax"):
-        programs[JAX] = _jax(tp.vmap(net.init)(keys)[0], rates, x, y)
+        programs[JAX] = _jax(tp.vmap(net.init)(keys)[0], learning_rates, x, y)
     _check_members(figure, {name: run() for name, run in programs.items()})
     rows = times({name: repeat(run) for name, run in programs.items()}, runs, bursts=runs, units=STEPS * members)
     threads = {1: "one thread", 2: "two threads"}.get(torch.get_num_threads(), "more threads")
@@ -41,7 +41,7 @@ def compare(figure: str, bars: dict[str, float], members: int, neurons: int, rat
 def _check_members(figure: str, losses: dict[str, Any]) -> None:
     """Stop when members differ: all of them in fifty steps, and half of them at the end.
 
-    Rounding errors of a member with a high rate grow while its loss oscillates.
+    Rounding errors of a member with a high learning rate grow while its loss oscillates.
     """
     mine = np.asarray(losses[OURS])
     for name, loss in losses.items():
@@ -53,21 +53,21 @@ def _check_members(figure: str, losses: dict[str, Any]) -> None:
         print(f"{figure}: members of {name}: {distances}")
 
 
-def _torchpure(net: tp.Functional, keys: Tensor, rates: Tensor, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+def _torchpure(net: tp.Functional, keys: Tensor, learning_rates: Tensor, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
     run = training(net)
 
-    def train(key: Tensor, rate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def train(key: Tensor, learning_rate: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         params, _ = net.init(key)
-        return run(params, rate, x, y)
+        return run(params, learning_rate, x, y)
 
     members = tp.jit(tp.vmap(train))
-    return lambda: members(keys, rates)[1]
+    return lambda: members(keys, learning_rates)[1]
 
 
-def _jax(initial: dict[str, Tensor], rates: Tensor, x: Tensor, y: Tensor) -> Callable[[], Any]:
+def _jax(initial: dict[str, Tensor], learning_rates: Tensor, x: Tensor, y: Tensor) -> Callable[[], Any]:
     import jax
     import jax.numpy as jnp
 
-    params, speeds, xs, ys = to_jax(initial), jnp.array(rates), jnp.array(x), jnp.array(y)
-    members = jax.jit(jax.vmap(lambda params, rate: jax_train(params, rate, xs, ys)))
-    return lambda: members(params, speeds)[1].block_until_ready()
+    params, rates, xs, ys = to_jax(initial), jnp.array(learning_rates), jnp.array(x), jnp.array(y)
+    members = jax.jit(jax.vmap(lambda params, learning_rate: jax_train(params, learning_rate, xs, ys)))
+    return lambda: members(params, rates)[1].block_until_ready()

@@ -14,7 +14,7 @@ from ._harness import Program
 
 OURS = "torchpure"
 JAX = "JAX"
-COMPILED = {
+COMPILED: dict[str, dict[str, Any]] = {
     "torch.compile, fused": {"loss": {}, "fused": True},
     "torch.compile, fused, max-autotune": {"loss": {"mode": "max-autotune-no-cudagraphs"}, "fused": True},
     "torch.compile, step": {"step": {}},
@@ -27,9 +27,9 @@ SETTINGS = {
     "torch.optim fused": "module, backward, fused=True, eager",
     "torch.compile, fused": "model and loss compiled, backward, fused=True eager",
     "torch.compile, fused, max-autotune": "the same in mode max-autotune-no-cudagraphs",
-    "torch.compile, step": "the whole step compiled; it breaks in two at backward; its rate is a tensor",
+    "torch.compile, step": "the whole step compiled; it breaks in two at backward; its learning rate is a tensor",
     "torch.compile, step, max-autotune": "the same in mode max-autotune-no-cudagraphs",
-    "torch.compile, loss and update": "model and loss compiled, and optimizer.step by itself; its rate is a tensor",
+    "torch.compile, loss and update": "model and loss compiled, and optimizer.step too; its learning rate is a tensor",
 }
 
 
@@ -39,7 +39,7 @@ class Work(NamedTuple):
     model: nn.Module
     inputs: Tensor
     targets: Tensor  # classes, in one dimension
-    rate: float
+    learning_rate: float
     torch_optimizer: Callable[..., torch.optim.Optimizer]  # (parameters, lr=, fused=)
     optimizer: tp.optim.Optimizer
 
@@ -79,8 +79,8 @@ def torch_step(
 ) -> Program:
     """Train the module in place; what is given options of torch.compile is compiled with them."""
     model = copy.deepcopy(work.model)
-    rate = torch.tensor(work.rate) if step is not None or update is not None else work.rate
-    optimizer = work.torch_optimizer(model.parameters(), lr=rate, **({"fused": True} if fused else {}))
+    learning_rate = torch.tensor(work.learning_rate) if step is not None or update is not None else work.learning_rate
+    optimizer = work.torch_optimizer(model.parameters(), lr=learning_rate, **({"fused": True} if fused else {}))
 
     def forward() -> Tensor:
         return F.cross_entropy(model(work.inputs).flatten(0, -2), work.targets)

@@ -1,4 +1,4 @@
-"""1,024 members of the article's run at once, each with a key and a rate of its own."""
+"""1,024 members of the article's run at once, each with a key and a learning rate of its own."""
 
 from ._members import JAX, compare
 
@@ -7,4 +7,4 @@ THREADS = 2
 
 def main() -> None:
     """Compare with JAX."""
-    compare("article members", {JAX: 0.25}, members=1024, neurons=5, rate=1e-2, runs=2)
+    compare("article members", {JAX: 0.25}, members=1024, neurons=5, learning_rate=1e-2, runs=2)

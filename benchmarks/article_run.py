@@ -1,4 +1,4 @@
-"""The article's run: 500 steps on its network of five neurons and 40 points, Adam at rate 0.01, from given parameters.
+"""The article's run: 500 steps of Adam on its network of five neurons and 40 points, from given parameters.
 
 Every program starts each run at the same parameters; their losses at the end are compared before any timing.
 """
@@ -17,7 +17,7 @@ from ._article import STEPS, SimpleNN, data, have, jax_train, last, to_jax, trai
 from ._harness import check_same_work, repeat, report, times
 
 THREADS = 1
-RATE = 0.01
+LEARNING_RATE = 0.01
 FIGURE = "article run"
 OURS, JAX, TORCHOPT = "torchpure", "JAX", "torchopt"
 SETTINGS = {
@@ -25,7 +25,7 @@ SETTINGS = {
     JAX: "jit of the whole run: lax.scan, optax.adam",
     "torch.optim fused": "module, backward, Adam(fused=True).step, eager",
     "torch.compile, fused": "model and loss compiled, backward, Adam(fused=True).step eager",
-    "torch.compile, step": "the whole step compiled; it breaks in two at backward; its rate is a tensor",
+    "torch.compile, step": "the whole step compiled; it breaks in two at backward; its learning rate is a tensor",
     "torch.compile, functional": "step of torch.func and a leafwise Adam in one graph (fullgraph), called 500 times",
     TORCHOPT: "FuncOptimizer(adam(moment_requires_grad=False)); parameters detached after each step",
     "torchopt, defaults": "the same with its defaults, as in the article; use_accelerated_op=True is slower",
@@ -60,24 +60,29 @@ def main() -> None:
 def _torchpure(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
     net = tp.functional(model)
     train = tp.jit(training(net))
-    rate = torch.tensor(RATE)
-    return lambda: train(net.params, rate, x, y)[1]
+    learning_rate = torch.tensor(LEARNING_RATE)
+    return lambda: train(net.params, learning_rate, x, y)[1]
 
 
 def _jax(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
     import jax
     import jax.numpy as jnp
 
-    params, xs, ys, rate = to_jax(dict(model.named_parameters())), jnp.array(x), jnp.array(y), jnp.array(RATE)
+    params, xs, ys, learning_rate = (
+        to_jax(dict(model.named_parameters())),
+        jnp.array(x),
+        jnp.array(y),
+        jnp.array(LEARNING_RATE),
+    )
     train = jax.jit(jax_train)
-    return lambda: train(params, rate, xs, ys)[1].block_until_ready()
+    return lambda: train(params, learning_rate, xs, ys)[1].block_until_ready()
 
 
 def _torch(model: nn.Module, x: Tensor, y: Tensor, *, compiled: str = "", **options: bool) -> Whole:
     model, loss_fn = copy.deepcopy(model), nn.MSELoss()
     initial = [leaf.detach().clone() for leaf in model.parameters()]
-    rate = torch.tensor(RATE) if compiled == "step" else RATE
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, **options)
+    learning_rate = torch.tensor(LEARNING_RATE) if compiled == "step" else LEARNING_RATE
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, **options)
 
     def forward() -> Tensor:
         return loss_fn(model(x), y)
@@ -117,7 +122,7 @@ def functional_step(model: nn.Module, x: Tensor, y: Tensor) -> Callable[..., tup
         c1, c2 = 1 - 0.9**count, 1 - 0.999**count
         mean = {k: 0.9 * mean[k] + 0.1 * g[k] for k in g}
         square = {k: 0.999 * square[k] + 0.001 * g[k] ** 2 for k in g}
-        p = {k: p[k] - RATE * (mean[k] / c1) / ((square[k] / c2).sqrt() + 1e-8) for k in g}
+        p = {k: p[k] - LEARNING_RATE * (mean[k] / c1) / ((square[k] / c2).sqrt() + 1e-8) for k in g}
         return (p, mean, square, count), loss
 
     return step
@@ -144,7 +149,7 @@ def _torchopt(model: nn.Module, x: Tensor, y: Tensor, **options: bool) -> Whole:
 
     def run() -> Tensor:
         params = tuple(leaf.clone().requires_grad_() for leaf in initial)
-        optimizer = torchopt.FuncOptimizer(torchopt.adam(lr=RATE, **options))
+        optimizer = torchopt.FuncOptimizer(torchopt.adam(lr=LEARNING_RATE, **options))
         for _ in range(STEPS):
             loss = objective(params)
             params = tuple(leaf.detach().requires_grad_() for leaf in optimizer.step(loss, params))
@@ -157,7 +162,7 @@ def _torchopt_functions(model: nn.Module, x: Tensor, y: Tensor) -> Whole:
     import torchopt
 
     objective, initial = _objective(model, x, y)
-    optimizer = torchopt.adam(lr=RATE, moment_requires_grad=False)
+    optimizer = torchopt.adam(lr=LEARNING_RATE, moment_requires_grad=False)
 
     def run() -> Tensor:
         params = tuple(leaf.clone().requires_grad_() for leaf in initial)

@@ -1,4 +1,4 @@
-"""One training step (gradient and update) of the article's network on its 40 points, with Adam at rate 0.01.
+"""One training step (gradient and update) of the article's network on its 40 points, with Adam at learning rate 0.01.
 
 Every program starts at the same parameters; before any timing their losses after 300 steps are compared.
 """
@@ -16,7 +16,7 @@ import torchpure as tp
 from ._article import SimpleNN, data, have
 from ._harness import Run, report, times
 
-RATE = 0.01
+LEARNING_RATE = 0.01
 OURS = "torchpure"
 SETTINGS = {
     OURS: "value_and_grad + optim.adam(0.01).step, eager, float32",
@@ -66,7 +66,7 @@ def check_same_work(programs: dict[str, tuple[Run, Callable[[], float]]]) -> Non
 
 def torchpure_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run, Callable[[], float]]:
     """Train with this library."""
-    net, optimizer, loss_fn = tp.functional(model), tp.optim.adam(RATE), nn.MSELoss()
+    net, optimizer, loss_fn = tp.functional(model), tp.optim.adam(LEARNING_RATE), nn.MSELoss()
     gradient = tp.value_and_grad(lambda params: loss_fn(net(params, x), y))
     params, state, loss = net.params, optimizer.init(net.params), torch.zeros(())
 
@@ -82,7 +82,7 @@ def torchpure_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[
 def torch_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor, **options: bool) -> tuple[Run, Callable[[], float]]:
     """Train the module in place."""
     model, loss_fn = copy.deepcopy(model), nn.MSELoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, **options)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, **options)
     loss = torch.zeros(())
 
     def run(count: int) -> None:
@@ -113,7 +113,7 @@ def naive_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run,
             c1, c2 = 1 - 0.9**step, 1 - 0.999**step
             mean = {k: 0.9 * mean[k] + 0.1 * g[k] for k in g}
             square = {k: 0.999 * square[k] + 0.001 * g[k] ** 2 for k in g}
-            params = {k: params[k] - RATE * (mean[k] / c1) / ((square[k] / c2).sqrt() + 1e-8) for k in g}
+            params = {k: params[k] - LEARNING_RATE * (mean[k] / c1) / ((square[k] / c2).sqrt() + 1e-8) for k in g}
 
     return run, lambda: loss.item()
 
@@ -124,7 +124,7 @@ def torchopt_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[R
 
     names, loss_fn = [name for name, _ in model.named_parameters()], nn.MSELoss()
     params = tuple(value.detach().clone().requires_grad_() for value in model.parameters())
-    optimizer = torchopt.FuncOptimizer(torchopt.adam(lr=RATE))
+    optimizer = torchopt.FuncOptimizer(torchopt.adam(lr=LEARNING_RATE))
     loss = torch.zeros(())
 
     def run(count: int) -> None:
@@ -144,7 +144,7 @@ def jax_step(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[Run, C
 
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     params = [(jnp.array(layer.weight.detach().numpy()), jnp.array(layer.bias.detach().numpy())) for layer in layers]
-    xs, ys, optimizer = jnp.array(x.numpy()), jnp.array(y.numpy()), optax.adam(RATE)
+    xs, ys, optimizer = jnp.array(x.numpy()), jnp.array(y.numpy()), optax.adam(LEARNING_RATE)
 
     def objective(p: list) -> jax.Array:
         (w0, b0), (w1, b1), (w2, b2) = p

@@ -67,7 +67,7 @@ def child(name: str) -> None:
     if name == JAX:
         import optax
 
-        made = jax_step(work, step.forward, optax.adamw(step.RATE, weight_decay=1e-2))
+        made = jax_step(work, step.forward, optax.adamw(step.LEARNING_RATE, weight_decay=1e-2))
     else:
         made = torchpure_step(work) if name == OURS else torch_step(work, **COMPILED[COMPILE])
     run, loss = made

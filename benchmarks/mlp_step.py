@@ -12,7 +12,7 @@ from ._harness import check_same_work, report, times
 from ._step import COMPILED, JAX, OURS, SETTINGS, Work, jax_step, torch_programs, torchpure_step
 
 THREADS = 2
-FIGURE, RATE = "mlp step", 1e-3
+FIGURE, LEARNING_RATE = "mlp step", 1e-3
 
 
 def main() -> None:
@@ -20,12 +20,12 @@ def main() -> None:
     model = tp.functional(_network).to_module()
     k_inputs, k_targets = tp.random.split(tp.random.key(1))
     inputs, targets = tp.random.normal(k_inputs, (128, 784)), tp.random.randint(k_targets, (128,), 0, 10)
-    work = Work(model, inputs, targets, RATE, torch.optim.Adam, tp.optim.adam(RATE))
+    work = Work(model, inputs, targets, LEARNING_RATE, torch.optim.Adam, tp.optim.adam(LEARNING_RATE))
     programs = {OURS: torchpure_step(work)} | torch_programs(work)
     if have("jax", "optax"):
         import optax
 
-        programs[JAX] = jax_step(work, _forward, optax.adam(RATE))
+        programs[JAX] = jax_step(work, _forward, optax.adam(LEARNING_RATE))
     for run, _ in programs.values():
         run(10)
     check_same_work(FIGURE, {name: loss() for name, (_, loss) in programs.items()}, 1e-3)

@@ -22,7 +22,7 @@ FUSED = {
 SETTINGS = {
     OURS: "torch.compile of optim.donate(optimizer).step: the old tensors become the new ones",
     "torchpure": "torch.compile of optimizer.step: new tensors",
-    "torch compiled": "torch.compile of torch.optim's step, in place; the rate is a tensor, as torch advises",
+    "torch compiled": "torch.compile of torch.optim's step, in place; the learning rate is a tensor, as torch advises",
     "torch fused": "torch.optim with fused=True, in place, eager",
 }
 

@@ -15,7 +15,7 @@ from ._article import have, last, to_jax
 from ._harness import check_same_work, repeat, report, times
 
 THREADS = 1
-STEPS, POINTS, RATE = 200, 64, 1e-3
+STEPS, POINTS, LEARNING_RATE = 200, 64, 1e-3
 FIGURE = "poisson run"
 OURS, JAX, FOLX, EAGER = "torchpure", "JAX", "JAX, folx", "torch.func"
 SETTINGS = {
@@ -51,7 +51,7 @@ def _network() -> nn.Module:
 
 
 def _torchpure(net: tp.Functional, x: Tensor, f: Tensor) -> Whole:
-    optimizer = tp.optim.adam(RATE)
+    optimizer = tp.optim.adam(LEARNING_RATE)
 
     def residual(params: dict[str, Tensor], point: Tensor, source: Tensor) -> Tensor:
         return tp.hessian(lambda at: net(params, at)[0])(point).diagonal().sum() - source
@@ -77,7 +77,7 @@ def _jax(net: tp.Functional, x: Tensor, f: Tensor, laplacian: Callable[..., Any]
     import jax.numpy as jnp
     import optax
 
-    optimizer = optax.adam(RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     def value(params: list, at: Any) -> Any:
         for number, (weight, bias) in enumerate(params):
@@ -118,7 +118,7 @@ def _forward_laplacian(u: Callable[[Any], Any], at: Any) -> Any:
 def _eager(net: tp.Functional, x: Tensor, f: Tensor) -> Whole:
     model = net.to_module()
     initial = [leaf.detach().clone() for leaf in model.parameters()]
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def residual(params: dict[str, Tensor], point: Tensor, source: Tensor) -> Tensor:
         value = lambda at: torch.func.functional_call(model, params, at)[0]  # noqa: E731

@@ -17,7 +17,7 @@ from ._memory import memory
 from ._step import COMPILED, JAX, OURS, SETTINGS, Work, jax_step, torch_programs, torchpure_step
 
 THREADS = 2
-FIGURE, RATE = "transformer step", 3e-4
+FIGURE, LEARNING_RATE = "transformer step", 3e-4
 LAYERS, WIDTH, HEADS, TOKENS = 4, 256, 4, 1000
 BATCH, LENGTH = 16, 128
 
@@ -29,7 +29,7 @@ def main() -> None:
     if have("jax", "optax"):
         import optax
 
-        programs[JAX] = jax_step(what, forward, optax.adamw(RATE, weight_decay=1e-2))
+        programs[JAX] = jax_step(what, forward, optax.adamw(LEARNING_RATE, weight_decay=1e-2))
     for run, _ in programs.values():
         run(5)
     check_same_work(FIGURE, {name: loss() for name, (_, loss) in programs.items()}, 1e-3)
@@ -47,7 +47,7 @@ def work() -> Work:
     k_inputs, k_targets = tp.random.split(tp.random.key(1))
     inputs = tp.random.randint(k_inputs, (BATCH, LENGTH), 0, TOKENS)
     targets = tp.random.randint(k_targets, (BATCH * LENGTH,), 0, TOKENS)
-    return Work(model, inputs, targets, RATE, torch.optim.AdamW, tp.optim.adamw(RATE))
+    return Work(model, inputs, targets, LEARNING_RATE, torch.optim.AdamW, tp.optim.adamw(LEARNING_RATE))
 
 
 def _network() -> nn.Module:

@@ -1,52 +1,57 @@
-"""The table of transformations and combinators: each as a part of a descent, so that the laws can be tried on it."""
+"""The table of transformations and combinators: each is part of an optimizer, so that the laws apply to it."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 from torchpure import optim, random, tree
 from torchpure.testing import Case
 
 
-def _then_descend(factory):
-    """Chain a transformation, made of its numbers, with a plain descent."""
+def _then_descend(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Chain a transformation with plain gradient descent."""
 
-    def whole(rate, **given):
-        return optim.chain(factory(**given), optim.scale_by_learning_rate(rate))
+    def whole(learning_rate, **given):
+        return optim.chain(factory(**given), optim.scale_by_learning_rate(learning_rate))
 
     own = inspect.signature(factory).parameters.values()
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    whole.__signature__ = inspect.Signature([*inspect.signature(whole).parameters.values()][:1] + keywords)
+    rate = [*inspect.signature(whole).parameters.values()][:1]
+    setattr(whole, "__signature__", inspect.Signature(rate + keywords))  # noqa: B010 functions have no such attribute for type checkers
     return whole
 
 
 def _transform(factory, **expected):
-    """Make the case of a transformation; its oracle is optax's of the same name, with the same numbers."""
+    """Make the case of a transformation; the oracle is optax's transformation of the same name and numbers."""
     given = {**expected.get("hyper", {}), **expected.get("options", {})}
     oracle = expected.pop("oracle", factory.__name__)
 
     def optax():
         return _optax(lambda ox: ox.chain(getattr(ox, oracle)(**given), ox.scale_by_learning_rate(0.05)))
 
-    defaults = {"rosenbrock": None, "optax": optax if oracle else None}
+    defaults: dict[str, Any] = {"rosenbrock": None, "optax": optax if oracle else None}
     return Case(factory=_then_descend(factory), **{**defaults, **expected})
 
 
 KEY = random.key(0)
 GENTLE = {"rosenbrock": None}
-# one leaf of the laws' problems, and the other
+# one leaf of the laws' problems, and the other leaf
 W_ONLY = {"w": True, "b": False}
 
 
 def _is_w(params):
-    """Mask everything but the leaf that optax's runs and the laws' problems call b; the laws have other trees too."""
+    """Select all leaves except the one named b in optax's runs and the laws' problems; other trees occur too."""
     return {name: name != "b" for name in params} if isinstance(params, dict) else True
 
 
 TRANSFORMS: dict[str, Case] = {
     "adaptive_grad_clip": _transform(optim.adaptive_grad_clip, hyper={"clipping": 0.7}, oracle=None, parabola=None),
-    "add_decayed_weights": _transform(optim.add_decayed_weights, hyper={"decay": 0.1}, optax=lambda: _with_decay()),
+    "add_decayed_weights": _transform(
+        optim.add_decayed_weights, hyper={"weight_decay": 0.1}, optax=lambda: _with_decay()
+    ),
     "add_decayed_weights, mask": _transform(
         optim.add_decayed_weights,
-        hyper={"decay": 0.1},
+        hyper={"weight_decay": 0.1},
         options={"mask": _is_w},
         optax=lambda: _with_decay({"w": True, "b": False}),
     ),
@@ -59,7 +64,7 @@ TRANSFORMS: dict[str, Case] = {
     "ema": _transform(optim.ema, hyper={"decay": 0.9}),
     "identity": _transform(optim.identity),
     "keep_params_nonnegative": Case(
-        factory=lambda rate: optim.chain(optim.sgd(rate), optim.keep_params_nonnegative()),
+        factory=lambda learning_rate: optim.chain(optim.sgd(learning_rate), optim.keep_params_nonnegative()),
         optax=lambda: _optax(lambda ox: ox.chain(ox.sgd(0.05), ox.keep_params_nonnegative())),
         parabola=None,
         rosenbrock=None,
@@ -100,7 +105,7 @@ TRANSFORMS: dict[str, Case] = {
     ),
     "scale_by_factored_rms": _transform(
         optim.scale_by_factored_rms,
-        hyper={"decay_rate": 0.7, "eps": 1e-3},
+        hyper={"decay_rate": 0.7, "epsilon": 1e-3},
         options={"min_dim_size_to_factor": 1},
         oracle=None,  # see adafactor
         entrywise=False,
@@ -160,45 +165,48 @@ def _with_decay(mask=None):
 
 
 def _wrapper(make, oracle=None, **expected):
-    """Make the case of a combinator: `make(rate, …)`, and `oracle(optax)` at the rate 0.05."""
-    optax = (lambda: _optax(oracle)) if oracle else None
-    return Case(factory=make, **{"rosenbrock": None, "optax": optax, **expected})
+    """Make the case of a combinator: `make(learning_rate, …)`, and `oracle(optax)` at the learning rate 0.05."""
+    defaults: dict[str, Any] = {"rosenbrock": None, "optax": (lambda: _optax(oracle)) if oracle else None}
+    return Case(factory=make, **{**defaults, **expected})
 
 
-def _chained(rate, *, max_norm=0.5, b1=0.9):
-    return optim.chain(optim.clip_by_global_norm(max_norm), optim.adam(rate, b1=b1))
+def _chained(learning_rate, *, max_norm=0.5, b1=0.9):
+    return optim.chain(optim.clip_by_global_norm(max_norm), optim.adam(learning_rate, b1=b1))
 
 
-def _named_chained(rate, *, max_norm=0.5, b1=0.9):
-    return optim.named_chain(("clip", optim.clip_by_global_norm(max_norm)), ("adam", optim.adam(rate, b1=b1)))
+def _named_chained(learning_rate, *, max_norm=0.5, b1=0.9):
+    return optim.named_chain(("clip", optim.clip_by_global_norm(max_norm)), ("adam", optim.adam(learning_rate, b1=b1)))
 
 
-def _two_groups(rate, *, momentum=0.9, b1=0.8):
-    groups = {"*b": optim.sgd(rate, momentum=momentum), "*": optim.adam(rate, b1=b1)}
+def _two_groups(learning_rate, *, momentum=0.9, b1=0.8):
+    groups = {"*b": optim.sgd(learning_rate, momentum=momentum), "*": optim.adam(learning_rate, b1=b1)}
     return optim.partition(groups)
 
 
 COMBINATORS: dict[str, Case] = {
     "apply_if_finite": _wrapper(
-        lambda rate, *, b1=0.9: optim.apply_if_finite(optim.adam(rate, b1=b1), 3),
+        lambda learning_rate, *, b1=0.9: optim.apply_if_finite(optim.adam(learning_rate, b1=b1), 3),
         lambda ox: ox.apply_if_finite(ox.adam(0.05), 3),
     ),
     "chain": _wrapper(_chained, lambda ox: ox.chain(ox.clip_by_global_norm(0.5), ox.adam(0.05))),
     "conditionally_mask": _wrapper(
-        lambda rate, *, b1=0.9: optim.conditionally_mask(optim.adam(rate, b1=b1), lambda step: step % 3 > 0),
+        lambda learning_rate, *, b1=0.9: optim.conditionally_mask(
+            optim.adam(learning_rate, b1=b1), lambda step: step % 3 > 0
+        ),
         lambda ox: ox.conditionally_mask(ox.adam(0.05), lambda step: step % 3 > 0),
     ),
     "conditionally_transform": _wrapper(
-        lambda rate, *, b1=0.9: optim.chain(
-            optim.sgd(rate), optim.conditionally_transform(optim.ema(b1), lambda step: step % 3 > 0)
+        lambda learning_rate, *, b1=0.9: optim.chain(
+            optim.sgd(learning_rate), optim.conditionally_transform(optim.ema(b1), lambda step: step % 3 > 0)
         ),
         lambda ox: ox.chain(ox.sgd(0.05), ox.conditionally_transform(ox.ema(0.9), lambda step: step % 3 > 0)),
     ),
     "flatten": _wrapper(
-        lambda rate, *, b1=0.9: optim.flatten(optim.adam(rate, b1=b1)), lambda ox: ox.flatten(ox.adam(0.05))
+        lambda learning_rate, *, b1=0.9: optim.flatten(optim.adam(learning_rate, b1=b1)),
+        lambda ox: ox.flatten(ox.adam(0.05)),
     ),
     "freeze": _wrapper(
-        lambda rate: optim.chain(optim.sgd(rate), optim.freeze("*b")),
+        lambda learning_rate: optim.chain(optim.sgd(learning_rate), optim.freeze("*b")),
         lambda ox: ox.chain(ox.sgd(0.05), ox.freeze({"w": False, "b": True})),
         parabola=None,
     ),
@@ -206,27 +214,30 @@ COMBINATORS: dict[str, Case] = {
         optim.inject_hyperparams(optim.adam), lambda ox: ox.inject_hyperparams(ox.adam)(0.05)
     ),
     "lookahead": _wrapper(
-        lambda rate, *, slow_step_size=0.5, b1=0.9: optim.lookahead(
-            optim.adam(rate, b1=b1), sync_period=3, slow_step_size=slow_step_size
+        lambda learning_rate, *, slow_step_size=0.5, b1=0.9: optim.lookahead(
+            optim.adam(learning_rate, b1=b1), sync_period=3, slow_step_size=slow_step_size
         ),
     ),
     "lookahead, reset": _wrapper(
-        lambda rate, *, slow_step_size=0.5: optim.lookahead(
-            optim.sgd(rate, momentum=0.9), sync_period=3, slow_step_size=slow_step_size, reset_state=True
+        lambda learning_rate, *, slow_step_size=0.5: optim.lookahead(
+            optim.sgd(learning_rate, momentum=0.9), sync_period=3, slow_step_size=slow_step_size, reset_state=True
         ),
     ),
     "masked": _wrapper(
-        lambda rate, *, decay=0.9: optim.chain(optim.masked(optim.trace(decay), _is_w), optim.sgd(rate)),
+        lambda learning_rate, *, decay=0.9: optim.chain(
+            optim.masked(optim.trace(decay), _is_w), optim.sgd(learning_rate)
+        ),
         lambda ox: ox.chain(ox.masked(ox.trace(0.9), W_ONLY), ox.sgd(0.05)),
     ),
     "monitor": _wrapper(
-        lambda rate: optim.chain(
-            optim.monitor({"norm": tree.norm, "smooth": optim.measure_with_ema(tree.norm, 0.9)}), optim.sgd(rate)
+        lambda learning_rate: optim.chain(
+            optim.monitor({"norm": tree.norm, "smooth": optim.measure_with_ema(tree.norm, 0.9)}),
+            optim.sgd(learning_rate),
         ),
         lambda ox: ox.sgd(0.05),
     ),
     "multi_steps": _wrapper(
-        lambda rate, *, b1=0.9: optim.multi_steps(optim.adam(rate, b1=b1), 3),
+        lambda learning_rate, *, b1=0.9: optim.multi_steps(optim.adam(learning_rate, b1=b1), 3),
         lambda ox: ox.MultiSteps(ox.adam(0.05), 3, accumulator_dtype="float64").gradient_transformation(),
     ),
     "named_chain": _wrapper(
@@ -237,8 +248,9 @@ COMBINATORS: dict[str, Case] = {
         lambda ox: ox.partition({"b": ox.sgd(0.05, 0.9), "w": ox.adam(0.05, b1=0.8)}, {"w": "w", "b": "b"}),
     ),
     "reduce_on_plateau": _wrapper(
-        lambda rate, *, factor=0.9, rtol=1e-3: optim.chain(
-            optim.sgd(rate), optim.reduce_on_plateau(factor, patience=3, rtol=rtol, cooldown=2, accumulation_size=2)
+        lambda learning_rate, *, factor=0.9, rtol=1e-3: optim.chain(
+            optim.sgd(learning_rate),
+            optim.reduce_on_plateau(factor, patience=3, rtol=rtol, cooldown=2, accumulation_size=2),
         ),
         lambda ox: ox.chain(
             ox.sgd(0.05),
@@ -246,27 +258,28 @@ COMBINATORS: dict[str, Case] = {
         ),
     ),
     "selective_transform": _wrapper(
-        lambda rate, *, b1=0.9: optim.selective_transform(optim.adam(rate, b1=b1), freeze_mask="*b"),
+        lambda learning_rate, *, b1=0.9: optim.selective_transform(optim.adam(learning_rate, b1=b1), freeze_mask="*b"),
         lambda ox: ox.selective_transform(ox.adam(0.05), freeze_mask={"w": False, "b": True}),
         parabola=None,
     ),
     "snapshot": _wrapper(
-        lambda rate: optim.chain(optim.snapshot("norm", tree.norm), optim.sgd(rate)), lambda ox: ox.sgd(0.05)
+        lambda learning_rate: optim.chain(optim.snapshot("norm", tree.norm), optim.sgd(learning_rate)),
+        lambda ox: ox.sgd(0.05),
     ),
     "split_real_and_imaginary": _wrapper(
-        lambda rate, *, b1=0.9: optim.split_real_and_imaginary(optim.adam(rate, b1=b1)),
+        lambda learning_rate, *, b1=0.9: optim.split_real_and_imaginary(optim.adam(learning_rate, b1=b1)),
         lambda ox: ox.contrib.split_real_and_imaginary(ox.adam(0.05)),
     ),
     "mechanize": _wrapper(
-        lambda rate, *, decay=1e-2, s_init=1e-2, b1=0.9: optim.mechanize(
-            optim.adam(rate, b1=b1), decay=decay, s_init=s_init
+        lambda learning_rate, *, weight_decay=1e-2, s_init=1e-2, b1=0.9: optim.mechanize(
+            optim.adam(learning_rate, b1=b1), weight_decay=weight_decay, s_init=s_init
         ),
         lambda ox: ox.contrib.mechanize(ox.adam(0.05), s_init=1e-2),
         parabola=None,
     ),
     "sam": _wrapper(
-        lambda rate, *, rho=0.01, b1=0.9: optim.sam(
-            optim.adam(rate, b1=b1), optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
+        lambda learning_rate, *, rho=0.01, b1=0.9: optim.sam(
+            optim.adam(learning_rate, b1=b1), optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
         ),
         lambda ox: _without_extras(
             ox, ox.contrib.sam(ox.adam(0.05), ox.chain(ox.normalize_by_update_norm(), ox.sgd(0.01)))
@@ -274,21 +287,25 @@ COMBINATORS: dict[str, Case] = {
         parabola=None,  # it circles at the radius of its ascent
     ),
     "sam, opaque": _wrapper(
-        lambda rate, *, rho=0.01, b1=0.9: optim.sam(
-            optim.adam(rate, b1=b1), optim.sgd(rho, momentum=0.9), sync_period=3, reset_state=False, opaque=True
+        lambda learning_rate, *, rho=0.01, b1=0.9: optim.sam(
+            optim.adam(learning_rate, b1=b1),
+            optim.sgd(rho, momentum=0.9),
+            sync_period=3,
+            reset_state=False,
+            opaque_mode=True,
         ),
     ),
     "schedule_free": _wrapper(
-        # falling, since where the rate is the largest so far a maximum has a kink
-        lambda rate, *, b1=0.9, weight_lr_power=2.0: optim.schedule_free(
-            optim.sgd(rate), lambda step: rate * 0.999**step, b1=b1, weight_lr_power=weight_lr_power
+        # a falling schedule, because at the largest learning rate so far a maximum has a kink
+        lambda learning_rate, *, b1=0.9, weight_lr_power=2.0: optim.schedule_free(
+            optim.sgd(learning_rate), lambda step: learning_rate * 0.999**step, b1=b1, weight_lr_power=weight_lr_power
         ),
         lambda ox: ox.contrib.schedule_free(ox.sgd(0.05), lambda step: 0.05 * 0.999**step),
         scheduled=False,
     ),
     "scale_by_backtracking_linesearch": _wrapper(
-        lambda rate, *, slope_rtol=1e-4, decrease_factor=0.8, increase_factor=1.5: optim.chain(
-            optim.sgd(rate),
+        lambda learning_rate, *, slope_rtol=1e-4, decrease_factor=0.8, increase_factor=1.5: optim.chain(
+            optim.sgd(learning_rate),
             optim.scale_by_backtracking_linesearch(
                 5,
                 slope_rtol=slope_rtol,
@@ -301,8 +318,8 @@ COMBINATORS: dict[str, Case] = {
         parabola=60,
     ),
     "scale_by_zoom_linesearch": _wrapper(
-        lambda rate, *, increase_factor=2.0, slope_rtol=1e-4, curv_rtol=0.5: optim.chain(
-            optim.sgd(rate),
+        lambda learning_rate, *, increase_factor=2.0, slope_rtol=1e-4, curv_rtol=0.5: optim.chain(
+            optim.sgd(learning_rate),
             optim.scale_by_zoom_linesearch(
                 6, increase_factor=increase_factor, slope_rtol=slope_rtol, curv_rtol=curv_rtol
             ),
@@ -310,15 +327,15 @@ COMBINATORS: dict[str, Case] = {
         parabola=20,
     ),
     "scale_by_strong_wolfe_linesearch": _wrapper(
-        lambda rate, *, slope_rtol=1e-4, curv_rtol=0.2: optim.chain(
-            optim.sgd(rate),
+        lambda learning_rate, *, slope_rtol=1e-4, curv_rtol=0.2: optim.chain(
+            optim.sgd(learning_rate),
             optim.scale_by_strong_wolfe_linesearch(4, slope_rtol=slope_rtol, curv_rtol=curv_rtol),
         ),
         parabola=20,
     ),
     "scale_by_more_thuente_linesearch": _wrapper(
-        lambda rate, *, slope_rtol=1e-3, curv_rtol=0.2: optim.chain(
-            optim.sgd(rate),
+        lambda learning_rate, *, slope_rtol=1e-3, curv_rtol=0.2: optim.chain(
+            optim.sgd(learning_rate),
             optim.scale_by_more_thuente_linesearch(5, slope_rtol=slope_rtol, curv_rtol=curv_rtol),
         ),
         parabola=20,

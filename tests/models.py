@@ -13,9 +13,9 @@ from torch.nn.utils import parametrizations, parametrize
 class Model(NamedTuple):
     make: Callable[[], nn.Module]
     inputs: Callable[[], tuple]
-    factory: bool = False  # whether the net is made of the factory, for modules that cannot refill themselves
+    factory: bool = False  # True: make the net from the factory, for modules without reset_parameters
     dtype: torch.dtype = torch.float64
-    skip: tuple[str, ...] = ()  # laws that it breaks by what torch says that it is
+    skip: tuple[str, ...] = ()  # laws that the module breaks by torch's own definition
 
 
 def _values(*shape, dtype=torch.float64, scale=1.0):
@@ -49,7 +49,7 @@ def _packed():
 
 
 class Residual(nn.Module):
-    """What torch.nn.Sequential cannot say: a skip, a functional dropout, a draw of its own."""
+    """A forward that torch.nn.Sequential cannot express: a skip, a functional dropout, a draw."""
 
     def __init__(self):
         super().__init__()
@@ -61,7 +61,7 @@ class Residual(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops the branch of whole rows (Huang et al. 2016), in the way that vision libraries write it."""
+    """Drops the branch of whole rows (Huang et al. 2016), written as in vision libraries."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class Variational(nn.Module):
 
 
 class Router(nn.Module):
-    """A mixture whose expert is drawn."""
+    """A mixture of experts that draws the expert."""
 
     def __init__(self):
         super().__init__()
@@ -125,7 +125,7 @@ class Tied(nn.Module):
 
 
 class Learned(nn.Module):
-    """Has parameters of its own that its constructor draws: only a factory can make them anew."""
+    """Has parameters that its constructor draws, so only a factory can initialise them again."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +140,7 @@ class Learned(nn.Module):
 
 
 class Checked(nn.Module):
-    """Holds what is no tensor, and hooks."""
+    """Holds attributes that are no tensors, and hooks."""
 
     def __init__(self):
         super().__init__()
@@ -202,15 +202,15 @@ def _after_a_dry_run():
 
 def _transformer(**options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch tells that nested tensors will not be used
+        warnings.simplefilter("ignore")  # torch warns that it does not use nested tensors
         return nn.Transformer(4, 2, 1, 1, 6, **options)
 
 
-# torch takes the gradient as if the shortened rows were the weight
+# torch computes the gradient as if the scaled rows were the weight
 RENORMALISED = ("gradients_are_finite_differences",)
-# the sizes of its steps are tensors, which no trace can make numbers of
+# its step sizes are tensors, and a trace cannot convert these to numbers
 SIZES = ("traced_equals_eager",)
-# the module itself holds back a part of the gradient
+# the module itself detaches a part of the computation
 DETACHED = ("gradients_are_finite_differences",)
 
 MODELS: dict[str, Model] = {
@@ -322,5 +322,5 @@ def net_of(functional: Callable[..., Any], model: Model) -> Any:
         module = model.make()
         return module if model.dtype.is_complex else module.to(model.dtype)
 
-    net = functional(made)  # whose values come from a key, so that every run tests the same
+    net = functional(made)  # values come from a key, so every run tests the same numbers
     return net if model.factory else functional(net.to_module())

@@ -1,4 +1,4 @@
-"""The optimizers of optax and torch on the tests' problems."""
+"""Run the optimizers of optax and torch on the problems of the tests."""
 
 import __future__
 
@@ -11,11 +11,7 @@ import torch
 
 from torchpure import optim
 
-# the same words, where this library's are not optax's
-_OPTAX_NAMES = {"decay": "weight_decay"}
-_WITH_DECAY_OF_THEIR_OWN = ("rmsprop", "trace", "ema")  # optax has an argument `decay` there
-
-# optax runs on the rows of `noise`, so that no gradient vanishes and no sign hangs on rounding
+# optax runs on the rows of `noise`, so that no gradient vanishes and no sign depends on rounding
 STIFFNESS, TARGET = (1.0, 0.5, 2.0, 0.8, 1.5), 0.2
 START = (0.9, -0.7, 1.1, -0.4, 0.5)
 
@@ -70,19 +66,16 @@ def optax_maker(name, case):
     import optax
 
     theirs = getattr(optax, case.optax, None) or getattr(optax.contrib, case.optax)
-    own = case.optax.startswith(_WITH_DECAY_OF_THEIR_OWN)
-    given = {**case.hyper, **case.options}
-    arguments = {key if own else _OPTAX_NAMES.get(key, key): value for key, value in given.items()}
-    return lambda: theirs(case.rate, **arguments)
+    return lambda: theirs(case.learning_rate, **case.hyper, **case.options)
 
 
 @cache
 def _torch_tables():
-    """Take torch's lists of inputs out of its own tests: importing these changes global settings, and needs expecttest."""
+    """Read torch's lists of inputs from its tests' source: an import changes global settings and needs expecttest."""
     path = Path(torch.__file__).parent / "testing/_internal/common_optimizers.py"
     wanted = ("optim_inputs_func_", "OptimizerInput", "_get_device_type")
     kept = [node for node in ast.parse(path.read_text()).body if getattr(node, "name", "").startswith(wanted)]
-    space = {
+    space: dict[str, Any] = {
         "torch": torch,
         "Tensor": torch.Tensor,
         "Parameter": torch.nn.Parameter,
@@ -94,7 +87,7 @@ def _torch_tables():
 
 
 def torch_inputs(theirs):
-    """List the arguments that torch's own tests try for this class, by description."""
+    """Return the arguments that torch's own tests use for this class, by description."""
     inputs = _torch_tables()[f"optim_inputs_func_{theirs.__name__.lower()}"](device="cpu")
     flags = ("foreach", "fused", "capturable")
     cleaned = {one.desc: {key: value for key, value in one.kwargs.items() if key not in flags} for one in inputs}
@@ -102,14 +95,14 @@ def torch_inputs(theirs):
 
 
 def ours_for(theirs, make, kwargs):
-    """Make our optimizer for torch's arguments; None where we have none.
+    """Make our optimizer for torch's arguments; None if we have none.
 
-    A penalty that the factory does not take goes before it, and `maximize` turns the gradients first.
+    If the factory takes no weight_decay, the penalty is added before it; `maximize` first negates the gradients.
     """
     kwargs = dict(kwargs)
     maximize = kwargs.pop("maximize", False)
     kwargs.pop("differentiable", None)
-    before = [optim.scale(-1.0)] if maximize else []
+    before: list[optim.Optimizer[Any]] = [optim.scale(-1.0)] if maximize else []
     names = make.__code__.co_varnames[: make.__code__.co_argcount]
     if "weight_decay" not in names and "weight_decay" in kwargs:
         before.append(optim.add_decayed_weights(kwargs.pop("weight_decay")))

@@ -1,4 +1,4 @@
-"""Stacks of transforms, each applied to a function of a vector of two that gives a number."""
+"""Stacks of transforms, each applied to a scalar function of a vector of length two."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Each step of the article "Introduction to functional PyTorch" (Dagrada 2023), in torchpure, with its own shapes."""
+"""Each step of the article "Introduction to functional PyTorch" (Dagrada 2023), in torchpure, with the same shapes."""
 
 import math
 
@@ -103,7 +103,7 @@ def test_gradient_with_respect_to_the_parameters(model, x):
 
 
 def test_gradient_of_the_articles_own_parameters_stays_attached_to_them(model, x):
-    """The article passes `tuple(model.parameters())`, which require grad: second derivatives flow on into them."""
+    """The article passes `tuple(model.parameters())`, which require grad, so second derivatives can reach them."""
     model_func = tp.make_functional_fwd(model)
     params = tuple(model.parameters())
     grad_x = tp.grad(model_func)(x[0], params)
@@ -138,7 +138,7 @@ def test_optimisation_loop_with_tuple_parameters(model):
     assert all(map(torch.equal, start, model.parameters()))  # the module was not trained
     assert loss_evolution[0] > 1 > loss_evolution[-1]
     test_loss = loss_fn(model_func(x_test, params), y_test)
-    assert test_loss < 0.5  # a quarter of the variance of the target: what five tanh units reach in 500 steps
+    assert test_loss < 0.5  # a quarter of the target's variance; five tanh units reach this in 500 steps
     assert torch.equal(test_loss, loss_fn(model_func(x_test, params), y_test))
 
 

@@ -1,4 +1,4 @@
-"""The examples run, and do what they say."""
+"""The examples run and give the documented results."""
 
 import importlib.util
 from pathlib import Path
@@ -21,6 +21,6 @@ def test_low_rank_adaptation():
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
-def test_an_example_is_short_and_tested_here(path):
+def test_every_example_is_short_and_has_a_test(path):
     assert len(path.read_text().splitlines()) < 100
     assert f'_main("{path.stem}")' in Path(__file__).read_text()

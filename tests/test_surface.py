@@ -1,6 +1,12 @@
-"""What `import torchpure as tp` shows, and the laws of its signatures."""
+"""The public names of `import torchpure as tp`, and the rules of their signatures."""
 
 import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
 
 import torchpure as tp
 
@@ -14,11 +20,30 @@ SURFACE = {
 }  # fmt: skip
 
 
-def test_the_surface_is_what_is_written_here():
+def test_the_public_names_are_those_listed_here():
     assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "testing"} == SURFACE
 
 
-def test_argument_order_is_law():
+def test_the_build_reads_the_version_from_the_package():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "torchpure/__init__.py"
+    assert tp.__version__.count(".") == 2
+
+
+def test_testing_is_imported_when_it_is_first_asked_for():
+    lines = [
+        "import sys, torchpure as tp",
+        "assert 'torchpure.testing' not in sys.modules and 'testing' in dir(tp)",
+        "tp.testing.check_optimizer",
+        "assert tp.testing is sys.modules['torchpure.testing']",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
+    with pytest.raises(AttributeError, match="module 'torchpure' has no attribute 'optimizers'"):
+        _ = tp.optimizers
+
+
+def test_argument_order_follows_the_rules():
     for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
         optimizer = make(0.1)
         assert list(inspect.signature(optimizer.init).parameters) == ["params"]
@@ -26,7 +51,7 @@ def test_argument_order_is_law():
             assert list(inspect.signature(method).parameters) == ["grads", "state", "params", "extra"]
         assert list(inspect.signature(optimizer.rule).parameters) == ["grads", "state", "params"]
         first, *rest = inspect.signature(make).parameters.values()
-        assert first.name == "rate" and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in rest)
+        assert first.name == "learning_rate" and all(parameter.kind is parameter.KEYWORD_ONLY for parameter in rest)
 
 
 def test_every_public_function_has_a_docstring_with_an_example_or_a_law():

@@ -1,9 +1,14 @@
 """JAX-style functional PyTorch: `import torchpure as tp`."""
 
+import importlib as _importlib
+import typing as _typing
+
 from . import _collector
 
-# the collector would go through all of torch in the meantime, a quarter of the time that this takes
-with _collector.uncollected():
+__version__ = "0.1.0"  # the build reads it here
+
+# without the pause, the collector would scan all of torch and take a quarter of the import time
+with _collector.gc_paused():
     from . import errors as errors
     from . import optim as optim
     from . import random as random
@@ -59,3 +64,16 @@ with _collector.uncollected():
     from .transforms.tracing import make_graph as make_graph
     from .transforms.tracing import named_scope as named_scope
     from .tree import ravel as ravel_pytree  # noqa: F401 JAX's name for it
+
+if _typing.TYPE_CHECKING:
+    from . import testing as testing
+else:
+
+    def __getattr__(name: str) -> _typing.Any:
+        """Import `testing` when it is first asked for: programs that only train need not wait for it."""
+        if name == "testing":
+            return _importlib.import_module(".testing", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), "testing"})

@@ -1,4 +1,4 @@
-"""The collector of garbage, paused: while programs are traced, a third of the time is its own."""
+"""Pause the garbage collector during tracing, where it would take a third of the time."""
 
 import gc
 import threading
@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class _Pauses:
-    """Who has paused it, in all threads, and what it did before the first one."""
+    """The number of active pauses in all threads, and whether the collector was enabled before the first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._count, self._enabled = 0, False
 
     def add(self, number: int) -> None:
-        """Begin or end pauses: it is at work where it was before, while there are none."""
+        """Begin or end pauses; restore the collector when the last pause ends."""
         with self._lock:
             if not self._count:
                 self._enabled = gc.isenabled()
@@ -27,10 +27,10 @@ _pauses = _Pauses()
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Pause the collector.
+def gc_paused() -> Iterator[None]:
+    """Pause the garbage collector.
 
-    >>> with uncollected():
+    >>> with gc_paused():
     ...     gc.isenabled()
     False
     """
@@ -42,8 +42,8 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def collected() -> Iterator[None]:
-    """Let it go on inside of a pause of this thread, for work that takes long and leaves much behind."""
+def gc_resumed() -> Iterator[None]:
+    """Enable the collector inside a pause of this thread, for long work that makes much garbage."""
     _pauses.add(-1)
     try:
         yield

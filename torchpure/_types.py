@@ -1,16 +1,20 @@
-"""The names of the things that go in and out of functions."""
+"""Type aliases for the arguments and results of public functions."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
-Tree: TypeAlias = Any  # a nest of dicts, lists, tuples, NamedTuples and registered nodes; None is an empty subtree
+P = ParamSpec("P")  # the arguments of a transformed function
+T = TypeVar("T")  # the result of the function, or a tree whose structure is kept
+X = TypeVar("X")  # the input slices of a loop
+Y = TypeVar("Y")  # the output slices of a loop
+Tree: TypeAlias = Any  # nested dicts, lists, tuples, NamedTuples and registered nodes; None is an empty subtree
 Params: TypeAlias = Tree  # dict[str, Tensor] by default; a tuple or a nested dict is accepted too
 State: TypeAlias = dict[str, Tensor]  # the buffers of a module, by dotted name
-Grads: TypeAlias = Tree  # as Params, with None where a leaf has no gradient
-Updates: TypeAlias = Tree  # as Grads: what is added to the parameters
+Grads: TypeAlias = Tree  # like Params, with None for a leaf without a gradient
+Updates: TypeAlias = Tree  # like Grads: these are added to the parameters
 Key: TypeAlias = Tensor  # int64, shape (2,): two 32-bit words
-Step: TypeAlias = Tensor  # float64, shape (): how many updates were made
-Schedule: TypeAlias = Callable[[Step], Tensor]  # step -> rate, shape ()
-Rate: TypeAlias = float | Tensor | Schedule
+Step: TypeAlias = Tensor  # float64, shape (): the number of updates made
+Schedule: TypeAlias = Callable[[Step], Tensor]  # step -> value, shape ()
+ScalarOrSchedule: TypeAlias = float | Tensor | Schedule

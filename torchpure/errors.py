@@ -1,33 +1,33 @@
 """The exceptions that this library raises.
 
     TorchpureError
-    ├── StructureError    (ValueError)     two trees, or a tree and a module, do not fit together
+    ├── StructureError    (ValueError)     two trees, or a tree and a module, have different structures
     │   └── ParameterError                 parameters are missing, unexpected or of the wrong shape
-    ├── TransformError    (ValueError)     a transform was asked for what it cannot give
+    ├── TransformError    (ValueError)     a transform cannot do what was asked
     ├── ImpureError       (RuntimeError)   a function drew without a key or changed state that it was not given
-    ├── CheckError        (ValueError)     a check of the user's own, `tp.check`, does not hold
-    └── InputError        (ValueError)     a file, an expression or an option from outside is not usable
+    ├── CheckError        (ValueError)     a check of the user, `tp.check`, failed
+    └── InputError        (ValueError)     a file, an expression or an option of the user is invalid
 
-Each also is the built-in exception that a caller would expect to catch.
+Each is also the built-in exception in brackets, so `except ValueError` catches it.
 """
 
 from collections.abc import Sequence
 
 
 class TorchpureError(Exception):
-    """Group every error of this library."""
+    """The base class of every error of this library."""
 
 
 class StructureError(TorchpureError, ValueError):
-    """Report two trees that do not fit together, naming the first path that differs."""
+    """Report two trees of different structures, with the first path that differs."""
 
 
 class ParameterError(StructureError):
-    """Report parameters that a module cannot take, naming each path."""
+    """Report parameters that a module cannot take, with the path of each."""
 
 
 class TransformError(TorchpureError, ValueError):
-    """Report a transform that was asked for what it cannot give."""
+    """Report a transform that cannot do what was asked."""
 
 
 class ImpureError(TorchpureError, RuntimeError):
@@ -35,33 +35,33 @@ class ImpureError(TorchpureError, RuntimeError):
 
 
 class CheckError(TorchpureError, ValueError):
-    """Report a check that does not hold, naming the members of a batch for which it does not.
+    """Report a failed check, with the members of the batch for which it failed.
 
-    `members` holds an index for each that failed, with a number for each vmap, outermost first.
+    `members` holds one index per failed member, with one number per vmap, outermost first.
     """
 
     def __init__(self, message: str, members: Sequence[tuple[int, ...]] = (), line: str = "") -> None:
-        """Say what does not hold, for whom, and where."""
+        """Take the message, the failed members, and the line of the check."""
         self.message, self.members, self.line = message, list(members), line
-        super().__init__(message + _named(self.members) + line)
+        super().__init__(message + _list_members(self.members) + line)
 
     def among(self, first: int, alone: bool) -> "CheckError":
-        """Return the error for members that are some of more: theirs are counted from `first`, or this is one alone."""
+        """Return the error for the whole batch: this chunk starts at `first`, or is that one member if `alone`."""
         if alone:
             return CheckError(self.message, [(first, *index) for index in self.members or [()]], self.line)
         return CheckError(self.message, [(first + index[0], *index[1:]) for index in self.members], self.line)
 
 
-_SHOWN = 5
+_MAX_SHOWN = 5
 
 
-def _named(members: list[tuple[int, ...]]) -> str:
+def _list_members(members: list[tuple[int, ...]]) -> str:
     if not members:
         return ""
-    names = [str(index[0]) if len(index) == 1 else str(index) for index in members[:_SHOWN]]
-    more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+    names = [str(index[0]) if len(index) == 1 else str(index) for index in members[:_MAX_SHOWN]]
+    more = f" and {len(members) - _MAX_SHOWN} more" if len(members) > _MAX_SHOWN else ""
     return f": member{'s' * (len(members) > 1)} {', '.join(names)}{more} of vmap"
 
 
 class InputError(TorchpureError, ValueError):
-    """Report a file, an expression or an option from outside that is not usable."""
+    """Report an invalid file, expression or option of the user."""

@@ -184,7 +184,7 @@ def a_tracer_at_work_is_found():
 @relied_on("MakefxTracer", "PythonKeyTracer", "fake_signature", "wrap_key", "set_make_fx_tracer", "PH",
            "disable_autocast_cache")  # fmt: skip
 def a_tracer_is_made_of_torchs_parts():
-    """What `transforms/tracing/_make_fx.py` does, in the fewest steps."""
+    """What the tracer of `transforms` does, in the fewest steps."""
     tracer = MakefxTracer(**TRACER)
     before = tracer._checkpoint_modes()
     try:

@@ -1,16 +1,6 @@
 from pathlib import Path
 
 import pytest
-import torch
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Use one thread: two that wait for each other take a hundred times longer where all cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -7,27 +7,35 @@ from torchpure.errors import InputError
 
 
 def test_defaults():
-    config = configure({"target": " sin(x) ", "rate": None})
+    config = configure({"target": " sin(x) ", "learning_rate": None})
     assert config.target == "sin(x)"
     assert (config.domain, config.train_points, config.test_points) == ("x=0:2*pi", 40, 10)
-    assert (config.hidden, config.optimizer, config.rate, config.steps) == ((32, 32), "adam", 2e-2, 500)
+    assert (config.hidden, config.optimizer, config.learning_rate, config.steps) == ((32, 32), "adam", 2e-2, 500)
 
 
-def test_a_file_has_no_domain_and_no_counts():
+def test_a_file_has_no_domain_and_no_default_points():
     config = configure({"target": "a.csv", "column": "y", "inputs": "a, b"})
     assert (config.domain, config.train_points, config.test_points) == (None, None, None)
     assert config.inputs == ("a", "b")
 
 
-def test_the_preset_is_the_article_and_what_is_given_goes_first():
+def test_the_preset_is_the_article_and_given_options_win():
     config = configure({"target": "x", "preset": "article"})
     assert (config.hidden, config.activation, config.optimizer) == ((5, 5), "tanh", "adam")
-    assert (config.rate, config.schedule, config.steps) == (1e-2, "constant", 500)
-    assert configure({"target": "x", "preset": "article", "hidden": "7", "rate": 0.5}).rate == 0.5
+    assert (config.learning_rate, config.schedule, config.steps) == (1e-2, "constant", 500)
+    assert configure({"target": "x", "preset": "article", "hidden": "7", "learning_rate": 0.5}).learning_rate == 0.5
 
 
-def test_each_optimizer_has_its_rate():
-    assert configure({"target": "x", "optimizer": "sgd"}).rate == 1e-1
+def test_each_optimizer_has_its_learning_rate():
+    assert configure({"target": "x", "optimizer": "sgd"}).learning_rate == 1e-1
+
+
+def test_only_adamw_decays_weights_by_default():
+    assert [configure({"target": "x", "optimizer": name}).weight_decay for name in ("adam", "adamw", "sgd")] == [
+        0,
+        0.01,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -40,9 +48,10 @@ def test_each_optimizer_has_its_rate():
         ({"activation": "step"}, "--activation: wanted 'tanh', .* got 'step'"),
         ({"optimizer": "lion"}, "--optimizer: wanted 'adam'"),
         ({"schedule": "step"}, "--schedule: wanted 'constant'"),
-        ({"rate": 0.0}, "--rate: wanted a number greater than 0, got '0.0'"),
-        ({"rate": float("nan")}, "--rate: wanted a finite number"),
-        ({"rate": float("inf")}, "--rate: wanted a finite number"),
+        ({"learning_rate": 0.0}, "--learning-rate: wanted a number greater than 0, got '0.0'"),
+        ({"learning_rate": float("nan")}, "--learning-rate: wanted a finite number"),
+        ({"learning_rate": float("inf")}, "--learning-rate: wanted a finite number"),
+        ({"weight_decay": -0.1}, "--weight-decay: wanted a number greater than or equal to 0, got '-0.1'"),
         ({"steps": 0}, "--steps: .*greater than or equal to 1"),
         ({"steps": 10**12}, "--steps: .*less than or equal to 10000000"),
         ({"train_points": 0}, "--train-points: "),
@@ -62,7 +71,7 @@ def test_refused(options, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_kind(tmp_path, monkeypatch):
+def test_a_file_of_an_unknown_format(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.xlsx").touch()
     (tmp_path / "x").touch()
@@ -81,7 +90,7 @@ def test_a_file_of_another_kind(tmp_path, monkeypatch):
         {"target": "x", "preset": "article"},
     ],
 )
-def test_the_command_says_all(options):
+def test_the_command_repeats_all_options(options):
     config = configure(options)
     words = shlex.split(command(config))[2:]
     given = {
@@ -90,7 +99,7 @@ def test_the_command_says_all(options):
     }
     column = {"column": given.pop("target")} if "target" in given else {}
     numbers = {
-        name: float(value) if name == "rate" else int(value)
+        name: float(value) if name in ("learning_rate", "weight_decay") else int(value)
         for name, value in given.items()
         if value.replace(".", "").isdigit() and name != "hidden"
     }

@@ -5,7 +5,7 @@ import torch
 
 from torchpure import random
 from torchpure.cli._config import configure
-from torchpure.cli._data import load, truth_of
+from torchpure.cli._data import compile_truth, load
 from torchpure.errors import InputError
 
 KEY = random.key(3)
@@ -24,18 +24,18 @@ def test_points_of_an_expression():
     assert torch.equal(torch.cat([data.train.y, data.test.y]), x * y)
 
 
-def test_points_depend_on_the_key_alone():
+def test_points_depend_only_on_the_key():
     config = configure({"target": "x"})
     assert torch.equal(load(config, KEY).train.x, load(config, KEY).train.x)
     assert not torch.equal(load(config, KEY).train.x, load(config, random.key(4)).train.x)
 
 
-def test_a_constant_is_one_value_a_point():
+def test_a_constant_gives_one_value_per_point():
     assert load(configure({"target": "3"}), KEY).train.y.tolist() == [3.0] * 40
 
 
 def test_truth_takes_rows():
-    truth = truth_of("x - y", {"x": (0, 1), "y": (0, 1)})
+    truth = compile_truth("x - y", {"x": (0, 1), "y": (0, 1)})
     assert truth(torch.tensor([[3.0, 1.0]], dtype=torch.float64)).tolist() == [2.0]
 
 
@@ -83,12 +83,12 @@ def test_rows_of_a_file(path, options, num_train, num_test):
 
 
 @pytest.mark.parametrize("options", [{"train_points": 11}, {"test_points": 11}, {"train_points": 6, "test_points": 6}])
-def test_refused_shares(path, options):
+def test_refused_split_sizes(path, options):
     with pytest.raises(InputError, match="the file has 11 rows"):
         load(configure({"target": str(path), "column": "y"} | options), KEY)
 
 
-def test_two_rows_are_one_to_train_and_one_to_test(tmp_path):
+def test_two_rows_give_one_to_train_and_one_to_test(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n3,4\n")
     data = load(configure({"target": str(tmp_path / "a.csv"), "column": "y"}), KEY)
     assert len(data.train.y) == len(data.test.y) == 1

@@ -42,19 +42,19 @@ def test_losses_are_in_the_units_of_the_target():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_fit_repeats(dtype):
+def test_a_fit_is_reproducible(dtype):
     assert fitted(dtype=dtype)[0].losses == fitted(dtype=dtype)[0].losses
 
 
 @pytest.mark.parametrize("target", ["3", "sin(x)**2 + cos(x)**2", "1e90*x", "1e-90*x"])
-def test_targets_of_odd_sizes(target):
+def test_targets_of_extreme_sizes(target):
     result = fitted(target=target)[0]
     assert result.code == 0
     assert math.isfinite(result.test_loss)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_with_what_was_reached(number, code):
+def test_a_signal_ends_the_training_and_keeps_the_parameters(number, code):
     seen = []
     result, network, _, _ = fitted(stop=lambda: seen.append(1) or (number if len(seen) >= 5 else 0))
     assert (result.code, result.steps, len(result.losses)) == (code, 5, 5)
@@ -70,14 +70,14 @@ def test_a_signal_in_the_last_step_changes_nothing():
 
 @pytest.mark.parametrize("steps", [1, 2, 20])
 def test_a_loss_that_is_not_finite_ends_the_training(steps):
-    result, network, _, _ = fitted(optimizer="sgd", rate=1e38, steps=steps)
+    result, network, _, _ = fitted(optimizer="sgd", learning_rate=1e38, steps=steps)
     assert result.code == 1
     assert result.steps < steps
     assert all(math.isfinite(loss) for loss in result.losses)
     assert all(value.isfinite().all() for value in network.parameters())
 
 
-def test_what_is_kept_is_the_newest_with_a_finite_loss(monkeypatch):
+def test_the_newest_parameters_with_a_finite_loss_are_kept(monkeypatch):
     losses = [1.0, 0.5, math.nan, 0.25]
 
     def broken(loss, params, batches, optimizer):
@@ -91,17 +91,27 @@ def test_what_is_kept_is_the_newest_with_a_finite_loss(monkeypatch):
     assert all((values == 1).all() for values in network.parameters())
 
 
-def test_the_rate_follows_the_schedule():
+def test_the_learning_rate_follows_the_schedule():
     params = {"w": torch.tensor([1.0])}
     for schedule, last in (("constant", 0.5), ("cosine", 0.0)):
-        pair = optimizer(configure({"target": "x", "optimizer": "sgd", "rate": 0.5, "steps": 3, "schedule": schedule}))
+        pair = optimizer(
+            configure({"target": "x", "optimizer": "sgd", "learning_rate": 0.5, "steps": 3, "schedule": schedule})
+        )
         state = pair.init(params)
         for _ in range(4):
             updates, state = pair.update({"w": torch.tensor([1.0])}, state, params)
         assert (float(updates["w"].abs()) == pytest.approx(0, abs=1e-7)) is (last == 0)
 
 
-def test_the_article_learns():
+def test_the_articles_network_learns():
     result = fitted(preset="article", hidden=None, steps=None)[0]
     assert (result.code, result.steps) == (0, 500)
     assert result.train_loss < 0.1 * result.losses[0]
+
+
+@pytest.mark.parametrize(("name", "reached"), [("sgd", 0.95), ("adam", 0.9), ("adamw", 0.95)])
+def test_weight_decay_is_a_penalty_and_of_adamw_decoupled(name, reached):
+    given = {"optimizer": name, "learning_rate": 0.1, "weight_decay": 0.5, "schedule": "constant"}
+    pair, params = optimizer(configure({"target": "x"} | given)), {"w": torch.tensor([1.0])}
+    after, _ = pair.step({"w": torch.zeros(1)}, pair.init(params), params)
+    torch.testing.assert_close(after["w"], torch.tensor([reached]))

@@ -22,13 +22,13 @@ def test_slug(text, expected):
     assert slug(text) == expected
 
 
-def test_names_count_up(here, listing):
+def test_equal_names_are_numbered(here, listing):
     assert [str(save()) for _ in range(3)] == ["runs/a", "runs/a-2", "runs/a-3"]
     assert (listing("runs")) == ["a", "a-2", "a-3"]
     assert listing("runs/a") == ["file"]
 
 
-def test_runs_of_one_moment_get_names_of_their_own(listing):
+def test_runs_at_the_same_time_get_different_names(listing):
     threads = [threading.Thread(target=save) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -64,7 +64,7 @@ def test_a_failure_keeps_the_runs_of_others(here, listing):
 
 
 @pytest.mark.parametrize("name", [".", "/", "file", "folder", "link"])
-def test_out_that_exists(here, name, listing):
+def test_an_existing_out_is_an_error(here, name, listing):
     (here / "file").touch()
     (here / "folder").mkdir()
     (here / "link").symlink_to("nowhere")
@@ -73,31 +73,31 @@ def test_out_that_exists(here, name, listing):
     assert (listing(here)) == ["file", "folder", "link"]
 
 
-def test_out_without_a_parent(here):
+def test_out_without_a_parent_folder_is_an_error(here):
     with pytest.raises(InputError, match="'none' does not exist"):
         save(type(here)("none/mine"))
 
 
-def test_out_below_a_file(here):
+def test_out_below_a_file_is_an_error(here):
     (here / "file").touch()
     with pytest.raises(InputError, match=r"cannot write in .*not a directory"):
         save(here / "file" / "mine")
 
 
-def test_out_that_appears_meanwhile(here, listing):
+def test_out_that_appears_during_the_run_is_an_error(here, listing):
     with pytest.raises(InputError, match="was made by someone else"), draft(here / "mine", "a") as folder:
         (here / "mine").mkdir()
         folder.publish()
     assert listing(here) == ["mine"]
 
 
-def test_runs_that_is_a_file(here):
+def test_runs_as_a_file_is_an_error(here):
     (here / "runs").touch()
     with pytest.raises(InputError, match="runs: not a folder"):
         save()
 
 
-def test_runs_that_cannot_be_made(monkeypatch):
+def test_runs_that_cannot_be_made_is_an_error(monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 

@@ -48,7 +48,7 @@ def test_columns_of_a_matrix(tmp_path):
     assert values(path, "x_1", "y") == [[2.0, 4.0], [1.0, 0.0]]
 
 
-def test_columns_that_are_not_used_may_hold_anything(tmp_path):
+def test_unused_columns_can_hold_anything(tmp_path):
     path = write(tmp_path / "a.csv", "city,x\nOslo,1\n,2\n")
     assert values(path, "x") == [[1.0, 2.0]]
     path = write(tmp_path / "a.parquet", {"city": ["Oslo", None], "x": [True, False]})
@@ -86,7 +86,7 @@ def test_refused_empty_csv(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"x": np.zeros(2), "y": np.zeros(3)}, "columns of one length are wanted, got x: 2, y: 3"),
+        ({"x": np.zeros(2), "y": np.zeros(3)}, "wanted columns of one length, got x: 2, y: 3"),
         ({"x": np.zeros(2), "y": np.array(["a", "b"])}, "column `y` holds <U1 .row 0 is 'a'."),
         ({"x": np.zeros(2), "y": np.zeros(2, dtype=complex)}, "column `y` holds complex128"),
         ({"x": np.zeros(2), "y": np.zeros((2, 2, 2))}, r"array `y` has shape \(2, 2, 2\)"),

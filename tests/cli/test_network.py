@@ -12,13 +12,13 @@ X = torch.tensor([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], dtype=torch.float64)
 TRAIN = Sample(X, torch.tensor([1e6, 2e6, 4e6], dtype=torch.float64))
 
 
-def with_values(network):
+def with_initial_values(network):
     network.core.load_state_dict(model.functional(network.core).init(random.key(0))[0])
     return network
 
 
-def test_a_network_is_plain_layers_between_units():
-    network = with_values(build(configure({"target": "x", "hidden": "4,3", "activation": "tanh"}), TRAIN))
+def test_a_network_is_plain_layers_between_standardisations():
+    network = with_initial_values(build(configure({"target": "x", "hidden": "4,3", "activation": "tanh"}), TRAIN))
     names = [type(layer).__name__ for layer in network.core]
     assert names == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
     with torch.no_grad():
@@ -31,7 +31,7 @@ def test_a_network_is_plain_layers_between_units():
     assert abs(encoded.std(unbiased=False) - 1) < 1e-6
 
 
-def test_the_article_has_a_linear_first_layer_and_no_units():
+def test_the_article_has_a_linear_first_layer_and_no_standardisation():
     network = build(configure({"target": "x", "preset": "article"}), TRAIN)
     layers = [
         (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else "tanh" for layer in network.core
@@ -40,13 +40,13 @@ def test_the_article_has_a_linear_first_layer_and_no_units():
     assert torch.equal(network.encode(X), X.float())
 
 
-def test_building_leaves_the_global_generator_alone():
+def test_building_does_not_use_the_global_generator():
     before = torch.get_rng_state()
-    with_values(build(configure({"target": "x"}), TRAIN))
+    with_initial_values(build(configure({"target": "x"}), TRAIN))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_constant_columns_keep_their_scale():
+def test_constant_columns_get_the_scale_1():
     values = torch.tensor([[1.0, 0.1, 0.0], [2.0, 0.1 + 1e-17, 0.0], [3.0, 0.1, 0.0]], dtype=torch.float64)
     assert units(values).scale[1:].tolist() == [1.0, 1.0]
 

@@ -14,7 +14,7 @@ from torchpure.cli._plots import draw_fit, draw_loss
 KEY = random.key(0)
 
 
-def is_picture(path):
+def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
 
 
@@ -23,9 +23,9 @@ def is_picture(path):
     [array("d"), array("d", [0.0, 0.0]), array("d", range(9000)), array("d", [1e300, 1e-30])],
 )
 @pytest.mark.parametrize("test_loss", [0.5, 0.0, float("nan")])
-def test_loss(tmp_path, losses, test_loss):
+def test_loss_plot(tmp_path, losses, test_loss):
     draw_loss(tmp_path / "loss.png", losses, test_loss, "title")
-    assert is_picture(tmp_path / "loss.png")
+    assert is_png(tmp_path / "loss.png")
 
 
 @pytest.mark.parametrize(
@@ -38,27 +38,27 @@ def test_loss(tmp_path, losses, test_loss):
         {"target": "log(x - 0.001)", "domain": "0:1e6"},
     ],
 )
-def test_fit(tmp_path, options):
+def test_fit_plot(tmp_path, options):
     config = configure(options)
     data = load(config, KEY)
     network = build(config, data.train)
     network.core.load_state_dict(model.functional(network.core).init(KEY)[0])
     draw_fit(tmp_path / "fit.png", network, data, "$broken \\math 漢字", "$also_ " + "long " * 50)
-    assert is_picture(tmp_path / "fit.png")
+    assert is_png(tmp_path / "fit.png")
 
 
-def test_one_value_of_the_input(tmp_path):
+def test_a_plot_of_a_single_input_value(tmp_path):
     sample = Sample(torch.ones(2, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
     data = Data(("x",), sample, sample, None, [(1.0, 1.0)], None)
     network = build(configure({"target": "x"}), sample)
     network.core.load_state_dict(model.functional(network.core).init(KEY)[0])
     draw_fit(tmp_path / "fit.png", network, data, "y", "title")
-    assert is_picture(tmp_path / "fit.png")
+    assert is_png(tmp_path / "fit.png")
 
 
-def test_matplotlib_keeps_its_state(tmp_path, monkeypatch):
+def test_matplotlibs_global_state_does_not_change(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it would raise
-    names = [name for name in matplotlib.rcParams if name != "backend"]  # looking at it imports pyplot
+    names = [name for name in matplotlib.rcParams if name != "backend"]  # reading this one imports pyplot
     before = [matplotlib.rcParams[name] for name in names]
     draw_loss(tmp_path / "loss.png", [1.0, 0.5], 0.5, "title")
     assert [matplotlib.rcParams[name] for name in names] == before

@@ -10,7 +10,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_not_on_a_terminal_nothing_is_written(capsys):
+def test_without_a_terminal_nothing_is_written(capsys):
     with live_line(3, quiet=False) as report:
         report(1, 0.5)
     assert capsys.readouterr() == ("", "")

@@ -1,17 +1,16 @@
 import json
 import shlex
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from torchpure import random
+from torchpure import __version__, random
 from torchpure.cli import _run, main
 from torchpure.cli._config import FitConfig, configure
 from torchpure.cli._data import load
 from torchpure.cli._network import build
-from torchpure.cli._run import package_version, run, summary
+from torchpure.cli._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
 FILES = ["config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors"]
@@ -24,7 +23,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_leaves_its_five_files(here, listing):
+def test_a_run_saves_five_files(here, listing):
     done = run(configure(SMALL), None, quiet=True)
     assert str(done.directory) == "runs/2-sin-x-2-pi"
     assert (listing(done.directory)) == FILES
@@ -39,7 +38,7 @@ def test_a_run_leaves_its_five_files(here, listing):
 @pytest.mark.parametrize(
     "extra", [{}, {"preset": "article"}, {"target": "x*y", "domain": "x=0:1,y=0:1", "dtype": "float64"}]
 )
-def test_the_saved_run_predicts_what_the_run_did(extra):
+def test_the_saved_run_reproduces_the_predictions(extra):
     done = run(configure(SMALL | extra), None, quiet=True)
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
@@ -49,11 +48,11 @@ def test_the_saved_run_predicts_what_the_run_did(extra):
     with torch.no_grad():
         assert float((network(data.test.x) - data.test.y).square().mean()) == done.fit.test_loss
     assert saved["torch"] == torch.__version__
-    assert saved["torchpure"] == package_version()
+    assert saved["torchpure"] == __version__
 
 
 def test_the_saved_command_repeats_the_run(capsys):
-    done = run(configure(SMALL | {"seed": 7, "rate": 0.03}), None, quiet=True)
+    done = run(configure(SMALL | {"seed": 7, "learning_rate": 0.03}), None, quiet=True)
     saved = json.loads((done.directory / "config.json").read_text())
     assert main([*shlex.split(saved["command"])[1:], "--quiet", "--out", "again"]) == 0
     first, second = (load_file(f"{folder}/params.safetensors") for folder in (done.directory, "again"))
@@ -61,7 +60,7 @@ def test_the_saved_command_repeats_the_run(capsys):
     assert first.keys() == second.keys()
 
 
-def test_a_file_is_named_with_its_hash(here):
+def test_the_hash_of_a_file_is_saved(here):
     (here / "points.csv").write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(10)))
     done = run(configure({"target": "points.csv", "column": "y", "steps": 3}), None, quiet=True)
     assert str(done.directory) == "runs/points-y"
@@ -70,7 +69,7 @@ def test_a_file_is_named_with_its_hash(here):
     assert len(data["sha256"]) == 64
 
 
-def test_global_state_stays(here):
+def test_global_state_does_not_change(here):
     before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
     run(configure(SMALL), None, quiet=True)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -79,7 +78,7 @@ def test_global_state_stays(here):
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("place", ["fit", "save_file", "draw_fit"])
-def test_a_crash_leaves_nothing(here, monkeypatch, error, place, listing):
+def test_an_error_leaves_no_files(here, monkeypatch, error, place, listing):
     def crash(*arguments, **options):
         raise error
 
@@ -90,7 +89,7 @@ def test_a_crash_leaves_nothing(here, monkeypatch, error, place, listing):
 
 
 def test_a_diverged_run_is_saved_as_json(here, listing):
-    done = run(configure(SMALL | {"optimizer": "sgd", "rate": 1e38}), None, quiet=True)
+    done = run(configure(SMALL | {"optimizer": "sgd", "learning_rate": 1e38}), None, quiet=True)
     assert done.fit.code == 1
     assert (listing(done.directory)) == FILES
     assert summary(configure(SMALL), done)["status"] == "diverged"
@@ -102,11 +101,3 @@ def test_a_number_that_is_not_finite_is_null_in_json():
     done = run(config, None, quiet=True)
     infinite = done._replace(fit=done.fit._replace(test_loss=float("inf")))
     assert summary(config, infinite)["test_loss"] is None
-
-
-def test_a_version_without_an_installation(monkeypatch):
-    def missing(name):
-        raise PackageNotFoundError
-
-    monkeypatch.setattr(_run, "version", missing)
-    assert package_version() == "unknown"

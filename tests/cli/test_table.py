@@ -33,7 +33,7 @@ def test_chosen_columns_are_inputs_in_that_order(path):
 @pytest.mark.parametrize(
     ("column", "inputs", "message"),
     [
-        (None, None, "--target COLUMN is wanted.*it has: a, b, c"),
+        (None, None, "a data file needs --target COLUMN.*it has: a, b, c"),
         ("prise", None, "--target: .*no column `prise`; it has: a, b, c"),
         ("", None, "no column ``"),
         ("a", ("b", "d"), "--inputs: .*no column `d`"),
@@ -51,10 +51,10 @@ def test_refused_choices(path, column, inputs, message):
     [
         ("a,b,a\n1,2,3\n", "`a` appears more than once"),
         ("a,,b\n1,2,3\n", "column 2 has no name"),
-        ("a;b\n1;2\n", "something else than commas"),
+        ("a;b\n1;2\n", "something other than commas"),
         ("price,b\n", "did you mean `price`"),
-        ("a,b\n", "0 rows of data; at least 2"),
-        ("a,b\n1,2\n", "1 rows of data; at least 2"),
+        ("a,b\n", "0 rows of data; wanted at least 2"),
+        ("a,b\n1,2\n", "1 rows of data; wanted at least 2"),
         ("a,b\n1,1e101\n2,3\n", "numbers larger than 1e"),
         ("a\n1\n2\n", "0 input columns"),
         (",".join(["a", *map(str, range(1001))]), "1001 input columns"),

@@ -121,7 +121,7 @@ def _changed_loop(a: Tensor, b: Tensor) -> Tensor:
 
 def _twice(rule: Callable[..., Any], natural: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a primitive whose oracle is another function."""
-    rule.natural = natural
+    setattr(rule, "natural", natural)  # noqa: B010 functions have no such attribute for type checkers
     return rule
 
 

@@ -1,11 +1,11 @@
-"""What tests of compiled functions share."""
+"""Fixtures of the tests of compiled functions."""
 
 import pytest
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A cache of compiled programs of one test alone."""
+    """Give the test an empty cache folder."""
     made = tmp_path / "cache"
     monkeypatch.setenv("TORCHPURE_CACHE", str(made))
     return made

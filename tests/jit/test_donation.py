@@ -1,4 +1,4 @@
-"""Donated arguments: whose memory the results have, and that nobody uses the old tensors unawares."""
+"""Donated arguments: results take over their memory, and using them afterwards is an error."""
 
 import ctypes
 import itertools
@@ -14,7 +14,7 @@ from torchpure.jit import backends
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
-LARGE = 1 << 18  # elements: programs of large tensors write into the donated ones
+LARGE = 1 << 18  # elements; from this size on, programs write into donated memory
 
 
 def _x(size=6, seed=0):
@@ -40,7 +40,7 @@ def test_a_donated_tensor_cannot_be_used(size):
         uses = (lambda x, _: x + 1, lambda x, _: x.shape, lambda x, y: torch.stack([y, x]), f, lambda x, y: f(y, x))
         for use in uses:
             with pytest.raises(
-                ImpureError, match=r"was donated to `move` \(test_donate.py:\d+\): its memory belongs to"
+                ImpureError, match=r"was donated to `move` \(test_donation.py:\d+\): its memory belongs to"
             ):
                 use(x, y)
         assert repr(x) == f"<a tensor that was donated to {tp.transforms.describe_function(move)}>"
@@ -48,7 +48,7 @@ def test_a_donated_tensor_cannot_be_used(size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_memory_that_others_see_is_left_alone(size):
+def test_memory_shared_with_other_tensors_is_not_overwritten(size):
     f = tp.jit(lambda x: x * 2, donate=0)
     x = _x(size)
     view, part = x.view(-1), x[1:]
@@ -65,9 +65,9 @@ def test_memory_that_others_see_is_left_alone(size):
 
 
 @pytest.mark.compile
-def test_a_step_with_a_large_loop_writes_over_what_is_donated(monkeypatch):
-    """Where it is no program of C++ as a whole: one of these is for what is small."""
-    monkeypatch.setattr(backends, "native", lambda module, tensors: None)
+def test_a_step_with_a_large_loop_writes_into_donated_memory(monkeypatch):
+    """The native backend is disabled: it would take this loop, and allocate new results."""
+    monkeypatch.setattr(backends, "compile_native", lambda module, tensors: None)
 
     def accumulated(params, batches):
         gradient = tp.grad(lambda p, batch: (torch.linalg.vector_norm(p["w"] @ batch) - p["b"].sum()) ** 2)
@@ -91,8 +91,8 @@ def test_a_step_with_a_large_loop_writes_over_what_is_donated(monkeypatch):
 
 
 @pytest.mark.compile
-def test_results_that_read_what_others_write_over():
-    """The memory of x and y may be written in any order, if nobody reads it after."""
+def test_results_may_read_inputs_that_other_results_overwrite():
+    """The memory of x and y may be overwritten in any order, if nothing reads it afterwards."""
 
     def swap(x, y, z):
         return {"y": y * 2, "x": x + y.flip(0), "sum": x.sum() + y.sum(), "view": z.view(-1), "z": z, "v": z + x}
@@ -106,7 +106,7 @@ def test_results_that_read_what_others_write_over():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_handed_through_is_a_new_tensor(size):
+def test_a_donated_argument_that_is_returned_becomes_a_new_tensor(size):
     f = tp.jit(lambda p, q: ({"p": p, "same": p, "q": q + 1}, q[1:]), donate=(0,))
     p, q = _x(size), _x(size, 1)
     out, part = f(p, q)
@@ -125,7 +125,7 @@ def test_parameters_of_a_module_under_no_grad():
         net(torch.ones(1, 3))
 
 
-def test_where_the_function_itself_runs_nothing_is_taken():
+def test_nothing_is_donated_where_the_function_itself_runs():
     f = tp.jit(lambda x: x * 2, donate=0)
     x = _x().requires_grad_()
     assert f(x).requires_grad and torch.equal(x.detach(), _x())
@@ -171,7 +171,7 @@ def test_a_tensor_given_twice_later_is_refused_too():
 
 
 def _peak(run):
-    """Return how far the resident memory rises while something runs, in MiB."""
+    """Return by how many MiB the resident memory rises while `run` runs."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
@@ -206,7 +206,7 @@ def test_a_donated_adam_step_needs_no_memory_of_its_own():
 
 
 def _allocated(run):
-    """Return how far the memory of tensors rises while something runs, in MiB."""
+    """Return by how many MiB the memory of tensors rises while `run` runs."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

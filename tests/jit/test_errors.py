@@ -1,4 +1,4 @@
-"""Misuse of compiled functions, and machines without a compiler: who, where, what came, and the way out."""
+"""Errors name the function, the line, what was wrong and what to do. Also: machines without a compiler."""
 
 import warnings
 
@@ -42,7 +42,7 @@ def _keep(x):
 
 
 LINE = r"jit: `[\w<>]+` \(test_errors.py:\d+\), line \d+ of test_errors.py,"
-WAYS = (
+ADVICE = (
     r"choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item\(\), or name .* in static="
 )
 NUMBERS = {
@@ -58,8 +58,8 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_a_number_that_is_not_there_names_the_line_and_the_way_out(name):
-    with pytest.raises(TransformError, match=rf"{LINE} needs the number of a tensor that has none here: {WAYS}"):
+def test_reading_a_number_while_tracing_names_the_line_and_what_to_do(name):
+    with pytest.raises(TransformError, match=rf"{LINE} needs the number of a tensor that has none here: {ADVICE}"):
         tp.jit(NUMBERS[name])(X)
 
 
@@ -67,7 +67,7 @@ SIZES = {"mask": lambda x: x[x > 0], "nonzero": lambda x: x.nonzero(), "unique":
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_a_size_that_depends_on_numbers_names_the_line_and_the_way_out(name):
+def test_a_size_that_depends_on_numbers_names_the_line_and_what_to_do(name):
     with pytest.raises(TransformError, match=rf"{LINE} makes a tensor whose size depends on numbers, .* tp.where"):
         tp.jit(SIZES[name])(X)
 
@@ -99,11 +99,11 @@ def test_dtypes_that_torch_does_not_mix_are_refused(name):
     fn, *given = DTYPES[name]
     with pytest.raises(RuntimeError):
         fn(*given)
-    for who in (tp.jit, tp.make_graph, tp.eval_shape):
+    for transform in (tp.jit, tp.make_graph, tp.eval_shape):
         with pytest.raises(
             TransformError, match=r"gives a \w+ tensor and a \w+ tensor to `aten.*needs one dtype: cast"
         ):
-            tp.eval_shape(fn, *given) if who is tp.eval_shape else who(fn)(*given)
+            tp.eval_shape(fn, *given) if transform is tp.eval_shape else transform(fn)(*given)
 
 
 MIXED = {
@@ -174,7 +174,7 @@ def test_running_statistics_of_a_captured_module_are_not_changed():
     assert all(map(torch.equal, net.state_dict().values(), before.values()))
 
 
-def test_a_traced_tensor_that_is_let_out_is_refused():
+def test_storing_a_traced_tensor_outside_is_refused():
     with pytest.raises(ImpureError, match="lets a traced tensor out, .*`KEPT.0`: it has no meaning there"):
         tp.jit(_keep)(X)
 

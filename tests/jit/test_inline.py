@@ -1,4 +1,4 @@
-"""Where the function itself runs, so that nothing is detached and nobody is passed by."""
+"""Cases in which the function itself runs, so that no gradient, mode or subclass is lost."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_a_captured_tensor_that_requires_grad_has_its_gradient(how):
     assert not jitted(X).requires_grad
 
 
-def test_an_outer_gradient_of_torch_sees_through():
+def test_transforms_of_torch_see_the_function():
     wanted = 2 * torch.cos(X)
     assert torch.allclose(torch.func.grad(lambda x: compiled(x).sum())(X), wanted)
     assert torch.allclose(torch.func.vmap(torch.func.grad(compiled))(X), wanted)

@@ -1,4 +1,4 @@
-"""What a compiled function computes, when it is compiled again, and what it costs to call it."""
+"""Compiled functions: what they compute, when they are compiled again, and what a call costs."""
 
 import gc
 import threading
@@ -98,7 +98,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_each_kind_of_tensors_is_traced_once(name):
+def test_each_input_signature_is_traced_once(name):
     f, runs = _counted(lambda *args: tp.tree.map(lambda leaf: leaf + 1, args))
     compiled = tp.jit(f)
     args = CHANGES[name]()
@@ -108,7 +108,7 @@ def test_each_kind_of_tensors_is_traced_once(name):
     assert len(runs) == 2
 
 
-def test_values_of_what_is_no_tensor_are_static():
+def test_values_other_than_tensors_are_static():
     f, runs = _counted(lambda x, n: x * n if n is not None else x)
     compiled = tp.jit(f)
     values = [2, 2.0, True, None, 3.0, 0.0, -0.0, np.float64(2.0), np.float32(2.0)]
@@ -149,7 +149,7 @@ def test_static_arguments_are_compared_by_value(static):
     assert len(runs) == 6
 
 
-def test_a_static_tree_of_tensors_is_not_looked_into():
+def test_a_static_container_is_not_flattened():
     f = tp.jit(lambda x, names: dict.fromkeys(names, x), static=1)
     assert list(f(X, ("b", "a"))) == ["b", "a"] and list(f(X, ("a",))) == ["a"]
 
@@ -160,7 +160,7 @@ class Config:
     parts: tuple = ()
 
 
-ALIKE = [  # statics that are equal, and still other values
+ALIKE = [  # static values that are equal, but differ
     [(1, 2), (1.0, 2), (True, 2)],
     [((0.0,), 1), ((-0.0,), 1)],
     [frozenset({1}), frozenset({1.0})],
@@ -170,7 +170,7 @@ ALIKE = [  # statics that are equal, and still other values
 
 
 @pytest.mark.parametrize("values", ALIKE)
-def test_statics_that_are_equal_and_not_the_same_have_programs_of_their_own(values):
+def test_static_values_that_are_equal_but_differ_have_separate_programs(values):
     f, runs = _counted(lambda x, value: x + len(repr(value)))
     compiled = tp.jit(f, static="value")
     for _ in range(2):
@@ -179,7 +179,7 @@ def test_statics_that_are_equal_and_not_the_same_have_programs_of_their_own(valu
     assert len(runs) == len(values)
 
 
-def test_a_module_counts_with_its_modes():
+def test_the_training_mode_of_a_module_is_part_of_the_key():
     net = nn.Sequential(nn.Identity(), nn.Dropout(1.0))
     compiled = tp.jit(lambda net, x: net(x) if not net[1].training else x * 0)
     assert torch.equal(compiled(net, X), X * 0)
@@ -188,7 +188,7 @@ def test_a_module_counts_with_its_modes():
     assert torch.equal(compiled(net, X), X * 0)
 
 
-def test_shapes_stand_for_tensors_in_lower():
+def test_lower_accepts_shapes_in_place_of_tensors():
     lowered = tp.jit(lambda a, b: a @ b["w"]).lower(torch.ones(2, 3), {"w": tp.ShapeDtype((3, 4), torch.float32)})
     assert lowered.cost().operations == 2 * 2 * 3 * 4
 
@@ -238,7 +238,7 @@ def test_methods():
 def test_a_captured_tensor_that_changes_in_place_is_seen():
     w = W.clone()
     f = tp.jit(lambda x: x @ w)
-    g = tp.jit(lambda x: x @ (w * 2 + 1))  # computed while it is traced
+    g = tp.jit(lambda x: x @ (w * 2 + 1))  # a constant, computed while tracing
     for _ in range(3):
         assert_trees_close(f(X), X @ w, rtol=1e-13)
         assert_trees_close(g(X), X @ (w * 2 + 1), rtol=1e-13)
@@ -288,7 +288,7 @@ def test_without_tensors():
     assert tp.jit(lambda: None)() is None
 
 
-def test_numbers_that_change_are_said_to_be_better_off_as_tensors():
+def test_many_programs_for_changing_numbers_warn():
     f = tp.jit(lambda x, n: (x, n))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -309,7 +309,7 @@ def test_threads_share_programs():
     assert len(runs) == 1 and len(results) == 4 and all(torch.equal(r, results[0]) for r in results)
 
 
-def test_one_tensor_twice():
+def test_one_tensor_passed_twice():
     f, runs = _counted(lambda x, y: (x + y, x))
     compiled = tp.jit(f)
     for _ in range(3):
@@ -317,7 +317,7 @@ def test_one_tensor_twice():
     assert len(runs) == 1
 
 
-def test_nothing_is_kept_but_programs():
+def test_tensors_of_a_call_are_not_kept_alive():
     f = tp.jit(lambda x: x * 2)
     x = X.clone()
     out = f(x)
@@ -363,27 +363,27 @@ def test_complex_numbers_with_real_tensors(name):
     assert_trees_close(tp.jit(NUMBERS[name])(X), NUMBERS[name](X))
 
 
-PLACE = torch.tensor([0])
-PICKS = {
+INDEX = torch.tensor([0])
+SELECTIONS = {
     "max": lambda a: a.max(0)[0],
     "max of all": lambda a: a.max(),
     "min": lambda a: a.min(0)[0],
     "max of rows": lambda a: a[None].max(1)[0],
     "argmax": lambda a: a.argmax(),
     "extremes": lambda a: a.amax(0) - a.amin(0),
-    "index": lambda a: a[PLACE] * 2,
+    "index": lambda a: a[INDEX] * 2,
     "index of one": lambda a: a[torch.tensor(0)],
-    "gather": lambda a: a.gather(0, PLACE),
-    "index_select": lambda a: a.index_select(0, PLACE),
-    "embedding": lambda a: nn.functional.embedding(PLACE, a[:, None]),
+    "gather": lambda a: a.gather(0, INDEX),
+    "index_select": lambda a: a.index_select(0, INDEX),
+    "embedding": lambda a: nn.functional.embedding(INDEX, a[:, None]),
     "in a loop": lambda a: tp.scan(lambda c, row: (c + row.max(0)[0], c * 2 + 1), torch.tensor(1.0), a.expand(3, 0)),
-    "index in a loop": lambda a: tp.scan(lambda c, row: (c + row[PLACE], c * 2), torch.ones(1), a.expand(3, 0)),
+    "index in a loop": lambda a: tp.scan(lambda c, row: (c + row[INDEX], c * 2), torch.ones(1), a.expand(3, 0)),
 }
 
 
-@pytest.mark.parametrize("name", PICKS)
-def test_picks_of_nothing_are_errors_as_in_eager(name):
-    for fn in (PICKS[name], tp.jit(PICKS[name])):
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selections_from_empty_tensors_are_errors_as_in_eager(name):
+    for fn in (SELECTIONS[name], tp.jit(SELECTIONS[name])):
         with pytest.raises(
             (IndexError, RuntimeError), match=r"size 0|zero.size|numel\(\) == 0|out of range|be positive"
         ):
@@ -461,7 +461,7 @@ ROWS = {
 @pytest.mark.compile
 @pytest.mark.parametrize("name", ROWS)
 def test_second_derivatives_at_a_part_of_a_tensor(name):
-    """Torch remembers tangents without where in their memory they begin: the second trace failed."""
+    """torch's fake-tensor cache drops storage offsets of tangents: the second trace failed."""
     fn = ROWS[name]
     for _ in range(2):
         assert_trees_close(tp.make_graph(fn)(X[1])(X[1]), fn(X[1]))

@@ -1,4 +1,4 @@
-"""jit(vmap(fn)): members run in chunks, each as it is alone."""
+"""jit(vmap(fn)): members run in chunks, and each equals its solo run."""
 
 import re
 
@@ -9,7 +9,7 @@ from torch import nn
 import torchpure as tp
 from torchpure.jit import _vmapped
 from torchpure.jit._trace import trace
-from torchpure.jit.passes._peak_memory import peak
+from torchpure.jit.passes._peak_memory import peak_memory
 from torchpure.testing import assert_trees_close
 
 D = torch.float64
@@ -22,9 +22,9 @@ def network(width=5):
 
 
 def train_of(net, steps=20):
-    def train(key, rate):
+    def train(key, learning_rate):
         params, _ = net.init(key)
-        opt = tp.optim.adam(rate)
+        opt = tp.optim.adam(learning_rate)
         gradient = tp.value_and_grad(lambda p: nn.functional.mse_loss(net(p, X), torch.sin(X)))
 
         def body(carry, _):
@@ -40,19 +40,19 @@ def train_of(net, steps=20):
 @pytest.mark.parametrize("count", [3, 21, 150])
 def test_each_member_equals_its_solo_run(count):
     train = train_of(network())
-    keys, rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
+    keys, learning_rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)
     program = tp.jit(tp.vmap(train))
-    for _ in range(2):  # the first call measures, the second knows
-        params, losses = program(keys, rates)
+    for _ in range(2):  # the first call measures, the second uses the schedule
+        params, losses = program(keys, learning_rates)
         for i in {0, count // 2, count - 1}:
-            alone, curve = train(keys[i], rates[i])
+            alone, curve = train(keys[i], learning_rates[i])
             assert_trees_close({n: leaf[i] for n, leaf in params.items()}, alone, rtol=1e-10, atol=1e-10)
             torch.testing.assert_close(losses[i], curve, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("width", _vmapped.WIDTHS)
+@pytest.mark.parametrize("width", _vmapped.CHUNK_WIDTHS)
 def test_every_width_of_chunks_gives_the_same(width, monkeypatch):
-    monkeypatch.setattr(_vmapped, "WIDTHS", (width,))
+    monkeypatch.setattr(_vmapped, "CHUNK_WIDTHS", (width,))
     fn = lambda x, y, k: {"a": torch.tanh(x @ y).sum() * k, "b": (x * 2, k)}  # noqa: E731
     mapped = tp.vmap(fn, in_dims=(0, 1, None), out_dims={"a": 0, "b": (1, None)})
     x, y, k = torch.randn(70, 3, 4, dtype=D), torch.randn(4, 70, dtype=D), torch.tensor(2.0, dtype=D)
@@ -73,12 +73,12 @@ def test_threads_share_the_chunks():
 
 def test_the_nan_of_one_member_never_touches_another():
     train = train_of(network())
-    keys, rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
+    keys, learning_rates = tp.random.split(tp.random.key(1), 80), torch.full((80,), 1e-2, dtype=D)
     program = tp.jit(tp.vmap(train))
-    program(keys, rates)  # the first call measures, with a program for each width
-    clean = program(keys, rates)[1]
-    rates[[3, 70]] = float("nan")
-    spoiled = program(keys, rates)[1]
+    program(keys, learning_rates)  # the first call measures, with a program for each width
+    clean = program(keys, learning_rates)[1]
+    learning_rates[[3, 70]] = float("nan")
+    spoiled = program(keys, learning_rates)[1]
     others = [i for i in range(80) if i not in {3, 70}]
     assert spoiled[[3, 70], -1].isnan().all()
     assert torch.equal(spoiled[others], clean[others])
@@ -100,7 +100,7 @@ def test_under_transforms_it_is_the_mapped_function():
     torch.testing.assert_close(leaf.grad, torch.cos(x))
 
 
-def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
+def test_an_error_of_linear_algebra_names_the_member():
     def steps(a):
         return tp.scan(lambda c, _: (torch.linalg.cholesky(c), None), a, None, length=2)[0]
 
@@ -120,12 +120,12 @@ def test_an_error_of_linear_algebra_says_among_which_members_it_counts():
 
 
 class Recorded:
-    """Programs that run as they are, need so many bytes a member, and note how many members each call has."""
+    """Uncompiled programs that need so many bytes per member, and record how many members each call has."""
 
     def __init__(self, fn, needed):
         self._fn, self._needed, self.sizes = fn, needed, []
 
-    def memory(self, args, kwargs):
+    def peak_memory(self, args, kwargs):
         return self._needed(args[0])
 
     def __call__(self, args, kwargs):
@@ -133,7 +133,7 @@ class Recorded:
         return self._fn(*args, **kwargs)
 
 
-CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the chunks
+CHUNKS = {  # limit in bytes, for 50 members of 100 bytes -> sizes of the chunks
     5000: [50],
     4999: [25, 25],
     1700: [17, 17, 17],
@@ -144,10 +144,10 @@ CHUNKS = {  # bytes that may be had, 100 each of 50 members: the sizes of the ch
 
 @pytest.mark.parametrize("limit", CHUNKS)
 def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monkeypatch):
-    monkeypatch.setattr(_vmapped, "MEMORY", limit)
+    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", limit)
     mapped = tp.vmap(lambda x: (torch.sin(x), x.sum()))
     whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
-    members, x = _vmapped.Members(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
+    members, x = _vmapped.ChunkedVmap(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
     for _ in range(2):
         assert_trees_close(members((x,), {}), mapped(x))
         assert whole.sizes == CHUNKS[limit]
@@ -156,25 +156,25 @@ def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monke
 
 
 def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
-    ways, spread = [], _vmapped._spread
-    monkeypatch.setattr(_vmapped, "MEMORY", 1 << 16)
-    monkeypatch.setattr(_vmapped, "_spread", lambda *call: ways.append(call[-1]) or spread(*call))
+    schedules, run_in_chunks = [], _vmapped._run_in_chunks
+    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", 1 << 16)
+    monkeypatch.setattr(_vmapped, "_run_in_chunks", lambda *call: schedules.append(call[-1]) or run_in_chunks(*call))
     mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
     x = torch.randn(100, 64, dtype=D)
     assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
-    assert len(ways) == 1 and 1 < ways[0].width < 100 and not ways[0].apart
+    assert len(schedules) == 1 and 1 < schedules[0].width < 100 and not schedules[0].parallel
 
 
 def _loop(x):
     return tp.scan(lambda c, _: (torch.sin(c.cos().exp()), c.sum()), x, None, length=3)
 
 
-PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it makes that are alive at once
+PEAKS = {  # function of 100 numbers of 8 bytes, peak of allocated bytes
     "one after another": (lambda x: x.sin().cos().exp(), 1600),
     "all to the end": (lambda x: (x.sin(), x.cos(), x.exp()), 2400),
     "views": (lambda x: x.sin().reshape(10, 10).T[2:], 800),
     "a sum": (lambda x: (x.sin() * x.cos()).sum(), 2400),
-    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two in a turn
+    "a loop": (_loop, 800 + 3 * 8 + 1600),  # its results, and two temporaries in an iteration
     "nothing": (lambda x: x, 0),
 }
 
@@ -183,4 +183,4 @@ PEAKS = {  # a function of 100 numbers of 8 bytes, and the bytes of what it make
 def test_peak_counts_what_is_alive_at_once(name):
     f, wanted = PEAKS[name]
     module = trace(f, lambda values: (tuple(values), {}), (torch.ones(100, dtype=D),)).module
-    assert peak(module) == wanted
+    assert peak_memory(module) == wanted

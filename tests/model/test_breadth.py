@@ -1,4 +1,4 @@
-"""Modules that need more than a table's row: lazy, meta, mixed precision, compiled, and their distributions."""
+"""Factories, and modules that are lazy, on the meta device, of mixed precision, or compiled."""
 
 import warnings
 from itertools import pairwise
@@ -36,7 +36,7 @@ def test_a_factory_is_called_with_its_arguments():
     assert all(torch.equal(params[name], net.params[name]) for name in params)  # made with that key
     assert not torch.equal(net.init(random.key(1))[0]["net.0.weight"], params["net.0.weight"])
     assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(TypeError, match="arguments are for a factory, and SimpleNN is a module already"):
+    with pytest.raises(TypeError, match="arguments are for a factory, but SimpleNN is a module already"):
         tp.functional(SimpleNN(), num_layers=2)
 
 
@@ -49,11 +49,11 @@ def test_a_factory_must_make_the_same_module_each_time():
 
 INITS = {
     "module": lambda: nn.Sequential(nn.Linear(50, 60), nn.Conv1d(4, 30, 5), nn.Embedding(90, 20)),
-    "own": lambda: _own_init(),
+    "own": lambda: _custom_init(),
 }
 
 
-def _own_init():
+def _custom_init():
     module = nn.Sequential(nn.Linear(50, 60), nn.Linear(60, 50))
     nn.init.orthogonal_(module[0].weight)
     nn.init.trunc_normal_(module[1].weight, std=0.1)
@@ -63,7 +63,7 @@ def _own_init():
 
 @pytest.mark.parametrize("factory", [True, False])
 @pytest.mark.parametrize("name", INITS)
-def test_law_init_is_distributed_as_torchs_constructor(name, factory):
+def test_law_init_has_the_distribution_of_torchs_constructor(name, factory):
     make = INITS[name]
     if name == "own" and not factory:
         pytest.skip("a module does not know what its maker did")
@@ -80,7 +80,7 @@ def test_law_init_is_distributed_as_torchs_constructor(name, factory):
             assert torch.equal(values, expected)
 
 
-def test_lazy_modules_need_a_dry_run():
+def test_lazy_modules_need_an_example_call():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = nn.LazyLinear(2)
@@ -162,5 +162,5 @@ def test_a_model_with_state_and_draws_compiles():
         got = compiled(net.params, net.state, random.key(seed))
         torch.testing.assert_close(got, net.apply(net.params, net.state, X, key=random.key(seed)))
     assert net.state["calls"] == 0
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="exception"):  # it hides what was raised
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="exception"):  # torch.compile hides the original error
         torch.compile(lambda p, s: net.apply(p, s, X), fullgraph=True, backend="eager")(net.params, net.state)

@@ -1,4 +1,4 @@
-"""Members of one architecture as one net."""
+"""An ensemble: several members of one architecture as one net."""
 
 import re
 
@@ -22,7 +22,7 @@ def _close(one, two):
 
 @pytest.mark.parametrize("num", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_law_a_member_is_the_net_alone(name, num):
+def test_law_a_member_equals_the_net(name, num):
     net, inputs = net_of(tp.functional, MODELS[name]), MODELS[name].inputs()
     many, key = tp.ensemble(net, num), random.key(1)
     params, state = many.init(key)
@@ -39,7 +39,7 @@ def test_law_a_member_is_the_net_alone(name, num):
 
 
 @pytest.mark.parametrize("num", [1, 2])
-def test_gradients_and_calls(num):
+def test_gradients_and_calls_of_members(num):
     net = net_of(tp.functional, MODELS["mlp"])
     many = tp.ensemble(net, num)
     params, _ = many.init(random.key(0))
@@ -52,7 +52,7 @@ def test_gradients_and_calls(num):
 
 
 @pytest.mark.parametrize("num", [1, 3])
-def test_own_inputs(num):
+def test_each_member_can_have_its_own_inputs(num):
     net = net_of(tp.functional, MODELS["mlp"])
     rows = torch.stack([X + i for i in range(num)], 1)
     many = tp.ensemble(net, num, in_dims=1)
@@ -62,7 +62,7 @@ def test_own_inputs(num):
     _close(many.apply(many.params, {}, rows)[0], outputs)
 
 
-def test_members_may_be_given():
+def test_members_can_be_a_list_of_nets():
     modules = [Tied(), Tied(), Tied()]
     modules[1].words.weight.requires_grad_(False)
     many = tp.ensemble(modules)
@@ -128,7 +128,11 @@ ERRORS = {
     "kind": (lambda: tp.stack([{"w": torch.ones(2)}, {"w": 3}]), StructureError, "and int 3 in member 1"),
     "value": (lambda: tp.stack([{"w": "a"}, {"w": "b"}]), StructureError, "stack: `w` is str 'a' in member 0"),
     "structure": (lambda: tp.stack([{"w": 1}, {"v": 1}]), StructureError, "stack: "),
-    "no tensors": (lambda: tp.unstack({"w": 1}), StructureError, "unstack: no tensors, so no number of members"),
+    "no tensors": (
+        lambda: tp.unstack({"w": 1}),
+        StructureError,
+        "unstack: the tree holds no tensors, so the number of members is unknown",
+    ),
     "scalar": (
         lambda: tp.unstack(torch.tensor(1)),
         StructureError,
@@ -140,7 +144,11 @@ ERRORS = {
         "unstack: `b` wants a first dimension of 2 members",
     ),
     "no number": (lambda: tp.ensemble(nn.Linear(1, 1)), TypeError, "wanted a number of members, at least 1, got None"),
-    "other number": (lambda: tp.ensemble([nn.Linear(1, 1)], 2), TypeError, "no other number than of nets, got 1 and 2"),
+    "other number": (
+        lambda: tp.ensemble([nn.Linear(1, 1)], 2),
+        TypeError,
+        "num=None or their number, got 1 net(s) and num=2",
+    ),
     "architectures": (
         lambda: tp.ensemble([nn.Linear(1, 1), nn.Linear(1, 2)]),
         StructureError,
@@ -155,7 +163,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     call, error, message = ERRORS[name]
     with pytest.raises(error, match=re.escape(message)):
         call()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch import rand as relu6  # a name that misleads on purpose
+from torch import rand as relu6  # a misleading name on purpose
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -60,11 +60,11 @@ def first(output):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_law_functional_is_the_module(name):
+def test_law_functional_equals_the_module(name):
     make, x = MODULES[name]
     module = make()
     for parameter in module.parameters():
-        parameter.requires_grad_(False)  # attention has another kernel when nobody asks for gradients
+        parameter.requires_grad_(False)  # attention uses another kernel without gradients
     net = tp.functional(module)
     assert_close(first(net(net.params, x)), first(module(x)), rtol=0, atol=0)
     moved = tp.tree.scale(net.params, 1.5)
@@ -76,7 +76,7 @@ def test_law_functional_is_the_module(name):
     assert state.keys() == net.state.keys()
 
 
-def test_values_are_detached_copies_and_the_module_is_left_alone():
+def test_values_are_detached_copies_and_the_module_does_not_change():
     module = Tied()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     net = tp.functional(module)
@@ -102,7 +102,7 @@ def test_tied_weights_appear_once_and_stay_tied():
 
 
 @pytest.mark.parametrize("form", [dict, lambda p: tuple(p.values()), tp.model.nested], ids=["dict", "tuple", "nested"])
-def test_parameters_come_back_in_their_form(form):
+def test_gradients_have_the_form_of_the_parameters(form):
     net = tp.functional(Tied())
     params = form(net.params)
     assert torch.equal(net(params, X), net(net.params, X))
@@ -217,16 +217,16 @@ def test_a_draw_is_an_error_and_leaves_the_generator(name):
         net(net.params, x)
     with pytest.raises(ImpureError, match="draws random numbers"):
         tp.vmap(lambda x: first(net(net.params, x)))(x[None])
-    if name != "operator":  # below the calls that Python makes there is nothing to answer
+    if name != "operator":  # a function mode does not see calls of operators
         one, two = (first(net.apply(net.params, net.state, x, key=tp.random.key(0))[0]) for _ in range(2))
         assert torch.equal(one, two)
     else:
-        with pytest.raises(ImpureError, match="`rand_like` needs a key. It cannot be answered"):
+        with pytest.raises(ImpureError, match="`rand_like` needs a key. The key that was given cannot answer it"):
             net.apply(net.params, net.state, x, key=tp.random.key(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_cached_normal_value_is_noticed():
+def test_a_draw_of_the_cached_normal_value_is_detected():
     net = tp.functional(Noise(lambda x: x + torch.randn(1) if x.sum() > 0 else x))
     torch.randn(1)
     assert torch.equal(net(net.params, -X.abs()), -X.abs())
@@ -234,14 +234,14 @@ def test_a_cached_normal_value_is_noticed():
         net(net.params, X.abs() + 1)
 
 
-def test_a_function_that_is_an_input_may_not_draw_either():
+def test_a_function_given_as_an_input_must_not_draw():
     net = tp.functional(forward_of(lambda self, x: x(3)))
     assert torch.equal(net({}, torch.zeros), torch.zeros(3))
     with pytest.raises(ImpureError, match="`rand`"):
         net({}, torch.rand)
 
 
-def test_another_threads_draws_are_not_blamed_on_the_module():
+def test_draws_of_another_thread_are_no_error():
     net, stop = tp.functional(Noise(torch.tanh)), threading.Event()
 
     def draw():
@@ -410,17 +410,17 @@ UNPROVEN = {
 
 
 @pytest.mark.parametrize("name", UNPROVEN)
-def test_what_may_draw_is_not_proven(name):
+def test_a_module_that_may_draw_is_not_proven(name):
     assert not never_draws(UNPROVEN[name])
 
 
-def test_what_cannot_draw_is_proven():
+def test_a_module_that_cannot_draw_is_proven():
     assert never_draws(Article())
     assert never_draws(nn.Sequential(nn.Linear(2, 2), nn.Tanh(), nn.LayerNorm(2)))
 
 
 @pytest.mark.compile
-def test_compiled_call_is_the_module_and_refuses_draws():
+def test_a_compiled_call_equals_the_module_and_refuses_draws():
     net = tp.functional(Tied())
     compiled = torch.compile(lambda p, x: net(p, x), fullgraph=True, backend="eager")
     assert_close(compiled(net.params, X), net(net.params, X))

@@ -1,4 +1,4 @@
-"""Fresh values from a key, distributed as torch's own."""
+"""Initial values drawn from a key, with the distributions of torch."""
 
 import math
 import warnings
@@ -29,7 +29,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_values_are_distributed_as_torchs(name):
+def test_values_have_torchs_distributions(name):
     make = MODULES[name]
     before = torch.get_rng_state()
     with torch.random.fork_rng(devices=[]):
@@ -41,7 +41,7 @@ def test_values_are_distributed_as_torchs(name):
     for path, value in params.items():
         theirs = torch.stack([dict(one.named_parameters())[path].detach() for one in others])
         assert value.dtype == theirs.dtype and not value.requires_grad
-        if theirs.std() == 0:  # torch draws nothing here
+        if theirs.std() == 0:  # torch sets a constant here
             assert torch.equal(value, theirs[0])
         else:
             assert not torch.equal(value, theirs[0])
@@ -53,19 +53,19 @@ def test_values_are_distributed_as_torchs(name):
         assert torch.equal(value, net.state[path])
 
 
-def test_one_key_one_set_of_values_and_every_layer_its_own():
+def test_one_key_gives_the_same_values_and_layers_differ():
     net = tp.functional(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
     (one, _), (two, _), (other, _) = (net.init(random.key(seed)) for seed in (1, 1, 2))
     tp.tree.check_same(one, net.params)
     assert all(torch.equal(one[name], two[name]) and not torch.equal(one[name], other[name]) for name in one)
     assert not torch.equal(one["0.weight"], one["1.weight"])
     with torch.no_grad():
-        one["0.weight"].zero_()  # the result is the caller's
+        one["0.weight"].zero_()  # the result is no view of the net's values
     assert torch.equal(net.init(random.key(1))[0]["0.weight"], two["0.weight"])
     assert not torch.equal(net.params["0.weight"], two["0.weight"])
 
 
-def test_law_vmap_of_init_is_init():
+def test_law_vmap_of_init_equals_init():
     net = tp.functional(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Embedding(5, 2, padding_idx=1)))
     keys = random.split(random.key(0), 3)
     params, state = tp.vmap(net.init)(keys)
@@ -102,7 +102,7 @@ CUSTOM = {
 
 
 @pytest.mark.parametrize("name", CUSTOM)
-def test_a_modules_own_reset_fills_what_it_fills(name):
+def test_a_user_written_reset_parameters_is_called(name):
     refill, low, high = CUSTOM[name]
 
     def both(module):
@@ -174,7 +174,7 @@ def test_a_bad_key_is_an_error():
         tp.functional(nn.Linear(1, 1)).init(0)
 
 
-def test_a_factory_that_converts_its_module_while_a_program_is_traced_is_an_error_with_a_way_out():
+def test_a_factory_that_converts_its_module_under_jit_is_an_error():
     net = tp.functional(lambda: nn.Sequential(nn.Linear(2, 1), nn.Tanh()).double())
     assert net.init(tp.random.key(0))[0]["0.weight"].dtype is torch.float64
     with pytest.raises(ImpureError, match=r"init: the factory converts a module .* give the layers their dtype"):
@@ -184,7 +184,7 @@ def test_a_factory_that_converts_its_module_while_a_program_is_traced_is_an_erro
     assert_close(tp.make_graph(lambda key: same.init(key)[0])(tp.random.key(0))(tp.random.key(0)), wanted)
 
 
-def test_a_factory_is_constructed_inside_of_programs_of_gradients():
+def test_a_factory_can_be_called_inside_jit_and_grad():
     net = tp.functional(lambda: nn.Linear(3, 2, dtype=torch.float64))
 
     def value(w, key):

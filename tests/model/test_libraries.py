@@ -1,4 +1,4 @@
-"""Models of another library, small and made from scratch, unmodified."""
+"""Unmodified models of `transformers`, small and randomly initialised."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ IMAGE = torch.sin(torch.arange(2 * 3 * 8 * 8, dtype=torch.float64)).reshape(2, 3
 
 
 class Logits(nn.Module):
-    """The library's own containers are no trees."""
+    """Returns the logits only, because the library's output classes are no trees."""
 
     def __init__(self, model):
         super().__init__()
@@ -74,7 +74,7 @@ def _net(name):
 
 
 SKIPPED = {
-    ("gpt2", "traced_equals_eager"),  # they look at the words' places to tell sequences that were joined
+    ("gpt2", "traced_equals_eager"),  # the model reads positions to detect packed sequences
     ("llama", "traced_equals_eager"),
     ("llama", "gradients_are_finite_differences"),  # it normalises in float32
 }
@@ -88,7 +88,7 @@ def test_law(name, law):
     testing.MODEL_LAWS[law](net, (inputs,))
 
 
-def test_a_model_of_the_library_is_trained():
+def test_a_model_of_the_library_can_be_trained():
     net, words = _net("gpt2")
     params, state = net.init(random.key(0))
     optimizer = tp.optim.adamw(1e-2)

@@ -1,4 +1,4 @@
-"""Splitting parameters, and putting them together again."""
+"""Split parameters in two trees and merge them again."""
 
 import re
 
@@ -47,7 +47,7 @@ def test_law_merge_undoes_partition(name):
 
 
 @pytest.mark.parametrize("form", [tp.model.nested, lambda p: tuple(p.values())], ids=["nested", "tuple"])
-def test_other_forms(form):
+def test_tuples_and_nested_dicts_can_be_split(form):
     params = form(NET.params)
     chosen, rest = tp.partition(params, lambda path, leaf: leaf.ndim == 2)
     assert len([leaf for leaf in tp.tree.leaves(chosen) if leaf is not None]) == 2
@@ -81,7 +81,7 @@ ERRORS = {
     "glob": (
         lambda: tp.partition(NET.params, "layer.*"),
         StructureError,
-        "partition: `layer.*` matches no path: there are scale, layers.0.weight",
+        "partition: `layer.*` matches no path: the paths are scale, layers.0.weight",
     ),
     "no net": (
         lambda: tp.partition(NET.params, nn.Linear),
@@ -105,7 +105,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     call, error, message = ERRORS[name]
     with pytest.raises(error, match=re.escape(message)):
         call()

@@ -6,15 +6,15 @@ from torch import nn
 
 from torchpure import functional, optim, testing, tree, value_and_grad
 
-# name -> (ours, torch.optim's) for one rate; eps and betas are both sides' defaults
+# name -> (ours, torch.optim's) for one learning rate; eps and betas are both sides' defaults
 TORCH_OPTIMIZERS = {
-    "sgd": (lambda rate: optim.sgd(rate), lambda p, lr: torch.optim.SGD(p, lr=lr)),
+    "sgd": (lambda lr: optim.sgd(lr), lambda p, lr: torch.optim.SGD(p, lr=lr)),
     "nesterov": (
-        lambda rate: optim.sgd(rate, momentum=0.9, nesterov=True),
+        lambda lr: optim.sgd(lr, momentum=0.9, nesterov=True),
         lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
     ),
-    "adam": (lambda rate: optim.adam(rate), lambda p, lr: torch.optim.Adam(p, lr=lr)),
-    "adamw": (lambda rate: optim.adamw(rate), lambda p, lr: torch.optim.AdamW(p, lr=lr)),
+    "adam": (lambda lr: optim.adam(lr), lambda p, lr: torch.optim.Adam(p, lr=lr)),
+    "adamw": (lambda lr: optim.adamw(lr), lambda p, lr: torch.optim.AdamW(p, lr=lr)),
 }
 
 
@@ -87,9 +87,9 @@ def test_kernel_equals_formula_for_odd_tensors(change):
 
 def test_rate_may_be_a_tensor_a_number_or_a_schedule():
     params, grads = torch.ones(3, dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
-    rates = (0.1, torch.tensor(0.1, dtype=torch.float64), optim.constant_schedule(0.1))
+    learning_rates = (0.1, torch.tensor(0.1, dtype=torch.float64), optim.constant_schedule(0.1))
     for make in (optim.sgd, optim.adam, optim.adamw):
-        results = [make(rate).step(grads, make(rate).init(params), params) for rate in rates]
+        results = [make(lr).step(grads, make(lr).init(params), params) for lr in learning_rates]
         testing.assert_trees_close(results[1], results[0], rtol=1e-15)
         testing.assert_trees_close(results[2], results[0], rtol=1e-15)
 
@@ -116,15 +116,19 @@ def test_wrong_gradient_shape_is_an_error():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: optim.adam(-1.0), ValueError, "adam: rate must be finite and at least 0, got -1.0"),
-        (lambda: optim.sgd(float("nan")), ValueError, "sgd: rate must be finite"),
-        (lambda: optim.adam("fast"), TypeError, "adam: rate must be a number, a tensor of shape"),
-        (lambda: optim.adam(True), TypeError, "adam: rate must be a number"),
-        (lambda: optim.adam(torch.ones(2)), ValueError, r"adam: rate must be a tensor of shape \(\), got shape \(2,\)"),
+        (lambda: optim.adam(-1.0), ValueError, "adam: learning_rate must be finite and at least 0, got -1.0"),
+        (lambda: optim.sgd(float("nan")), ValueError, "sgd: learning_rate must be finite"),
+        (lambda: optim.adam("fast"), TypeError, "adam: learning_rate must be a number, a tensor of shape"),
+        (lambda: optim.adam(True), TypeError, "adam: learning_rate must be a number"),
+        (
+            lambda: optim.adam(torch.ones(2)),
+            ValueError,
+            r"adam: learning_rate must be a tensor of shape \(\), got shape \(2,\)",
+        ),
         (lambda: optim.adam(0.1, b1=1.0), ValueError, r"adam: b1 must be in \[0, 1\), got 1.0"),
         (lambda: optim.adam(0.1, b2=-0.1), ValueError, "adam: b2 must be in"),
         (lambda: optim.adam(0.1, eps=-1.0), ValueError, "adam: eps must be finite and at least 0"),
-        (lambda: optim.adamw(0.1, decay=-1.0), ValueError, "adamw: decay must be finite"),
+        (lambda: optim.adamw(0.1, weight_decay=-1.0), ValueError, "adamw: weight_decay must be finite"),
         (lambda: optim.sgd(0.1, momentum=1.5), ValueError, "sgd: momentum must be in"),
         (lambda: optim.sgd(0.1, nesterov=True), ValueError, "sgd: nesterov needs a momentum"),
         (lambda: optim.chain(), ValueError, "chain: wanted at least one optimizer"),

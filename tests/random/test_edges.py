@@ -1,4 +1,4 @@
-"""Where draws and keys could go wrong: ends of intervals, small dtypes, foreign integers."""
+"""Edge cases of draws and keys: ends of intervals, small dtypes, integers of numpy."""
 
 import math
 
@@ -15,7 +15,7 @@ def test_uniform_never_reaches_its_upper_end(dtype, low, high):
     drawn = random.uniform(random.key(5), (200_000,), low=low, high=high, dtype=dtype)
     ends = torch.tensor([low, high], dtype=dtype)
     assert drawn.dtype == dtype and (drawn >= ends[0]).all() and (drawn < ends[1]).all()
-    # the step of small dtypes shifts the mean by half a step at most
+    # rounding to a small dtype shifts the mean by at most half a step
     error = 5 * (high - low) / math.sqrt(12 * drawn.numel()) + torch.finfo(dtype).eps * max(abs(low), abs(high))
     assert abs(drawn.double().mean() - (low + high) / 2) < error
 
@@ -30,34 +30,34 @@ def test_normal_is_finite_and_symmetric(dtype):
         assert abs((drawn.abs() < edge).double().mean() - share) < error / 2 + torch.finfo(dtype).eps
 
 
-def test_a_single_value_of_low_and_high():
+def test_an_interval_of_one_value():
     assert torch.equal(random.uniform(random.key(0), (3,), low=2.0, high=2.0), torch.full((3,), 2.0))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 1, 3)])
-def test_shapes(shape):
+def test_shapes_of_draws(shape):
     for draw in (random.uniform, random.normal):
         drawn = draw(random.key(0), shape)
         assert drawn.shape == shape and drawn.dtype == torch.float32
 
 
-def test_bits_are_words():
+def test_bits_are_32_bit_words():
     words = random.bits(random.key(2), 100_000)
     assert words.dtype == torch.int64 and words.min() >= 0 and words.max() < 1 << 32
     ones = torch.stack([(words >> place) & 1 for place in range(32)]).double().mean(1)
     assert ((ones - 0.5).abs() < 5 * 0.5 / math.sqrt(len(words))).all()
-    strange = random.bits(torch.tensor([-1, (1 << 40) + 3]), 1000)  # no key that anything here makes
-    assert strange.min() >= 0 and strange.max() < 1 << 32
+    unusual = random.bits(torch.tensor([-1, (1 << 40) + 3]), 1000)  # out of the range of keys that this library makes
+    assert unusual.min() >= 0 and unusual.max() < 1 << 32
 
 
-def test_a_permutation_is_drawn_evenly():
+def test_all_permutations_are_equally_likely():
     orders = vmap(lambda key: random.permutation(key, 3))(random.split(random.key(3), 6000))
     assert torch.equal(orders.sort(-1).values, torch.arange(3).expand(6000, 3))
     counts = (orders * torch.tensor([9, 3, 1])).sum(-1).unique(return_counts=True)[1]
     assert len(counts) == 6 and ((counts - 1000).abs() < 5 * math.sqrt(1000 * 5 / 6)).all()
 
 
-def test_keys_of_every_integer():
+def test_seeds_can_be_any_integer_type():
     assert torch.equal(random.key(numpy.int64(7)), random.key(7)) and torch.equal(random.key(True), random.key(1))
     assert torch.equal(random.key((1 << 64) - 1), torch.tensor([0xFFFFFFFF, 0xFFFFFFFF]))
     key = random.key(0)
@@ -99,7 +99,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     call, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         call()

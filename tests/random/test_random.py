@@ -39,7 +39,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_law_vmap_of_a_draw_is_the_draw_bit_for_bit(name):
+def test_law_vmap_of_a_draw_equals_the_draw_bit_for_bit(name):
     keys = random.split(random.key(3), 4)
     together = vmap(DRAWS[name])(keys)
     for i in range(4):
@@ -47,11 +47,11 @@ def test_law_vmap_of_a_draw_is_the_draw_bit_for_bit(name):
     assert not torch.equal(together[0], together[1])
 
 
-def test_law_a_longer_split_begins_like_a_shorter_one():
+def test_law_a_longer_split_starts_with_the_shorter_one():
     assert torch.equal(random.split(random.key(7), 9)[:4], random.split(random.key(7), 4))
 
 
-def test_derived_keys_differ_and_the_global_generator_is_left_alone():
+def test_derived_keys_differ_and_the_global_generator_does_not_change():
     before = torch.get_rng_state()
     key = random.key(1 << 40)
     keys = torch.cat([random.split(key, 500), torch.stack([random.fold_in(key, i) for i in range(500)]), key[None]])
@@ -60,7 +60,7 @@ def test_derived_keys_differ_and_the_global_generator_is_left_alone():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_moments(dtype):
+def test_mean_and_variance(dtype):
     count = 200_000
     u = random.uniform(random.key(0), (count,), dtype=dtype)
     z = random.normal(random.key(1), (count,), mean=2.0, std=3.0, dtype=dtype)

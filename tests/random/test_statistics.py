@@ -1,4 +1,4 @@
-"""What is drawn has the distribution that it should have: fixed keys, so that a failure is no accident."""
+"""Draws have the right distribution. The keys are fixed, so a failure is reproducible."""
 
 import math
 
@@ -95,7 +95,7 @@ MANY_KEYS = {
 
 @pytest.mark.parametrize("name", MANY_KEYS)
 def test_streams_are_independent(name):
-    """Neither within a stream nor between neighbouring streams are draws correlated; together they are uniform."""
+    """Draws are not correlated within a stream or between neighbouring streams; together they are uniform."""
     x = tp.vmap(lambda k: random.uniform(k, (16,), dtype=torch.float64))(MANY_KEYS[name]())
     assert scipy.stats.kstest(x.reshape(-1).numpy(), "uniform").pvalue > 1e-3
     z = (x - 0.5) * math.sqrt(12)
@@ -103,7 +103,7 @@ def test_streams_are_independent(name):
     assert correlations.abs().max() < 5 / math.sqrt(len(z))
 
 
-def test_no_two_of_a_million_folds_are_alike():
+def test_a_million_folds_are_distinct():
     keys = tp.vmap(lambda i: random.fold_in(KEY, i))(torch.arange(1_000_000))
     joined = keys[:, 0] << 32 | keys[:, 1]
     assert joined.unique().numel() == 1_000_000
@@ -111,7 +111,7 @@ def test_no_two_of_a_million_folds_are_alike():
     assert (first[:, 0] << 32 | first[:, 1]).unique().numel() == 1_000_000
 
 
-def test_bits_are_balanced_and_unlike_their_neighbours():
+def test_bits_are_balanced_and_independent_of_their_neighbours():
     words = random.bits(KEY, 100_000)
     ones = torch.stack([(words >> place) & 1 for place in range(32)]).double()
     assert (ones.mean(1) - 0.5).abs().max() < 4 / math.sqrt(4 * 100_000)
@@ -134,7 +134,7 @@ def test_gradients_of_reparametrised_draws():
 KEYED_ERRORS = {
     "low and high": (lambda: random.randint(KEY, (3,), 5, 5), ValueError, "randint: wanted low < high, got 5 and 5"),
     "range": (lambda: random.randint(KEY, (3,), 0, 300, dtype=torch.uint8), ValueError, "does not fit in torch.uint8"),
-    "dtype": (lambda: random.randint(KEY, (3,), 0, 3, dtype=torch.float32), TypeError, "wanted a dtype of integers"),
+    "dtype": (lambda: random.randint(KEY, (3,), 0, 3, dtype=torch.float32), TypeError, "wanted an integer dtype"),
     "p": (lambda: random.bernoulli(KEY, 1.5), ValueError, r"bernoulli: p must be in \[0, 1\], got 1.5"),
     "geometric": (lambda: random.geometric(KEY, 0.0), ValueError, r"geometric: p must be in \(0, 1\], got 0.0"),
     "logits": (lambda: random.categorical(KEY, torch.tensor([1, 2])), TypeError, "wanted logits of a floating point"),
@@ -162,14 +162,14 @@ KEYED_ERRORS = {
 
 
 @pytest.mark.parametrize("name", KEYED_ERRORS)
-def test_error(name):
+def test_error_messages(name):
     call, error, message = KEYED_ERRORS[name]
     with pytest.raises(error, match=message):
         call()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_drawn_in_single_and_rounded(dtype):
+def test_half_precision_draws_are_rounded_single_precision_draws(dtype):
     for draw in (random.uniform, random.normal, random.exponential, random.gumbel):
         x = draw(KEY, (5000,), dtype=dtype)
         assert x.dtype == dtype and x.isfinite().all()

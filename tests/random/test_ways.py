@@ -1,4 +1,4 @@
-"""Every way to the bits gives the same ones."""
+"""All methods to compute random words give the same bits."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torchpure as tp
 from torchpure import random
 from torchpure.random import _compiled, _words
 from torchpure.random._philox import WORD, philox
+from torchpure.testing import assert_trees_close_to_rounding
 
 KEY = random.key(2**40 + 5)
 KEYS = random.split(KEY, 6)
@@ -22,19 +23,19 @@ def _reference(key, num):
 
 
 @pytest.mark.parametrize("num", [0, 1, 3, 4, 7, 127, 128, 129, 4095, 4097, 200_001])
-def test_words_by_python_numpy_and_torch(num):
+def test_python_numpy_and_torch_give_the_same_words(num):
     expected = _reference(KEY, num)
     assert torch.equal(_words.words(KEY, num), expected)
-    assert torch.equal(_words.unit32(KEY, num), (expected >> 8).float() * 2.0**-24)
+    assert torch.equal(_words.unit_float32(KEY, num), (expected >> 8).float() * 2.0**-24)
     if num:
         together = tp.vmap(lambda key: _words.words(key, num))(KEYS[:3])
         assert all(torch.equal(together[i], _words.words(KEYS[i], num)) for i in range(3))
 
 
-def test_a_counter_of_more_than_one_word():
+def test_counters_beyond_one_word():
     low, high = torch.tensor([5, WORD]), torch.tensor([3, 7])
     expected = torch.stack(philox((low, high, low * 0, low * 0 + 1), KEY))
-    assert torch.equal(_words.encrypted(KEY, low, high, 1), expected)
+    assert torch.equal(_words.encrypt(KEY, low, high, 1), expected)
 
 
 DRAWS = {
@@ -57,7 +58,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_law_vmap_of_a_draw_is_the_draw(name):
+def test_law_vmap_of_a_draw_equals_the_draw(name):
     draw = DRAWS[name]
     together = tp.vmap(draw)(KEYS)
     twice = tp.vmap(tp.vmap(draw))(KEYS.reshape(2, 3, 2))
@@ -67,7 +68,7 @@ def test_law_vmap_of_a_draw_is_the_draw(name):
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_a_trace_gives_the_same(name):
+def test_a_trace_gives_the_same_bits(name):
     draw = DRAWS[name]
     graph = make_fx(draw)(KEY)
     batched = make_fx(tp.vmap(draw), tracing_mode="fake")(KEYS)
@@ -76,7 +77,7 @@ def test_a_trace_gives_the_same(name):
         assert torch.equal(batched(KEYS)[i], draw(key))
 
 
-def test_folds_of_a_batch_and_into_a_batch():
+def test_fold_in_of_batched_keys_and_batched_data():
     keys, numbers = KEYS.reshape(2, 3, 2), torch.arange(4)
     both = tp.vmap(lambda key: tp.vmap(lambda n: random.fold_in(key, n))(numbers))(KEYS)
     turned = tp.vmap(lambda n: tp.vmap(lambda key: random.fold_in(key, n))(KEYS))(numbers)
@@ -87,21 +88,22 @@ def test_folds_of_a_batch_and_into_a_batch():
     assert torch.equal(inner[1, 2], random.fold_in(keys[1, 2], 1))
 
 
-def test_draws_inside_derivatives():
+def test_draws_inside_grad_and_jvp():
     def loss(x, key):
         return (x * random.normal(key, (3,), dtype=torch.float64)).sum()
 
     x = torch.ones(3, dtype=torch.float64)
     expected = random.normal(KEY, (3,), dtype=torch.float64)
     assert torch.equal(tp.grad(loss)(x, KEY), expected)
-    assert torch.equal(tp.jvp(lambda x: loss(x, KEY), (x,), (x,))[1], expected.sum())
+    assert_trees_close_to_rounding(tp.jvp(lambda x: loss(x, KEY), (x,), (x,))[1], expected.sum())
     together = tp.vmap(tp.grad(loss), (None, 0))(x, KEYS)
     assert all(torch.equal(together[i], random.normal(key, (3,), dtype=torch.float64)) for i, key in enumerate(KEYS))
-    assert torch.equal(tp.grad(lambda x: tp.grad(loss)(x, KEY).sum() * x.sum())(x), expected.sum().expand(3))
+    both = tp.grad(lambda x: tp.grad(loss)(x, KEY).sum() * x.sum())(x)
+    assert_trees_close_to_rounding(both, expected.sum().expand(3))
 
 
 @pytest.mark.compile
-def test_compiled_draws_are_the_same():
+def test_compiled_draws_have_the_same_bits():
     @torch.compile(fullgraph=True, backend="aot_eager")
     def draw(key):
         first, second = random.split(key)
@@ -113,8 +115,8 @@ def test_compiled_draws_are_the_same():
 
 
 @pytest.mark.compile
-def test_compiled_by_a_compiler_of_c_they_are_the_same():
-    """A signed product that overflows is whatever the compiler likes."""
+def test_draws_compiled_to_cpp_have_the_same_bits():
+    """Signed overflow is undefined in C++, so the cipher must not overflow."""
 
     @torch.compile(fullgraph=True)
     def draw(key, number):
@@ -135,29 +137,29 @@ def test_compiled_by_a_compiler_of_c_they_are_the_same():
 
 @pytest.mark.compile
 def test_the_compiled_sampler_gives_the_same_bits():
-    sampler = _compiled.Sampler()
-    assert not sampler.ready() and sampler.ready()  # the first large draw of a process does not wait for it
+    sampler = _compiled.CompiledSampler()
+    assert not sampler.ready() and sampler.ready()  # the first large draw does not wait for the compiler
     blocks = _compiled.BLOCKS + 10
     expected = (_reference(KEY, 4 * blocks) >> 8).float() * 2.0**-24
     assert torch.equal(sampler(KEY, blocks).reshape(-1), expected)
 
 
-def test_without_a_compiler_large_draws_run_uncompiled_and_say_so_once(monkeypatch):
-    sampler = _compiled.Sampler()
+def test_without_a_compiler_large_draws_run_uncompiled_and_warn_once(monkeypatch):
+    sampler = _compiled.CompiledSampler()
 
     def broken(*_):
         raise RuntimeError("no compiler")
 
-    sampler._run = broken
+    sampler._compiled = broken
     sampler.ready()
-    monkeypatch.setattr(_words, "sample", sampler)
+    monkeypatch.setattr(_words, "compiled_sampler", sampler)
     with pytest.warns(UserWarning, match="large draws run uncompiled, .* RuntimeError: no compiler. Install"):
-        first = random.uniform(KEY, (_words._LARGE,))
-    assert torch.equal(random.uniform(KEY, (_words._LARGE,)), first)
-    assert torch.equal(first[:5], (_reference(KEY, _words._LARGE)[:5] >> 8).float() * 2.0**-24)
+        first = random.uniform(KEY, (_words._COMPILE_WORDS,))
+    assert torch.equal(random.uniform(KEY, (_words._COMPILE_WORDS,)), first)
+    assert torch.equal(first[:5], (_reference(KEY, _words._COMPILE_WORDS)[:5] >> 8).float() * 2.0**-24)
 
 
-def test_keys_stay_keys():
+def test_keys_keep_dtype_and_shape():
     (loaded,) = load(save({"key": KEYS})).values()
     assert torch.equal(loaded, KEYS)
     assert torch.equal(random.bits(tp.unstack(tp.stack(list(loaded)))[4], 3), random.bits(KEYS[4], 3))

@@ -1,4 +1,4 @@
-"""Steps that run as one program are the steps that run one after another, and run so only where it pays."""
+"""Compiled steps equal uncompiled steps, and are compiled only if that pays."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def close(ours, theirs, tolerance):
 
 @pytest.fixture
 def programs(monkeypatch):
-    """Stand in for the compiler: list how many steps each call of a program makes."""
+    """Replace the compiler, and list the number of steps of each call of a program."""
     calls = []
 
     def stand_in(fn):
@@ -49,8 +49,8 @@ def programs(monkeypatch):
         return run
 
     monkeypatch.setattr(_steps, "jit", stand_in)
-    monkeypatch.setattr(_steps, "FEW", 8)
-    monkeypatch.setattr(_steps, "FEW_SINGLE", 20)
+    monkeypatch.setattr(_steps, "MIN_STEPS", 8)
+    monkeypatch.setattr(_steps, "MIN_SINGLE_STEPS", 20)
     return calls
 
 
@@ -58,8 +58,8 @@ def programs(monkeypatch):
 
 
 @pytest.mark.compile
-def test_a_compiled_fit_is_the_fit_over_the_article_s_500_steps():
-    """Rounding grows with the rate and the steps, by the optimizer alone: see the next test."""
+def test_a_compiled_fit_equals_the_fit_over_the_articles_500_steps():
+    """Rounding errors grow with the learning rate and the number of steps, without a compiler too: see the next test."""
 
     def hidden():
         return nn.Sequential(nn.Linear(1, 5), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 1)).double()
@@ -75,8 +75,8 @@ def test_a_compiled_fit_is_the_fit_over_the_article_s_500_steps():
     close(compiled.opt_state, plain.opt_state, 1e-12)
 
 
-def test_an_optimizer_grows_rounding_without_any_compiler():
-    """Adam at a high rate and RMSprop walk around the minimum: a last bit at the start is seen at the end."""
+def test_an_optimizer_amplifies_rounding_without_a_compiler():
+    """Adam at a high learning rate and RMSprop move around the minimum, so one bit at the start changes the end."""
     start = {name: value * (1 + 2e-16) for name, value in NET.params.items()}
     ends = [
         tp.fit(NET, BATCH, optimizer=tp.optim.rmsprop(0.01), steps=1500, params=params, jit=False).history[-1]
@@ -86,15 +86,15 @@ def test_an_optimizer_grows_rounding_without_any_compiler():
 
 
 @pytest.mark.compile
-def test_a_line_search_is_a_loop_of_the_program(monkeypatch):
-    monkeypatch.setattr(_steps, "FEW", 8)
+def test_a_line_search_is_traced_as_a_loop(monkeypatch):
+    monkeypatch.setattr(_steps, "MIN_STEPS", 8)
     optimizer = tp.optim.lbfgs(form="torch")
     compiled, plain = (
         list(loop(loss, NET.params, [BATCH] * 12, optimizer, every=12, jit=jit))[-1] for jit in (True, False)
     )
-    step = _steps.step_of(loss, optimizer, lambda shared, own: shared)
+    step = _steps.make_step(loss, optimizer, lambda shared, per_step: shared)
     text = str(tp.make_graph(lambda p: step((p, optimizer.init(p), None), BATCH, {}))(NET.params))
-    assert "torchpure_scan" in text and "torchpure_switch" in text  # rounds that a condition ends, written once
+    assert "torchpure_scan" in text and "torchpure_switch" in text  # a loop ended by a condition, traced once
     assert plain.losses[-1] < plain.losses[0] / 2
     close(compiled.losses, plain.losses, 1e-9)
     close(compiled.params, plain.params, 1e-9)
@@ -102,7 +102,7 @@ def test_a_line_search_is_a_loop_of_the_program(monkeypatch):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("size", [4, 5])
-def test_compiled_minibatches_with_buffers_are_the_same(size):
+def test_compiled_minibatches_with_buffers_equal_uncompiled(size):
     factory = lambda: nn.Sequential(nn.Linear(1, 6), nn.Tanh(), nn.BatchNorm1d(6), nn.Linear(6, 1)).double()  # noqa: E731
     options = {"optimizer": tp.optim.sgd(0.05), "steps": 208, "batch_size": size, "key": random.key(3)}
     compiled, plain = (tp.fit(tp.functional(factory), BATCH, jit=jit, **options) for jit in (True, False))
@@ -111,8 +111,8 @@ def test_compiled_minibatches_with_buffers_are_the_same(size):
 
 
 @pytest.mark.compile
-def test_a_compiled_loop_over_batches_is_the_loop(monkeypatch):
-    monkeypatch.setattr(_steps, "FEW", 8)
+def test_a_compiled_loop_over_batches_equals_the_loop(monkeypatch):
+    monkeypatch.setattr(_steps, "MIN_STEPS", 8)
     runs = [
         list(loop(loss, NET.params, PARTS * 8, ADAM, every=every, jit=jit)) for every, jit in ((10, True), (1, False))
     ]
@@ -139,7 +139,7 @@ def histories(**options):
         ({"steps": 7}, []),
         ({"steps": 40}, [40]),
         ({"steps": 40, "every": 15}, [15, 15]),
-        ({"steps": 40, "every": 3}, [3] * 11),  # two windows are over before a program is worth it
+        ({"steps": 40, "every": 3}, [3] * 11),  # the first two windows run before compiling pays
         ({"steps": 40, "batch_size": 4, "key": random.key(0)}, [40]),
         ({"steps": 40, "batch_size": 5, "key": random.key(0)}, [39]),  # 13 epochs of three batches, one step left
         (
@@ -149,7 +149,7 @@ def histories(**options):
         ({"steps": 60, "every": 1}, [1] * 40),
     ],
 )
-def test_windows_are_programs_and_the_rest_is_not(programs, options, calls):
+def test_full_windows_are_compiled_and_others_are_not(programs, options, calls):
     ours, theirs = histories(**options)
     assert programs == calls
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
@@ -164,7 +164,7 @@ def test_a_long_fit_is_split_evenly(programs):
 def test_epochs_longer_than_a_program_are_split(programs, monkeypatch):
     monkeypatch.setattr(_windows, "CHUNK", 8)
     ours, theirs = histories(steps=26, batch_size=1, key=random.key(0))
-    assert programs == [6] * 3  # of four even windows; the first is over before a program is worth it
+    assert programs == [6] * 3  # four equal windows; the first runs before compiling pays
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
@@ -172,7 +172,7 @@ def shapes(sizes):
     return [(X[:size], Y[:size]) for size in sizes]
 
 
-def test_a_batch_of_another_shape_begins_a_program(programs):
+def test_a_batch_of_another_shape_starts_a_new_program(programs):
     batches = shapes([6] * 10 + [4] * 10 + [6] * 5)
     compiled = list(loop(loss, NET.params, batches, ADAM, every=10))
     assert programs == [10, 10]
@@ -183,28 +183,28 @@ def test_a_batch_of_another_shape_begins_a_program(programs):
     assert [one.step for one in compiled] == [10, 20, 25]
 
 
-def test_ragged_batches_within_a_window_are_told_of_together(programs):
+def test_ragged_batches_within_a_window_give_one_progress(programs):
     steps = list(loop(loss, NET.params, shapes([6, 6, 4] * 5), ADAM, every=6))
     assert [one.step for one in steps] == [6, 12, 15] and [len(one.losses) for one in steps] == [6, 6, 3]
     assert not programs
 
 
-def test_one_batch_again_and_again_is_not_copied(programs, monkeypatch):
-    monkeypatch.setattr(_windows, "_STACKED", 1)
+def test_a_repeated_batch_is_not_copied(programs, monkeypatch):
+    monkeypatch.setattr(_windows, "_MAX_STACKED_BYTES", 1)
     steps = loop(loss, NET.params, itertools.repeat(BATCH), ADAM, every=10)
     assert next(steps).step == 10 and programs == [10]
     copies = loop(loss, NET.params, shapes([6] * 20), ADAM, every=10)
-    assert len(next(copies).losses) == 10 and programs == [10]  # no room for two together: one step after another
+    assert len(next(copies).losses) == 10 and programs == [10]  # two batches exceed the limit: step by step
 
 
-def test_a_loop_reads_no_further_than_it_tells(programs):
+def test_a_loop_reads_batches_only_up_to_the_next_progress(programs):
     batches = iter(PARTS * 10)
     steps = loop(loss, NET.params, batches, ADAM, every=9)
     next(steps)
     assert len(list(batches)) == 21
 
 
-def test_batches_of_other_things_than_tensors_run_step_by_step(programs):
+def test_batches_with_leaves_that_are_no_tensors_run_step_by_step(programs):
     def scaled(p, batch):
         return loss(p, *batch["data"]) * batch["scale"]
 
@@ -216,7 +216,7 @@ def test_batches_of_other_things_than_tensors_run_step_by_step(programs):
 
 
 @pytest.mark.parametrize("data", [(X, Y), [(X, Y)], PARTS])
-def test_draws_are_the_same(programs, data):
+def test_compiled_draws_equal_uncompiled_draws(programs, data):
     module = nn.Sequential(nn.Linear(1, 6), nn.Dropout(0.5), nn.Linear(6, 1)).double()
     net = tp.functional(module)
     ours, theirs = (
@@ -226,7 +226,7 @@ def test_draws_are_the_same(programs, data):
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
-def test_what_does_not_move_stays_what_it_is(programs):
+def test_leaves_that_are_not_trained_stay_unchanged(programs):
     start = {"w": torch.tensor(1.0), "n": 3, "hole": None}
     result = tp.fit(
         lambda p, x: (p["w"] * p["n"] - x).square().mean(), torch.ones(4), params=start, optimizer=ADAM, steps=20
@@ -235,15 +235,15 @@ def test_what_does_not_move_stays_what_it_is(programs):
 
 
 def test_training_under_transforms_is_one_loop():
-    def train(rate):
-        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(rate), steps=12).history[-1]
+    def train(learning_rate):
+        return tp.fit(NET, BATCH, optimizer=tp.optim.sgd(learning_rate), steps=12).history[-1]
 
-    rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    torch.testing.assert_close(tp.vmap(train)(rates), torch.stack([train(rate) for rate in rates]))
+    learning_rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(tp.vmap(train)(learning_rates), torch.stack([train(lr) for lr in learning_rates]))
     eps = 1e-6
-    slope = (train(rates[0] + eps) - train(rates[0] - eps)) / (2 * eps)
-    torch.testing.assert_close(tp.grad(train)(rates[0]), slope, rtol=1e-6, atol=0)
-    names = [str(node.target) for node in tp.make_graph(train)(rates[0]).module.graph.nodes]
+    slope = (train(learning_rates[0] + eps) - train(learning_rates[0] - eps)) / (2 * eps)
+    torch.testing.assert_close(tp.grad(train)(learning_rates[0]), slope, rtol=1e-6, atol=0)
+    names = [str(node.target) for node in tp.make_graph(train)(learning_rates[0]).module.graph.nodes]
     assert sum("scan" in name for name in names if "body" not in name) == 1
 
 
@@ -262,7 +262,7 @@ def test_a_callback_sees_each_window_and_ends_the_run():
     assert torch.equal(result.history, tp.fit(NET, BATCH, optimizer=ADAM, steps=10, jit=False).history)
 
 
-def test_an_interruption_between_windows_is_one(programs):
+def test_an_interruption_takes_effect_between_windows(programs):
     def interrupt(progress):
         raise KeyboardInterrupt
 
@@ -272,10 +272,10 @@ def test_an_interruption_between_windows_is_one(programs):
 
 
 @pytest.mark.parametrize("every", [0, True, 2.0])
-def test_every_is_a_number_of_steps(every):
-    with pytest.raises(ValueError, match="loop: every must be a whole number, at least 1"):
+def test_every_must_be_a_number_of_steps(every):
+    with pytest.raises(ValueError, match="loop: every must be an integer, at least 1"):
         next(loop(loss, NET.params, PARTS, ADAM, every=every))
-    with pytest.raises(ValueError, match="fit: every must be a whole number, at least 1"):
+    with pytest.raises(ValueError, match="fit: every must be an integer, at least 1"):
         tp.fit(NET, BATCH, optimizer=ADAM, steps=3, every=every)
 
 
@@ -294,12 +294,12 @@ def test_an_error_names_the_loss(name):
         tp.fit(wrong, BATCH, params=NET.params, optimizer=ADAM, steps=500)
 
 
-def test_a_loss_that_looks_at_numbers_runs_uncompiled():
+def test_a_loss_that_reads_numbers_runs_uncompiled():
     wrong, _ = LOSSES["item"]
     assert tp.fit(wrong, BATCH, params=NET.params, optimizer=ADAM, steps=3, jit=False).history.shape == (3,)
 
 
-def test_a_state_whose_keys_turn_is_carried_by_key():
+def test_a_state_whose_keys_change_order_is_matched_by_key():
     def update(grads, state, params):
         state = {"b": state["b"] + grads["w"].sum(), "a": 2 * state["a"]}
         return tp.tree.scale(grads, -state["a"]), state
@@ -309,17 +309,17 @@ def test_a_state_whose_keys_turn_is_carried_by_key():
     def distance(params, x):
         return ((params["w"] - x) ** 2).sum()
 
-    step = _steps.step_of(distance, turning, lambda shared, own: (own,))
+    step = _steps.make_step(distance, turning, lambda shared, per_step: (per_step,))
     rows = torch.arange(6.0).reshape(3, 2)
     params = {"w": torch.ones(2)}
-    (wanted, state, _), _ = _steps.scanned(step, (params, turning.init(params), None), None, rows, 3)
+    (wanted, state, _), _ = _steps.scan_steps(step, (params, turning.init(params), None), None, rows, 3)
     by_hand, held = params, turning.init(params)
     for x in rows:
         by_hand, held = turning.step(tp.grad(distance)(by_hand, x), held, by_hand)
     torch.testing.assert_close((wanted, state), (by_hand, held))
 
 
-def test_a_state_that_changes_what_is_no_tensor_is_an_error(programs):
+def test_a_state_that_changes_a_leaf_that_is_no_tensor_is_an_error(programs):
     counting = tp.optim.Optimizer(lambda params: 0, lambda grads, state, params: (grads, state + 1))
     with pytest.raises(
         TransformError, match=r"a step makes int 1 of int 0 at `1`.*keep it as a tensor; or pass jit=False"

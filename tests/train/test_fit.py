@@ -1,4 +1,4 @@
-"""The loop and the fit."""
+"""`loop` and `fit`."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def module():
     return functional.to_module(*functional.init(random.key(0)))
 
 
-def test_fit_is_the_loop_is_what_one_writes():
+def test_fit_equals_the_loop_equals_a_loop_by_hand():
     net, optimizer = tp.functional(module()), tp.optim.adam(0.05)
     result = tp.fit(net, (X, Y), optimizer=optimizer, steps=20)
     params, state, losses = net.params, optimizer.init(net.params), []
@@ -53,17 +53,17 @@ def test_module_functional_and_loss_function_agree():
         torch.testing.assert_close(result.history, results[0].history, rtol=1e-13, atol=0)
 
 
-def test_frozen_parameters_stay():
+def test_frozen_parameters_do_not_change():
     frozen = module()
     frozen[0].weight.requires_grad_(False)
     net = tp.functional(frozen)
-    result = tp.fit(frozen, (X, Y), optimizer=tp.optim.adamw(0.1, decay=0.5), steps=5)
+    result = tp.fit(frozen, (X, Y), optimizer=tp.optim.adamw(0.1, weight_decay=0.5), steps=5)
     assert list(result.params) == list(net.params)
     moved = [name for name in net.params if not torch.equal(result.params[name], net.params[name])]
     assert moved == ["0.bias", "2.weight", "2.bias"]
 
 
-def test_minibatches_cover_each_row_once_an_epoch_and_follow_the_key():
+def test_minibatches_cover_each_row_once_per_epoch_and_depend_on_the_key():
     rows = torch.arange(10)
     batches = list(itertools.islice(minibatches(random.key(0), (rows, rows * 2), 4), 6))
     for epoch in (batches[:3], batches[3:]):
@@ -86,7 +86,7 @@ def test_no_steps_return_the_start():
 
 
 ERRORS = {
-    "steps": ({"steps": -1}, ValueError, "fit: steps must be a whole number, at least 0, got -1"),
+    "steps": ({"steps": -1}, ValueError, "fit: steps must be an integer, at least 0, got -1"),
     "rows": ({"data": (X, Y[:3])}, ValueError, "must have the same number of rows"),
     "no rows": ({"data": (X[:0], Y[:0])}, ValueError, "fit: data has no rows"),
     "scalar": ({"data": (X, torch.tensor(1.0))}, ValueError, "must have the same number of rows"),
@@ -102,21 +102,21 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     change, error, message = ERRORS[name]
     options = {"model": module(), "data": (X, Y), "optimizer": tp.optim.sgd(0.1), "steps": 3, **change}
     with pytest.raises(error, match=message):
         tp.fit(options.pop("model"), options.pop("data"), **options)
 
 
-def test_frozen_parameters_want_a_dict():
+def test_frozen_parameters_need_a_dict():
     frozen = module()
     frozen[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match="a module with frozen parameters needs params as a dict"):
         tp.fit(frozen, (X, Y), optimizer=tp.optim.sgd(0.1), steps=1, params=tuple(frozen.parameters()))
 
 
-def test_a_module_with_state_and_draws_is_fitted():
+def test_a_module_with_state_and_draws_can_be_fitted():
     module = nn.Sequential(nn.Linear(1, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Dropout(0.05), nn.Linear(16, 1))
     x = torch.linspace(-2, 2, 64).unsqueeze(1)
     net, options = tp.functional(module), {"optimizer": tp.optim.adam(1e-2), "steps": 150, "batch_size": 16}

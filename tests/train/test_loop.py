@@ -1,4 +1,4 @@
-"""The loop step by step, batches of every kind, and what training leaves alone."""
+"""The loop step by step, all kinds of batches, and values that training must not change."""
 
 import itertools
 
@@ -23,14 +23,14 @@ def network():
 OPTIMIZERS = {
     "sgd": lambda: tp.optim.sgd(0.1),
     "momentum": lambda: tp.optim.sgd(0.1, momentum=0.9),
-    "adamw": lambda: tp.optim.adamw(0.05, decay=0.1),
+    "adamw": lambda: tp.optim.adamw(0.05, weight_decay=0.1),
 }
 FORMS = {"dict": dict, "tuple": lambda p: tuple(p.values()), "nested": tp.model.nested}
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_step_is_the_one_that_is_written_by_hand(name, form):
+def test_each_step_equals_a_step_by_hand(name, form):
     net, optimizer = network(), OPTIMIZERS[name]()
     start = FORMS[form](net.params)
     batches = [(X[i::3], Y[i::3]) for i in (0, 1, 2, 0)]
@@ -51,7 +51,7 @@ def test_each_step_is_the_one_that_is_written_by_hand(name, form):
     assert all(map(torch.equal, tp.tree.leaves(start), net.params.values()))
 
 
-ASKING = {  # optimizers whose rules ask for the loss, its value or its gradient
+ASKING = {  # optimizers that ask for the loss, its value or its gradient
     "value": lambda: tp.optim.polyak_sgd(0.1),
     "value, in a chain": lambda: tp.optim.chain(tp.optim.sgd(0.1), tp.optim.reduce_on_plateau(patience=1)),
     "value, every other step": lambda: tp.optim.multi_steps(tp.optim.momo(0.1), 2),
@@ -62,7 +62,7 @@ ASKING = {  # optimizers whose rules ask for the loss, its value or its gradient
 
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.parametrize("name", ASKING)
-def test_a_rule_gets_what_it_asks_for(name, stateful):
+def test_an_optimizer_gets_the_arguments_that_it_asks_for(name, stateful):
     net, optimizer = network(), ASKING[name]()
     batches = [(X[i::2], Y[i::2]) for i in (0, 1, 0, 1)]
 
@@ -85,7 +85,7 @@ def test_a_rule_gets_what_it_asks_for(name, stateful):
         assert all(map(torch.equal, tp.tree.leaves(progress.params), tp.tree.leaves(params)))
 
 
-def test_a_run_can_be_taken_up_again():
+def test_a_run_can_be_continued():
     net, optimizer = network(), tp.optim.adam(0.05)
 
     def loss(p, x, y):
@@ -98,7 +98,7 @@ def test_a_run_can_be_taken_up_again():
     assert all(map(torch.equal, tp.tree.leaves(rest[-1].params), tp.tree.leaves(whole[-1].params)))
 
 
-def test_fit_of_a_module_leaves_it_alone_and_starts_at_given_params():
+def test_fit_does_not_change_the_module_and_starts_at_given_params():
     module = network().to_module()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     start = tp.functional(module).init(random.key(9))[0]
@@ -112,14 +112,20 @@ def test_fit_of_a_module_leaves_it_alone_and_starts_at_given_params():
     assert all(not value.requires_grad for value in one.params.values())
 
 
-def test_frozen_parameters_stay_bit_for_bit_and_start_where_params_say():
+def test_frozen_parameters_stay_bit_for_bit_and_start_at_given_params():
     module = network().to_module()
     module[0].requires_grad_(False)
     net = tp.functional(module)
     assert net.trainable == ("2.weight", "2.bias")
     start = tp.tree.scale(net.params, 1.5)
     result = tp.fit(
-        net, (X, Y), optimizer=tp.optim.adamw(0.1, decay=0.5), steps=4, params=start, batch_size=5, key=random.key(0)
+        net,
+        (X, Y),
+        optimizer=tp.optim.adamw(0.1, weight_decay=0.5),
+        steps=4,
+        params=start,
+        batch_size=5,
+        key=random.key(0),
     )
     assert list(result.params) == list(net.params)
     for name in net.params:
@@ -145,9 +151,9 @@ def test_minibatches_cover_the_rows(size):
         assert [len(one) for one, _ in epoch[:-1]] == [size] * (count - 1)
 
 
-def test_minibatches_follow_the_key_alone():
+def test_minibatches_depend_only_on_the_key():
     def orders(seed):
-        torch.rand(3)  # the global generator has no say
+        torch.rand(3)  # the global generator has no influence
         return [one.tolist() for (one,) in itertools.islice(minibatches(random.key(seed), (torch.arange(12),), 5), 9)]
 
     assert orders(0) == orders(0) != orders(1)
@@ -157,7 +163,7 @@ def test_minibatches_follow_the_key_alone():
 
 
 class Reader:
-    """Counts how often it is read from the start, as a data loader is."""
+    """Counts how often it is read from the start, like a data loader."""
 
     def __init__(self):
         self.reads = 0
@@ -168,7 +174,7 @@ class Reader:
         yield (X[6:], Y[6:])
 
 
-def test_an_iterable_is_repeated_and_never_read_too_far():
+def test_an_iterable_is_repeated_and_not_read_ahead():
     reader = Reader()
     assert tp.fit(network(), reader, optimizer=tp.optim.sgd(0.1), steps=5).history.shape == (5,)
     assert reader.reads == 3
@@ -177,7 +183,7 @@ def test_an_iterable_is_repeated_and_never_read_too_far():
     assert len(list(batches)) == 2
 
 
-def test_a_single_tensor_and_other_batches_are_one_argument():
+def test_a_batch_that_is_no_tuple_is_one_argument():
     def loss(p, batch):
         return ((p - (batch["x"] if isinstance(batch, dict) else batch)) ** 2).mean()
 
@@ -186,7 +192,7 @@ def test_a_single_tensor_and_other_batches_are_one_argument():
         assert result.params == 0.75 and result.state == {}
 
 
-def test_history_keeps_the_dtype_and_no_graph():
+def test_history_keeps_the_dtype_and_holds_no_graph():
     weight = torch.ones(3, requires_grad=True)
     result = tp.fit(
         lambda p, x: (p * x.double()).square().mean(),
@@ -199,7 +205,7 @@ def test_history_keeps_the_dtype_and_no_graph():
     assert weight.grad is None
 
 
-def test_the_state_of_the_module_comes_back():
+def test_the_state_of_the_module_is_returned():
     module = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
     result = tp.fit(module, (X, Y), optimizer=tp.optim.sgd(0.1), steps=3)
     still = tp.fit(tp.functional(module.eval()), (X, Y), optimizer=tp.optim.sgd(0.1), steps=1)
@@ -219,28 +225,28 @@ def test_a_module_that_draws_is_an_error():
 
 
 ERRORS = {
-    "steps": ({"steps": 2.0}, ValueError, "fit: steps must be a whole number, at least 0, got 2.0"),
-    "bool": ({"steps": True}, ValueError, "fit: steps must be a whole number, at least 0, got True"),
+    "steps": ({"steps": 2.0}, ValueError, "fit: steps must be an integer, at least 0, got 2.0"),
+    "bool": ({"steps": True}, ValueError, "fit: steps must be an integer, at least 0, got True"),
     "batch size 0": ({"batch_size": 0, "key": random.key(0)}, ValueError, "batch_size must be in 1 … 12.*got 0"),
     "vector loss": ({"loss": lambda out, y: out - y}, TransformError, r"must return a real tensor of shape \(\)"),
     "params": ({"params": {"0.weight": X}}, ParameterError, "missing `0.bias`"),
     "function with loss": (
         {"model": lambda p, x: p, "params": X, "loss": mean_square},
         ValueError,
-        "a loss function needs params to start from, and no other loss",
+        "a loss function needs params to start from, and takes no loss=",
     ),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     change, error, message = ERRORS[name]
     options = {"model": network(), "data": (X, Y), "optimizer": tp.optim.sgd(0.1), "steps": 2, **change}
     with pytest.raises(error, match=message):
         tp.fit(options.pop("model"), options.pop("data"), **options)
 
 
-def test_mean_square_wants_one_shape():
+def test_mean_square_needs_equal_shapes():
     assert mean_square(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0])) == 2
     with pytest.raises(
         ValueError, match=r"the model returns .* \(2, 1\), the target is .* \(2,\): reshape one of them"

@@ -1,4 +1,4 @@
-"""Sweeps: points of a space, groups of members, and that each member is its solo run."""
+"""Sweeps: the points of a space, groups of members; each member equals its run alone."""
 
 import math
 
@@ -29,10 +29,10 @@ def start(net, key):
     return {name: draw - 0.5 for name, draw in zip(net.params, draws, strict=True)}
 
 
-def train(key, rate, width=3, optimizer=tp.optim.adam, steps=6, batch_size=None):
+def train(key, learning_rate, width=3, optimizer=tp.optim.adam, steps=6, batch_size=None):
     k_start, k_order = random.split(key)
     result = tp.fit(
-        NETS[width], (X, Y), optimizer=optimizer(rate), steps=steps, params=start(NETS[width], k_start),
+        NETS[width], (X, Y), optimizer=optimizer(learning_rate), steps=steps, params=start(NETS[width], k_start),
         batch_size=batch_size, key=k_order,
     )  # fmt: skip
     return {"loss": result.history[-1], "steps": steps, "width": result.params["0.bias"].shape[0]}
@@ -51,8 +51,8 @@ def check_members(made, train, tolerance=1e-10):
 
 
 @pytest.mark.compile
-def test_each_compiled_member_is_its_solo_run():
-    space = {"rate": [0.01, 0.02], "width": [3, 4], "steps": [50]}
+def test_each_compiled_member_equals_its_run_alone():
+    space = {"learning_rate": [0.01, 0.02], "width": [3, 4], "steps": [50]}
     made = sweep(train, space, key=KEY, seeds=3)
     assert made.results["loss"].shape == (12,) and made.results["steps"].tolist() == [50] * 12
     assert made.results["width"].tolist() == [3] * 3 + [4] * 3 + [3] * 3 + [4] * 3
@@ -61,32 +61,34 @@ def test_each_compiled_member_is_its_solo_run():
 
 
 @pytest.mark.compile
-def test_many_compiled_members_are_their_solo_runs():
-    made = sweep(train, {"rate": log_uniform(1e-3, 1e-1)}, key=KEY, method="sobol", num=20)
+def test_many_compiled_members_equal_their_runs_alone():
+    made = sweep(train, {"learning_rate": log_uniform(1e-3, 1e-1)}, key=KEY, method="sobol", num=20)
     check_members(made, train)
 
 
 @pytest.mark.parametrize("options", [{}, {"batch_size": [4]}, {"batch_size": [5]}, {"optimizer": [tp.optim.sgd]}])
-def test_each_uncompiled_member_is_its_solo_run(options):
-    check_members(sweep(train, {"rate": [0.01, 0.1], **options}, key=KEY, seeds=2, jit=False), train)
+def test_each_uncompiled_member_equals_its_run_alone(options):
+    check_members(sweep(train, {"learning_rate": [0.01, 0.1], **options}, key=KEY, seeds=2, jit=False), train)
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.compile)])
-def test_a_member_that_is_nan_touches_no_other(jit):
-    def run(key, rate):
-        return tp.fit(NETS[3], (X, Y), optimizer=tp.optim.sgd(rate), steps=60, params=start(NETS[3], key)).params
+def test_a_member_that_is_nan_does_not_change_others(jit):
+    def run(key, learning_rate):
+        return tp.fit(
+            NETS[3], (X, Y), optimizer=tp.optim.sgd(learning_rate), steps=60, params=start(NETS[3], key)
+        ).params
 
-    made = sweep(run, {"rate": [0.1, 1e300, 0.2]}, key=KEY, jit=jit)
+    made = sweep(run, {"learning_rate": [0.1, 1e300, 0.2]}, key=KEY, jit=jit)
     assert [bool(leaf.isfinite().all()) for leaf in made.results["0.bias"]] == [True, False, True]
     check_members(made, run)
 
 
-def test_members_keep_their_keys_whatever_the_groups_and_seeds():
+def test_keys_of_members_do_not_depend_on_groups_and_seeds():
     def keep(key, **point):
         return key
 
-    few = sweep(keep, {"rate": [0.1, 0.2]}, key=KEY, seeds=2, jit=False)
-    many = sweep(keep, {"rate": [0.1, 0.2], "name": ["a"]}, key=KEY, seeds=3, jit=False)
+    few = sweep(keep, {"learning_rate": [0.1, 0.2]}, key=KEY, seeds=2, jit=False)
+    many = sweep(keep, {"learning_rate": [0.1, 0.2], "name": ["a"]}, key=KEY, seeds=3, jit=False)
     assert torch.equal(few.keys, few.results) and torch.equal(many.keys, many.results)
     assert torch.equal(few.keys.view(2, 2, 2), many.keys.view(2, 3, 2)[:, :2])
     assert len(many.keys.unique(dim=0)) == 6
@@ -95,13 +97,17 @@ def test_members_keep_their_keys_whatever_the_groups_and_seeds():
 
 
 def test_results_that_differ_in_shape_are_a_list():
-    made = sweep(lambda key, width, rate: torch.ones(width) * rate, {"width": [2, 3], "rate": [1.0, 2.0]}, jit=False)
+    made = sweep(
+        lambda key, width, learning_rate: torch.ones(width) * learning_rate,
+        {"width": [2, 3], "learning_rate": [1.0, 2.0]},
+        jit=False,
+    )
     assert [one.tolist() for one in made.results] == [[1, 1], [2, 2], [1, 1, 1], [2, 2, 2]]
     assert made.keys is None and member(made, 2).result.tolist() == [1, 1, 1]
-    assert best(made, lambda result: -result.sum()).point == {"width": 3, "rate": 2.0}
+    assert best(made, lambda result: -result.sum()).point == {"width": 3, "learning_rate": 2.0}
 
 
-def test_what_is_batched_and_what_is_not():
+def test_floats_and_tensors_are_batched_and_other_values_are_not():
     seen = []
 
     def look(key, **point):
@@ -109,7 +115,7 @@ def test_what_is_batched_and_what_is_not():
         return torch.zeros(())
 
     values = {
-        "rate": [0.5, 0.6],
+        "learning_rate": [0.5, 0.6],
         "count": [1, 2],
         "flag": [True],
         "name": ["a"],
@@ -117,7 +123,14 @@ def test_what_is_batched_and_what_is_not():
         "list": [[1]],
     }
     sweep(look, {**values, "tensor": torch.tensor([1, 2])}, jit=False)
-    kinds = {"rate": "Tensor", "count": "int", "flag": "bool", "name": "str", "opt": "Optimizer", "list": "list"}
+    kinds = {
+        "learning_rate": "Tensor",
+        "count": "int",
+        "flag": "bool",
+        "name": "str",
+        "opt": "Optimizer",
+        "list": "list",
+    }
     assert seen == [{**kinds, "tensor": "Tensor"}] * 2
 
 
@@ -128,10 +141,10 @@ def test_without_a_key_members_that_are_equal_run_once():
     assert sweep(lambda key: random.uniform(key, ()), [{}], key=KEY, seeds=4, jit=False).results.unique().numel() == 4
 
 
-def test_the_best_passes_over_nan():
+def test_best_skips_nan():
     made = Sweep([{"n": n} for n in range(4)], None, torch.tensor([math.nan, 2.0, 1.0, math.inf]))
     assert best(made).point == {"n": 2}
-    with pytest.raises(ValueError, match="best: of 1 members each gives NaN"):
+    with pytest.raises(ValueError, match="best: all 1 members give NaN"):
         best(Sweep([{}], None, torch.tensor([math.nan])))
 
 
@@ -142,9 +155,9 @@ def points(space, **options):
     return sweep(lambda key, **point: 0, space, jit=False, **options).points
 
 
-def test_a_column_may_be_a_range_or_an_array():
-    space = {"n": range(2), "rate": np.logspace(-2, -1, 2)}
-    made = sweep(lambda key, n, rate: torch.as_tensor(rate * (n + 1)), space, key=KEY)
+def test_values_can_be_a_range_or_an_array():
+    space = {"n": range(2), "learning_rate": np.logspace(-2, -1, 2)}
+    made = sweep(lambda key, n, learning_rate: torch.as_tensor(learning_rate * (n + 1)), space, key=KEY)
     torch.testing.assert_close(made.results, torch.tensor([0.01, 0.1, 0.02, 0.2]), check_dtype=False)
 
 
@@ -178,7 +191,7 @@ def test_ranges_are_covered_evenly(method):
 
 
 ERRORS = {
-    "empty": ({}, {}, ValueError, r"the space is empty; to run seeds alone, pass \[\{\}\]"),
+    "empty": ({}, {}, ValueError, r"the space is empty; to vary only the seeds, pass \[\{\}\]"),
     "no points": ([], {}, ValueError, "the space is empty: there are no points"),
     "no values": ({"a": []}, {}, ValueError, "the space is empty: `a` has no values"),
     "kind": (3, {}, TypeError, "space must be a dict of values by name, or a list of dicts, got int 3"),
@@ -193,31 +206,31 @@ ERRORS = {
     "no num": ({"a": [1]}, {"method": "random"}, ValueError, "needs a key, and num, at least 1; got num=None"),
     "no key": ({"a": [1]}, {"method": "sobol", "num": 2, "key": None}, ValueError, "needs a key"),
     "num": ({"a": [1]}, {"method": "sobol", "num": 0}, ValueError, "got num=0"),
-    "num of a grid": ({"a": [1]}, {"num": 2}, ValueError, "a grid has all its points"),
+    "num of a grid": ({"a": [1]}, {"num": 2}, ValueError, "a grid takes all points"),
     "range in a grid": ({"a": uniform(0, 1)}, {}, ValueError, r"`a` is uniform\(0, 1\), but a grid wants a list"),
     "names": ([{"a": 1}, {"b": 1}], {}, ValueError, r"point 0 has \['a'\], point 1 has \['b'\]"),
     "method of points": ([{"a": 1}], {"method": "random", "num": 1}, ValueError, "leave out method and num"),
     "key": ({"key": [1]}, {}, ValueError, "`key` is the first argument of train"),
-    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be a whole number, at least 1"),
-    "seeds without a key": ({"a": [1]}, {"seeds": 2, "key": None}, ValueError, "needs a key beyond 1"),
+    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be an integer, at least 1"),
+    "seeds without a key": ({"a": [1]}, {"seeds": 2, "key": None}, ValueError, "more than 1 need a key"),
     "argument": ({"b": [1]}, {}, TypeError, r"sweep: train\(key, b=…\): "),
     "result": ({"a": ["text"]}, {}, TypeError, "train must return tensors and numbers, got str 'text' at `out`"),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_error(name):
+def test_error_messages(name):
     space, options, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         sweep(lambda key, a: {"out": a}, space, **{"key": KEY, "jit": False, **options})
 
 
-def test_a_branch_on_what_is_batched_names_the_way_out():
-    def branch(key, rate):
-        return rate if rate > 0.5 else -rate
+def test_a_branch_on_a_batched_value_names_the_function():
+    def branch(key, learning_rate):
+        return learning_rate if learning_rate > 0.5 else -learning_rate
 
     with pytest.raises(TransformError, match="`test_a_branch.*branch|`branch`"):
-        sweep(branch, {"rate": [0.1, 0.9]})
+        sweep(branch, {"learning_rate": [0.1, 0.9]})
 
 
 @pytest.mark.parametrize(

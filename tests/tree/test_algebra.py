@@ -1,4 +1,4 @@
-"""The arithmetic against plain torch, leaf by leaf, on each path that it can take."""
+"""Tree arithmetic equals plain torch, leaf by leaf, on every code path."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", BINARY)
-def test_binary(name, pair):
+def test_binary_operations(name, pair):
     ours, plain = BINARY[name]
     a, b = PAIRS[pair]
     one, two = {"x": (a, None), "y": [a]}, {"y": [b], "x": (b, None)}
@@ -51,7 +51,9 @@ def test_dot_and_norm(pair):
     norm = ((a.abs() ** 2).sum() + (b.abs() ** 2).sum()).double().sqrt()
     result = tree.norm({"x": a, "y": [b]})
     assert result.is_floating_point() and result.shape == ()
-    single = any(leaf.dtype in (F32, I64) for leaf in (a, b))  # each leaf's own norm is taken in its own precision
+    single = any(
+        leaf.dtype in (F32, I64) for leaf in (a, b)
+    )  # the norm of each leaf is computed in the leaf's precision
     assert_close(result.double(), norm, rtol=1e-7 if single else 1e-15, atol=0)
 
 
@@ -76,7 +78,7 @@ def test_empty_trees(empty):
     assert tree.norm(empty) == 0 and tree.dot(empty, empty) == 0
 
 
-def test_numbers_keep_their_kind():
+def test_python_numbers_keep_their_type():
     assert tree.zeros_like({"a": 3, "b": 2.5, "c": 1j}) == {"a": 0, "b": 0.0, "c": 0j}
     assert tree.lerp([1.0], [3.0], 0.5) == [2.0]
     assert tree.norm([3, 4]) == 5 and tree.norm([torch.tensor([3.0]), 4.0]) == 5
@@ -94,7 +96,7 @@ TAKING_TWO = {**{name: fn for name, (fn, _) in BINARY.items()}, "dot": tree.dot}
 @pytest.mark.parametrize("first", [torch.ones(1), 1.0], ids=["tensor", "number"])
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("name", TAKING_TWO)
-def test_what_is_no_number_is_an_error_that_names_the_path(name, other, first):
+def test_a_leaf_that_is_no_number_is_an_error_with_its_path(name, other, first):
     value, described = OTHERS[other]
     message = rf"tree\.{name}: cannot compute with {described} at `a\.w`: wanted numbers"
     with pytest.raises(StructureError, match=message):
@@ -104,12 +106,12 @@ def test_what_is_no_number_is_an_error_that_names_the_path(name, other, first):
 @pytest.mark.parametrize(
     "fn", [lambda t: tree.scale(t, 2.0), tree.norm, tree.zeros_like], ids=["scale", "norm", "zeros"]
 )
-def test_a_string_leaf_is_an_error_that_names_the_path(fn):
+def test_a_string_leaf_is_an_error_with_its_path(fn):
     with pytest.raises(StructureError, match="cannot compute with str 'tanh' at `a.1`: wanted numbers"):
         fn({"a": (torch.ones(1), "tanh")})
 
 
-def test_shapes_that_do_not_fit_are_torchs_error():
+def test_shapes_that_do_not_fit_raise_torchs_error():
     with pytest.raises(RuntimeError, match="must match"):
         tree.add([torch.ones(2)], [torch.ones(3)])
 
@@ -134,7 +136,7 @@ def _inputs():
 
 
 @pytest.mark.parametrize("name", WATCHED)
-def test_every_path_gives_one_result_and_one_derivative(name):
+def test_every_code_path_gives_the_same_result_and_derivative(name):
     ours, plain = WATCHED[name]
     a, b = _inputs()
     kept = [leaf.clone() for leaf in (*a, *b)]

@@ -1,4 +1,4 @@
-"""Containers of every kind, paths and the vector form."""
+"""Containers of every kind, their paths, and ravel."""
 
 import dataclasses
 from collections import OrderedDict, defaultdict, deque, namedtuple
@@ -56,20 +56,20 @@ def test_children_name_one_level():
     assert tree.children(None) == {} and tree.children(3) is None and tree.children([4]) == {0: 4}
 
 
-def test_dicts_of_other_kinds_and_orders_match_by_key():
+def test_dicts_of_other_types_and_orders_match_by_key():
     for other in ({"b": 20, "a": 10}, OrderedDict(b=20, a=10), defaultdict(int, b=20, a=10)):
         result = tree.map(lambda a, b: (a, b), OrderedDict(a=1, b=2), other)
         assert result == OrderedDict(a=(1, 10), b=(2, 20)) and type(result) is OrderedDict
         tree.check_same({"a": 1, "b": 2}, other)
 
 
-def test_many_trees():
+def test_map_of_many_trees():
     assert tree.map(lambda *row: sum(row), [1, (2,)], [10, (20,)], [100, (200,)]) == [111, (222,)]
     with pytest.raises(StructureError, match="tree.map: trees differ at `1`: wanted tuple of 1, got list of 1"):
         tree.map(lambda *row: sum(row), [1, (2,)], [10, (20,)], [100, [200]])
 
 
-def test_what_is_below_a_leaf_of_the_first_tree_is_handed_over():
+def test_map_passes_subtrees_below_a_leaf_of_the_first_tree():
     assert tree.map(lambda a, b: b, {"x": 1}, {"x": [1, None]}) == {"x": [1, None]}
 
 
@@ -87,7 +87,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_the_first_difference(name):
+def test_the_first_difference_is_named(name):
     wanted, got, message = DIFFERENT[name]
     with pytest.raises(StructureError, match=f"tree.check_same: trees differ .*{message}"):
         tree.check_same(wanted, got)
@@ -105,18 +105,18 @@ def test_the_first_difference(name):
         ({"a": torch.ones(2)}, {"a": [1]}, r"at `a`: wanted a float32 tensor of shape \(2,\), got list of 1"),
     ],
 )
-def test_leaf_node_and_none(wanted, got, message):
+def test_differences_between_leaf_node_and_none(wanted, got, message):
     with pytest.raises(StructureError, match=message):
         tree.check_same(wanted, got)
 
 
 @pytest.mark.parametrize("value", [int, Frozen(1), 3])
-def test_register_dataclass_wants_a_dataclass(value):
+def test_register_dataclass_needs_a_dataclass(value):
     with pytest.raises(TypeError, match="register_dataclass: wanted a dataclass, got"):
         tree.register_dataclass(value)
 
 
-def test_a_dataclass_is_an_output_and_an_input_of_torch_func():
+def test_a_dataclass_can_be_input_and_output_of_torch_func():
     result = torch.func.vmap(lambda x: Frozen(x, {"square": x**2}))(torch.arange(3.0))
     assert type(result) is Frozen and torch.equal(result.second["square"], torch.tensor([0.0, 1.0, 4.0]))
     gradient = torch.func.grad(lambda p: (p.first * p.second).sum())(Frozen(torch.ones(2), torch.full((2,), 3.0)))
@@ -140,7 +140,7 @@ def test_unravel_under_every_transform():
     assert torch.equal(out, nest["b"][0]) and torch.equal(tangent, 2 * out)
 
 
-def test_ravel_gives_each_leaf_its_dtype_back_and_copies():
+def test_unravel_restores_dtypes_and_ravel_copies():
     nest = [torch.ones(2), torch.tensor([1 + 2j]), torch.tensor(True), torch.arange(2), None, torch.zeros(0)]
     vector, unravel = tree.ravel(nest)
     assert vector.dtype == torch.complex64 and vector.shape == (6,)

@@ -42,12 +42,12 @@ def test_dicts_keep_their_order_and_kind(kind):
     assert doubled == kind([("b", 2), ("a", 4)]) and list(doubled) == ["b", "a"]
 
 
-def test_torchs_own_tuples_are_nodes():
+def test_result_tuples_of_torch_are_nodes():
     result = torch.max(torch.eye(2), 0)
     assert type(tree.map(lambda leaf: leaf, result)) is type(result)
 
 
-def test_a_dataclass_goes_through_torch_func_too():
+def test_a_dataclass_passes_through_torch_func():
     out = torch.func.vmap(lambda x: Point(x, x * 2))(torch.arange(3.0))
     assert torch.equal(out.y, torch.arange(3.0) * 2)
     assert torch.equal(vmap(lambda x: Point(x, None))(torch.arange(3.0)).x, torch.arange(3.0))
@@ -60,7 +60,7 @@ def test_map_matches_by_key():
     assert tree.map(lambda a, b: b, {"x": 1}, {"x": None}) == {"x": None}
 
 
-def test_ordered_lists_by_key_what_has_the_same_structure():
+def test_ordered_lists_leaves_by_key():
     shape = tree.structure({"x": 1, "y": {"b": 2, "a": None}})
     assert tree.ordered(shape, {"y": {"a": None, "b": 20}, "x": 10}, "here") == [10, 20]
     with pytest.raises(StructureError, match="here: trees differ at `y.a`: wanted None, got int 3"):
@@ -138,7 +138,7 @@ BINARY = {
 
 @pytest.mark.parametrize("name", BINARY)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128, torch.bfloat16])
-def test_arithmetic_keeps_dtypes_on_every_path(name, dtype):
+def test_arithmetic_keeps_dtypes_on_every_code_path(name, dtype):
     fn, leafwise = BINARY[name]
     a, b = _one(dtype), _two(dtype)
     before = [leaf.clone() for leaf in tree.leaves((a, b))]
@@ -172,7 +172,7 @@ def test_dot_and_norm():
     )
 
 
-def test_numbers_compute_and_strings_do_not():
+def test_numbers_are_allowed_and_strings_are_an_error():
     assert tree.add({"a": 1, "b": 2.5}, {"a": 2, "b": 0.5}) == {"a": 3, "b": 3.0}
     assert tree.scale((2, 3.0), 2) == (4, 6.0) and tree.zeros_like((2, 3.0)) == (0, 0.0)
     with pytest.raises(StructureError, match="tree.scale: cannot compute with str 'x' at `b.c`"):
@@ -181,7 +181,7 @@ def test_numbers_compute_and_strings_do_not():
         tree.add({"a": torch.ones(1)}, {"b": torch.ones(1)})
 
 
-def test_plain_is_false_for_whatever_watches():
+def test_plain_is_false_under_every_transform_and_trace():
     ones = torch.ones(2)
     assert tree.plain([ones]) and not tree.plain([ones.clone().requires_grad_()]) and not tree.plain(["x"])
     with torch.no_grad():

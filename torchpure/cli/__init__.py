@@ -1,3 +1,3 @@
-"""The command line: the only layer that reads arguments and files, and prints."""
+"""The command line: the only package that reads arguments and files, and prints."""
 
 from ._app import main as main

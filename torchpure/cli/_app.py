@@ -25,32 +25,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, 1 diverged, 2 bad input, 130 interrupted, 143 terminated."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return app(args=_keep_minus(words), prog_name="torchpure", standalone_mode=False) or 0
+        return app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0
     except InputError as error:
-        return _say(str(error), USAGE)
+        return _print_error(str(error), USAGE)
     except typer.TyperException as error:
-        return _say(error.format_message(), USAGE)
+        return _print_error(error.format_message(), USAGE)
     except (typer.Abort, KeyboardInterrupt):
-        return _say("interrupted; nothing was saved", INTERRUPTED)
+        return _print_error("interrupted; nothing was saved", INTERRUPTED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _say(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
+        return _print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
     except MemoryError:
-        return _say("out of memory; fewer points or a smaller --hidden need less", USAGE)
+        return _print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
 
 
-def _keep_minus(words: list[str]) -> list[str]:
-    """Put a blank before an expression such as `-x**2`, which would be read as an option."""
-    kept: list[str] = []
+def _escape_leading_minus(words: list[str]) -> list[str]:
+    """Put a space before an expression such as `-x**2`, which typer would read as an option."""
+    escaped: list[str] = []
     for word in words:
-        before = kept[-1] if kept else ""
+        before = escaped[-1] if escaped else ""
         is_value = before.startswith("--") and "=" not in before and before not in _FLAGS
-        looks = word.startswith("-") and not word.startswith("--") and word not in ("-", "-h")
-        kept.append(f" {word}" if looks and not is_value else word)
-    return kept
+        is_expression = word.startswith("-") and not word.startswith("--") and word not in ("-", "-h")
+        escaped.append(f" {word}" if is_expression and not is_value else word)
+    return escaped
 
 
-def _say(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     line = "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
     short = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
     print(f"torchpure: {short}", file=sys.stderr)
@@ -59,9 +59,9 @@ def _say(message: str, code: int) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from ._run import package_version
+        from torchpure import __version__
 
-        print(f"torchpure {package_version()}")
+        print(f"torchpure {__version__}")
         raise typer.Exit
 
 
@@ -84,16 +84,16 @@ def fit(
     ],
     column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
     inputs: Annotated[
-        str | None, typer.Option(metavar="A,B", help="File: the input columns. By default all others.")
+        str | None, typer.Option(metavar="A,B", help="File: the input columns. (default all others)")
     ] = None,
     domain: Annotated[
         str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
     ] = None,
     train_points: Annotated[
-        int | None, typer.Option(metavar="N", help="Points to train on. (default 40; of a file 80%)")
+        int | None, typer.Option(metavar="N", help="Points to train on. (default 40; for a file 80%)")
     ] = None,
     test_points: Annotated[
-        int | None, typer.Option(metavar="N", help="Points to test on. (default 10; of a file 20%)")
+        int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
     ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="article: the article's network and numbers.")
@@ -105,25 +105,30 @@ def fit(
         str | None, typer.Option(metavar="NAME", help="tanh, relu, gelu, silu or sigmoid. (default silu)")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, adamw or sgd. (default adam)")] = None,
-    rate: Annotated[float | None, typer.Option(metavar="R", help="Learning rate. (default 0.02; sgd 0.1)")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", metavar="R", help="(default 0.02; sgd 0.1)")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="D", help="Decoupled for adamw, else a penalty. (default 0; adamw 0.01)")
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the rate: cosine or constant. (default cosine)")
+        str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Of the points and of the first values. (default 0)")
+        int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
     ] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="The run's folder, a new one. (default runs/<name>)")
+        str | None, typer.Option(metavar="DIR", help="A new folder for the run. (default runs/<name>)")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
 ) -> None:
     """Fit a network to an expression or to a data file, and save the run.
 
@@ -138,39 +143,41 @@ def fit(
 
     config = configure({name: value for name, value in ctx.params.items() if name in FitConfig.model_fields})
     try:
-        done = run(config, None if out is None else _folder(out), quiet=quiet)
+        finished = run(config, None if out is None else _output_folder(out), quiet=quiet)
     except KeyboardInterrupt:
         raise typer.Abort from None
-    _conclude(summary(config, done), done.fit.code, as_json=as_json, quiet=quiet)
-    raise typer.Exit(done.fit.code)
+    _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
+    raise typer.Exit(finished.fit.code)
 
 
-def _folder(text: str) -> Path:
+def _output_folder(text: str) -> Path:
     if not text.strip() or "\0" in text:
-        raise InputError(f"--out: {text!r} is no name for a folder")
+        raise InputError(f"--out: {text!r} is not a name for a folder")
     return Path(text)
 
 
-def _conclude(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) -> None:
+def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) -> None:
     import json
 
     if as_json:
         print(json.dumps(result))
     elif not quiet:
-        print(f"train loss  {_shown(result['train_loss'])}")
-        print(f"test loss   {_shown(result['test_loss'])}  (mean squared errors)")
+        print(f"train loss  {_format_loss(result['train_loss'])}")
+        print(f"test loss   {_format_loss(result['test_loss'])}  (mean squared errors)")
         print(f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters")
         print(result["directory"])
     if code == 1:
-        _say(
-            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; try a smaller --rate",
+        _print_error(
+            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; "
+            "try a smaller --learning-rate",
             code,
         )
     elif code:
-        _say(
-            f"{result['status']} after step {result['steps']}; what was reached is saved in {result['directory']}", code
+        _print_error(
+            f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
+            code,
         )
 
 
-def _shown(loss: float | None) -> str:
+def _format_loss(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.3e}"

@@ -1,4 +1,4 @@
-"""The configuration of a fit: validated once, saved as it is, enough to repeat the run."""
+"""The configuration of a fit: validated once, and saved with the run, so that the run can be repeated."""
 
 import math
 import re
@@ -18,22 +18,23 @@ MAX_STEPS = 10_000_000
 MAX_WIDTH = 4096
 MAX_LAYERS = 16
 
-_PLAIN: dict[str, Any] = {"hidden": "32,32", "activation": "silu", "optimizer": "adam", "schedule": "cosine"}
-# The network and the numbers of the article "Introduction to functional PyTorch" (2023).
+_DEFAULTS: dict[str, Any] = {"hidden": "32,32", "activation": "silu", "optimizer": "adam", "schedule": "cosine"}
+# The network and the hyper-parameters of the article "Introduction to functional PyTorch" (2023).
 _ARTICLE: dict[str, Any] = {
     "hidden": "5,5",
     "activation": "tanh",
     "optimizer": "adam",
     "schedule": "constant",
-    "rate": 1e-2,
+    "learning_rate": 1e-2,
 }
-_PRESETS = {None: _PLAIN, "article": _ARTICLE}
-_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
+_PRESETS = {None: _DEFAULTS, "article": _ARTICLE}
+_LEARNING_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
+_WEIGHT_DECAYS = {"adamw": 1e-2}
 _EXPRESSION: dict[str, Any] = {"domain": "x=0:2*pi", "train_points": 40, "test_points": 10}
 _OPTIONS = {"column": "--target", "target": "TARGET"}
 
 
-def _listed(value: Any) -> Any:
+def _split_at_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -42,21 +43,22 @@ Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class FitConfig(BaseModel):
-    """What `torchpure fit` was asked to do."""
+    """The options of `torchpure fit`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str  # an expression, or the path of a data file
     column: str | None = None  # the target column of a file
-    inputs: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None  # the input columns of a file
-    domain: str | None = None  # of an expression
+    inputs: Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)] = None  # the input columns of a file
+    domain: str | None = None  # the bounds of an expression's inputs
     train_points: Points | None = None
     test_points: Points | None = None
     preset: Literal["article"] | None = None
-    hidden: Annotated[tuple[Width, ...], BeforeValidator(_listed), Field(min_length=1, max_length=MAX_LAYERS)]
+    hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_at_commas), Field(min_length=1, max_length=MAX_LAYERS)]
     activation: Literal["tanh", "relu", "gelu", "silu", "sigmoid"]
     optimizer: Literal["adam", "adamw", "sgd"]
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     schedule: Literal["constant", "cosine"]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
@@ -65,10 +67,10 @@ class FitConfig(BaseModel):
 
 
 def configure(options: Mapping[str, Any]) -> FitConfig:
-    """Fill the options that were given (not None) with the preset's and with the defaults, and validate all.
+    """Complete the given options (those that are not None) by the preset and the defaults, and validate them.
 
     Raises:
-        InputError: an option is out of range, or does not fit the kind of TARGET.
+        InputError: an option is out of range, or does not apply to this kind of TARGET.
 
     >>> configure({"target": "sin(x)", "hidden": "8"}).hidden
     (8,)
@@ -76,18 +78,19 @@ def configure(options: Mapping[str, Any]) -> FitConfig:
     given = {name: value for name, value in options.items() if value is not None}
     given["target"] = given["target"].strip()
     _check_kind(given)
-    defaults = _PRESETS.get(given.get("preset"), _PLAIN)
+    defaults = _PRESETS.get(given.get("preset"), _DEFAULTS)
     kind = {} if is_table(given["target"]) else _EXPRESSION
     values = kind | defaults | given
-    values.setdefault("rate", _RATES.get(values["optimizer"], math.nan))
+    values.setdefault("learning_rate", _LEARNING_RATES.get(values["optimizer"], math.nan))
+    values.setdefault("weight_decay", _WEIGHT_DECAYS.get(values["optimizer"], 0.0))
     try:
         return FitConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(_first_line(error)) from None
+        raise InputError(_error_message(error)) from None
 
 
 def command(config: FitConfig) -> str:
-    """Write the command that repeats a run.
+    """Return the command that repeats a run.
 
     >>> command(configure({"target": "x**2"}))
     "torchpure fit 'x**2' --domain 'x=0:2*pi' --train-points 40 --test-points 10 --hidden 32,32 ..."
@@ -105,7 +108,7 @@ def _check_kind(given: Mapping[str, Any]) -> None:
     target = given["target"]
     if is_table(target):
         if "domain" in given:
-            raise InputError("--domain: only an expression has a domain; a data file brings its own points")
+            raise InputError("--domain: only an expression has a domain; a data file has its own points")
         return
     for name, option in (("column", "--target"), ("inputs", "--inputs")):
         if name in given:
@@ -121,11 +124,11 @@ def _check_kind(given: Mapping[str, Any]) -> None:
 def _is_file(text: str) -> bool:
     try:
         return re.search(r"\.[A-Za-z]\w*$", text) is not None and Path(text).exists()
-    except (OSError, ValueError):  # too long, or with null bytes
+    except (OSError, ValueError):  # the text is too long, or contains null bytes
         return False
 
 
-def _first_line(error: ValidationError) -> str:
+def _error_message(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
     wanted = first["msg"].removeprefix("Input should be ")

@@ -1,4 +1,4 @@
-"""Training and test points: drawn from an expression's domain, or rows of a file."""
+"""Training and test points: random points of an expression, or rows of a file."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -21,28 +21,28 @@ TEST_SHARE = 0.2
 
 
 class Sample(NamedTuple):
-    """Points in the units of the user."""
+    """Inputs and targets in the units of the user."""
 
     x: Tensor  # float64, (rows, inputs)
     y: Tensor  # float64, (rows,)
 
 
 class Data(NamedTuple):
-    """What to fit, and what to test on."""
+    """The training and test points of a run."""
 
     inputs: tuple[str, ...]
     train: Sample
     test: Sample
     truth: Callable[[Tensor], Tensor] | None  # (rows, inputs) -> (rows,) for an expression
     bounds: list[tuple[float, float]]  # of each input
-    sha256: str | None  # of a file
+    sha256: str | None  # the hash of a file
 
 
 def load(config: FitConfig, key: Key) -> Data:
-    """Draw or read the points that a configuration asks for.
+    """Draw or read the points of a configuration.
 
     Raises:
-        InputError: the expression, the domain or the file is not usable.
+        InputError: the expression, the domain or the file is invalid.
     """
     return _from_file(config, key) if is_table(config.target) else _from_expression(config, key)
 
@@ -50,7 +50,7 @@ def load(config: FitConfig, key: Key) -> Data:
 def _from_expression(config: FitConfig, key: Key) -> Data:
     assert config.domain is not None and config.train_points is not None and config.test_points is not None
     domain = parse_domain(config.domain)
-    truth = truth_of(config.target, domain)
+    truth = compile_truth(config.target, domain)
     bounds = list(domain.values())
     low, high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
     shape = (config.train_points + config.test_points, len(domain))
@@ -61,11 +61,11 @@ def _from_expression(config: FitConfig, key: Key) -> Data:
     return Data(tuple(domain), train, test, truth, bounds, None)
 
 
-def truth_of(source: str, domain: Domain) -> Callable[[Tensor], Tensor]:
-    """Compile an expression to a function of rows, (rows, inputs) -> (rows,).
+def compile_truth(source: str, domain: Domain) -> Callable[[Tensor], Tensor]:
+    """Compile an expression to a function (rows, inputs) -> (rows,).
 
     Raises:
-        InputError: it is not an allowed expression in the names of the domain.
+        InputError: the expression is not allowed, or uses names that the domain does not have.
     """
     evaluate = compile_expression(source, list(domain))
 
@@ -89,7 +89,7 @@ def _from_file(config: FitConfig, key: Key) -> Data:
     path = Path(config.target)
     table = read_table(path, config.column, config.inputs)
     rows = len(table.y)
-    num_train, num_test = _shares(rows, config.train_points, config.test_points)
+    num_train, num_test = _split_sizes(rows, config.train_points, config.test_points)
     order = random.permutation(key, rows)
     train, test = _split(table.x[order], table.y[order], num_train, num_test)
     bounds = list(zip(table.x.amin(0).tolist(), table.x.amax(0).tolist(), strict=True))
@@ -98,7 +98,7 @@ def _from_file(config: FitConfig, key: Key) -> Data:
     return Data(table.inputs, train, test, None, bounds, digest)
 
 
-def _shares(rows: int, num_train: int | None, num_test: int | None) -> tuple[int, int]:
+def _split_sizes(rows: int, num_train: int | None, num_test: int | None) -> tuple[int, int]:
     if num_train is None:
         num_test = num_test or max(1, round(TEST_SHARE * rows))
         num_train = rows - num_test

@@ -1,4 +1,4 @@
-"""A run's folder: written under a temporary name, then given its own, so that no half-written run is ever seen."""
+"""A run's folder: written under a temporary name and then renamed, so that nobody sees a half-written run."""
 
 import itertools
 import os
@@ -20,11 +20,11 @@ class Draft(NamedTuple):
     """A folder that is being written."""
 
     path: Path
-    publish: Callable[[], Path]  # gives it its name, and returns that
+    publish: Callable[[], Path]  # renames the folder, and returns its new path
 
 
 def slug(text: str) -> str:
-    """Shorten a target to what is safe in a file name.
+    """Convert a target to a short text that is safe in a file name.
 
     >>> slug("2*sin(x + 2*pi)")
     '2-sin-x-2-pi'
@@ -34,37 +34,39 @@ def slug(text: str) -> str:
 
 @contextmanager
 def draft(out: Path | None, name: str) -> Iterator[Draft]:
-    """Open a temporary folder beside `out`, or in `runs/`; whatever is not published is removed again.
+    """Make a temporary folder beside `out`, or in `runs/`; remove it at the end if it was not published.
 
     Raises:
-        InputError: `out` exists, or its place cannot be written to.
+        InputError: `out` exists, or its parent folder is not writable.
     """
     parent = RUNS if out is None else out.parent
-    created = out is None and _make_runs()
+    created = out is None and _make_runs_folder()
     temporary = parent / f".{out.name if out else name}-{secrets.token_hex(4)}.partial"
     try:
-        _make(temporary, out)
+        _make_temporary(temporary, out)
         yield Draft(temporary, lambda: _publish(temporary, out, name))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if created:
-            with suppress(OSError):  # it holds a run
+            with suppress(OSError):  # not empty: it holds a run
                 RUNS.rmdir()
 
 
-def _make_runs() -> bool:
+def _make_runs_folder() -> bool:
     try:
         RUNS.mkdir()
     except FileExistsError:
         if not RUNS.is_dir():
-            raise InputError(f"{RUNS}: not a folder; runs go there, or where --out DIR says") from None
+            raise InputError(f"{RUNS}: not a folder; runs are saved there, or in --out DIR") from None
         return False
     except OSError as error:
-        raise InputError(f"{RUNS}: cannot be made here ({_reason(error)}); --out DIR puts the run elsewhere") from None
+        raise InputError(
+            f"{RUNS}: cannot be made here ({_reason(error)}); choose another place with --out DIR"
+        ) from None
     return True
 
 
-def _make(temporary: Path, out: Path | None) -> None:
+def _make_temporary(temporary: Path, out: Path | None) -> None:
     if out is not None and (os.path.lexists(out) or not out.name):
         raise InputError(f"--out: {str(out)!r} exists already; wanted the name of a new folder")
     try:
@@ -81,7 +83,7 @@ def _make(temporary: Path, out: Path | None) -> None:
 def _publish(temporary: Path, out: Path | None, name: str) -> Path:
     if out is not None:
         if not _claim(temporary, out):
-            raise InputError(f"--out: {str(out)!r} was made by someone else meanwhile; this run is not kept")
+            raise InputError(f"--out: {str(out)!r} was made by someone else meanwhile; this run is not saved")
         return out
     for number in itertools.count(1):
         path = RUNS / (name if number == 1 else f"{name}-{number}")
@@ -91,7 +93,7 @@ def _publish(temporary: Path, out: Path | None, name: str) -> Path:
 
 
 def _claim(temporary: Path, path: Path) -> bool:
-    """Take a free name: `mkdir` lets only one process win, and a rename may replace an empty folder."""
+    """Claim a free name: only one process can `mkdir` it, and a rename may replace an empty folder."""
     try:
         path.mkdir()
     except FileExistsError:

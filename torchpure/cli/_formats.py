@@ -1,4 +1,4 @@
-"""The three kinds of data file: each says which columns it has, and reads some of them as float64."""
+"""The three formats of data files: list the columns, and read some of them as float64."""
 
 import csv
 import math
@@ -20,17 +20,17 @@ _NUMPY_ERRORS = (ValueError, EOFError, KeyError, NotImplementedError, MemoryErro
 
 
 class Format(NamedTuple):
-    """How to read one kind of file."""
+    """How to read one format."""
 
     names: Callable[[Path], list[str]]
-    values: Callable[[Path, list[str]], list[Tensor]]  # one float64 tensor a name, shape (rows,)
+    values: Callable[[Path, list[str]], list[Tensor]]  # one float64 tensor per name, shape (rows,)
 
 
 def check_finite(path: Path, name: str, column: Tensor) -> None:
-    """Check the numbers of a column.
+    """Check that the numbers of a column are finite.
 
     Raises:
-        InputError: one of them is NaN or infinite.
+        InputError: a number is NaN or infinite.
     """
     bad = (~column.isfinite()).nonzero()
     if len(bad):
@@ -52,12 +52,12 @@ def _csv_values(path: Path, names: list[str]) -> list[Tensor]:
     columns = [array("d") for _ in names]
     with _csv_rows(path) as rows:
         header = [name.strip() for name in next(row for row in rows if row)]
-        places = [header.index(name) for name in names]
+        indices = [header.index(name) for name in names]
         for row in filter(None, rows):
             if len(row) != len(header):
                 raise InputError(f"{path}: line {rows.line_num} has {len(row)} fields; the header has {len(header)}")
-            for name, place, column in zip(names, places, columns, strict=True):
-                column.append(_csv_number(path, name, rows.line_num, row[place]))
+            for name, index, column in zip(names, indices, columns, strict=True):
+                column.append(_csv_number(path, name, rows.line_num, row[index]))
             if columns and len(columns[0]) > MAX_ROWS:
                 raise InputError(f"{path}: more than {MAX_ROWS} rows")
     return [torch.tensor(column, dtype=torch.float64) for column in columns]
@@ -101,7 +101,7 @@ def _npz_values(path: Path, names: list[str]) -> list[Tensor]:
     lengths = {name: len(found[name]) for name in names}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise InputError(f"{path}: columns of one length are wanted, got {shown[:200]}")
+        raise InputError(f"{path}: wanted columns of one length, got {shown[:200]}")
     return [_numpy_column(path, name, found[name]) for name in names]
 
 
@@ -162,8 +162,8 @@ def _parquet_column(path: Path, name: str, column: Any) -> Tensor:
     import pyarrow as pa
 
     kind = column.type
-    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    if not any(test(kind) for test in tests):
+    type_checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    if not any(is_type(kind) for is_type in type_checks):
         first = f" (row 0 is {str(column[0].as_py())[:40]!r})" if len(column) else ""
         raise InputError(f"{path}: column `{name}` holds {kind}{first}; wanted numbers; --inputs a,b chooses columns")
     if column.null_count:

@@ -1,4 +1,4 @@
-"""What an expression may call and name, each a torch operation on float64."""
+"""The functions and constants of expressions; each function is a torch operation on float64."""
 
 import math
 from collections.abc import Callable
@@ -16,21 +16,21 @@ class Function(NamedTuple):
     arity: int
 
 
-_UNARY = (
+_UNARY_NAMES = (
     "sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square "
     "abs sign floor ceil round trunc frac reciprocal sigmoid logit relu erf erfc erfinv lgamma digamma sinc"
 )
-_BINARY = "minimum maximum atan2 hypot fmod heaviside"
+_BINARY_NAMES = "minimum maximum atan2 hypot fmod heaviside"
 
 FUNCTIONS: dict[str, Function] = (
-    {name: Function(getattr(torch, name), 1) for name in _UNARY.split()}
+    {name: Function(getattr(torch, name), 1) for name in _UNARY_NAMES.split()}
     | {"softplus": Function(softplus, 1)}
-    | {name: Function(getattr(torch, name), 2) for name in _BINARY.split()}
+    | {name: Function(getattr(torch, name), 2) for name in _BINARY_NAMES.split()}
     | {"where": Function(torch.where, 3)}
 )
 CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau}
 
-# Names that people write for one of the above, and that are spelled too differently to be guessed.
+# Other names of the functions above, too different in spelling for a close match.
 OTHER_NAMES = {
     "ln": "log",
     "log_e": "log",

@@ -1,4 +1,4 @@
-"""The network that is fitted: plain torch.nn layers between two fixed changes of units."""
+"""The network of a fit: torch.nn layers between two fixed standardisations."""
 
 import itertools
 from typing import NamedTuple
@@ -12,21 +12,21 @@ from ._config import FitConfig
 from ._data import Sample
 
 MAX_PARAMETERS = 50_000_000
-MAX_VALUES = 2**29  # rows times widths: what one step keeps for its backward pass
+MAX_VALUES = 2**29  # rows times widths: the values that one step saves for its backward pass
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "sigmoid": nn.Sigmoid}
 
 
 class Units(NamedTuple):
-    """Where zero is and how large one is, of each column."""
+    """The mean and the scale of each column."""
 
     mean: Tensor
     scale: Tensor
 
 
 class Network(nn.Module):
-    """Map inputs to targets in the user's units, float64; `core` sees and gives standardised values.
+    """Map inputs to targets in the user's units, float64; `core` takes and returns standardised values.
 
-    The units are buffers that no call changes, so that a saved state dict reproduces the predictions.
+    Mean and scale are buffers that no call changes, so a saved state dict reproduces the predictions.
     """
 
     input_mean: Tensor
@@ -48,23 +48,23 @@ class Network(nn.Module):
         return output.to(self.target_mean) * self.target_scale + self.target_mean
 
     def encode(self, x: Tensor) -> Tensor:
-        """Turn inputs into what `core` takes."""
+        """Standardise inputs for `core`."""
         return ((x - self.input_mean) / self.input_scale).to(next(self.core.parameters()))
 
     def encode_target(self, y: Tensor) -> Tensor:
-        """Turn targets into what `core` should give."""
+        """Standardise targets, as `core` should return them."""
         return ((y - self.target_mean) / self.target_scale).to(next(self.core.parameters()))
 
 
 def build(config: FitConfig, train: Sample) -> Network:
-    """Build the network without values: its parameters are to be drawn from a key.
+    """Build the network without initial values; a key gives them later.
 
     Raises:
         InputError: the device cannot be used, or the network is too large for the points.
     """
     num_inputs = train.x.shape[1]
     _check_size((num_inputs, *config.hidden, 1), len(train.y))
-    core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_device(config.device))
+    core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_usable_device(config.device))
     if config.preset == "article":
         zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
         return Network(core, Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one))
@@ -72,14 +72,14 @@ def build(config: FitConfig, train: Sample) -> Network:
 
 
 def units(values: Tensor) -> Units:
-    """Measure the mean and the standard deviation over rows; a constant column keeps its scale.
+    """Compute mean and standard deviation over rows; a constant column gets the scale 1.
 
     >>> units(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
     Units(mean=tensor([2., 5.]), scale=tensor([1., 1.]))
     """
     mean = values.mean(0)
     scale = (values - mean).square().mean(0).sqrt()
-    constant = scale <= 1e-12 * values.abs().amax(0)  # nothing but rounding
+    constant = scale <= 1e-12 * values.abs().amax(0)  # only rounding errors
     return Units(mean, torch.where(constant, torch.ones_like(scale), scale))
 
 
@@ -94,7 +94,7 @@ def _layers(config: FitConfig, num_inputs: int) -> list[nn.Module]:
 
 
 def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
-    # On the meta device, where the constructor's own draws do not reach the global generator.
+    # On the meta device the constructor does not draw from the global generator.
     return nn.Linear(fan_in, fan_out, device="meta", dtype=getattr(torch, config.dtype))
 
 
@@ -109,11 +109,11 @@ def _check_size(widths: tuple[int, ...], rows: int) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
+def _usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         if torch.zeros((), device=device).is_meta:
-            raise InputError("--device: 'meta' holds no numbers; wanted cpu, cuda or the like")
+            raise InputError("--device: 'meta' holds no numbers; wanted cpu, cuda or a similar device")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device: {name[:40]!r} cannot be used here: {reason[:200]}") from None

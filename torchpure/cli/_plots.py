@@ -1,4 +1,4 @@
-"""The two pictures of a run, drawn without matplotlib's global state."""
+"""The two plots of a run, drawn without matplotlib's global state."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from ._data import Data, Sample
 from ._network import Network
 
-MAX_DRAWN = 4000  # points beyond this only hide each other
+MAX_DRAWN = 4000  # more points would only hide each other
 HIGHEST = 1e250  # margins around larger numbers overflow
 INK, BLUE, ORANGE, GREY = "#222222", "#1f5fa8", "#d9661f", "#9aa0a6"
 
 
 def draw_loss(path: Path, losses: Sequence[float], test_loss: float, title: str) -> None:
-    """Draw the training loss over the steps, on a log scale, and where the test loss ended."""
+    """Draw the training loss over the steps on a log scale, and the final test loss."""
     figure, axes = _figure(title)
     stride = max(1, len(losses) // MAX_DRAWN)
     steps = range(1, len(losses) + 1)
@@ -36,7 +36,7 @@ def draw_loss(path: Path, losses: Sequence[float], test_loss: float, title: str)
 
 
 def draw_fit(path: Path, network: Network, data: Data, target: str, title: str) -> None:
-    """Draw target, points and model over the input; for several inputs, predicted against true values."""
+    """Draw target, points and model over the input; for several inputs draw predicted against true values."""
     figure, axes = _figure(title, 4.6 if len(data.inputs) == 1 else 6.4)
     with torch.no_grad():
         if len(data.inputs) == 1:

@@ -1,18 +1,18 @@
-"""The live line on stderr: step, loss, steps a second, time left."""
+"""The live line on stderr: step, loss, steps per second, time left."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PERIOD = 0.1  # seconds between two looks of the line
+PERIOD = 0.1  # seconds between two updates of the line
 
 Report = Callable[[int, float], None]  # step, loss
 
 
 @contextmanager
 def live_line(steps: int, *, quiet: bool) -> Iterator[Report]:
-    """Show a line that follows the training, on a terminal; elsewhere show nothing."""
+    """Show a line with the progress of the training if stderr is a terminal; else show nothing."""
     if quiet or not sys.stderr.isatty():
         yield lambda step, loss: None
         return
@@ -37,13 +37,13 @@ def live_line(steps: int, *, quiet: bool) -> Iterator[Report]:
 
 
 def speed(step: int, steps: int, seconds: float) -> str:
-    """Say how fast it goes and how long it still takes.
+    """Describe the speed and the time left.
 
     >>> speed(100, 500, 0.5)
     '200 steps/s  0:02 left'
     """
     rate = step / max(seconds, 1e-9)
-    left = round((steps - step) / rate)
-    hours, minutes, rest = left // 3600, left // 60 % 60, left % 60
-    clock = f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    seconds_left = round((steps - step) / rate)
+    hours, minutes, rest_seconds = seconds_left // 3600, seconds_left // 60 % 60, seconds_left % 60
+    clock = f"{hours}:{minutes:02}:{rest_seconds:02}" if hours else f"{minutes}:{rest_seconds:02}"
     return f"{rate:.3g} steps/s  {clock} left" if rate < 100 else f"{rate:.0f} steps/s  {clock} left"

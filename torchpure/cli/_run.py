@@ -1,15 +1,14 @@
-"""One fit from configuration to folder: load, train, write, name."""
+"""One fit from configuration to folder: load, train, write, rename."""
 
 import json
 import math
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 
-from torchpure import random
+from torchpure import __version__, random
 
 from ._config import FitConfig, command
 from ._data import Data, load
@@ -18,11 +17,11 @@ from ._folder import draft, slug
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
 from ._progress import live_line
-from ._signals import listening
+from ._signals import catch_signals
 
 
 class Run(NamedTuple):
-    """A run that is finished and saved."""
+    """A finished and saved run."""
 
     directory: Path
     fit: Fit
@@ -30,15 +29,15 @@ class Run(NamedTuple):
 
 
 def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
-    """Fit and save; nothing is left behind when anything fails.
+    """Fit and save; leave no files behind after an error.
 
     Raises:
-        InputError: the target, a file or the place of the result is not usable.
+        InputError: the target, a file or the output folder is invalid.
     """
     k_data, k_init = random.split(random.key(config.seed))
     data = load(config, k_data)
     network = build(config, data.train)
-    with draft(out, slug(_label(config))) as folder, listening() as stop:
+    with draft(out, slug(_label(config))) as folder, catch_signals() as stop:
         with live_line(config.steps, quiet=quiet) as report:
             result = fit(network, data, config, k_init, report, stop)
         _write(folder.path, config, data, network, result)
@@ -46,9 +45,9 @@ def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
     return Run(directory, result, sum(value.numel() for value in network.parameters()))
 
 
-def summary(config: FitConfig, done: Run) -> dict[str, Any]:
-    """Say how a run ended, as JSON can hold it: a number that is not finite is null."""
-    result = done.fit
+def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
+    """Return the result of a run in a form for JSON, where numbers that are not finite are null."""
+    result = finished.fit
     return {
         "status": STATUS[result.code],
         "target": config.target,
@@ -56,23 +55,15 @@ def summary(config: FitConfig, done: Run) -> dict[str, Any]:
         "test_loss": _json_number(result.test_loss),
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
-        "parameters": done.parameters,
+        "parameters": finished.parameters,
         "seed": config.seed,
-        "directory": str(done.directory),
+        "directory": str(finished.directory),
     }
-
-
-def package_version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return version("torchpure")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit) -> None:
     description = {
-        "torchpure": package_version(),
+        "torchpure": __version__,
         "torch": torch.__version__,
         "command": command(config),
         "config": config.model_dump(mode="json"),

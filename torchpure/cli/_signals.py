@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a question that a loop can ask."""
+"""Catch Ctrl-C and SIGTERM, so that a loop can check for them."""
 
 import signal
 import threading
@@ -8,28 +8,28 @@ from types import FrameType
 
 
 @contextmanager
-def listening() -> Iterator[Callable[[], int]]:
-    """Yield a function that gives the number of the first signal that came, or 0; a second one ends at once.
+def catch_signals() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the number of the first signal received, or 0; a second signal interrupts.
 
     Raises:
-        KeyboardInterrupt: a second signal came, wherever the program is then.
+        KeyboardInterrupt: a second signal came; it is raised at that moment.
     """
     received: list[int] = []
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
 
-    def first() -> int:
+    def first_signal() -> int:
         return received[0] if received else 0
 
     if threading.current_thread() is not threading.main_thread():
-        yield first  # only the main thread may set handlers
+        yield first_signal  # only the main thread can set handlers
         return
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_handlers = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield first
+        yield first_signal
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)

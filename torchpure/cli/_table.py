@@ -1,4 +1,4 @@
-"""A data file as numbers: the input columns and the target column."""
+"""Read the input columns and the target column of a data file."""
 
 import difflib
 from collections import Counter
@@ -26,7 +26,7 @@ class Table(NamedTuple):
 
 
 def is_table(target: str) -> bool:
-    """Tell whether TARGET names a data file, by its ending.
+    """Return whether TARGET names a data file, by its suffix.
 
     >>> is_table("data/Prices.CSV"), is_table("2*x")
     (True, False)
@@ -35,10 +35,10 @@ def is_table(target: str) -> bool:
 
 
 def read_table(path: Path, column: str | None, inputs: Sequence[str] | None) -> Table:
-    """Read the target column and the input columns, by default all others.
+    """Read the target column and the input columns; the default inputs are all other columns.
 
     Raises:
-        InputError: the file, one of the columns or one of its numbers is not usable.
+        InputError: the file, a column or a number in it is invalid.
     """
     form = FORMATS[path.suffix.lower()]
     try:
@@ -48,7 +48,7 @@ def read_table(path: Path, column: str | None, inputs: Sequence[str] | None) -> 
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; wanted a data file") from None
     if len(y) < 2:
-        raise InputError(f"{path}: {len(y)} rows of data; at least 2 are wanted, one to train and one to test")
+        raise InputError(f"{path}: {len(y)} rows of data; wanted at least 2, one to train and one to test")
     for name, values in zip((*chosen, column), (*columns, y), strict=True):
         if values.abs().max() > LARGEST:
             raise InputError(f"{path}: column `{name}` has numbers larger than {LARGEST:g}")
@@ -60,20 +60,20 @@ def _choose(path: Path, names: list[str], column: str | None, inputs: Sequence[s
     if twice:
         raise InputError(f"{path}: column `{twice[0]}` appears more than once")
     if column is None:
-        raise InputError(f"{path}: --target COLUMN is wanted for a data file; {_listed(names)}")
+        raise InputError(f"{path}: a data file needs --target COLUMN; {_show_columns(names)}")
     _check_present(path, names, column, "--target")
     if inputs is None:
         inputs = [name for name in names if name != column]
         if "" in inputs:
-            place = names.index("") + 1
-            raise InputError(f"{path}: column {place} has no name; name it, or choose columns with --inputs a,b")
+            number = names.index("") + 1
+            raise InputError(f"{path}: column {number} has no name; name it, or choose columns with --inputs a,b")
     for name in inputs:
         _check_present(path, names, name, "--inputs")
     if column in inputs:
         raise InputError(f"--inputs: `{column}` is the target; it cannot be an input too")
     if not 1 <= len(inputs) <= MAX_COLUMNS:
         raise InputError(
-            f"{path}: {len(inputs)} input columns; wanted 1 to {MAX_COLUMNS} besides the target; {_listed(names)}"
+            f"{path}: {len(inputs)} input columns; wanted 1 to {MAX_COLUMNS} besides the target; {_show_columns(names)}"
         )
     return list(inputs)
 
@@ -84,10 +84,12 @@ def _check_present(path: Path, names: list[str], name: str, option: str) -> None
     close = difflib.get_close_matches(name, names, n=1)
     guess = f" (did you mean `{close[0]}`?)" if close else ""
     comma = (
-        " - is it separated by something else than commas?" if len(names) == 1 and path.suffix.lower() == ".csv" else ""
+        " - are its columns separated by something other than commas?"
+        if len(names) == 1 and path.suffix.lower() == ".csv"
+        else ""
     )
-    raise InputError(f"{option}: {path} has no column `{name[:40]}`{guess}; {_listed(names)}{comma}")
+    raise InputError(f"{option}: {path} has no column `{name[:40]}`{guess}; {_show_columns(names)}{comma}")
 
 
-def _listed(names: list[str]) -> str:
+def _show_columns(names: list[str]) -> str:
     return f"it has: {', '.join(names[:30])}{', ...' if len(names) > 30 else ''}"

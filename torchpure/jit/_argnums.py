@@ -1,4 +1,4 @@
-"""The arguments of a call: which are static, which are donated, and what makes two calls the same."""
+"""Static and donated arguments, named by position or by name; and hash keys of Python values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -12,77 +12,83 @@ from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import describe_function
 
-_TYPES = {Tensor, torch.nn.Parameter}
-Names = int | str | Sequence[int | str]
-_POSITIONAL = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
-_NAMED = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+_TENSOR_TYPES = {Tensor, torch.nn.Parameter}
+ArgumentSpec = int | str | Sequence[int | str]
+_BY_POSITION = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
+_BY_NAME = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
 
 
-class Chosen:
-    """Arguments that were named by position or by name, and are found by either."""
+class ArgumentSet:
+    """Hold a set of arguments of one function, given by position or by name."""
 
-    def __init__(self, fn: Callable[..., Any], option: str, chosen: Names) -> None:
-        """Look the names up.
+    def __init__(self, fn: Callable[..., Any], option: str, requested: ArgumentSpec) -> None:
+        """Resolve each position and each name against the signature of `fn`.
 
         Raises:
             TransformError: the function has no such argument.
         """
-        self._fn, self._option, self._chosen = fn, option, chosen
-        self.places: set[int] = set()
+        self._fn, self._option, self._requested = fn, option, requested
+        self.positions: set[int] = set()
         self.names: set[str] = set()
-        given = (chosen,) if isinstance(chosen, int | str) else tuple(chosen)
-        known = _signature(fn)
-        for one in given:
-            if isinstance(one, bool) or not isinstance(one, int | str) or not self._add(known, one):
-                have = ", ".join(known.parameters) if known else "unknown"
+        requested_list = (requested,) if isinstance(requested, int | str) else tuple(requested)
+        function_signature = _signature(fn)
+        for wanted in requested_list:
+            if (
+                isinstance(wanted, bool)
+                or not isinstance(wanted, int | str)
+                or not self._add(function_signature, wanted)
+            ):
+                have = ", ".join(function_signature.parameters) if function_signature else "unknown"
                 raise TransformError(
-                    f"jit: {option}={chosen!r} must hold positions or names of arguments: {describe_function(fn)} has "
-                    f"no argument {one!r} (it has: {have})"
+                    f"jit: {option}={requested!r} must hold positions or names of arguments: {describe_function(fn)} "
+                    f"has no argument {wanted!r} (it has: {have})"
                 )
 
     def __bool__(self) -> bool:
-        return bool(self.places or self.names)
+        return bool(self.positions or self.names)
 
-    def _add(self, known: Signature | None, one: int | str) -> bool:
-        parameters = list(known.parameters.values()) if known else []
-        positional = [p for p in parameters if p.kind in _POSITIONAL]
-        kinds = {p.kind for p in parameters}
-        if isinstance(one, int):
-            if one < 0 or not (one < len(positional) or known is None or Parameter.VAR_POSITIONAL in kinds):
+    def _add(self, function_signature: Signature | None, wanted: int | str) -> bool:
+        parameters = list(function_signature.parameters.values()) if function_signature else []
+        positional = [p for p in parameters if p.kind in _BY_POSITION]
+        parameter_kinds = {p.kind for p in parameters}
+        if isinstance(wanted, int):
+            if wanted < 0 or not (
+                wanted < len(positional) or function_signature is None or Parameter.VAR_POSITIONAL in parameter_kinds
+            ):
                 return False
-            self.places.add(one)
-            if one < len(positional) and positional[one].kind in _NAMED:
-                self.names.add(positional[one].name)
+            self.positions.add(wanted)
+            if wanted < len(positional) and positional[wanted].kind in _BY_NAME:
+                self.names.add(positional[wanted].name)
             return True
-        self.names.add(one)
-        self.places.update(i for i, p in enumerate(positional) if p.name == one and p.kind in _NAMED)
+        self.names.add(wanted)
+        self.positions.update(i for i, p in enumerate(positional) if p.name == wanted and p.kind in _BY_NAME)
         return (
-            known is None
-            or Parameter.VAR_KEYWORD in kinds
-            or any(p.name == one and p.kind in _NAMED for p in parameters)
+            function_signature is None
+            or Parameter.VAR_KEYWORD in parameter_kinds
+            or any(p.name == wanted and p.kind in _BY_NAME for p in parameters)
         )
 
-    def check_apart(self, other: "Chosen") -> None:
-        """Check that no argument is in both.
+    def check_disjoint(self, other: "ArgumentSet") -> None:
+        """Check that the two sets share no argument.
 
         Raises:
-            TransformError: one is.
+            TransformError: an argument is in both sets.
         """
-        for one in sorted(map(str, (self.places & other.places) or (self.names & other.names))):
+        for argument in sorted(map(str, (self.positions & other.positions) or (self.names & other.names))):
             raise TransformError(
-                f"jit: {describe_function(self._fn)}: argument {one} is in {self._option} and in {other._option}: a "
-                "static argument has no memory to give"
+                f"jit: {describe_function(self._fn)}: argument {argument} is in {self._option} and in {other._option}: "
+                "a static argument has no memory for results to take"
             )
 
     def values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int | str, Any]]:
-        """List those of a call, under their positions or names."""
-        found: list[tuple[int | str, Any]] = [(i, args[i]) for i in sorted(self.places) if i < len(args)]
+        """List the arguments of one call that are in this set, each with its position or name."""
+        found: list[tuple[int | str, Any]] = [(i, args[i]) for i in sorted(self.positions) if i < len(args)]
         return found + [(name, kwargs[name]) for name in kwargs if name in self.names]
 
     def without(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Put None in their places."""
+        """Replace the arguments that are in this set by None."""
         return (
-            tuple(None if i in self.places else arg for i, arg in enumerate(args)),
+            tuple(None if i in self.positions else arg for i, arg in enumerate(args)),
             {name: None if name in self.names else arg for name, arg in kwargs.items()},
         )
 
@@ -90,63 +96,64 @@ class Chosen:
 def _signature(fn: Callable[..., Any]) -> Signature | None:
     try:
         return signature(fn)
-    except (TypeError, ValueError):  # a function of C
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return None
 
 
-def frozen(leaf: Any) -> Any:
-    """Return what stands for what is no tensor: 1, 1.0 and True are not the same, nor are 0.0 and -0.0.
+def hash_key(leaf: Any) -> Any:
+    """Return a key for a value that is not a tensor. Two values with equal keys share a program.
 
-    Containers and dataclasses are looked into; a module is the same only in the same mode, and so are its parts.
+    Keys are stricter than `==`: 1, 1.0 and True differ, and so do 0.0 and -0.0. The rule also holds inside tuples,
+    frozensets and dataclasses. A module is equal to itself only while all of its parts keep their training mode.
     """
     kind = type(leaf)
     if isinstance(leaf, float | complex):
         return kind, repr(leaf)
     if isinstance(leaf, tuple):
-        return kind, tuple(map(frozen, leaf))
+        return kind, tuple(map(hash_key, leaf))
     if isinstance(leaf, frozenset):
-        return kind, frozenset(map(frozen, leaf))
+        return kind, frozenset(map(hash_key, leaf))
     if isinstance(leaf, torch.nn.Module):
         return kind, leaf, tuple(part.training for part in leaf.modules())
     if is_dataclass(leaf) and kind.__hash__ is not None and kind.__eq__ is not object.__eq__:
-        held = [getattr(leaf, field.name) for field in fields(leaf)]
-        return kind, leaf, tuple(frozen(part) for part in held if _hashable(part) and not isinstance(part, Tensor))
+        values = [getattr(leaf, field.name) for field in fields(leaf)]
+        return kind, leaf, tuple(hash_key(part) for part in values if _hashable(part) and not isinstance(part, Tensor))
     return kind, leaf
 
 
-def check_hashable(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: Chosen) -> None:
-    """Say which leaf cannot be compared.
+def check_hashable(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: ArgumentSet) -> None:
+    """Find the leaf that makes a call impossible to look up.
 
     Raises:
-        TransformError: one that is no tensor has no hash.
+        TransformError: a leaf that is not a tensor has no hash.
     """
-    for where, held in static.values(args, kwargs):
-        if not _hashable(held):
+    for where, value in static.values(args, kwargs):
+        if not _hashable(value):
             raise TransformError(
                 f"jit: {describe_function(fn)}: the static argument {where!r} cannot be compared, it is "
-                f"{tree.describe(held)}: pass a value with a hash, a tuple instead of a list"
+                f"{tree.describe(value)}: pass a hashable value, such as a tuple instead of a list"
             )
     rest = static.without(args, kwargs)
     for path, leaf in zip(tree.paths(rest), tree.leaves(rest), strict=True):
         if not isinstance(leaf, Tensor) and not _hashable(leaf):
             raise TransformError(
                 f"jit: {describe_function(fn)}: argument `{path.partition('.')[2]}` is {tree.describe(leaf)}: wanted "
-                "tensors (torch.as_tensor makes one), or values that can be compared"
+                "tensors (torch.as_tensor makes one) or hashable values"
             )
 
 
-def _hashable(held: Any) -> bool:
+def _hashable(value: Any) -> bool:
     try:
-        hash(held)
+        hash(value)
     except TypeError:
         return False
     return True
 
 
-def ordinary(leaf: Tensor) -> bool:
-    """Tell whether a compiled program may read the memory of a tensor."""
+def has_plain_memory(leaf: Tensor) -> bool:
+    """Tell whether a compiled program may read the memory of this tensor directly."""
     return (
-        type(leaf) in _TYPES
+        type(leaf) in _TENSOR_TYPES
         and leaf.layout is torch.strided
         and not leaf.is_meta
         and not leaf.is_quantized

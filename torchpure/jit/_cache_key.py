@@ -1,4 +1,4 @@
-"""One call: its tensors, and all else that tells it from other calls."""
+"""The arguments of one call: its tensors, and the key under which its program is cached."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,62 +8,64 @@ from torch import Tensor
 
 from torchpure import tree
 
-from ._argnums import Chosen, frozen
+from ._argnums import ArgumentSet, hash_key
 
-_HERE: Any = object()  # the place of a tensor
+_TENSOR_SLOT: Any = object()  # marks where a tensor goes
 
 
-class Call:
-    """The arguments of one call, taken apart."""
+class CallArguments:
+    """Split the arguments of one call into tensors and a key made of everything else."""
 
     __slots__ = ("_leaves", "_statics", "_structure", "key", "tensors")
 
-    def __init__(self, static: Chosen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, static: ArgumentSet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._statics: Any = ()
         if static:
             self._statics = static.values(args, kwargs)
             args, kwargs = static.without(args, kwargs)
         self._leaves, self._structure = tree.flatten((args, kwargs))
         self.tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
-        others: Any = ()
+        static_leaves: Any = ()
         if len(self.tensors) < len(self._leaves):
-            others = tuple(None if isinstance(leaf, Tensor) else frozen(leaf) for leaf in self._leaves)
-        self.key: Any = (self._structure, others, torch.get_default_dtype())
+            static_leaves = tuple(None if isinstance(leaf, Tensor) else hash_key(leaf) for leaf in self._leaves)
+        self.key: Any = (self._structure, static_leaves, torch.get_default_dtype())
         if self._statics:
-            self.key = (*self.key, *((where, frozen(held)) for where, held in self._statics))
+            self.key = (*self.key, *((where, hash_key(value)) for where, value in self._statics))
 
-    def kind(self) -> Any:
-        """Return what tells the program for this call from others."""
+    def input_signature(self) -> Any:
+        """Return the full cache key: the key, and shape, dtype, device and strides of each tensor."""
         return self.key, tuple((leaf.shape, leaf.dtype, leaf.device, leaf.stride()) for leaf in self.tensors)
 
-    def without_tensors(self) -> Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Return what makes arguments of other tensors, and does not keep these."""
-        other = object.__new__(Call)
-        other._leaves = [_HERE if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        other._statics, other._structure = self._statics, self._structure
-        return other.arguments
+    def argument_builder(self) -> Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]:
+        """Return a function that builds the arguments from other tensors. It keeps no tensor of this call alive."""
+        builder = object.__new__(CallArguments)
+        builder._leaves = [_TENSOR_SLOT if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        builder._statics, builder._structure = self._statics, self._structure
+        return builder.arguments
 
     def arguments(self, tensors: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with other tensors in the places of theirs."""
-        rest = iter(tensors)
-        leaves = [next(rest) if leaf is _HERE or isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        """Return the arguments of this call, with `tensors` in the places of its own tensors."""
+        remaining = iter(tensors)
+        leaves = [
+            next(remaining) if leaf is _TENSOR_SLOT or isinstance(leaf, Tensor) else leaf for leaf in self._leaves
+        ]
         args, kwargs = tree.unflatten(self._structure, leaves)
         args = list(args)
-        for where, held in self._statics:
+        for where, value in self._statics:
             if isinstance(where, int):
-                args[where] = held
+                args[where] = value
             else:
-                kwargs[where] = held
+                kwargs[where] = value
         return tuple(args), kwargs
 
-    def places(self, chosen: Chosen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
-        """List the places, among the tensors, of those of some arguments."""
-        marked = (
-            [i in chosen.places for i, arg in enumerate(args) for _ in _tensors(arg)]
-            + [name in chosen.names for name, arg in kwargs.items() for _ in _tensors(arg)]
+    def positions(self, selected: ArgumentSet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int]:
+        """List which tensors of the call belong to the selected arguments."""
+        is_selected = (
+            [i in selected.positions for i, arg in enumerate(args) for _ in _tensors_of(arg)]
+            + [name in selected.names for name, arg in kwargs.items() for _ in _tensors_of(arg)]
         )  # fmt: skip
-        return [place for place, is_chosen in enumerate(marked) if is_chosen]
+        return [position for position, flag in enumerate(is_selected) if flag]
 
 
-def _tensors(argument: Any) -> list[Tensor]:
+def _tensors_of(argument: Any) -> list[Tensor]:
     return [leaf for leaf in tree.leaves(argument) if isinstance(leaf, Tensor)]

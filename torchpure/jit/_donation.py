@@ -1,4 +1,7 @@
-"""Donated arguments: results take their memory, and nobody can use them afterwards."""
+"""Donated arguments: results may take over their memory, and later uses of the arguments are errors.
+
+For example, `step = jit(step, donate=0)` may write the new parameters over the old ones.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,117 +12,127 @@ from torch.fx import GraphModule, Node
 
 from torchpure._torch import storage_use_count
 from torchpure.errors import ImpureError, TransformError
-from torchpure.jit.passes import copied, is_view, placeholders, results, value
+from torchpure.jit.passes import copy_program, fake_value, is_view, placeholders, results
 
 _use_count: Any = storage_use_count
-_OURS = 2  # uses of a storage that one tensor has, while it is asked for
+_USES_WHEN_EXCLUSIVE = 2  # the tensor, and the storage object that is asked for its count
 
 
 class Donated(Tensor):
-    """A tensor that was given away: each use of it is an error."""
+    """A tensor whose memory was given to results. Every operation on it raises an error."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Refuse an operation."""
+        """Refuse the operation.
+
+        Raises:
+            ImpureError: always, except for `repr`.
+        """
         for leaf in (*args, *(kwargs or {}).values()):
             if type(leaf) is Donated and func is Tensor.__repr__:
-                return f"<a tensor that was donated to {leaf.__dict__['taker']}>"
-        taker = next((leaf.__dict__["taker"] for leaf in _flat((args, kwargs)) if type(leaf) is Donated), "jit")
+                return f"<a tensor that was donated to {leaf.__dict__['donated_to']}>"
+        donated_to = next(
+            (leaf.__dict__["donated_to"] for leaf in _flatten_containers((args, kwargs)) if type(leaf) is Donated),
+            "jit",
+        )
         raise ImpureError(
-            f"jit: a tensor is used that was donated to {taker}: its memory belongs to the results. Use those, or "
+            f"jit: this tensor was donated to {donated_to}: its memory belongs to the results. Use the results, or "
             "donate a clone"
         )
 
 
-def _flat(values: Any) -> list[Any]:
-    """List what containers hold, without a look at tensors."""
+def _flatten_containers(values: Any) -> list[Any]:
+    """List what dicts, lists and tuples hold, without any operation on a tensor."""
     if isinstance(values, dict):
         values = list(values.values())
     if isinstance(values, list | tuple):
-        return [leaf for part in values for leaf in _flat(part)]
+        return [leaf for part in values for leaf in _flatten_containers(part)]
     return [values]
 
 
-def pairs(module: GraphModule, donated: Sequence[int]) -> dict[int, int]:
-    """Match results with donated inputs, whose memory they take: shape, dtype, device and layout are the same.
+def match_donated(module: GraphModule, donated: Sequence[int]) -> dict[int, int]:
+    """Match results with donated inputs of the same shape, dtype and device.
 
-    Results that share memory with others have none of their own to move.
+    The program may then write each of these results into the memory of its input. A result that shares memory with
+    another result or with an input is left out, because writing it elsewhere would break the sharing.
     """
-    given, out = placeholders(module), results(module)
-    roots = [_roots(node) for node in out]
+    inputs, outputs = placeholders(module), results(module)
+    roots = [_memory_owners(node) for node in outputs]
     shared = [root for i, group in enumerate(roots) for root in group]
-    free = [i for i in donated if given[i] not in shared and value(given[i]).is_contiguous()]
-    found: dict[int, int] = {}
-    for number, node in enumerate(out):
-        own = value(node) if isinstance(node, Node) else None
-        if not isinstance(own, Tensor) or any(
-            root.op != "call_function" or shared.count(root) > 1 for root in roots[number]
+    unmatched = [i for i in donated if inputs[i] not in shared and fake_value(inputs[i]).is_contiguous()]
+    pairs: dict[int, int] = {}
+    for result, node in enumerate(outputs):
+        fake = fake_value(node) if isinstance(node, Node) else None
+        if not isinstance(fake, Tensor) or any(
+            root.op != "call_function" or shared.count(root) > 1 for root in roots[result]
         ):
             continue
-        match = next((i for i in free if _same(own, value(given[i]))), None)
+        match = next((i for i in unmatched if _same_shape(fake, fake_value(inputs[i]))), None)
         if match is not None:
-            found[number] = match
-            free.remove(match)
-    return found
+            pairs[result] = match
+            unmatched.remove(match)
+    return pairs
 
 
-def _roots(node: Any) -> set[Node]:
-    """Return the nodes that made the memory of a result."""
-    found, todo = set(), [node] if isinstance(node, Node) else []
+def _memory_owners(node: Any) -> set[Node]:
+    """Return the nodes that allocated the memory of a result."""
+    owners, todo = set(), [node] if isinstance(node, Node) else []
     while todo:
-        one = todo.pop()
-        if is_view(one):
-            todo.extend(one.all_input_nodes)
+        current = todo.pop()
+        if is_view(current):
+            todo.extend(current.all_input_nodes)
         else:
-            found.add(one)
-    return found
+            owners.add(current)
+    return owners
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
+def _same_shape(one: Tensor, two: Tensor) -> bool:
     return (one.shape, one.dtype, one.device) == (two.shape, two.dtype, two.device)
 
 
-def written_over(module: GraphModule, found: dict[int, int]) -> GraphModule:
-    """Write results into inputs, at the end of a program."""
-    made = copied(module)
-    given, out, end = placeholders(made), results(made), made.graph.output_node()
-    with made.graph.inserting_before(end):
-        for number, place in found.items():
-            copy = made.graph.call_function(torch.ops.aten.copy_.default, (given[place], out[number]))
-            copy.meta = dict(given[place].meta)
-            out[number] = copy
-    end.update_arg(0, tuple(out))
-    made.recompile()
-    return made
+def write_into_donated(module: GraphModule, pairs: dict[int, int]) -> GraphModule:
+    """Return a program that ends by copying results into the inputs given by `pairs`."""
+    program = copy_program(module)
+    inputs, outputs, end = placeholders(program), results(program), program.graph.output_node()
+    with program.graph.inserting_before(end):
+        for result, position in pairs.items():
+            copy = program.graph.call_function(torch.ops.aten.copy_.default, (inputs[position], outputs[result]))
+            copy.meta = dict(inputs[position].meta)
+            outputs[result] = copy
+    end.update_arg(0, tuple(outputs))
+    program.recompile()
+    return program
 
 
-def check_donated(who: str, tensors: Sequence[Tensor], donated: Sequence[int]) -> None:
-    """Check that no donated tensor is given twice.
+def check_donated(function_name: str, tensors: Sequence[Tensor], donated: Sequence[int]) -> None:
+    """Check that no donated tensor is passed twice.
 
     Raises:
-        TransformError: one is.
+        TransformError: a donated tensor is passed twice.
     """
-    given = list(map(id, tensors))
-    if len(set(given)) < len(given):
-        for place in donated:
-            if given.count(given[place]) > 1:
-                raise TransformError(f"jit: {who} is given a donated tensor twice: donate a clone in one of the places")
+    inputs = list(map(id, tensors))
+    if len(set(inputs)) < len(inputs):
+        for position in donated:
+            if inputs.count(inputs[position]) > 1:
+                raise TransformError(
+                    f"jit: {function_name} is given a donated tensor twice: donate a clone in one of the places"
+                )
 
 
-def own(leaf: Tensor) -> Tensor:
-    """Return a tensor whose memory nobody else sees: itself, or a clone."""
-    return leaf if _use_count(leaf.untyped_storage()._cdata) <= _OURS else leaf.clone()
+def ensure_exclusive(leaf: Tensor) -> Tensor:
+    """Return the tensor if no other tensor shares its memory, else a clone."""
+    return leaf if _use_count(leaf.untyped_storage()._cdata) <= _USES_WHEN_EXCLUSIVE else leaf.clone()
 
 
-def taken(who: str, leaf: Tensor) -> Tensor:
-    """Move the memory of a tensor to a new one, and leave the old one without use."""
+def move_memory(function_name: str, leaf: Tensor) -> Tensor:
+    """Move the memory of a tensor to a new tensor, and make the old one unusable."""
     new = leaf.detach()
-    give_up(who, leaf)
+    invalidate(function_name, leaf)
     return new
 
 
-def give_up(who: str, leaf: Tensor) -> None:
-    """Leave a tensor without memory and without use."""
+def invalidate(function_name: str, leaf: Tensor) -> None:
+    """Free the memory of a tensor and make the tensor unusable."""
     leaf.data = torch.empty(0, dtype=leaf.dtype, device=leaf.device)
-    leaf.__dict__["taker"] = who
-    leaf.__class__ = Donated  # pyrefly: ignore[bad-assignment] a tensor like the other, which refuses its operations
+    leaf.__dict__["donated_to"] = function_name
+    leaf.__class__ = Donated  # pyrefly: ignore[bad-assignment] a subclass with the same layout

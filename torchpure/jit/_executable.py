@@ -1,4 +1,4 @@
-"""A compiled function: a program, the tree of its results, and the captured tensors that it was made for."""
+"""A compiled program with all that a call needs: output structure, captured tensors, and donation."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,26 +13,37 @@ from torch.fx import GraphModule, Node
 from torchpure import tree
 from torchpure.jit import backends
 from torchpure.jit.backends import CompilerError
-from torchpure.jit.passes import attribute, duplicates, has_loops, loop_invariant, peak, placeholders, results, value
+from torchpure.jit.passes import (
+    attribute,
+    eliminate_common_subexpressions,
+    fake_value,
+    has_control_flow,
+    hoist_loop_invariants,
+    peak_memory,
+    placeholders,
+    results,
+)
 
-from ._cache_key import Call
-from ._donation import check_donated, give_up, own, pairs, taken, written_over
+from ._cache_key import CallArguments
+from ._donation import check_donated, ensure_exclusive, invalidate, match_donated, move_memory, write_into_donated
 from ._trace import Trace
 
 _requires_grad = attrgetter("requires_grad")
-_LARGE = 1 << 20  # bytes of results from which on it is worth to write over donated memory
+_MIN_DONATED_BYTES = 1 << 20  # below this size of results, writing into donated memory gains nothing
 
 
-def passed(module: GraphModule) -> GraphModule:
-    """Run all passes."""
-    return loop_invariant(duplicates(module))
+def run_passes(module: GraphModule) -> GraphModule:
+    """Run all passes over a traced program."""
+    return hoist_loop_invariants(eliminate_common_subexpressions(module))
 
 
-class Compiled:
-    """A function of tensors, whose results are a tree."""
+class Executable:
+    """A compiled function of tensors. It returns the results in the structure of the traced function."""
 
-    def __init__(self, who: str, trace: Trace, run: Callable[..., Sequence[Any]], donated: Sequence[int]) -> None:
-        self._who, self._run, self._donated = who, run, donated
+    def __init__(
+        self, function_name: str, trace: Trace, run: Callable[..., Sequence[Any]], donated: Sequence[int]
+    ) -> None:
+        self._function_name, self._run, self._donated = function_name, run, donated
         self._pairs: dict[int, int] = {}
         self._outputs, self._captured = trace.outputs, trace.captures.tensors
         self.stale = trace.captures.stale
@@ -41,135 +52,140 @@ class Compiled:
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the program."""
-        return self._outputs.put(self._run(*tensors))
+        return self._outputs.unflatten(self._run(*tensors))
 
-    def asks(self) -> bool:
+    def captures_require_grad(self) -> bool:
         """Tell whether a captured tensor requires grad."""
         return any(map(_requires_grad, self._captured))
 
-    def writes(self, found: dict[int, int]) -> None:
-        """Take note that the program writes results into inputs."""
-        self._pairs = found
+    def set_donation_pairs(self, pairs: dict[int, int]) -> None:
+        """Record which result the program writes into which input."""
+        self._pairs = pairs
 
     def _run_donated(self, tensors: Sequence[Tensor]) -> Any:
-        check_donated(self._who, tensors, self._donated)
-        given = list(tensors)
-        for place in self._pairs.values():
-            given[place] = own(given[place])
-        out = list(self._run(*given))
+        check_donated(self._function_name, tensors, self._donated)
+        inputs = list(tensors)
+        for position in self._pairs.values():
+            inputs[position] = ensure_exclusive(inputs[position])
+        out = list(self._run(*inputs))
         moved: dict[int, Tensor] = {}
-        for number, leaf in enumerate(out):
-            place = next((i for i in self._donated if leaf is tensors[i]), self._pairs.get(number))
-            if place is not None and given[place] is tensors[place]:
-                if place not in moved:
-                    moved[place] = taken(self._who, tensors[place])
-                out[number] = moved[place]
-        for place in self._donated:
-            if place not in moved:
-                give_up(self._who, tensors[place])
-        return self._outputs.put(out)
+        for result, leaf in enumerate(out):
+            position = next((i for i in self._donated if leaf is tensors[i]), self._pairs.get(result))
+            if position is not None and inputs[position] is tensors[position]:
+                if position not in moved:
+                    moved[position] = move_memory(self._function_name, tensors[position])
+                out[result] = moved[position]
+        for position in self._donated:
+            if position not in moved:
+                invalidate(self._function_name, tensors[position])
+        return self._outputs.unflatten(out)
 
 
-class Uncompiled:
-    """A function that runs as it is, because nothing could compile it."""
+class EagerFallback:
+    """A function that runs in eager mode, because there is no working compiler."""
 
-    def __init__(self, who: str, fn: Callable[..., Any], call: Call, donated: Sequence[int]) -> None:
-        self._who, self._fn, self._arguments, self._donated = who, fn, call.without_tensors(), donated
+    def __init__(self, function_name: str, fn: Callable[..., Any], call: CallArguments, donated: Sequence[int]) -> None:
+        self._function_name, self._fn, self._donated = function_name, fn, donated
+        self._build_arguments = call.argument_builder()
 
     def run(self, tensors: Sequence[Tensor]) -> Any:
         """Run the function."""
-        check_donated(self._who, tensors, self._donated)
-        args, kwargs = self._arguments(tensors)
+        check_donated(self._function_name, tensors, self._donated)
+        args, kwargs = self._build_arguments(tensors)
         out = self._fn(*args, **kwargs)
-        return self._moved(out, tensors) if self._donated else out
+        return self._invalidate_donated(out, tensors) if self._donated else out
 
-    def _moved(self, out: Any, tensors: Sequence[Tensor]) -> Any:
-        """Leave donated tensors without use, unless a backward pass may read them."""
+    def _invalidate_donated(self, out: Any, tensors: Sequence[Tensor]) -> Any:
+        """Make donated tensors unusable, unless a backward pass may still read them."""
         if any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(out)):
             return out
-        given = [tensors[place] for place in self._donated]
-        new = {id(leaf): leaf.detach() for leaf in given}
+        inputs = [tensors[position] for position in self._donated]
+        new = {id(leaf): leaf.detach() for leaf in inputs}
         out = tree.map(lambda leaf: new.get(id(leaf), leaf), out)
-        for leaf in given:
-            give_up(self._who, leaf)
+        for leaf in inputs:
+            invalidate(self._function_name, leaf)
         return out
 
     def stale(self) -> bool:
-        """Tell that it is of use forever."""
+        """Never stale: the function itself runs."""
         return False
 
-    def asks(self) -> bool:
-        """Tell that it may run always."""
+    def captures_require_grad(self) -> bool:
+        """Return False: the function itself runs, so autograd sees its captured tensors."""
         return False
 
 
-def compile_trace(who: str, trace: Trace, tensors: Sequence[Tensor], donated: Sequence[int]) -> Compiled:
+def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], donated: Sequence[int]) -> Executable:
     """Compile a traced function.
 
-    Raises:
-        CompilerError: there is no C++ compiler that works.
-    """
-    module = passed(trace.module)
-    direct = _direct(module)
-    if direct is not None:
-        return Compiled(who, trace, direct, donated)
-    found = pairs(module, donated)
-    size = sum(value(placeholders(module)[place]).nbytes for place in found.values())
-    if size < _LARGE:
-        return Compiled(who, trace, backends.compiled(module, tensors), donated)
-    run = backends.native(module, tensors) if has_loops(module) else None  # it is fast, and writes new memory
-    if run is not None:
-        return Compiled(who, trace, run, donated)
-    made = Compiled(who, trace, backends.without_native(written_over(module, found), tensors), donated)
-    made.writes(found)
-    return made
-
-
-def compile_natively(who: str, trace: Trace, tensors: Sequence[Tensor]) -> Compiled | int:
-    """Compile a traced function as one program of C++; where that cannot be, return what it needs of memory.
+    A program that only picks inputs and constants is not compiled. A program with large donated inputs writes
+    results into them, unless it is a loop that the native backend takes: that is faster, and allocates new results.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
-    module = passed(trace.module)
-    run = None if _direct(module) else backends.native(module, tensors)
-    return peak(module) if run is None else Compiled(who, trace, run, ())
+    module = run_passes(trace.module)
+    trivial = _trivial_program(module)
+    if trivial is not None:
+        return Executable(function_name, trace, trivial, donated)
+    pairs = match_donated(module, donated)
+    size = sum(fake_value(placeholders(module)[position]).nbytes for position in pairs.values())
+    if size < _MIN_DONATED_BYTES:
+        return Executable(function_name, trace, backends.compile_program(module, tensors), donated)
+    run = backends.compile_native(module, tensors) if has_control_flow(module) else None
+    if run is not None:  # fast, though it allocates its results
+        return Executable(function_name, trace, run, donated)
+    run = backends.compile_without_native(write_into_donated(module, pairs), tensors)
+    executable = Executable(function_name, trace, run, donated)
+    executable.set_donation_pairs(pairs)
+    return executable
 
 
-def _direct(module: GraphModule) -> Callable[..., list[Any]] | None:
-    """Return what picks the results of a program that computes nothing; None for others."""
+def compile_native_or_measure(function_name: str, trace: Trace, tensors: Sequence[Tensor]) -> Executable | int:
+    """Compile a traced function with the native backend, or return its peak memory in bytes.
+
+    Raises:
+        CompilerError: there is no working C++ compiler.
+    """
+    module = run_passes(trace.module)
+    run = None if _trivial_program(module) else backends.compile_native(module, tensors)
+    return peak_memory(module) if run is None else Executable(function_name, trace, run, ())
+
+
+def _trivial_program(module: GraphModule) -> Callable[..., list[Any]] | None:
+    """Return a function that picks the results, if the program computes nothing; else None."""
     calls = [node for node in module.graph.nodes if node.op == "call_function"]
     if not all(map(_copies_constant, calls)):
         return None
     copies: dict[Any, Any] = {node: node.args[0] for node in calls}
-    given = {node: place for place, node in enumerate(placeholders(module))}
+    inputs = {node: position for position, node in enumerate(placeholders(module))}
     out = results(module)
-    if out == list(given):
+    if out == list(inputs):
         return lambda *tensors: list(tensors)
-    held = {node: attribute(module, copies.get(node, node)) for node in {*out} - {*given}}
+    constants = {node: attribute(module, copies.get(node, node)) for node in {*out} - {*inputs}}
 
     def run(*tensors: Tensor) -> list[Any]:
-        found = {node: leaf.clone() if node in copies else leaf for node, leaf in held.items()}
-        return [tensors[given[node]] if node in given else found[node] for node in out]
+        constant_values = {node: leaf.clone() if node in copies else leaf for node, leaf in constants.items()}
+        return [tensors[inputs[node]] if node in inputs else constant_values[node] for node in out]
 
     return run
 
 
 def _copies_constant(node: Node) -> bool:
-    """Tell whether an operation gives a tensor that the program holds new memory, and does nothing else."""
-    given: Any = node.args[0] if node.args else None
-    return node.target is torch.ops.aten.clone.default and given.op == "get_attr" and not node.kwargs
+    """Tell whether a node clones a constant of the program, and does nothing else."""
+    source: Any = node.args[0] if node.args else None
+    return node.target is torch.ops.aten.clone.default and source.op == "get_attr" and not node.kwargs
 
 
 def warn_uncompiled(error: CompilerError) -> None:
-    """Say once why functions run uncompiled."""
+    """Warn once per message that functions run uncompiled."""
     _warn(str(error))
 
 
 @lru_cache(maxsize=64)
 def _warn(why: str) -> None:
     warnings.warn(
-        f"{why} Functions run uncompiled, as if jit were not there. Install a compiler (apt-get install g++), or set "
+        f"{why} Functions run uncompiled, as if jit were not used. Install a compiler (apt-get install g++), or set "
         "CXX to one",
         stacklevel=7,
     )

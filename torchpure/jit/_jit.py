@@ -1,63 +1,77 @@
-"""`jit`: a function, compiled once for each kind of arguments."""
+"""`jit`: compile a function once for each input signature."""
 
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._collector import uncollected
+from torchpure._collector import gc_paused
 from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
+from torchpure._types import P
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function
 
-from ._argnums import Chosen, Names, check_hashable, ordinary
-from ._cache_key import Call
+from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
+from ._cache_key import CallArguments
 from ._donation import Donated
-from ._executable import Compiled, Uncompiled, compile_natively, compile_trace, warn_uncompiled
-from ._lowered import Lowered, lowered
+from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
+from ._lowered import Lowered, lowered_from_trace
 from ._trace import Trace, trace
-from ._vmapped import Members
+from ._vmapped import ChunkedVmap
 
 _function_modes: Any = len_torch_function_stack
 _autocasts: Any = is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
-_MANY = 32  # programs of one function that differ in values alone: a sign that one should be a tensor
+Out = TypeVar("Out", covariant=True)
+_MANY_PROGRAMS = 32  # programs of one function: from here on, warn that a changing number should be a tensor
 
 
-def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Callable[..., Any]:
-    """Return a function that computes what `fn` does, as one compiled program.
+class Jitted(Protocol[P, Out]):
+    """A compiled function: a call runs it, `lower` shows it."""
 
-    `fn` is traced once for each structure of its arguments, with the shapes, dtypes, devices and strides of their
-    tensors, and the values of everything else: of Python numbers and strings, and of the arguments whose positions or
-    names `static` holds. So Python code runs once for each, and what it prints is printed once.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Out:
+        """Run the program for these arguments."""
+        ...
 
-    Under transforms and tracers, and where an input or a captured tensor requires grad, `fn` itself runs. A captured
-    tensor that is changed in place is seen; a name that is bound to another tensor is not.
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
+        ...
 
-    `donate` holds arguments whose memory the results may take: using one of their tensors afterwards is an error.
+
+def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Jitted[P, Out]:
+    """Return a function that computes what `fn` computes, as one compiled program.
+
+    `fn` is traced once per input signature: the structure of its arguments; the shapes, dtypes, devices and strides of
+    their tensors; and the values of everything else. "Everything else" is Python numbers and strings, and the arguments
+    that `static` names by position or by name. Python code, such as `print`, runs only while tracing.
+
+    `fn` itself runs under transforms and tracers, and where an input or a captured tensor requires grad. If a captured
+    tensor is changed in place, the change is seen. If a captured name is bound to another tensor, it is not seen.
+
+    `donate` names arguments whose memory the results may take. Using a donated tensor afterwards is an error.
 
     Law: `jit(fn)(*args) == fn(*args)`, up to rounding.
 
     Raises:
-        TransformError: `static` or `donate` names no argument of `fn`; in a call: `fn` needs the numbers of tensors,
-            draws from the global generator, or is given what cannot be compared.
+        TransformError: `static` or `donate` names no argument of `fn`. A call raises it if `fn` needs the numbers of
+            tensors, draws from the global generator, or gets an argument that cannot be compared.
 
     >>> step = jit(lambda x: x * 2 + 1)
     >>> step(torch.tensor([1.0, 2.0]))
     tensor([3., 5.])
     """
-    calls = _Calls(fn, static, donate)
+    programs = _ProgramCache(fn, static, donate)
     mapping = getattr(fn, "mapping", None)
-    apart = isinstance(mapping, Mapping) and not static and not donate
-    run = Members(mapping, calls, _Calls(mapping.fn, (), ())) if apart else calls
+    by_members = isinstance(mapping, Mapping) and not static and not donate
+    run = ChunkedVmap(mapping, programs, _ProgramCache(mapping.fn, (), ())) if by_members else programs
 
     @wraps(fn, updated=())
     def jitted(*args: Any, **kwargs: Any) -> Any:
@@ -66,122 +80,124 @@ def jit(fn: Callable[..., Any], *, static: Names = (), donate: Names = ()) -> Ca
         return run(args, kwargs)
 
     def lower(*args: Any, **kwargs: Any) -> Lowered:
-        """Trace and compile for these arguments, or for `ShapeDtype` in the places of tensors; show the program."""
-        return calls.lower(args, kwargs)
+        """Trace and compile for these arguments, and show the program. A `ShapeDtype` may stand for a tensor."""
+        return programs.lower(args, kwargs)
 
     jitted.lower = lower  # pyrefly: ignore[missing-attribute] functions take attributes
-    return jitted
+    return cast("Jitted[P, Out]", jitted)
 
 
 class _Entry(NamedTuple):
-    """A kind of arguments that has been seen."""
+    """An executable, with the check that finds it for a call."""
 
-    check: Callable[..., bool]  # of tensors: types, dtypes, devices, sizes, strides, whether they require grad
-    asks: bool  # one of them requires grad
-    compiled: Compiled | Uncompiled
+    check: Callable[..., bool]  # compares types, dtypes, devices, sizes, strides and requires_grad
+    requires_grad: bool  # an input requires grad
+    executable: Executable | EagerFallback
 
 
-class _Calls:
-    """The programs of one function."""
+class _ProgramCache:
+    """The compiled programs of one function, by input signature."""
 
-    def __init__(self, fn: Callable[..., Any], static: Names, donate: Names) -> None:
+    def __init__(self, fn: Callable[..., Any], static: ArgumentSpec, donate: ArgumentSpec) -> None:
         check_callable("jit", fn)
-        self._fn, self._who = fn, describe_function(fn)
-        self._static, self._donate = Chosen(fn, "static", static), Chosen(fn, "donate", donate)
-        self._static.check_apart(self._donate)
+        self._fn, self._function_name = fn, describe_function(fn)
+        self._static, self._donate = ArgumentSet(fn, "static", static), ArgumentSet(fn, "donate", donate)
+        self._static.check_disjoint(self._donate)
         self._entries: dict[Any, list[_Entry]] = {}
-        self._compiled: dict[Any, Compiled | Uncompiled] = {}
-        self._traced: dict[Any, Trace] = {}  # one at most, which waits to be compiled
+        self._executables: dict[Any, Executable | EagerFallback] = {}
+        self._pending_trace: dict[Any, Trace] = {}  # at most one trace, from `peak_memory`, that is not compiled yet
         self._lock = threading.RLock()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the program for these arguments."""
-        call = Call(self._static, args, kwargs)
+        """Run the program for these arguments. Compile it if it does not exist."""
+        call = CallArguments(self._static, args, kwargs)
         try:
             entries = self._entries.get(call.key, ())
         except TypeError:
             check_hashable(self._fn, args, kwargs, self._static)
             raise
         for entry in entries:
-            if entry.check(*call.tensors) and not entry.compiled.stale():
-                if torch.is_grad_enabled() and (entry.asks or entry.compiled.asks()):
+            if entry.check(*call.tensors) and not entry.executable.stale():
+                if torch.is_grad_enabled() and (entry.requires_grad or entry.executable.captures_require_grad()):
                     return self._fn(*args, **kwargs)
-                return entry.compiled.run(call.tensors)
-        return self._first(call, args, kwargs)
+                return entry.executable.run(call.tensors)
+        return self._first_call(call, args, kwargs)
 
-    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Return the bytes that the program for these arguments needs; None for one of C++, which is compiled then."""
-        call = Call(self._static, args, kwargs)
-        if any(map(_requires_grad, call.tensors)) or not all(map(ordinary, call.tensors)):
+    def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the bytes that the program for these arguments needs. Return None if it is native: then compile it."""
+        call = CallArguments(self._static, args, kwargs)
+        if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
-        with self._lock, uncollected():
-            key, traced = call.kind(), trace(self._fn, call.arguments, call.tensors)
+        with self._lock, gc_paused():
+            key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
-                found = compile_natively(self._who, traced, call.tensors)
+                result = compile_native_or_measure(self._function_name, new_trace, call.tensors)
             except CompilerError:
                 return 0
-            if isinstance(found, int):
-                self._traced = {key: traced}
-                return found
-            self._compiled[key] = found
+            if isinstance(result, int):
+                self._pending_trace = {key: new_trace}
+                return result
+            self._executables[key] = result
             return None
 
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
-        call = Call(self._static, *tree.map(_example, (args, kwargs)))
-        return lowered(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
+        call = CallArguments(self._static, *tree.map(_example_input, (args, kwargs)))
+        return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 
-    def _first(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run with arguments of a kind that has not been seen."""
+    def _first_call(self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run with an input signature that no entry matches."""
         for leaf in call.tensors:
             if type(leaf) is Donated:
-                leaf.clone()  # refused, with the name of who has it
-        asks = any(map(_requires_grad, call.tensors))
-        if (asks and torch.is_grad_enabled()) or not all(map(ordinary, call.tensors)):
+                leaf.clone()  # raises, and names the function that took the memory
+        needs_grad = any(map(_requires_grad, call.tensors))
+        if (needs_grad and torch.is_grad_enabled()) or not all(map(has_plain_memory, call.tensors)):
             return self._fn(*args, **kwargs)
         with self._lock:
-            compiled = self._program(call, args, kwargs)
+            executable = self._find_or_compile(call, args, kwargs)
             entries = self._entries.setdefault(call.key, [])
-            entries[:] = [entry for entry in entries if not entry.compiled.stale()]
-            entries.insert(0, _Entry(_check(call.tensors), asks, compiled))
-        if torch.is_grad_enabled() and compiled.asks():
+            entries[:] = [entry for entry in entries if not entry.executable.stale()]
+            entries.insert(0, _Entry(_guard(call.tensors), needs_grad, executable))
+        if torch.is_grad_enabled() and executable.captures_require_grad():
             return self._fn(*args, **kwargs)
-        return compiled.run(call.tensors)
+        return executable.run(call.tensors)
 
-    def _program(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Compiled | Uncompiled:
-        key, tensors = call.kind(), call.tensors
-        found = self._compiled.get(key)
-        if found is not None and not found.stale():
-            return found
-        donated = call.places(self._donate, args, kwargs)
-        self._warn_of_many(call)
+    def _find_or_compile(
+        self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Executable | EagerFallback:
+        key, tensors = call.input_signature(), call.tensors
+        existing = self._executables.get(key)
+        if existing is not None and not existing.stale():
+            return existing
+        donated = call.positions(self._donate, args, kwargs)
+        self._warn_about_many_programs(call)
         try:
-            with uncollected():
-                traced = self._traced.pop(key, None)
-                if traced is None or traced.captures.stale():
-                    traced = trace(self._fn, call.arguments, tensors)
-                made: Compiled | Uncompiled = compile_trace(self._who, traced, tensors, donated)
+            with gc_paused():
+                new_trace = self._pending_trace.pop(key, None)
+                if new_trace is None or new_trace.captures.stale():
+                    new_trace = trace(self._fn, call.arguments, tensors)
+                executable: Executable | EagerFallback = compile_trace(self._function_name, new_trace, tensors, donated)
         except CompilerError as error:
-            made = Uncompiled(self._who, self._fn, call, donated)
+            executable = EagerFallback(self._function_name, self._fn, call, donated)
             warn_uncompiled(error)
-        self._compiled[key] = made
-        return made
+        self._executables[key] = executable
+        return executable
 
-    def _warn_of_many(self, call: Call) -> None:
-        if len(self._entries) == _MANY and call.key not in self._entries:
+    def _warn_about_many_programs(self, call: CallArguments) -> None:
+        if len(self._entries) == _MANY_PROGRAMS and call.key not in self._entries:
             warnings.warn(
-                f"jit: {self._who} has been compiled {_MANY} times because of other values or structures of its "
-                "arguments: pass numbers that change as tensors",
+                f"jit: {self._function_name} has been compiled {_MANY_PROGRAMS} times because of other values or "
+                "structures of its arguments: pass numbers that change as tensors",
                 stacklevel=6,
             )
 
 
-def _example(leaf: Any) -> Any:
+def _example_input(leaf: Any) -> Any:
     return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device) if isinstance(leaf, ShapeDtype) else leaf
 
 
-def _check(tensors: Sequence[Tensor]) -> Callable[..., bool]:
-    """Return what compares tensors with these, in C++."""
+def _guard(tensors: Sequence[Tensor]) -> Callable[..., bool]:
+    """Return a function that compares tensors with these, in C++."""
     if not tensors:
         return lambda: True
     sizes, strides = (
@@ -191,12 +207,12 @@ def _check(tensors: Sequence[Tensor]) -> Callable[..., bool]:
     guards = make(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
     if guards.check(*tensors):
         return guards.check
-    wanted = [_kind(leaf) for leaf in tensors]  # one tensor twice: the guards refuse it
-    return lambda *others: [_kind(leaf) for leaf in others] == wanted
+    wanted = [_guarded_properties(leaf) for leaf in tensors]  # the guards fail if one tensor is passed twice
+    return lambda *others: [_guarded_properties(leaf) for leaf in others] == wanted
 
 
-def _kind(leaf: Tensor) -> tuple[Any, ...]:
+def _guarded_properties(leaf: Tensor) -> tuple[Any, ...]:
     return (
         type(leaf), leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad, leaf.is_inference(),
-        ordinary(leaf),
+        has_plain_memory(leaf),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a compiled function is: the traced program, the passed one, the generated code, and what it costs."""
+"""What `jit(fn).lower(...)` returns: the traced program, the program after passes, the generated code, the cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from torch.utils.flop_counter import flop_registry
 from torchpure import tree
 from torchpure._torch import OpOverload
 from torchpure.jit import backends
-from torchpure.jit.passes import attribute, bodies, is_view, loop, placeholders, results, value
+from torchpure.jit.passes import attribute, bodies, control_flow_kind, fake_value, is_view, placeholders, results
 from torchpure.transforms.tracing import program_text
 
-from ._executable import passed
+from ._executable import run_passes
 
-_FREE = frozenset({
+_ZERO_COST = frozenset({
     "clone", "copy", "copy_", "cat", "stack", "_to_copy", "lift_fresh_copy", "full", "full_like", "zeros", "zeros_like",
     "ones", "ones_like", "empty", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty", "arange", "eye",
     "empty_strided", "new_empty_strided", "scalar_tensor", "index", "index_select", "gather", "embedding", "flip",
@@ -28,22 +28,22 @@ _FREE = frozenset({
 
 
 class Cost(NamedTuple):
-    """What one call costs."""
+    """The cost of one call."""
 
-    operations: int  # 2mnk of a product, one for each element of other work; the turns of a `while` count once
-    bytes: int  # of inputs and constants, which are read, and of results, which are written
+    operations: int  # 2mnk for a matrix product, one per element for other work; a `while` counts one iteration
+    bytes: int  # inputs and constants (read) plus results (written)
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A function as a program for one kind of arguments; `print` shows all of it."""
+    """A function as a program for one input signature. `print` shows all of it."""
 
     module: GraphModule
     tensors: Sequence[Tensor]
 
     @cached_property
     def traced(self) -> str:
-        """The program that was traced."""
+        """The program as traced."""
         return program_text(self.module)
 
     @cached_property
@@ -53,14 +53,20 @@ class Lowered:
 
     @cached_property
     def source(self) -> str:
-        """The code that was generated."""
-        return backends.compiled(self._passed, self.tensors).source
+        """The generated code."""
+        return backends.compile_program(self._passed, self.tensors).source
 
     def cost(self) -> Cost:
-        """Count operations, and bytes that go in and out."""
-        ends = [value(node) for node in (*placeholders(self._passed), *results(self._passed)) if isinstance(node, Node)]
-        moved = sum(leaf.nbytes for leaf in (*ends, *_held(self._passed).values()) if isinstance(leaf, Tensor))
-        return Cost(_operations(self._passed), moved)
+        """Count the operations, and the bytes read and written."""
+        inputs_and_results = [
+            fake_value(node) for node in (*placeholders(self._passed), *results(self._passed)) if isinstance(node, Node)
+        ]
+        num_bytes = sum(
+            leaf.nbytes
+            for leaf in (*inputs_and_results, *_held_constants(self._passed).values())
+            if isinstance(leaf, Tensor)
+        )
+        return Cost(_operations(self._passed), num_bytes)
 
     def __str__(self) -> str:
         parts = {"traced": self.traced, "passed": self.passed, "source": self.source}
@@ -68,18 +74,18 @@ class Lowered:
 
     @cached_property
     def _passed(self) -> GraphModule:
-        return passed(self.module)
+        return run_passes(self.module)
 
 
-def _held(module: GraphModule) -> dict[int, Tensor]:
-    """Return the tensors that a program and those inside of it hold."""
+def _held_constants(module: GraphModule) -> dict[int, Tensor]:
+    """Return the constants of a program and of the programs inside its loops and branches, by id."""
     found: dict[int, Tensor] = {}
     for node in module.graph.find_nodes(op="get_attr"):
-        held = attribute(module, node)
-        if isinstance(held, GraphModule):
-            found |= _held(held)
-        elif isinstance(held, Tensor):
-            found[id(held)] = held
+        constant = attribute(module, node)
+        if isinstance(constant, GraphModule):
+            found |= _held_constants(constant)
+        elif isinstance(constant, Tensor):
+            found[id(constant)] = constant
     return found
 
 
@@ -88,7 +94,7 @@ def _operations(module: GraphModule) -> int:
 
 
 def _operations_of(module: GraphModule, node: Node) -> int:
-    kind = loop(node)
+    kind = control_flow_kind(node)
     if kind is not None:
         counts = [_operations(body) for body in bodies(module, node)]
         if kind == "switch_p":
@@ -96,15 +102,17 @@ def _operations_of(module: GraphModule, node: Node) -> int:
         length: Any = node.args[4] if kind == "scan_p" else 1
         return length * sum(counts)
     target: Any = node.target
-    if not isinstance(target, OpOverload) or is_view(node) or target._opname in _FREE:
+    if not isinstance(target, OpOverload) or is_view(node) or target._opname in _ZERO_COST:
         return 0
     if target.overloadpacket in flop_registry:
-        given = tree.map(lambda leaf: value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs))
-        return int(flop_registry[target.overloadpacket](*given[0], **given[1], out_val=value(node)))
-    touched = [value(arg) for arg in node.all_input_nodes] + tree.leaves(value(node))
-    return max((leaf.numel() for leaf in touched if isinstance(leaf, Tensor)), default=0)
+        arguments = tree.map(
+            lambda leaf: fake_value(leaf) if isinstance(leaf, Node) else leaf, (node.args, node.kwargs)
+        )
+        return int(flop_registry[target.overloadpacket](*arguments[0], **arguments[1], out_val=fake_value(node)))
+    operands = [fake_value(arg) for arg in node.all_input_nodes] + tree.leaves(fake_value(node))
+    return max((leaf.numel() for leaf in operands if isinstance(leaf, Tensor)), default=0)
 
 
-def lowered(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
-    """Show a traced program; what is asked for is computed then."""
+def lowered_from_trace(module: GraphModule, tensors: Sequence[Tensor]) -> Lowered:
+    """Wrap a traced program. Each view of it is computed when it is first used."""
     return Lowered(module, [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in tensors])

@@ -1,4 +1,4 @@
-"""Tracing: what a function does with tensors of these shapes, as a program."""
+"""Tracing for jit: record what a function does with tensors of given shapes, as an fx program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,8 +12,16 @@ from torchpure import tree
 from torchpure._torch import DynamicOutputShapeException, FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
-from torchpure.jit.passes import constants, copied, dead, has_loops, let_out, mutates, value
-from torchpure.transforms.calls import Packed, pass_through
+from torchpure.jit.passes import (
+    constants,
+    copy_program,
+    eliminate_dead_code,
+    fake_value,
+    has_control_flow,
+    mutates,
+    output_aliases,
+)
+from torchpure.transforms.calls import Packed, register_mode
 from torchpure.transforms.engine import describe_function, user_line
 from torchpure.transforms.purity import (
     Watch,
@@ -32,51 +40,56 @@ _ADVICE = (
 
 
 class Captures(NamedTuple):
-    """Tensors that a function used without being given them."""
+    """Tensors that a function used without getting them as arguments."""
 
     tensors: list[Tensor]
-    folded: list[Tensor]  # of those, the ones that constants were computed from
-    signs: list[int]  # of both, by which a change of them is seen
+    constant_folded: list[Tensor]  # the subset from which constants of the program were computed
+    fingerprints: list[int]  # pointers of `tensors` and versions of `constant_folded`, to detect changes
 
     def stale(self) -> bool:
-        """Tell whether one of them has other memory, or one that constants were computed from other numbers."""
-        return bool(self.tensors) and self.signs != _signs(self.tensors, self.folded)
+        """Tell whether the program no longer fits its captured tensors.
+
+        This is so if one has other memory, or if one whose numbers are in the program was changed in place.
+        """
+        return bool(self.tensors) and self.fingerprints != _fingerprints(self.tensors, self.constant_folded)
 
 
 class Trace(NamedTuple):
-    """A program, and what belongs to it."""
+    """A traced program, its output structure, and its captured tensors."""
 
     module: GraphModule
-    outputs: Packed  # the tree of the results
+    outputs: Packed  # the structure of the results
     captures: Captures
 
 
-def _signs(captured: Sequence[Tensor], folded: Sequence[Tensor]) -> list[int]:
-    return [leaf.data_ptr() for leaf in captured] + [0 if leaf.is_inference() else leaf._version for leaf in folded]
+def _fingerprints(captured: Sequence[Tensor], constant_folded: Sequence[Tensor]) -> list[int]:
+    return [leaf.data_ptr() for leaf in captured] + [
+        0 if leaf.is_inference() else leaf._version for leaf in constant_folded
+    ]
 
 
-class _Operations(RealConstants):
-    """Sees each operation of a trace: draws are refused, tensors from outside are listed."""
+class _CaptureMode(RealConstants):
+    """A dispatch mode that sees each operation of a trace: it refuses draws and lists captured tensors."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__()
         self._fn = fn
-        self._made: dict[int, Tensor] = {}  # alive as long as the trace: an id is not used again
-        self._addresses: set[int] = set()  # of the memory of those
+        self._created: dict[int, Tensor] = {}  # kept alive during the trace, so that no id is used twice
+        self._created_addresses: set[int] = set()  # addresses of the memory of `_created`
         self.captured: dict[int, Tensor] = {}
-        self.folded: dict[int, Tensor] = {}  # of those, the ones whose numbers are in the program
+        self.constant_folded: dict[int, Tensor] = {}  # the subset whose numbers are in the program
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if operator_draws(func, args, kwargs or {}):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} draws from the global generator, `{func}`: a program "
-                "would return the same numbers forever. Pass a key, and draw with tp.random"
+                "would return the same numbers at every call. Pass a key, and draw with tp.random"
             )
-        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor has made it, unseen
-            self._made.update((id(leaf), leaf) for leaf in _real(args))
-        given = self.saw((args, kwargs))
+        if func is torch.ops.aten.lift_fresh.default:  # torch.tensor creates it without a dispatched operation
+            self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
+        captured = self.note_captures((args, kwargs))
         for leaf in mutated_arguments(func, args, kwargs or {}):
-            if not isinstance(leaf, FakeTensor) and storage_key(leaf) not in self._addresses:
+            if not isinstance(leaf, FakeTensor) and storage_key(leaf) not in self._created_addresses:
                 raise ImpureError(
                     f"jit: {describe_function(self._fn)}{user_line()} would change {name_of(leaf, self._fn)}, which it "
                     "captures: clone it, or return the new value"
@@ -88,126 +101,132 @@ class _Operations(RealConstants):
                 f"jit: {describe_function(self._fn)}{user_line()} makes a tensor whose size depends on numbers, with "
                 f"`{func}`: keep all entries, and choose with tp.where, or pass the size as a static argument"
             ) from error
-        made = _real(out)
-        self._made.update((id(leaf), leaf) for leaf in made)
+        new_tensors = _real_tensors(out)
+        self._created.update((id(leaf), leaf) for leaf in new_tensors)
         if not func.is_view or is_lifted_literal(func, out):
-            self._addresses.update(map(storage_key, made))
-        if made and not func.is_view:
-            self.folded.update(given)
+            self._created_addresses.update(map(storage_key, new_tensors))
+        if new_tensors and not func.is_view:
+            self.constant_folded.update(captured)
         return out
 
     def used(self, constants: Sequence[Tensor]) -> None:
-        """Take note of constants whose numbers the program depends on."""
-        self.folded.update(self.saw(list(constants)))
+        """Record constants whose numbers the program depends on."""
+        self.constant_folded.update(self.note_captures(list(constants)))
 
-    def saw(self, values: Tree) -> dict[int, Tensor]:
-        """List the tensors from outside among these values."""
-        given = {id(leaf): leaf for leaf in _real(values) if id(leaf) not in self._made}
-        self.captured.update(given)
-        return given
-
-
-pass_through(_Operations)
+    def note_captures(self, values: Tree) -> dict[int, Tensor]:
+        """Record and return the tensors among `values` that were not created during this trace."""
+        captured = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
+        self.captured.update(captured)
+        return captured
 
 
-def _real(values: Tree) -> list[Tensor]:
+register_mode(_CaptureMode)
+
+
+def _real_tensors(values: Tree) -> list[Tensor]:
     leaves = tree.leaves(values)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, FakeTensor)]
 
 
-Arguments = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
+ArgumentBuilder = Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]]
 
 
-def trace(fn: Callable[..., Any], arguments: Arguments, tensors: Sequence[Tensor]) -> Trace:
-    """Return the program that `fn` runs on the (args, kwargs) which `arguments` makes of tensors.
+def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[Tensor]) -> Trace:
+    """Return the program that `fn` runs; `arguments` makes (args, kwargs) from tensors.
 
     Raises:
         TransformError: `fn` needs the numbers of tensors, or draws from the global generator.
-        ImpureError: `fn` changes what it was given or captures, or lets a traced tensor out.
+        ImpureError: `fn` changes an argument or a captured tensor in place, or stores a traced tensor outside.
     """
-    outputs, operations = Packed(), _Operations(fn)
+    outputs, mode = Packed(), _CaptureMode(fn)
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        out = outputs.take(fn(*args, **kwargs))
+        out = outputs.flatten(fn(*args, **kwargs))
         watch.check(traced=_is_fake)
-        operations.saw(out)
+        mode.note_captures(out)
         return out
 
     with explain_tracing_errors("jit", fn, _ADVICE):
-        module = trace_with_constants(flat, [leaf.detach() for leaf in tensors], operations)
-    for node, held in list(constants(module)):
-        if held.requires_grad:
-            _replace(module, str(node.target), held.detach())
-    captured, folded = list(operations.captured.values()), list(operations.folded.values())
-    made = dead(_functional(dead(module), tensors))  # a loop that is dead keeps none of the changes around it
-    _cloned(made, captured)
-    return Trace(made, outputs, Captures(captured, folded, _signs(captured, folded)))
+        module = trace_with_constants(flat, [leaf.detach() for leaf in tensors], mode)
+    for node, constant in list(constants(module)):
+        if constant.requires_grad:
+            _replace_constant(module, str(node.target), constant.detach())
+    captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
+    module = eliminate_dead_code(module)  # a dead loop must not block functionalization
+    program = eliminate_dead_code(_functionalize(module, tensors))
+    _clone_returned_constants(program, captured)
+    return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 
 
 def _is_fake(leaf: Tensor) -> bool:
     return isinstance(leaf, FakeTensor)
 
 
-def _replace(module: GraphModule, name: str, tensor: Tensor) -> None:
+def _replace_constant(module: GraphModule, name: str, tensor: Tensor) -> None:
     delattr(module, name)
     module.register_buffer(name, tensor, persistent=False)
 
 
-def _cloned(module: GraphModule, captured: Sequence[Tensor]) -> None:
-    """Give results that are constants new memory at each run, except where it is that of a captured tensor."""
-    theirs, out = {leaf.untyped_storage()._cdata for leaf in captured if _strided(leaf)}, let_out(module)
-    for node, held in list(constants(module)):
-        if node in out and _strided(held) and held.untyped_storage()._cdata not in theirs:
+def _clone_returned_constants(module: GraphModule, captured: Sequence[Tensor]) -> None:
+    """Clone returned constants in each run, except those that share memory with a captured tensor."""
+    captured_storages = {leaf.untyped_storage()._cdata for leaf in captured if _is_strided(leaf)}
+    aliases = output_aliases(module)
+    for node, constant in list(constants(module)):
+        if node in aliases and _is_strided(constant) and constant.untyped_storage()._cdata not in captured_storages:
             with module.graph.inserting_after(node):
-                new = module.graph.call_function(torch.ops.aten.clone.default, (node,))
-            new.meta = dict(node.meta)
-            if isinstance(like := value(node), Tensor):
-                new.meta["val"] = like.clone()
-            node.replace_all_uses_with(new, lambda user: user in out or user.op == "output")
+                clone = module.graph.call_function(torch.ops.aten.clone.default, (node,))
+            clone.meta = dict(node.meta)
+            if isinstance(fake := fake_value(node), Tensor):
+                clone.meta["val"] = fake.clone()
+            node.replace_all_uses_with(clone, lambda user: user in aliases or user.op == "output")
     module.recompile()
 
 
-def _strided(leaf: Tensor) -> bool:
+def _is_strided(leaf: Tensor) -> bool:
     return leaf.layout is torch.strided
 
 
-def _functional(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
-    """Write changes of temporaries as new tensors; where they surround a loop they stay."""
-    if not mutates(module) or has_loops(module):
+def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
+    """Replace in-place changes of temporaries by new tensors. Programs with loops are left as they are."""
+    if not mutates(module) or has_control_flow(module):
         return module
-    held = [leaf for _, leaf in constants(module)]
-    marked = Interpreter(_lifted(module))  # it hands on what nodes are marked with
-    run: Any = functionalize(marked.run, remove="mutations")
-    return _lowered(trace_with_constants(run, [leaf.detach() for leaf in (*tensors, *held)], RealConstants()), held)
+    held_tensors = [leaf for _, leaf in constants(module)]
+    interpreter = Interpreter(_lift_constants(module))  # it keeps the metadata of nodes, such as the marks of `remat`
+    run: Any = functionalize(interpreter.run, remove="mutations")
+    return _embed_constants(
+        trace_with_constants(run, [leaf.detach() for leaf in (*tensors, *held_tensors)], RealConstants()), held_tensors
+    )
 
 
-def _lifted(module: GraphModule) -> GraphModule:
-    """Take the tensors that a program holds as further arguments."""
-    made = copied(module)
-    last = made.graph.find_nodes(op="placeholder")
-    for node, _ in list(constants(made)):
+def _lift_constants(module: GraphModule) -> GraphModule:
+    """Turn the constants of a program into further arguments."""
+    program = copy_program(module)
+    inputs = program.graph.find_nodes(op="placeholder")
+    for node, _ in list(constants(program)):
         with (
-            made.graph.inserting_after(last[-1]) if last else made.graph.inserting_before(next(iter(made.graph.nodes)))
+            program.graph.inserting_after(inputs[-1])
+            if inputs
+            else program.graph.inserting_before(next(iter(program.graph.nodes)))
         ):
-            given = made.graph.placeholder(f"held_{len(last)}")
-        given.meta = dict(node.meta)
-        node.replace_all_uses_with(given)
-        made.graph.erase_node(node)
-        last.append(given)
-    made.recompile()
-    return made
+            argument = program.graph.placeholder(f"held_{len(inputs)}")
+        argument.meta = dict(node.meta)
+        node.replace_all_uses_with(argument)
+        program.graph.erase_node(node)
+        inputs.append(argument)
+    program.recompile()
+    return program
 
 
-def _lowered(module: GraphModule, held: Sequence[Tensor]) -> GraphModule:
-    """Let a program hold the tensors for its last arguments."""
-    for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(held) :] if held else ()):
-        module.register_buffer(f"held_{number}", held[number], persistent=False)
+def _embed_constants(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
+    """Turn the last arguments of a program into constants: the inverse of `_lift_constants`."""
+    for number, node in enumerate(module.graph.find_nodes(op="placeholder")[-len(tensors) :] if tensors else ()):
+        module.register_buffer(f"held_{number}", tensors[number], persistent=False)
         with module.graph.inserting_after(node):
-            own = module.graph.get_attr(f"held_{number}")
-        own.meta = dict(node.meta)
-        node.replace_all_uses_with(own)
+            attribute_node = module.graph.get_attr(f"held_{number}")
+        attribute_node.meta = dict(node.meta)
+        node.replace_all_uses_with(attribute_node)
         module.graph.erase_node(node)
     module.recompile()
     return module

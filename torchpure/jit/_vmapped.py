@@ -1,10 +1,10 @@
-"""Many members of one program: `jit(vmap(fn))` runs chunks of them, the whole run of one chunk before the next.
+"""`jit(vmap(fn))`: run the members in chunks, each chunk from start to end before the next one.
 
 Law: `jit(vmap(fn))(xs)[i] == jit(fn)(xs[i])`, whatever the chunks.
 
-A chunk of a program of C++ fits in cache, and such chunks run on all cores. Whether lanes of vectors run over members
-or over what each member computes is found by measurement: the first chunks of the first call run each way, and the
-fastest is kept. Other programs use all cores themselves; as many members run at once as fit in memory.
+A chunk of a native program fits in cache, and chunks run in parallel on all cores. Vector lanes may run over members
+(chunks of 64 or 16) or inside one member (chunks of 1). The first call runs its first chunks each way, measures, and
+keeps the fastest schedule. Other programs use all cores themselves: as many members run at once as fit in memory.
 """
 
 import math
@@ -21,120 +21,125 @@ from torchpure import tree
 from torchpure.errors import CheckError
 from torchpure.transforms.batching import Mapping
 
-WIDTHS = (64, 16, 1)  # members at once that are tried; 1 is the program of one member, run on each
-FEW = 8  # below this many members all run at once
-_DIFFER = "jit: the results of some members of a vmap against those of others"
-_TRIED = 4  # members that the program of one is timed on
-MEMORY = 1 << 28  # bytes that the members of one chunk may need; more at once are not faster
-_CUDA = 4  # a chunk may need this part of the memory that is free there: one fourth
+CHUNK_WIDTHS = (64, 16, 1)  # chunk sizes to measure; 1 runs the program of a single member on each
+MIN_MEMBERS_FOR_CHUNKS = 8  # fewer members run all at once
+_MISMATCH = "jit: the results of some members of a vmap against those of others"
+_TIMED_MEMBERS = 4  # members on which the program of a single member is timed
+CHUNK_MEMORY = 1 << 28  # bytes that one chunk may need; larger chunks are not faster
+_CUDA_FRACTION = 4  # on CUDA a chunk may need one fourth of the free memory
 
 
-class Way(NamedTuple):
-    """How members run."""
+class Schedule(NamedTuple):
+    """How members run: how many at once, and whether chunks run in parallel."""
 
-    width: int  # so many at once
-    apart: bool  # several chunks at once, each on one thread
+    width: int  # members at once
+    parallel: bool  # several chunks at once, one thread each
 
 
-class Part(NamedTuple):
-    """Results of some members, which each leaf has at its place."""
+class ChunkResult(NamedTuple):
+    """The results of some members."""
 
     leaves: list[Any]
     structure: Any
-    places: list[int | None]
+    out_dims: list[int | None]
 
 
-class Members:
+class ChunkedVmap:
     """The compiled form of one mapped function."""
 
-    def __init__(self, mapping: Mapping, whole: "Programs", one: "Programs") -> None:
-        """Take the mapped function, and what compiles it and the function of one member."""
-        self._mapping, self._whole, self._one = mapping, whole, one
-        self._ways: dict[Any, Way] = {}
+    def __init__(self, mapping: Mapping, mapped_programs: "Programs", member_programs: "Programs") -> None:
+        """Store the mapped function, its programs, and the programs of a single member."""
+        self._mapping, self._mapped_programs, self._member_programs = mapping, mapped_programs, member_programs
+        self._schedules: dict[Any, Schedule] = {}
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run all members."""
         leaves, structure, dims, size = self._mapping.split(args)
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (structure, tuple(dims), shapes)
-        call = _Call(self._mapping, self._whole, self._one, leaves, structure, dims, kwargs)
-        way = self._ways.get(key)
-        parts: list[Part] = []
-        at = 0
-        if way is None:
-            way, parts, at = _measured(call, size)
-            self._ways[key] = way
-        if way.width >= size:
-            return self._whole(args, kwargs)
-        parts.extend(_spread(call, at, size, way))
-        return _joined(parts)
+        call = _MappedCall(self._mapping, self._mapped_programs, self._member_programs, leaves, structure, dims, kwargs)
+        schedule = self._schedules.get(key)
+        parts: list[ChunkResult] = []
+        done = 0
+        if schedule is None:
+            schedule, parts, done = _measure_schedules(call, size)
+            self._schedules[key] = schedule
+        if schedule.width >= size:
+            return self._mapped_programs(args, kwargs)
+        parts.extend(_run_in_chunks(call, done, size, schedule))
+        return _concatenate(parts)
 
 
 class Programs(Protocol):
     """The compiled programs of a function."""
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the one for these arguments."""
+        """Run the program for these arguments."""
 
-    def memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Return the bytes that the one for these needs; None if it is one of C++, which leaves other threads free."""
+    def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the bytes that the program needs; None for a native program, which runs on one thread."""
         ...
 
 
-class _Call(NamedTuple):
+class _MappedCall(NamedTuple):
     mapping: Mapping
-    whole: Programs
-    one: Programs
+    mapped_programs: Programs
+    member_programs: Programs
     leaves: list[Any]
     structure: Any
     dims: list[int | None]
     kwargs: dict[str, Any]
 
     def arguments(self, take: Callable[[Tensor, int], Tensor]) -> Any:
-        """Return the arguments with parts of what is mapped."""
-        taken = [leaf if dim is None else take(leaf, dim) for leaf, dim in zip(self.leaves, self.dims, strict=True)]
-        return tree.unflatten(self.structure, taken)
+        """Return the arguments, with `take(leaf, dim)` in the place of each mapped leaf."""
+        chosen_leaves = [
+            leaf if dim is None else take(leaf, dim) for leaf, dim in zip(self.leaves, self.dims, strict=True)
+        ]
+        return tree.unflatten(self.structure, chosen_leaves)
 
-    def run(self, first: int, count: int, width: int) -> Part:
-        """Run members at once, or one after another."""
+    def run(self, first: int, count: int, width: int) -> ChunkResult:
+        """Run `count` members: at once if `width` is above 1, else one after another."""
         if width > 1:
             args = self.arguments(lambda leaf, dim: leaf.narrow(dim, first, count).contiguous())
-            with _counted(first, count):
-                result = self.whole(args, self.kwargs)
-            return Part(*tree.flatten(result), self.mapping.places(result))
+            with _member_errors(first, count):
+                result = self.mapped_programs(args, self.kwargs)
+            return ChunkResult(*tree.flatten(result), self.mapping.result_dims(result))
         singles = []
         for number in range(first, first + count):
-            args = self.arguments(lambda leaf, dim, at=number: leaf.select(dim, at).contiguous())
-            with _counted(number):
-                singles.append(self.one(args, self.kwargs))
-        places = self.mapping.places(singles[0])
+            args = self.arguments(lambda leaf, dim, member=number: leaf.select(dim, member).contiguous())
+            with _member_errors(number):
+                singles.append(self.member_programs(args, self.kwargs))
+        out_dims = self.mapping.result_dims(singles[0])
         structure = tree.structure(singles[0])
-        columns = zip(*(tree.ordered(structure, one, _DIFFER) for one in singles), strict=True)
+        columns = zip(*(tree.ordered(structure, result, _MISMATCH) for result in singles), strict=True)
         stacked = [
-            column[0] if place is None else torch.stack(column, place)
-            for column, place in zip(columns, places, strict=True)
+            column[0] if dim is None else torch.stack(column, dim)
+            for column, dim in zip(columns, out_dims, strict=True)
         ]
-        return Part(stacked, structure, places)
+        return ChunkResult(stacked, structure, out_dims)
 
-    def memory(self, width: int) -> int | None:
-        """Return the bytes that a program of so many members needs; None for one that runs on one thread."""
+    def peak_memory(self, width: int) -> int | None:
+        """Return the bytes that a program of `width` members needs; None for a native program."""
         if width == 1:
             args = self.arguments(lambda leaf, dim: leaf.select(dim, 0).contiguous())
-            return self.one.memory(args, self.kwargs)
+            return self.member_programs.peak_memory(args, self.kwargs)
         args = self.arguments(lambda leaf, dim: leaf.narrow(dim, 0, width).contiguous())
-        return self.whole.memory(args, self.kwargs)
+        return self.mapped_programs.peak_memory(args, self.kwargs)
 
-    def fitting(self, size: int, needed: float) -> Way:
-        """Return the way in which members that need so much memory each fit: at once, or in chunks of one size."""
+    def schedule_within_memory(self, size: int, needed: float) -> Schedule:
+        """Return the schedule for members of `needed` bytes each: equal chunks that fit in memory."""
         device = next((leaf.device for leaf in self.leaves if isinstance(leaf, Tensor) and leaf.is_cuda), None)
-        limit = MEMORY if device is None else torch.cuda.mem_get_info(device)[0] // _CUDA
+        limit = CHUNK_MEMORY if device is None else torch.cuda.mem_get_info(device)[0] // _CUDA_FRACTION
         chunks = math.ceil(size / max(limit // max(needed, 1), 1))
-        return Way(math.ceil(size / chunks), apart=False)
+        return Schedule(math.ceil(size / chunks), parallel=False)
 
 
 @contextmanager
-def _counted(first: int, count: int | None = None) -> Iterator[None]:
-    """Let what fails name members by their numbers among all: one that runs alone, or several that run at once."""
+def _member_errors(first: int, count: int | None = None) -> Iterator[None]:
+    """Make errors name members by their number among all members.
+
+    With `count` None, the one member `first` runs; else members `first` to `first + count - 1` run at once.
+    """
     try:
         yield
     except CheckError as error:
@@ -146,45 +151,50 @@ def _counted(first: int, count: int | None = None) -> Iterator[None]:
         raise torch.linalg.LinAlgError(f"{error} ({where} of vmap)") from None
 
 
-def _measured(call: _Call, size: int) -> tuple[Way, list[Part], int]:
-    """Run the first members each way: the fastest, what has been computed, and how many members that is."""
-    parts: list[Part] = []
-    best, chosen, at = math.inf, Way(size, apart=False), 0
-    asks = torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in call.leaves)
-    if asks or not size:
+def _measure_schedules(call: _MappedCall, size: int) -> tuple[Schedule, list[ChunkResult], int]:
+    """Run the first members with each width. Return the fastest schedule, the results so far, and their count."""
+    parts: list[ChunkResult] = []
+    best, chosen, done = math.inf, Schedule(size, parallel=False), 0
+    needs_grad = torch.is_grad_enabled() and any(
+        isinstance(leaf, Tensor) and leaf.requires_grad for leaf in call.leaves
+    )
+    if needs_grad or not size:
         return chosen, parts, 0
-    if size < FEW:
-        return call.fitting(size, (call.memory(size) or 0) / size), parts, 0
-    needed = 0.0  # bytes of one member, where no program of several is one of C++
-    for width in WIDTHS:
-        count = width if width > 1 else min(_TRIED, size)
-        if at + count > size or (needed and width > 1):
+    if size < MIN_MEMBERS_FOR_CHUNKS:
+        return call.schedule_within_memory(size, (call.peak_memory(size) or 0) / size), parts, 0
+    needed = 0.0  # bytes of one member; set once a width has no native program
+    for width in CHUNK_WIDTHS:
+        count = width if width > 1 else min(_TIMED_MEMBERS, size)
+        if done + count > size or (needed and width > 1):
             continue
-        memory = call.memory(width)
+        memory = call.peak_memory(width)
         if memory is not None:
             needed = needed or memory / width
             continue
         start = perf_counter()
-        parts.append(call.run(at, count, width))
-        at += count
+        parts.append(call.run(done, count, width))
+        done += count
         seconds = (perf_counter() - start) / count
         if seconds < best:
-            best, chosen = seconds, Way(width, apart=True)
-    return chosen if parts else call.fitting(size, needed), parts, at
+            best, chosen = seconds, Schedule(width, parallel=True)
+    return chosen if parts else call.schedule_within_memory(size, needed), parts, done
 
 
-def _spread(call: _Call, first: int, size: int, way: Way) -> list[Part]:
-    """Run the rest in chunks, on all threads; the last chunk overlaps, so that there is one program."""
-    width, workers = way.width, max(torch.get_num_threads(), 1) if way.apart else 1
+def _run_in_chunks(call: _MappedCall, first: int, size: int, schedule: Schedule) -> list[ChunkResult]:
+    """Run the remaining members in chunks, on all threads.
+
+    The last chunk overlaps the one before it, so that all chunks have one size and share one program.
+    """
+    width, workers = schedule.width, max(torch.get_num_threads(), 1) if schedule.parallel else 1
     step = width if width > 1 else max(-(-(size - first) // (4 * workers)), 1)
     starts = list(range(first, size, step))
     recording = torch.is_grad_enabled()
 
-    def chunk(start: int) -> Part:
-        with torch.set_grad_enabled(recording):  # a setting of the thread
+    def chunk(start: int) -> ChunkResult:
+        with torch.set_grad_enabled(recording):  # grad mode is per thread
             if width == 1 or start + width <= size:
                 return call.run(start, min(step, size - start), width)
-            return _last(call.run(size - width, width, width), size - start)
+            return _keep_last(call.run(size - width, width, width), size - start)
 
     if workers == 1 or len(starts) < 2:
         return list(map(chunk, starts))
@@ -192,25 +202,25 @@ def _spread(call: _Call, first: int, size: int, way: Way) -> list[Part]:
         return list(pool.map(chunk, starts))
 
 
-def _last(part: Part, count: int) -> Part:
-    """Keep the last members of a part."""
+def _keep_last(part: ChunkResult, count: int) -> ChunkResult:
+    """Keep the last `count` members of a result."""
     leaves = [
-        leaf if place is None else leaf.narrow(place, leaf.shape[place] - count, count)
-        for leaf, place in zip(part.leaves, part.places, strict=True)
+        leaf if dim is None else leaf.narrow(dim, leaf.shape[dim] - count, count)
+        for leaf, dim in zip(part.leaves, part.out_dims, strict=True)
     ]
     return part._replace(leaves=leaves)
 
 
-def _joined(parts: Sequence[Part]) -> Any:
-    places, structure = parts[0].places, parts[0].structure
-    columns = zip(*(_arranged(part, structure) for part in parts), strict=True)
+def _concatenate(parts: Sequence[ChunkResult]) -> Any:
+    out_dims, structure = parts[0].out_dims, parts[0].structure
+    columns = zip(*(_leaves_in_order(part, structure) for part in parts), strict=True)
     joined = [
-        column[0] if place is None else torch.cat(column, place) for column, place in zip(columns, places, strict=True)
+        column[0] if dim is None else torch.cat(column, dim) for column, dim in zip(columns, out_dims, strict=True)
     ]
     return tree.unflatten(structure, joined)
 
 
-def _arranged(part: Part, structure: Any) -> list[Any]:
+def _leaves_in_order(part: ChunkResult, structure: Any) -> list[Any]:
     if part.structure == structure:
         return part.leaves
-    return tree.ordered(structure, tree.unflatten(part.structure, part.leaves), _DIFFER)
+    return tree.ordered(structure, tree.unflatten(part.structure, part.leaves), _MISMATCH)

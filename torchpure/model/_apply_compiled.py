@@ -1,4 +1,4 @@
-"""Calling a module under torch.compile, which can trace `functional_call` and no private copies."""
+"""Call a module under torch.compile, by `functional_call`: torch.compile cannot trace calls of private copies."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,13 +12,13 @@ from torchpure.model.copies import Pool
 from torchpure.model.draws import KeyedDraws, RefuseDraws
 
 
-def traced_call(
-    pool: Pool, given: list[Tensor], inputs: tuple[Any, ...], options: dict[str, Any], watched: bool
+def call_compiled(
+    pool: Pool, parameters: list[Tensor], inputs: tuple[Any, ...], options: dict[str, Any], may_draw: bool
 ) -> Any:
     """Call a module that draws nothing and changes no buffer.
 
     Raises:
-        ImpureError: a submodule would change its buffers, or names a random call.
+        ImpureError: a submodule would change its buffers, or its code names a random function.
     """
     for name, sub in pool.template.named_modules():
         if getattr(sub, "running_mean", None) is not None and sub.training:
@@ -26,41 +26,44 @@ def traced_call(
                 f"{type(pool.template).__name__} changes the buffers of `{name}`, so its call is not pure: "
                 "use net.apply(params, state, *inputs), which returns the new state, or eval mode"
             )
-    output, _ = _run(pool, given, pool.buffers.copies(), inputs, options, RefuseDraws() if watched else nullcontext())
+    output, _ = _run_functional_call(
+        pool, parameters, pool.buffers.clones(), inputs, options, RefuseDraws() if may_draw else nullcontext()
+    )
     return output
 
 
-def traced_apply(
+def apply_compiled(
     pool: Pool,
-    given: list[Tensor],
-    held: list[Tensor],
+    parameters: list[Tensor],
+    buffers: list[Tensor],
     inputs: tuple[Any, ...],
     options: dict[str, Any],
     key: Key | None,
-    watched: bool,
+    may_draw: bool,
 ) -> tuple[Any, State]:
-    """Call a module: (output, new state).
+    """Call a module and return (output, new state).
 
     Raises:
-        ImpureError: it names a random call that torch.compile hides from us.
+        ImpureError: its code names a random function whose calls torch.compile hides from function modes.
     """
-    mode = nullcontext() if not watched else RefuseDraws() if key is None else KeyedDraws(key)
-    return _run(pool, given, [buffer.clone() for buffer in held], inputs, options, mode)
+    mode = nullcontext() if not may_draw else RefuseDraws() if key is None else KeyedDraws(key)
+    return _run_functional_call(pool, parameters, [buffer.clone() for buffer in buffers], inputs, options, mode)
 
 
-def _run(
+def _run_functional_call(
     pool: Pool,
-    given: list[Tensor],
+    parameters: list[Tensor],
     buffers: list[Tensor],
     inputs: tuple[Any, ...],
     options: dict[str, Any],
     mode: AbstractContextManager[Any],
 ) -> tuple[Any, State]:
-    if pool.names_draw:
+    if pool.names_rand_like:
         raise ImpureError(
-            f"{type(pool.template).__name__} names a random call that torch.compile traces past every key: pass it in"
+            f"{type(pool.template).__name__} names a random call that torch.compile traces past every key: draw the "
+            "numbers outside and pass them in"
         )
     names = (*pool.parameters.names, *pool.buffers.names)
-    values = {f"module.{name}": value for name, value in zip(names, (*given, *buffers), strict=True)}
+    values = {f"module.{name}": value for name, value in zip(names, (*parameters, *buffers), strict=True)}
     with mode:
-        return torch.func.functional_call(pool.traced, values, (inputs, options))
+        return torch.func.functional_call(pool.compilable, values, (inputs, options))

@@ -1,4 +1,4 @@
-"""Several members of one architecture as one pair of pure functions, with a leading dimension for the members."""
+"""Several members of one architecture as one pair of pure functions; all tensors get a leading member dimension."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import random, tree
-from torchpure._types import Key, Params, State, Tree
+from torchpure._types import Key, Params, State, T, Tree
 from torchpure.errors import StructureError
 from torchpure.transforms import vmap
 
 from ._functional import Functional, functional
 
 
-def stack(trees: Sequence[Tree]) -> Tree:
-    """Stack trees of one structure leaf by leaf, on a new first dimension; other leaves than tensors must be equal.
+def stack(trees: Sequence[T]) -> T:
+    """Stack trees of one structure, leaf by leaf, on a new first dimension; leaves that are no tensors must be equal.
 
     Law: `unstack(stack(trees)) == trees`.
 
     Raises:
-        StructureError: there are none, or they differ in structure, or in the shape or dtype of a leaf.
+        StructureError: the list is empty, or the trees differ in structure, or in the shape or dtype of a leaf.
 
     >>> stack([{"w": torch.zeros(2)}, {"w": torch.ones(2)}])
     {'w': tensor([[0., 0.],
@@ -32,35 +32,36 @@ def stack(trees: Sequence[Tree]) -> Tree:
         raise StructureError("stack: wanted at least one tree")
     leaves, structure = tree.flatten(trees[0])
     columns = [leaves, *(tree.align(structure, trees[0], other, "stack") for other in trees[1:])]
-    rows = [_stacked(trees[0], number, row) for number, row in enumerate(zip(*columns, strict=True))]
+    rows = [_stack_leaf(trees[0], number, row) for number, row in enumerate(zip(*columns, strict=True))]
     return tree.unflatten(structure, rows)
 
 
-def unstack(stacked: Tree) -> list[Tree]:
-    """Take a tree apart along the first dimension of its tensors: views of them, one tree for each member.
+def unstack(stacked: T) -> list[T]:
+    """Split a tree along the first dimension of its tensors into one tree of views for each member.
 
     Raises:
-        StructureError: it holds no tensors, or they have no or another first dimension.
+        StructureError: the tree holds no tensors, or their first dimensions are missing or differ.
 
     >>> unstack({"w": torch.arange(2)})
     [{'w': tensor(0)}, {'w': tensor(1)}]
     """
-    num = _members("unstack", stacked)
-    return [tree.map(partial(_member, i), stacked) for i in range(num)]
+    num = _num_members("unstack", stacked)
+    return [tree.map(partial(_select_member, i), stacked) for i in range(num)]
 
 
 def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None, *, in_dims: Any = None) -> Functional:
-    """Make a net of `num` members, or of the nets or modules in a list: everything gets a first dimension for them.
+    """Make one net of `num` members, or of a list of nets or modules; every tensor gets a first member dimension.
 
-    Members share the inputs, or with `in_dims=0` each has its own, as in `vmap`. A key is split, one for each member;
-    `init(key)` gives member i what `net.init(split(key, num)[i])` gives. Of a net, all members begin with its values.
-    One member runs without vmap, at the cost of the net itself. `trainable` names what is trainable in any member.
+    Members share the inputs; with `in_dims=0` each member has its own, as in `vmap`. A key is split into one key per
+    member: member i of `init(key)` is `net.init(split(key, num)[i])`. If a net is given, all members begin with its
+    values. A single member runs without vmap and costs as much as the net. `trainable` names the parameters that are
+    trainable in at least one member.
 
     Law: `ensemble.apply(p, s, x, key=k)` at member i is `net.apply(p[i], s[i], x, key=split(k, num)[i])`.
 
     Raises:
-        TypeError: there is no net, or no number of members.
-        StructureError: members differ in their parameters or buffers; the leaf is named.
+        TypeError: no net is given, or no number of members.
+        StructureError: the members' parameters or buffers differ; the message names the leaf.
 
     >>> from torchpure import random
     >>> net = ensemble(functional(nn.Linear(3, 1)), 5)
@@ -71,17 +72,18 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
     one, count = members[0], len(members)
     params, state = stack([member.params for member in members]), stack([member.state for member in members])
     trainable = [name for name in one.params if any(name in member.trainable for member in members)]
-    spread = partial(_spread, count, in_dims)
+    run_members = partial(_run_members, count, in_dims)
     return Functional(
         init=partial(_init, one, count),
-        apply=partial(_apply, one, spread, count),
+        apply=partial(_apply, one, run_members, count),
         params=params,
         state=state,
         trainable=tuple(trainable),
         to_module=partial(_to_module, members, params, state),
-        call=partial(_call, one, spread),
+        call=partial(_call, one, run_members),
         deterministic=one.deterministic,
-        runs=one.runs,
+        needs_overrides=one.needs_overrides,
+        name=f"{count} × {one.name}",
     )
 
 
@@ -93,19 +95,19 @@ def _nets(net: Any, num: int | None) -> list[Functional]:
     nets = [one if isinstance(one, Functional) else functional(one) for one in net]
     if not nets or num not in (None, len(nets)):
         raise TypeError(
-            f"ensemble: wanted at least one net, and no other number than of nets, got {len(nets)} and {num}"
+            f"ensemble: wanted at least one net, and num=None or their number, got {len(nets)} net(s) and num={num}"
         )
     return nets
 
 
 def _init(net: Functional, num: int, key: Key) -> tuple[Params, State]:
     keys = random.split(key, num)
-    return _alone(net.init(keys[0])) if num == 1 else vmap(net.init)(keys)
+    return _add_member_dim(net.init(keys[0])) if num == 1 else vmap(net.init)(keys)
 
 
 def _apply(
     net: Functional,
-    spread: Callable[..., Any],
+    run_members: Callable[..., Any],
     num: int,
     params: Params,
     state: State,
@@ -114,73 +116,77 @@ def _apply(
     train: bool | None = None,
     **options: Any,
 ) -> tuple[Any, State]:
-    """Call every member: (outputs, new states)."""
+    """Call every member and return (outputs, new states)."""
     keys = None if key is None else random.split(key, num)
 
     def member(params: Params, state: State, key: Key | None, *inputs: Any) -> tuple[Any, State]:
         return net.apply(params, state, *inputs, key=key, train=train, **options)
 
-    return spread(member, (params, state, keys), inputs)
+    return run_members(member, (params, state, keys), inputs)
 
 
-def _call(net: Functional, spread: Callable[..., Any], params: Params, *inputs: Any, **options: Any) -> Any:
-    return spread(lambda params, *inputs: net.call(params, *inputs, **options), (params,), inputs)
+def _call(net: Functional, run_members: Callable[..., Any], params: Params, *inputs: Any, **options: Any) -> Any:
+    return run_members(lambda params, *inputs: net.call(params, *inputs, **options), (params,), inputs)
 
 
-def _spread(num: int, in_dims: Any, member: Callable[..., Any], own: tuple[Any, ...], inputs: tuple[Any, ...]) -> Any:
-    """Run a function for each member: `own` has their values, in_dims says which inputs are theirs."""
-    leaves, structure = tree.flatten(own)
-    _check_members("ensemble: parameters and state", own, leaves, num)
+def _run_members(
+    num: int, in_dims: Any, member: Callable[..., Any], per_member: tuple[Any, ...], inputs: tuple[Any, ...]
+) -> Any:
+    """Run `member` for each member: `per_member` and the inputs that `in_dims` names are split."""
+    leaves, structure = tree.flatten(per_member)
+    _check_members("ensemble: parameters and state", per_member, leaves, num)
     dims = list(in_dims) if isinstance(in_dims, list | tuple) else [in_dims] * len(inputs)
     if num == 1 and all(dim is None or isinstance(dim, int) for dim in dims):
         values = tree.unflatten(structure, [leaf.squeeze(0) if isinstance(leaf, Tensor) else leaf for leaf in leaves])
-        given = [part if dim is None else _first(part, dim) for part, dim in zip(inputs, dims, strict=True)]
-        return _alone(member(*values, *given))
-    if not tree.leaves(own) and all(dim is None for dim in dims):
-        return stack([member(*own, *inputs) for _ in range(num)])  # nothing differs, not even a key
-    return vmap(member, in_dims=(*(None if part is None else 0 for part in own), *dims))(*own, *inputs)
+        given = [value if dim is None else _squeeze_dim(value, dim) for value, dim in zip(inputs, dims, strict=True)]
+        return _add_member_dim(member(*values, *given))
+    if not tree.leaves(per_member) and all(dim is None for dim in dims):
+        return stack(
+            [member(*per_member, *inputs) for _ in range(num)]
+        )  # members do not differ: no parameters, no state, no key
+    return vmap(member, in_dims=(*(None if value is None else 0 for value in per_member), *dims))(*per_member, *inputs)
 
 
-def _first(part: Any, dim: int) -> Any:
-    return tree.map(lambda leaf: leaf.squeeze(dim) if isinstance(leaf, Tensor) else leaf, part)
+def _squeeze_dim(value: Any, dim: int) -> Any:
+    return tree.map(lambda leaf: leaf.squeeze(dim) if isinstance(leaf, Tensor) else leaf, value)
 
 
-def _alone(result: Any) -> Any:
+def _add_member_dim(result: Any) -> Any:
     return tree.map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, result)
 
 
-def _member(number: int, leaf: Any) -> Any:
+def _select_member(number: int, leaf: Any) -> Any:
     return leaf[number] if isinstance(leaf, Tensor) else leaf
 
 
 def _to_module(
     nets: list[Functional], first: Params, buffers: State, params: Params | None = None, state: State | None = None
 ) -> nn.Module:
-    """Build an nn.ModuleList of the members with these values, by default the ensemble's own."""
+    """Build an nn.ModuleList of the members with these values; the default is the ensemble's initial values."""
     given, held = first if params is None else params, buffers if state is None else state
     _check_members("ensemble: parameters and state", (given, held), tree.leaves((given, held)), len(nets))
-    parts = [tree.map(partial(_member, i), (given, held)) for i in range(len(nets))]
+    parts = [tree.map(partial(_select_member, i), (given, held)) for i in range(len(nets))]
     return nn.ModuleList(net.to_module(*part) for net, part in zip(nets, parts, strict=True))
 
 
-def _members(who: str, stacked: Tree) -> int:
-    """Return how many members the tensors of a tree have."""
+def _num_members(caller: str, stacked: Tree) -> int:
+    """Return the size of the member dimension of a tree's tensors."""
     leaves = tree.leaves(stacked)
     num = next((leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim), None)
     if num is None and not any(isinstance(leaf, Tensor) for leaf in leaves):
-        raise StructureError(f"{who}: no tensors, so no number of members")
-    _check_members(who, stacked, leaves, num or 0)
+        raise StructureError(f"{caller}: the tree holds no tensors, so the number of members is unknown")
+    _check_members(caller, stacked, leaves, num or 0)
     return num or 0
 
 
-def _check_members(who: str, stacked: Tree, leaves: list[Any], num: int) -> None:
+def _check_members(caller: str, stacked: Tree, leaves: list[Any], num: int) -> None:
     for number, leaf in enumerate(leaves):
         if isinstance(leaf, Tensor) and leaf.shape[:1] != (num,):
             path, got = tree.paths(stacked)[number], tree.describe(leaf)
-            raise StructureError(f"{who}: `{path}` wants a first dimension of {num or 'some'} members, got {got}")
+            raise StructureError(f"{caller}: `{path}` wants a first dimension of {num or 'some'} members, got {got}")
 
 
-def _stacked(like: Tree, number: int, row: tuple[Any, ...]) -> Any:
+def _stack_leaf(first_tree: Tree, number: int, row: tuple[Any, ...]) -> Any:
     first = row[0]
     for i, leaf in enumerate(row):
         if isinstance(first, Tensor) and isinstance(leaf, Tensor):
@@ -188,6 +194,6 @@ def _stacked(like: Tree, number: int, row: tuple[Any, ...]) -> Any:
         else:
             alike = not isinstance(first, Tensor) and not isinstance(leaf, Tensor) and leaf == first
         if not alike:
-            path, wanted, got = tree.paths(like)[number], tree.describe(first), tree.describe(leaf)
+            path, wanted, got = tree.paths(first_tree)[number], tree.describe(first), tree.describe(leaf)
             raise StructureError(f"stack: `{path}` is {wanted} in member 0 and {got} in member {i}")
     return torch.stack(row) if isinstance(first, Tensor) else first

@@ -1,4 +1,7 @@
-"""Optimizers as pairs of pure functions, transformations to build them from, and schedules for their rates."""
+"""Optimizers as pairs of pure functions, transformations to build them from, and schedules for their learning rates."""
+
+from torchpure._types import ScalarOrSchedule as ScalarOrSchedule
+from torchpure._types import Schedule as Schedule
 
 from .algorithms import AdadeltaState as AdadeltaState
 from .algorithms import AdamaxState as AdamaxState

@@ -1,4 +1,4 @@
-"""Randomness from keys: counter based, the same bits everywhere, no global generator."""
+"""Random numbers from keys: counter based, the same bits on every device, no global generator."""
 
 from ._discrete import bernoulli as bernoulli
 from ._discrete import categorical as categorical

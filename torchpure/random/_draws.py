@@ -1,6 +1,6 @@
-"""Draws from continuous distributions: pure functions of a key and a shape, by inversion unless it is said otherwise.
+"""Draws from continuous distributions: pure functions of a key and a shape, by inversion unless stated otherwise.
 
-What a distribution is scaled and shifted by may be a tensor that broadcasts with the shape: gradients flow to it.
+Location and scale may be tensors that broadcast with the shape; gradients flow to them.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchpure._types import Key
 
 from ._keys import check_key
-from ._words import unit32, words
+from ._words import unit_float32, words
 
 Shape = Sequence[int]
 Number = float | Tensor
@@ -21,12 +21,12 @@ Number = float | Tensor
 def uniform(
     key: Key, shape: Shape = (), *, low: Number = 0.0, high: Number = 1.0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Draw from the uniform distribution on [low, high); `high` itself never comes, whatever the rounding.
+    """Draw from the uniform distribution on [low, high); rounding never gives `high` itself.
 
     Law: `vmap(uniform)(keys)[i] == uniform(keys[i])`, bit for bit.
 
     Raises:
-        TypeError: `key` is not a key, or `dtype` is not a floating point one.
+        TypeError: `key` is not a key, or `dtype` is not a floating point dtype.
         ValueError: a size is negative.
 
     >>> from torchpure import random
@@ -49,16 +49,16 @@ def normal(
     """Draw from the normal distribution.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
 
     >>> from torchpure import random
     >>> random.normal(random.key(0), (2, 3), mean=5.0).shape
     torch.Size([2, 3])
     """
     unit = unit_interval("normal", key, shape, dtype)
-    # between the steps, so that neither end, which is infinite, ever comes
+    # the middle of each step: erfinv is infinite at both ends
     centred = 2 * unit + ((2.0**-53 if dtype == torch.float64 else 2.0**-24) - 1)
-    return _moved(torch.erfinv(centred) * math.sqrt(2), mean, std, dtype)
+    return _scale_and_shift(torch.erfinv(centred) * math.sqrt(2), mean, std, dtype)
 
 
 def truncated_normal(
@@ -71,10 +71,10 @@ def truncated_normal(
     std: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw from the normal distribution cut off outside [low, high], bounds in the units of the result.
+    """Draw from the normal distribution truncated to [low, high]; the bounds have the unit of the result.
 
     Raises:
-        TypeError, ValueError: as `uniform`; or low is not below high, or std is not positive.
+        TypeError, ValueError: as in `uniform`; or low is not below high, or std is not positive.
 
     >>> from torchpure import random
     >>> bool(random.truncated_normal(random.key(0), (100,), low=-1.0, high=1.0).abs().max() <= 1)
@@ -89,25 +89,25 @@ def truncated_normal(
 
 
 def exponential(key: Key, shape: Shape = (), *, rate: Number = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Draw from the exponential distribution, of mean 1 / rate: always more than zero.
+    """Draw from the exponential distribution with mean 1 / rate; never zero.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
     """
     drawn = -torch.log(_open_interval("exponential", key, shape, dtype))
-    return (drawn if _is(rate, 1) else drawn / rate).to(dtype)
+    return (drawn if _is_number(rate, 1) else drawn / rate).to(dtype)
 
 
 def gumbel(
     key: Key, shape: Shape = (), *, loc: Number = 0.0, scale: Number = 1.0, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Draw from the Gumbel distribution, whose largest of several decides a categorical draw.
+    """Draw from the Gumbel distribution; its noise turns argmax into a categorical draw.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
     """
     unit = _open_interval("gumbel", key, shape, dtype)
-    return _moved(-torch.log(-torch.log(unit)), loc, scale, dtype)
+    return _scale_and_shift(-torch.log(-torch.log(unit)), loc, scale, dtype)
 
 
 def laplace(
@@ -116,10 +116,10 @@ def laplace(
     """Draw from the Laplace distribution.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
     """
     centred = 2 * _open_interval("laplace", key, shape, dtype) - 1
-    return _moved(-centred.sign() * torch.log1p(-centred.abs()), loc, scale, dtype)
+    return _scale_and_shift(-centred.sign() * torch.log1p(-centred.abs()), loc, scale, dtype)
 
 
 def cauchy(
@@ -128,10 +128,10 @@ def cauchy(
     """Draw from the Cauchy distribution.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
     """
     unit = _open_interval("cauchy", key, shape, dtype)
-    return _moved(torch.tan(math.pi * (unit - 0.5)), loc, scale, dtype)
+    return _scale_and_shift(torch.tan(math.pi * (unit - 0.5)), loc, scale, dtype)
 
 
 def log_normal(
@@ -140,58 +140,58 @@ def log_normal(
     """Draw from the distribution whose logarithm is normal with this mean and standard deviation.
 
     Raises:
-        TypeError, ValueError: as `uniform`.
+        TypeError, ValueError: as in `uniform`.
     """
-    return normal(key, shape, mean=mean, std=std, dtype=wide(dtype)).exp().to(dtype)
+    return normal(key, shape, mean=mean, std=std, dtype=compute_dtype(dtype)).exp().to(dtype)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which draws of a dtype are computed: at least float32."""
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute draws of a dtype in: at least float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def unit_interval(who: str, key: Key, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """Draw from [0, 1), float64 in steps of 2**-53 for that dtype, and float32 in steps of 2**-24 for all others.
+def unit_interval(caller: str, key: Key, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Draw from [0, 1): for float64 in steps of 2**-53, for all other dtypes float32 in steps of 2**-24.
 
     Raises:
-        TypeError: `key` is not a key, or `dtype` is not a floating point one.
+        TypeError: `key` is not a key, or `dtype` is not a floating point dtype.
         ValueError: a size is negative.
     """
-    check_key(key, who)
+    check_key(key, caller)
     if not dtype.is_floating_point:
-        raise TypeError(f"{who}: wanted a floating point dtype, got {dtype}")
-    shape, count = sizes(who, shape)
+        raise TypeError(f"{caller}: wanted a floating point dtype, got {dtype}")
+    shape, count = check_shape(caller, shape)
     if dtype != torch.float64:
-        return unit32(key, count).reshape(shape)
+        return unit_float32(key, count).reshape(shape)
     drawn = words(key, 2 * count)
     return (((drawn[:count] >> 5).to(torch.float64) * 2.0**26 + (drawn[count:] >> 6)) * 2.0**-53).reshape(shape)
 
 
-def sizes(who: str, shape: Shape) -> tuple[tuple[int, ...], int]:
-    """Return a shape as a tuple, and how many entries it has.
+def check_shape(caller: str, shape: Shape) -> tuple[tuple[int, ...], int]:
+    """Check a shape; return it as a tuple, and its number of entries.
 
     Raises:
         TypeError: it is not a sequence of integers.
         ValueError: a size is negative.
     """
     if isinstance(shape, int) or not all(isinstance(size, int) for size in shape):
-        raise TypeError(f"{who}: the shape must be a tuple of integers, got {shape!r}")
+        raise TypeError(f"{caller}: the shape must be a tuple of integers, got {shape!r}")
     if any(size < 0 for size in shape):
-        raise ValueError(f"{who}: sizes must be at least 0, got {tuple(shape)}")
+        raise ValueError(f"{caller}: sizes must be at least 0, got {tuple(shape)}")
     return tuple(shape), math.prod(shape)
 
 
-def _open_interval(who: str, key: Key, shape: Shape, dtype: torch.dtype) -> Tensor:
-    """Draw from (0, 1): the middles of the steps, since the ends are infinite to many an inverse."""
-    unit = unit_interval(who, key, shape, dtype)
+def _open_interval(caller: str, key: Key, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Draw from (0, 1), the middles of the steps: many inverse functions are infinite at 0 and 1."""
+    unit = unit_interval(caller, key, shape, dtype)
     # the middle of the last step of float32 would round to 1
     return unit + 2.0**-54 if dtype == torch.float64 else (unit + 2.0**-25).clamp(max=1 - 2.0**-24)
 
 
-def _moved(standard: Tensor, loc: Number, scale: Number, dtype: torch.dtype) -> Tensor:
-    scaled = standard if _is(scale, 1) else standard * scale
-    return (scaled if _is(loc, 0) else scaled + loc).to(dtype)
+def _scale_and_shift(standard: Tensor, loc: Number, scale: Number, dtype: torch.dtype) -> Tensor:
+    scaled = standard if _is_number(scale, 1) else standard * scale
+    return (scaled if _is_number(loc, 0) else scaled + loc).to(dtype)
 
 
-def _is(value: Number, number: int) -> bool:
+def _is_number(value: Number, number: int) -> bool:
     return not isinstance(value, Tensor) and value == number

@@ -1,7 +1,7 @@
 """Gamma draws (Marsaglia and Tsang 2000, "A simple method for generating gamma variables", section 2), and Dirichlet.
 
-The method accepts at least 95 of 100 candidates. Instead of looping until one is accepted, which no compiler and no
-vmap allows, so many are drawn that the chance that none is lies below 2**-52.
+The method accepts a candidate with probability at least 0.95. A loop until one is accepted cannot be compiled or
+batched. So a fixed number is drawn, and the probability that none is accepted is below 2**-52.
 """
 
 from typing import Any
@@ -12,21 +12,21 @@ from torch import Tensor
 from torchpure._torch import standard_gamma_grad
 from torchpure._types import Key
 
-from ._draws import Shape, normal, unit_interval, wide
+from ._draws import Shape, compute_dtype, normal, unit_interval
 from ._keys import split
 
 _CANDIDATES = 12
 
 
 def gamma(key: Key, concentration: float | Tensor, shape: Shape | None = None) -> Tensor:
-    """Draw from the gamma distribution of rate one; the shape is by default that of the concentration.
+    """Draw from the gamma distribution with rate 1; the shape is by default that of the concentration.
 
-    Gradients flow to the concentration (Figurnov et al. 2018, arXiv:1805.08498, equation 5): as in torch and JAX they
-    are those of the draw that keeps its place in the distribution, so that their mean is the derivative of the mean.
+    Gradients flow to the concentration (Figurnov et al. 2018, arXiv:1805.08498, equation 5). As in torch and JAX, the
+    derivative of a draw is taken at a fixed quantile, so the mean of the gradients is the derivative of the mean.
 
     Raises:
         TypeError: `key` is not a key.
-        ValueError: a concentration that is a number is not positive.
+        ValueError: the concentration is a number that is not positive.
 
     >>> from torchpure import random
     >>> bool(random.gamma(random.key(0), torch.full((1000,), 3.0)).mean().round() == 3)
@@ -37,8 +37,8 @@ def gamma(key: Key, concentration: float | Tensor, shape: Shape | None = None) -
     given = torch.as_tensor(concentration, device=key.device)
     shape = tuple(given.shape) if shape is None else tuple(shape)
     dtype = given.dtype if given.dtype.is_floating_point else torch.float32
-    spread = given.to(wide(dtype)).expand(shape)
-    return _Reparametrised.apply(spread, _standard(key, spread.detach(), shape)).to(dtype)
+    expanded = given.to(compute_dtype(dtype)).expand(shape)
+    return _ReparametrisedGamma.apply(expanded, _draw_gamma(key, expanded.detach(), shape)).to(dtype)
 
 
 def dirichlet(key: Key, concentration: Tensor, shape: Shape = ()) -> Tensor:
@@ -52,12 +52,12 @@ def dirichlet(key: Key, concentration: Tensor, shape: Shape = ()) -> Tensor:
     tensor(1.)
     """
     drawn = gamma(key, concentration, (*shape, *concentration.shape))
-    # where all underflow, the largest has everything: without this the sum would be zero
+    # if all draws underflow to zero, the sum would be zero
     drawn = drawn.clamp(min=torch.finfo(drawn.dtype).tiny)
     return drawn / drawn.sum(-1, keepdim=True)
 
 
-def _standard(key: Key, concentration: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _draw_gamma(key: Key, concentration: Tensor, shape: tuple[int, ...]) -> Tensor:
     k_normal, k_accept, k_boost = split(key, 3)
     small = concentration < 1
     d = torch.where(small, concentration + 1, concentration) - 1 / 3
@@ -68,12 +68,14 @@ def _standard(key: Key, concentration: Tensor, shape: tuple[int, ...]) -> Tensor
     accepted = (v > 0) & (torch.log(u) < 0.5 * x**2 + d - d * v + d * torch.log(v.clamp(min=1e-30)))
     first = accepted.to(torch.int8).argmax(0, keepdim=True)
     drawn = d * v.gather(0, first).squeeze(0)
-    boost = torch.log1p(-unit_interval("gamma", k_boost, shape, dtype)) / concentration  # log u / a: it may underflow
+    boost = (
+        torch.log1p(-unit_interval("gamma", k_boost, shape, dtype)) / concentration
+    )  # log u / a; its exponential may underflow
     return torch.where(small, drawn * boost.exp(), drawn)
 
 
-class _Reparametrised(torch.autograd.Function):
-    """A draw as a function of its concentration, whose derivative follows from the distribution function."""
+class _ReparametrisedGamma(torch.autograd.Function):
+    """Give a draw its derivative with respect to the concentration, from the distribution function."""
 
     generate_vmap_rule = True
 

@@ -1,7 +1,7 @@
-"""Keys: where all randomness comes from, as values that are passed around.
+"""Keys: explicit values from which all random numbers are computed.
 
-A key is an int64 tensor of shape (2,), two words of 32 bits. Draws, splits and folds number their blocks in disjoint
-ranges of the counter, so that none of them ever repeats another's block under one key.
+A key is an int64 tensor of shape (2,): two words of 32 bits. Draws, splits and folds use disjoint ranges of the
+counter, so under one key they never use the same block.
 """
 
 import operator
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchpure._types import Key
 
 from ._philox import WORD
-from ._words import FOLD, SPLIT, derived, words
+from ._words import FOLD, SPLIT, derive_keys, words
 
 
 def key(seed: int) -> Key:
@@ -46,14 +46,14 @@ def split(key: Key, num: int = 2) -> Tensor:
     check_key(key, "split")
     if num < 0:
         raise ValueError(f"split: the number of keys must be at least 0, got {num}")
-    return derived(key, torch.arange(num, device=key.device), SPLIT)
+    return derive_keys(key, torch.arange(num, device=key.device), SPLIT)
 
 
 def fold_in(key: Key, data: int | Tensor) -> Key:
     """Derive a key from a key and an integer of 64 bits, such as a step or a position.
 
     Raises:
-        TypeError: `key` is not a key, or `data` is no integer.
+        TypeError: `key` is not a key, or `data` is not an integer.
         ValueError: `data` has more than 64 bits.
 
     >>> bool((fold_in(key(0), 1) != fold_in(key(0), 2)).any())
@@ -61,10 +61,10 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     """
     check_key(key, "fold_in")
     if not isinstance(data, Tensor):
-        return derived(key, _as_int64(data), FOLD)
+        return derive_keys(key, _as_int64(data), FOLD)
     if data.is_floating_point() or data.is_complex():
         raise TypeError(f"fold_in: wanted an integer, got a tensor of {data.dtype}")
-    return derived(key, data.to(key.device, torch.int64), FOLD)
+    return derive_keys(key, data.to(key.device, torch.int64), FOLD)
 
 
 def bits(key: Key, num: int) -> Tensor:
@@ -91,13 +91,13 @@ def _as_int64(data: int) -> int:
 
 
 def check_key(key: Key, who: str) -> None:
-    """Check that a value looks like a key.
+    """Check that a value has the dtype and shape of a key.
 
     Raises:
         TypeError: it is not an int64 tensor of shape (2,).
     """
     if not isinstance(key, Tensor) or key.dtype != torch.int64 or key.shape != (2,):
         got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
-        many = isinstance(key, Tensor) and key.ndim > 1 and key.shape[-1] == 2
-        way_out = ": map over several keys with vmap" if many else ""
-        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}{way_out}")
+        is_batch = isinstance(key, Tensor) and key.ndim > 1 and key.shape[-1] == 2
+        advice = ": map over several keys with vmap" if is_batch else ""
+        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}{advice}")

@@ -1,7 +1,7 @@
-"""Random words, by whichever way is quick where they are wanted; every way gives the same bits.
+"""Random words, computed by the fastest method for the case; every method gives the same bits.
 
-The n-th block of four words under a key is the encrypted counter (n, purpose). Of num words the first quarter are the
-blocks' first words, and so on: no word has to be moved to its place.
+The n-th block of four words under a key is the encrypted counter (n, purpose). The first quarter of `num` words are
+the first words of all blocks, the second quarter the second words, and so on: so no word has to be moved.
 """
 
 import sys
@@ -14,88 +14,88 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure._torch import forward_ad, functorch, len_torch_dispatch_stack
 
-from ._compiled import sample
+from ._compiled import compiled_sampler
 from ._philox import WORD, philox, philox_array, philox_block
 
-DRAW, SPLIT, FOLD = 0, 1, 2  # the purpose, the counter's last word
+DRAW, SPLIT, FOLD = 0, 1, 2  # the purpose: the last word of the counter
 
-_FEW = 32  # so many blocks are quicker in Python
-_CHUNK = 1 << 15  # so many blocks stay in cache
-_LARGE = 1 << 18  # so many are worth compiling for
+_PYTHON_BLOCKS = 32  # up to this many blocks Python is faster
+_CACHE_BLOCKS = 1 << 15  # this many blocks fit in the cache
+_COMPILE_WORDS = 1 << 18  # from this many words on, compiling pays
 
 _functorch: Any = functorch
 
 
 def words(key: Tensor, num: int) -> Tensor:
     """Draw `num` words of 32 bits, int64, shape (…, num) for keys of shape (…, 2)."""
-    if _is_few(key, num):
-        return torch.tensor(_few(key, num), dtype=torch.int64)
+    if _fits_python(key, num):
+        return torch.tensor(_words_in_python(key, num), dtype=torch.int64)
     number = torch.arange((num + 3) // 4, device=key.device)
-    found = encrypted(key, number & WORD, number >> 32, DRAW)  # (…, 4, blocks)
-    return found.flatten(-2)[..., :num]
+    encrypted = encrypt(key, number & WORD, number >> 32, DRAW)  # (…, 4, blocks)
+    return encrypted.flatten(-2)[..., :num]
 
 
-def _is_few(key: Tensor, num: int) -> bool:
-    return num <= 4 * _FEW and key.ndim == 1 and _plain(key)
+def _fits_python(key: Tensor, num: int) -> bool:
+    return num <= 4 * _PYTHON_BLOCKS and key.ndim == 1 and _is_plain(key)
 
 
-def _few(key: Tensor, num: int) -> list[int]:
+def _words_in_python(key: Tensor, num: int) -> list[int]:
     low, high = key.tolist()
     drawn = [philox_block((block, 0, 0, DRAW), low & WORD, high & WORD) for block in range((num + 3) // 4)]
     return [block[word] for word in range(4) for block in drawn][:num]
 
 
-def unit32(key: Tensor, num: int) -> Tensor:
-    """Draw `num` numbers of [0, 1) in steps of 2**-24, float32: for many under one plain key."""
-    if _is_few(key, num):
-        return torch.tensor([(word >> 8) * 2.0**-24 for word in _few(key, num)], dtype=torch.float32)
-    if key.ndim > 1 or not _plain(key):
+def unit_float32(key: Tensor, num: int) -> Tensor:
+    """Draw `num` float32 numbers of [0, 1) in steps of 2**-24; fast for many numbers under one plain key."""
+    if _fits_python(key, num):
+        return torch.tensor([(word >> 8) * 2.0**-24 for word in _words_in_python(key, num)], dtype=torch.float32)
+    if key.ndim > 1 or not _is_plain(key):
         return (words(key, num) >> 8).to(torch.float32) * 2.0**-24
     blocks, numbers = (num + 3) // 4, key.numpy()
-    compiled = sample(key, blocks) if num >= _LARGE and sample.ready() else None
+    compiled = compiled_sampler(key, blocks) if num >= _COMPILE_WORDS and compiled_sampler.ready() else None
     if compiled is not None:
         return compiled.reshape(-1)[:num]
     drawn = np.empty((4, blocks), np.float32)
-    for first in range(0, blocks, _CHUNK):
-        counter = np.arange(first, min(first + _CHUNK, blocks), dtype=np.int64)
+    for first in range(0, blocks, _CACHE_BLOCKS):
+        counter = np.arange(first, min(first + _CACHE_BLOCKS, blocks), dtype=np.int64)
         for row, part in enumerate(philox_array(counter & WORD, counter >> 32, DRAW, numbers)):
-            into = drawn[row, first : first + len(part)]
-            np.multiply(part >> np.uint32(8), np.float32(2.0**-24), out=into, dtype=np.float32, casting="unsafe")
+            target = drawn[row, first : first + len(part)]
+            np.multiply(part >> np.uint32(8), np.float32(2.0**-24), out=target, dtype=np.float32, casting="unsafe")
     return torch.from_numpy(drawn.reshape(-1)[:num])
 
 
-def derived(key: Tensor, data: Tensor | int, purpose: int) -> Tensor:
-    """Derive a key for each number of 64 bits: shape (…, 2) for numbers of shape (…,)."""
+def derive_keys(key: Tensor, data: Tensor | int, purpose: int) -> Tensor:
+    """Derive a key for each number of 64 bits; numbers of shape (…,) give keys of shape (…, 2)."""
     if isinstance(data, int):
-        if _plain(key):
-            return torch.tensor(_pair(data, key.tolist(), purpose), dtype=torch.int64)
+        if _is_plain(key):
+            return torch.tensor(_derive_pair(data, key.tolist(), purpose), dtype=torch.int64)
         data = torch.tensor(data, device=key.device)
-    elif key.ndim == 1 and data.numel() <= _FEW and _plain(key) and _plain(data):
-        pairs = [_pair(number, key.tolist(), purpose) for number in data.reshape(-1).tolist()]
+    elif key.ndim == 1 and data.numel() <= _PYTHON_BLOCKS and _is_plain(key) and _is_plain(data):
+        pairs = [_derive_pair(number, key.tolist(), purpose) for number in data.reshape(-1).tolist()]
         return torch.tensor(pairs, dtype=torch.int64).reshape(*data.shape, 2)
     flat = data.reshape(-1)
-    found = encrypted(key, flat & WORD, (flat >> 32) & WORD, purpose)
-    return torch.stack([found[..., 0, :], found[..., 1, :]], -1).reshape(*data.shape, 2)
+    encrypted = encrypt(key, flat & WORD, (flat >> 32) & WORD, purpose)
+    return torch.stack([encrypted[..., 0, :], encrypted[..., 1, :]], -1).reshape(*data.shape, 2)
 
 
-def _pair(number: int, key: list[int], purpose: int) -> tuple[int, int]:
+def _derive_pair(number: int, key: list[int], purpose: int) -> tuple[int, int]:
     low, high = key
     return philox_block((number & WORD, (number >> 32) & WORD, 0, purpose), low & WORD, high & WORD)[:2]
 
 
-def encrypted(key: Tensor, low: Tensor, high: Tensor, purpose: int) -> Tensor:
-    """Encrypt counters of shape (…, n) with keys of shape (…, 2): (…, 4, n)."""
+def encrypt(key: Tensor, low: Tensor, high: Tensor, purpose: int) -> Tensor:
+    """Encrypt counters of shape (…, n) with keys of shape (…, 2); the result has shape (…, 4, n)."""
     if not is_dynamo_compiling() and any(map(_functorch.is_functorch_wrapped_tensor, (key, low))):
-        return _Encrypted.apply(key, low, high, purpose)
-    if sys.byteorder == "little" and _plain(key) and _plain(low):
-        found = philox_array(low.numpy(), high.numpy(), purpose, key.numpy()[..., None, :])
-        return torch.from_numpy(np.stack(found, -2).astype(np.int64))
+        return _Encrypt.apply(key, low, high, purpose)
+    if sys.byteorder == "little" and _is_plain(key) and _is_plain(low):
+        encrypted = philox_array(low.numpy(), high.numpy(), purpose, key.numpy()[..., None, :])
+        return torch.from_numpy(np.stack(encrypted, -2).astype(np.int64))
     zero = torch.zeros_like(low)
     return torch.stack(torch.broadcast_tensors(*philox((low, high, zero, zero + purpose), key.unsqueeze(-2))), dim=-2)
 
 
-def _plain(tensor: Tensor) -> bool:
-    """Tell whether numpy may read a tensor: one on the CPU that nothing watches."""
+def _is_plain(tensor: Tensor) -> bool:
+    """Return whether numpy can read a tensor: on the CPU, outside every transform, trace and mode."""
     return (
         not is_dynamo_compiling()
         and type(tensor) is Tensor
@@ -106,12 +106,12 @@ def _plain(tensor: Tensor) -> bool:
     )
 
 
-class _Encrypted(torch.autograd.Function):
-    """`encrypted` under transforms: a batch of keys is one call on more keys, not a batched call of each operation."""
+class _Encrypt(torch.autograd.Function):
+    """`encrypt` under transforms; vmap makes one call with all keys, instead of batching each operation."""
 
     @staticmethod
     def forward(key: Tensor, low: Tensor, high: Tensor, purpose: int) -> Tensor:
-        return encrypted(key, low, high, purpose)
+        return encrypt(key, low, high, purpose)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -129,13 +129,13 @@ class _Encrypted(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         key, low, high, purpose = args
         rank = max(part.ndim - (dim is not None) for part, dim in zip((key, low, high), in_dims[:3], strict=True))
-        parts = [_front(part, dim, rank) for part, dim in zip((key, low, high), in_dims[:3], strict=True)]
-        return _Encrypted.apply(*parts, purpose), 0
+        parts = [_batch_first(part, dim, rank) for part, dim in zip((key, low, high), in_dims[:3], strict=True)]
+        return _Encrypt.apply(*parts, purpose), 0
 
 
-def _front(part: Tensor, dim: int | None, rank: int) -> Tensor:
-    """Put the batch first, and ones after it until the members have the rank that all share."""
+def _batch_first(tensor: Tensor, dim: int | None, rank: int) -> Tensor:
+    """Move the batch dimension to the front, and insert dimensions of size 1 after it up to the common rank."""
     if dim is None:
-        return part
-    part = part.movedim(dim, 0)
-    return part.reshape(part.shape[0], *[1] * (rank + 1 - part.ndim), *part.shape[1:])
+        return tensor
+    tensor = tensor.movedim(dim, 0)
+    return tensor.reshape(tensor.shape[0], *[1] * (rank + 1 - tensor.ndim), *tensor.shape[1:])

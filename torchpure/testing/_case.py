@@ -1,4 +1,4 @@
-"""What the laws of optimizers need to know about one of them, and the small problems they are tried on."""
+"""The description of an optimizer for the laws, and the small problems that the laws use."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,50 +12,54 @@ from torchpure import tree
 from torchpure._types import Grads, Params
 from torchpure.optim import Optimizer
 
-# where derivatives are measured, a small eps would leave nothing to measure
-_PROBES = {"eps": 1e-2, "eps_root": 1e-2}
+# with a tiny eps, derivatives with respect to it are too small to measure
+_MEASURABLE = {"eps": 1e-2, "eps_root": 1e-2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """An optimizer's factory, called `factory(rate, **hyper, **options)`, and what to expect of it.
+    """An optimizer's factory, called `factory(learning_rate, **hyper, **options)`, and its expected properties.
 
-    `hyper` and `options` are given in every law. Numeric hyper-parameters that are not given are found in the factory's
-    signature: arguments after the first whose default is a float. Each is differentiated and batched over.
+    Every law passes `hyper` and `options`. Other numeric hyper-parameters are found in the factory's signature: the
+    arguments after the first whose default is a float. The laws differentiate and batch over each.
     """
 
     factory: Callable[..., Optimizer[Any]]
-    rate: float = 0.05
-    hyper: Mapping[str, float] = field(default_factory=dict)  # numbers, differentiated; they replace the defaults
-    options: Mapping[str, Any] = field(default_factory=dict)  # all else: flags, dtypes, keys, counts
-    fixed: tuple[str, ...] = ()  # float arguments that are not differentiable: thresholds of rounding, and the like
-    differentiable: bool = True  # False only with a comment that says why
+    learning_rate: float = 0.05
+    hyper: Mapping[str, float] = field(
+        default_factory=dict
+    )  # numbers that are differentiated; they replace the defaults
+    options: Mapping[str, Any] = field(default_factory=dict)  # all other arguments: flags, dtypes, keys, counts
+    fixed: tuple[str, ...] = ()  # float arguments that are not differentiable, such as thresholds for rounding
+    differentiable: bool = True  # False only with a comment that gives the reason
     entrywise: bool = (
-        True  # False where a leaf's shape matters: a complex leaf then is not its parts in a further dimension
+        True  # False if a leaf's shape matters, so that a complex leaf differs from its real and imaginary parts
     )
-    scheduled: bool = True  # whether the rate may be a schedule
-    parabola: int | None = 400  # steps for a thousandth of the start; None: it does not converge by itself
-    rosenbrock: tuple[float, int] | None = (0.02, 600)  # (rate, steps) for a twentieth of the start
+    scheduled: bool = True  # True: the learning rate can be a schedule
+    parabola: int | None = 400  # steps to a thousandth of the start; None: it does not converge alone
+    rosenbrock: tuple[float, int] | None = (0.02, 600)  # (learning_rate, steps) to a twentieth of the start
     optax: Any = None  # an oracle: a name in optax or optax.contrib, or a function that makes the transformation
     rtol: float = 1e-9  # to the optax oracle after 1,000 steps
-    torch: Any = None  # an oracle: (class, function of its arguments that makes ours, or None where we have none)
+    torch: Any = None  # an oracle: (class, function from its arguments to our optimizer, or None if we have none)
 
-    def make(self, rate: Any = None, **numbers: Any) -> Optimizer[Any]:
-        """Make the optimizer, at the case's rate and numbers where none are given."""
-        return self.factory(self.rate if rate is None else rate, **{**self.hyper, **self.options, **numbers})
+    def make(self, learning_rate: Any = None, **numbers: Any) -> Optimizer[Any]:
+        """Make the optimizer; the defaults are the case's learning rate and numbers."""
+        return self.factory(
+            self.learning_rate if learning_rate is None else learning_rate, **{**self.hyper, **self.options, **numbers}
+        )
 
     def numbers(self) -> dict[str, float]:
-        """List the numeric hyper-parameters, without the rate, at values where derivatives can be measured."""
+        """Return the numeric hyper-parameters except the learning rate, at values that allow measured derivatives."""
         _, *parameters = inspect.signature(self.factory).parameters.values()
         found = {one.name: one.default for one in parameters if type(one.default) is float}
-        found = {name: _PROBES.get(name, value) for name, value in found.items()} | dict(self.hyper)
+        found = {name: _MEASURABLE.get(name, value) for name, value in found.items()} | dict(self.hyper)
         skipped = {*self.options, *self.fixed}
         return {name: value for name, value in found.items() if name not in skipped}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A function of parameters and its gradient in closed form, since the laws call both thousands of times."""
+    """A function of parameters with its gradient in closed form, because the laws call both thousands of times."""
 
     value: Callable[[Params], Tensor]
     grad: Callable[[Params], Grads]
@@ -63,13 +67,13 @@ class Problem:
 
 
 def advance(optimizer: Optimizer[Any], problem: Problem, params: Params, state: Any) -> tuple[Params, Any]:
-    """Make one step, with every keyword that an optimizer may need."""
+    """Make one step, with all keyword arguments that an optimizer can ask for."""
     grads = problem.grad(params)
     return optimizer.step(grads, state, params, **extras(optimizer, problem, params, grads))
 
 
 def extras(optimizer: Optimizer[Any], problem: Problem, params: Params, grads: Grads) -> dict[str, Any]:
-    """Make the keywords of a step."""
+    """Return the keyword arguments of a step."""
     if not optimizer.extra:
         return {}
     return {"value": problem.value(params), "grad": grads, "value_fn": problem.value, "grad_fn": problem.grad}
@@ -97,7 +101,7 @@ def _bowl_grad(params: Params) -> Grads:
     return tree.map(lambda stiff, p: stiff * (p - 0.2) + 0.1 * shift, k, {"w": params["w"], "b": params["b"]})
 
 
-BOWL = Problem(_bowl_value, _bowl_grad, _bowl_start)  # five scalars, convex, no two alike
+BOWL = Problem(_bowl_value, _bowl_grad, _bowl_start)  # five scalars, convex, all different
 
 PARABOLA = Problem(
     lambda params: params["w"].square().sum() + params["b"].square(),

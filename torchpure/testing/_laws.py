@@ -1,4 +1,4 @@
-"""The laws of optimizers, each a function that raises AssertionError when a case breaks it."""
+"""The laws of optimizers: each is a function that raises AssertionError if a case breaks it."""
 
 import gc
 import inspect
@@ -16,12 +16,12 @@ from torchpure.transforms import grad, vmap
 from ._assert import assert_trees_close
 from ._case import BOWL, PARABOLA, ROSENBROCK, Case, Problem, advance, extras
 
-_COUNTERS = ("step", "mini_step")  # float fields that only count
+_COUNTERS = ("step", "mini_step")  # float fields that are counters
 
 
 def inputs_are_unchanged(case: Case) -> None:
-    """`update` and `step` leave their inputs bitwise as they are, and share no memory with them."""
-    optimizer, (params, state) = case.make(), _warm(case)
+    """`update` and `step` do not change their inputs, bit for bit, and return no memory shared with them."""
+    optimizer, (params, state) = case.make(), _after_two_steps(case)
     grads = BOWL.grad(params)
     given = extras(optimizer, BOWL, params, grads)
     before = [leaf.clone() for leaf in tree.leaves((grads, state, params))]
@@ -29,13 +29,13 @@ def inputs_are_unchanged(case: Case) -> None:
     inputs = tree.leaves((grads, state, params))
     assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True)), "an input was changed"
     memory = {leaf.untyped_storage().data_ptr() for leaf in inputs}
-    shared = [path for path, leaf in _named(results) if leaf.untyped_storage().data_ptr() in memory]
+    shared = [path for path, leaf in _tensor_paths(results) if leaf.untyped_storage().data_ptr() in memory]
     assert not shared, f"outputs share memory with inputs, at (update, step).(result, state): {shared}"
 
 
 def same_inputs_give_same_outputs(case: Case) -> None:
-    """`step` is a function: called twice it gives the same, bit for bit."""
-    optimizer, (params, state) = case.make(), _warm(case)
+    """`step` is a function: two equal calls give equal results, bit for bit."""
+    optimizer, (params, state) = case.make(), _after_two_steps(case)
     results = [advance(optimizer, BOWL, params, state) for _ in range(2)]
     assert_trees_close(results[0], results[1], rtol=0.0)
 
@@ -53,20 +53,20 @@ def step_is_update_and_apply(case: Case) -> None:
 
 
 def structure_and_dtypes_stay(case: Case) -> None:
-    """State and parameters keep structure, shapes and dtypes, so that they can be a loop's carry."""
+    """State and parameters keep structure, shapes and dtypes, so they can be the carry of a loop."""
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
         params = tree.map(lambda leaf: leaf.to(dtype), BOWL.start())  # noqa: B023 called at once
         old = (params, case.make().init(params))
         new = advance(case.make(), BOWL, *old)
         tree.check_same(old, new, who=f"step in {dtype}")
-        for (path, was), (_, now) in zip(_named(old), _named(new), strict=True):
+        for (path, was), (_, now) in zip(_tensor_paths(old), _tensor_paths(new), strict=True):
             assert (was.shape, was.dtype) == (now.shape, now.dtype), (
                 f"in {dtype}, at (params, state).{path}: {tree.describe(was)} became {tree.describe(now)}"
             )
 
 
 def missing_gradients_leave_leaves(case: Case) -> None:
-    """Where a gradient is None the parameter stays, and all others move as they would without it."""
+    """A parameter whose gradient is None does not change, and does not affect the others."""
     params = {**BOWL.start(), "frozen": torch.ones(2), "count": torch.tensor(3), "name": "x", "none": None}
     optimizer, nothing = case.make(), {"frozen": None, "count": None, "name": None, "none": None}
     problem = Problem(BOWL.value, lambda p: {**BOWL.grad(p), **nothing}, lambda: params)
@@ -76,21 +76,23 @@ def missing_gradients_leave_leaves(case: Case) -> None:
 
 
 def differentiable_in_everything(case: Case) -> None:
-    """Three unrolled steps have right derivatives, in reverse and forwards: in parameters, state and every number."""
+    """Three unrolled steps have the right reverse and forward derivatives in parameters, state and every number."""
     if not case.differentiable:
         return
-    warm, numbers = _warm(case), case.numbers()
+    warm, numbers = _after_two_steps(case), case.numbers()
     leaves, structure = tree.flatten(warm)
-    moving = [i for i, (path, leaf) in enumerate(_named(warm)) if _is_continuous(path, leaf)]
-    names = ["rate", *numbers]
+    moving = [i for i, (path, leaf) in enumerate(_tensor_paths(warm)) if _is_continuous(path, leaf)]
+    names = ["learning_rate", *numbers]
 
     def unrolled(*changes: Tensor) -> Tensor:
-        # relative changes, since entries of a state differ by orders of magnitude
-        values = {name: _moved(numbers[name], change) for name, change in zip(names[1:], changes[1:], strict=False)}
+        # relative changes, because entries of a state differ by orders of magnitude
+        values = {
+            name: _changed_by(numbers[name], change) for name, change in zip(names[1:], changes[1:], strict=False)
+        }
         filled = list(leaves)
         for i, change in zip(moving, changes[len(names) :], strict=True):
             filled[i] = leaves[i] * (1 + change)
-        optimizer = case.make(case.rate * (1 + changes[0]), **values)
+        optimizer = case.make(case.learning_rate * (1 + changes[0]), **values)
         params, _ = _run(optimizer, BOWL, 3, tree.unflatten(structure, filled))
         return torch.cat([params["w"].reshape(-1), params["b"].reshape(-1)]) @ _weights()
 
@@ -100,7 +102,7 @@ def differentiable_in_everything(case: Case) -> None:
 
 
 def finite_at_zero_gradients(case: Case) -> None:
-    """Derivatives through two steps are finite where gradients are exactly zero: one of them, and all."""
+    """Derivatives through two steps are finite if one gradient, or every gradient, is exactly zero."""
     if not case.differentiable:
         return
     names = list(case.numbers())
@@ -109,25 +111,25 @@ def finite_at_zero_gradients(case: Case) -> None:
     for start in ([0.0, 1.0], [0.0, 0.0]):
         params = {"w": torch.tensor(start, dtype=torch.float64).reshape(2, 1), "b": torch.zeros(1).double()}
 
-        def unrolled(p: Params, rate: Tensor, *numbers: Tensor) -> Tensor:
-            reached, _ = _run(given(rate, **dict(zip(names, numbers, strict=True))), _ZEROS, 2, start=p)
+        def unrolled(p: Params, learning_rate: Tensor, *numbers: Tensor) -> Tensor:
+            reached, _ = _run(given(learning_rate, **dict(zip(names, numbers, strict=True))), _ZEROS, 2, start=p)
             return _ZEROS.value(reached)
 
-        rate = torch.tensor(case.rate, dtype=torch.float64)
-        derivatives = grad(unrolled, argnums=tuple(range(2 + len(names))))(params, rate, *values)
-        odd = [path for path, leaf in _named(derivatives) if not leaf.isfinite().all()]
-        assert not odd, f"not finite, at {odd} of (params, rate, {', '.join(names)}), started at {start}"
+        learning_rate = torch.tensor(case.learning_rate, dtype=torch.float64)
+        derivatives = grad(unrolled, argnums=tuple(range(2 + len(names))))(params, learning_rate, *values)
+        odd = [path for path, leaf in _tensor_paths(derivatives) if not leaf.isfinite().all()]
+        assert not odd, f"not finite, at {odd} of (params, learning_rate, {', '.join(names)}), started at {start}"
 
 
 def batched_equals_looped(case: Case) -> None:
-    """Vmap over parameters, rate and every number gives each member what it gets alone, over four steps."""
+    """Vmap over parameters, learning rate and every number equals single runs, over four steps."""
     shifts = torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64)
     starts = tree.map(lambda leaf: torch.stack([leaf, leaf + 0.5, leaf * 2]), BOWL.start())
     numbers = case.numbers()
 
     def run(params: Params, shift: Tensor) -> tuple[Params, Any]:
-        values = {name: _moved(value, -shift if value else shift) for name, value in numbers.items()}
-        return _run(case.make(case.rate * (1 + shift), **values), BOWL, 4, start=params)
+        values = {name: _changed_by(value, -shift if value else shift) for name, value in numbers.items()}
+        return _run(case.make(case.learning_rate * (1 + shift), **values), BOWL, 4, start=params)
 
     together = vmap(run)(starts, shifts)
     for i in range(len(shifts)):
@@ -136,11 +138,11 @@ def batched_equals_looped(case: Case) -> None:
 
 
 def tensors_equal_numbers(case: Case) -> None:
-    """A hyper-parameter given as a tensor of shape () does what the number does."""
+    """A hyper-parameter as a tensor of shape () gives the same result as the number."""
     numbers = case.numbers()
     tensors = {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
     one = _run(case.make(**numbers), BOWL, 3)
-    two = _run(case.make(torch.tensor(case.rate, dtype=torch.float64), **tensors), BOWL, 3)
+    two = _run(case.make(torch.tensor(case.learning_rate, dtype=torch.float64), **tensors), BOWL, 3)
     assert_trees_close(one[0], two[0], rtol=1e-11, atol=1e-14)
 
 
@@ -167,31 +169,31 @@ def empty_trees_are_fine(case: Case) -> None:
 
 
 def live_tensors_stay_constant(case: Case) -> None:
-    """Five hundred steps leave no more tensors behind than one state has, and no graph."""
+    """After 500 steps only the tensors of one state are alive, and no graph."""
     optimizer, params = case.make(), BOWL.start()
     reached = _run(optimizer, BOWL, 10, (params, optimizer.init(params)))
-    gc.collect()
-    gc.freeze()  # what is here already is not looked at again: a whole heap takes longer than the steps
-    try:
-        reached = _run(optimizer, BOWL, 490, reached)
-        gc.collect()
-        alive = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
-    finally:
-        gc.unfreeze()
-    graphs = [path for path, leaf in _named(reached) if leaf.requires_grad]
+    before = _living_tensors()
+    reached = _run(optimizer, BOWL, 490, reached)
+    alive = _living_tensors() - before
+    graphs = [path for path, leaf in _tensor_paths(reached) if leaf.requires_grad]
     assert not graphs, f"these hold a graph: {graphs}"
-    most = len(tree.leaves(reached)) + 10  # and a few of the last step
+    most = len(tree.leaves(reached)) + 10  # plus a few of the last step
     assert alive <= most, f"{alive} tensors of 490 steps are alive, wanted at most {most}"
 
 
+def _living_tensors() -> int:
+    gc.collect()
+    return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+
 def converges_on_a_parabola(case: Case) -> None:
-    """The value of a parabola falls to a thousandth in as many steps as the case allows."""
+    """The value of a parabola falls to a thousandth within the steps of the case."""
     if case.parabola is not None:
-        _assert_converges(case, PARABOLA, case.rate, case.parabola, 1e-3)
+        _assert_converges(case, PARABOLA, case.learning_rate, case.parabola, 1e-3)
 
 
 def converges_on_rosenbrock(case: Case) -> None:
-    """Rosenbrock's function falls to a twentieth, at the rate and in the steps that the case allows."""
+    """Rosenbrock's function falls to a twentieth, at the learning rate and within the steps of the case."""
     if case.rosenbrock is not None:
         _assert_converges(case, ROSENBROCK, *case.rosenbrock, 0.05)
 
@@ -222,10 +224,10 @@ _ZEROS = Problem(
 )
 
 
-def _assert_converges(case: Case, problem: Problem, rate: float, steps: int, part: float) -> None:
+def _assert_converges(case: Case, problem: Problem, learning_rate: float, steps: int, part: float) -> None:
     params = problem.start()
-    first, last = problem.value(params), problem.value(_run(case.make(rate), problem, steps)[0])
-    assert last < part * first, f"in {steps} steps at rate {rate} from {first:.3g} to {last:.3g} only"
+    first, last = problem.value(params), problem.value(_run(case.make(learning_rate), problem, steps)[0])
+    assert last < part * first, f"in {steps} steps at learning rate {learning_rate} only from {first:.3g} to {last:.3g}"
 
 
 def _run(optimizer: Any, problem: Problem, steps: int, carry: Any = None, start: Params = None) -> tuple[Params, Any]:
@@ -237,13 +239,13 @@ def _run(optimizer: Any, problem: Problem, steps: int, carry: Any = None, start:
     return carry
 
 
-def _warm(case: Case) -> tuple[Params, Any]:
-    """Return parameters and state after two steps, so that no part of the state is zero."""
+def _after_two_steps(case: Case) -> tuple[Params, Any]:
+    """Return parameters and state after two steps, when no part of the state is zero."""
     return _run(case.make(**case.numbers()), BOWL, 2)
 
 
-def _named(nest: Any) -> list[tuple[str, Any]]:
-    pairs = zip(tree.paths(nest), tree.leaves(nest), strict=True)
+def _tensor_paths(values: Any) -> list[tuple[str, Any]]:
+    pairs = zip(tree.paths(values), tree.leaves(values), strict=True)
     return [(path, leaf) for path, leaf in pairs if isinstance(leaf, Tensor)]
 
 
@@ -251,7 +253,7 @@ def _is_continuous(path: str, leaf: Tensor) -> bool:
     return leaf.is_floating_point() and path.split(".")[-1] not in _COUNTERS
 
 
-def _moved(value: float, change: Tensor) -> Tensor:
+def _changed_by(value: float, change: Tensor) -> Tensor:
     return value * (1 + change) if value else change
 
 

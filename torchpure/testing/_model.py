@@ -1,7 +1,7 @@
-"""The laws of models, each a function that raises AssertionError when a net breaks it.
+"""The laws of models: each is a function that raises AssertionError if a net breaks it.
 
-Every check takes `net`, as `tp.functional` makes it, and `inputs`, the tuple that one call takes after the parameters
-and the state. A net that draws is called with keys; whether it does is found out.
+Every law takes `net`, a result of `tp.functional`, and `inputs`, the tuple of arguments of one call after the
+parameters and the state. A law finds out whether the net draws, and then calls it with a key.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from torchpure.errors import ImpureError
 from torchpure.model import Functional, functional
 from torchpure.transforms import grad, jvp, vmap
 
-from ._assert import assert_trees_close
+from ._assert import assert_tensors_close, assert_trees_close_to_rounding, tensors, weighted_sum
 
 Inputs = tuple[Any, ...]
 
 
 def check_model(net: Functional, inputs: Inputs, *, skip: Sequence[str] = ()) -> None:
-    """Check every law of a model on one set of inputs, but those whose names are in `skip`.
+    """Check every law of a model on one set of inputs, except the laws named in `skip`.
 
-    In float64 rounding is told from mistakes; derivatives are only compared with finite differences there.
+    Use float64: only there derivatives are compared with finite differences, and tolerances are small.
 
     Raises:
         AssertionError: the model breaks a law.
@@ -39,7 +39,7 @@ def check_model(net: Functional, inputs: Inputs, *, skip: Sequence[str] = ()) ->
 
 
 def apply_is_pure(net: Functional, inputs: Inputs) -> None:
-    """`apply` leaves its arguments and the global generator bitwise as they are, and gives the same twice."""
+    """`apply` changes neither its arguments nor the global generator, and gives the same result twice."""
     arguments = [leaf for leaf in tree.leaves((net.params, net.state, inputs)) if isinstance(leaf, Tensor)]
     before = [leaf.clone() for leaf in arguments]
     generator = torch.get_rng_state()
@@ -54,14 +54,16 @@ def apply_is_pure(net: Functional, inputs: Inputs) -> None:
 
 
 def keys_decide_draws(net: Functional, inputs: Inputs) -> None:
-    """One key gives one result, another key another; without one, a module that draws raises and others do not."""
+    """Different keys give different results if and only if the module draws; then a call without a key raises."""
     one, two = _apply(net, inputs, key=random.key(1)), _apply(net, inputs, key=random.key(2))
-    alike = all(_same(a, b) for a, b in zip(_tensors(one), _tensors(two), strict=True))
-    assert alike != draws(net, inputs), "it draws, and two keys give the same" if alike else "it draws without a key"
+    equal = all(_same(a, b) for a, b in zip(tensors(one), tensors(two), strict=True))
+    assert equal != draws(net, inputs), (
+        "it draws, but two keys give the same result" if equal else "it draws without a key"
+    )
 
 
 def state_is_threaded(net: Functional, inputs: Inputs) -> None:
-    """The new state has the old one's structure, shapes and dtypes; two calls in a row are those of the module."""
+    """The new state keeps structure, shapes and dtypes; two calls in a row equal two calls of the module."""
     state, key = net.state, _key(net, inputs)
     module = net.to_module()
     for _ in range(2):
@@ -73,92 +75,95 @@ def state_is_threaded(net: Functional, inputs: Inputs) -> None:
         if key is None:
             with torch.no_grad():
                 expected = module(*inputs)
-            _assert_close((output, state), (expected, dict(module.named_buffers())), "the module itself")
+            assert_tensors_close((output, state), (expected, dict(module.named_buffers())), "the module itself")
 
 
 def modules_go_and_come(net: Functional, inputs: Inputs) -> None:
-    """`functional(net.to_module(p, s))` has the values p and s, and gives what net gives."""
-    twin = functional(net.to_module(net.params, net.state))
-    _assert_equal((twin.params, twin.state), (net.params, net.state), "values after to_module")
-    assert twin.trainable == net.trainable
-    _assert_equal(_apply(twin, inputs), _apply(net, inputs), "a call after to_module")
+    """`functional(net.to_module(p, s))` has the values p and s, and the same results as net."""
+    rebuilt = functional(net.to_module(net.params, net.state))
+    _assert_equal((rebuilt.params, rebuilt.state), (net.params, net.state), "values after to_module")
+    assert rebuilt.trainable == net.trainable
+    _assert_equal(_apply(rebuilt, inputs), _apply(net, inputs), "a call after to_module")
 
 
 def traced_equals_eager(net: Functional, inputs: Inputs) -> None:
-    """A trace of `apply` gives for other parameters and another key what `apply` gives."""
+    """A trace of `apply` equals `apply` for other parameters and another key."""
     key = _key(net, inputs)
     data = [leaf for leaf in inputs if type(leaf) is Tensor and leaf.is_floating_point()]
 
     def run(params: Any, state: Any, key: Key | None, *data: Tensor) -> list[Tensor]:
         rest = iter(data)
         given = [next(rest) if type(leaf) is Tensor and leaf.is_floating_point() else leaf for leaf in inputs]
-        return _tensors(net.apply(params, state, *given, key=key))
+        return tensors(net.apply(params, state, *given, key=key))
 
     graph = make_fx(run)(net.params, net.state, key, *data)
     other = None if key is None else random.fold_in(key, 1)
-    params, moved = _members(net.params, 2)[1], [leaf * 0.9 for leaf in data]
-    _assert_close(graph(params, net.state, other, *moved), run(params, net.state, other, *moved), "a trace")
+    params, changed = _make_members(net.params, 2)[1], [leaf * 0.9 for leaf in data]
+    assert_tensors_close(graph(params, net.state, other, *changed), run(params, net.state, other, *changed), "a trace")
 
 
 def batched_equals_looped(net: Functional, inputs: Inputs) -> None:
-    """`vmap` over parameters, state and keys gives each member what it gets alone."""
+    """`vmap` over parameters, state and keys gives each member the result that it has alone."""
     key, num = _key(net, inputs), 3
-    params, states = _members(net.params, num), _members(net.state, num)
+    params, states = _make_members(net.params, num), _make_members(net.state, num)
     keys = None if key is None else random.split(key, num)
     if not tree.leaves((params, states)) and keys is None:
-        return  # nothing differs between members
+        return  # the members are identical
 
     def run(params: Any, state: Any, key: Key | None) -> list[Tensor]:
-        return _tensors(net.apply(params, state, *inputs, key=key))
+        return tensors(net.apply(params, state, *inputs, key=key))
 
     dims = (0, 0, None if keys is None else 0)
     together = vmap(run, dims)(_stack(params), _stack(states), keys)
     for i in range(num):
         alone = run(params[i], states[i], None if keys is None else keys[i])
-        _assert_close([leaf[i] for leaf in together], alone, f"member {i} of vmap")
+        assert_tensors_close([leaf[i] for leaf in together], alone, f"member {i} of vmap")
     shared = vmap(run, (0, None, dims[2]))(_stack(params), net.state, keys) if net.params else []
     for i in range(num if shared else 0):
         alone = run(params[i], net.state, None if keys is None else keys[i])
-        _assert_close([leaf[i] for leaf in shared], alone, f"member {i} of vmap with one state for all")
+        assert_tensors_close([leaf[i] for leaf in shared], alone, f"member {i} of vmap with one state for all")
 
 
 def gradients_are_the_modules(net: Functional, inputs: Inputs) -> None:
-    """`grad` gives what the module's own backward pass gives, and `vmap(grad)` gives it for each member."""
+    """`grad` equals the module's own backward pass, and `vmap(grad)` equals `grad` for each member."""
     params, loss = _differentiable(net, inputs)
     if not params:
         return
     if not draws(net, inputs):
-        _assert_close(grad(loss)(params), _backward(net, inputs, list(params)), "the module's backward pass")
-    members = _members(params, 2)
+        assert_tensors_close(grad(loss)(params), _backward(net, inputs, list(params)), "the module's backward pass")
+    members = _make_members(params, 2)
     together = vmap(grad(loss))(_stack(members))
     for i, member in enumerate(members):
-        _assert_close([leaf[i] for leaf in together.values()], list(grad(loss)(member).values()), "vmap(grad)")
+        assert_tensors_close([leaf[i] for leaf in together.values()], list(grad(loss)(member).values()), "vmap(grad)")
 
 
 def gradients_are_finite_differences(net: Functional, inputs: Inputs) -> None:
-    """`grad` agrees with central differences, and `jvp` with `grad`; in float64 only."""
+    """`grad` agrees with central differences, and `jvp` agrees with `grad`; checked in float64 only."""
     params, loss = _differentiable(net, inputs)
     if not params or any(leaf.dtype not in (torch.float64, torch.complex128) for leaf in params.values()):
         return
     leaves = tuple(leaf.clone().requires_grad_() for leaf in params.values())
     torch.autograd.gradcheck(lambda *values: loss(dict(zip(params, values, strict=True))), leaves, fast_mode=True)
     _, slope = jvp(loss, (params,), (params,))
-    _assert_close(slope, tree.dot(grad(loss)(params), params).real, "jvp")
+    assert_tensors_close(slope, tree.dot(grad(loss)(params), params).real, "jvp")
 
 
 def _differentiable(net: Functional, inputs: Inputs) -> tuple[dict[str, Tensor], Callable[[Any], Tensor]]:
-    """Return the parameters that can have a gradient, and a loss of them that uses every output."""
+    """Return the parameters that can have a gradient, and a loss of these that uses every output."""
     key = _key(net, inputs)
     params = {name: leaf for name, leaf in net.params.items() if leaf.is_floating_point() or leaf.is_complex()}
 
     def loss(params: Any) -> Tensor:
-        return _number(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
+        return weighted_sum(net.apply({**net.params, **params}, net.state, *inputs, key=key)[0])
 
     return params, loss
 
 
 def init_is_a_function_of_the_key(net: Functional, inputs: Inputs) -> None:
-    """`init` gives values of the net's structure, the same for the same key, and each member of a vmap its own."""
+    """`init` gives the net's structure and the same values for the same key; vmap gives each member its own.
+
+    A member equals its own `init` up to rounding: an `init` may compute, as that of a spectral norm does.
+    """
     generator = torch.get_rng_state()
     keys = random.split(random.key(3), 2)
     alone = [net.init(key) for key in keys]
@@ -171,7 +176,11 @@ def init_is_a_function_of_the_key(net: Functional, inputs: Inputs) -> None:
         return
     together = vmap(net.init)(keys)
     for i, values in enumerate(alone):
-        _assert_equal(tree.map(lambda leaf: leaf[i], together), values, f"member {i} of vmap(init)")  # noqa: B023
+        member = [leaf[i] for leaf in tensors(together)]
+        try:
+            assert_trees_close_to_rounding(member, tensors(values))
+        except AssertionError as error:
+            raise AssertionError(f"member {i} of vmap(init): {error}") from error
 
 
 MODEL_LAWS: dict[str, Callable[[Functional, Inputs], None]] = {
@@ -191,7 +200,7 @@ MODEL_LAWS: dict[str, Callable[[Functional, Inputs], None]] = {
 
 
 def draws(net: Functional, inputs: Inputs) -> bool:
-    """Tell whether a call draws random numbers, by calling it without a key."""
+    """Return whether a call draws random numbers, by a call without a key."""
     try:
         net.apply(net.params, net.state, *inputs)
     except ImpureError as error:
@@ -209,8 +218,8 @@ def _apply(net: Functional, inputs: Inputs, key: Key | None = None) -> Any:
     return net.apply(net.params, net.state, *inputs, key=random.key(0) if key is None else key)
 
 
-def _members(values: dict[str, Tensor], num: int) -> list[dict[str, Tensor]]:
-    """Make values that differ between members; integers, such as counts, move by whole numbers."""
+def _make_members(values: dict[str, Tensor], num: int) -> list[dict[str, Tensor]]:
+    """Make values that differ between members; integers, such as counts, change by integers."""
     return [
         {
             name: leaf * (1 + 0.05 * i)
@@ -226,27 +235,13 @@ def _stack(members: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([member[name] for member in members]) for name in members[0]}
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor)]
-
-
-def _number(output: Any) -> Tensor:
-    """Reduce an output to one real number in which each entry has its own weight."""
-    total = torch.zeros((), dtype=torch.float64)
-    for leaf in _tensors(output):
-        if leaf.is_floating_point() or leaf.is_complex():
-            flat = (torch.view_as_real(leaf) if leaf.is_complex() else leaf).reshape(-1)
-            total = total + (flat * torch.linspace(0.5, 1.5, flat.numel(), dtype=flat.dtype)).sum()
-    return total
-
-
 def _backward(net: Functional, inputs: Inputs, names: list[str]) -> dict[str, Tensor]:
     module = net.to_module()
     parameters = dict(module.named_parameters())
     for name in names:
         parameters[name].requires_grad_()
     given = [parameters[name] for name in names]
-    grads = torch.autograd.grad(_number(module(*inputs)), given, allow_unused=True, materialize_grads=True)
+    grads = torch.autograd.grad(weighted_sum(module(*inputs)), given, allow_unused=True, materialize_grads=True)
     return dict(zip(names, grads, strict=True))
 
 
@@ -255,15 +250,5 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 def _assert_equal(one: Any, two: Any, what: str) -> None:
-    for a, b in zip(_tensors(one), _tensors(two), strict=True):
+    for a, b in zip(tensors(one), tensors(two), strict=True):
         assert _same(a, b), f"{what}: {tree.describe(a)} differs from what it was by {(a - b).abs().max():.3g}"
-
-
-def _assert_close(one: Any, two: Any, what: str) -> None:
-    for a, b in zip(_tensors(one), _tensors(two), strict=True):
-        real = a.dtype if a.dtype.is_floating_point else a.dtype.to_real() if a.is_complex() else torch.float64
-        rtol = 2e-10 if real == torch.float64 else 100 * torch.finfo(real).eps
-        try:
-            assert_trees_close(a, b, rtol=rtol, atol=rtol)
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error

@@ -1,12 +1,14 @@
 """Checks of an optimizer: every law, and that a step compiles."""
 
 import itertools
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import torch
 
 from torchpure._types import Params, Step
+from torchpure.optim import Optimizer
 
 from ._assert import assert_trees_close
 from ._case import PARABOLA, Case, advance
@@ -15,14 +17,14 @@ from ._laws import LAWS
 _numbers = itertools.count()
 
 
-def check_optimizer(factory: Any, **expected: Any) -> None:
-    """Check every law on small problems: `factory(rate, **hyper)`, or a `Case`.
+def check_optimizer(factory: Callable[..., Optimizer[Any]] | Case, **expected: Any) -> None:
+    """Check every law on small problems: `factory(learning_rate, **hyper)`, or a `Case`.
 
-    `expected` are the fields of a `Case`: the rate, the numbers to differentiate when the signature does not show them,
+    `expected` are the fields of a `Case`: the learning rate, numbers to differentiate that the signature does not show,
     and how fast it converges.
 
     Raises:
-        AssertionError: the optimizer breaks one.
+        AssertionError: the optimizer breaks a law.
 
     >>> from torchpure import optim
     >>> check_optimizer(optim.sgd, hyper={"momentum": 0.9}, rosenbrock=(1e-3, 1000))
@@ -32,21 +34,23 @@ def check_optimizer(factory: Any, **expected: Any) -> None:
         law(case)
 
 
-def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) -> None:
-    """Check that ten steps with a schedule compile in one graph, once, and equal the eager ones.
+def check_compiled(
+    factory: Callable[..., Optimizer[Any]] | Case, *, backend: str = "inductor", **expected: Any
+) -> None:
+    """Check that ten steps with a schedule compile once, to one graph, and equal eager steps.
 
     Raises:
         AssertionError: results differ.
-        torch._dynamo.exc.TorchDynamoException: the step cannot be traced whole, or wants to compile again.
+        torch._dynamo.exc.TorchDynamoException: the step does not compile to one graph, or recompiles.
     """
     case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
-    optimizer = case.make(_falling(case.rate) if case.scheduled else case.rate)
+    optimizer = case.make(_falling(case.learning_rate) if case.scheduled else case.learning_rate)
     params = PARABOLA.start()
 
     def step(params: Params, state: Any) -> tuple[Params, Any]:
         return advance(optimizer, PARABOLA, params, state)
 
-    compiled = torch.compile(_fresh(step), fullgraph=True, backend=backend)
+    compiled = torch.compile(_with_new_code_object(step), fullgraph=True, backend=backend)
     one = two = (params, optimizer.init(params))
     one, two = compiled(*one), step(*two)
     with torch.compiler.set_stance("fail_on_recompile"):
@@ -55,14 +59,14 @@ def check_compiled(factory: Any, *, backend: str = "inductor", **expected: Any) 
     assert_trees_close(one, two, rtol=1e-10, atol=1e-13)
 
 
-def _falling(rate: float) -> Any:
+def _falling(learning_rate: float) -> Any:
     def schedule(step: Step) -> torch.Tensor:
-        return rate * 0.9**step
+        return learning_rate * 0.9**step
 
     return schedule
 
 
-def _fresh(fn: Any) -> Any:
-    """Copy a function with code of its own: the compiler counts how often one code object was compiled."""
+def _with_new_code_object(fn: Any) -> Any:
+    """Copy a function with a new code object, because the compiler limits recompiles of one code object."""
     code = fn.__code__.replace(co_name=f"step_{next(_numbers)}")
     return FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)

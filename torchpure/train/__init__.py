@@ -1,4 +1,4 @@
-"""Training: the loop, fitting a model to data, and sweeps of many trainings."""
+"""Training: the loop, fits of a model to data, and sweeps of many runs."""
 
 from ._batches import minibatches as minibatches
 from ._fit import Fit as Fit

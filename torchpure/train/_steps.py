@@ -1,4 +1,4 @@
-"""Steps of training: one after another, or many as one compiled program."""
+"""Run training steps: one by one, or many as one compiled program."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -17,83 +17,83 @@ from torchpure.transforms import scan, value_and_grad
 from ._windows import Window
 
 Carry = Any  # (params, state of the optimizer, state of the model or None)
-Step = Callable[[Carry, Any, Any], tuple[Carry, Tensor]]  # (carry, shared, own) -> (carry, loss)
+Step = Callable[[Carry, Any, Any], tuple[Carry, Tensor]]  # (carry, shared, per_step) -> (carry, loss)
 
-Join = Callable[[Any, dict[str, Any]], tuple[Any, ...]]  # (shared, own) -> the batch
+GetBatch = Callable[[Any, dict[str, Any]], tuple[Any, ...]]  # (shared, per_step) -> the batch
 
-# A program costs about a second, and saves 0.2 to 0.5 ms a step; both grow with the number of operations, so the number
-# of steps from which on it pays, some thousands, is much the same for all networks. A program of many steps answers a
-# wish (`every`, or a whole fit), and only very short runs do without; one of a single step has to earn its price.
-FEW = 200
-FEW_SINGLE = 1000
-_OF_PROGRAMS = ("jit:", "scan:", "train:")  # how errors begin that only a program has
-_WAY_OUT = "or pass jit=False, which runs each step uncompiled"
+# Compiling costs about a second and saves 0.2 to 0.5 ms a step. Both grow with the number of operations, so compiling
+# pays from a few thousand steps on for every network. The user asks for a program of many steps (`every`, or a whole
+# fit), so only very short runs are not compiled. A program of a single step is compiled only after many such steps.
+MIN_STEPS = 200
+MIN_SINGLE_STEPS = 1000
+_PROGRAM_ERRORS = ("jit:", "scan:", "train:")  # error prefixes specific to compiled programs
+_UNCOMPILED_ADVICE = "or pass jit=False, which runs each step uncompiled"
 
 
-def step_of(loss: Callable[..., Any], optimizer: Optimizer[Any], join: Join) -> Step:
-    """Return the step along the gradient of a loss; a rule that wants more is given the loss, too, as a function."""
+def make_step(loss: Callable[..., Any], optimizer: Optimizer[Any], get_batch: GetBatch) -> Step:
+    """Return an optimizer step on a loss; the optimizer also gets the value and loss function if it asks for them."""
 
     @wraps(loss, updated=())
-    def step(carry: Carry, shared: Any, own: Any) -> tuple[Carry, Tensor]:
-        params, opt_state, old = carry
-        batch = join(shared, own)
-        if old is None:
+    def step(carry: Carry, shared: Any, per_step: Any) -> tuple[Carry, Tensor]:
+        params, opt_state, old_state = carry
+        batch = get_batch(shared, per_step)
+        if old_state is None:
             state = None
             value, grads = value_and_grad(loss)(params, *batch)
         else:
-            (value, state), grads = value_and_grad(loss, has_aux=True)(params, old, *batch)
+            (value, state), grads = value_and_grad(loss, has_aux=True)(params, old_state, *batch)
 
         def value_fn(params: Any) -> Tensor:
-            return loss(params, *batch) if old is None else loss(params, old, *batch)[0]
+            return loss(params, *batch) if old_state is None else loss(params, old_state, *batch)[0]
 
-        known = {"value": value, "grad": grads, "value_fn": value_fn}
-        extra = {name: known[name] for name in optimizer.extra if name in known}
+        available = {"value": value, "grad": grads, "value_fn": value_fn}
+        extra = {name: available[name] for name in optimizer.extra if name in available}
         params, opt_state = optimizer.step(grads, opt_state, params, **extra)
         return (params, opt_state, state), value
 
     return step
 
 
-def scanned(step: Step, carry: Carry, shared: Any, own: Any, count: int) -> tuple[Carry, Tensor]:
-    """Make several steps as one loop: what they carry are the tensors, everything else must stay as it is.
+def scan_steps(step: Step, carry: Carry, shared: Any, per_step: Any, count: int) -> tuple[Carry, Tensor]:
+    """Run several steps as one scan; it carries the tensors, and all other leaves must not change.
 
     Raises:
-        TransformError: a step changes what is not a tensor.
+        TransformError: a step changes a leaf that is not a tensor.
     """
     leaves, structure = tree.flatten(carry)
-    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    positions = [position for position, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
     @wraps(step, updated=())
     def body(tensors: list[Tensor], x: Any) -> tuple[list[Tensor], Tensor]:
         filled = list(leaves)
-        for place, tensor in zip(places, tensors, strict=True):
-            filled[place] = tensor
+        for position, tensor in zip(positions, tensors, strict=True):
+            filled[position] = tensor
         after, value = step(tree.unflatten(structure, filled), shared, x)
         new = tree.ordered(structure, after, "train: what a step of the compiled loop returns")
-        for place, (old, now) in enumerate(zip(leaves, new, strict=True)):
+        for position, (old, now) in enumerate(zip(leaves, new, strict=True)):
             if not isinstance(old, Tensor) and (isinstance(now, Tensor) or old != now):
-                path = tree.paths(carry)[place]
+                path = tree.paths(carry)[position]
                 raise TransformError(
                     f"train: a step makes {tree.describe(now)} of {tree.describe(old)} at `{path}` of (params, "
-                    "opt_state, state): a compiled loop carries tensors alone; keep it as a tensor"
+                    "opt_state, state): a compiled loop carries tensors only; keep it as a tensor"
                 )
-        return [new[place] for place in places], value
+        return [new[position] for position in positions], value
 
-    tensors, losses = scan(body, [leaves[place] for place in places], own, length=count)
-    for place, tensor in zip(places, tensors, strict=True):
-        leaves[place] = tensor
+    tensors, losses = scan(body, [leaves[position] for position in positions], per_step, length=count)
+    for position, tensor in zip(positions, tensors, strict=True):
+        leaves[position] = tensor
     return tree.unflatten(structure, leaves), losses
 
 
-def epoch_of(step: Step, size: int) -> Step:
-    """Return what makes all steps of one epoch: of batches of `size` rows and a last one that is smaller."""
+def make_epoch(step: Step, size: int) -> Step:
+    """Return a function that runs one epoch: batches of `size` rows, and a last batch that is smaller."""
 
     @wraps(step, updated=())
-    def epoch(carry: Carry, shared: Any, own: dict[str, Tensor]) -> tuple[Carry, Tensor]:
-        rows, numbers = own["rows"], own["number"]
+    def epoch(carry: Carry, shared: Any, per_step: dict[str, Tensor]) -> tuple[Carry, Tensor]:
+        rows, numbers = per_step["rows"], per_step["number"]
         count = len(rows) // size
-        whole = {"number": numbers[:count], "rows": rows[: count * size].view(count, size)}
-        carry, losses = scanned(step, carry, shared, whole, count)
+        full_batches = {"number": numbers[:count], "rows": rows[: count * size].view(count, size)}
+        carry, losses = scan_steps(step, carry, shared, full_batches, count)
         carry, last = step(carry, shared, {"number": numbers[count], "rows": rows[count * size :]})
         return carry, torch.cat([losses, last[None]])
 
@@ -101,57 +101,61 @@ def epoch_of(step: Step, size: int) -> Step:
 
 
 class Runner:
-    """Runs windows of steps: by a program where that pays, and one step after another elsewhere.
+    """Run windows of steps, as a compiled program if that pays, else step by step.
 
-    Which way depends on nothing but the numbers of steps, so that a run repeats bit for bit.
+    The choice depends only on numbers of steps, so a run is reproducible bit for bit.
     """
 
     def __init__(self, compiled: bool) -> None:
-        """Take whether steps may be compiled."""
+        """Start without programs; `compiled` allows them."""
         self._compiled = compiled
         self._programs: dict[tuple[Step, bool], Step] = {}
-        self._done: Counter[Hashable] = Counter()  # steps that ran uncompiled, of each kind of batches
+        self._uncompiled_steps: Counter[Hashable] = Counter()  # the number of uncompiled steps for each shape key
 
     def run(self, carry: Carry, window: Window) -> tuple[Carry, Tensor]:
-        """Make the steps of a window; return what they carry on, and the loss of each.
+        """Run the steps of a window; return the new carry and the loss of each step.
 
         Raises:
-            TransformError: a step cannot be compiled, or the loss is none.
+            TransformError: a step cannot be compiled, or the loss does not return a real tensor of shape ().
         """
-        if self._pays(window):
-            shared, own = window.together()
-            carry, losses = self._called(window.step, carry, shared, own, window.turns)
+        if self._is_worth_compiling(window):
+            shared, per_step = window.stacked_arguments()
+            carry, losses = self._call_program(window.step, carry, shared, per_step, window.iterations)
             return carry, losses.flatten()
         losses = []
-        for i in range(window.turns):
-            shared, own = window.one(i)
-            if self._compiled and self._done[window.kind] >= FEW_SINGLE and window.kind is not None:
-                carry, value = self._called(window.step, carry, shared, own)
+        for i in range(window.iterations):
+            shared, per_step = window.arguments(i)
+            if (
+                self._compiled
+                and self._uncompiled_steps[window.shape_key] >= MIN_SINGLE_STEPS
+                and window.shape_key is not None
+            ):
+                carry, value = self._call_program(window.step, carry, shared, per_step)
             else:
-                self._done[window.kind] += window.steps // window.turns
-                carry, value = window.step(carry, shared, own)
+                self._uncompiled_steps[window.shape_key] += window.steps // window.iterations
+                carry, value = window.step(carry, shared, per_step)
             losses.append(value)
         return carry, torch.stack(losses).flatten()
 
-    def _pays(self, window: Window) -> bool:
-        if not self._compiled or not window.alike or window.steps < 2:
+    def _is_worth_compiling(self, window: Window) -> bool:
+        if not self._compiled or not window.stackable or window.steps < 2:
             return False
-        if not tree.unwatched():  # the program is someone else's: a loop in it is shorter than its steps
+        if not tree.unwatched():  # in an outer program or trace: a loop makes it shorter than unrolled steps
             return True
-        return window.full and self._done[window.kind] + window.steps >= FEW
+        return window.full_size and self._uncompiled_steps[window.shape_key] + window.steps >= MIN_STEPS
 
-    def _called(self, step: Step, *args: Any) -> tuple[Carry, Tensor]:
-        many = len(args) > 3
-        if (step, many) not in self._programs:
+    def _call_program(self, step: Step, *args: Any) -> tuple[Carry, Tensor]:
+        is_scan = len(args) > 3
+        if (step, is_scan) not in self._programs:
 
             @wraps(step, updated=())
-            def run(*given: Any) -> tuple[Carry, Tensor]:
-                return scanned(step, *given) if many else step(*given)
+            def run(*step_args: Any) -> tuple[Carry, Tensor]:
+                return scan_steps(step, *step_args) if is_scan else step(*step_args)
 
-            self._programs[step, many] = jit(run)
+            self._programs[step, is_scan] = jit(run)
         try:
-            return self._programs[step, many](*args)
+            return self._programs[step, is_scan](*args)
         except TransformError as error:
-            if not tree.unwatched() or not str(error).startswith(_OF_PROGRAMS):
+            if not tree.unwatched() or not str(error).startswith(_PROGRAM_ERRORS):
                 raise
-            raise TransformError(f"{error}; {_WAY_OUT}") from error
+            raise TransformError(f"{error}; {_UNCOMPILED_ADVICE}") from error

@@ -1,4 +1,4 @@
-"""Windows: consecutive steps that can run as one program, because their batches look alike."""
+"""Windows: consecutive steps that can run as one program, because their batches have equal shapes."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -11,126 +11,141 @@ from torchpure._types import Key
 from torchpure.transforms import vmap
 
 Batch = tuple[Any, ...]
-CHUNK = 1000  # steps of a program that nobody gave a number
-_STACKED = 1 << 26  # bytes of batches that are copied to lie one behind the other
+CHUNK = 1000  # the steps of a program if the user gives no number
+_MAX_STACKED_BYTES = 1 << 26  # of batches that are stacked by a copy
 
 
 class Window(NamedTuple):
-    """Steps, and what each is given: what is shared by all, and its own."""
+    """Steps and their arguments: values shared by all steps, and values per step."""
 
     step: Callable[..., Any]
-    one: Callable[[int], tuple[Any, Any]]  # shared and own of a turn
-    together: Callable[[], tuple[Any, Any]]  # shared, and own of all turns stacked
-    turns: int
-    steps: int  # in all turns; a turn may be a whole epoch
-    kind: Hashable  # windows of one kind have batches of equal shapes; None: of this one nothing is known
-    alike: bool  # the turns can be stacked
-    full: bool  # there will be more of as many turns, or these are the whole run
-    told: bool  # progress is told after it
+    arguments: Callable[[int], tuple[Any, Any]]  # an iteration's index -> (shared, per_step)
+    stacked_arguments: Callable[[], tuple[Any, Any]]  # (shared, per_step stacked over all iterations)
+    iterations: int
+    steps: int  # in all iterations; one iteration may be a whole epoch
+    shape_key: Hashable  # equal for windows whose batches have equal shapes; None: shapes are unknown
+    stackable: bool  # the iterations can be stacked
+    full_size: bool  # other windows have as many iterations, or this is the whole run
+    reports: bool  # a Progress follows it
 
 
-def listed(
-    step: Callable[..., Any], batches: Iterable[Batch], most: int, every: int, *, numbers: bool = False
+def batch_windows(
+    step: Callable[..., Any], batches: Iterable[Batch], max_steps: int, every: int, *, numbers: bool = False
 ) -> Iterator[Window]:
-    """Group at most so many consecutive batches of equal shapes, and have every so many steps told of.
+    """Group at most `max_steps` consecutive batches of equal shapes; ask for Progress after each `every` steps.
 
-    Batches that are one object are shared, others stacked, under "batch"; a step's number may be its own too.
+    Batches that are the same object are shared; others are stacked, under "batch". With `numbers`, each step also gets
+    its number.
     """
-    held: list[Batch] = []
+    pending: list[Batch] = []
     first = 0 if numbers else None
-    kind: Hashable = None
-    room, left = most, every
+    shape_key: Hashable = None
+    capacity, until_report = max_steps, every
     for batch in batches:
-        if held and not _goes_on(batch, held, kind):
-            yield _listed(step, held, kind, room, first)
-            first = None if first is None else first + len(held)
-            held = []
-        if not held:
-            kind, room = kind_of(batch), most
-        elif batch is not held[0]:
-            room = min(most, _room(batch))
-        held.append(batch)
-        left -= 1
-        if not left or len(held) >= room:
-            yield _listed(step, held, kind, room, first)._replace(told=not left)
-            first = None if first is None else first + len(held)
-            held, left = [], left or every
-    if held:
-        yield _listed(step, held, kind, room, first)
+        if pending and not _same_shapes(batch, pending, shape_key):
+            yield _batch_window(step, pending, shape_key, capacity, first)
+            first = None if first is None else first + len(pending)
+            pending = []
+        if not pending:
+            shape_key, capacity = shape_key_of(batch), max_steps
+        elif batch is not pending[0]:
+            capacity = min(max_steps, _max_stacked(batch))
+        pending.append(batch)
+        until_report -= 1
+        if not until_report or len(pending) >= capacity:
+            yield _batch_window(step, pending, shape_key, capacity, first)._replace(reports=not until_report)
+            first = None if first is None else first + len(pending)
+            pending, until_report = [], until_report or every
+    if pending:
+        yield _batch_window(step, pending, shape_key, capacity, first)
 
 
-def _goes_on(batch: Batch, held: list[Batch], kind: Hashable) -> bool:
-    return batch is held[0] or (kind is not None and kind_of(batch) == kind)
+def _same_shapes(batch: Batch, pending: list[Batch], shape_key: Hashable) -> bool:
+    return batch is pending[0] or (shape_key is not None and shape_key_of(batch) == shape_key)
 
 
-def _room(batch: Batch) -> int:
-    """Return how many batches of this size may be stacked."""
+def _max_stacked(batch: Batch) -> int:
+    """Return how many batches of this size can be stacked."""
     size = sum(leaf.nbytes for leaf in tree.leaves(batch) if isinstance(leaf, Tensor))
-    return max(1, _STACKED // max(size, 1))
+    return max(1, _MAX_STACKED_BYTES // max(size, 1))
 
 
-def _listed(step: Callable[..., Any], held: list[Batch], kind: Hashable, room: int, first: int | None) -> Window:
-    shared = all(batch is held[0] for batch in held)
-    count = len(held)
+def _batch_window(
+    step: Callable[..., Any], pending: list[Batch], shape_key: Hashable, capacity: int, first: int | None
+) -> Window:
+    shared = all(batch is pending[0] for batch in pending)
+    count = len(pending)
 
-    def one(i: int) -> tuple[Any, Any]:
-        return held[i], {} if first is None else {"number": torch.tensor(first + i)}
+    def arguments(i: int) -> tuple[Any, Any]:
+        return pending[i], {} if first is None else {"number": torch.tensor(first + i)}
 
-    def together() -> tuple[Any, Any]:
-        own: dict[str, Any] = {} if first is None else {"number": torch.arange(first, first + count)}
+    def stacked_arguments() -> tuple[Any, Any]:
+        per_step: dict[str, Any] = {} if first is None else {"number": torch.arange(first, first + count)}
         if shared:
-            return held[0], own
-        return (), own | {"batch": tree.map(lambda *leaves: torch.stack(leaves), *held)}
+            return pending[0], per_step
+        return (), per_step | {"batch": tree.map(lambda *leaves: torch.stack(leaves), *pending)}
 
-    alike = shared or (kind is not None and all(isinstance(leaf, Tensor) for leaf in tree.leaves(held[0])))
-    return Window(step, one, together, count, count, kind, alike, count == room, False)
+    stackable = shared or (shape_key is not None and all(isinstance(leaf, Tensor) for leaf in tree.leaves(pending[0])))
+    return Window(step, arguments, stacked_arguments, count, count, shape_key, stackable, count == capacity, False)
 
 
-def kind_of(batch: Batch) -> Hashable:
-    """Return what batches of equal shapes have in common; None where a leaf is no tensor and has no hash."""
+def shape_key_of(batch: Batch) -> Hashable:
+    """Return a key that is equal for batches of equal shapes; None if a leaf is no tensor and not hashable."""
     leaves, structure = tree.flatten(batch)
-    kind = (
+    shape_key = (
         structure,
         *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves),
     )
     try:
-        hash(kind)
+        hash(shape_key)
     except TypeError:
         return None
-    return kind
+    return shape_key
 
 
-def numbered(
+def full_data_windows(
     step: Callable[..., Any], shared: Any, steps: int, every: int | None, device: torch.device
 ) -> Iterator[Window]:
-    """Give each step its number as its own, and the same batch."""
-    chunk = every or _even(steps, CHUNK)
+    """Give each step its number, and the same batch."""
+    chunk = every or _even_chunk(steps, CHUNK)
     for first in range(0, steps, chunk):
         count = min(chunk, steps - first)
-        own = {"number": torch.arange(first, first + count, device=device)}
-        yield _rows(step, shared, own, full=count == chunk)._replace(told=True)
+        per_step = {"number": torch.arange(first, first + count, device=device)}
+        yield _row_window(step, shared, per_step, full_size=count == chunk)._replace(reports=True)
 
 
-def _even(count: int, most: int) -> int:
-    """Return a length of at most so many, of which a run consists with next to nothing left over."""
-    return count // -(-count // most) if count else 1
+def _even_chunk(count: int, max_steps: int) -> int:
+    """Return a chunk size of at most `max_steps` that splits a run into almost equal chunks."""
+    return count // -(-count // max_steps) if count else 1
 
 
-def _rows(step: Callable[..., Any], shared: Any, own: dict[str, Tensor], *, full: bool, per: int = 1) -> Window:
-    turns = len(own["number"])
-    kind = tuple((name, rows.shape[1:]) for name, rows in own.items())
+def _row_window(
+    step: Callable[..., Any], shared: Any, per_step: dict[str, Tensor], *, full_size: bool, per_epoch: int = 1
+) -> Window:
+    iterations = len(per_step["number"])
+    shape_key = tuple((name, rows.shape[1:]) for name, rows in per_step.items())
 
-    def one(i: int) -> tuple[Any, Any]:
-        return shared, {name: rows[i] for name, rows in own.items()}
+    def arguments(i: int) -> tuple[Any, Any]:
+        return shared, {name: rows[i] for name, rows in per_step.items()}
 
-    return Window(step, one, lambda: (shared, own), turns, turns * per, kind, True, full, False)
+    return Window(
+        step,
+        arguments,
+        lambda: (shared, per_step),
+        iterations,
+        iterations * per_epoch,
+        shape_key,
+        True,
+        full_size,
+        False,
+    )
 
 
 class Epochs(NamedTuple):
-    """Minibatches of so many rows, in a new order each time round; whole epochs are one loop in another."""
+    """Minibatches of `size` rows, in a new order in each epoch; whole epochs can run as nested loops."""
 
     step: Callable[..., Any]
-    epoch: Callable[..., Any]  # the steps of one epoch whose last batch is smaller, as one turn
+    epoch: Callable[..., Any]  # all steps of an epoch whose last batch is smaller, as one iteration
     shared: tuple[Tensor, ...]  # the data
     key: Key
     size: int
@@ -139,35 +154,48 @@ class Epochs(NamedTuple):
         """Return the number of rows."""
         return len(self.shared[0])
 
-    def windows(self, steps: int, every: int | None, *, nested: bool) -> Iterator[Window]:
-        """Split a run; where the last batch of an epoch is smaller, whole epochs are turns of their own if `nested`."""
-        per = -(-self.rows() // self.size)
-        nested = nested and per * self.size != self.rows()
-        turns = (every or CHUNK) // per if nested else 0
-        if every is None and turns > 1:
-            turns = _even(steps // per, turns) if steps >= per else 0
-        chunk = every or (turns * per if turns > 1 else _even(steps, CHUNK))
-        at = 0
-        while at < steps:
-            end = min(at + chunk, steps)
-            while at < end:
-                window = self._next(at, end - at, turns, chunk)
-                at += window.steps
-                yield window._replace(told=at == end)
+    def windows(self, steps: int, every: int | None, *, nest_epochs: bool) -> Iterator[Window]:
+        """Split a run into windows; `nest_epochs` makes epochs with a smaller last batch one iteration each."""
+        per_epoch = -(-self.rows() // self.size)
+        nest_epochs = nest_epochs and per_epoch * self.size != self.rows()
+        iterations = (every or CHUNK) // per_epoch if nest_epochs else 0
+        if every is None and iterations > 1:
+            iterations = _even_chunk(steps // per_epoch, iterations) if steps >= per_epoch else 0
+        chunk = every or (iterations * per_epoch if iterations > 1 else _even_chunk(steps, CHUNK))
+        position = 0
+        while position < steps:
+            end = min(position + chunk, steps)
+            while position < end:
+                window = self._next(position, end - position, iterations, chunk)
+                position += window.steps
+                yield window._replace(reports=position == end)
 
-    def _next(self, at: int, room: int, turns: int, chunk: int) -> Window:
-        per, whole = -(-self.rows() // self.size), self.rows() // self.size  # batches of an epoch; those of full size
-        epoch, position = divmod(at, per)
-        if turns > 1 and position == 0 and room >= turns * per:
-            own = {"number": self._numbers(at, turns * per).view(turns, per), "rows": self._orders(epoch, turns)}
-            return _rows(self.epoch, self.shared, own, full=True, per=per)
-        if position == whole:
-            own = {"number": self._numbers(at, 1), "rows": self._orders(epoch, 1)[:, position * self.size :]}
-            return _rows(self.step, self.shared, own, full=False)
-        count = room if whole == per else min(room, whole - position)
-        orders = self._orders(epoch, -(-(position + count) // per))[:, : whole * self.size].reshape(-1, self.size)
-        own = {"number": self._numbers(at, count), "rows": orders[position : position + count]}
-        return _rows(self.step, self.shared, own, full=count == (chunk if whole == per else min(chunk, whole)))
+    def _next(self, position: int, capacity: int, iterations: int, chunk: int) -> Window:
+        per_epoch, full_batches = (
+            -(-self.rows() // self.size),
+            self.rows() // self.size,
+        )  # all batches of an epoch; those of full size
+        epoch, position = divmod(position, per_epoch)
+        if iterations > 1 and position == 0 and capacity >= iterations * per_epoch:
+            per_step = {
+                "number": self._numbers(position, iterations * per_epoch).view(iterations, per_epoch),
+                "rows": self._orders(epoch, iterations),
+            }
+            return _row_window(self.epoch, self.shared, per_step, full_size=True, per_epoch=per_epoch)
+        if position == full_batches:
+            per_step = {"number": self._numbers(position, 1), "rows": self._orders(epoch, 1)[:, position * self.size :]}
+            return _row_window(self.step, self.shared, per_step, full_size=False)
+        count = capacity if full_batches == per_epoch else min(capacity, full_batches - position)
+        orders = self._orders(epoch, -(-(position + count) // per_epoch))[:, : full_batches * self.size].reshape(
+            -1, self.size
+        )
+        per_step = {"number": self._numbers(position, count), "rows": orders[position : position + count]}
+        return _row_window(
+            self.step,
+            self.shared,
+            per_step,
+            full_size=count == (chunk if full_batches == per_epoch else min(chunk, full_batches)),
+        )
 
     def _numbers(self, first: int, count: int) -> Tensor:
         return torch.arange(first, first + count, device=self.key.device)

@@ -1,4 +1,4 @@
-"""Nests of tensors: structure, paths, and the arithmetic of vectors."""
+"""Trees (nested containers of tensors): structure, paths, and vector arithmetic."""
 
 from ._algebra import add as add
 from ._algebra import cast as cast
@@ -28,3 +28,6 @@ from ._plain import plain as plain
 from ._plain import untransformed as untransformed
 from ._plain import unwatched as unwatched
 from ._ravel import ravel as ravel
+from ._summary import counted as counted
+from ._summary import shortened as shortened
+from ._summary import shown as shown

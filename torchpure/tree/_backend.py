@@ -1,8 +1,8 @@
-"""The only door to the pytree backends.
+"""The only file that imports the pytree backends.
 
-optree does the work in eager code: it is several times faster. torch's own registry does it while `torch.compile`
-traces, because only that one can be traced. Both are used with the same three rules: dicts keep their insertion
-order, None is an empty subtree, and every registered container is known to both.
+Eager code uses optree, which is several times faster. While `torch.compile` traces, torch's own pytree is used,
+because it alone can be traced. Both follow the same three rules: dicts keep their insertion order, None is an empty
+subtree, and every registered container is registered in both.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from torchpure._types import Tree
 NAMESPACE = "torchpure"
 C = TypeVar("C", bound=type)
 
-# Insertion order is a setting of our own namespace: no other user of optree sees it.
+# This setting holds for our own namespace only: other users of optree do not see it.
 _insertion_order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
 _insertion_order.__enter__()
 
 
 class _TracedStructure(NamedTuple):
     spec: torch_pytree.TreeSpec
-    empty: tuple[bool, ...]  # which of the spec's leaves are None
+    empty: tuple[bool, ...]  # True for each leaf of the spec that is None
 
 
 Structure = optree.PyTreeSpec | _TracedStructure
@@ -45,7 +45,7 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
 
 
 def flatten_holes(tree: Tree) -> tuple[list[Any], Structure]:
-    """Split a tree in which None holds the place of a leaf.
+    """Split a tree into leaves and structure, with None as a leaf.
 
     >>> flatten_holes({"b": 1, "a": (2, None)})[0]
     [1, 2, None]
@@ -57,7 +57,7 @@ def flatten_holes(tree: Tree) -> tuple[list[Any], Structure]:
 
 
 def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
-    """Build the tree of this structure from its leaves: `unflatten(structure, leaves) == tree` after `flatten`."""
+    """Build a tree from its structure and leaves: the inverse of `flatten`."""
     if isinstance(structure, _TracedStructure):
         remaining = iter(leaves)
         full = [None if empty else next(remaining) for empty in structure.empty]
@@ -71,7 +71,7 @@ def size(structure: Structure) -> int:
 
 
 def flatten_up_to(structure: Structure, tree: Tree) -> list[Any]:
-    """List what `tree` holds where `structure` has its leaves; raise ValueError when it does not reach that far."""
+    """List the subtrees of `tree` at the leaves of `structure`; raise ValueError if `tree` has other nodes."""
     if isinstance(structure, _TracedStructure):
         parts = structure.spec.flatten_up_to(tree)
         return [part for part, empty in zip(parts, structure.empty, strict=True) if not empty]
@@ -79,12 +79,12 @@ def flatten_up_to(structure: Structure, tree: Tree) -> list[Any]:
 
 
 def accessors(tree: Tree) -> list[tuple[Any, ...]]:
-    """List the way to each leaf as keys, indices and field names."""
+    """List the path to each leaf as a tuple of keys, indices and field names."""
     return [tuple(map(_entry_name, accessor)) for accessor in optree.tree_accessors(tree, namespace=NAMESPACE)]
 
 
 def children(tree: Tree) -> dict[Any, Tree] | None:
-    """Name the direct children of a node; None for a leaf."""
+    """Return the direct children of a node by name; None for a leaf."""
     if optree.tree_is_leaf(tree, namespace=NAMESPACE):
         return None
     if tree is None:
@@ -99,7 +99,7 @@ def _entry_name(entry: Any) -> Any:
 
 
 def register_dataclass(cls: C) -> C:
-    """Make a dataclass a tree of its fields, for this library and for torch.func alike.
+    """Register a dataclass as a tree of its fields, for this library and for torch.func.
 
     Raises:
         TypeError: `cls` is not a dataclass.

@@ -10,11 +10,11 @@ from torchpure.errors import StructureError
 
 from ._backend import Structure, accessors, children, flatten, flatten_up_to, size, unflatten
 
-LEAF: Any = object()  # stands for a leaf that is not at hand
+LEAF: Any = object()  # a placeholder for any leaf
 
 
 def leaves(tree: Tree) -> list[Any]:
-    """List the leaves in insertion order; None holds no leaf.
+    """List the leaves in insertion order; None has no leaves.
 
     >>> leaves({"b": 1, "a": [2, None, "c"]})
     [1, 2, 'c']
@@ -23,31 +23,31 @@ def leaves(tree: Tree) -> list[Any]:
 
 
 def structure(tree: Tree) -> Structure:
-    """Return what is left of a tree without its leaves: hashable, comparable."""
+    """Return the structure of a tree without its leaves; it is hashable and comparable."""
     return flatten(tree)[1]
 
 
 def paths(tree: Tree) -> list[str]:
-    """Name the way to each leaf with dots.
+    """List the dotted path of each leaf.
 
     >>> paths({"layer": {"w": 1, "b": 2}, "rates": (3, 4)})
     ['layer.w', 'layer.b', 'rates.0', 'rates.1']
     """
-    return [join(accessor) for accessor in accessors(tree)]
+    return [join_path(accessor) for accessor in accessors(tree)]
 
 
-def join(names: tuple[Any, ...]) -> str:
-    """Write a way through a tree as one dotted path; the root is `.`."""
+def join_path(names: tuple[Any, ...]) -> str:
+    """Join keys to one dotted path; the root is `.`."""
     return ".".join([str(name) for name in names]) or "."
 
 
 def map(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply `fn` to each leaf of `tree`, and to what the other trees hold at the same place.
+    """Apply `fn` to each leaf of `tree` and to the subtrees of the other trees at the same path.
 
-    The first tree gives the structure. Dicts are matched by key, whatever their order.
+    The first tree gives the structure. Dicts are matched by key, in any order.
 
     Raises:
-        StructureError: another tree differs from the first; the first path that does is named.
+        StructureError: another tree differs from the first; the message names the first path that differs.
 
     >>> map(lambda a, b: a + b, {"x": 1, "y": None}, {"x": 10, "y": None})
     {'x': 11, 'y': None}
@@ -60,10 +60,10 @@ def map(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 def align(shape: Structure, tree: Tree, other: Tree, who: str) -> list[Any]:
-    """List what `other` holds where `tree`, of structure `shape`, has its leaves.
+    """List the subtrees of `other` at the leaves of `tree`, whose structure is `shape`.
 
     Raises:
-        StructureError: `other` has not the nodes of `tree`.
+        StructureError: `other` does not have the nodes of `tree`.
     """
     try:
         return flatten_up_to(shape, other)
@@ -73,10 +73,10 @@ def align(shape: Structure, tree: Tree, other: Tree, who: str) -> list[Any]:
 
 
 def ordered(shape: Structure, other: Tree, who: str) -> list[Any]:
-    """List the leaves of `other` in the order of a structure, which must be its own but for the order of keys.
+    """List the leaves of `other` in the order of a structure that equals its own up to the order of dict keys.
 
     Raises:
-        StructureError: it is not; the first path where they differ is named.
+        StructureError: the structures differ; the message names the first path that differs.
 
     >>> ordered(structure({"x": 0, "y": 0}), {"y": 2, "x": 1}, "ordered")
     [1, 2]
@@ -90,10 +90,10 @@ def ordered(shape: Structure, other: Tree, who: str) -> list[Any]:
 
 
 def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None:
-    """Check that two trees have one structure, leaves aside.
+    """Check that two trees have the same structure; their leaves may differ.
 
     Raises:
-        StructureError: they differ; the first path that does is named, with what was wanted and what came.
+        StructureError: they differ; the message names the first path that differs, what was wanted and what came.
 
     >>> check_same({"a": {"w": 1}}, {"a": {"v": 1}})
     Traceback (most recent call last):
@@ -105,7 +105,7 @@ def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None
 
 
 def describe(value: Any) -> str:
-    """Say in a few words what a value is: kind, shape and dtype."""
+    """Describe a value in a few words: kind, shape and dtype."""
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         return f"a{'n' * kind.startswith('int')} {kind} tensor of shape {tuple(value.shape)}"
@@ -117,17 +117,17 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} of {len(inner)}"
 
 
-def _first_difference(tree: Tree, other: Tree, way: tuple[Any, ...], leaf_depth: bool = False) -> str | None:
-    """Describe the first difference: down to the leaves of `tree`, or of both when `leaf_depth`."""
+def _first_difference(tree: Tree, other: Tree, path: tuple[Any, ...], leaf_depth: bool = False) -> str | None:
+    """Describe the first difference, down to the leaves of `tree`, or of both trees if `leaf_depth`."""
     wanted, got = children(tree), children(other)
     if wanted is None and (got is None or not leaf_depth):
         return None
     if (wanted is None) != (got is None) or (tree is None) != (other is None) or _kind(tree) is not _kind(other):
-        return f"at `{join(way)}`: wanted {describe(tree)}, got {describe(other)}"
+        return f"at `{join_path(path)}`: wanted {describe(tree)}, got {describe(other)}"
     assert wanted is not None and got is not None
     if wanted.keys() != got.keys():
-        return f"at `{join(way)}`: {_key_difference(list(wanted), list(got))}"
-    below = (_first_difference(wanted[name], got[name], (*way, name), leaf_depth) for name in wanted)
+        return f"at `{join_path(path)}`: {_key_difference(list(wanted), list(got))}"
+    below = (_first_difference(wanted[name], got[name], (*path, name), leaf_depth) for name in wanted)
     return next((difference for difference in below if difference), None)
 
 
@@ -138,13 +138,15 @@ def _kind(tree: Tree) -> type:
 def _key_difference(wanted: list[Any], got: list[Any]) -> str:
     if all(isinstance(name, int) for name in (*wanted, *got)):
         return f"wanted {len(wanted)} items, got {len(got)}"
-    parts = [f"wanted keys {_names(wanted)}, got {_names(got)}"]
+    parts = [f"wanted keys {_show_names(wanted)}, got {_show_names(got)}"]
     missing = [name for name in wanted if name not in got]
     unexpected = [name for name in got if name not in wanted]
-    notes = [f"missing {_names(missing)}"] * bool(missing) + [f"unexpected {_names(unexpected)}"] * bool(unexpected)
+    notes = [f"missing {_show_names(missing)}"] * bool(missing) + [f"unexpected {_show_names(unexpected)}"] * bool(
+        unexpected
+    )
     return f"{parts[0]} ({'; '.join(notes)})"
 
 
-def _names(names: list[Any]) -> str:
+def _show_names(names: list[Any]) -> str:
     shown = ", ".join(repr(name) for name in names[:6]) or "none"
     return shown + (", …" if len(names) > 6 else "")

@@ -1,4 +1,4 @@
-"""Whether a value is an ordinary tensor that nothing watches: then, and only then, in-place kernels may serve it."""
+"""Whether values are plain tensors outside every transform and trace; only then in-place kernels are allowed."""
 
 from collections.abc import Sequence
 from operator import attrgetter
@@ -13,12 +13,12 @@ from torchpure._torch import forward_ad, functorch, len_torch_dispatch_stack
 
 _peek_transform = functorch.peek_interpreter_stack
 _num_dispatch_modes = len_torch_dispatch_stack
-_ORDINARY = {Tensor, Parameter}
+_PLAIN_TYPES = {Tensor, Parameter}
 _requires_grad = attrgetter("requires_grad")
 
 
 def unwatched() -> bool:
-    """Tell whether no transform, no tracer and no forward derivative is at work here."""
+    """Return whether no transform, no tracer and no forward derivative is active."""
     return (
         not is_dynamo_compiling()
         and _peek_transform() is None
@@ -28,25 +28,25 @@ def unwatched() -> bool:
 
 
 def untransformed() -> bool:
-    """Tell whether no transform is at work here, in a compiled program too."""
+    """Return whether no transform is active; works in a compiled program too."""
     return _peek_transform() is None
 
 
-# what torch.compiler.assume_constant_result does, once it has imported the compiler, for a second: torch.compile calls
-# the function where it traces, and guards on the transforms at work
+# the effect of torch.compiler.assume_constant_result, without its import of the compiler, which takes a second:
+# torch.compile calls the function while it traces, and guards on the active transforms
 untransformed._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 
 
 def plain(leaves: Sequence[Any]) -> bool:
-    """Tell whether every leaf is an ordinary tensor whose gradient nobody asks for, outside every transform.
+    """Return whether every leaf is a plain tensor that needs no gradient, outside every transform.
 
-    A batched, dual or traced leaf is seen by the transform that is at work, never by its looks.
+    Batched, dual and traced leaves are not inspected: the active transform or tracer alone decides.
 
     >>> plain([torch.zeros(2)]), plain([torch.zeros(2, requires_grad=True)]), plain([1.0])
     (True, False, False)
     """
     return (
         unwatched()
-        and _ORDINARY.issuperset(map(type, leaves))
+        and _PLAIN_TYPES.issuperset(map(type, leaves))
         and not (torch.is_grad_enabled() and any(map(_requires_grad, leaves)))
     )

@@ -1,4 +1,4 @@
-"""A tree as one vector, and back."""
+"""Convert a tree to one vector and back."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from ._core import describe, paths
 
 
 def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
-    """Join all leaves into one vector of shape (n,); also return the function that undoes it.
+    """Join all leaves into one vector of shape (n,); also return the inverse function, `unravel`.
 
-    Leaves of several dtypes are promoted to one; `unravel` gives each its own back.
+    Leaves of different dtypes are promoted to one dtype; `unravel` restores the dtype of each leaf.
     Law: `unravel(vector) == tree`, also under grad, vmap and jvp.
 
     Raises:
@@ -39,7 +39,7 @@ def ravel(tree: Tree) -> tuple[Tensor, Callable[[Tensor], Tree]]:
         parts = zip(vector.split(sizes), shapes, dtypes, strict=True) if sizes else ()
         return unflatten(structure, [_cast(part.reshape(shape), dtype) for part, shape, dtype in parts])
 
-    return _join(leaves), unravel
+    return _concatenate(leaves), unravel
 
 
 def _cast(part: Tensor, dtype: torch.dtype) -> Tensor:
@@ -50,7 +50,7 @@ def _all_tensors(leaves: list) -> bool:
     return all(isinstance(leaf, Tensor) for leaf in leaves)
 
 
-def _join(leaves: list[Tensor]) -> Tensor:
+def _concatenate(leaves: list[Tensor]) -> Tensor:
     if not leaves:
         return torch.zeros(0, dtype=torch.float32)
     dtype = leaves[0].dtype

@@ -1,4 +1,4 @@
-"""What inductor writes, kept on disk: found again, by the same program alone, and right."""
+"""The cache of inductor's output code: found again, only by the same program, with the same results."""
 
 import os
 import subprocess
@@ -18,16 +18,16 @@ OPTIONS = {"cpp.cxx": (None, "g++")}
 
 
 @pytest.fixture
-def writes(monkeypatch):
-    """The programs that inductor writes."""
+def inductor_runs(monkeypatch):
+    """The programs that inductor compiles."""
     seen = []
-    made = _inductor._made
+    made = _inductor._run_inductor
 
     def counted(module, *args):
         seen.append(module)
         return made(module, *args)
 
-    monkeypatch.setattr(_inductor, "_made", counted)
+    monkeypatch.setattr(_inductor, "_run_inductor", counted)
     return seen
 
 
@@ -36,11 +36,11 @@ def program(fn, *tensors):
 
 
 def compiled(fn, *tensors):
-    return _inductor.compiled(program(fn, *tensors), tensors, _choose.compiled)
+    return _inductor.compile_program(program(fn, *tensors), tensors, _choose.compile_program)
 
 
 def results(a, b):
-    """Give new memory, a view of new memory, an input, a view of an input, and one result twice."""
+    """Return new memory, a view of new memory, an input, a view of an input, and one result twice."""
     c = torch.sin(a) @ b
     return c, (c * 2).t()[1:], a, b[1], c.sum(), c
 
@@ -50,9 +50,9 @@ def key(fn=results, tensors=(A, B), options=OPTIONS):
 
 
 @pytest.mark.compile
-def test_a_program_is_written_once_and_computes_the_same(writes, folder):
+def test_a_program_is_written_once_and_computes_the_same(inductor_runs, folder):
     first, second = (compiled(results, A, B) for _ in range(2))
-    assert len(writes) == 1 and len(list(folder.glob("*.py"))) == 1
+    assert len(inductor_runs) == 1 and len(list(folder.glob("*.py"))) == 1
     assert second.source == first.source and "cpp_fused" in first.source
     for one, two, wanted in zip(first(A, B), second(A, B), results(A, B), strict=True):
         torch.testing.assert_close(one, wanted)
@@ -64,8 +64,8 @@ def test_a_program_is_written_once_and_computes_the_same(writes, folder):
 def test_another_process_loads_what_one_has_written(folder):
     code = (
         "import sys, torch, torchpure as tp\n"
-        "from torchpure.jit import _inductor\n"
-        "if sys.argv[1:] == ['nothing is written']: _inductor._made = None\n"
+        "from torchpure.jit.backends import _inductor\n"
+        "if sys.argv[1:] == ['nothing is written']: _inductor._run_inductor = None\n"
         "step = tp.jit(lambda w, x: (w - 1e-3 * tp.grad(lambda w: (x @ w).tanh().mean())(w), x.sum()), donate=0)\n"
         "w, x = torch.linspace(-1, 1, 600 * 600).reshape(600, 600), torch.linspace(-1, 1, 6000).reshape(10, 600)\n"
         "print(float(step(w, x)[0].double().sum()))"
@@ -90,7 +90,7 @@ def test_everything_that_a_program_is_made_of_is_in_its_key(monkeypatch):
     assert None not in held and len(set(held)) == len(held) and key() == held[0]
 
 
-def test_what_is_not_written_down_has_no_key():
+def test_programs_with_constants_loops_or_other_devices_have_no_key():
     constant = torch.arange(12.0).reshape(3, 4)
     assert key(lambda a, b: (a + constant) @ b) is None  # before it is made an input
     loop = tp.scan
@@ -100,9 +100,9 @@ def test_what_is_not_written_down_has_no_key():
 
 
 @pytest.mark.compile
-def test_a_damaged_file_is_written_again(writes, folder):
+def test_a_damaged_file_is_written_again(inductor_runs, folder):
     compiled(results, A, B)
     (file,) = folder.glob("*.py")
     file.write_text(file.read_text().replace("return (", "return (None, "))
     assert torch.equal(compiled(results, A, B)(A, B)[0], compiled(results, A, B)(A, B)[0])
-    assert len(writes) == 2 and "return (None, " not in Path(*folder.glob("*.py")).read_text()
+    assert len(inductor_runs) == 2 and "return (None, " not in Path(*folder.glob("*.py")).read_text()

@@ -1,4 +1,4 @@
-"""Programs with loops in parts: Python runs the loops, what is straight is compiled."""
+"""Segmented programs: Python runs the loops, and the parts between them are compiled."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.testing import assert_close
 import torchpure as tp
 from torchpure.jit._trace import trace
 from torchpure.jit.backends import _choose, _segmented
-from torchpure.jit.passes._fx import has_loops
+from torchpure.jit.passes._fx import has_control_flow
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 
 D = torch.float64
@@ -76,10 +76,10 @@ def aliases(x, w):
 PROGRAMS = [scanned, backwards, none, looped, branched, nested, with_callback, in_place, aliases]
 
 
-def as_it_is(module, tensors):
-    """Run what is straight as it is."""
-    if has_loops(module):
-        return _segmented.compiled(module, tensors, as_it_is)
+def uncompiled(module, tensors):
+    """Return a part uncompiled."""
+    if has_control_flow(module):
+        return _segmented.compile_program(module, tensors, uncompiled)
     run = lambda *tensors: module(*tensors)  # noqa: E731
     run.source = "part"
     return run
@@ -87,10 +87,10 @@ def as_it_is(module, tensors):
 
 @pytest.mark.parametrize("f", PROGRAMS)
 def test_parts_compute_what_the_function_does(f):
-    """With parts that are not compiled, so that the loops alone are looked at."""
+    """The parts are not compiled, so only the loops are tested."""
     module = trace(f, lambda values: (tuple(values), {}), (X, W)).module
     CALLS.clear()
-    program = _segmented.compiled(module, (X, W), as_it_is)
+    program = _segmented.compile_program(module, (X, W), uncompiled)
     for x, w in ((X, W), (X * 20, W.t()), (X.t().contiguous().t(), W)):
         wanted = f(x, w)
         if f is with_callback:
@@ -107,14 +107,14 @@ def test_parts_compute_what_the_function_does(f):
 @pytest.mark.compile
 def test_parts_are_compiled():
     module = trace(scanned, lambda values: (tuple(values), {}), (X, W)).module
-    program = _segmented.compiled(module, (X, W), _choose.without_native)
+    program = _segmented.compile_program(module, (X, W), _choose.compile_without_native)
     assert "cpp_fused" in program.source
     assert_close(tuple(program(X, W)), scanned(X, W), rtol=1e-12, atol=1e-13)
     assert_close(tuple(program(X, W.t())), scanned(X, W.t()), rtol=1e-12, atol=1e-13)
 
 
 def kept(result):
-    """Return a function that changes a result of loops in place, and gives what it was made of too."""
+    """Return a function that changes a result of loops in place, and also returns what the result was made from."""
 
     def f(x):
         y = x.sin()
@@ -144,7 +144,7 @@ CHANGED = {  # results of loops on y: one to change, another to look at (y itsel
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_law_results_of_loops_share_no_memory(name):
-    """Who changes one in place changes nothing else: in eager, under transforms, and in programs."""
+    """An in-place change of one result changes nothing else: in eager, under transforms, and in programs."""
     f, wanted = kept(CHANGED[name][0]), lambda x: CHANGED[name][1](x.sin())
     total = lambda f: lambda x: sum((leaf * leaf.cos()).sum() for leaf in f(x))  # noqa: E731
     assert_close(f(X), wanted(X))
@@ -157,9 +157,9 @@ def test_law_results_of_loops_share_no_memory(name):
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_parts_change_results_of_loops_alone(name):
-    """As above, where Python runs the loops."""
+def test_results_of_loops_share_no_memory_in_segmented_programs(name):
+    """The same where Python runs the loops."""
     f, wanted = kept(CHANGED[name][0]), lambda x: CHANGED[name][1](x.sin())
     module, x = trace(f, lambda values: (tuple(values), {}), (X,)).module, X.clone()
-    assert_close(tuple(_segmented.compiled(module, (X,), as_it_is)(x)), wanted(X))
+    assert_close(tuple(_segmented.compile_program(module, (X,), uncompiled)(x)), wanted(X))
     assert torch.equal(x, X)

@@ -1,4 +1,4 @@
-"""Programs of C++: each equals the function that was traced, whatever the memory, the loops and the products."""
+"""Native programs: each equals the traced function, for all memory layouts, loops and products."""
 
 import re
 from importlib import import_module
@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchpure.errors import CheckError
-from torchpure.jit.backends._disk_cache import library
-from torchpure.jit.native import compiled
+from torchpure.jit.backends._disk_cache import build_library
+from torchpure.jit.native import compile_cpp
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 from torchpure.transforms.tracing._make_fx import trace
 
@@ -20,7 +20,7 @@ def rows(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def native(fn, *tensors: Tensor):
-    program = compiled(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, library)
+    program = compile_cpp(trace(lambda *given: _tuple(fn(*given)), tensors), tensors, build_library)
     assert program is not None
     return program
 
@@ -148,13 +148,13 @@ BY_TORCH = {
 
 
 @pytest.mark.parametrize("name", BY_TORCH)
-def test_what_no_handler_knows_is_computed_by_torch(name):
+def test_operations_without_a_handler_are_computed_by_torch(name):
     fn, *tensors = BY_TORCH[name]
     check(fn, *tensors)
     assert "torch_->call" in native(fn, *tensors).source
 
 
-def test_what_torch_refuses_while_a_program_runs_is_its_error():
+def test_errors_of_torch_at_run_time_are_raised():
     def steps(s):
         return scan_p(lambda c: (torch.linalg.cholesky(c) - c,), (s,), (), (), 3, False)
 
@@ -209,7 +209,7 @@ def test_products_of_many_members_and_with_vectors():
     check(lambda v, a: (v @ v, a @ v, torch.outer(v, v), torch.addmv(v[:4], a, v, beta=0.5)), V, A)
 
 
-def test_memory_of_inputs_may_lie_in_any_way():
+def test_inputs_may_have_any_strides():
     base = rows(6, 8)
     strange = [
         base.T,
@@ -240,7 +240,7 @@ def test_loops():
     check(loops, rows(5), rows(7, 5))
 
 
-def test_loops_in_loops_and_of_no_turn():
+def test_nested_loops_and_loops_without_iterations():
     def outer(c: Tensor) -> tuple[Tensor, ...]:
         inner, ys = scan_p(lambda d, e: (d * 0.9 + e, d + 0), (c * 0,), (), (c,), 4, False)
         last, zs = scan_p(lambda d, e: (d * 2, d + e), (inner,), (), (c,), 3, True)
@@ -250,7 +250,7 @@ def test_loops_in_loops_and_of_no_turn():
     check(lambda x: scan_p(lambda c: (c * 2, c + 1), (x,), (), (), 0, False), rows(5))
 
 
-def test_a_loop_whose_turns_change_places():
+def test_a_loop_that_swaps_its_carries():
     check(lambda a, b: scan_p(lambda a, b: (b + 0, a + 1), (a, b), (), (), 5, False), rows(4), rows(4, seed=1))
 
 
@@ -258,7 +258,7 @@ def _turns(body, *carry, xs=()):
     return lambda *given: scan_p(body, given[: len(carry)], given[len(carry) :], (), 5, False)
 
 
-RENEWED = {  # what a turn does to a carry, and how many of the values that it carries are renewed in place
+IN_PLACE_CARRIES = {  # body of a loop, carry, number of carries that are updated in place
     "by itself": (lambda c: (torch.sin(c) + c * 2,), [A], 1),
     "with what it was": (lambda c, d: (c + d, torch.cos(c) * d), [A, A * 2], 2),
     "changing places": (lambda c, d: (d * 2, c + 1), [A, A * 2], 1),
@@ -273,9 +273,9 @@ RENEWED = {  # what a turn does to a carry, and how many of the values that it c
 }
 
 
-@pytest.mark.parametrize("name", RENEWED)
-def test_law_a_carry_renewed_in_place_is_the_same(name):
-    body, carry, count = RENEWED[name]
+@pytest.mark.parametrize("name", IN_PLACE_CARRIES)
+def test_law_a_carry_updated_in_place_is_the_same(name):
+    body, carry, count = IN_PLACE_CARRIES[name]
     check(_turns(body, *carry), *carry)
     source = native(_turns(body, *carry), *carry).source
     offsets = dict(re.findall(r"\*(b\d+) = \(\w+ \*\)\(work \+ (\d+)\);", source))
@@ -283,7 +283,7 @@ def test_law_a_carry_renewed_in_place_is_the_same(name):
     assert sum(offsets[a] == offsets[b] for a, b in swaps[-len(carry) :]) == count
 
 
-COLLAPSED = {  # kernels, and how many loops their turns take
+COLLAPSED = {  # kernel, inputs, number of loops after collapsing
     "all": (lambda w: torch.sin(w) * 2, [W], 1),
     "rows": (lambda w: w[:, :, :3] + 1, [W], 2),
     "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 3),  # the result lies row by row
@@ -300,7 +300,9 @@ def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch)
     together = native(fn, *given)
     kernel = together.source[together.source.index("int run(") :].split("\n   }\n")[0]
     assert kernel.count("for (int64_t i") == loops
-    monkeypatch.setattr(import_module("torchpure.jit.native.codegen._statements"), "collapsed", lambda kernel: kernel)
+    monkeypatch.setattr(
+        import_module("torchpure.jit.native.codegen._statements"), "collapse_loops", lambda kernel: kernel
+    )
     apart = native(fn, *given)
     torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
 
@@ -316,7 +318,7 @@ def _twice(c, product):
     return c + product, product.sin()
 
 
-SUMS = {  # sums that take a product, and whether the product adds itself to the other part
+SUMS = {  # sums that take a product, and whether the product accumulates into the other term
     "plus": (lambda c, a, b: c + a @ b, True),
     "before": (lambda c, a, b: a @ b + c.sin(), True),
     "minus": (lambda c, a, b: c - 0.1 * (a @ b), True),
@@ -332,7 +334,7 @@ SUMS = {  # sums that take a product, and whether the product adds itself to the
 }
 
 
-@pytest.mark.parametrize("size", [40, 72])  # a product in registers, and one of the library
+@pytest.mark.parametrize("size", [40, 72])  # a product in registers, and one by BLAS
 @pytest.mark.parametrize("name", SUMS)
 def test_law_accumulation_changes_no_result_by_more_than_a_rounding(name, size):
     fn, adds = SUMS[name]
@@ -413,7 +415,7 @@ def test_an_index_out_of_range():
 
 
 _TWO, _ROW = rows(2, 6), torch.tensor([[0, 1, 2, 0, 1, 3]])
-_PLACES = {  # operations whose indices do not count from the end, unlike those of `x[i]`
+_PLACES = {  # operations whose indices may not be negative, unlike those of `x[i]`
     "cross entropy": (lambda a, i: functional.cross_entropy(a[:2], i), torch.tensor([5, 2])),
     "nll_loss": (lambda a, i: functional.nll_loss(a[:2], i), torch.tensor([5, -100])),
     "nll_loss of pixels": (lambda a, i: functional.nll_loss(a[None], i), torch.tensor([[1, 3, 2, 0, -100, 3]])),
@@ -461,7 +463,7 @@ def test_integers_wrap():
     check(lambda n: (n * 3, n + n, n * n, n // -1), large)
 
 
-def test_what_is_not_known_is_left_to_others():
+def test_unsupported_programs_are_left_to_other_backends():
     for fn, leaf in (
         (torch.bernoulli, A.abs() / 9),
         (lambda x: x.histc(4), A),
@@ -475,11 +477,11 @@ def test_what_is_not_known_is_left_to_others():
         (lambda x: x.to(torch.bfloat16) + 1, A),
         (lambda x: x * 2, torch.ones(1 << 23)),
     ):
-        assert compiled(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), library) is None
+        assert compile_cpp(trace(lambda x, fn=fn: tuple(_tuple(fn(x))), (leaf,)), (leaf,), build_library) is None
 
 
 def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
     program = native(lambda a: (torch.tanh(a * 2 + 1).exp() / 3).sum(1), A)
     kernel = program.source[program.source.index("int run(") :]
-    assert kernel.count("for (int64_t") == 2  # rows, and the sum over columns: nothing in between
+    assert kernel.count("for (int64_t") == 2  # rows, and the sum over columns
     assert "work +" not in kernel

@@ -1,13 +1,13 @@
-"""Passes: what each removes or moves, what it leaves alone, and that programs compute the same bits."""
+"""Passes: what each removes or moves, what it leaves as it is, and that results are equal bit for bit."""
 
 import pytest
 import torch
 
 import torchpure as tp
-from torchpure.jit._executable import passed
+from torchpure.jit._executable import run_passes
 from torchpure.jit._trace import trace
-from torchpure.jit.passes import dead, duplicates, loop_invariant
-from torchpure.jit.passes._fx import bodies, loop
+from torchpure.jit.passes import eliminate_common_subexpressions, eliminate_dead_code, hoist_loop_invariants
+from torchpure.jit.passes._fx import bodies, control_flow_kind
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 
 D = torch.float64
@@ -39,7 +39,7 @@ def reverse(x, w):
 def chained(x, w):
     def body(c, row, w):
         a = w.sin()
-        b = a.cos()  # of what moves out, too
+        b = a.cos()  # depends on a value that moves out
         return c @ a + b[0], row @ b
 
     return scan_p(body, (x[0],), (x,), (w,), 4, False)
@@ -108,12 +108,19 @@ def _names(module):
 
 
 def _inner(module, number=0):
-    node = next(node for node in module.graph.nodes if loop(node))
+    node = next(node for node in module.graph.nodes if control_flow_kind(node))
     return bodies(module, node)[number]
 
 
 @pytest.mark.parametrize(
-    "passes", [[dead], [duplicates], [loop_invariant], [duplicates, loop_invariant, dead]], ids=_named
+    "passes",
+    [
+        [eliminate_dead_code],
+        [eliminate_common_subexpressions],
+        [hoist_loop_invariants],
+        [eliminate_common_subexpressions, hoist_loop_invariants, eliminate_dead_code],
+    ],
+    ids=_named,
 )
 @pytest.mark.parametrize("f", PROGRAMS)
 def test_law_passes_compute_the_same_bits(f, passes):
@@ -130,37 +137,37 @@ def test_law_passes_compute_the_same_bits(f, passes):
     torch.testing.assert_close(got, plain if isinstance(plain, tuple) else (plain,), rtol=1e-12, atol=1e-13)
 
 
-def test_dead_work_goes_in_bodies_too_and_checks_stay():
+def test_dead_code_is_removed_in_bodies_too_and_checks_stay():
     assert _names(_traced(straight)).count("sin") == 0  # a trace has no dead work left
     assert "exp" not in _names(_inner(_traced(scanned)))
     assert "torchpure_callback" in _names(_traced(checked))
-    assert any(loop(node) == "callback_p" for node in _inner(_traced(with_callback)).graph.nodes)
+    assert any(control_flow_kind(node) == "callback_p" for node in _inner(_traced(with_callback)).graph.nodes)
     CALLS.clear()
-    dead(_traced(with_callback))(X, W)
+    eliminate_dead_code(_traced(with_callback))(X, W)
     assert len(CALLS) == 4
 
 
-def test_duplicates_are_computed_once():
-    names = _names(duplicates(_traced(straight)))
+def test_common_subexpressions_are_computed_once():
+    names = _names(eliminate_common_subexpressions(_traced(straight)))
     assert names.count("tanh") == names.count("mm") == 1
     assert names.count("zeros") == 2  # results that share no memory
     assert names.count("mul") == 2  # by 1 and by 1.0
-    assert _names(_inner(duplicates(_traced(scanned)))).count("cos") == 1
-    assert _names(_inner(duplicates(_traced(branched)))).count("mm") == 1
-    assert _names(duplicates(_traced(in_place))).count("sin") == 2
+    assert _names(_inner(eliminate_common_subexpressions(_traced(scanned)))).count("cos") == 1
+    assert _names(_inner(eliminate_common_subexpressions(_traced(branched)))).count("mm") == 1
+    assert _names(eliminate_common_subexpressions(_traced(in_place))).count("sin") == 2
 
 
-def test_what_a_loop_computes_from_its_constants_moves_out():
-    made = loop_invariant(duplicates(_traced(scanned)))
+def test_loop_invariant_work_moves_out():
+    made = hoist_loop_invariants(eliminate_common_subexpressions(_traced(scanned)))
     assert "cos" not in _names(_inner(made)) and _names(made).count("cos") == 1
-    assert not {"sin", "cos"} & set(_names(_inner(loop_invariant(_traced(chained)))))
-    made = loop_invariant(_traced(looped))
+    assert not {"sin", "cos"} & set(_names(_inner(hoist_loop_invariants(_traced(chained)))))
+    made = hoist_loop_invariants(_traced(looped))
     assert "exp" not in _names(_inner(made, 0)) + _names(_inner(made, 1)) and "exp" in _names(made)
-    made = loop_invariant(_traced(nested))
+    made = hoist_loop_invariants(_traced(nested))
     assert "exp" not in _names(_inner(made)) + _names(_inner(_inner(made))) and "exp" in _names(made)
-    made = loop_invariant(_traced(constants))
+    made = hoist_loop_invariants(_traced(constants))
     assert "tanh" not in _names(_inner(made)) and "tanh" in _names(made)
-    names = _names(_inner(loop_invariant(_traced(reverse))))
+    names = _names(_inner(hoist_loop_invariants(_traced(reverse))))
     assert "sin" not in names and "select" in names  # a view costs nothing
 
 
@@ -169,16 +176,16 @@ def test_large_values_stay_in_the_loop():
         return scan_p(lambda c, row, v: (c + (v[:, None] * v).sum(0),), (w,), (x,), (w,), 4, False)
 
     w = torch.linspace(0, 1, 100, dtype=D)
-    made = loop_invariant(_traced(outer_product, torch.ones(4, 1), w))
+    made = hoist_loop_invariants(_traced(outer_product, torch.ones(4, 1), w))
     assert "mul" in _names(_inner(made)) or "sum" not in _names(_inner(made))
     assert torch.equal(made(torch.ones(4, 1), w)[0], outer_product(torch.ones(4, 1), w)[0])
 
 
-def test_a_loop_without_turns():
+def test_a_loop_without_iterations():
     def none(x, w):
         return scan_p(lambda c, w: (c * w.sin()[0], c * 2), (x[0],), (), (w,), 0, False)
 
-    made = loop_invariant(_traced(none))
+    made = hoist_loop_invariants(_traced(none))
     carry, ys = made(X, W)
     assert torch.equal(carry, X[0]) and ys.shape == (0, 3)
 
@@ -215,12 +222,12 @@ AGAIN = {  # how often a product, a sine, a tanh is computed again
 
 @pytest.mark.parametrize("name", AGAIN)
 @pytest.mark.parametrize("members", [False, True], ids=["one", "members"])
-def test_what_is_rematerialised_is_computed_again_in_programs(name, members):
+def test_rematerialised_work_is_computed_again_in_programs(name, members):
     wrap, more = AGAIN[name]
 
     def program(f):
         gradient = tp.vmap(tp.grad(f)) if members else tp.grad(f)
-        return passed(_traced(gradient, torch.stack([W, W + 1]) if members else W))
+        return run_passes(_traced(gradient, torch.stack([W, W + 1]) if members else W))
 
     plain, made = program(_of_two(lambda f: f)), program(_of_two(wrap))
     product = "bmm" if members else "mm"
@@ -234,5 +241,5 @@ def test_rematerialised_work_is_done_once_in_each_run():
     def twice(x):
         return (torch.exp(x) * torch.exp(x).cos()).sum()
 
-    made = passed(_traced(tp.value_and_grad(tp.remat(twice)), X))
+    made = run_passes(_traced(tp.value_and_grad(tp.remat(twice)), X))
     assert _names(made).count("exp") == 2

@@ -1,4 +1,4 @@
-"""Large programs in two halves."""
+"""Large programs are split in two where most memory is alive."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 import torchpure as tp
 from torchpure.jit._trace import trace
 from torchpure.jit.passes import _split_at_peak
-from torchpure.jit.passes._split_at_peak import halves
+from torchpure.jit.passes._split_at_peak import split_at_peak
 
 
 def _step():
@@ -29,15 +29,15 @@ def _traced(fn, args):
     return found.module, leaves
 
 
-def test_both_halves_together_compute_what_the_program_does(monkeypatch):
-    monkeypatch.setattr(_split_at_peak, "SMALLEST", 64)
+def test_both_parts_together_compute_what_the_program_does(monkeypatch):
+    monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 64)
     module, leaves = _traced(*_step())
-    parts = halves(module)
+    parts = split_at_peak(module)
     assert parts is not None
     crossing = parts.first(*[leaves[i] for i in parts.first_reads])
     given = [*leaves, *crossing]
     known = [*given, *parts.second(*[given[i] for i in parts.second_reads])]
-    for pick, wanted in zip(parts.picks, module(*leaves), strict=True):
+    for pick, wanted in zip(parts.result_positions, module(*leaves), strict=True):
         assert torch.equal(known[pick], wanted)
     early, late = (sum(n.op == "call_function" for n in part.graph.nodes) for part in (parts.first, parts.second))
     assert early > 5 < late
@@ -45,11 +45,11 @@ def test_both_halves_together_compute_what_the_program_does(monkeypatch):
 
 def test_a_small_program_stays_whole():
     module, _ = _traced(*_step())
-    assert halves(module) is None
+    assert split_at_peak(module) is None
 
 
-def test_the_cut_is_before_what_is_run_again(monkeypatch):
-    monkeypatch.setattr(_split_at_peak, "SMALLEST", 64)
+def test_the_split_is_before_rematerialised_work(monkeypatch):
+    monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 64)
     w = torch.randn(6, 6, dtype=torch.float64)
 
     def loss(w):
@@ -57,15 +57,15 @@ def test_the_cut_is_before_what_is_run_again(monkeypatch):
             w = tp.remat(lambda v: torch.tanh(v @ v) @ v)(w)
         return w.sum()
 
-    parts = halves(_traced(tp.grad(loss), (w,))[0])
+    parts = split_at_peak(_traced(tp.grad(loss), (w,))[0])
     assert parts is not None
     products = [sum("aten.mm" in str(n.target) for n in part.graph.nodes) for part in (parts.first, parts.second)]
-    assert products == [6, 3 + 12]  # again the first product of each, and four of its backward pass
+    assert products == [6, 3 + 12]  # per layer: the first product again, and four in its backward pass
 
 
 @pytest.mark.compile
-def test_a_donated_step_in_halves(monkeypatch):
-    monkeypatch.setattr(_split_at_peak, "SMALLEST", 1 << 20)
+def test_a_donated_step_that_is_split(monkeypatch):
+    monkeypatch.setattr(_split_at_peak, "MIN_PEAK_BYTES", 1 << 20)
     net = tp.functional(nn.Sequential(nn.Linear(600, 700), nn.ReLU(), nn.Linear(700, 600)))
     opt = tp.optim.sgd(1e-2, momentum=0.9)
     x = torch.randn(900, 600)

@@ -1,4 +1,4 @@
-"""The proof that a module never draws: never true for one that does, whatever its code looks like."""
+"""The proof that a module never draws is never true for a module that draws."""
 
 import functools
 import math
@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch import rand as tanh  # names that mislead on purpose
+from torch import rand as tanh  # misleading names on purpose
 from torch import rand as zip
 
 import torchpure as tp
@@ -22,7 +22,7 @@ def noise(x):
 
 
 class Scaled(torch.Tensor):
-    """A tensor that draws whenever it is used."""
+    """A tensor subclass that draws in every operation."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -87,7 +87,7 @@ class ChildsFunction(nn.Module):
 
 
 class NamedAsDraw(nn.Module):
-    """Has a layer `dropout`, and calls another."""
+    """Has a layer named `dropout`, but calls another one."""
 
     def __init__(self):
         super().__init__()
@@ -315,7 +315,7 @@ DRAWING = {
 
 
 @pytest.mark.parametrize("name", DRAWING)
-def test_what_draws_is_never_proven(name):
+def test_a_module_that_draws_is_never_proven(name):
     assert not never_draws(DRAWING[name]())
 
 
@@ -323,7 +323,7 @@ def test_what_draws_is_never_proven(name):
     "name",
     ["alias of a draw", "getattr", "default", "method of a child", "layer named as a draw", "__iter__"],
 )
-def test_what_is_not_proven_is_watched(name):
+def test_an_unproven_module_is_guarded(name):
     net = tp.functional(DRAWING[name]())
     before = torch.get_rng_state()
     with pytest.raises(ImpureError, match="draws random numbers"):
@@ -332,7 +332,7 @@ def test_what_is_not_proven_is_watched(name):
 
 
 @pytest.mark.parametrize("how", ["position", "keyword", "default"])
-def test_a_function_given_as_an_input_is_watched(how):
+def test_a_function_given_as_an_input_is_guarded(how):
     net = tp.functional(made((lambda self, x, f=torch.tanh: f(x)) if how == "default" else (lambda self, x, f: f(x))))
     calls = {
         "position": lambda: net({}, X, torch.rand_like),
@@ -343,7 +343,7 @@ def test_a_function_given_as_an_input_is_watched(how):
         calls[how]()
 
 
-def test_a_tensor_given_as_an_input_that_draws_is_watched():
+def test_a_drawing_tensor_subclass_given_as_an_input_is_guarded():
     net = tp.functional(nn.Linear(3, 3))
     before = torch.get_rng_state()
     with pytest.raises(ImpureError, match="draws random numbers"):
@@ -361,7 +361,7 @@ class Simple(nn.Module):
 
 
 class Usual(nn.Module):
-    """What most forwards look like."""
+    """A forward with the usual operations."""
 
     eps = 1e-6
 
@@ -381,16 +381,35 @@ class Usual(nn.Module):
 
 
 class Named(nn.Sequential):
-    """A layer made of layers, as libraries of models write it."""
+    """A layer that contains layers, as model libraries write it."""
 
     def __init__(self, width):
         super().__init__(nn.Linear(width, width), nn.ReLU())
+
+
+class Looping(nn.Module):
+    """Comprehensions, loops over places, keywords, unpacking: what differs in the bytecode of each Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.last = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)]), nn.Linear(3, 3)
+
+    def forward(self, x, *, scale=None):
+        rows = torch.stack([self.last(row) for row in x.unbind(0)], dim=0)
+        for i in range(2):
+            rows = self.layers[i](rows) if i else +rows
+        first, *others = rows.unbind(0)
+        if rows.ndim != 2 or (scale is None and x is None):
+            raise ValueError(f"{x.shape!r:>4}")
+        sizes = {"one": first.shape[0:1], **{str(i): row.shape for i, row in enumerate(others)}}
+        return torch.cat((rows, x), dim=len(sizes) - 3)
 
 
 PROVEN = {
     "simple": Simple,
     "sequential": lambda: nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Sequential(nn.LayerNorm(3), nn.GELU())),
     "usual": Usual,
+    "looping": Looping,
     "named": lambda: Named(3),
     "convolution": lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.MaxPool2d(2), nn.Flatten()),
     "embedding": lambda: nn.Embedding(3, 3),
@@ -398,9 +417,9 @@ PROVEN = {
 
 
 @pytest.mark.parametrize("name", PROVEN)
-def test_what_cannot_draw_is_proven(name):
+def test_a_module_that_cannot_draw_is_proven(name):
     assert never_draws(PROVEN[name]())
-    assert tp.functional(PROVEN[name]()).call.args[0].proven
+    assert tp.functional(PROVEN[name]()).call.args[0].never_draws
 
 
 CHANGING = {
@@ -410,5 +429,5 @@ CHANGING = {
 
 
 @pytest.mark.parametrize("name", CHANGING)
-def test_what_changes_a_parameter_is_not_proven(name):
+def test_a_module_that_changes_a_parameter_is_not_proven(name):
     assert not never_draws(CHANGING[name]())

@@ -1,4 +1,4 @@
-"""A functional module is cut off from the module it was made of, and from its own earlier calls."""
+"""A functional module is independent of the module it was made from, and of its own earlier calls."""
 
 import functools
 import threading
@@ -10,7 +10,8 @@ from torch import nn
 
 import torchpure as tp
 from torchpure.errors import ImpureError, ParameterError
-from torchpure.model.copies._hidden_state import remembers
+from torchpure.model.copies._hidden_state import has_hidden_state
+from torchpure.testing import assert_trees_close_to_rounding
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
 
@@ -52,7 +53,7 @@ def _rich():
 
 
 @pytest.mark.parametrize("name", LATER)
-def test_changing_the_module_later_changes_nothing(name):
+def test_later_changes_of_the_module_have_no_effect(name):
     module = _rich()
     net = tp.functional(module)
     expected, twin = net(net.params, X), net.to_module()
@@ -70,7 +71,8 @@ def test_tensor_attributes_are_detached_copies(requires_grad):
     net = tp.functional(made(lambda self, x: self.linear(x) + self.shift, shift=shift))
     output = net(net.params, X)
     assert not output.requires_grad
-    assert torch.equal(output, X @ net.params["linear.weight"].T + net.params["linear.bias"] + 2)
+    wanted = X @ net.params["linear.weight"].T + net.params["linear.bias"] + 2
+    assert_trees_close_to_rounding(output, wanted)
     assert net.to_module().shift is not shift
 
 
@@ -146,18 +148,18 @@ def test_the_same_call_gives_the_same_result(name):
     for _ in range(3):
         torch.testing.assert_close(net(net.params, X), plain)
         torch.testing.assert_close(net.apply(net.params, net.state, X)[0], plain)
-    torch.testing.assert_close(module(X).detach(), plain)  # its own first call
-    assert remembers(module)
+    torch.testing.assert_close(module(X).detach(), plain)  # the module's first call
+    assert has_hidden_state(module)
 
 
-def test_what_remembers_nothing_is_used_again():
+def test_a_copy_without_hidden_state_is_reused():
     def collect(self, x):
         rows = []
         rows.append(self.linear(x))
         return rows[0]
 
-    assert not remembers(_rich()) and not remembers(made(collect))
-    assert not remembers(nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, batch_first=True), 1))
+    assert not has_hidden_state(_rich()) and not has_hidden_state(made(collect))
+    assert not has_hidden_state(nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, batch_first=True), 1))
     net = tp.functional(made(collect))
     pool = net.call.args[0]
     net(net.params, X)
@@ -168,7 +170,7 @@ def test_what_remembers_nothing_is_used_again():
 
 
 @pytest.mark.parametrize("transform", ["vmap", "grad", "hessian", "inference"])
-def test_a_first_call_inside_a_transform_leaves_ordinary_copies(transform):
+def test_a_first_call_inside_a_transform_makes_ordinary_copies(transform):
     net = tp.functional(_rich())
     expected = tp.functional(net.to_module())(net.params, X)
 
@@ -265,7 +267,7 @@ HOLDING = {
 
 
 @pytest.mark.parametrize("name", HOLDING)
-def test_what_would_go_on_using_the_modules_own_values_is_an_error(name):
+def test_a_module_that_holds_its_own_values_is_an_error(name):
     with pytest.raises(ImpureError, match=r"functional: `0\.held` of Holder holds the module itself or a value of it"):
         tp.functional(nn.Sequential(Holder(HOLDING[name])))
 
@@ -279,10 +281,10 @@ COPIED = {
 
 
 @pytest.mark.parametrize("name", COPIED)
-def test_what_is_copied_with_the_module_is_fine(name):
+def test_values_that_are_copied_with_the_module_are_allowed(name):
     net = tp.functional(Holder(COPIED[name]))
     moved = tp.tree.scale(net.params, 2.0)
-    assert torch.equal(net(moved, X), X @ moved["linear.weight"].T + moved["linear.bias"])
+    assert_trees_close_to_rounding(net(moved, X), X @ moved["linear.weight"].T + moved["linear.bias"])
 
 
 def test_a_bound_method_uses_the_given_parameters():
@@ -370,7 +372,7 @@ def test_parametrizations_in_eval(name):
         torch.testing.assert_close(gradient[path], expected[path])
 
 
-def net_far_from_settled(module):
+def net_far_from_converged(module):
     with torch.no_grad():
         for buffer in module.buffers():
             buffer.copy_(torch.eye(3)[0])
@@ -379,11 +381,11 @@ def net_far_from_settled(module):
 
 def test_spectral_norm_in_training_updates_its_state():
     module = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3))
-    net = tp.functional(net_far_from_settled(module))
+    net = tp.functional(net_far_from_converged(module))
     with pytest.raises(ImpureError, match=r"changes its buffer `parametrizations.weight.0._[uv]`"):
         net(net.params, X)
     before = {name: value.clone() for name, value in net.state.items()}
-    start = {name: torch.eye(3)[0] for name in before}  # far from what the iterations settle at
+    start = {name: torch.eye(3)[0] for name in before}  # far from the fixed point of the power iteration
     module = net.to_module(net.params, start)
     output, state = net.apply(net.params, start, X)
     assert torch.equal(output, module(X).detach())
@@ -392,7 +394,7 @@ def test_spectral_norm_in_training_updates_its_state():
     assert not torch.equal(state["parametrizations.weight.0._u"], start["parametrizations.weight.0._u"])
 
 
-def test_threads_share_nothing_even_when_one_raises():
+def test_threads_share_nothing_even_if_one_raises():
     def forward(self, x, fail=False):
         h = self.linear(x)
         if fail:

@@ -1,4 +1,4 @@
-"""Whatever draws is noticed and named, in eager code and inside every transform; nothing else is."""
+"""Every draw is detected and named, in eager code and inside every transform; other calls are no error."""
 
 import threading
 
@@ -30,7 +30,7 @@ def _image(h):
     return h.reshape(1, 1, 4, 6)
 
 
-# what draws, and the name it is called by
+# a function that draws, and its name in the error
 DRAWING = {
     "torch.dropout": (lambda h: torch.dropout(h, 0.5, True), "dropout"),
     "torch.dropout_": (lambda h: torch.dropout_(h.clone(), 0.5, True), "dropout_"),
@@ -117,7 +117,7 @@ STILL = {
 
 
 @pytest.mark.parametrize("name", STILL)
-def test_what_does_not_draw_is_let_through(name):
+def test_a_call_that_does_not_draw_is_no_error(name):
     net = tp.functional(Middle(STILL[name]))
     expected = net.to_module()(X).detach()
     assert torch.equal(net(net.params, X), expected)
@@ -125,10 +125,10 @@ def test_what_does_not_draw_is_let_through(name):
 
 
 def test_every_random_operator_of_torch_is_known():
-    """A new one in torch, named in its functional namespaces and not in the tables, fails here."""
+    """Fails if a new torch version adds a random function that the tables do not name."""
     known = {
         getattr(func, "__name__", "")
-        for func in (*_which_draw.ALWAYS, *_which_draw.UNLESS_FALSE, *_which_draw.FRACTIONAL)
+        for func in (*_which_draw.ALWAYS_DRAW, *_which_draw.DRAW_IF_ALL_TRUE, *_which_draw.FRACTIONAL_POOLS)
     }
     known |= {"gru", "lstm", "rnn_relu", "rnn_tanh"}
     packets = {name: getattr(torch.ops.aten, name, None) for name in dir(torch.ops.aten)}
@@ -200,10 +200,10 @@ def test_a_module_that_draws_on_some_inputs_only():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 623, 624, 625, 1248])
 @pytest.mark.parametrize("draw", [torch.rand, torch.randn], ids=["rand", "randn"])
-def test_every_number_of_draws_is_noticed(draw, count):
+def test_any_number_of_draws_is_detected(draw, count):
     net = tp.functional(Middle(lambda h: h + draw(count).sum()))
     torch.manual_seed(0)
-    for warm in range(3):  # one normal value of two may be waiting in the generator
+    for warm in range(3):  # the generator may have cached the second normal value of a pair
         torch.randn(warm)
         before = torch.get_rng_state()
         with pytest.raises(ImpureError, match=f"`{draw.__name__}`"):
@@ -211,7 +211,7 @@ def test_every_number_of_draws_is_noticed(draw, count):
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_exception_after_a_draw_is_a_draw():
+def test_a_draw_before_an_exception_is_reported():
     def broken(h):
         torch.rand(3)
         raise KeyError("broken")
@@ -231,7 +231,7 @@ def test_seeding_is_an_error():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_an_operator_that_one_cannot_look_into():
+def test_a_custom_operator_that_draws_is_an_error():
     @torch.library.custom_op("torchpure_tests::noisy", mutates_args=())
     def noisy(x: torch.Tensor) -> torch.Tensor:
         return x + torch.rand(6)
@@ -243,10 +243,10 @@ def test_an_operator_that_one_cannot_look_into():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_thread_that_never_stops_drawing_is_not_blamed_on_the_module():
-    """Every call sees the generator change; still no call is wrong, and one that draws is named."""
+def test_constant_draws_of_another_thread_are_no_error():
+    """The generator changes in every call; still only a module that draws is an error."""
 
-    def with_another_draw(h):  # what a busy thread does to the state, at the worst moment
+    def with_another_draw(h):  # another thread draws during the forward
         _other_thread(lambda: torch.rand(3))
         return h
 
@@ -265,7 +265,7 @@ def _other_thread(work):
     thread.join()
 
 
-def test_modes_of_the_caller_stay_in_force():
+def test_function_modes_of_the_caller_stay_active():
     class Count(TorchFunctionMode):
         seen = 0
 

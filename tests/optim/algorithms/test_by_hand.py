@@ -24,7 +24,7 @@ def _run(optimizer, start=1.5, **extra):
 
 @pytest.mark.parametrize("t0", [1e6, 5.0])
 def test_asgd(t0):
-    points, state = _run(optim.asgd(0.1, lambd=0.01, alpha=0.6, t0=t0, decay=0.02))
+    points, state = _run(optim.asgd(0.1, lambd=0.01, alpha=0.6, t0=t0, weight_decay=0.02))
     p, average, expected = 1.5, 1.5, []
     for t, g in enumerate(GRADS, start=1):
         eta = 0.1 / (1 + 0.01 * 0.1 * (t - 1)) ** 0.6
@@ -42,7 +42,7 @@ def test_asgd(t0):
 
 
 def test_madgrad():
-    points, _ = _run(optim.madgrad(0.05, momentum=0.8, decay=0.01))
+    points, _ = _run(optim.madgrad(0.05, momentum=0.8, weight_decay=0.01))
     p, s, v, expected = 1.5, 0.0, 0.0, []
     for t, g in enumerate(GRADS, start=1):
         weight, g = (0.05 + 1e-6) * math.sqrt(t), g + 0.01 * p
@@ -53,7 +53,7 @@ def test_madgrad():
 
 
 def test_prodigy():
-    points, _ = _run(optim.prodigy(0.7, estim_lr0=1e-2, decay=0.01))
+    points, _ = _run(optim.prodigy(0.7, estim_lr0=1e-2, weight_decay=0.01))
     p, m, v, s, r, d, expected = 1.5, 0.0, 0.0, 0.0, 0.0, 1e-2, []
     b1, b2, b3 = 0.9, 0.999, math.sqrt(0.999)
     for t, g in enumerate(GRADS, start=1):
@@ -95,7 +95,9 @@ def test_sophia_is_optaxs_with_the_same_diagonal():
     def diagonal(key, objective, leaves):
         return [leaf.square() for leaf in leaves]
 
-    ours = optim.sophia(0.05, key=random.key(0), gamma=0.5, decay=0.01, update_interval=3, hessian_diagonal_fn=diagonal)
+    ours = optim.sophia(
+        0.05, key=random.key(0), gamma=0.5, weight_decay=0.01, update_interval=3, hessian_diagonal_fn=diagonal
+    )
     points, _ = _run(ours, value_fn=None)
     with jax.enable_x64(True):
         squares = optax.stateless(lambda updates, params: jax.tree.map(lambda p: p**2, params))
@@ -122,16 +124,16 @@ def test_hutchinsons_estimate_is_exact_for_a_diagonal_and_unbiased_otherwise():
 
 
 def test_sam_at_the_end_of_each_period_is_the_step_from_where_it_began():
-    rho, rate = 0.1, 0.05
+    rho, learning_rate = 0.1, 0.05
     ascent = optim.chain(optim.normalize_by_update_norm(), optim.sgd(rho))
     params = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    opt, p = optim.sam(optim.sgd(rate), ascent), params.clone()
+    opt, p = optim.sam(optim.sgd(learning_rate), ascent), params.clone()
     state, wanted = opt.init(p), params.clone()
     for _ in range(5):
         for _ in range(2):
             p, state = opt.step(p**3, state, p)
         top = wanted + rho * wanted**3 / (wanted**3).norm()
-        wanted = wanted - rate * top**3
+        wanted = wanted - learning_rate * top**3
         torch.testing.assert_close(p, wanted, rtol=1e-6, atol=0)  # the norm has an eps
 
 
@@ -166,12 +168,12 @@ def test_nadam_in_torchs_form():
 
 
 def test_torchs_rmsprop_sums_before_the_rate():
-    rates = [0.05 * 0.9**t for t in range(len(GRADS))]
+    learning_rates = [0.05 * 0.9**t for t in range(len(GRADS))]
     points, _ = _run(optim.rmsprop(lambda step: 0.05 * 0.9**step, decay=0.9, momentum=0.8, eps_in_sqrt=False))
     leaf = torch.nn.Parameter(torch.tensor([1.5], dtype=torch.float64))
     theirs = torch.optim.RMSprop([leaf], alpha=0.9, momentum=0.8)
-    for g, rate in zip(GRADS, rates, strict=True):
-        theirs.param_groups[0]["lr"] = rate
+    for g, learning_rate in zip(GRADS, learning_rates, strict=True):
+        theirs.param_groups[0]["lr"] = learning_rate
         leaf.grad = torch.tensor([g], dtype=torch.float64)
         theirs.step()
     np.testing.assert_allclose(points[-1], leaf.item(), rtol=1e-12)

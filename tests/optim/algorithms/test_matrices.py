@@ -40,7 +40,9 @@ def test_muon_in_torchs_form_is_torchs_over_200_steps(adjust):
         for name, leaf in params.items():
             leaf.grad = grads[name].clone()
         theirs.step()
-    ours = _run(optim.muon(0.02, decay=0.1, eps=1e-7, form="torch", consistent_rms=0.2 if adjust else None), gradients)
+    ours = _run(
+        optim.muon(0.02, weight_decay=0.1, eps=1e-7, form="torch", consistent_rms=0.2 if adjust else None), gradients
+    )
     for name, leaf in params.items():
         torch.testing.assert_close(ours[name], leaf.detach(), rtol=1e-12, atol=1e-12)
 
@@ -66,7 +68,7 @@ def test_galore_is_optaxs(gap, decay):
 
 def test_soap_is_algorithm_3():
     gradients = _gradients(25, {"w": (4, 3)})
-    ours = _run(optim.soap(0.1, decay=0.01, precondition_frequency=5), gradients)["w"].numpy()
+    ours = _run(optim.soap(0.1, weight_decay=0.01, precondition_frequency=5), gradients)["w"].numpy()
     w, m, v, left, right = np.ones((4, 3)), 0.0, 0.0, 0.0, 0.0
     for t, grads in enumerate(gradients):
         g = grads["w"].numpy()

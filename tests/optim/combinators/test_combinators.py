@@ -144,13 +144,13 @@ def test_partition_by_labels_and_by_a_function():
         (
             lambda: optim.inject_hyperparams(optim.sgd, "speed"),
             ValueError,
-            r"static_args \['speed'\] are not in \['rate'",
+            r"static_args \['speed'\] are not in \['learning_rate'",
         ),
         (lambda: optim.reduce_on_plateau(1.0), ValueError, r"factor must be in \(0, 1\), got 1.0"),
         (lambda: optim.reduce_on_plateau(rtol=0.0), ValueError, "rtol or atol positive, got 0.0 and 0.0"),
         (lambda: optim.reduce_on_plateau(patience=0), ValueError, "patience must be a whole number"),
         (lambda: optim.reduce_on_plateau(cooldown=-1), ValueError, "cooldown must be finite and at least 0"),
-        (lambda: optim.add_decayed_weights(-0.1), ValueError, "add_decayed_weights: decay must be finite"),
+        (lambda: optim.add_decayed_weights(-0.1), ValueError, "add_decayed_weights: weight_decay must be finite"),
         (lambda: optim.add_noise(-1.0, 0.5, random.key(0)), ValueError, "add_noise: eta must be finite"),
         (lambda: optim.trace(-0.1), ValueError, "trace: decay must be finite"),
         (lambda: optim.ema(1.0), ValueError, r"ema: decay must be in \[0, 1\)"),
@@ -159,7 +159,11 @@ def test_partition_by_labels_and_by_a_function():
         (lambda: optim.clip_by_block_rms(-1.0), ValueError, "clip_by_block_rms: threshold must be"),
         (lambda: optim.adaptive_grad_clip(-1.0), ValueError, "adaptive_grad_clip: clipping must be"),
         (lambda: optim.normalize_by_update_norm(eps=-1.0), ValueError, "normalize_by_update_norm: eps must be"),
-        (lambda: optim.scale_by_learning_rate(-1.0), ValueError, "scale_by_learning_rate: rate must be finite"),
+        (
+            lambda: optim.scale_by_learning_rate(-1.0),
+            ValueError,
+            "scale_by_learning_rate: learning_rate must be finite",
+        ),
         (lambda: optim.scale_by_adam(b1=1.0), ValueError, r"scale_by_adam: b1 must be in \[0, 1\)"),
         (lambda: optim.per_example_global_norm_clip(torch.ones(2, 2), -1.0), ValueError, "l2_norm_clip must be"),
         (
@@ -224,8 +228,8 @@ def test_apply_if_finite_skips_then_gives_in_and_its_derivatives_stay_finite():
     _, state = optimizer.step(bad, state, params)
     assert optimizer.step(bad, state, params)[0].isnan().all()
 
-    def unrolled(rate):
-        opt = optim.apply_if_finite(optim.adam(rate), 3)
+    def unrolled(learning_rate):
+        opt = optim.apply_if_finite(optim.adam(learning_rate), 3)
         p, s = opt.step(params, opt.init(params), params)
         return opt.step(bad, s, p)[0].sum()
 
@@ -243,13 +247,13 @@ def test_injected_numbers_can_be_read_changed_and_follow_schedules():
     make = optim.inject_hyperparams(optim.adam)
     optimizer = make(optim.exponential_decay(0.1, 1, 0.5), b1=0.8)
     params, state = run(optimizer, 3)
-    assert set(state.hyperparams) == {"rate", "b1", "b2", "eps", "eps_root"}
-    assert state.hyperparams["rate"].item() == pytest.approx(0.1 * 0.5**2, rel=1e-15)
+    assert set(state.hyperparams) == {"learning_rate", "b1", "b2", "eps", "eps_root"}
+    assert state.hyperparams["learning_rate"].item() == pytest.approx(0.1 * 0.5**2, rel=1e-15)
     testing.assert_trees_close(params, run(optim.adam(optim.exponential_decay(0.1, 1, 0.5), b1=0.8), 3)[0], rtol=1e-12)
 
     optimizer = make(0.1)
     state = optimizer.init(PARAMS)
-    stopped = state._replace(hyperparams={**state.hyperparams, "rate": torch.tensor(0.0, dtype=D)})
+    stopped = state._replace(hyperparams={**state.hyperparams, "learning_rate": torch.tensor(0.0, dtype=D)})
     testing.assert_trees_close(optimizer.step(gradient(PARAMS), stopped, PARAMS)[0], PARAMS, rtol=0.0)
 
 
@@ -257,8 +261,8 @@ def test_injected_numbers_are_differentiated_and_batched_in_the_state():
     optimizer = optim.inject_hyperparams(optim.sgd)(0.1)
     state, params = optimizer.init(torch.ones((), dtype=D)), torch.ones((), dtype=D)
 
-    def reached(rate):
-        changed = state._replace(hyperparams={**state.hyperparams, "rate": rate})
+    def reached(learning_rate):
+        changed = state._replace(hyperparams={**state.hyperparams, "learning_rate": learning_rate})
         return optimizer.step(3 * params, changed, params)[0]
 
     assert grad(reached)(torch.tensor(0.1, dtype=D)).item() == -3.0
@@ -266,12 +270,12 @@ def test_injected_numbers_are_differentiated_and_batched_in_the_state():
 
 
 def test_inject_leaves_counts_flags_and_static_arguments_as_they_are():
-    def factory(rate, *, size: int = 3, decay=0.1, nesterov=True):
-        assert isinstance(size, int) and nesterov is True and isinstance(rate, torch.Tensor | float)
-        return optim.sgd(rate, momentum=decay)
+    def factory(learning_rate, *, size: int = 3, weight_decay=0.1, nesterov=True):
+        assert isinstance(size, int) and nesterov is True and isinstance(learning_rate, torch.Tensor | float)
+        return optim.sgd(learning_rate, momentum=weight_decay)
 
-    state = optim.inject_hyperparams(factory, "decay")(0.5).init(torch.ones(1))
-    assert set(state.hyperparams) == {"rate"}
+    state = optim.inject_hyperparams(factory, "weight_decay")(0.5).init(torch.ones(1))
+    assert set(state.hyperparams) == {"learning_rate"}
 
 
 def test_lookahead_follows_the_paper():
@@ -381,9 +385,9 @@ def test_law_partition_equals_torchs_param_groups():
         return (net(params, x) - x.prod(1, keepdim=True)).square().sum()
 
     groups = {
-        "0.*": optim.adamw(0.02, b1=0.8, decay=0.1),
-        "*.bias": optim.adamw(0.1, decay=0.0),
-        "*": optim.adamw(0.05, b2=0.9, decay=0.01),
+        "0.*": optim.adamw(0.02, b1=0.8, weight_decay=0.1),
+        "*.bias": optim.adamw(0.1, weight_decay=0.0),
+        "*": optim.adamw(0.05, b2=0.9, weight_decay=0.01),
     }
     opt, params = optim.partition(groups), net.params
     module, state = net.to_module(params), opt.init(params)

@@ -13,7 +13,7 @@ MAKERS = {
     "nesterov": lambda: optim.sgd(0.1, momentum=0.9, nesterov=True),
     "schedule": lambda: optim.sgd(optim.linear_schedule(0.1, 0.01, 5), momentum=0.9),
     "adam": lambda: optim.adam(0.1),
-    "adamw": lambda: optim.adamw(0.1, decay=0.1),
+    "adamw": lambda: optim.adamw(0.1, weight_decay=0.1),
 }
 
 

@@ -11,7 +11,7 @@ from torchpure.errors import StructureError
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 PAIRS = {
     "adam": (lambda: optim.adam(0.05), lambda p: torch.optim.Adam(p, 0.05)),
-    "adamw": (lambda: optim.adamw(0.05, decay=0.1), lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1)),
+    "adamw": (lambda: optim.adamw(0.05, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 0.05, weight_decay=0.1)),
     "momentum": (lambda: optim.sgd(0.05, momentum=0.9), lambda p: torch.optim.SGD(p, 0.05, momentum=0.9)),
     "dampening": (
         lambda: optim.sgd(0.05, momentum=0.9, dampening=0.5),
@@ -116,7 +116,7 @@ def test_error(name):
 def test_muons_state_goes_to_torch_and_comes_back():
     params = {"a": torch.eye(3).double(), "b": torch.ones(2, 4).double()}
     grads = {"a": torch.arange(9.0).reshape(3, 3).double(), "b": torch.arange(8.0).reshape(2, 4).double()}
-    optimizer = optim.muon(0.02, eps=1e-7, decay=0.1, form="torch")
+    optimizer = optim.muon(0.02, eps=1e-7, weight_decay=0.1, form="torch")
     params, state = optimizer.step(grads, optimizer.init(params), params)
     leaves = [nn.Parameter(params[name].clone()) for name in "ab"]
     theirs = torch.optim.Muon(leaves, lr=0.02)

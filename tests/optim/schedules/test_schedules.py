@@ -73,9 +73,9 @@ def test_a_run_is_differentiable_in_a_schedule_parameter():
             params, state = optimizer.step(2 * params, state, params)
         return params
 
-    rates = [0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(3)]
-    factors = [1 - 2 * 0.1 * rate for rate in rates]
-    expected = sum(math.prod(factors) / factor * -2 * rate for factor, rate in zip(factors, rates, strict=True))
+    lrs = [0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(3)]
+    factors = [1 - 2 * 0.1 * lr for lr in lrs]
+    expected = sum(math.prod(factors) / factor * -2 * lr for factor, lr in zip(factors, lrs, strict=True))
     assert grad(final)(torch.tensor(0.1, dtype=torch.float64)).item() == pytest.approx(expected, rel=1e-13)
 
 
@@ -147,8 +147,8 @@ def test_joined_schedules_equal_optax():
     assert ours(torch.arange(60)).tolist() == pytest.approx(wanted, rel=1e-12)
 
 
-def _torch_values(make, steps, rate):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate, momentum=0.9)
+def _torch_values(make, steps, lr):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
     scheduler, values = make(optimizer), []
     for step in range(steps):
         values.append(optimizer.param_groups[0]["lr"])

@@ -1,4 +1,4 @@
-"""Members that meet over a named axis, against the same over a dimension; chunks and devices."""
+"""Collectives over a named axis equal reductions over a dimension; chunks and devices change nothing."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.errors import TransformError
+from torchpure.testing import assert_trees_close_to_rounding
 
 W = torch.tensor([[1.0, -0.5], [0.3, 2.0], [0.7, -1.1]], dtype=D)
 STEPS = torch.tensor([1.0, -0.5, 0.7], dtype=D)
@@ -56,8 +57,8 @@ def until(x):
 
 
 def until_for_all(xs):
-    while (goes := xs.sum(1, keepdim=True) < 6).any():
-        xs = torch.where(goes, xs + 1 + 0.1 * xs.sin().sum(0), xs)
+    while (active := xs.sum(1, keepdim=True) < 6).any():
+        xs = torch.where(active, xs + 1 + 0.1 * xs.sin().sum(0), xs)
     return xs
 
 
@@ -69,7 +70,7 @@ def all_of(xs):
     return (xs**2).sum(0).expand_as(xs)
 
 
-CHOICES = {  # members differ in the choice, and meet in what is chosen
+CHOICES = {  # members choose different branches, which use collectives
     "cond": (lambda x: tp.cond(x[1] > 0, cubed, lambda x: -tp.psum(x.sin(), "i"), x), either),
     "cond, captured": (lambda x: tp.cond(x[1] > 0, lambda: cubed(x), lambda: -tp.psum(x.sin(), "i")), either),
     "one branch": (
@@ -95,7 +96,7 @@ CHOICES = {  # members differ in the choice, and meet in what is chosen
         either,
     ),
 }
-RERUN = {  # rules run these functions again, when the vmap may have been closed
+RERUN = {  # rules re-run these functions, possibly after the vmap is closed
     "remat": (
         tp.remat(lambda x: cubed(x) * tp.axis_index("i")),
         lambda xs: xs * (xs**2).sum(0) * torch.arange(3)[:, None],
@@ -112,7 +113,7 @@ RERUN = {  # rules run these functions again, when the vmap may have been closed
     "custom_vjp": (by_vjp, lambda xs: xs * (xs**2).sum(0)),
     "custom_vjp of a sum": (sum_by_vjp, lambda xs: xs.sum(0).sin().expand_as(xs)),
 }
-MEETINGS = {  # for a member, over the axis "i" -> for all members, over dimension 0
+COLLECTIVES = {  # for one member, over the axis "i"; for all members, over dimension 0
     "psum": (lambda x: x * tp.psum(x**2, "i"), lambda xs: xs * (xs**2).sum(0)),
     "pmean": (lambda x: torch.sin(x - tp.pmean(x, "i")), lambda xs: torch.sin(xs - xs.mean(0))),
     "pmax": (lambda x: torch.exp(x - tp.pmax(x, "i")), lambda xs: torch.exp(xs - xs.amax(0))),
@@ -142,7 +143,7 @@ STACKS = {
         lambda f: tp.grad(lambda xs: (over(f)(xs) * W).sum())(XS),
         lambda g: tp.grad(lambda xs: (g(xs) * W).sum())(XS),
     ),
-    # each member's gradient is that of the sum over all members: a sum's transpose is a sum
+    # the gradient of a member is that of the sum over all members: the transpose of psum is psum
     "vmap grad": (
         lambda f: over(tp.grad(lambda x, w: (f(x) * w).sum()))(XS, W),
         lambda g: tp.grad(lambda xs: (g(xs) * W).sum())(XS),
@@ -174,9 +175,9 @@ STACKS = {
 
 
 @pytest.mark.parametrize("stack", STACKS)
-@pytest.mark.parametrize("name", MEETINGS)
-def test_members_meet(name, stack):
-    f, g = MEETINGS[name]
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_collectives_equal_reductions_over_the_batch(name, stack):
+    f, g = COLLECTIVES[name]
     ours, theirs = STACKS[stack]
     assert_close(ours(f), theirs(g), rtol=1e-12, atol=1e-13)
 
@@ -192,7 +193,7 @@ def test_two_axes():
     assert_close(both, W.sum().expand(3, 2))
 
 
-def test_all_members_meet_in_a_branch_that_some_choose():
+def test_a_collective_in_a_branch_includes_members_that_do_not_choose_it():
     x = torch.tensor([-2.0, 0.5, -0.25, 0.75], dtype=D)
     wanted = torch.tensor([-4.875, 4.875, -4.875, 4.875], dtype=D)
     for g in (summed, lambda x: tp.pmean(x**2, "i") * 4):
@@ -201,7 +202,7 @@ def test_all_members_meet_in_a_branch_that_some_choose():
         assert torch.equal(tp.make_graph(f)(x)(x), wanted)
 
 
-def test_a_branch_without_a_meeting_is_spoiled_by_nobody_beside_one_with():
+def test_a_branch_without_collectives_has_finite_derivatives_beside_one_with():
     x = torch.tensor([0.0, 4.0, -1.0], dtype=D)
     f = over(lambda x: tp.cond(x > 0, torch.sqrt, lambda x: tp.psum(x, "i"), x))
     g = tp.grad(lambda x: f(x).sum())
@@ -210,7 +211,7 @@ def test_a_branch_without_a_meeting_is_spoiled_by_nobody_beside_one_with():
     assert_close(tp.make_graph(g)(x)(x), g(x))
 
 
-def test_members_of_one_axis_choose_and_those_of_another_meet():
+def test_members_of_one_axis_choose_a_branch_with_a_collective_over_another():
     signs = torch.tensor([1.0, -1.0, 0.5], dtype=D)
 
     def f(x):
@@ -224,7 +225,7 @@ def test_members_of_one_axis_choose_and_those_of_another_meet():
         assert_close(ours(f), theirs(g), rtol=1e-12, atol=1e-13)
 
 
-SHARED = {  # of a member's x, and c, which all members share
+SHARED = {  # functions of x, which is mapped, and of c, which all members share
     "plain": lambda x, c: x * tp.psum(c**2, "i") + tp.psum(c, "i"),
     "remat": tp.remat(lambda x, c: x * tp.psum(c**2, "i") + tp.psum(c, "i")),
     "scan": lambda x, c: tp.scan(
@@ -238,12 +239,15 @@ SHARED = {  # of a member's x, and c, which all members share
 }
 SHARED["custom_vjp"].defvjp(
     lambda x, c: (SHARED["plain"](x, c), (x, c)),
-    lambda kept, ct: (ct * tp.psum(kept[1] ** 2, "i"), 2 * kept[1] * tp.psum(ct * kept[0], "i") + tp.psum(ct, "i")),
+    lambda residuals, ct: (
+        ct * tp.psum(residuals[1] ** 2, "i"),
+        2 * residuals[1] * tp.psum(ct * residuals[0], "i") + tp.psum(ct, "i"),
+    ),
 )
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_the_gradient_of_what_all_share_is_that_of_all(name):
+def test_the_gradient_of_a_shared_argument_sums_over_members(name):
     c = torch.tensor([0.3, -1.2], dtype=D)
 
     def loss(c):
@@ -277,7 +281,7 @@ TUPLES = {
 
 
 @pytest.mark.parametrize("name", TUPLES)
-def test_members_of_several_axes_meet(name):
+def test_collectives_over_several_axes(name):
     f, g = TUPLES[name]
     both = tp.vmap(tp.vmap(f, axis_name="j"), axis_name="i")
     assert_close(both(W), g(W))
@@ -311,10 +315,10 @@ def test_batch_norm_over_members_is_torch_s_batch_norm():
         assert_close(ours, wanted)
 
 
-SPREADS = [{"chunk_size": 1}, {"chunk_size": 2}, {"chunk_size": 99}, {"devices": ["cpu"]}, {"devices": ["cpu"] * 2}, {"devices": ["cpu"] * 5, "chunk_size": 1}]  # fmt: skip
+CHUNKINGS = [{"chunk_size": 1}, {"chunk_size": 2}, {"chunk_size": 99}, {"devices": ["cpu"]}, {"devices": ["cpu"] * 2}, {"devices": ["cpu"] * 5, "chunk_size": 1}]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", SPREADS, ids=str)
+@pytest.mark.parametrize("options", CHUNKINGS, ids=str)
 def test_law_chunks_and_devices_change_nothing(options):
     def f(p, x):
         return {"y": torch.sin(x * p["w"]), "z": (x.sum(), p["w"])}
@@ -323,8 +327,7 @@ def test_law_chunks_and_devices_change_nothing(options):
     p = {"w": W[0], "name": "w"}
     ours = tp.vmap(f, in_dims=(None, 1), out_dims=dims, **options)(p, XS.T)
     wanted = tp.vmap(f, in_dims=(None, 1), out_dims=dims)(p, XS.T)
-    for one, two in zip(tp.tree.leaves(ours), tp.tree.leaves(wanted), strict=True):
-        assert torch.equal(one, two)
+    assert_trees_close_to_rounding(ours, wanted)
     if "devices" not in options:
         assert_close(tp.grad(lambda xs: tp.vmap(torch.sin, **options)(xs).sum())(XS), torch.cos(XS))
     xs = XS.clone().requires_grad_()
@@ -367,11 +370,11 @@ def test_devices_work_under_the_settings_of_the_calling_thread(name, devices):
     assert tp.tree.describe(ours[2]) == tp.tree.describe(wanted[2])
 
 
-def test_a_device_around_is_the_one_of_new_tensors_in_threads_of_devices():
+def test_an_outer_device_mode_applies_in_device_threads():
     with torch.device("meta"):
-        seen = []
-        tp.vmap(lambda x: (seen.append(torch.zeros(2).device.type), x)[1], devices=["cpu"] * 2)(XS)
-    assert seen == ["meta"] * 2
+        device_types = []
+        tp.vmap(lambda x: (device_types.append(torch.zeros(2).device.type), x)[1], devices=["cpu"] * 2)(XS)
+    assert device_types == ["meta"] * 2
     assert torch.zeros(2).device.type == "cpu"
 
 
@@ -385,10 +388,10 @@ def test_no_members_on_devices(fn, chunk_size):
     tp.tree.check_same(ours, wanted)
 
 
-meets_in_its_rule = tp.custom_vmap(torch.sin)
-meets_in_its_rule.def_vmap(lambda size, batched, x: (tp.psum(x, "i"), True))
-meets_backwards = tp.custom_vjp(torch.sin)
-meets_backwards.defvjp(lambda x: (x.sin(), x), lambda x, ct: (tp.psum(ct * x.cos(), "i"),))
+psum_in_its_rule = tp.custom_vmap(torch.sin)
+psum_in_its_rule.def_vmap(lambda size, batched, x: (tp.psum(x, "i"), True))
+psum_in_backward = tp.custom_vjp(torch.sin)
+psum_in_backward.defvjp(lambda x: (x.sin(), x), lambda x, ct: (tp.psum(ct * x.cos(), "i"),))
 ERRORS = {
     "devices inside, no members": (
         lambda: tp.vmap(lambda x: tp.vmap(torch.sin, devices=["cpu"])(x[:0]))(XS),
@@ -401,12 +404,12 @@ ERRORS = {
     "no name": (lambda: over(lambda x: tp.psum(x, 3))(XS), "psum: wanted the name of an axis or a tuple of names, got int 3"),
     "twice": (lambda: over(lambda x: tp.pmax(x, ("i", "i")))(XS), r"pmax: an axis is named twice in \('i', 'i'\): name each one once"),
     "one of two": (lambda: over(lambda x: tp.psum(x, ("i", "j")))(XS), r"there is no axis 'j' here \(axes: 'i'\)"),
-    "rule of all": (lambda: over(meets_in_its_rule)(XS), "psum: the rule of a custom_vmap has all members of axis 'i' at once: use"),
+    "rule of all": (lambda: over(psum_in_its_rule)(XS), "psum: the rule of a custom_vmap has all members of axis 'i' at once: use"),
     "backward alone": (
-        lambda: over(tp.grad(lambda x: tp.cond(x[0] > 0.5, meets_backwards, torch.sin, x).sum()))(XS),
-        "psum: in a derivative members of axis 'i' meet that have chosen different branches",
+        lambda: over(tp.grad(lambda x: tp.cond(x[0] > 0.5, psum_in_backward, torch.sin, x).sum()))(XS),
+        "psum: this collective over axis 'i' runs only in the derivative of a branch, and members chose different branches",
     ),
-    "chunks": (lambda: over(torch.sin, chunk_size=2), "the members of axis 'i' have to run at once to meet: leave out chunk_size"),
+    "chunks": (lambda: over(torch.sin, chunk_size=2), "collectives over axis 'i' cannot span chunks or devices: leave out chunk_size"),
     "devices inside": (lambda: tp.vmap(tp.vmap(torch.sin, devices=["cpu"]))(XS), "devices are for the outermost transform"),
     "no devices": (lambda: tp.vmap(torch.sin, devices=[]), "devices must be a list of at least one device"),
     "chunk of 0": (lambda: tp.vmap(torch.sin, chunk_size=0), "chunk_size must be an int of at least 1, or None, got int 0"),
@@ -419,4 +422,4 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(TransformError, match=message):
         call()
-    assert_close(over(lambda x: tp.psum(x, "i"))(XS)[0], XS.sum(0))  # an axis that failed is closed again
+    assert_close(over(lambda x: tp.psum(x, "i"))(XS)[0], XS.sum(0))  # the axis is closed after an error

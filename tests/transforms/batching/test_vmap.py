@@ -1,4 +1,4 @@
-"""vmap: which dimension goes where, sizes, and what is the same for all members."""
+"""vmap: mapped dimensions, sizes, and results that are the same for all members."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -114,8 +114,8 @@ def by_rule(m):
 by_rule.def_vmap(lambda size, batched, m: (m.sum(1), True))
 cubed = tp.custom_vjp(lambda m: m**3)
 cubed.defvjp(lambda m: (m**3, m), lambda m, c: (3 * m**2 * c,))
-pushed = tp.custom_jvp(lambda m: m**3)
-pushed.defjvp(lambda m, t: (m[0] ** 3, 3 * m[0] ** 2 * t[0]))
+cubed_by_jvp = tp.custom_jvp(lambda m: m**3)
+cubed_by_jvp.defjvp(lambda m, t: (m[0] ** 3, 3 * m[0] ** 2 * t[0]))
 
 SEVERAL = torch.randn(3, 4, 5, 3, dtype=D, generator=torch.Generator().manual_seed(0))
 OPERATIONS = {
@@ -133,11 +133,11 @@ OPERATIONS = {
     "Jacobian": lambda m: tp.jacrev(lambda m: m.prod(-1))(m),
     "custom_vmap": by_rule,
     "custom_vjp": tp.grad(lambda m: cubed(m).sum()),
-    "custom_jvp": lambda m: tp.jvp(pushed, (m,), (m,))[1],
+    "custom_jvp": lambda m: tp.jvp(cubed_by_jvp, (m,), (m,))[1],
     "scan": lambda m: tp.scan(lambda c, row: (c + row, c), m[0], m)[1],
     "vmap": tp.vmap(torch.sin, in_dims=-1, out_dims=-1),
 }
-COUNTED = {
+WAYS_TO_MAP = {
     "at once": tp.vmap,
     "tree": lambda f, in_dims: lambda x: tp.vmap(lambda p: f(p["a"]), in_dims=({"a": in_dims, "b": None},))({"a": x, "b": 3}),
     "chunks": lambda f, in_dims: tp.vmap(f, in_dims, chunk_size=2),
@@ -148,19 +148,19 @@ COUNTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", COUNTED)
+@pytest.mark.parametrize("way", WAYS_TO_MAP)
 @pytest.mark.parametrize("dim", [-1, -2, -3])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_dimension_counted_from_the_end_is_that_of_the_whole_tensor(operation, dim, how):
+def test_negative_in_dims_count_from_the_end_of_the_whole_tensor(operation, dim, way):
     fn = OPERATIONS[operation]
     x = SEVERAL[0]
     expected = torch.stack([fn(member) for member in x.unbind(dim)])
-    assert_close(COUNTED[how](fn, dim)(x), expected, rtol=1e-13, atol=1e-13)
+    assert_close(WAYS_TO_MAP[way](fn, dim)(x), expected, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("out_dim", [0, 1, 2, -1, -2, -3])
 @pytest.mark.parametrize("in_dim", [-1, -4])
-def test_dimensions_counted_from_the_end_in_compiled_members(in_dim, out_dim):
+def test_negative_dims_in_compiled_members(in_dim, out_dim):
     rows = SEVERAL.repeat(4, 1, 1, 1) if in_dim == -4 else SEVERAL.repeat(1, 1, 1, 4)
     fn = lambda m: (m * 2).sum(0)  # noqa: E731
     expected = torch.stack([fn(member) for member in rows.unbind(in_dim)], out_dim)
@@ -173,7 +173,7 @@ def test_keyword_arguments_are_not_mapped():
     assert_close(mapped(X, scale=X, name="ab"), X * X.sum() + 2, rtol=1e-15, atol=0)
 
 
-def test_shared_results_stay_attached_to_what_they_come_from():
+def test_shared_results_stay_differentiable():
     w = X.clone().requires_grad_()
     mapped, shared = tp.vmap(lambda x: (x * w, w**2), out_dims=(0, None))(XS)
     assert_close(torch.autograd.grad(mapped.sum() + shared.sum(), w)[0], XS.sum(0) + 2 * X, rtol=1e-14, atol=0)
@@ -233,13 +233,13 @@ def test_error(name):
         call()
 
 
-def test_other_errors_are_those_of_the_function():
+def test_errors_of_the_function_pass_through_unchanged():
     with pytest.raises(RuntimeError, match="The size of tensor a"):
         tp.vmap(lambda x: x + torch.zeros(2))(XS)
 
 
 def twice(f):
-    """Pull back through a pull back: the derivative of a gradient."""
+    """Differentiate a gradient: the vjp of a vjp."""
 
     def through(x):
         ramp = torch.linspace(-1, 2, x.numel(), dtype=D).reshape(x.shape)
@@ -250,17 +250,17 @@ def twice(f):
 
 WEIGHT = torch.tensor([0.25, -0.5], dtype=D)
 PIXELS = torch.sin(torch.arange(48.0, dtype=D)).reshape(2, 2, 2, 6)
-SLOPED = PIXELS.where(PIXELS.abs() > 0.5, 0.0)  # the corner of prelu among them
-NORMS = {  # torch's own derivatives of these write into what the members share, or do not fit
+WITH_ZEROS = PIXELS.where(PIXELS.abs() > 0.5, 0.0)  # includes 0, where prelu has a kink
+NORMS = {  # torch's own derivatives of these write into shared tensors, or have wrong shapes
     "layer norm": (twice(lambda x: F.layer_norm(x, (6,), torch.arange(6.0, dtype=D))), PIXELS),
     "native layer norm": (twice(lambda x: torch.native_layer_norm(x, (2, 6), None, None, 1e-5)[0]), PIXELS),
     "batch norm": (twice(lambda x: F.batch_norm(x, None, None, WEIGHT, training=True)), PIXELS),
     "instance norm": (twice(F.instance_norm), PIXELS),
     "layer norm, linearized": (lambda x: tp.linearize(lambda y: F.layer_norm(y, (6,)), x)[1](x**2), PIXELS),
     "layer norm, Jacobian of Jacobian": (tp.jacrev(tp.jacrev(lambda x: (F.layer_norm(x, (6,)) ** 3).sum())), PIXELS),
-    "prelu": (tp.hessian(lambda x: (F.prelu(x, WEIGHT[:1]) ** 3).sum()), SLOPED),
-    "prelu by channel": (tp.hessian(lambda x: (F.prelu(x, WEIGHT) ** 3).sum()), SLOPED),
-    "prelu of a vector": (tp.hessian(lambda x: (torch.prelu(x, WEIGHT[:1]) ** 3).sum()), SLOPED[:, 0, 0]),
+    "prelu": (tp.hessian(lambda x: (F.prelu(x, WEIGHT[:1]) ** 3).sum()), WITH_ZEROS),
+    "prelu by channel": (tp.hessian(lambda x: (F.prelu(x, WEIGHT) ** 3).sum()), WITH_ZEROS),
+    "prelu of a vector": (tp.hessian(lambda x: (torch.prelu(x, WEIGHT[:1]) ** 3).sum()), WITH_ZEROS[:, 0, 0]),
 }
 
 
@@ -274,12 +274,12 @@ def test_the_hessian_of_prelu_is_that_of_its_formula():
     def formula(x):
         return (torch.where(x > 0, x, x * WEIGHT[:, None]) ** 3).sum()
 
-    x = SLOPED[0]
+    x = WITH_ZEROS[0]
     assert_close(tp.hessian(lambda y: (F.prelu(y, WEIGHT) ** 3).sum())(x), tp.hessian(formula)(x))
     with pytest.raises(RuntimeError, match="Found parameter numbers = 3 and channel size = 2"):
         tp.jvp(lambda y: F.prelu(y, torch.ones(3, dtype=D)), (x,), (x,))
 
 
-def test_a_write_that_does_not_fit_one_member_is_not_blamed_on_the_members():
+def test_a_write_that_fails_for_one_member_keeps_the_error_of_torch():
     with pytest.raises(RuntimeError, match=r"^output with shape \[3\] doesn't match the broadcast shape \[2, 3\]$"):
         tp.vmap(lambda x: torch.zeros(3, dtype=D).add_(torch.ones(2, 3)) + x)(XS)

@@ -1,11 +1,11 @@
-"""Running totals equal a loop, whatever the length, the axis and the direction, in every stack of transforms."""
+"""associative_scan equals a loop for every length, axis and direction, in every stack of transforms."""
 
 from math import log2
 
 import pytest
 import torch
+from loops import T, traced, unrolled
 from stacks import STACKS, D, U
-from test_scan import T, traced, unrolled
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -13,7 +13,7 @@ from torchpure.errors import StructureError, TransformError
 
 
 def compose(a, b):
-    """First x -> a.m x + a.v, then b."""
+    """Compose two affine maps: first x -> a.m x + a.v, then b."""
     return {"m": a["m"] * b["m"], "v": a["v"] * b["m"] + b["v"]}
 
 
@@ -51,7 +51,7 @@ def test_lengths_axes_and_directions(count, axis):
     check(tp.associative_scan(torch.add, x, axis=axis, reverse=True), x.flip(axis).cumsum(axis).flip(axis))
 
 
-def test_few_calls():
+def test_the_number_of_calls_is_logarithmic():
     calls = []
     tp.associative_scan(lambda a, b: calls.append(1) or a + b, torch.ones(1000))
     assert len(calls) <= 2 * log2(1000)

@@ -1,6 +1,6 @@
-"""What bodies of loops and branches capture, and hand to a transform or return before any operation has touched it."""
+"""Bodies of loops and branches pass captured tensors directly to a transform, or return them unchanged."""
 
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def _plain(inner, x):
     return c
 
 
-OUTER = {  # a loop or a branch, and what it computes
+OUTER = {  # a loop or a branch, and its reference
     "scan": (_scanned, _plain),
     "scan with remat": (lambda inner, x: _scanned(inner, x, remat=2), _plain),
     "while loop": (
@@ -80,22 +80,32 @@ OUTER = {  # a loop or a branch, and what it computes
 }  # fmt: skip
 
 
-def _pushed(fn):
+def _forward_derivative(fn):
     return lambda x: tp.jvp(fn, (x,), (ONES,))[1]
 
 
-def _mapped(fn):
+def _mapped_gradient(fn):
     return lambda x: tp.vmap(tp.grad(fn))(torch.stack([x, x * 2]))
+
+
+def _itself(fn):
+    return fn
+
+
+@cache  # three loops compute the same
+def _wanted(transform, plain, inner):
+    return transform(partial(plain, INNER[inner]))(X)
 
 
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("inner", INNER)
 def test_what_is_captured_whole_is_followed(inner, outer):
-    fn, wanted = (partial(run, INNER[inner]) for run in OUTER[outer])
-    for transform in (tp.grad, _pushed, _mapped, tp.hessian):
-        assert_close(transform(fn)(X), transform(wanted)(X), rtol=1e-10, atol=1e-12)
-    for transform in (lambda f: f, tp.grad, _mapped):
-        assert_close(tp.make_graph(transform(fn))(X)(X), transform(wanted)(X), rtol=1e-10, atol=1e-12)
+    run, plain = OUTER[outer]
+    fn = partial(run, INNER[inner])
+    for transform in (tp.grad, _forward_derivative, _mapped_gradient, tp.hessian):
+        assert_close(transform(fn)(X), _wanted(transform, plain, inner), rtol=1e-10, atol=1e-12)
+    for transform in (_itself, tp.grad, _mapped_gradient):
+        assert_close(tp.make_graph(transform(fn))(X)(X), _wanted(transform, plain, inner), rtol=1e-10, atol=1e-12)
 
 
 def _nested(x, **options):
@@ -105,14 +115,14 @@ def _nested(x, **options):
     return tp.scan(outer, x, None, length=4, **options)[0]
 
 
-def test_loops_in_loops_that_keep_few_carries():
+def test_nested_loops_with_remat():
     x = torch.tensor(0.9, dtype=D)
-    plain, few = (
+    plain, rematerialised = (
         (lambda x: tp.linearize(_nested, x)[1](x)),
         (lambda x: tp.linearize(lambda x: _nested(x, remat=2), x)[1](x)),
     )
-    assert_close(tp.grad(few)(x), tp.grad(plain)(x))
-    assert_close(tp.make_graph(tp.grad(few))(x)(x), tp.grad(plain)(x))
+    assert_close(tp.grad(rematerialised)(x), tp.grad(plain)(x))
+    assert_close(tp.make_graph(tp.grad(rematerialised))(x)(x), tp.grad(plain)(x))
 
 
 def _solved(c):
@@ -131,23 +141,23 @@ SOLVED = {
 
 
 @pytest.mark.parametrize("name", SOLVED)
-def test_operations_whose_derivatives_torch_gets_wrong_are_replaced_in_bodies_too(name):
+def test_wrong_derivatives_of_torch_are_replaced_in_bodies_too(name):
     fn, wanted = SOLVED[name], tp.jacrev(tp.jacrev(lambda x: _solved(_solved(x)).sum()))(X)
     for second in (tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f)), lambda f: tp.jacrev(tp.jacfwd(f))):
         assert_close(second(fn)(X), wanted)
         assert_close(tp.make_graph(second(fn))(X)(X), wanted)
 
 
-def _again(f):
+def _scan_twice(f):
     return lambda x: tp.scan(lambda c, _: (c + torch.tanh(f(c)) * W, None), x, None, length=2, remat=1)[0].sum()
 
 
 def test_derivatives_of_derivatives_of_loops():
     plain = lambda x: sum(_steps_plainly(x))  # noqa: E731
-    once = lambda x: tp.jvp(_again(lambda c: (c**2).sum()), (x,), (W,))[1]  # noqa: E731
+    once = lambda x: tp.jvp(_scan_twice(lambda c: (c**2).sum()), (x,), (W,))[1]  # noqa: E731
     wanted = tp.jacrev(tp.jacrev(lambda x: tp.jacrev(plain)(x) @ W))(X)
     assert_close(tp.hessian(once)(X), wanted)
-    inner = lambda x: ONES @ tp.hessian(_again(lambda c: (c**2).sum()))(x) @ W  # noqa: E731
+    inner = lambda x: ONES @ tp.hessian(_scan_twice(lambda c: (c**2).sum()))(x) @ W  # noqa: E731
     reference = lambda x: ONES @ tp.jacrev(tp.jacrev(plain))(x) @ W  # noqa: E731
     assert_close(tp.hessian(inner)(X), tp.jacrev(tp.jacrev(reference))(X))
 
@@ -164,7 +174,7 @@ SQUARE = torch.tensor([[0.5, -1.0], [0.8, 0.3]], dtype=torch.float64)
 def _rebound(run):
     def fn(x):
         for weight in (SQUARE, SQUARE.sin(), SQUARE * 2):
-            x = run(lambda c, _: (torch.tanh(weight @ c), None), x)  # noqa: B023 that it is rebound is the point
+            x = run(lambda c, _: (torch.tanh(weight @ c), None), x)  # noqa: B023 the test needs the rebinding
         scale = 2.0
         helper = lambda c: c.sin() * scale  # noqa: E731
         x = run(lambda c, _: (helper(c), None), x)
@@ -174,7 +184,7 @@ def _rebound(run):
     return fn
 
 
-def _plainly(body, x):
+def _plain_loop(body, x):
     for _ in range(2):
         x, _y = body(x, None)
     return x
@@ -187,10 +197,10 @@ REBOUND = {
     "while_loop": lambda body, x: tp.while_loop(
         lambda c: c[0] < 2, lambda c: (c[0] + 1, body(c[1], None)[0]), (x.sum() * 0, x), max_steps=3
     )[1],
-    "cond": lambda body, x: _plainly(
+    "cond": lambda body, x: _plain_loop(
         lambda c, _: (tp.cond(c.sum() < 99, lambda c: body(c, None)[0], torch.sin, c), None), x
     ),
-    "remat": lambda body, x: tp.remat(lambda c: _plainly(body, c))(x),
+    "remat": lambda body, x: tp.remat(lambda c: _plain_loop(body, c))(x),
 }
 
 
@@ -198,13 +208,13 @@ REBOUND = {
 @pytest.mark.parametrize(
     "outer", [lambda f: f, lambda f: lambda x: tp.make_graph(f)(x)(x), lambda f: lambda x: tp.vmap(f)(x[None])[0]]
 )
-def test_a_body_keeps_what_its_names_stand_for_at_the_call(name, outer):
+def test_a_body_keeps_the_values_of_its_closure_at_the_call(name, outer):
     x = torch.tensor([0.3, -0.4], dtype=torch.float64)
-    wanted = tp.grad(_rebound(_plainly))(x)
+    wanted = tp.grad(_rebound(_plain_loop))(x)
     torch.testing.assert_close(outer(tp.grad(_rebound(REBOUND[name])))(x), wanted)
 
 
-def test_a_body_that_writes_to_a_name_outside_still_does():
+def test_a_body_can_write_to_a_nonlocal_name():
     calls = 0
 
     def body(c, _):

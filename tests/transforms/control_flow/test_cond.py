@@ -1,9 +1,9 @@
-"""Choices equal `if`, in every stack of transforms, eager and traced."""
+"""cond and switch equal `if` in every stack of transforms, eager and traced."""
 
 import pytest
 import torch
+from loops import DEEP, T, traced, unrolled
 from stacks import STACKS, XS, D, U
-from test_scan import DEEP, T, traced, unrolled
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -75,7 +75,7 @@ def test_a_traced_choice_is_an_if(program, stack, monkeypatch):
 
 
 @pytest.mark.parametrize("x", [[0.0, 4.0], [0.0, 0.0], [4.0, 1.0]])
-def test_the_other_branch_spoils_nothing(x):
+def test_an_infinite_derivative_of_the_other_branch_does_no_harm(x):
     x = torch.tensor(x, dtype=D)
 
     def root(x):
@@ -87,7 +87,7 @@ def test_the_other_branch_spoils_nothing(x):
         check(tp.make_graph(f)(x)(x), expected)
 
 
-def test_one_branch_runs():
+def test_only_one_branch_runs():
     runs = []
     tp.cond(torch.tensor(True), lambda: runs.append(1), lambda: runs.append(2))
     tp.grad(lambda x: tp.switch(x.long(), [lambda: runs.append(3) or x, lambda: runs.append(4) or x * x]))(
@@ -101,7 +101,7 @@ def test_one_branch_runs():
     assert any("switch" in str(node.target) for node in graph.module.graph.nodes)
 
 
-def test_an_index_out_of_range_is_the_nearest():
+def test_an_index_out_of_range_is_clamped():
     branches = [lambda x: x, lambda x: 2 * x]
     for index in (-3, 7, torch.tensor(-3), torch.tensor(7, dtype=torch.int32)):
         wanted = U if int(index) < 0 else 2 * U

@@ -1,27 +1,17 @@
-"""Loops over slices equal unrolled ones, in every stack of transforms, eager, rematerialised and traced."""
+"""scan equals an unrolled loop in every stack of transforms: eager, rematerialised and traced."""
+
+from functools import cache
 
 import pytest
-import stacks
 import torch
+from loops import DEEP, T, traced, unrolled
 from stacks import STACKS, D, U
 from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.errors import ImpureError, StructureError, TransformError
 
-T = torch.tensor([0.5, -0.3, 0.8, 0.2], dtype=D)
 TRACED = [name for name in STACKS if "autograd" not in name and "graph" not in name]
-DEEP = ["vmap grad", "jvp jvp", "vmap hessian"]
-
-
-def unrolled(f, init, xs=None, length=None, *, reverse=False, **_):
-    count = length if xs is None else tp.tree.leaves(xs)[0].shape[0]
-    carry, ys = init, []
-    for i in range(count - 1, -1, -1) if reverse else range(count):
-        carry, y = f(carry, None if xs is None else tp.tree.map(lambda x, i=i: x[i], xs))
-        ys.append(y)
-    ys = ys[::-1] if reverse else ys
-    return carry, None if ys[0] is None else tp.tree.map(lambda *leaves: torch.stack(leaves), *ys)
 
 
 @tp.custom_vjp
@@ -95,18 +85,9 @@ def check(actual, expected):
     assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
-def traced(stack, f, monkeypatch):
-    """Trace a stack with its points as arguments; run the program."""
-    points = stacks.U, stacks.V, stacks.XS
-
-    def run(u, v, xs):
-        with monkeypatch.context() as patch:
-            for name, value in (("U", u), ("V", v), ("XS", xs)):
-                patch.setattr(stacks, name, value)
-            return stack(f)
-
-    graph = tp.make_graph(run)(*points)
-    return graph, graph(*points)
+@cache  # several tests compare with the same
+def plainly(stack, program):
+    return STACKS[stack](lambda u: PROGRAMS[program](unrolled, u))
 
 
 @pytest.mark.parametrize(
@@ -114,8 +95,7 @@ def traced(stack, f, monkeypatch):
     [(p, s) for p in PROGRAMS for s in (STACKS if p in {"closure", "integers"} else DEEP)],
 )
 def test_a_scan_is_a_loop(program, stack):
-    run = PROGRAMS[program]
-    check(STACKS[stack](lambda u: run(tp.scan, u)), STACKS[stack](lambda u: run(unrolled, u)))
+    check(STACKS[stack](lambda u: PROGRAMS[program](tp.scan, u)), plainly(stack, program))
 
 
 @pytest.mark.parametrize("stack", TRACED)
@@ -123,43 +103,43 @@ def test_a_scan_is_a_loop(program, stack):
 def test_a_traced_scan_is_a_loop(program, stack, monkeypatch):
     run = PROGRAMS[program]
     graph, actual = traced(STACKS[stack], lambda u: run(tp.scan, u), monkeypatch)
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, program))
     names = [str(node.target) for node in graph.module.graph.nodes]
     assert any("scan" in name for name in names) and not any("sin" in name for name in names)
 
 
 @pytest.mark.parametrize("stack", DEEP)
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_traced_scan_of_anything_is_a_loop(program, stack, monkeypatch):
+def test_every_traced_scan_is_a_loop(program, stack, monkeypatch):
     run = PROGRAMS[program]
     _, actual = traced(STACKS[stack], lambda u: run(tp.scan, u), monkeypatch)
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, program))
 
 
 @pytest.mark.parametrize(
     "options", [{"remat": 2}, {"remat": 3}, {"unroll": 3}, {"unroll": 9}, {"remat": 3, "unroll": 2}]
 )
 @pytest.mark.parametrize("program", ["slices", "integers"])
-def test_rounds_of_steps_change_nothing(program, options, monkeypatch):
+def test_unroll_and_remat_change_nothing(program, options, monkeypatch):
     run = PROGRAMS[program]
 
-    def rounds(*args, **kwargs):
+    def scan_with_options(*args, **kwargs):
         return tp.scan(*args, **kwargs, **options)
 
     for name in DEEP:
-        expected = STACKS[name](lambda u: run(unrolled, u))
-        check(STACKS[name](lambda u: run(rounds, u)), expected)
-        check(traced(STACKS[name], lambda u: run(rounds, u), monkeypatch)[1], expected)
+        expected = plainly(name, program)
+        check(STACKS[name](lambda u: run(scan_with_options, u)), expected)
+        check(traced(STACKS[name], lambda u: run(scan_with_options, u), monkeypatch)[1], expected)
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_remat_changes_nothing(stack):
     run = PROGRAMS["closure"]
     actual = STACKS[stack](lambda u: run(lambda *a, **k: tp.scan(*a, **k, remat=2), u))
-    check(actual, STACKS[stack](lambda u: run(unrolled, u)))
+    check(actual, plainly(stack, "closure"))
 
 
-def test_remat_costs_nothing_where_nothing_is_differentiated():
+def test_remat_re_runs_nothing_without_gradients():
     calls = []
 
     def deep(depth):
@@ -173,32 +153,32 @@ def test_remat_costs_nothing_where_nothing_is_differentiated():
     assert len(calls) == 2**3
 
 
-def test_remat_keeps_few_carries():
-    kept = []
+def test_remat_saves_few_carries():
+    saved = []
 
     def pack(x):
-        kept.append(x.numel())
+        saved.append(x.numel())
         return x
 
     def memory(remat):
-        kept.clear()
+        saved.clear()
         u = torch.ones(1000, dtype=D, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
             out = tp.scan(lambda c, _: (torch.sin(c) * c, None), u, None, 100, remat=remat)[0].sum()
         grad = torch.autograd.grad(out, u)[0]
-        return sum(kept), grad
+        return sum(saved), grad
 
     plain, wanted = memory(None)
-    few, got = memory(10)
-    assert few < plain / 8
-    check(got, wanted)
+    rematerialised, grad = memory(10)
+    assert rematerialised < plain / 8
+    check(grad, wanted)
 
 
 def test_against_finite_differences():
     assert torch.autograd.gradcheck(lambda u: PROGRAMS["nested"](tp.scan, u), U.clone().requires_grad_())
 
 
-def test_plain_backward_reaches_what_is_captured():
+def test_backward_reaches_captured_tensors():
     w = torch.tensor(0.7, dtype=D, requires_grad=True)
     for remat in (None, 2):
         w.grad = None
@@ -225,7 +205,7 @@ def test_batched_carry_slices_and_closures():
         check(tp.make_graph(mapped)(*args)(*args), expected)
 
 
-def test_a_counter_stays_one_for_all_members():
+def test_a_counter_stays_unbatched():
     def run(x):
         return tp.scan(lambda c, _: ((c[0] + 1, c[1] * x + c[0]), None), (torch.tensor(0), x), None, 3)[0]
 
@@ -253,17 +233,17 @@ def test_numbers_none_and_names_in_a_carry():
     assert carry == {"n": torch.tensor(4), "name": "net", "none": None} and ys.tolist() == [2] * 4
 
 
-def test_callbacks_in_a_traced_scan_stay():
-    heard = []
+def test_callbacks_in_a_traced_scan_run_with_the_program():
+    received = []
 
     def run(x):
-        tp.scan(lambda c, _: (tp.debug.callback(heard.append, c), (c + 1, None))[1], x, None, 3)
+        tp.scan(lambda c, _: (tp.debug.callback(received.append, c), (c + 1, None))[1], x, None, 3)
         return x
 
     graph = tp.make_graph(run)(torch.tensor(0))
-    assert not heard
+    assert not received
     graph(torch.tensor(5))
-    assert [int(x) for x in heard] == [5, 6, 7]
+    assert [int(x) for x in received] == [5, 6, 7]
 
 
 def step(c, x):
@@ -291,13 +271,13 @@ def changes(c, x):
     return c, None
 
 
-A = {"a": U.clone()}  # a body that is refused has changed it by then
+A = {"a": U.clone()}  # a copy: a refused body may have changed it already
 LINE = {
     f.__name__: f"`{f.__name__}` (test_scan.py:{f.__code__.co_firstlineno})"
     for f in (step, loses, grows, casts, names, changes)
 }
 LIKE = "must return a carry like the one that it is given: at `a` wanted a float64 tensor of shape (2,), got"
-WAY = "Convert it there, or begin with one like it"
+WAY_OUT = "Convert it there, or start with one like it"
 ERRORS = {
     "pair": ((step, A, T), TransformError, f"scan: {LINE['step']} must return (carry, y), got dict of 1"),
     "structure": (
@@ -306,8 +286,8 @@ ERRORS = {
         f"scan: {LINE['loses']}: the carry that it returns, against the one that it is given: trees differ at `.`: "
         "wanted keys 'a', got 'b' (missing 'a'; unexpected 'b')",
     ),
-    "shape": ((grows, A, T), TransformError, f"scan: {LINE['grows']} {LIKE} a float64 tensor of shape (2, 2). {WAY}"),
-    "dtype": ((casts, A, T), TransformError, f"scan: {LINE['casts']} {LIKE} a float32 tensor of shape (2,). {WAY}"),
+    "shape": ((grows, A, T), TransformError, f"scan: {LINE['grows']} {LIKE} a float64 tensor of shape (2, 2). {WAY_OUT}"),
+    "dtype": ((casts, A, T), TransformError, f"scan: {LINE['casts']} {LIKE} a float32 tensor of shape (2,). {WAY_OUT}"),
     "lengths": ((step, A, {"p": T, "q": T[:2]}), TransformError, f"scan: {LINE['step']}: xs differ in length: 4 at `p`, 2 at `q`"),
     "no length": ((step, A), TransformError, f"scan: {LINE['step']}: without xs the number of steps is unknown: pass length="),
     "other length": ((step, A, T, 3), TransformError, f"scan: {LINE['step']}: length=3, but xs have 4 slices: leave out length"),
@@ -353,7 +333,7 @@ def test_errors_of_options_and_while_tracing():
         assert str(error.value) == message
 
 
-def test_members_meet_inside_of_a_loop():
+def test_collectives_inside_of_a_loop():
     def run(loop, x):
         return loop(lambda c, _: (c * 0.5 + tp.pmean(c, "m") + tp.axis_index("m"), None), x, None, 3)[0]
 
@@ -363,7 +343,7 @@ def test_members_meet_inside_of_a_loop():
     check(tp.make_graph(f)(T)(T), expected)
 
 
-def test_parameters_that_require_grad_stay_outside_of_a_traced_loop():
+def test_a_traced_loop_differentiates_captured_parameters():
     w = torch.tensor(0.7, dtype=D, requires_grad=True)
     graph = tp.make_graph(lambda x: tp.scan(lambda c, t: (torch.sin(c * w) + t, None), x, T)[0])(U)
     expected = unrolled(lambda c, t: (torch.sin(c * w) + t, None), U, T)[0]

@@ -1,9 +1,9 @@
-"""Loops while a condition holds, over numbers and over elements equal Python ones, in every stack of transforms."""
+"""while_loop, fori_loop and map equal Python loops in every stack of transforms."""
 
 import pytest
 import torch
+from loops import DEEP, T, traced
 from stacks import STACKS, D, U
-from test_scan import DEEP, T, traced
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -79,7 +79,7 @@ def test_a_traced_loop_is_a_loop(program, stack, monkeypatch):
 
 @pytest.mark.parametrize("stack", FORWARD)
 @pytest.mark.parametrize("program", ONLY_FORWARD)
-def test_a_loop_of_unknown_length_goes_forward(program, stack, monkeypatch):
+def test_forward_derivatives_of_a_loop_of_unknown_length(program, stack, monkeypatch):
     f, reference = ONLY_FORWARD[program]
     expected = STACKS[stack](reference)
     check(STACKS[stack](f), expected)
@@ -88,7 +88,7 @@ def test_a_loop_of_unknown_length_goes_forward(program, stack, monkeypatch):
 
 
 @pytest.mark.parametrize("stack", ["grad", "hessian", "autograd", "autograd twice", "grad grad", "jvp grad"])
-def test_in_eager_a_loop_of_unknown_length_goes_back(stack):
+def test_eager_gradients_of_a_loop_of_unknown_length(stack):
     check(STACKS[stack](grows), STACKS[stack](grown))
 
 
@@ -129,7 +129,8 @@ def grow(c):
 
 A = {"a": -U}
 LINE = {
-    f.__name__: f"`{f.__name__}` (test_loops.py:{f.__code__.co_firstlineno})" for f in (all_below, step, loses, grow)
+    f.__name__: f"`{f.__name__}` (test_while_loop.py:{f.__code__.co_firstlineno})"
+    for f in (all_below, step, loses, grow)
 }
 ERRORS = {
     "test": (
@@ -148,7 +149,7 @@ ERRORS = {
         lambda u: tp.while_loop(below, grow, {"a": u}),
         TransformError,
         f"while_loop: {LINE['grow']} must return a carry like the one that it is given: at `a` wanted a float64 tensor of "
-        "shape (2,), got a float64 tensor of shape (2, 2). Convert it there, or begin with one like it",
+        "shape (2,), got a float64 tensor of shape (2, 2). Convert it there, or start with one like it",
     ),
     "max_steps": (
         lambda u: tp.while_loop(below, step, {"a": u}, max_steps=1.5),
@@ -184,7 +185,7 @@ def test_errors(name):
         assert str(error.value) == message
 
 
-def test_no_way_back_through_a_traced_loop_of_unknown_length():
+def test_a_traced_loop_of_unknown_length_has_no_gradient():
     def doubles(x):
         return x * 2
 
@@ -194,7 +195,7 @@ def test_no_way_back_through_a_traced_loop_of_unknown_length():
         with pytest.raises(TransformError) as error:
             call()
         assert str(error.value) == (
-            f"while_loop: `doubles` (test_loops.py:{doubles.__code__.co_firstlineno}) runs an unknown number of times, which "
+            f"while_loop: `doubles` (test_while_loop.py:{doubles.__code__.co_firstlineno}) runs an unknown number of times, which "
             "a backward pass cannot go back through: bound it with max_steps, use fori_loop, or go forwards with jvp or jacfwd"
         )
     assert f(x) == 64
@@ -229,7 +230,7 @@ def _by_row(x):
     return tp.fori_loop(0, 3, body, torch.zeros(3, 2, dtype=D))
 
 
-WRITES = {  # loops that begin with what all members share, and write what differs into it; and what they give
+WRITES = {  # loops that write batched values into an unbatched carry, and their results
     "by number": (_by_number, lambda x: x * 2),
     "by counter": (_by_counter, lambda x: x * 2),
     "by row": (_by_row, lambda x: torch.stack([x, x * 3], -1)),
@@ -237,7 +238,7 @@ WRITES = {  # loops that begin with what all members share, and write what diffe
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_shared_carry_gets_room_for_members(name):
+def test_an_unbatched_carry_becomes_batched(name):
     f, wanted = WRITES[name]
     xs = torch.tensor([[0.3, -1.0, 2.0], [0.5, 0.1, -0.2]], dtype=D)
     loss, true = (lambda x, g=g: (g(x) ** 3).sum() for g in (f, wanted))

@@ -326,10 +326,10 @@ SECOND = {  # of which torch has no second derivative at all: against finite dif
 
 
 def trained(loss, steps=2):
-    def train(rate):
+    def train(lr):
         w = START
         for _ in range(steps):
-            w = w - rate * tp.grad(lambda w: loss(torch.tanh(BATCH @ w) * 2))(w)
+            w = w - lr * tp.grad(lambda w: loss(torch.tanh(BATCH @ w) * 2))(w)
         return loss(torch.tanh(BATCH @ w) * 2)
 
     return train
@@ -337,15 +337,15 @@ def trained(loss, steps=2):
 
 @pytest.mark.parametrize("name", [*TRAINED, *SECOND])
 def test_forward_derivatives_go_through_a_training(name):
-    train, rate = trained({**TRAINED, **SECOND}[name]), torch.tensor(0.3, dtype=D)
+    train, lr = trained({**TRAINED, **SECOND}[name]), torch.tensor(0.3, dtype=D)
     h = 1e-4
-    slope = (8 * (train(rate + h) - train(rate - h)) - (train(rate + 2 * h) - train(rate - 2 * h))) / (12 * h)
+    slope = (8 * (train(lr + h) - train(lr - h)) - (train(lr + 2 * h) - train(lr - 2 * h))) / (12 * h)
     along = lambda r: tp.jvp(train, (r,), (torch.ones_like(r),))[1]  # noqa: E731
-    assert_close(along(rate), slope, rtol=1e-7, atol=1e-9)
-    assert_close(tp.vmap(along)(rate[None])[0], slope, rtol=1e-7, atol=1e-9)
-    assert_close(tp.jacfwd(train)(rate), slope, rtol=1e-7, atol=1e-9)
+    assert_close(along(lr), slope, rtol=1e-7, atol=1e-9)
+    assert_close(tp.vmap(along)(lr[None])[0], slope, rtol=1e-7, atol=1e-9)
+    assert_close(tp.jacfwd(train)(lr), slope, rtol=1e-7, atol=1e-9)
     if name in TRAINED:
-        assert_close(tp.grad(train)(rate), slope, rtol=1e-7, atol=1e-9)
+        assert_close(tp.grad(train)(lr), slope, rtol=1e-7, atol=1e-9)
 
 
 def test_forward_rules_that_torch_has_in_python_are_loaded():

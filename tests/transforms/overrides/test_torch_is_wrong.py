@@ -1,6 +1,7 @@
-"""What torch 2.13 gets silently wrong, row by row: torch's own call shows it, and ours is right or refuses.
+"""What torch gets silently wrong, row by row: torch's own call shows it, and ours is right or refuses.
 
-When the first half of a test fails, torch has been repaired.
+A row that torch has repaired names the version that did: torch must be wrong before it, and right since. When
+`torch_is` fails, torch has repaired one more, or broken one again.
 """
 
 import warnings
@@ -15,8 +16,15 @@ import torchpure as tp
 from torchpure.errors import TransformError
 
 D = torch.float64
+TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 X = torch.tensor([0.3, 0.7, -1.1], dtype=D)
 V = torch.tensor([1.0, -2.0, 0.5], dtype=D)
+
+
+def torch_is(right, since=None):
+    """Assert that torch is right in the versions since the one that repaired it, and wrong in those before."""
+    repaired = since is not None and since <= TORCH
+    assert right == repaired, f"torch {torch.__version__} is {'right' if right else 'wrong'}"
 
 
 class Tenfold(torch.autograd.Function):
@@ -57,7 +65,7 @@ def test_torch_compile_of_a_gradient_ignores_a_custom_backward_and_ours_refuses(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler makes an instance of the function, and torch warns of that
         theirs = torch.compile(torch.func.grad(lambda x: Tenfold.apply(x).sum()), fullgraph=True, backend="aot_eager")
-        assert_close(theirs(X), torch.cos(X))  # should be ten times that
+        torch_is(torch.allclose(theirs(X), 10 * torch.cos(X)), since=(2, 15))
     f = tenfold()
     assert_close(tp.grad(lambda x: f(x).sum())(X), 10 * torch.cos(X))
     with pytest.raises(Exception, match="Observed exception|torch.compile ignores rules"):
@@ -69,7 +77,7 @@ def test_autograd_inside_a_gradient_is_zero_in_torch_and_right_here():
     def through(x):
         return torch.autograd.grad((x**3).sum(), x)[0].sum()
 
-    assert torch.equal(torch.func.grad(through)(X), torch.zeros(3, dtype=D))  # should be 6 x
+    torch_is(torch.allclose(torch.func.grad(through)(X), 6 * X))  # it is zero
     assert_close(tp.grad(through)(X), 6 * X)
     with pytest.raises(
         TransformError, match="calls torch.autograd.grad or backward, which do not see through transforms"
@@ -152,13 +160,15 @@ def of_modules(x):
 
 SECOND = [layer_norm, batch_norm, instance_norm, solve, logdet, determinant, slogdet, eigenvectors, group_norm, of_modules]  # fmt: skip
 RIGHT_IN_TORCH = {eigenvectors, group_norm, of_modules}  # or not asked
+SOLVERS = {solve, logdet, determinant, slogdet}
 
 
 @pytest.mark.parametrize("f", SECOND, ids=lambda f: f.__name__)
 def test_forward_derivatives_of_forward_derivatives(f):
     wanted = torch.autograd.functional.hessian(f, X)
     if f not in RIGHT_IN_TORCH:
-        assert not torch.allclose(torch.func.jacfwd(torch.func.jacfwd(f))(X), wanted)
+        theirs = torch.func.jacfwd(torch.func.jacfwd(f))(X)
+        torch_is(torch.allclose(theirs, wanted), since=(2, 15) if f in SOLVERS else None)
     for ours in (tp.jacfwd(tp.jacfwd(f)), tp.jacrev(tp.jacfwd(f)), tp.hessian(f), tp.jacrev(tp.jacrev(f))):
         assert_close(ours(X), wanted)
     assert_close(tp.vmap(tp.jacfwd(tp.jacfwd(f)))(torch.stack([V, X]))[1], wanted)
@@ -167,11 +177,11 @@ def test_forward_derivatives_of_forward_derivatives(f):
 
 @pytest.mark.parametrize("f", [determinant, solve, logdet], ids=lambda f: f.__name__)
 def test_second_derivatives_of_mapped_solvers(f):
-    """torch's rule for mapping lu_solve, which their backward derivatives use, takes the wrong members."""
+    """torch's rule for mapping lu_solve takes the wrong members; their backward derivatives used it until 2.15."""
     both = torch.stack([V, X])
     wanted = torch.stack([torch.autograd.functional.hessian(f, x) for x in both])
     if f is not logdet:
-        assert not torch.allclose(torch.func.vmap(torch.func.hessian(f))(both), wanted)
+        torch_is(torch.allclose(torch.func.vmap(torch.func.hessian(f))(both), wanted), since=(2, 15))
     assert_close(tp.vmap(tp.hessian(f))(both), wanted)
     assert_close(tp.vmap(tp.jacrev(tp.jacfwd(f)))(both), wanted)
     lu, pivots = torch.linalg.lu_factor(torch.stack([matrix(x) for x in both]))
@@ -181,14 +191,14 @@ def test_second_derivatives_of_mapped_solvers(f):
     def mapped(lib):
         return lib.vmap(lambda *a: lib.vmap(lambda c: torch.linalg.lu_solve(*a, c))(b))(lu, pivots)[1, 2]
 
-    assert not torch.allclose(mapped(torch.func), one)
+    torch_is(torch.allclose(mapped(torch.func), one))
     assert_close(mapped(tp), one)
 
 
 def test_a_number_that_is_the_same_for_all_at_the_last_dimension():
     """torch gives it a size from memory that nobody wrote."""
-    wrong = torch.func.vmap(lambda x: torch.zeros(()), out_dims=-1)(X)
-    assert wrong.shape != (3,)
+    theirs = torch.func.vmap(lambda x: torch.zeros(()), out_dims=-1)(X)
+    torch_is(theirs.shape == (3,), since=(2, 14))
     assert tp.vmap(lambda x: torch.zeros(()), out_dims=-1)(X).shape == (3,)
 
 
@@ -202,7 +212,7 @@ def _scattered_by_method(b):
 
 def test_the_gradient_of_as_strided_scatter_goes_to_what_is_not_written():
     wanted = torch.tensor([0.3, 0.0, 0.0], dtype=D)
-    assert not torch.allclose(torch.func.grad(_scattered)(V), wanted)
+    torch_is(torch.allclose(torch.func.grad(_scattered)(V), wanted))
     for outer in (tp.grad, tp.jacrev, tp.jacfwd):
         assert_close(outer(_scattered)(V), wanted)
         assert_close(tp.vmap(outer(_scattered))(V[None])[0], wanted)
@@ -238,8 +248,7 @@ def test_a_result_that_is_changed_in_place_leaves_the_tangent_of_its_argument(na
         return f(y).mul_(3) + y
 
     slopes, direction = 1 + 3 * torch.ones(3, dtype=D), V.clone()
-    wrong = torch.func.jvp(tripled, (X,), (V.clone(),))[1]
-    assert not torch.allclose(wrong, slopes * V), "torch has been repaired"
+    torch_is(torch.allclose(torch.func.jvp(tripled, (X,), (V.clone(),))[1], slopes * V))
     assert_close(tp.jvp(tripled, (X,), (direction,))[1], slopes * V)
     assert_close(tp.linearize(tripled, X)[1](direction), slopes * V)
     assert_close(tp.jacfwd(tripled)(X), torch.diag(slopes))
@@ -283,8 +292,8 @@ def test_tangents_of_running_statistics_decay(kind):
         return mean
 
     old = tuple(moved.values())
-    wrong = torch.func.jvp(theirs, old, tuple(slopes.values()))[1]
-    assert_close(wrong, torch.full((3,), 2.0, dtype=D))  # should be 0.9 of that
+    moved_so = torch.func.jvp(theirs, old, tuple(slopes.values()))[1]
+    torch_is(torch.allclose(moved_so, torch.full((3,), 1.8, dtype=D)))  # it is 2
     value, tangents = tp.jvp(renewed, (moved,), (slopes,))
     for name, leaf in tangents.items():
         assert_close(leaf, torch.full((3,), 1.8, dtype=D))
@@ -312,7 +321,7 @@ def test_the_second_derivative_of_a_weight_norm():
 
     wanted = torch.autograd.functional.hessian(formula, X)
     theirs = torch.func.grad(lambda x: torch.func.grad(kernel)(x) @ V)(X)
-    assert not torch.allclose(theirs, wanted @ V), "torch has been repaired"
+    torch_is(torch.allclose(theirs, wanted @ V))
     for ours in (tp.jacrev(tp.jacrev(kernel)), tp.hessian(kernel), tp.jacfwd(tp.jacfwd(kernel))):
         assert_close(ours(X), wanted)
 
@@ -328,6 +337,6 @@ def test_the_gradient_of_cholesky_inverse_at_a_matrix_that_is_not_triangular():
 
     a = matrix(X)
     wanted = torch.func.grad(triangle)(a)
-    assert not torch.allclose(torch.func.grad(kernel)(a), wanted), "torch has been repaired"
+    torch_is(torch.allclose(torch.func.grad(kernel)(a), wanted))
     for ours in (tp.grad(kernel), tp.jacrev(kernel), tp.jacfwd(kernel)):
         assert_close(ours(a), wanted)

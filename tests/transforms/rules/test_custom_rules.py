@@ -1,4 +1,4 @@
-"""Functions with rules of their own, and recomputed ones: in every stack of transforms they are what they stand for."""
+"""custom_jvp, custom_vjp, custom_vmap and remat equal the plain function in every stack of transforms."""
 
 import sys
 from types import ModuleType
@@ -43,18 +43,18 @@ def backward(x, tree, name):
     return {"y": torch.sin(x) * scale_of(tree), "name": name, "count": torch.tensor(3)}
 
 
-def backward_first(x, tree, name):
+def backward_rule_forward(x, tree, name):
     return backward(x, tree, name), (torch.cos(x), torch.sin(x), scale_of(tree), name)
 
 
-def backward_then(residuals, cotangent):
+def backward_rule_backward(residuals, cotangent):
     used.append("vjp")
     cosine, sine, scale, name = residuals
     assert name == "name"
     return cotangent["y"] * cosine * scale, {"scale": [cotangent["y"] * sine, None]}, None
 
 
-backward.defvjp(backward_first, backward_then)
+backward.defvjp(backward_rule_forward, backward_rule_backward)
 
 
 @tp.custom_vmap
@@ -66,7 +66,7 @@ def batched(x, tree, name):
 def batched_rule(size, in_batched, x, tree, name):
     used.append("vmap")
     scale = scale_of(tree)
-    assert in_batched[2] == name and isinstance(in_batched[0], bool)  # what is no tensor is as it was
+    assert in_batched[2] == name and isinstance(in_batched[0], bool)  # a leaf that is not a tensor is unchanged
     x = x if in_batched[0] else x.expand(size, *x.shape)
     scale = scale if scale_of(in_batched[1]) else scale.expand(size, *scale.shape)
     value = {"y": torch.sin(x) * scale, "name": name, "count": torch.tensor(3)}
@@ -108,7 +108,7 @@ FUNCTIONS = {
 def test_law_every_composition_uses_the_rule(name, stack):
     f = FUNCTIONS[name]
     if name.startswith("custom_") and "graph" in stack:
-        pytest.skip("the count is read from a tensor without numbers")
+        pytest.skip("the count would be read from a fake tensor")
     used.clear()
     assert_close(STACKS[stack](f), STACKS[stack](plain), rtol=1e-12, atol=1e-13)
     kind = name.removeprefix("custom_")
@@ -142,7 +142,7 @@ def test_a_rule_is_never_ignored(f):
 
 
 def test_torch_forward_over_forward_ignores_the_rule_and_ours_does_not():
-    """A row of what torch 2.13 gets silently wrong: forward derivatives are off inside `Function.jvp`."""
+    """torch 2.13 is silently wrong here: it disables forward derivatives inside `Function.jvp`."""
 
     class Sin(torch.autograd.Function):
         @staticmethod
@@ -222,19 +222,19 @@ def test_rules_may_give_python_numbers_for_tensors_of_no_dimension():
     assert tp.jvp(g, (U[0],), (U[1],))[1] == 3
 
 
-def test_symbolic_zeros_tell_what_nobody_asks_for():
-    seen = []
+def test_symbolic_zeros_are_none_for_arguments_that_are_not_differentiated():
+    absent_tangents = []
     f = tp.custom_jvp(lambda x, y: x * y)
 
     def rule(primals, tangents):
-        seen.append([tangent is None for tangent in tangents])
+        absent_tangents.append([tangent is None for tangent in tangents])
         (x, y), (dx, dy) = primals, tangents
         return x * y, (0 if dx is None else dx * y) + (0 if dy is None else x * dy)
 
     f.defjvp(rule, symbolic_zeros=True)
     x = U.clone().requires_grad_()
     assert_close(torch.autograd.grad(f(x, V).sum(), x)[0], V)
-    assert seen and all(one == [False, True] for one in seen)
+    assert absent_tangents and all(one == [False, True] for one in absent_tangents)
 
 
 @torch.library.custom_op("torchpure_tests::counted_square", mutates_args=())
@@ -249,7 +249,7 @@ counted_square.register_autograd(
 )
 
 
-def test_remat_recomputes_what_the_policy_does_not_keep():
+def test_remat_recomputes_what_the_policy_does_not_save():
     def body(x):
         return tp.remat_name(torch.sin(counted_square(torch.cos(x))), "hidden").exp().sum()
 
@@ -262,7 +262,7 @@ def test_remat_recomputes_what_the_policy_does_not_keep():
     assert runs(tp.remat(body, lambda op: op is torch.ops.torchpure_tests.counted_square.default)) == 1
 
 
-def test_remat_keeps_less_memory():
+def test_remat_needs_less_memory():
     kept = []
 
     def pack(t):
@@ -283,16 +283,16 @@ def test_remat_keeps_less_memory():
     assert total(tp.remat(deep)) <= 100 < total(deep)
 
 
-def test_remat_keeps_less_memory_among_members():
-    live, most = {}, []
+def test_remat_needs_less_memory_under_vmap():
+    live, counts = {}, []
 
-    class Watching(TorchDispatchMode):
+    class CountingLiveStorages(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             for leaf in tp.tree.leaves(out):
                 if isinstance(leaf, torch.Tensor):
                     live[leaf.untyped_storage()._cdata] = StorageWeakRef(leaf.untyped_storage())
-            most.append(sum(not ref.expired() for ref in live.values()))
+            counts.append(sum(not ref.expired() for ref in live.values()))
             return out
 
     def layer(x):
@@ -307,22 +307,22 @@ def test_remat_keeps_less_memory_among_members():
         return loss
 
     def peak(f):
-        live.clear(), most.clear()
-        with Watching():
+        live.clear(), counts.clear()
+        with CountingLiveStorages():
             tp.vmap(tp.grad(f))(torch.ones(2, 3, dtype=D))
-        return max(most)
+        return max(counts)
 
     assert 2 * peak(deep(tp.remat)) < peak(deep(lambda f: f))
 
 
-def test_a_gradient_among_members_stays_attached_to_what_it_captures():
+def test_a_mapped_gradient_stays_differentiable_in_a_captured_tensor():
     w = torch.tensor(2.0, dtype=D, requires_grad=True)
     out = tp.vmap(tp.grad(lambda x: (w * x**2).sum()))(U[None])
     (slope,) = torch.autograd.grad(out.sum(), w)
     assert_close(slope, 2 * U.sum())
 
 
-def test_remat_follows_what_it_captures():
+def test_remat_differentiates_captured_tensors():
     def loss(w):
         return tp.remat(lambda x: torch.sin(w * x).sum())(U)
 
@@ -355,7 +355,7 @@ def captures(kind, *rules):
 
 
 def through_a_module(w):
-    """Reach a traced tensor by a call alone: only the running function shows it."""
+    """Capture a traced tensor through a module: only a run of the function shows it."""
     box = sys.modules["torchpure_hidden_box"] = ModuleType("torchpure_hidden_box")
     box.w = w
     f = tp.custom_jvp(lambda x: x * __import__("torchpure_hidden_box").w)
@@ -366,9 +366,9 @@ def through_a_module(w):
 @pytest.mark.parametrize(
     "transform", [tp.grad, tp.jacfwd, tp.hessian, lambda f: lambda x: tp.vmap(tp.grad(f))(x[None])]
 )
-def test_a_capture_that_the_search_does_not_see_is_refused_when_it_is_used(transform):
+def test_a_capture_that_the_search_misses_is_refused_when_used(transform):
     with pytest.raises(
-        TransformError, match="uses a float64 tensor .* follows, by a way that is not seen from outside"
+        TransformError, match="uses a float64 tensor .* follows, and that could not be found from its closure"
     ):
         transform(through_a_module)(U)
 
@@ -389,9 +389,9 @@ def through_vjp(x):
     return f(x).sum()
 
 
-def test_derivatives_around_a_vmap_are_those_of_its_rule_and_inside_those_of_the_function():
+def test_derivatives_outside_a_vmap_use_its_rule_and_inside_use_the_function():
     f = tp.custom_vmap(lambda x: torch.sin(x))
-    f.def_vmap(lambda size, batched, x: (3 * torch.sin(x), True))  # which breaks the law, to be told apart
+    f.def_vmap(lambda size, batched, x: (3 * torch.sin(x), True))  # breaks the law, so that the two derivatives differ
     around = [tp.jvp(tp.vmap(f), (U,), (torch.ones_like(U),))[1], tp.grad(lambda x: tp.vmap(f)(x).sum())(U)]
     inside = [tp.vmap(lambda x: tp.jvp(f, (x,), (torch.ones_like(x),))[1])(U), tp.vmap(tp.grad(f))(U)]
     for actual in around:
@@ -439,7 +439,7 @@ ERRORS = {
     "vjp: number": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: (1.0,))(x).sum())(U), r"gave a cotangent for argument 0 that is float 1.0, wanted a float64 tensor of shape \(2,\)"),
     "vjp: text": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: (x, None), lambda r, c: ("c",))(x).sum())(U), "gave a cotangent for argument 0 that is str 'c', wanted"),
     "name alone": (lambda: made(tp.custom_jvp(lambda x, *, scale: x * scale), lambda p, t: (p, t))(U, scale=2.0), "custom_jvp: `<lambda>` .* takes 'scale' by name alone, and a rule takes its arguments by position: let"),
-    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` does not tell where its arguments 'input' stand"),
+    "no signature": (lambda: make_of(torch.sin)(input=U), "custom_vmap: `sin` has no signature, so the positions of 'input' are unknown"),
     "policy": (lambda: tp.remat(torch.sin, "some"), "remat: wanted the policy 'nothing', 'dots', a set of names or a function, got str 'some'"),
     "name": (lambda: tp.remat_name(3, "x"), "remat_name: wanted a tensor, got int 3"),
 }  # fmt: skip
@@ -452,7 +452,7 @@ def test_error(name):
         call()
 
 
-PROMISES = {
+OUTPUT_CHECKS = {
     "vjp": (lambda: tp.grad(lambda x: make(tp.custom_vjp, lambda x: ({"a": x}, None), lambda r, c: (c["a"],))(x)["a"])(U[0]), r"custom_vjp: the value that the rule `<lambda>` .* returns, against that of `<lambda>` .*: trees differ at `\.`: wanted a leaf, got dict of 1"),
     "vmap": (lambda: tp.vmap(make(tp.custom_vmap, lambda n, b, x: ((x, x), True)))(U), r"custom_vmap: the value .*: trees differ at `\.`: wanted a leaf, got tuple of 2"),
     "jvp": (lambda: tp.grad(lambda x: make(tp.custom_jvp, lambda p, t: ([p[0]], [t[0]]))(x))(U[0]), r"custom_jvp: the value that the rule .*: trees differ at `\.`: wanted a leaf, got list of 1"),
@@ -461,9 +461,9 @@ PROMISES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PROMISES)
-def test_a_rule_gives_what_the_function_does(name):
-    call, message = PROMISES[name]
+@pytest.mark.parametrize("name", OUTPUT_CHECKS)
+def test_a_rule_must_return_what_the_function_returns(name):
+    call, message = OUTPUT_CHECKS[name]
     with pytest.raises((StructureError, TransformError), match=message):
         call()
 
@@ -494,12 +494,12 @@ def test_a_rule_that_is_not_linear_has_no_transpose(name, around):
 
 @pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("coefficient", [1e300, float("inf"), float("nan"), 1e-300])
-def test_a_linear_rule_is_one_whatever_its_coefficients(coefficient, around):
+def test_a_rule_is_linear_for_every_coefficient(coefficient, around):
     f = made(tp.custom_jvp(lambda x: 2 * x), lambda p, t: (2 * p[0], coefficient * t[0] + (1e8 * t[0] - 1e8 * t[0])))
     assert_close(AROUND[around](f), AROUND[around](lambda x: coefficient * x), equal_nan=True)
 
 
-def test_the_function_of_a_rule_runs_once_for_the_comparison():
+def test_the_output_check_runs_the_function_once():
     calls = []
     f = made(tp.custom_vjp(lambda x: (calls.append(1), x)[1]), lambda x: (x, None), lambda _, ct: (3 * ct,))
     for _ in range(3):
@@ -545,7 +545,7 @@ class OfInput(torch.autograd.Function):
 
 
 class OfAttribute(OfInput):
-    """Its input is an attribute of the context."""
+    """A sine whose rules read the input from an attribute of the context."""
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -558,7 +558,7 @@ class OfAttribute(OfInput):
 
 
 class Mapped(OfInput):
-    """It has a rule for vmap."""
+    """A sine with a vmap rule of its own."""
 
     generate_vmap_rule = False
 
@@ -568,7 +568,7 @@ class Mapped(OfInput):
 
 
 class Unmapped(OfInput):
-    """It has none."""
+    """A sine without a vmap rule."""
 
     generate_vmap_rule = False
 
@@ -610,8 +610,8 @@ def test_an_autograd_function_that_cannot_be_mapped():
             call()
 
 
-class HandsOn(torch.autograd.Function):
-    """A function whose forward rule hands on the tangent that it is given."""
+class ReturnsTangent(torch.autograd.Function):
+    """A function whose forward rule returns its input tangent unchanged."""
 
     generate_vmap_rule = True
 
@@ -633,23 +633,25 @@ class HandsOn(torch.autograd.Function):
 
 
 @tp.custom_jvp
-def hands_on(x):
+def returns_tangent(x):
     return x.clone()
 
 
-hands_on.defjvp(lambda primals, tangents: (primals[0].clone(), tangents[0]))
+returns_tangent.defjvp(lambda primals, tangents: (primals[0].clone(), tangents[0]))
 
 
 @tp.custom_jvp
-def hands_on_twice(x):
+def returns_tangent_twice(x):
     return x.clone(), x.clone()
 
 
-hands_on_twice.defjvp(lambda primals, tangents: ((primals[0].clone(), primals[0].clone()), (tangents[0], tangents[0])))
+returns_tangent_twice.defjvp(
+    lambda primals, tangents: ((primals[0].clone(), primals[0].clone()), (tangents[0], tangents[0]))
+)
 
 
 def one_of_two(x):
-    one, other = hands_on_twice(x)
+    one, other = returns_tangent_twice(x)
     one.mul_(7)
     return other
 
@@ -662,20 +664,20 @@ def slope_of_one(x):
 slope_of_one.defjvp(lambda primals, tangents: (torch.sin(primals[0]), torch.ones(2, dtype=D) * tangents[0][0].detach()))
 
 
-def test_a_tangent_without_members_has_room_for_them():
-    """The result has members, and is changed in place by what differs among them."""
+def test_an_unbatched_tangent_becomes_batched():
+    """The result is batched, and an in-place write changes it for each member."""
     f = lambda x: slope_of_one(x).mul_(x)  # noqa: E731
     x = torch.tensor([[0.3, -2.0], [0.5, 1.0]], dtype=D)
     ones = torch.ones(2, dtype=D)
-    moved = tp.vmap(lambda x: tp.jvp(f, (x,), (ones,))[1])(x)
-    assert_close(moved, x + torch.sin(x))
+    out_tangents = tp.vmap(lambda x: tp.jvp(f, (x,), (ones,))[1])(x)
+    assert_close(out_tangents, x + torch.sin(x))
 
 
-RULES = {"custom_jvp": hands_on, "a Function of the user's": HandsOn.apply, "two results": one_of_two}
+RULES = {"custom_jvp": returns_tangent, "a Function of the user's": ReturnsTangent.apply, "two results": one_of_two}
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_tangent_that_a_rule_hands_on_is_not_changed_with_the_result(name):
+def test_an_in_place_write_to_the_result_does_not_change_the_input_tangent(name):
     f, x, v = RULES[name], torch.tensor([0.3, -2.0], dtype=D), torch.tensor([1.0, 0.5], dtype=D)
 
     def tripled(x):

@@ -1,6 +1,9 @@
-"""Who compiles a program: chooser, inductor, interpreter, Python loops, the cache on disk."""
+"""Backends compile programs: a chooser, the native generator, inductor, an interpreter, Python loops, a disk cache.
 
-from ._choose import compiled as compiled
-from ._choose import native as native
-from ._choose import without_native as without_native
+`_choose.py` decides. `_protocol.py` says what every backend returns. The native generator is in `jit/native`.
+"""
+
+from ._choose import compile_native as compile_native
+from ._choose import compile_program as compile_program
+from ._choose import compile_without_native as compile_without_native
 from ._disk_cache import CompilerError as CompilerError

@@ -1,4 +1,8 @@
-"""Which backend compiles a program: the native one, parts around loops, or inductor."""
+"""Choose the backend that compiles a program.
+
+In this order: the native generator; Python loops around compiled parts, for programs with loops; the interpreter, for
+programs that inductor computes wrongly; inductor.
+"""
 
 from collections.abc import Sequence
 
@@ -6,64 +10,64 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure.jit.passes import has_loops, value
+from torchpure.jit.passes import fake_value, has_control_flow
 
-from ._disk_cache import CompilerError, library
-from ._interpreted import OneByOne
-from ._protocol import Program
+from ._disk_cache import CompilerError, build_library
+from ._interpreted import InterpretedProgram
+from ._protocol import CompiledProgram
 
 
 def _is_complex(node: Node) -> bool:
-    return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(value(node)))
+    return any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in tree.leaves(fake_value(node)))
 
 
-def _by_strides(node: Node) -> bool:
-    """Tell whether an operation reads strides of memory that does not lie row by row."""
+def _reads_strides(node: Node) -> bool:
+    """Tell whether an operation depends on the strides of memory that is not row-major from its start."""
     if "as_strided" not in str(node.target):
         return False
-    like = value(node.all_input_nodes[0])
+    like = fake_value(node.all_input_nodes[0])
     return not like.is_contiguous() or bool(like.storage_offset())
 
 
 def _needs_torch(node: Node) -> bool:
-    from torchpure.jit.native.frontend import picks_of_nothing, takes_complex_numbers
+    from torchpure.jit.native.frontend import has_complex_argument, selects_from_empty
 
-    return _is_complex(node) or _by_strides(node) or picks_of_nothing(node) or takes_complex_numbers(node)
+    return _is_complex(node) or _reads_strides(node) or selects_from_empty(node) or has_complex_argument(node)
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
+def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
     """Compile a program for tensors like these.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
-    return native(module, tensors) or without_native(module, tensors)
+    return compile_native(module, tensors) or compile_without_native(module, tensors)
 
 
-def native(module: GraphModule, tensors: Sequence[Tensor]) -> Program | None:
-    """Compile a program for tensors like these to C++ that runs on one thread; None where that cannot be.
+def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram | None:
+    """Compile a program to C++ that runs on one thread; None if the generator does not support it.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
-    from torchpure.jit.native import compiled
+    from torchpure.jit.native import compile_cpp
 
     try:
-        return compiled(module, [leaf.detach() for leaf in tensors], library)
+        return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
 
 
-def without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Program:
-    """Compile a program for tensors like these, by inductor.
+def compile_without_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
+    """Compile a program for tensors like these, with any backend but the native generator.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     from . import _inductor
-    from . import _segmented as _segments  # which take long to import
+    from . import _segmented as _segments  # slow to import
 
-    tensors = [leaf.detach() for leaf in tensors]  # a tracer takes one tensor that is given twice for one input
-    if not has_loops(module) and any(map(_needs_torch, module.graph.nodes)):
-        return OneByOne(module)
-    return (_segments if has_loops(module) else _inductor).compiled(module, tensors, compiled)
+    tensors = [leaf.detach() for leaf in tensors]  # tracers merge inputs that are the same tensor object
+    if not has_control_flow(module) and any(map(_needs_torch, module.graph.nodes)):
+        return InterpretedProgram(module)
+    return (_segments if has_control_flow(module) else _inductor).compile_program(module, tensors, compile_program)

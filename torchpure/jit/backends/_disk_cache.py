@@ -1,8 +1,8 @@
-"""Compiled programs on disk: one file each, named by what it was made of and by what it holds.
+"""Compiled programs on disk: one file per program, named by what it was made from and by its content.
 
-A name is `<key>-<digest>` and `.so`, or `.py` for what inductor writes. The key is a hash of everything that a file
-depends on, the digest one of its bytes: a file that is cut short or damaged does not have its own name, and is made
-again. A file appears under its name whole or not at all, so several processes may share a folder. Nothing is unpickled.
+A name is `<key>-<digest>.so`, or `.py` for the output of inductor. The key is a hash of everything that the file
+depends on. The digest is a hash of its bytes: if a file is damaged, its digest is wrong, and it is made again. A file
+appears under its name only when it is complete, so several processes may share a folder. Nothing is unpickled.
 """
 
 import atexit
@@ -24,103 +24,103 @@ import torch
 
 from torchpure.errors import InputError
 
-FOLDER, SIZE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
+FOLDER_VARIABLE, SIZE_VARIABLE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
 _SUFFIXES = frozenset({".so", ".py"})
-_MEGABYTES = 512
-_FRESH = 60.0  # seconds in which a file is not removed: another process may be about to load it
-_STRAY = 3600.0  # seconds after which what a killed process left is removed
+_DEFAULT_MEGABYTES = 512
+_MIN_AGE = 60.0  # seconds; a younger file stays, because another process may be about to load it
+_STALE_BUILD_AGE = 3600.0  # seconds; an older build folder belongs to a killed process
 
 
 class CompilerError(RuntimeError):
-    """Report a C++ compiler that is not there, or that fails."""
+    """A C++ compiler is missing, or it fails."""
 
 
-def library(source: str, command: Sequence[str]) -> Path:
+def build_library(source: str, command: Sequence[str]) -> Path:
     """Return a shared library of this C++ source: from disk, or made by `command`.
 
-    In the command `{source}` and `{library}` stand for the two files.
+    In the command, `{source}` and `{library}` stand for the two files.
 
     Raises:
         CompilerError: there is no such compiler, or it fails.
-        InputError: other users may write to the folder, or its size is no number.
+        InputError: other users may write to the folder, or its maximal size is not a number.
     """
     key = key_of(source, *command)
-    return kept(key, ".so") or keep(key, ".so", lambda made: _compile(source, made, command))
+    return find_file(key, ".so") or store_file(key, ".so", lambda made: _compile(source, made, command))
 
 
-def kept(key: str, suffix: str) -> Path | None:
-    """Return the file that was made of what this key says, if it is there as it was made."""
+def find_file(key: str, suffix: str) -> Path | None:
+    """Return the undamaged file for this key, or None."""
     for file in cache_folder().glob(f"{key}-*{suffix}"):
-        if _whole(file):
+        if _is_intact(file):
             return file
         file.unlink(missing_ok=True)
     return None
 
 
-def keep(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
-    """Add a file, which `make` writes; older ones go where there are too many bytes.
+def store_file(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+    """Add a file that `make` writes, and remove the oldest files if the folder is too large.
 
-    Where there is no room, as on a full disk, the file lasts as long as the process.
+    If the disk is full, the file goes to a temporary folder of the process.
     """
-    folder, most = cache_folder(), _most()
+    folder, max_bytes = cache_folder(), _size_limit()
     try:
-        file = _added(folder, key, suffix, make)
+        file = _write_file(folder, key, suffix, make)
     except OSError:
-        return _added(_passing(), key, suffix, make)
-    prune(folder, most)
+        return _write_file(_process_path(), key, suffix, make)
+    prune(folder, max_bytes)
     return file
 
 
-def _added(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="build-", ignore_cleanup_errors=True) as name:
-        made = Path(name) / f"program{suffix}"
-        make(made)
-        made.chmod(0o600)
-        file = folder / f"{key}-{_digest(made)}{suffix}"
-        made.replace(file)
+        build = Path(name) / f"program{suffix}"
+        make(build)
+        build.chmod(0o600)
+        file = folder / f"{key}-{_digest(build)}{suffix}"
+        build.replace(file)
     return file
 
 
 def cache_folder() -> Path:
-    """Return the folder of this user's libraries; one that lasts as long as the process where none can be made.
+    """Return the cache folder of this user; a temporary folder of the process if it cannot be used.
 
     Raises:
         InputError: other users may write to it.
     """
-    chosen = os.environ.get(FOLDER)
-    folder = Path(chosen).expanduser() if chosen else _default()
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(chosen).expanduser() if chosen else _default_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
         writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError:
-        return _passing()
+        return _process_path()
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InputError(
             f"jit: programs are not loaded from {folder}, to which other users may write: "
-            f"make it yours alone (chmod 700), or set {FOLDER} to another folder"
+            f"make it private (chmod 700), or set {FOLDER_VARIABLE} to another folder"
         )
-    return folder if writable else _passing()
+    return folder if writable else _process_path()
 
 
-def _default() -> Path:
+def _default_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path("~/.cache").expanduser()) / "torchpure"
 
 
 @lru_cache(maxsize=1)
-def _passing_folder() -> tempfile.TemporaryDirectory[str]:
+def _process_folder() -> tempfile.TemporaryDirectory[str]:
     made = tempfile.TemporaryDirectory(prefix="torchpure-", ignore_cleanup_errors=True)
     atexit.register(made.cleanup)
     return made
 
 
-def _passing() -> Path:
-    return Path(_passing_folder().name)
+def _process_path() -> Path:
+    return Path(_process_folder().name)
 
 
-def prune(folder: Path, most: int) -> None:
-    """Remove the files that were used longest ago, until `most` bytes are left, and what killed processes left."""
+def prune(folder: Path, max_bytes: int) -> None:
+    """Remove the least recently used files until `max_bytes` are left, and the leftovers of killed processes."""
     now, files = time.time(), []
     for file in folder.iterdir():
         try:
@@ -128,24 +128,24 @@ def prune(folder: Path, most: int) -> None:
         except OSError:  # another process has removed it
             continue
         if file.name.startswith("build-"):
-            if now - found.st_mtime > _STRAY:
+            if now - found.st_mtime > _STALE_BUILD_AGE:
                 shutil.rmtree(file, ignore_errors=True)
         elif file.suffix in _SUFFIXES:
             files.append((found.st_mtime, found.st_size, file))
     total = sum(size for _, size, _ in files)
     for used, size, file in sorted(files):
-        if total <= most or now - used < _FRESH:
+        if total <= max_bytes or now - used < _MIN_AGE:
             break
         file.unlink(missing_ok=True)
         total -= size
 
 
-def _most() -> int:
-    text = os.environ.get(SIZE, str(_MEGABYTES))
+def _size_limit() -> int:
+    text = os.environ.get(SIZE_VARIABLE, str(_DEFAULT_MEGABYTES))
     try:
         return int(float(text) * 2**20)
     except (ValueError, OverflowError):
-        raise InputError(f"jit: {SIZE} must be a number of megabytes, got {text!r:.40}") from None
+        raise InputError(f"jit: {SIZE_VARIABLE} must be a number of megabytes, got {text!r:.40}") from None
 
 
 def _compile(source: str, made: Path, command: Sequence[str]) -> None:
@@ -166,8 +166,8 @@ def _run(command: Sequence[str]) -> str:
     return ended.stdout
 
 
-def _whole(file: Path) -> bool:
-    """Tell whether a file holds what its name says, and mark it as used."""
+def _is_intact(file: Path) -> bool:
+    """Tell whether a file matches the digest in its name, and mark it as used."""
     try:
         found = file.stat()
         if found.st_uid != os.getuid() or _digest(file) != file.stem.rpartition("-")[2]:
@@ -183,18 +183,26 @@ def _digest(file: Path) -> str:
 
 
 def key_of(source: str, compiler: str, *flags: str) -> str:
-    """Name what is made of a source: by it, the compiler, its flags, the processor, torch and this library.
+    """Return a hash of a source, the compiler, its flags, the processor, and the versions of torch and this library.
 
     Raises:
         CompilerError: there is no such compiler.
     """
     words = tuple(takewhile(lambda part: not part.startswith("-"), (compiler, *flags)))  # ccache g++
-    parts = (source, compiler, *flags, _compiler(words), _processor(), torch.__version__, version("torchpure"))
+    parts = (
+        source,
+        compiler,
+        *flags,
+        _identify_compiler(words),
+        _processor_features(),
+        torch.__version__,
+        version("torchpure"),
+    )
     return hashlib.sha256("\0".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
-def _compiler(words: tuple[str, ...]) -> str:
-    """Say which compiler some words stand for: a program, or one that starts another."""
+def _identify_compiler(words: tuple[str, ...]) -> str:
+    """Describe the compiler behind the words of a command, such as `g++` or `ccache g++`."""
     found = [shutil.which(word) for word in words]
     if None in found:
         raise CompilerError(f"jit: there is no C++ compiler {words[found.index(None)]}.")
@@ -208,8 +216,8 @@ def _version(compiler: str, _file: tuple[int, int]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _processor() -> str:
-    """Say what the processor can do."""
+def _processor_features() -> str:
+    """Describe the instruction sets of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

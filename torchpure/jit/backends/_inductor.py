@@ -1,4 +1,4 @@
-"""Programs without loops, compiled by torch's inductor."""
+"""The inductor backend: compile programs without loops with torch's inductor."""
 
 import os
 import shutil
@@ -12,10 +12,18 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from torchpure._collector import collected
+from torchpure._collector import gc_resumed
 from torchpure._torch import FakeTensorMode, TracingContext, tracing
-from torchpure.jit.passes import constants, copied, example, halves, placeholders, results, split
-from torchpure.transforms.rules import runs
+from torchpure.jit.passes import (
+    constants,
+    copy_program,
+    example_tensor,
+    hoist_scalars,
+    placeholders,
+    results,
+    split_at_peak,
+)
+from torchpure.transforms.rules import recomputation_of
 
 from ._disk_cache import CompilerError
 from ._inductor_cache import Boxed, load, program_key, save
@@ -24,8 +32,8 @@ from ._protocol import Compile
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
 
 
-class Inductor:
-    """A compiled program: a function of tensors that changes none of them, unless it was made to."""
+class InductorProgram:
+    """A program compiled by inductor. It changes no tensor, unless the program itself does."""
 
     def __init__(self, run: Any, constants: list[Tensor], source: str) -> None:
         self._run, self._constants, self.source = run, constants, source
@@ -35,61 +43,61 @@ class Inductor:
         return self._run(*tensors, *self._constants)
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor], small: Compile) -> Inductor:
-    """Compile a program of torch's operations, all of them inductor's to know; `small` compiles its numbers apart.
+def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_scalars: Compile) -> InductorProgram:
+    """Compile a program of torch operations; `compile_scalars` compiles its scalar part separately.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
-    own = copied(module)
-    held = _lifted(own)
-    given = [*tensors, *held]
-    parts = split(own)
+    program = copy_program(module)
+    held_tensors = _lift_constants(program)
+    inputs = [*tensors, *held_tensors]
+    parts = hoist_scalars(program)
     if parts is None:
-        run, source = _in_halves(own, given)
-        return Inductor(run, held, source)
-    numbers = small(parts.scalars, [given[place] for place in parts.reads])
-    rest = [example(node) for node in placeholders(parts.rest)[len(given) :]]
-    run, source = _in_halves(parts.rest, [*given, *rest])
+        run, source = _compile_split(program, inputs)
+        return InductorProgram(run, held_tensors, source)
+    numbers = compile_scalars(parts.scalars, [inputs[place] for place in parts.reads])
+    scalar_examples = [example_tensor(node) for node in placeholders(parts.rest)[len(inputs) :]]
+    run, source = _compile_split(parts.rest, [*inputs, *scalar_examples])
 
     reads = parts.reads
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         return run(*tensors, *numbers(*[tensors[place] for place in reads]))
 
-    return Inductor(both, held, f"{numbers.source}\n{source}")
+    return InductorProgram(both, held_tensors, f"{numbers.source}\n{source}")
 
 
-def _in_halves(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
-    """Compile a program, in two halves if that spares memory; what crosses is freed as soon as it has been used."""
-    found = halves(module)
-    if found is None:
-        return _compiled(module, tensors)
-    parts = found  # never None in the function below
-    first, one = _compiled(parts.first, [tensors[i] for i in parts.first_reads])
-    given = [*tensors, *map(example, results(parts.first))]
-    second, two = _compiled(parts.second, [given[i] for i in parts.second_reads])
-    first, second = _boxed(first), _boxed(second)
-    kept = {pick for pick in parts.picks if pick is not None}
+def _compile_split(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+    """Compile a program, in two parts if that saves memory. Values that cross are freed after their last use."""
+    split = split_at_peak(module)
+    if split is None:
+        return _compile_cached(module, tensors)
+    parts = split  # a name that type checkers know is not None inside `both`
+    first, first_source = _compile_cached(parts.first, [tensors[i] for i in parts.first_reads])
+    given = [*tensors, *map(example_tensor, results(parts.first))]
+    second, second_source = _compile_cached(parts.second, [given[i] for i in parts.second_reads])
+    first, second = _box(first), _box(second)
+    result_set = {pick for pick in parts.result_positions if pick is not None}
 
     def both(*tensors: Tensor) -> Sequence[Any]:
         crossing = list(first([tensors[i] for i in parts.first_reads]))
-        known = dict(enumerate([*tensors, *crossing]))
-        given = [known[i] for i in parts.second_reads]
+        values = dict(enumerate([*tensors, *crossing]))
+        given = [values[i] for i in parts.second_reads]
         end = len(tensors) + len(crossing)
         crossing.clear()
         for i in range(len(tensors), end):
-            if i not in kept:
-                del known[i]
+            if i not in result_set:
+                del values[i]
         out = second(given)
-        known.update(enumerate(out, start=end))
-        return [None if pick is None else known[pick] for pick in parts.picks]
+        values.update(enumerate(out, start=end))
+        return [None if pick is None else values[pick] for pick in parts.result_positions]
 
-    return both, f"{one}\n{two}"
+    return both, f"{first_source}\n{second_source}"
 
 
-def _boxed(run: Any) -> Any:
-    """Return a function of a list of arguments, which it empties, so that they are freed once they are not needed."""
+def _box(run: Any) -> Any:
+    """Return a function that takes a list and empties it, so that arguments are freed after their last use."""
     inner = run
     while _takes_many(inner) and hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__
@@ -100,21 +108,23 @@ def _takes_many(run: Any) -> bool:
     return bool(getattr(getattr(run, "__code__", None), "co_flags", CO_VARARGS) & CO_VARARGS)
 
 
-def _compiled(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
+def _compile_cached(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
     options = _options(module)
-    with _compiling():
+    with _compiler_errors():
         key = program_key(module, tensors, options)
-        found = None if key is None else load(key, options)
-        if found is not None:
-            return _unboxed(found[0]), found[1]
-        graphs, meta, run = _made(module, tensors, options)
+        cached = None if key is None else load(key, options)
+        if cached is not None:
+            return _unbox(cached[0]), cached[1]
+        graphs, meta, run = _run_inductor(module, tensors, options)
     if key is not None:
         save(key, graphs, tensors, meta)
     return run, "\n".join(getattr(graph, "source_code", "") for graph in graphs)
 
 
-def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> tuple[list[Any], Any, Any]:
-    """Return what inductor makes, what torch found out about results, and a function around both."""
+def _run_inductor(
+    module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]
+) -> tuple[list[Any], Any, Any]:
+    """Return the compiled graphs, torch's metadata about results, and the function that runs both."""
     from torchpure._torch import inductor  # takes seconds to import
 
     graphs: list[Any] = []
@@ -131,8 +141,8 @@ def _made(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any
     return graphs, context.fw_metadata, run
 
 
-def _unboxed(call: Boxed) -> Any:
-    """Return a function of tensors, of one of a list of them."""
+def _unbox(call: Boxed) -> Any:
+    """Return a function of tensors, from a function that takes a list of tensors."""
 
     def boxed(given: list[Tensor]) -> Sequence[Any]:
         with torch.no_grad():
@@ -141,51 +151,51 @@ def _unboxed(call: Boxed) -> Any:
     def run(*tensors: Tensor) -> Sequence[Any]:
         return boxed(list(tensors))
 
-    boxed._boxed_call, run.__wrapped__ = True, boxed  # pyrefly: ignore[missing-attribute] as torch marks its own
+    boxed._boxed_call, run.__wrapped__ = True, boxed  # pyrefly: ignore[missing-attribute] torch marks its functions so
     return run
 
 
 @contextmanager
-def _compiling() -> Iterator[None]:
-    """Compile without gradients, and say so where there is no compiler."""
+def _compiler_errors() -> Iterator[None]:
+    """Disable gradients and warnings, and turn a missing or failing compiler into a CompilerError."""
     try:
-        with torch.no_grad(), collected(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # inductor calls what torch has deprecated
+        with torch.no_grad(), gc_resumed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # inductor calls deprecated functions of torch
             yield
     except Exception as error:
-        if _NO_COMPILER.isdisjoint(_names(error)):
+        if _NO_COMPILER.isdisjoint(_error_names(error)):
             raise
         raise CompilerError(f"jit: {error!s:.2000}") from error
 
 
 def _options(module: GraphModule) -> dict[str, Any]:
-    """Return settings for this program alone: no cache that unpickles, and the compiler that is set now."""
+    """Return inductor settings for this program: no cache that unpickles, and the current compiler."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
-    own: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
-    if any(runs(node)[0] is not None for node in module.graph.nodes):
-        own["reorder_for_locality"] = False  # it computes gradients of parameters last of all
-    return own
+    options: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+    if any(recomputation_of(node)[0] is not None for node in module.graph.nodes):
+        options["reorder_for_locality"] = False  # it would move the gradients of parameters to the end
+    return options
 
 
-def _lifted(module: GraphModule) -> list[Tensor]:
-    """Make inputs of the tensors that a program holds, because inductor would write down the numbers of small ones."""
-    held: dict[int, tuple[Tensor, Node]] = {}
+def _lift_constants(module: GraphModule) -> list[Tensor]:
+    """Turn the constants of a program into inputs: inductor would write small ones into the code."""
+    lifted: dict[int, tuple[Tensor, Node]] = {}
     for node, tensor in list(constants(module)):
-        if id(tensor) not in held:
+        if id(tensor) not in lifted:
             with module.graph.inserting_before(_first_operation(module)):
-                held[id(tensor)] = (tensor, module.graph.placeholder(f"held_{len(held)}"))
-        node.replace_all_uses_with(held[id(tensor)][1])
+                lifted[id(tensor)] = (tensor, module.graph.placeholder(f"held_{len(lifted)}"))
+        node.replace_all_uses_with(lifted[id(tensor)][1])
         module.graph.erase_node(node)
     module.recompile()
-    return [tensor for tensor, _ in held.values()]
+    return [tensor for tensor, _ in lifted.values()]
 
 
 def _first_operation(module: GraphModule) -> Node:
     return next(node for node in module.graph.nodes if node.op != "placeholder")
 
 
-def _names(error: BaseException | None) -> list[str]:
-    """List the kinds of an error and of those that caused it."""
+def _error_names(error: BaseException | None) -> list[str]:
+    """List the class names of an error and of its causes."""
     found = []
     while error is not None:
         found.extend([type(error).__name__, type(getattr(error, "inner_exception", None)).__name__])

@@ -1,8 +1,8 @@
-"""What inductor writes around the kernels of a program, on disk: another process need not write it again.
+"""Keep the output code of inductor on disk, so that another process need not generate it again.
 
 Inductor takes tens of seconds for a step of a transformer, nearly all of it in Python, and its own cache unpickles. But
-what it writes is a Python module, with its kernels as C++; where torch puts nothing around the function in it, that
-module is all there is of a program.
+its output code is a Python module that contains the kernels as C++. If torch wraps nothing around the function in that
+module, then the module is the whole program.
 """
 
 import operator
@@ -17,15 +17,15 @@ from torch.fx import GraphModule, Node
 
 from torchpure._torch import OpOverload
 
-from ._disk_cache import keep, kept, key_of
+from ._disk_cache import find_file, key_of, store_file
 
-_TORCHS = frozenset({"aten", "prims"})
-_NAME = "torchpure_program"
+_TORCH_NAMESPACES = frozenset({"aten", "prims"})
+_MODULE_NAME = "torchpure_program"
 Boxed = Callable[[list[Tensor]], Sequence[Any]]
 
 
-class _Text(InspectLoader):
-    """Loads a module from its text alone: no compiled file beside it is read or written."""
+class _TextLoader(InspectLoader):
+    """Load a module from its text only: no compiled file beside it is read or written."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -36,29 +36,29 @@ class _Text(InspectLoader):
 
 
 def program_key(module: GraphModule, tensors: Sequence[Tensor], options: dict[str, Any]) -> str | None:
-    """Name all that inductor makes a program of; None where that is not written down in the program.
+    """Return a hash of everything that inductor's output depends on; None if the program's text does not show it all.
 
     Raises:
         CompilerError: there is no C++ compiler.
     """
-    if not all(map(_is_torchs, module.graph.nodes)) or any(leaf.device.type != "cpu" for leaf in tensors):
+    if not all(map(_is_torch_operation, module.graph.nodes)) or any(leaf.device.type != "cpu" for leaf in tensors):
         return None
     likes = [f"{leaf.dtype} {tuple(leaf.shape)} {leaf.stride()}" for leaf in tensors]
     text = "\n".join([module.graph.python_code("self").src, *likes, repr(sorted(options.items())), *_settings()])
     return key_of(text, options["cpp.cxx"][1])
 
 
-def _is_torchs(node: Node) -> bool:
-    """Tell whether a node is written down as text: an operation of torch's own, of values in the program."""
+def _is_torch_operation(node: Node) -> bool:
+    """Tell whether a node's text says all: an operation of torch, applied to values of the program."""
     if node.op != "call_function":
         return node.op in {"placeholder", "output"}
     if node.target is operator.getitem:
         return True
-    return isinstance(node.target, OpOverload) and node.target.namespace in _TORCHS
+    return isinstance(node.target, OpOverload) and node.target.namespace in _TORCH_NAMESPACES
 
 
 def _settings() -> list[str]:
-    """List what inductor reads besides a program."""
+    """List what inductor reads besides the program."""
     from torchpure._torch import compiler_config
 
     return [
@@ -75,36 +75,42 @@ def _settings() -> list[str]:
 
 
 def load(key: str, options: dict[str, Any]) -> tuple[Boxed, str] | None:
-    """Return the function of a list of tensors, which it empties, that was kept under this key, and its text."""
+    """Return the cached function and its text. The function takes a list of tensors and empties it."""
     from torchpure._torch import compiler_config
 
-    file = kept(key, ".py")
+    file = find_file(key, ".py")
     if file is None:
         return None
-    loader = _Text(file.read_text())
-    module = ModuleType(_NAME)
+    loader = _TextLoader(file.read_text())
+    module = ModuleType(_MODULE_NAME)
     with compiler_config.inductor_config.patch(options):
         loader.exec_module(module)
-    return module.call, loader.get_source(_NAME)
+    return module.call, loader.get_source(_MODULE_NAME)
 
 
 def save(key: str, graphs: Sequence[Any], tensors: Sequence[Tensor], meta: Any) -> None:
-    """Keep what inductor wrote, if it is the whole program; `meta` is what torch found out about its results."""
-    if len(graphs) != 1 or not _is_whole(graphs[0]) or not _is_plain(meta, len(tensors)):
+    """Store the output code, if it is the whole program. `meta` is torch's metadata about the results."""
+    if len(graphs) != 1 or not _is_self_contained(graphs[0]) or not _returns_outputs_directly(meta, len(tensors)):
         return
     text = graphs[0].source_code
-    keep(key, ".py", lambda made: made.write_text(text))
+    store_file(key, ".py", lambda made: made.write_text(text))
 
 
-def _is_whole(graph: Any) -> bool:
-    held = (graph.constants, graph.torchbind_constants, graph.frozen_param_names, graph.opaque_value_type_classes)
-    return bool(graph.source_code) and not any(held) and set(graph.device_types) == {"cpu"}
+def _is_self_contained(graph: Any) -> bool:
+    extra_objects = (
+        graph.constants,
+        graph.torchbind_constants,
+        graph.frozen_param_names,
+        graph.opaque_value_type_classes,
+    )
+    return bool(graph.source_code) and not any(extra_objects) and set(graph.device_types) == {"cpu"}
 
 
-def _is_plain(meta: Any, count: int) -> bool:
-    """Tell whether a compiled function gives the results as they are, and takes all tensors.
+def _returns_outputs_directly(meta: Any, count: int) -> bool:
+    """Tell whether the generated function returns the results itself, and takes all tensors.
 
-    Of inputs and views of them torch makes new views, which matters to gradients alone: the function returns them too.
+    For inputs, and views of inputs, torch makes new views around the function. Only gradients need these: the generated
+    function returns inputs and views too.
     """
     from torchpure._torch.inductor import OutputType
 

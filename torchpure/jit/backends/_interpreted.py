@@ -1,4 +1,4 @@
-"""A program whose operations run one after another, as torch's own."""
+"""The interpreter backend: run the operations of a program one after another, with torch's own kernels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +10,20 @@ from torch.fx import GraphModule
 from torchpure.transforms.tracing import program_text
 
 
-class OneByOne:
-    """A program whose operations run one after another, as torch's own.
+class InterpretedProgram:
+    """A program whose operations run one after another, with torch's own kernels.
 
-    Inductor knows no complex numbers, and what it makes of programs with them is wrong in places: the gradient of a
-    gradient through `linalg.eig` came out with other numbers. And it lays memory out in its own way:
-    `as_strided_scatter` on memory that does not lie row by row wrote to other places. And it reads an element of an
-    empty tensor without a word, where torch raises an error.
+    Inductor computes some programs wrongly, and these run here:
+
+    - Complex numbers: the gradient of a gradient through `linalg.eig` had wrong numbers.
+    - Strides of memory that is not row-major: `as_strided_scatter` wrote to wrong places.
+    - Elements of empty tensors: inductor reads memory out of range, where torch raises an error.
     """
 
     def __init__(self, module: GraphModule) -> None:
         self._module, self.source = module, program_text(module)
 
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
-        """Run it."""
+        """Run the program."""
         with torch.no_grad():
             return self._module(*tensors)

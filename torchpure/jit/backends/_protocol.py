@@ -1,4 +1,4 @@
-"""What backends make, and what makes it."""
+"""What every backend returns, and the type of a function that compiles."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -7,14 +7,16 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 
-class Program(Protocol):
-    """A compiled program: a function of tensors, and the code that was generated for it."""
+class CompiledProgram(Protocol):
+    """A compiled program: a function of tensors, with the code that was generated for it."""
 
     source: str
 
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
-        """Run it."""
+        """Run the program."""
         ...
 
 
-Compile = Callable[[GraphModule, Sequence[Tensor]], Program]  # a program for tensors like these
+Compile = Callable[
+    [GraphModule, Sequence[Tensor]], CompiledProgram
+]  # (program, tensors like the inputs) -> compiled program

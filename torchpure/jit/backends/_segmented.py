@@ -1,4 +1,8 @@
-"""Programs with loops that no backend takes as a whole: Python runs the loops, and what is straight is compiled."""
+"""The backend for loops that no other backend takes: Python runs the loops, and the code between loops is compiled.
+
+A program becomes a list of steps. A segment is a run of nodes without control flow: it is compiled as one part. A loop
+or branch is a step whose bodies are compiled.
+"""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -9,144 +13,162 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from torchpure.jit.passes import attribute, bodies, loop, mutates, placeholders, results, subprogram, tupled, value
+from torchpure.jit.passes import (
+    attribute,
+    bodies,
+    control_flow_kind,
+    extract_subprogram,
+    fake_value,
+    mutates,
+    placeholders,
+    results,
+    return_tuple,
+)
 from torchpure.transforms.engine import unaliased
 
 from ._protocol import Compile
 
-_FEW = 2  # operations that are not worth a program
+_MAX_UNCOMPILED = 2  # segments of up to this many operations run as they are
 Values = dict[Node, Any]
 Step = Callable[[Values], None]
 Run = Callable[..., Sequence[Any]]
 
 
-class Segments:
-    """A program in steps: compiled parts, and loops whose bodies are compiled."""
+class SegmentedProgram:
+    """A program as a list of steps: compiled segments, and loops with compiled bodies."""
 
-    def __init__(self, module: GraphModule, part: Compile) -> None:
-        self._part = part
+    def __init__(self, module: GraphModule, compile_part: Compile) -> None:
+        self._compile_part = compile_part
         self._inputs, self._results, self._sources = placeholders(module), results(module), list[str]()
-        self._held: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
+        self._constants: Values = {node: attribute(module, node) for node in module.graph.find_nodes(op="get_attr")}
         self._steps: list[Step] = []
         used: list[list[Node]] = []
-        for step, nodes in self._all(module):
+        for step, nodes in self._make_steps(module):
             self._steps.append(step)
             used.append(nodes)
-        self._done = _last_uses(used, [*self._held, *(node for node in self._results if isinstance(node, Node))])
+        self._last_uses = _last_uses(
+            used, [*self._constants, *(node for node in self._results if isinstance(node, Node))]
+        )
         self.source = "\n".join(self._sources)
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         """Run the program."""
-        values: Values = {**self._held, **dict(zip(self._inputs, tensors, strict=True))}
-        for step, done in zip(self._steps, self._done, strict=True):
+        values: Values = {**self._constants, **dict(zip(self._inputs, tensors, strict=True))}
+        for step, done in zip(self._steps, self._last_uses, strict=True):
             step(values)
-            for node in done:  # memory that nobody needs any more
+            for node in done:  # free memory after its last use
                 del values[node]
         return [values[node] if isinstance(node, Node) else node for node in self._results]
 
-    def _all(self, module: GraphModule) -> Iterator[tuple[Step, list[Node]]]:
-        straight: list[Node] = []
+    def _make_steps(self, module: GraphModule) -> Iterator[tuple[Step, list[Node]]]:
+        segment: list[Node] = []
         for node in module.graph.nodes:
             if node.op != "call_function":
                 continue
-            given: Any = node.args[0] if node.args else None
-            if loop(node):
-                yield from self._straight(module, straight)
-                straight = []
-                yield self._loop(module, node), node.all_input_nodes
-            elif node.target is operator.getitem and loop(given):
-                yield _item(node, given), [given]
+            source: Any = node.args[0] if node.args else None
+            if control_flow_kind(node):
+                yield from self._segment(module, segment)
+                segment = []
+                yield self._control_flow(module, node), node.all_input_nodes
+            elif node.target is operator.getitem and control_flow_kind(source):
+                yield _getitem_step(node, source), [source]
             else:
-                straight.append(node)
-        yield from self._straight(module, straight)
+                segment.append(node)
+        yield from self._segment(module, segment)
 
-    def _straight(self, module: GraphModule, nodes: list[Node]) -> Iterator[tuple[Step, list[Node]]]:
+    def _segment(self, module: GraphModule, nodes: list[Node]) -> Iterator[tuple[Step, list[Node]]]:
         outputs = [node for node in nodes if not set(nodes).issuperset(node.users)]
         if nodes:
-            part, inputs = subprogram(module, nodes, outputs)
-            run: Run = part if len(nodes) <= _FEW else self._compiled(part, [value(node) for node in inputs])
-            yield _straight_step(run, inputs, outputs), inputs
+            part, inputs = extract_subprogram(module, nodes, outputs)
+            run: Run = (
+                part
+                if len(nodes) <= _MAX_UNCOMPILED
+                else self._compile_for(part, [fake_value(node) for node in inputs])
+            )
+            yield _segment_step(run, inputs, outputs), inputs
 
-    def _loop(self, module: GraphModule, node: Node) -> Step:
+    def _control_flow(self, module: GraphModule, node: Node) -> Step:
         programs = []
         for body in bodies(module, node):
-            likes = [value(like) for like in placeholders(body)]
+            likes = [fake_value(like) for like in placeholders(body)]
             programs.append(
-                self._compiled(tupled(body), [torch.empty(t.shape, dtype=t.dtype, device="meta") for t in likes])
+                self._compile_for(
+                    return_tuple(body), [torch.empty(t.shape, dtype=t.dtype, device="meta") for t in likes]
+                )
             )
-        return _loop_step(node, _RUNS[loop(node) or ""], programs, mutates(module))
+        return _loop_step(node, _RUNNERS[control_flow_kind(node) or ""], programs, mutates(module))
 
-    def _compiled(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
-        """Compile a part for tensors of these shapes and strides; others of the same shape are copied to them."""
-        devices = [value(node).device for node in placeholders(module)]
+    def _compile_for(self, module: GraphModule, likes: Sequence[Tensor]) -> Run:
+        """Compile a part for tensors of these shapes and strides. Other strides are copied to these at run time."""
+        devices = [fake_value(node).device for node in placeholders(module)]
         examples = [
             torch.empty_strided(like.size(), like.stride(), dtype=like.dtype, device=device)
             for like, device in zip(likes, devices, strict=True)
         ]
-        program = self._part(module, examples)
+        program = self._compile_part(module, examples)
         self._sources.append(program.source)
-        strides, changes = [example.stride() for example in examples], mutates(module)
+        strides, mutates_inputs = [example.stride() for example in examples], mutates(module)
 
         def run(*tensors: Tensor) -> Sequence[Any]:
             if all(leaf.stride() == stride for leaf, stride in zip(tensors, strides, strict=True)):
                 return program(*tensors)
-            return module(*tensors) if changes else program(*map(_laid_out, tensors, strides))
+            return module(*tensors) if mutates_inputs else program(*map(_with_strides, tensors, strides))
 
         return run
 
 
-def compiled(module: GraphModule, tensors: Sequence[Tensor], part: Compile) -> Segments:
-    """Compile the parts of a program by `part`; each of its nodes says what its value looks like.
+def compile_program(module: GraphModule, tensors: Sequence[Tensor], compile_part: Compile) -> SegmentedProgram:
+    """Compile the parts of a program with `compile_part`.
 
     Raises:
-        CompilerError: there is no C++ compiler that works.
+        CompilerError: there is no working C++ compiler.
     """
     assert len(placeholders(module)) == len(tensors)
-    return Segments(module, part)
+    return SegmentedProgram(module, compile_part)
 
 
 def _last_uses(used: Sequence[Sequence[Node]], kept: Sequence[Node]) -> list[list[Node]]:
-    """List for each step the nodes that are read for the last time."""
-    seen, done = set(kept), []
+    """List, for each step, the nodes that are read for the last time."""
+    used_later, last_uses = set(kept), []
     for nodes in reversed(used):
-        done.append([node for node in dict.fromkeys(nodes) if node not in seen])
-        seen.update(nodes)
-    return done[::-1]
+        last_uses.append([node for node in dict.fromkeys(nodes) if node not in used_later])
+        used_later.update(nodes)
+    return last_uses[::-1]
 
 
-def _laid_out(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Copy a tensor to memory of these strides; along those of zero its elements are the same."""
+def _with_strides(leaf: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Copy a tensor to memory of these strides. A dimension of stride 0 is copied once."""
     if leaf.stride() == stride:
         return leaf
-    made = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
-    first = tuple(slice(None, None if step else 1) for step in stride)
-    made[first].copy_(leaf[first])
-    return made
+    copy = torch.empty_strided(leaf.shape, stride, dtype=leaf.dtype, device=leaf.device)
+    without_repeats = tuple(slice(None, None if step else 1) for step in stride)
+    copy[without_repeats].copy_(leaf[without_repeats])
+    return copy
 
 
-def _item(node: Node, given: Node) -> Step:
-    place: Any = node.args[1]
+def _getitem_step(node: Node, source: Node) -> Step:
+    index: Any = node.args[1]
 
     def step(values: Values) -> None:
-        values[node] = values[given][place]
+        values[node] = values[source][index]
 
     return step
 
 
-def _straight_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) -> Step:
+def _segment_step(run: Run, inputs: Sequence[Node], outputs: Sequence[Node]) -> Step:
     def step(values: Values) -> None:
         values.update(zip(outputs, run(*[values[node] for node in inputs]), strict=True))
 
     return step
 
 
-def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], changes: bool) -> Step:
-    """Return what runs a loop; where results are changed in place afterwards, they share memory with nothing."""
+def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], mutates_results: bool) -> Step:
+    """Return a step that runs a loop. If the program changes tensors in place, its results share no memory."""
 
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)
-        out = run(programs, value(node), *args)
-        values[node] = unaliased(out, [values[used] for used in node.all_input_nodes]) if changes else out
+        out = run(programs, fake_value(node), *args)
+        values[node] = unaliased(out, [values[used] for used in node.all_input_nodes]) if mutates_results else out
 
     return step
 
@@ -179,7 +201,7 @@ def _callback(_programs: Any, _like: Any, fn: Callable[..., Any], operands: Any,
     return ()
 
 
-_RUNS: dict[str, Callable[..., Any]] = {
+_RUNNERS: dict[str, Callable[..., Any]] = {
     "scan_p": _scan,
     "while_p": _while,
     "switch_p": _switch,

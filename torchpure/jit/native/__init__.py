@@ -1,7 +1,27 @@
-"""Small programs and loops, as one function of C++."""
+"""The native backend: compile a small program, or a program with loops, to one C++ function on one thread.
 
-from ._compile import Native as Native
-from ._compile import compiled as compiled
-from .frontend import picks_of_nothing as picks_of_nothing
-from .frontend import takes_complex_numbers as takes_complex_numbers
+A program goes through these stages. Each is a package, and imports only `ir` and the stages before it:
+
+1. `frontend/`: what the generator accepts. It decomposes operations, finds mutations, and names unsupported nodes.
+2. `ir/`: the data that the later stages share. Values are buffers, views and numbers. A kernel is a loop nest.
+3. `lowering/`: fx nodes to kernels, one file per family of operations. `_scope.py` walks the graph and calls a handler
+   per operation. Size limits are here, since a handler may refuse its node.
+4. `optimize/`: kernels to fewer kernels (fusion), and where each buffer lies in memory (memory plan).
+5. `codegen/`: kernels to C++ text, and the compiler command.
+
+`_compile.py` runs the stages, loads the library, and calls it. Any stage may raise `UnsupportedError`: then
+`compile_cpp` returns None, and another backend compiles the program.
+
+Example: `torch.tanh(a * 2).sum(1)` becomes three kernels (multiply, tanh, sum). Fusion makes them one kernel, whose
+temporaries stay in registers, so the memory plan has nothing to place.
+
+Where to change what: size limits are `MAX_KERNEL_ITERATIONS` in `lowering/_scope.py`, `MIN_TILED`, `MIN_BLAS` and
+`MAX_PRODUCT` in `lowering/_matmul.py`, `MAX_STATEMENTS` in `optimize/_fusion.py`, `MAX_UNROLLED_ITERATIONS` in
+`codegen/_loop_nest.py`, and `_MAX_ITERATIONS` in `codegen/_translation_unit.py`.
+"""
+
+from ._compile import NativeProgram as NativeProgram
+from ._compile import compile_cpp as compile_cpp
+from .frontend import has_complex_argument as has_complex_argument
+from .frontend import selects_from_empty as selects_from_empty
 from .ir import UnsupportedError as UnsupportedError

@@ -1,4 +1,4 @@
-"""Work that is done twice is done once."""
+"""Common subexpression elimination: compute equal operations once."""
 
 from typing import Any
 
@@ -6,66 +6,68 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from torchpure.transforms.rules import runs
+from torchpure.transforms.rules import recomputation_of
 
-from ._fx import attribute, copied, impure, let_out, loop, mutates
+from ._fx import attribute, control_flow_kind, copy_program, has_side_effects, mutates, output_aliases
 
 
-def duplicates(module: GraphModule) -> GraphModule:
-    """Compute the same operation of the same values once, in the bodies of loops too.
+def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
+    """Compute the same operation of the same values once, also in the bodies of loops.
 
-    A program that changes tensors in place is left alone: there equal operations may differ in their values. So are
-    two operations whose memory is let out, because results must not share any; and what `remat` runs again, except
-    where its policy keeps the first result.
+    Three things are left as they are:
 
-    Law: `duplicates(module)(*args) == module(*args)`, bit for bit.
+    - a program that changes tensors in place, because equal operations may then give different values;
+    - two results of the program, because results must not share memory;
+    - what `remat` computes again, except where its policy keeps the first result.
+
+    Law: `eliminate_common_subexpressions(module)(*args) == module(*args)`, bit for bit.
     """
     if mutates(module):
         return module
-    made = copied(module, duplicates)
-    out, seen = let_out(made), _Seen()
-    for node in made.graph.nodes:
-        key = _key(made, node)
+    program = copy_program(module, eliminate_common_subexpressions)
+    aliases, occurrences = output_aliases(program), _FirstOccurrences()
+    for node in program.graph.nodes:
+        key = _node_key(program, node)
         if key is None:
             continue
-        first = seen.first(key, node)
-        if first is not node and not (first in out and node in out):
+        first = occurrences.first(key, node)
+        if first is not node and not (first in aliases and node in aliases):
             node.replace_all_uses_with(first)
-            made.graph.erase_node(node)
-    made.recompile()
-    return made
+            program.graph.erase_node(node)
+    program.recompile()
+    return program
 
 
-class _Seen:
-    """The operations so far, by what they compute and the run of a function of `remat` that they are in."""
+class _FirstOccurrences:
+    """The first node of each computation, and of each run of a rematerialised function."""
 
     def __init__(self) -> None:
-        self._nodes: dict[Any, Node] = {}
-        self._values: dict[Any, Node] = {}  # whatever the runs of their arguments
-        self._same: dict[Node, Node] = {}  # of one that is run again: the first of the same value
+        self._by_run: dict[Any, Node] = {}
+        self._by_value: dict[Any, Node] = {}  # in which rematerialised arguments count as their first computation
+        self._first_equal: dict[Node, Node] = {}  # node in a rematerialised run -> first node of the same value
 
     def first(self, key: Any, node: Node) -> Node:
-        """Return the operation that is to be used for this one: itself, if there is none."""
-        own, kept = runs(node)
-        value = _operation(node, self._same) if self._same and node.op == "call_function" else key
-        if own != kept and (value, kept) in self._values:
-            return self._values[value, kept]
-        found = self._nodes.setdefault((key, own), node)
+        """Return the first node that computes the same as this one: the node itself, if there is none."""
+        run, kept_run = recomputation_of(node)
+        value = _operation_key(node, self._first_equal) if self._first_equal and node.op == "call_function" else key
+        if run != kept_run and (value, kept_run) in self._by_value:
+            return self._by_value[value, kept_run]
+        found = self._by_run.setdefault((key, run), node)
         if found is node:
-            same = self._values.setdefault((value, kept), node)
-            if own is not None:
-                self._same[node] = self._values.get((value, None), same)
+            equal = self._by_value.setdefault((value, kept_run), node)
+            if run is not None:
+                self._first_equal[node] = self._by_value.get((value, None), equal)
         return found
 
 
-def _key(module: GraphModule, node: Node) -> Any:
-    """Return what makes two nodes the same; None for one that stays."""
+def _node_key(module: GraphModule, node: Node) -> Any:
+    """Return a key that equal nodes share; None for a node that must stay."""
     if node.op == "get_attr":
-        held = attribute(module, node)
-        return ("constant", id(held)) if isinstance(held, Tensor) else None
-    if node.op != "call_function" or loop(node) or impure(module, node):
+        constant = attribute(module, node)
+        return ("constant", id(constant)) if isinstance(constant, Tensor) else None
+    if node.op != "call_function" or control_flow_kind(node) or has_side_effects(module, node):
         return None
-    key = _operation(node, {})
+    key = _operation_key(node, {})
     try:
         hash(key)
     except TypeError:
@@ -73,19 +75,19 @@ def _key(module: GraphModule, node: Node) -> Any:
     return key
 
 
-def _operation(node: Node, instead: dict[Node, Node]) -> Any:
+def _operation_key(node: Node, substitutes: dict[Node, Node]) -> Any:
     args, kwargs = node.args, node.kwargs
-    if instead:
-        args, kwargs = (map_arg(part, lambda arg: instead.get(arg, arg)) for part in (args, kwargs))
-    return (node.target, _frozen(args), _frozen(kwargs))
+    if substitutes:
+        args, kwargs = (map_arg(part, lambda arg: substitutes.get(arg, arg)) for part in (args, kwargs))
+    return (node.target, _hash_key(args), _hash_key(kwargs))
 
 
-def _frozen(args: Any) -> Any:
-    """Make arguments comparable: 1, 1.0 and True are not the same, nor are 0.0 and -0.0."""
+def _hash_key(args: Any) -> Any:
+    """Make arguments hashable. 1, 1.0 and True give different keys, and so do 0.0 and -0.0."""
     if isinstance(args, dict):
-        return tuple((name, _frozen(part)) for name, part in args.items())
+        return tuple((name, _hash_key(part)) for name, part in args.items())
     if isinstance(args, list | tuple):
-        return (type(args).__name__, *map(_frozen, args))
+        return (type(args).__name__, *map(_hash_key, args))
     if isinstance(args, slice):
-        return ("slice", *map(_frozen, (args.start, args.stop, args.step)))
+        return ("slice", *map(_hash_key, (args.start, args.stop, args.step)))
     return (type(args), repr(args) if isinstance(args, float | complex) else args)

@@ -1,16 +1,18 @@
-"""Dead work goes."""
+"""Dead code elimination."""
 
 from torch.fx import GraphModule
 
-from ._fx import copied, impure
+from ._fx import copy_program, has_side_effects
 
 
-def dead(module: GraphModule) -> GraphModule:
-    """Remove operations whose values nobody reads, in the bodies of loops too; checks and callbacks stay.
+def eliminate_dead_code(module: GraphModule) -> GraphModule:
+    """Remove operations whose results are never read, also in the bodies of loops. Checks and callbacks stay.
 
-    Law: `dead(module)(*args) == module(*args)`, bit for bit.
+    Law: `eliminate_dead_code(module)(*args) == module(*args)`, bit for bit.
     """
-    made = copied(module, dead)
-    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or impure(made, node))
-    made.recompile()
-    return made
+    program = copy_program(module, eliminate_dead_code)
+    program.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
+    )
+    program.recompile()
+    return program

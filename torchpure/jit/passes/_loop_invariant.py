@@ -1,84 +1,99 @@
-"""What a loop computes from its constants alone is computed once, before it."""
+"""Loop invariant code motion: compute before a loop what depends on its constants only."""
 
 from typing import Any
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ._fx import attribute, body_nodes, copied, impure, is_view, let_out, loop, mutates, placeholders, value
+from ._fx import (
+    attribute,
+    body_nodes,
+    control_flow_kind,
+    copy_program,
+    fake_value,
+    has_side_effects,
+    is_view,
+    mutates,
+    output_aliases,
+    placeholders,
+)
 
-_SMALL = 4096  # bytes that a value may take, whatever it is computed from
+_SMALL_BYTES = 4096  # values up to this size may always move
 
 
-def loop_invariant(module: GraphModule) -> GraphModule:
+def hoist_loop_invariants(module: GraphModule) -> GraphModule:
     """Move pure work on the constants of a loop out of its body, in inner loops first.
 
-    Only values move that take no more memory than what they are computed from. Loops whose body is shared stay, and so
-    do programs that change tensors in place.
+    A value moves only if it takes no more memory than its arguments, or very little memory. A loop whose body is shared
+    with another loop stays as it is. So does a program that changes tensors in place.
 
-    Law: `loop_invariant(module)(*args) == module(*args)`, bit for bit.
+    Law: `hoist_loop_invariants(module)(*args) == module(*args)`, bit for bit.
     """
     if mutates(module):
         return module
-    made = copied(module, loop_invariant)
-    for node in list(made.graph.nodes):
-        if loop(node) in {"scan_p", "while_p"} and _owns(made, node):
-            _Loop(made, node).hoist()
-    made.graph.eliminate_dead_code(lambda node: node.op in {"placeholder", "output"} or impure(made, node))
-    made.recompile()
-    return made
+    program = copy_program(module, hoist_loop_invariants)
+    for node in list(program.graph.nodes):
+        if control_flow_kind(node) in {"scan_p", "while_p"} and _bodies_are_unshared(program, node):
+            _LoopHoister(program, node).hoist()
+    program.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
+    )
+    program.recompile()
+    return program
 
 
-def _owns(module: GraphModule, node: Node) -> bool:
-    """Tell whether the programs inside of a loop are nobody else's."""
-    held = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
+def _bodies_are_unshared(module: GraphModule, node: Node) -> bool:
+    """Tell whether the programs inside a loop are used by this loop only."""
+    attributes = [(attribute(module, body), body) for body in module.graph.find_nodes(op="get_attr")]
     return all(
-        len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in held) == 1
+        len(body.users) == 1 and sum(attribute(module, body) is other for other, _ in attributes) == 1
         for body in body_nodes(node)
     )
 
 
-class _Loop:
-    """A loop from which work is moved."""
+class _LoopHoister:
+    """Move work out of one loop."""
 
     def __init__(self, module: GraphModule, node: Node) -> None:
         self.module, self.node = module, node
         self.bodies: list[GraphModule] = [attribute(module, body) for body in body_nodes(node)]
-        carry: Any = node.args[1 if loop(node) == "scan_p" else 2]
-        xs: Any = node.args[2] if loop(node) == "scan_p" else ()
-        self.first = len(carry) + len(xs)
+        carry: Any = node.args[1 if control_flow_kind(node) == "scan_p" else 2]
+        xs: Any = node.args[2] if control_flow_kind(node) == "scan_p" else ()
+        self.num_varying = len(carry) + len(xs)
         self.consts: list[Any] = list(node.args[3])  # pyrefly: ignore[bad-argument-type] a tuple
 
     def hoist(self) -> None:
-        """Move what can be moved, and give the loop its values as further constants."""
+        """Move what can be moved. The loop gets the moved values as further constants."""
         for body in self.bodies:
-            outer: dict[Node, Any] = dict(zip(placeholders(body)[self.first :], self.consts, strict=True))
-            for node in _moving(body, set(outer)):
-                moved = self._moved(body, node, outer)
+            before_loop: dict[Node, Any] = dict(zip(placeholders(body)[self.num_varying :], self.consts, strict=True))
+            for node in _hoistable_nodes(body, set(before_loop)):
+                moved = self._copy_before_loop(body, node, before_loop)
                 self.consts.append(moved)
                 for other in self.bodies:
-                    given = _new_placeholder(other, node)
+                    placeholder = _new_placeholder(other, node)
                     if other is body:
-                        node.replace_all_uses_with(given)
-                        outer[given] = moved  # what moves later may be computed from it
+                        node.replace_all_uses_with(placeholder)
+                        before_loop[placeholder] = moved  # later moves may read it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
-            body.graph.eliminate_dead_code(lambda n, body=body: n.op in {"placeholder", "output"} or impure(body, n))
+            body.graph.eliminate_dead_code(
+                lambda n, body=body: n.op in {"placeholder", "output"} or has_side_effects(body, n)
+            )
             body.recompile()
 
-    def _moved(self, body: GraphModule, node: Node, outer: dict[Node, Any]) -> Any:
-        """Compute a node of the body before the loop."""
-        if node not in outer:
+    def _copy_before_loop(self, body: GraphModule, node: Node, before_loop: dict[Node, Any]) -> Any:
+        """Compute a node of the body before the loop, and its arguments first."""
+        if node not in before_loop:
             for arg in node.all_input_nodes:
-                self._moved(body, arg, outer)
+                self._copy_before_loop(body, arg, before_loop)
             with self.module.graph.inserting_before(self.node):
                 if node.op == "get_attr":
-                    outer[node] = self._constant(attribute(body, node), node)
+                    before_loop[node] = self._register_constant(attribute(body, node), node)
                 else:
-                    outer[node] = self.module.graph.node_copy(node, outer.__getitem__)
-        return outer[node]
+                    before_loop[node] = self.module.graph.node_copy(node, before_loop.__getitem__)
+        return before_loop[node]
 
-    def _constant(self, tensor: Tensor, node: Node) -> Node:
+    def _register_constant(self, tensor: Tensor, node: Node) -> Node:
         name, number = "", 0
         while not name or hasattr(self.module, name):
             name, number = f"_hoisted_{number}", number + 1
@@ -88,42 +103,45 @@ class _Loop:
         return made
 
 
-def _moving(body: GraphModule, consts: set[Node]) -> list[Node]:
-    """List the nodes whose values depend on constants alone, are used by others, and are cheap to keep."""
-    fixed, out = set(consts), let_out(body)
+def _hoistable_nodes(body: GraphModule, consts: set[Node]) -> list[Node]:
+    """List the nodes that depend on constants only, are used in the loop, and are cheap to keep."""
+    invariant, aliases = set(consts), output_aliases(body)
     for node in body.graph.nodes:
-        given = node.all_input_nodes
+        arguments = node.all_input_nodes
         constant = node.op == "get_attr" and isinstance(attribute(body, node), Tensor)
-        if constant or (given and fixed.issuperset(given) and _pure_operation(body, node)):
-            fixed.add(node)
+        if constant or (arguments and invariant.issuperset(arguments) and _pure_operation(body, node)):
+            invariant.add(node)
     return [
         node
         for node in body.graph.nodes
-        if node in fixed and node.op == "call_function" and _read(node, fixed) and _worth(node, out)
+        if node in invariant
+        and node.op == "call_function"
+        and _is_used_in_loop(node, invariant)
+        and _is_cheap_to_keep(node, aliases)
     ]
 
 
 def _pure_operation(body: GraphModule, node: Node) -> bool:
-    return node.op == "call_function" and not loop(node) and not impure(body, node)
+    return node.op == "call_function" and not control_flow_kind(node) and not has_side_effects(body, node)
 
 
-def _read(node: Node, fixed: set[Node]) -> bool:
-    """Tell whether others than fixed nodes use a value, themselves or through views of it."""
-    return any(user not in fixed or (is_view(user) and _read(user, fixed)) for user in node.users)
+def _is_used_in_loop(node: Node, invariant: set[Node]) -> bool:
+    """Tell whether the rest of the loop uses a value, directly or through views of it."""
+    return any(user not in invariant or (is_view(user) and _is_used_in_loop(user, invariant)) for user in node.users)
 
 
-def _worth(node: Node, out: set[Node]) -> bool:
-    own = value(node)
-    if not isinstance(own, Tensor) or is_view(node) or node in out:  # what a body lets out must be its own
+def _is_cheap_to_keep(node: Node, aliases: set[Node]) -> bool:
+    fake = fake_value(node)
+    if not isinstance(fake, Tensor) or is_view(node) or node in aliases:  # a body must own the memory of its results
         return False
-    given = sum(_bytes(value(arg)) for arg in node.all_input_nodes)
-    return _bytes(own) <= max(given, _SMALL)
+    argument_bytes = sum(_num_bytes(fake_value(arg)) for arg in node.all_input_nodes)
+    return _num_bytes(fake) <= max(argument_bytes, _SMALL_BYTES)
 
 
-def _bytes(held: Any) -> int:
-    if isinstance(held, list | tuple):
-        return sum(map(_bytes, held))
-    return held.numel() * held.element_size() if isinstance(held, Tensor) else 0
+def _num_bytes(fake: Any) -> int:
+    if isinstance(fake, list | tuple):
+        return sum(map(_num_bytes, fake))
+    return fake.numel() * fake.element_size() if isinstance(fake, Tensor) else 0
 
 
 def _new_placeholder(body: GraphModule, like: Node) -> Node:

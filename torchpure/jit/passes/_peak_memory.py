@@ -1,4 +1,4 @@
-"""How much memory a program has at once: of what it makes, until its last use."""
+"""Peak memory of a program: the bytes that it allocates and that are alive at the same time."""
 
 import operator
 from collections.abc import Iterable
@@ -8,57 +8,57 @@ from torch.fx import GraphModule, Node
 
 from torchpure import tree
 
-from ._fx import bodies, is_view, loop, results, value
+from ._fx import bodies, control_flow_kind, fake_value, is_view, results
 
 
-def peak(module: GraphModule) -> int:
-    """Count the bytes of temporaries and results that are alive at once, at most.
+def peak_memory(module: GraphModule) -> int:
+    """Return the largest number of bytes of temporaries and results that are alive at once.
 
-    What backends do without, because they compute several operations as one, is counted too.
+    Backends fuse operations and then allocate less: this is an upper bound.
     """
     nodes = [node for node in module.graph.nodes if node.op == "call_function"]
-    last = _last_uses(module, nodes)
-    alive, most = 0, 0
-    for place, node in enumerate(nodes):
-        alive += _made(node)
-        inside = max(map(peak, bodies(module, node)), default=0) if loop(node) else 0
-        most = max(most, alive + inside)
-        alive -= sum(map(_made, last.get(place, ())))
-    return most
+    last_uses = _last_uses(module, nodes)
+    alive, peak = 0, 0
+    for position, node in enumerate(nodes):
+        alive += _allocated_bytes(node)
+        inside = max(map(peak_memory, bodies(module, node)), default=0) if control_flow_kind(node) else 0
+        peak = max(peak, alive + inside)
+        alive -= sum(map(_allocated_bytes, last_uses.get(position, ())))
+    return peak
 
 
 def _last_uses(module: GraphModule, nodes: list[Node]) -> dict[int, list[Node]]:
-    """List, for each place, the nodes whose memory nobody needs after it; results are needed to the end."""
-    kept = set(map(_maker, _nodes(results(module))))
+    """List, for each position, the nodes whose memory is free after it. Results are never free."""
+    result_owners = set(map(_memory_owner, _only_nodes(results(module))))
     ends: dict[Node, int] = {}
-    for place, node in enumerate(nodes):
+    for position, node in enumerate(nodes):
         for used in (node, *node.all_input_nodes):
-            ends[_maker(used)] = place
-    last: dict[int, list[Node]] = {}
-    for node, place in ends.items():
-        if node not in kept:
-            last.setdefault(place, []).append(node)
-    return last
+            ends[_memory_owner(used)] = position
+    last_uses: dict[int, list[Node]] = {}
+    for node, position in ends.items():
+        if node not in result_owners:
+            last_uses.setdefault(position, []).append(node)
+    return last_uses
 
 
-def _nodes(found: Iterable[object]) -> list[Node]:
+def _only_nodes(found: Iterable[object]) -> list[Node]:
     return [node for node in found if isinstance(node, Node)]
 
 
-def _shares(node: Node) -> bool:
-    """Tell whether a node makes no memory of its own."""
+def _shares_memory(node: Node) -> bool:
+    """Tell whether a node allocates no memory of its own."""
     return is_view(node) or node.target is operator.getitem
 
 
-def _maker(node: Node) -> Node:
-    """Return the node that made the memory of a value."""
-    while _shares(node) and node.all_input_nodes:
+def _memory_owner(node: Node) -> Node:
+    """Return the node that allocated the memory of a value."""
+    while _shares_memory(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
 
 
-def _made(node: Node) -> int:
-    """Count the bytes that an operation makes; inputs and constants are there already."""
-    if node.op != "call_function" or _shares(node):
+def _allocated_bytes(node: Node) -> int:
+    """Return the bytes that an operation allocates. Inputs and constants exist already."""
+    if node.op != "call_function" or _shares_memory(node):
         return 0
-    return sum(leaf.nbytes for leaf in tree.leaves(value(node)) if isinstance(leaf, Tensor))
+    return sum(leaf.nbytes for leaf in tree.leaves(fake_value(node)) if isinstance(leaf, Tensor))

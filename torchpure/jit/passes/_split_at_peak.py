@@ -1,9 +1,11 @@
-"""A large program in two, cut where most memory is alive: before the backward pass, in a training step.
+"""Split a large program in two where most memory is alive: in a training step, before the backward pass.
 
-As one program, inductor computes early what it needs late (transposed operands of the backward pass), and reads what it
-could forget (the input of a ReLU, to compute its output again). What crosses the cut is kept, and nothing else: a step
-of a transformer of four layers needs 0.7 of the memory. Where `remat` runs functions again, the cut is before the first
-of them: in one program with the function itself both would be computed at once.
+Compiled as one program, inductor computes some values too early (transposed operands of the backward pass). It also
+keeps some values too long (the input of a ReLU, to compute its output again). After a split, only the values that
+cross it are kept. A step of a transformer of four layers then needs 0.7 of the memory.
+
+If `remat` runs functions again, the split is before the first of these runs. In one program with the function itself,
+both would be computed at the same time.
 """
 
 from typing import NamedTuple
@@ -12,11 +14,11 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure.transforms.rules import runs
+from torchpure.transforms.rules import recomputation_of
 
-from ._fx import impure, is_view, loop, placeholders, results, subprogram, value
+from ._fx import control_flow_kind, extract_subprogram, fake_value, has_side_effects, is_view, placeholders, results
 
-SMALLEST = 1 << 24  # bytes alive at the cut; below, two calls cost more than they spare
+MIN_PEAK_BYTES = 1 << 24  # bytes alive at the split; below, the second call costs more than it saves
 
 
 _PRODUCTS = frozenset({
@@ -25,83 +27,94 @@ _PRODUCTS = frozenset({
 })  # fmt: skip
 
 
-class Halves(NamedTuple):
-    """`second` of a program's inputs, of what `first` gives, and results that `first` already has."""
+class SplitProgram(NamedTuple):
+    """A program in two parts. `second` reads inputs of the program and outputs of `first`."""
 
     first: GraphModule
-    first_reads: list[int]  # inputs of the program
+    first_reads: list[int]  # positions among the program's inputs
     second: GraphModule
-    second_reads: list[int]  # inputs of the program, then what crosses
-    picks: list[int | None]  # of each result: its place in what crosses and what `second` gives
+    second_reads: list[int]  # positions among the program's inputs, then the outputs of `first`
+    result_positions: list[
+        int | None
+    ]  # of each result: its position among inputs, outputs of `first`, outputs of `second`
 
 
-def halves(module: GraphModule) -> Halves | None:
-    """Cut a program in two; None where that spares nothing.
+def split_at_peak(module: GraphModule) -> SplitProgram | None:
+    """Split a program in two; None if that saves nothing.
 
-    Law: both halves together compute what the program does.
+    Law: both parts together compute what the program does.
     """
     nodes = [node for node in module.graph.nodes if node.op not in {"placeholder", "output"}]
-    place = _fullest(nodes)
-    if place is None:
+    position = _peak_position(nodes)
+    if position is None:
         return None
-    place = next((i - 1 for i, node in enumerate(nodes) if i and runs(node)[0] is not None), place)
-    early = _with_parts(nodes[: place + 1])
+    position = next((i - 1 for i, node in enumerate(nodes) if i and recomputation_of(node)[0] is not None), position)
+    early = _with_tuple_parts(nodes[: position + 1])
     late = [node for node in nodes if node not in early]
-    if any(loop(node) or impure(module, node) for node in early) or not late:
+    if any(control_flow_kind(node) or has_side_effects(module, node) for node in early) or not late:
         return None
-    wanted = [node for node in results(module) if isinstance(node, Node)]
+    result_nodes = [node for node in results(module) if isinstance(node, Node)]
     crossing = [node for node in early if any(user not in early for user in node.users)]
-    made = [node for node in dict.fromkeys(wanted) if node in set(late)]
+    late_results = [node for node in dict.fromkeys(result_nodes) if node in set(late)]
     inputs = placeholders(module)
-    first, one = subprogram(module, list(early), crossing)
-    second, two = subprogram(module, late, made)
-    known = {node: i for i, node in enumerate([*inputs, *crossing])}
-    if not all(node in known for node in (*one, *two)) or not all(isinstance(value(node), Tensor) for node in crossing):
+    first, first_inputs = extract_subprogram(module, list(early), crossing)
+    second, second_inputs = extract_subprogram(module, late, late_results)
+    known_positions = {node: i for i, node in enumerate([*inputs, *crossing])}
+    if not all(node in known_positions for node in (*first_inputs, *second_inputs)) or not all(
+        isinstance(fake_value(node), Tensor) for node in crossing
+    ):
         return None
-    places = {node: i for i, node in enumerate([*inputs, *crossing, *made])}
-    picks = [places[node] if isinstance(node, Node) else None for node in results(module)]
-    return Halves(first, [known[n] for n in one], second, [known[n] for n in two], picks)
+    positions = {node: i for i, node in enumerate([*inputs, *crossing, *late_results])}
+    result_positions = [positions[node] if isinstance(node, Node) else None for node in results(module)]
+    return SplitProgram(
+        first,
+        [known_positions[n] for n in first_inputs],
+        second,
+        [known_positions[n] for n in second_inputs],
+        result_positions,
+    )
 
 
-def _with_parts(nodes: list[Node]) -> dict[Node, None]:
-    """Return nodes with the parts that are taken of their results: tuples do not cross."""
+def _with_tuple_parts(nodes: list[Node]) -> dict[Node, None]:
+    """Return the nodes, and the `getitem` nodes of those that return tuples: a tuple cannot cross the split."""
     found = dict.fromkeys(nodes)
     for node in nodes:
-        if not isinstance(value(node), Tensor):
+        if not isinstance(fake_value(node), Tensor):
             found.update(dict.fromkeys(node.users))
     return found
 
 
-def _fullest(nodes: list[Node]) -> int | None:
-    """Return the place after which most memory is alive, if it is much.
+def _peak_position(nodes: list[Node]) -> int | None:
+    """Return the position after which most memory is alive, if it is at least `MIN_PEAK_BYTES`.
 
-    Counted is what products make and read: all else inductor may compute where it is used, without memory.
+    Only operands and results of matrix products, convolutions and attention count. Inductor may compute everything else
+    where it is used, without storing it.
     """
     position = {node: i for i, node in enumerate(nodes)}
-    last: dict[Node, int] = {}
+    last_use: dict[Node, int] = {}
     for node in nodes:
         for user in node.users:
             if user in position:
-                root = _root(node)
-                last[root] = max(last.get(root, 0), position[user])
+                root = _memory_owner(node)
+                last_use[root] = max(last_use.get(root, 0), position[user])
     products = [node for node in nodes if getattr(node.target, "_opname", "") in _PRODUCTS]
-    lasting = {_root(node) for product in products for node in (product, *product.all_input_nodes)}
-    change = [0] * (len(nodes) + 1)
-    for root, end in last.items():
-        size = sum(leaf.nbytes for leaf in tree.leaves(value(root)) if isinstance(leaf, Tensor))
-        if root in position and isinstance(value(root), Tensor) and root in lasting:
-            change[position[root]] += size
-            change[end] -= size
-    alive, most, place = 0, SMALLEST, None
-    for i, step in enumerate(change[:-1]):
+    stored = {_memory_owner(node) for product in products for node in (product, *product.all_input_nodes)}
+    delta = [0] * (len(nodes) + 1)
+    for root, end in last_use.items():
+        size = sum(leaf.nbytes for leaf in tree.leaves(fake_value(root)) if isinstance(leaf, Tensor))
+        if root in position and isinstance(fake_value(root), Tensor) and root in stored:
+            delta[position[root]] += size
+            delta[end] -= size
+    alive, peak, peak_at = 0, MIN_PEAK_BYTES, None
+    for i, step in enumerate(delta[:-1]):
         alive += step
-        if alive > most:
-            most, place = alive, i
-    return place
+        if alive > peak:
+            peak, peak_at = alive, i
+    return peak_at
 
 
-def _root(node: Node) -> Node:
-    """Return the node that made the memory of a value."""
+def _memory_owner(node: Node) -> Node:
+    """Return the node that allocated the memory of a value."""
     while is_view(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node

@@ -1,4 +1,4 @@
-"""Private copies of a module, and what can be read from its code."""
+"""Private copies of a module, and facts that its bytecode proves."""
 
 from ._parameter_trees import nested as nested
 from ._pool import Pool as Pool

@@ -1,4 +1,4 @@
-"""The forms that parameters come in: a dict by dotted name, a tuple in that order, or a nested dict."""
+"""Parameters as a dict by dotted name, as a tuple in the same order, or as a nested dict."""
 
 from typing import Any, NoReturn
 
@@ -31,11 +31,13 @@ def flatten(params: Params) -> dict[str, Any]:
     return dict(zip(tree.paths(params), tree.leaves(params), strict=True))
 
 
-def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], who: str) -> list[Tensor]:
+def in_module_order(
+    params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], owner: str
+) -> list[Tensor]:
     """List the values in the module's order.
 
     Raises:
-        ParameterError: a value is missing, unexpected, not a tensor or of another shape; its path is named.
+        ParameterError: a value is missing, unexpected, not a tensor or of a wrong shape; the message names its path.
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
@@ -44,16 +46,18 @@ def values(params: Params, names: list[str], shapes: list[Size], aliases: dict[s
                 return found
     except (KeyError, TypeError, AttributeError):
         pass
-    return _checked(params, names, shapes, aliases, who)
+    return _checked_in_module_order(params, names, shapes, aliases, owner)
 
 
-def _checked(params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], who: str) -> list[Tensor]:
+def _checked_in_module_order(
+    params: Params, names: list[str], shapes: list[Size], aliases: dict[str, str], owner: str
+) -> list[Tensor]:
     if isinstance(params, tuple | list):
         if len(params) != len(names):
-            _fail(who, f"wanted {len(names)} parameters in the order {_some(names)}, got {len(params)}")
+            _fail(owner, f"wanted {len(names)} parameters in the order {_some(names)}, got {len(params)}")
         params = dict(zip(names, params, strict=True))
     if not isinstance(params, dict):
-        _fail(who, f"wanted parameters as a dict, a tuple or a nested dict, got {tree.describe(params)}")
+        _fail(owner, f"wanted parameters as a dict, a tuple or a nested dict, got {tree.describe(params)}")
     given = flatten(params) if any(isinstance(value, dict) for value in params.values()) else params
     problems = [f"missing `{name}`" for name in names if given.get(name) is None]
     problems += [f"unexpected `{name}`{_hint(name, aliases)}" for name in given if name not in names]
@@ -63,17 +67,17 @@ def _checked(params: Params, names: list[str], shapes: list[Size], aliases: dict
         if given.get(name) is not None and getattr(given[name], "shape", None) != shape
     ]
     if problems:
-        _fail(who, _some(problems, "; "))
+        _fail(owner, _some(problems, "; "))
     return [given[name] for name in names]
 
 
 def _hint(name: str, aliases: dict[str, str]) -> str:
-    return f" (tied to `{aliases[name]}`, which alone is given)" if name in aliases else ""
+    return f" (tied to `{aliases[name]}`: give only that one)" if name in aliases else ""
 
 
 def _some(parts: list[str], separator: str = ", ") -> str:
     return separator.join(parts[:8]) + (f" and {len(parts) - 8} more" if len(parts) > 8 else "")
 
 
-def _fail(who: str, message: str) -> NoReturn:
-    raise ParameterError(f"{who}: {message}")
+def _fail(owner: str, message: str) -> NoReturn:
+    raise ParameterError(f"{owner}: {message}")

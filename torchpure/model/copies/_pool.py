@@ -1,7 +1,7 @@
-"""Private copies of a module with slots to put values in.
+"""A pool of private copies of a module, with slots for parameters and buffers.
 
-A call takes a free skeleton (or makes one), fills its slots, runs it and empties it again: so calls nest, run in
-several threads, and leave the user's module alone. Whatever the user does to that module later changes nothing here.
+A call takes a free copy (or makes one), fills its slots, runs it, resets it and gives it back. So calls may nest and
+run in several threads, and the user's module does not change. Later changes of that module have no effect here.
 """
 
 import copy
@@ -18,108 +18,114 @@ from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
 from torchpure.transforms.purity import needs_overrides
 
-from ._hidden_state import remembers
-from ._never_draws import names_like_draws, never_draws
-from ._parameter_trees import values
-from ._pure_layers import WithState, adapt, needs_adapting
+from ._hidden_state import has_hidden_state
+from ._never_draws import names_rand_like, never_draws
+from ._parameter_trees import in_module_order
+from ._pure_layers import WithBuffers, has_impure_layers, purify_layers
 
-Slot = tuple[dict[str, Any], str, int]  # a module's own dict, the name in it, the number of the value
+Slot = tuple[
+    dict[str, Any], str, int
+]  # a submodule's dict (`_parameters` or `_buffers`), the name in it, the index of the value
 
 
 class Skeleton(NamedTuple):
-    """A private copy of a module and where its values go."""
+    """A private copy of a module, and the slots for its values."""
 
     module: nn.Module
     parameters: list[Slot]
     buffers: list[Slot]
-    working: list[Tensor]  # its own copies of the buffers, which a pure call leaves as they are
+    working_buffers: list[Tensor]  # clones of the buffers; a pure call leaves them unchanged
 
 
-class Values:
-    """The parameters, or the buffers, of a module: names, shapes and first values."""
+class NamedTensors:
+    """The parameters, or the buffers, of a module: names, shapes and initial values."""
 
-    __slots__ = ("_shapes", "_tied", "_who", "names", "tensors")
+    __slots__ = ("_aliases", "_owner", "_shapes", "names", "tensors")
 
-    def __init__(self, who: str, first: Mapping[str, Tensor], every: Mapping[str, Tensor]) -> None:
-        canonical = {id(tensor): name for name, tensor in first.items()}
-        self._who = who
-        self._tied = {name: canonical[id(tensor)] for name, tensor in every.items() if name not in first}
-        self.names = list(first)
-        self.tensors = [tensor.detach().clone() for tensor in first.values()]
+    def __init__(self, owner: str, unique: Mapping[str, Tensor], with_duplicates: Mapping[str, Tensor]) -> None:
+        canonical = {id(tensor): name for name, tensor in unique.items()}
+        self._owner = owner
+        self._aliases = {name: canonical[id(tensor)] for name, tensor in with_duplicates.items() if name not in unique}
+        self.names = list(unique)
+        self.tensors = [tensor.detach().clone() for tensor in unique.values()]
         self._shapes = [tensor.shape for tensor in self.tensors]
 
-    def copies(self) -> list[Tensor]:
-        """Clone the first values."""
+    def clones(self) -> list[Tensor]:
+        """Clone the initial values."""
         return [tensor.clone() for tensor in self.tensors]
 
-    def named(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Order values by the module's names; raise ParameterError when they do not fit."""
+    def as_dict(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return values as a dict in the module's order; raise ParameterError when they do not fit."""
         return dict(zip(self.names, self.match(found), strict=True))
 
     def match(self, given: Params) -> list[Tensor]:
-        """List given values in the module's order; raise ParameterError when they do not fit."""
-        return values(given, self.names, self._shapes, self._tied, self._who)
+        """List values in the module's order; raise ParameterError when they do not fit."""
+        return in_module_order(given, self.names, self._shapes, self._aliases, self._owner)
 
 
 class Pool:
-    """The free skeletons of one module. `take` and `give_back` are atomic, so that threads may share it."""
+    """The free copies of one module. `take` and `give_back` are atomic, so threads may share a pool."""
 
     __slots__ = (
-        "_free", "_modes", "buffers", "give_back", "names_draw", "parameters", "proven", "refilled", "runs",
-        "template", "traced", "trainable",
+        "_free", "_modes", "buffers", "compilable", "give_back", "init_checked", "names_rand_like",
+        "needs_overrides", "never_draws", "parameters", "template", "trainable",
     )  # fmt: skip
 
-    def __init__(self, template: nn.Module, parameters: Values, buffers: Values, trainable: tuple[str, ...]) -> None:
+    def __init__(
+        self, template: nn.Module, parameters: NamedTensors, buffers: NamedTensors, trainable: tuple[str, ...]
+    ) -> None:
         self.parameters, self.buffers, self.trainable = parameters, buffers, trainable
-        own_parameters, own_buffers = _slots(template)
-        fill(own_parameters, parameters.tensors)
-        fill(own_buffers, buffers.tensors)
-        self.template = template  # only ever copied, or traced
-        self.traced = WithState(adapt(_private_copy(template)) if needs_adapting(template) else template)
-        self.proven = never_draws(template)
-        self.names_draw = names_like_draws(template)
-        self.runs = needs_overrides(template)  # what transforms must see in its code
-        self.refilled = False  # whether it is known that `init` refills every parameter
+        parameter_slots, buffer_slots = _slots(template)
+        fill(parameter_slots, parameters.tensors)
+        fill(buffer_slots, buffers.tensors)
+        self.template = template  # copied, or traced by torch.compile; never called
+        self.compilable = WithBuffers(
+            purify_layers(_private_copy(template)) if has_impure_layers(template) else template
+        )
+        self.never_draws = never_draws(template)
+        self.names_rand_like = names_rand_like(template)
+        self.needs_overrides = needs_overrides(template)  # flags: operations in its code to override
+        self.init_checked = False  # True after a check that `init` refills every parameter
         self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []
-        # let the next call use a skeleton, but not one that may remember this call
-        self.give_back: Callable[[Skeleton], None] = _drop if remembers(template) else self._free.append
+        # a copy with hidden state is dropped: the next call must not see it
+        self.give_back: Callable[[Skeleton], None] = _drop if has_hidden_state(template) else self._free.append
 
     def in_mode(self, train: bool | None) -> "Pool":
-        """Return the pool of the same module with every submodule in training or evaluation mode; itself for None."""
+        """Return the pool of this module in training or evaluation mode; None returns the pool itself."""
         if train is None:
             return self
         if not isinstance(train, bool):
             raise TypeError(f"apply: train must be True, False or None, got {train!r}")
         if train not in self._modes:
-            twin = _private_copy(self.template).train(train)
-            self._modes.setdefault(train, Pool(twin, self.parameters, self.buffers, self.trainable))
+            copied = _private_copy(self.template).train(train)
+            self._modes.setdefault(train, Pool(copied, self.parameters, self.buffers, self.trainable))
         return self._modes[train]
 
     def make(self) -> Skeleton:
         """Copy the template."""
         with torch.inference_mode(False):
-            twin = _private_copy(self.template)
-            working = self.buffers.copies()
-        parameters, buffers = _slots(twin)
-        fill(buffers, working)
-        return Skeleton(twin, parameters, buffers, working)
+            copied = _private_copy(self.template)
+            working_buffers = self.buffers.clones()
+        parameters, buffers = _slots(copied)
+        fill(buffers, working_buffers)
+        return Skeleton(copied, parameters, buffers, working_buffers)
 
     def take(self) -> Skeleton:
-        """Return a skeleton that nobody else uses."""
+        """Return a copy that no other call uses."""
         try:
             return self._free.pop()
         except IndexError:
             skeleton = self.make()
-            adapt(skeleton.module)
+            purify_layers(skeleton.module)
             return skeleton
 
-    def changed(self, skeleton: Skeleton) -> list[str]:
+    def changed_buffers(self, skeleton: Skeleton) -> list[str]:
         """Name the buffers that a call has changed."""
         return [
             self.buffers.names[number]
-            for own, name, number in skeleton.buffers
-            if own[name] is not skeleton.working[number] or skeleton.working[number]._version
+            for holder, name, number in skeleton.buffers
+            if holder[name] is not skeleton.working_buffers[number] or skeleton.working_buffers[number]._version
         ]
 
 
@@ -128,17 +134,17 @@ def pool_of(module: nn.Module) -> Pool:
 
     Raises:
         ParameterError: an attribute cannot be copied, or a parameter is not initialised yet.
-        ImpureError: the module holds a generator, or something in it holds on to the module's own values.
+        ImpureError: the module holds a generator, or a closure or a container in it holds the module's values.
     """
     _refuse_generators(module)
-    who = type(module).__name__
-    twin = _private_copy(module)
-    every = dict(twin.named_parameters(remove_duplicate=False))
-    every_buffer = dict(twin.named_buffers(remove_duplicate=False))
-    parameters = Values(f"{who}: parameters", dict(twin.named_parameters()), every)
-    buffers = Values(f"{who}: buffers", dict(twin.named_buffers()), every_buffer)
-    trainable = tuple(name for name, value in twin.named_parameters() if value.requires_grad)
-    return Pool(twin, parameters, buffers, trainable)
+    owner = type(module).__name__
+    copied = _private_copy(module)
+    all_parameters = dict(copied.named_parameters(remove_duplicate=False))
+    all_buffers = dict(copied.named_buffers(remove_duplicate=False))
+    parameters = NamedTensors(f"{owner}: parameters", dict(copied.named_parameters()), all_parameters)
+    buffers = NamedTensors(f"{owner}: buffers", dict(copied.named_buffers()), all_buffers)
+    trainable = tuple(name for name, value in copied.named_parameters() if value.requires_grad)
+    return Pool(copied, parameters, buffers, trainable)
 
 
 def _refuse_generators(module: nn.Module) -> None:
@@ -147,57 +153,57 @@ def _refuse_generators(module: nn.Module) -> None:
             if isinstance(value, torch.Generator):
                 raise ImpureError(
                     f"functional: `{f'{path}.{name}'.strip('.')}` is a generator, which every draw changes: draw "
-                    "without it, and the key that a call is given answers"
+                    "without it, and the numbers come from the key of the call"
                 )
 
 
 def _drop(skeleton: Skeleton) -> None:
-    """Forget a skeleton."""
+    """Let a copy be freed."""
 
 
 def _private_copy(module: nn.Module) -> nn.Module:
-    """Copy a module, all but its parameters and buffers.
+    """Copy a module, but share its parameters and buffers.
 
     Raises:
         ParameterError: an attribute cannot be copied, or a parameter is not initialised yet.
-        ImpureError: a function or a container in the module holds on to the original's values.
+        ImpureError: a function or a container in the module holds the original's values.
     """
     for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
         if torch.nn.parameter.is_lazy(value):
             raise ParameterError(f"functional: `{name}` has no shape yet: call the module once on an example input")
     try:
-        twin = copy.deepcopy(module, _copies(module))
+        copied = copy.deepcopy(module, _copy_memo(module))
     except Exception as error:
         raise ParameterError(f"functional: {_uncopyable(module)}: {error}") from error
-    _refuse_held(module, twin)
-    return twin
+    _refuse_shared_values(module, copied)
+    return copied
 
 
-def _copies(module: nn.Module) -> dict[int, Any]:
-    """Say what copy.deepcopy is to take for each tensor: itself for those with a slot, a detached copy for others."""
+def _copy_memo(module: nn.Module) -> dict[int, Any]:
+    """Return the memo for copy.deepcopy: parameters and buffers stay themselves, other tensors are cloned."""
     kept = {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
     others = [value for sub in module.modules() for value in vars(sub).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in others} | kept
 
 
 def _slots(module: nn.Module) -> tuple[list[Slot], list[Slot]]:
-    """Find where the values go, in the order of their names; a tied value has several places."""
+    """List the slots of the parameters and of the buffers; a tied value has several slots."""
     parameters = {id(value): number for number, value in enumerate(module.parameters())}
     buffers = {id(value): number for number, value in enumerate(module.buffers())}
     subs = list(module.modules())
     return (
-        [(sub._parameters, name, parameters[id(value)]) for sub in subs for name, value in _own(sub._parameters)],
-        [(sub._buffers, name, buffers[id(value)]) for sub in subs for name, value in _own(sub._buffers)],
+        [(sub._parameters, name, parameters[id(value)]) for sub in subs for name, value in _present(sub._parameters)],
+        [(sub._buffers, name, buffers[id(value)]) for sub in subs for name, value in _present(sub._buffers)],
     )
 
 
 def fill(slots: list[Slot], values: Sequence[Tensor]) -> None:
     """Put values into their slots."""
-    for own, name, number in slots:
-        own[name] = values[number]
+    for holder, name, number in slots:
+        holder[name] = values[number]
 
 
-def _own(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+def _present(values: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in values.items() if value is not None)
 
 
@@ -207,20 +213,20 @@ def _uncopyable(module: nn.Module) -> str:
             if name in ("_modules", "_parameters", "_buffers"):
                 continue
             try:
-                copy.deepcopy(value, _copies(module))
+                copy.deepcopy(value, _copy_memo(module))
             except Exception:
                 return f"cannot copy attribute `{f'{path}.{name}'.strip('.')}` ({type(value).__name__})"
     return "cannot copy the module"
 
 
-def _refuse_held(module: nn.Module, twin: nn.Module) -> None:
-    """Refuse a copy in which something still holds the original's modules or values: they would go on being used.
+def _refuse_shared_values(module: nn.Module, copied: nn.Module) -> None:
+    """Refuse a copy that still holds modules or values of the original, because it would go on using them.
 
-    Copying leaves functions as they are, and what they hold; and a value in a list has no slot.
+    deepcopy does not copy functions or what they hold, and a value in a list has no slot.
     """
     originals = {id(sub) for sub in module.modules()}
     originals |= {id(value) for value in itertools.chain(module.parameters(), module.buffers())}
-    for path, sub in twin.named_modules():
+    for path, sub in copied.named_modules():
         for name, value in vars(sub).items():
             if name in ("_modules", "_parameters", "_buffers") or (name == "_flat_weights" and _is_recurrent(sub)):
                 continue
@@ -233,11 +239,11 @@ def _refuse_held(module: nn.Module, twin: nn.Module) -> None:
 
 
 def _is_recurrent(module: nn.Module) -> bool:
-    return isinstance(module, nn.RNNBase)  # it renews that list by itself
+    return isinstance(module, nn.RNNBase)  # its forward rebuilds that list when the weights were replaced
 
 
 def _held(value: Any, depth: int) -> Iterator[Any]:
-    """List a value and what it holds, so many levels down."""
+    """Yield a value and what it holds, down to `depth` levels."""
     yield value
     for inner in _contents(value) if depth else ():
         yield from _held(inner, depth - 1)
@@ -255,8 +261,8 @@ def _contents(value: Any) -> Iterator[Any]:
     elif isinstance(value, FunctionType):
         yield from value.__defaults__ or ()
         yield from (value.__kwdefaults__ or {}).values()
-        named = (value.__globals__.get(name) for name in value.__code__.co_names)
-        yield from (found for found in named if isinstance(found, nn.Module | Tensor))
+        as_dict = (value.__globals__.get(name) for name in value.__code__.co_names)
+        yield from (found for found in as_dict if isinstance(found, nn.Module | Tensor))
         for cell in value.__closure__ or ():
             try:
                 yield cell.cell_contents

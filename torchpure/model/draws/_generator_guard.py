@@ -1,9 +1,9 @@
-"""Calling a module so that no draw goes unseen: each is answered from a key, or refused by name.
+"""Call a module and detect every draw: answer it from a key, or refuse it with its name.
 
-In eager code the global generator's state is compared before and after: that is cheap and sees every draw. Only when
-it has changed is the call repeated under modes that stop at the first draw and name it; they see this thread alone,
-so that another thread's draws are never blamed on the module. Where the state cannot be read, inside a transform or a
-trace, the first of the modes is there from the start.
+In eager code the state of the global generator is compared before and after the call: this is cheap and detects every
+draw. If the state changed, the call is repeated under two modes that stop at the first draw and name it. The modes see
+only this thread, so draws of another thread are not reported as the module's. Inside a transform or a trace the state
+cannot be read; there the function mode is active from the start.
 """
 
 import traceback
@@ -26,94 +26,106 @@ from ._which_draw import draws
 
 CALL_ADVICE = "Use net.apply(params, state, *inputs, key=key), or make the module deterministic with .eval()"
 APPLY_ADVICE = "Give net.apply a key=, or make the module deterministic with train=False"
-_KEYED_ADVICE = "It cannot be answered from the one that was given: draw with torch.rand or its kin"
+_KEYED_ADVICE = "The key that was given cannot answer it: draw with torch.rand or a similar function"
 
 
 class _RefuseDrawingOperators(TorchDispatchMode):
-    """Raise at the first operator that draws, whatever called it; remember operators that one cannot look into."""
+    """Raise at the first aten operator that draws; note whether a custom operator ran, which may draw inside."""
 
-    opaque = False
+    ran_custom_operator = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if draws(func, args, kwargs):
             raise DrawError(func.overloadpacket.__name__)
-        self.opaque |= func.namespace not in ("aten", "prim", "prims")
+        self.ran_custom_operator |= func.namespace not in ("aten", "prim", "prims")
         return func(*args, **kwargs)
 
 
-def refusing_draws(module: nn.Module, call: Callable[[], Any], advice: str, flag: Tensor | None = None) -> Any:
-    """Run a call of a module; raise when it draws.
+def run_refusing_draws(module: nn.Module, call: Callable[[], Any], advice: str, flag: Tensor | None = None) -> Any:
+    """Run a call of a module; raise if it draws.
 
     Raises:
-        ImpureError: the call drew from the global generator, whose state is then put back.
+        ImpureError: the call drew from the global generator; the generator's state is restored.
     """
 
-    def named() -> Any:
-        return _named(module, call, RefuseDraws(flag), advice)
+    def run_under_mode() -> Any:
+        return _run_under_mode(module, call, RefuseDraws(flag), advice)
 
-    return _compared(type(module).__name__, call, named, advice) if tree.unwatched() else named()
+    return (
+        _run_comparing_state(type(module).__name__, call, run_under_mode, advice)
+        if tree.unwatched()
+        else run_under_mode()
+    )
 
 
-def keyed_draws(module: nn.Module, call: Callable[[], Any], key: Key, flag: Tensor | None = None) -> Any:
-    """Run a call of a module with its draws answered from a key.
+def run_with_keyed_draws(module: nn.Module, call: Callable[[], Any], key: Key, flag: Tensor | None = None) -> Any:
+    """Run a call of a module with random numbers from a key.
 
     Raises:
-        ImpureError: a draw has no keyed form; the global generator's state is then put back.
+        ImpureError: a key cannot answer a draw; the global generator's state is restored.
     """
 
-    def named() -> Any:
-        return _named(module, call, KeyedDraws(key, flag), _KEYED_ADVICE)
+    def run_under_mode() -> Any:
+        return _run_under_mode(module, call, KeyedDraws(key, flag), _KEYED_ADVICE)
 
-    return _compared(type(module).__name__, named, named, _KEYED_ADVICE) if tree.unwatched() else named()
+    return (
+        _run_comparing_state(type(module).__name__, run_under_mode, run_under_mode, _KEYED_ADVICE)
+        if tree.unwatched()
+        else run_under_mode()
+    )
 
 
-def keyed_construction(factory: Callable[[], Any], key: Key) -> Any:
-    """Call a factory of modules with its draws answered from a key.
+def construct_with_key(factory: Callable[[], Any], key: Key) -> Any:
+    """Call a factory of modules with random numbers from a key.
 
     Raises:
-        ImpureError: a draw has no keyed form; the global generator's state is then put back.
+        ImpureError: a key cannot answer a draw; the global generator's state is restored.
     """
     name = getattr(factory, "__name__", "") or getattr(getattr(factory, "func", None), "__name__", "the factory")
 
-    named = partial(keyed_call, f"init: {name}", factory, key)
-    return _compared(name, named, named, _KEYED_ADVICE) if tree.unwatched() else named()
+    run_under_mode = partial(call_with_key, f"init: {name}", factory, key)
+    return (
+        _run_comparing_state(name, run_under_mode, run_under_mode, _KEYED_ADVICE)
+        if tree.unwatched()
+        else run_under_mode()
+    )
 
 
-def keyed_call(who: str, call: Callable[[], Any], key: Key) -> Any:
-    """Run a call that makes or fills a module, with its draws answered from a key; under vmap for each member.
+def call_with_key(caller: str, call: Callable[[], Any], key: Key) -> Any:
+    """Run a call that makes or fills a module, with random numbers from a key; under vmap one key per member.
 
     Raises:
-        ImpureError: a draw has no keyed form.
+        ImpureError: a key cannot answer a draw.
     """
     try:
         with KeyedDraws(key, member_flag(key)):
             return call()
-    except DrawError as drawn:
-        message = f"{who} draws with `{drawn}`. {_KEYED_ADVICE}"
+    except DrawError as draw:
+        message = f"{caller} draws with `{draw}`. {_KEYED_ADVICE}"
     raise ImpureError(message)
 
 
-def _compared(name: str, call: Callable[[], Any], named: Callable[[], Any], advice: str) -> Any:
+def _run_comparing_state(name: str, call: Callable[[], Any], run_under_mode: Callable[[], Any], advice: str) -> Any:
     before = _generator_state()
     try:
         output = call()
     except Exception:
-        if _same(before, _generator_state()):
+        if _same_state(before, _generator_state()):
             raise
     else:
-        if _same(before, _generator_state()):
+        if _same_state(before, _generator_state()):
             return output
-    return _confirmed(name, named, advice, before)
+    return _repeat_under_modes(name, run_under_mode, advice, before)
 
 
-def _confirmed(name: str, named: Callable[[], Any], advice: str, state: tuple[Any, ...]) -> Any:
-    """Repeat a call during which the state changed: by the module, or by another thread."""
+def _repeat_under_modes(name: str, run_under_mode: Callable[[], Any], advice: str, state: tuple[Any, ...]) -> Any:
+    """Repeat a call during which the generator's state changed, to find out whether this module changed it."""
     before = _generator_state()
     operators = _RefuseDrawingOperators()
     try:
         with operators:
-            output = named()
+            output = run_under_mode()
     except ImpureError:
         _restore(state)
         raise
@@ -121,49 +133,53 @@ def _confirmed(name: str, named: Callable[[], Any], advice: str, state: tuple[An
     if _seed(state) != _seed(after):
         _restore(state)
         raise ImpureError(f"{name} seeds the global generator, so its call is not pure")
-    if operators.opaque and not _same(before, after):
+    if operators.ran_custom_operator and not _same_state(before, after):
         _restore(state)
-        raise ImpureError(_message(name, "a random call", "", advice))
+        raise ImpureError(_draw_message(name, "a random call", "", advice))
     return output
 
 
-def _named(module: nn.Module, call: Callable[[], Any], mode: TorchFunctionMode, advice: str) -> Any:
+def _run_under_mode(module: nn.Module, call: Callable[[], Any], mode: TorchFunctionMode, advice: str) -> Any:
     try:
         with mode:
             return call()
-    except DrawError as drawn:
-        message = _message(type(module).__name__, f"`{drawn}`", _innermost(module, drawn), advice)
+    except DrawError as draw:
+        message = _draw_message(type(module).__name__, f"`{draw}`", _innermost_submodule(module, draw), advice)
     raise ImpureError(message)
 
 
-def _message(name: str, call: str, path: str, advice: str) -> str:
+def _draw_message(name: str, call: str, path: str, advice: str) -> str:
     where = f" in `{path}`" if path else ""
     return f"{name} draws random numbers: {call}{where} needs a key. {advice}"
 
 
-def _innermost(module: nn.Module, error: Exception) -> str:
-    """Name the submodule whose forward raised, from the frames on the way to the error."""
+def _innermost_submodule(module: nn.Module, error: Exception) -> str:
+    """Name the innermost submodule whose forward raised, from the frames of the traceback."""
     names = {id(sub): name for name, sub in module.named_modules()}
-    seen = [names.get(id(frame.f_locals.get("self")), "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return next((name for name in reversed(seen) if name), "")
+    names_on_stack = [
+        names.get(id(frame.f_locals.get("self")), "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    return next((name for name in reversed(names_on_stack) if name), "")
 
 
 def _generator_state() -> tuple[Tensor, bytes, list[int]]:
-    """Return the CPU generator's state, what of it changes with every draw, and the CUDA generators' offsets.
+    """Return the CPU generator's state, the bytes of it that every draw changes, and the CUDA generators' offsets.
 
-    Every draw takes words, which moves the place in the block or renews its first word, or takes the normal value
-    that is kept in the tail: a hundred bytes stand for five thousand.
+    A draw moves the position in the block of words, or replaces the block's first word, or takes the normal value
+    that is cached in the tail. So about a hundred bytes are compared instead of five thousand.
     """
     state = torch.default_generator.get_state()
     words = state.numpy()
-    offsets = [one.get_offset() for one in torch.cuda.default_generators] if torch.cuda.is_initialized() else []
-    return state, words[:_HEAD].tobytes() + words[_TAIL:].tobytes(), offsets
+    offsets = (
+        [generator.get_offset() for generator in torch.cuda.default_generators] if torch.cuda.is_initialized() else []
+    )
+    return state, words[:_HEAD_BYTES].tobytes() + words[_TAIL_BYTES:].tobytes(), offsets
 
 
-_HEAD, _TAIL = 40, -48
+_HEAD_BYTES, _TAIL_BYTES = 40, -48
 
 
-def _same(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+def _same_state(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
     return before[1:] == after[1:]
 
 

@@ -1,7 +1,7 @@
-"""Layers of torch that draw, answered from keys: dropout in all its forms, attention, recurrent layers, RReLU.
+"""Torch layers with random numbers from keys: all forms of dropout, attention, recurrent layers, RReLU.
 
-Each function here stands for the torch function of that name and takes its arguments after `draw`, which gives a new
-key each time that it is called. What is computed is what torch documents; only where the numbers come from differs.
+Each function replaces the torch function of the same name and takes the same arguments after `next_key`, a function
+that returns a new key at each call. The result is as torch documents it; only the source of the numbers differs.
 """
 
 import math
@@ -16,96 +16,100 @@ from torchpure import random
 from torchpure._types import Key
 from torchpure.transforms.overrides import attention_weights, in_transform_rule
 
-Draw = Callable[[], Key]
+NextKey = Callable[[], Key]
 
 
-def dropout(draw: Draw, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout(next_key: NextKey, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero entries, as `F.dropout`."""
-    _check_rate("dropout", p)
-    return _dropped(draw, input, p, input.shape, inplace) if training and p else input
+    _check_probability("dropout", p)
+    return _apply_dropout(next_key, input, p, input.shape, inplace) if training and p else input
 
 
-def feature_dropout(draw: Draw, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def feature_dropout(
+    next_key: NextKey, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Zero whole channels of (rows, channels, …), as `torch.feature_dropout`."""
-    _check_rate("feature_dropout", p)
-    return _dropped(draw, input, p, _channels(input), inplace) if training and p else input
+    _check_probability("feature_dropout", p)
+    return _apply_dropout(next_key, input, p, _channel_mask_shape(input), inplace) if training and p else input
 
 
 def channel_dropout(spatial: int) -> Callable[..., Tensor]:
-    """Return `F.dropout1d`, `F.dropout2d` or `F.dropout3d` as an answer."""
+    """Return the keyed version of `F.dropout1d`, `F.dropout2d` or `F.dropout3d`."""
 
-    def answer(draw: Draw, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        _check_rate(f"dropout{spatial}d", p)
+    def keyed(next_key: NextKey, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        _check_probability(f"dropout{spatial}d", p)
         if not training or not p:
             return input
-        # torch takes a third dimension of dropout2d for (rows, channels, length)
-        alone = input.ndim == spatial + 1 and spatial != 2
-        shape = (*input.shape[:1], *[1] * spatial) if alone else _channels(input)
-        return _dropped(draw, input, p, shape, inplace)
+        # torch reads a 3-d input of dropout2d as (rows, channels, length)
+        unbatched = input.ndim == spatial + 1 and spatial != 2
+        shape = (*input.shape[:1], *[1] * spatial) if unbatched else _channel_mask_shape(input)
+        return _apply_dropout(next_key, input, p, shape, inplace)
 
-    return answer
+    return keyed
 
 
-def alpha_dropout(draw: Draw, input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+def alpha_dropout(
+    next_key: NextKey, input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
     """Drop to the negative saturation of SELU, as `F.alpha_dropout`."""
-    _check_rate("alpha_dropout", p)
-    return _alpha_dropped(draw, input, p, input.shape, inplace) if training and p else input
+    _check_probability("alpha_dropout", p)
+    return _apply_alpha_dropout(next_key, input, p, input.shape, inplace) if training and p else input
 
 
 def feature_alpha_dropout(
-    draw: Draw, input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+    next_key: NextKey, input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
     """Drop whole channels to the negative saturation of SELU, as `F.feature_alpha_dropout`."""
-    _check_rate("feature_alpha_dropout", p)
-    return _alpha_dropped(draw, input, p, _channels(input), inplace) if training and p else input
+    _check_probability("feature_alpha_dropout", p)
+    return _apply_alpha_dropout(next_key, input, p, _channel_mask_shape(input), inplace) if training and p else input
 
 
-def native_dropout(draw: Draw, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+def native_dropout(next_key: NextKey, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     """Zero entries and return the mask too, as `torch.native_dropout`."""
     if train is False or not p:
         return input.clone(), torch.ones_like(input, dtype=torch.bool)
-    keep = _kept(draw, input, p, input.shape)
-    return input * _scaled(keep, input, p), keep
+    keep = _keep_mask(next_key, input, p, input.shape)
+    return input * _scaled_mask(keep, input, p), keep
 
 
-def _check_rate(who: str, p: float) -> None:
+def _check_probability(caller: str, p: float) -> None:
     if not 0 <= p <= 1:
-        raise ValueError(f"{who}: the probability must be in [0, 1], got {p}")
+        raise ValueError(f"{caller}: the probability must be in [0, 1], got {p}")
 
 
-def _channels(input: Tensor) -> tuple[int, ...]:
+def _channel_mask_shape(input: Tensor) -> tuple[int, ...]:
     if input.ndim < 2:
         raise RuntimeError(f"feature dropout: wanted (rows, channels, …), got shape {tuple(input.shape)}")
     return (*input.shape[:2], *[1] * (input.ndim - 2))
 
 
-def _kept(draw: Draw, input: Tensor, p: float, shape: Sequence[int]) -> Tensor:
-    return random.bernoulli(draw().to(input.device), 1 - p, tuple(shape))
+def _keep_mask(next_key: NextKey, input: Tensor, p: float, shape: Sequence[int]) -> Tensor:
+    return random.bernoulli(next_key().to(input.device), 1 - p, tuple(shape))
 
 
-def _scaled(keep: Tensor, input: Tensor, p: float) -> Tensor:
+def _scaled_mask(keep: Tensor, input: Tensor, p: float) -> Tensor:
     return keep.to(input.dtype).div(1 - p) if p < 1 else torch.zeros_like(keep, dtype=input.dtype)
 
 
-def _dropped(draw: Draw, input: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
-    noise = _scaled(_kept(draw, input, p, shape), input, p)
+def _apply_dropout(next_key: NextKey, input: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
+    noise = _scaled_mask(_keep_mask(next_key, input, p, shape), input, p)
     return input.mul_(noise) if inplace else input * noise
 
 
 _SATURATION = 1.7580993408473766  # SELU's scale times its alpha (Klambauer et al. 2017, arXiv:1706.02515)
 
 
-def _alpha_dropped(draw: Draw, input: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
+def _apply_alpha_dropout(next_key: NextKey, input: Tensor, p: float, shape: Sequence[int], inplace: bool) -> Tensor:
     if p == 1:
         return input.mul_(0) if inplace else input * 0
     scale = 1 / math.sqrt((_SATURATION**2 * p + 1) * (1 - p))
-    keep = _kept(draw, input, p, shape).to(input.dtype)
+    keep = _keep_mask(next_key, input, p, shape).to(input.dtype)
     noise, shift = keep * scale, (keep - 1) * (_SATURATION * scale) + _SATURATION * scale * p
     return input.mul_(noise).add_(shift) if inplace else input * noise + shift
 
 
 def rrelu(
-    draw: Draw,
+    next_key: NextKey,
     input: Tensor,
     lower: float = 1.0 / 8,
     upper: float = 1.0 / 3,
@@ -116,13 +120,13 @@ def rrelu(
     if not training:
         slope: Any = (lower + upper) / 2
     else:
-        slope = random.uniform(draw().to(input.device), input.shape, low=lower, high=upper, dtype=input.dtype)
+        slope = random.uniform(next_key().to(input.device), input.shape, low=lower, high=upper, dtype=input.dtype)
     result = torch.where(input > 0, input, input * slope)
     return input.copy_(result) if inplace else result
 
 
 def scaled_dot_product_attention(
-    draw: Draw,
+    next_key: NextKey,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -137,48 +141,48 @@ def scaled_dot_product_attention(
         plain = in_transform_rule(F.scaled_dot_product_attention)
         return plain(query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
-    return dropout(draw, weights, dropout_p) @ value
+    return dropout(next_key, weights, dropout_p) @ value
 
 
-def fractional_max_pool(pool: Callable[..., Any], spatial: int) -> Callable[..., Any]:
-    """Return a fractional pooling whose regions are drawn here."""
+def fractional_max_pool(pooling: Callable[..., Any], spatial: int) -> Callable[..., Any]:
+    """Return the keyed version of a fractional pooling: its regions are drawn from a key."""
 
-    def answer(draw: Draw, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def keyed(next_key: NextKey, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = 1 if input.ndim == spatial + 1 else input.shape[0]
         shape = (rows, input.shape[-spatial - 1], spatial)
-        kwargs["_random_samples"] = random.uniform(draw().to(input.device), shape, dtype=input.dtype)
+        kwargs["_random_samples"] = random.uniform(next_key().to(input.device), shape, dtype=input.dtype)
         if isinstance(kwargs.get("output_ratio"), float):
             kwargs["output_ratio"] = (kwargs["output_ratio"],) * spatial
-        return in_transform_rule(pool)(input, *args, **kwargs)
+        return in_transform_rule(pooling)(input, *args, **kwargs)
 
-    return answer
+    return keyed
 
 
 def recurrent(layers: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `torch.lstm`, `gru`, `rnn_tanh` or `rnn_relu` with dropout between its layers."""
+    """Return the keyed version of `torch.lstm`, `gru`, `rnn_tanh` or `rnn_relu`: dropout between its layers."""
 
-    def answer(draw: Draw, data: Tensor, second: Any, *rest: Any) -> Any:
-        packed = isinstance(rest[1], list | tuple)  # then the sizes of the rows' batches come second
+    def keyed(next_key: NextKey, data: Tensor, second: Any, *rest: Any) -> Any:
+        packed = isinstance(rest[1], list | tuple)  # a PackedSequence: then `batch_sizes` is the second argument
         hidden, head = (rest[0], (second,)) if packed else (second, ())
-        weights, biases, num, rate, train, both, *tail = rest[1:] if packed else rest
-        run = in_transform_rule(layers)
-        if not (rate and train and num > 1):
-            return run(data, second, *rest)
-        size, states = len(weights) // num, _by_layer(hidden, num)
+        weights, biases, num_layers, dropout_p, train, bidirectional, *tail = rest[1:] if packed else rest
+        torch_layers = in_transform_rule(layers)
+        if not (dropout_p and train and num_layers > 1):
+            return torch_layers(data, second, *rest)
+        size, layer_states = len(weights) // num_layers, _split_by_layer(hidden, num_layers)
         results = []
-        for number in range(num):
-            own = weights[number * size : (number + 1) * size]
-            state = states[number]
+        for number in range(num_layers):
+            layer_weights = weights[number * size : (number + 1) * size]
+            state = layer_states[number]
             args = (*head, state) if packed else (state,)
-            data, *new = run(data, *args, own, biases, 1, 0.0, train, both, *tail)
+            data, *new = torch_layers(data, *args, layer_weights, biases, 1, 0.0, train, bidirectional, *tail)
             results.append(new)
-            data = dropout(draw, data, rate) if number + 1 < num else data
+            data = dropout(next_key, data, dropout_p) if number + 1 < num_layers else data
         return (data, *(torch.cat(parts) for parts in zip(*results, strict=True)))
 
-    return answer
+    return keyed
 
 
-def _by_layer(hidden: Any, num: int) -> list[Any]:
+def _split_by_layer(hidden: Any, num_layers: int) -> list[Any]:
     if isinstance(hidden, Tensor):
-        return list(hidden.chunk(num))
-    return list(zip(*(part.chunk(num) for part in hidden), strict=True))
+        return list(hidden.chunk(num_layers))
+    return list(zip(*(part.chunk(num_layers) for part in hidden), strict=True))

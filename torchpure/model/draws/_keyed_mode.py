@@ -1,7 +1,7 @@
-"""Draws of unmodified modules, answered from a key or refused.
+"""Function modes that answer the draws of unmodified modules from a key, or refuse them.
 
-A mode sees every call of torch that Python makes in its thread. The n-th draw is answered from `fold_in(key, n)`, so
-that the same key gives the same numbers whatever the transform, and members of a batch of keys their own.
+A mode sees every call of torch that Python makes in its thread. It answers the n-th draw from `fold_in(key, n)`. So
+the same key gives the same numbers under every transform, and each member of a batch of keys gets its own.
 """
 
 import sys
@@ -21,8 +21,8 @@ from torchpure.errors import ImpureError
 from torchpure.transforms.overrides import IN_TRANSFORM, in_transform
 
 from . import _keyed_layers as layers
-from ._keyed_samplers import RANDOM
-from ._per_member import own
+from ._keyed_samplers import KEYED_SAMPLERS
+from ._per_member import per_member
 from ._which_draw import draws
 
 
@@ -30,11 +30,11 @@ class DrawError(Exception):
     """Carry the name of the call that drew."""
 
 
-class _Pure(TorchFunctionMode):
-    """Look at every call; inside a transform, put in the place of some what the transform can follow.
+class _DrawMode(TorchFunctionMode):
+    """See every call of torch; inside a transform, use the overrides for operations that transforms get wrong.
 
-    With `flag`, a tensor that differs between the members of every vmap at work, what is created is each member's
-    own: to fill in place what they share is an error in torch.
+    If `flag` is given (a tensor that every active vmap batches), each member gets its own copy of created tensors,
+    because torch cannot fill a shared tensor in place.
     """
 
     def __init__(self, flag: Tensor | None = None) -> None:
@@ -43,74 +43,74 @@ class _Pure(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if kwargs.get("generator") is None and self.answers(func, args, kwargs):
+        if kwargs.get("generator") is None and self.should_answer(func, args, kwargs):
             return self.answer(func, args, kwargs)
-        if func in _INNER:
+        if func in _UNDISPATCHED:
             with self:
-                return _INNER[func](*args, **kwargs)
+                return _UNDISPATCHED[func](*args, **kwargs)
         if func in IN_TRANSFORM and in_transform():
             return IN_TRANSFORM[func](*args, **kwargs)
         result = func(*args, **kwargs)
-        return own(self.flag, result) if self.flag is not None and func in _CREATIONS else result
+        return per_member(self.flag, result) if self.flag is not None and func in _CREATION_FUNCTIONS else result
 
-    def answers(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Tell whether this call is answered here."""
+    def should_answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Return whether `answer` replaces this call."""
         raise NotImplementedError
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Answer a call."""
+        """Return the result of a call."""
         raise DrawError(getattr(func, "__name__", str(func)))
 
 
-class RefuseDraws(_Pure):
+class RefuseDraws(_DrawMode):
     """Raise at the first draw."""
 
-    def answers(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Tell whether a call draws."""
+    def should_answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Return whether a call draws."""
         return draws(func, args, kwargs)
 
 
-class KeyedDraws(_Pure):
-    """Answer every draw from a key; raise at one that has no keyed form."""
+class KeyedDraws(_DrawMode):
+    """Answer every draw from a key; raise at a draw that has no keyed version."""
 
     def __init__(self, key: Key, flag: Tensor | None = None) -> None:
         super().__init__(flag)
         self.key, self.count = key, 0
 
-    def draw(self) -> Key:
+    def next_key(self) -> Key:
         """Return a new key."""
-        _refuse_recomputation()
+        _refuse_inside_checkpoint()
         self.count += 1
         return random.fold_in(self.key, self.count)
 
-    def answers(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
-        """Tell whether a call may draw."""
-        return _answer_to(func) is not None or (func not in _INNER and draws(func, args, kwargs))
+    def should_answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Return whether a call may draw."""
+        return _keyed_version(func) is not None or (func not in _UNDISPATCHED and draws(func, args, kwargs))
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Answer it from a new key."""
-        answer = _answer_to(func)
+        """Return the result of a call, with random numbers from a new key."""
+        answer = _keyed_version(func)
         if answer is None:
             return super().answer(func, args, kwargs)
         if kwargs.get("out") is not None:
             raise DrawError(f"{func.__name__}(out=…)")
-        named = {name: value for name, value in kwargs.items() if name not in ("generator", "out")}
-        return answer(self.draw, *args, **named)
+        options = {name: value for name, value in kwargs.items() if name not in ("generator", "out")}
+        return answer(self.next_key, *args, **options)
 
 
-def _answer_to(func: Any) -> Callable[..., Any] | None:
-    if func in _ANSWERS:
-        return _ANSWERS[func]
+def _keyed_version(func: Any) -> Callable[..., Any] | None:
+    if func in _KEYED_VERSIONS:
+        return _KEYED_VERSIONS[func]
     if is_dynamo_compiling() or type(func) is not FunctionType or func.__module__.startswith("torch."):
         return None
-    return _INITIALISERS.get(func.__name__)  # a library's wrapper, which torch.nn.init then takes for its own
+    return _INITIALISERS.get(func.__name__)  # a library's wrapper of a function of torch.nn.init
 
 
-def _refuse_recomputation() -> None:
-    """Refuse a draw inside torch's checkpoint, which repeats its function in the backward pass, where no key is.
+def _refuse_inside_checkpoint() -> None:
+    """Refuse a draw inside torch.utils.checkpoint: it runs its function again in the backward pass, without the key.
 
     Raises:
-        ImpureError: the draw is inside one.
+        ImpureError: the draw is inside a checkpointed function.
     """
     frame = None if is_dynamo_compiling() else sys._getframe(2)
     while frame is not None:
@@ -122,45 +122,45 @@ def _refuse_recomputation() -> None:
         frame = frame.f_back
 
 
-def _looked_into(func: Any) -> Callable[..., Any]:
-    """Copy a Python function of torch so that it no longer hands itself to the mode, but what it calls."""
-    blind = {name: lambda *_: False for name in func.__globals__ if name.startswith("has_torch_function")}
-    space = {**func.__globals__, **blind}
-    inner = FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
-    inner.__kwdefaults__ = func.__kwdefaults__
-    return inner
+def _without_dispatch(func: Any) -> Callable[..., Any]:
+    """Copy a Python function of torch without its own dispatch, so that the mode sees the calls inside it."""
+    no_overrides = {name: lambda *_: False for name in func.__globals__ if name.startswith("has_torch_function")}
+    space = {**func.__globals__, **no_overrides}
+    function = FunctionType(func.__code__, space, func.__name__, func.__defaults__, func.__closure__)
+    function.__kwdefaults__ = func.__kwdefaults__
+    return function
 
 
-_INNER = {func: _looked_into(func) for func in (F.gumbel_softmax, F.multi_head_attention_forward)}
-_CREATIONS = {
+_UNDISPATCHED = {func: _without_dispatch(func) for func in (F.gumbel_softmax, F.multi_head_attention_forward)}
+_CREATION_FUNCTIONS = {
     torch.empty, torch.zeros, torch.ones, torch.full, torch.empty_like, torch.zeros_like, torch.ones_like,
     torch.full_like, Tensor.new_empty, Tensor.new_zeros, Tensor.new_ones, Tensor.new_full,
 }  # fmt: skip
 
 
-def _in_place(answer: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda draw, *args, **kwargs: answer(draw, *args, **kwargs, inplace=True)
+def _inplace(answer: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda next_key, *args, **kwargs: answer(next_key, *args, **kwargs, inplace=True)
 
 
-_ANSWERS: dict[Any, Callable[..., Any]] = RANDOM | {
+_KEYED_VERSIONS: dict[Any, Callable[..., Any]] = KEYED_SAMPLERS | {
     F.dropout: layers.dropout,
     torch.dropout: layers.dropout,
-    torch.dropout_: _in_place(layers.dropout),
+    torch.dropout_: _inplace(layers.dropout),
     F.dropout1d: layers.channel_dropout(1),
     F.dropout2d: layers.channel_dropout(2),
     F.dropout3d: layers.channel_dropout(3),
     torch.feature_dropout: layers.feature_dropout,
-    torch.feature_dropout_: _in_place(layers.feature_dropout),
+    torch.feature_dropout_: _inplace(layers.feature_dropout),
     F.alpha_dropout: layers.alpha_dropout,
     torch.alpha_dropout: layers.alpha_dropout,
-    torch.alpha_dropout_: _in_place(layers.alpha_dropout),
+    torch.alpha_dropout_: _inplace(layers.alpha_dropout),
     F.feature_alpha_dropout: layers.feature_alpha_dropout,
     torch.feature_alpha_dropout: layers.feature_alpha_dropout,
-    torch.feature_alpha_dropout_: _in_place(layers.feature_alpha_dropout),
+    torch.feature_alpha_dropout_: _inplace(layers.feature_alpha_dropout),
     torch.native_dropout: layers.native_dropout,
     F.rrelu: layers.rrelu,
     torch.rrelu: layers.rrelu,
-    torch.rrelu_: _in_place(layers.rrelu),
+    torch.rrelu_: _inplace(layers.rrelu),
     F.scaled_dot_product_attention: layers.scaled_dot_product_attention,
     F.fractional_max_pool2d: layers.fractional_max_pool(F.fractional_max_pool2d, 2),
     F.fractional_max_pool3d: layers.fractional_max_pool(F.fractional_max_pool3d, 3),
@@ -171,4 +171,4 @@ _ANSWERS: dict[Any, Callable[..., Any]] = RANDOM | {
     torch.rnn_tanh: layers.recurrent(torch.rnn_tanh),
     torch.rnn_relu: layers.recurrent(torch.rnn_relu),
 }
-_INITIALISERS = {func.__name__: answer for func, answer in _ANSWERS.items() if func in vars(nn.init).values()}
+_INITIALISERS = {func.__name__: answer for func, answer in _KEYED_VERSIONS.items() if func in vars(nn.init).values()}

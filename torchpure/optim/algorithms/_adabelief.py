@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -70,18 +70,18 @@ def scale_by_belief(
 
 
 def adabelief(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-16,
     eps_root: Number = 1e-16,
     nesterov: bool = False,
-) -> Optimizer[Any]:
-    """Step as `scale_by_belief` says, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_belief` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
 
     >>> import torch
     >>> opt, params = adabelief(0.1, b1=0.5), torch.tensor([1.0])
@@ -89,4 +89,4 @@ def adabelief(
     tensor([0.8000])
     """
     scaled = scale_by_belief(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -56,12 +56,19 @@ def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[Ada
 
 
 def adadelta(
-    rate: Rate = 1.0, *, rho: Number = 0.9, eps: Number = 1e-6, decay: Rate = 0.0, decay_mask: Mask = None
-) -> Optimizer[Any]:
-    """Step as `scale_by_adadelta` says, times −rate; `decay` p is added to the gradient, as in torch and optax.
+    learning_rate: ScalarOrSchedule = 1.0,
+    *,
+    rho: Number = 0.9,
+    eps: Number = 1e-6,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_adadelta` says, times −learning_rate.
+
+    weight_decay p is added to the gradient, as in torch and optax.
 
     Raises:
-        ValueError: `rate`, `eps` or `decay` is negative, or `rho` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `weight_decay` is negative, or `rho` not in [0, 1).
 
     >>> import torch
     >>> opt, params = adadelta(1.0, rho=0.0, eps=1.0), torch.tensor([1.0])
@@ -69,7 +76,7 @@ def adadelta(
     tensor([0.0513])
     """
     return chain(
-        add_decayed_weights(decay, mask=decay_mask),
+        add_decayed_weights(weight_decay, mask=weight_decay_mask),
         scale_by_adadelta(rho=rho, eps=eps),
-        scale_by_learning_rate(rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -1,11 +1,11 @@
 """Adafactor (Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 and 5)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     EmptyState,
@@ -15,16 +15,16 @@ from torchpure.optim.core import (
     blend,
     check_count,
     check_positive,
-    check_rate,
+    check_scalar,
     count,
     is_zero,
     leafwise,
     number,
     per_leaf,
-    rate_at,
     safe_rms,
     safe_sqrt,
     stateless_leafwise,
+    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights, clip_by_block_rms, ema, scale, scale_by_learning_rate
 
@@ -54,15 +54,15 @@ def scale_by_factored_rms(
     decay_rate: Number = 0.8,
     step_offset: Number = 0,
     min_dim_size_to_factor: int = 128,
-    eps: Number | None = None,
-    form: str = "optax",
+    epsilon: Number | None = None,
+    form: Literal["optax", "torch"] = "optax",
 ) -> Optimizer[FactoredState]:
     """Divide gradients by the root of a running mean square, of which matrices keep the means of rows and columns only.
 
-    v ← β v + (1 − β) (g² + eps), β = 1 − (t − step_offset)^−decay_rate, with eps 1e-30. A leaf is factored along its
-    two longest dimensions if both have `min_dim_size_to_factor` entries: v ≈ row ⊗ column / mean(row). The form
-    "torch" factors along the last two dimensions, whatever their size, and bounds v by eps² from below instead of
-    adding eps, with the eps of the leaf's dtype.
+    v ← β v + (1 − β) (g² + epsilon), β = 1 − (t − step_offset)^−decay_rate, with epsilon 1e-30. A leaf is factored
+    along its two longest dimensions if both have `min_dim_size_to_factor` entries: v ≈ row ⊗ column / mean(row). The
+    form "torch" factors along the last two dimensions, whatever their size, and bounds v by epsilon² from below instead
+    of adding epsilon, which is the eps of the leaf's dtype.
 
     Raises:
         ValueError: the form is neither optax nor torch, or a number is negative.
@@ -88,7 +88,7 @@ def scale_by_factored_rms(
         beta = 1 - (step - step_offset) ** -decay_rate
 
         def rule(g: Tensor, v: Squares, p: Tensor) -> tuple[Tensor, Squares]:
-            extra = _eps(eps, g, form)
+            extra = _eps(epsilon, g, form)
             squares = g.square() + extra if form == "optax" else g.square()
             floor = None if form == "optax" else extra
             if isinstance(v, Tensor):
@@ -161,7 +161,7 @@ def scale_by_param_block_rms(*, min_scale: Number = 1e-3) -> Optimizer[EmptyStat
 
 
 def adafactor(
-    rate: Rate | None = None,
+    learning_rate: ScalarOrSchedule | None = None,
     *,
     min_dim_size_to_factor: int = 128,
     decay_rate: Number = 0.8,
@@ -170,17 +170,18 @@ def adafactor(
     clipping_threshold: Number | None = 1.0,
     momentum: Number | None = None,
     dtype_momentum: torch.dtype | None = None,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     eps: Number | None = None,
     min_scale: Number = 1e-3,
     factored: bool = True,
-    mask: Mask = None,
-    form: str = "optax",
-) -> Optimizer[Any]:
-    """Step along g / √v with the mean squares of matrices factored: p ← p − rate rms(p) clipped(g / √v) − decay p.
+    weight_decay_mask: Mask = None,
+    form: Literal["optax", "torch"] = "optax",
+) -> Optimizer[tuple[Any, ...]]:
+    """Step along g / √v with the mean squares of matrices factored.
 
-    `decay` is not scaled by the rate, and a rate of None is 1. The form "torch" is that of torch.optim.Adafactor: its
-    rate is at most 1 / √t, decays p by rate · decay, and it factors any matrix.
+    p ← p − learning_rate rms(p) clipped(g / √v) − weight_decay p, where a learning rate of None is 1. The form "torch"
+    is that of torch.optim.Adafactor: its learning rate is at most 1 / √t, p decays by learning_rate · weight_decay, and
+    any matrix is factored.
 
     Raises:
         ValueError: the form is neither optax nor torch, or a number is negative.
@@ -194,37 +195,40 @@ def adafactor(
         decay_rate=decay_rate,
         step_offset=decay_offset,
         min_dim_size_to_factor=min_dim_size_to_factor,
-        eps=eps,
+        epsilon=eps,
         form=form,
     )
     parts: list[Optimizer[Any]] = [rms]
     if clipping_threshold is not None:
         parts.append(clip_by_block_rms(clipping_threshold))
-    if rate is not None:
-        check_rate("adafactor", rate)
-        parts.append(scale_by_learning_rate(rate if form == "optax" else _relative(rate), flip_sign=False))
+    if learning_rate is not None:
+        check_scalar("adafactor", learning_rate)
+        parts.append(
+            scale_by_learning_rate(learning_rate if form == "optax" else _relative(learning_rate), flip_sign=False)
+        )
     if multiply_by_parameter_scale:
         parts.append(scale_by_param_block_rms(min_scale=min_scale))
     if momentum is not None:
         parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
-    if not is_zero(decay):
-        parts.append(add_decayed_weights(decay if form == "optax" else _times(rate, decay), mask=mask))
+    if not is_zero(weight_decay):
+        decay = weight_decay if form == "optax" else _times(learning_rate, weight_decay)
+        parts.append(add_decayed_weights(decay, mask=weight_decay_mask))
     return chain(*parts, scale(-1.0))
 
 
-def _relative(rate: Rate) -> Rate:
-    """Bound a rate by 1 / √t."""
+def _relative(learning_rate: ScalarOrSchedule) -> ScalarOrSchedule:
+    """Bound a learning rate by 1 / √t."""
 
     def schedule(step: Step) -> Tensor:
         bound = (step + 1) ** -0.5
-        return torch.minimum(number(rate_at(rate, step), like=bound), bound)
+        return torch.minimum(number(value_at(learning_rate, step), like=bound), bound)
 
     return schedule
 
 
-def _times(rate: Rate | None, decay: Rate) -> Rate:
-    if rate is None:
-        return decay
-    if callable(rate) or callable(decay):
-        return lambda step: number(rate_at(rate, step), like=step) * rate_at(decay, step)
-    return rate * decay
+def _times(learning_rate: ScalarOrSchedule | None, weight_decay: ScalarOrSchedule) -> ScalarOrSchedule:
+    if learning_rate is None:
+        return weight_decay
+    if callable(learning_rate) or callable(weight_decay):
+        return lambda step: number(value_at(learning_rate, step), like=step) * value_at(weight_decay, step)
+    return learning_rate * weight_decay

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Number, Optimizer, check_positive, leafwise, moments, safe_sqrt
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -47,9 +47,13 @@ def scale_by_rss(
 
 
 def adagrad(
-    rate: Rate, *, initial_accumulator_value: Number = 0.1, eps: Number = 1e-7, eps_in_sqrt: bool = True
-) -> Optimizer[Any]:
-    """Step as `scale_by_rss` says, times −rate; torch's is that with `eps_in_sqrt=False`, starting at 0.
+    learning_rate: ScalarOrSchedule,
+    *,
+    initial_accumulator_value: Number = 0.1,
+    eps: Number = 1e-7,
+    eps_in_sqrt: bool = True,
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_rss` says, times −learning_rate; torch's is that with `eps_in_sqrt=False`, starting at 0.
 
     Raises:
         ValueError: a number is negative.
@@ -59,4 +63,4 @@ def adagrad(
     tensor([0.9000])
     """
     scaled = scale_by_rss(initial_accumulator_value=initial_accumulator_value, eps=eps, eps_in_sqrt=eps_in_sqrt)
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Kernel,
     Number,
@@ -16,14 +16,14 @@ from torchpure.optim.core import (
     adam_kernels,
     bias,
     check_positive,
-    check_rate,
+    check_scalar,
     check_unit,
     count,
     is_zero,
     leafwise,
     moments,
-    rate_at,
     safe_sqrt,
+    value_at,
 )
 
 
@@ -62,7 +62,7 @@ def scale_by_adam(
 
 
 def adam(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
@@ -70,13 +70,14 @@ def adam(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
-    """Step along the mean gradient over the root of the mean square: p ← p − rate m̂ / (√(v̂ + eps_root) + eps).
+    """Step along the mean gradient over the root of the mean square.
 
-    m ← b1 m + (1 − b1) g and v ← b2 v + (1 − b2) g² are corrected for their start at zero: m̂ = m / (1 − b1ᵗ) and
-    v̂ = v / (1 − b2ᵗ). Differentiable in everything, with finite derivatives where a gradient is exactly zero.
+    p ← p − learning_rate m̂ / (√(v̂ + eps_root) + eps), where m ← b1 m + (1 − b1) g and v ← b2 v + (1 − b2) g² are
+    corrected for their start at zero: m̂ = m / (1 − b1ᵗ) and v̂ = v / (1 − b2ᵗ). Differentiable in everything, with
+    finite derivatives where a gradient is exactly zero.
 
     Raises:
-        ValueError: `rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt = adam(0.1)
     >>> params = torch.tensor([1.0])
@@ -85,7 +86,9 @@ def adam(
     """
     scaled = build_scale("adam", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
     plain = is_zero(eps_root) and mu_dtype is None
-    return descend("adam", rate, 0.0, scaled, adam_kernels("adam", rate, b1, b2, eps, 0.0) if plain else ())
+    return descend(
+        "adam", learning_rate, 0.0, scaled, adam_kernels("adam", learning_rate, b1, b2, eps, 0.0) if plain else ()
+    )
 
 
 def build_scale(
@@ -124,20 +127,24 @@ def _ratio(correction: Tensor, eps: Number, eps_root: Number) -> Callable[[Tenso
 
 
 def descend(
-    who: str, rate: Rate, decay: Number, scaled: Optimizer[AdamState], kernels: Sequence[Kernel | None] = ()
+    who: str,
+    learning_rate: ScalarOrSchedule,
+    weight_decay: Number,
+    scaled: Optimizer[AdamState],
+    kernels: Sequence[Kernel | None] = (),
 ) -> Optimizer[AdamState]:
     """Step against `scaled`, with weight decay apart from the gradient; none at decay 0.
 
     The kernels, if there are any, are the plain one and the donated one.
     """
-    check_rate(who, rate)
-    check_positive(who, decay=decay)
+    check_scalar(who, learning_rate)
+    check_positive(who, weight_decay=weight_decay)
 
     def update(grads: Grads, state: AdamState, params: Params) -> tuple[Updates, AdamState]:
         direction, new_state = scaled.rule(grads, state, params)
-        if not is_zero(decay):
-            direction = leafwise(who, lambda u, p: u + decay * p, direction, (), params)
-        return tree.scale(direction, -rate_at(rate, state.step)), new_state
+        if not is_zero(weight_decay):
+            direction = leafwise(who, lambda u, p: u + weight_decay * p, direction, (), params)
+        return tree.scale(direction, -value_at(learning_rate, state.step)), new_state
 
     kernel, donated = kernels or (None, None)
     return Optimizer(scaled.init, update, kernel, donated=donated)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -57,31 +57,41 @@ def scale_by_adamax(*, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8)
     return Optimizer(lambda params: AdamaxState(count(params), moments(params), moments(params)), update)
 
 
-def adamax(rate: Rate, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8) -> Optimizer[Any]:
-    """Step as `scale_by_adamax` says, times −rate.
+def adamax(
+    learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_adamax` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = adamax(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    return chain(scale_by_adamax(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(rate))
+    return chain(scale_by_adamax(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(learning_rate))
 
 
 def adamaxw(
-    rate: Rate, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, decay: Rate = 1e-4, mask: Mask = None
-) -> Optimizer[Any]:
-    """Step as `adamax`, and shrink the parameters by rate · decay.
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: Mask = None,
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `adamax`, and shrink the parameters by learning_rate · weight_decay.
 
     Raises:
-        ValueError: `rate`, `eps` or `decay` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
 
-    >>> opt, params = adamaxw(0.1, decay=0.5), torch.tensor([1.0])
+    >>> opt, params = adamaxw(0.1, weight_decay=0.5), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8500])
     """
     return chain(
-        scale_by_adamax(b1=b1, b2=b2, eps=eps), add_decayed_weights(decay, mask=mask), scale_by_learning_rate(rate)
+        scale_by_adamax(b1=b1, b2=b2, eps=eps),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

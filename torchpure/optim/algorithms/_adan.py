@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -77,17 +77,17 @@ def scale_by_adan(
 
 
 def adan(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.98,
     b2: Number = 0.92,
     b3: Number = 0.99,
     eps: Number = 1e-8,
     eps_root: Number = 1e-8,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step as `scale_by_adan` says, with weight decay as optax has it, not as the paper, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_adan` says, with weight decay as optax has it, not as the paper, times −learning_rate.
 
     Raises:
         ValueError: `b1`, `b2` or `b3` is not in [0, 1), or another number is negative.
@@ -98,6 +98,6 @@ def adan(
     """
     return chain(
         scale_by_adan(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

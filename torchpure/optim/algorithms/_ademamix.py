@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -18,8 +18,8 @@ from torchpure.optim.core import (
     count,
     leafwise,
     moments,
-    rate_at,
     safe_sqrt,
+    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -37,8 +37,8 @@ def scale_by_ademamix(
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
-    b3: Rate = 0.9999,
-    alpha: Rate = 6.0,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 6.0,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
@@ -61,7 +61,7 @@ def scale_by_ademamix(
         return AdemamixState(count(params), *(moments(params, mu_dtype) for _ in range(3)))
 
     def update(grads: Grads, state: AdemamixState, params: Params) -> tuple[Updates, AdemamixState]:
-        keep, share = rate_at(b3, state.step), rate_at(alpha, state.step)
+        keep, share = value_at(b3, state.step), value_at(alpha, state.step)
         step = state.step + 1
         first, second = bias(b1, step), bias(b2, step)
 
@@ -76,22 +76,22 @@ def scale_by_ademamix(
 
 
 def ademamix(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
-    b3: Rate = 0.9999,
-    alpha: Rate = 5.0,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 5.0,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step as `scale_by_ademamix` says, with decoupled weight decay, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_ademamix` says, with decoupled weight decay, times −learning_rate.
 
     Raises:
-        ValueError: `rate`, `eps`, `eps_root` or `decay` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps`, `eps_root` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = ademamix(0.1, alpha=0.0), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
@@ -99,6 +99,6 @@ def ademamix(
     """
     return chain(
         scale_by_ademamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -79,7 +79,7 @@ def scale_by_adopt(
 
 
 def adopt(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.9999,
@@ -88,11 +88,11 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[Step], Tensor] = _fourth_root,
-) -> Optimizer[Any]:
-    """Step as `scale_by_adopt` says, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_adopt` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = adopt(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
@@ -107,4 +107,4 @@ def adopt(
         use_clipping=use_clipping,
         clip_value_fn=clip_value_fn,
     )
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))

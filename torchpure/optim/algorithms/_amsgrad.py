@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -78,7 +78,7 @@ def scale_by_amsgrad(
 
 
 def amsgrad(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
@@ -86,11 +86,11 @@ def amsgrad(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
     correct_after_max: bool = False,
-) -> Optimizer[Any]:
-    """Step as `scale_by_amsgrad` says, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_amsgrad` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = amsgrad(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
@@ -99,4 +99,4 @@ def amsgrad(
     scaled = scale_by_amsgrad(
         b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype, correct_after_max=correct_after_max
     )
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))

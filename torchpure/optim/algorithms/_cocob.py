@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer, check_positive, check_rate, copies, leafwise, moments
+from torchpure.optim.core import Mask, Number, Optimizer, check_positive, check_scalar, copies, leafwise, moments
 from torchpure.optim.transformations import add_decayed_weights, scale, scale_by_schedule
 
 
@@ -52,9 +52,14 @@ def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[Co
 
 
 def cocob(
-    rate: Rate = 1.0, *, alpha: Number = 100.0, eps: Number = 1e-8, decay: Rate = 0.0, mask: Mask = None
-) -> Optimizer[Any]:
-    """Step as `scale_by_cocob` says, with `rate` times the gradients, to which decay · p is added; as optax has it.
+    learning_rate: ScalarOrSchedule = 1.0,
+    *,
+    alpha: Number = 100.0,
+    eps: Number = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    mask: Mask = None,
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_cocob` says, with learning_rate (g + weight_decay p) as the gradient; as optax has it.
 
     Raises:
         ValueError: a number is negative.
@@ -63,6 +68,6 @@ def cocob(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.5000])
     """
-    check_rate("cocob", rate)
-    times = scale_by_schedule(rate) if callable(rate) else scale(rate)
-    return chain(add_decayed_weights(decay, mask=mask), times, scale_by_cocob(alpha=alpha, eps=eps))
+    check_scalar("cocob", learning_rate)
+    times = scale_by_schedule(learning_rate) if callable(learning_rate) else scale(learning_rate)
+    return chain(add_decayed_weights(weight_decay, mask=mask), times, scale_by_cocob(alpha=alpha, eps=eps))

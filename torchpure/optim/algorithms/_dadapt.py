@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
@@ -13,13 +13,13 @@ from torchpure.optim.core import (
     bias,
     blend,
     check_positive,
-    check_rate,
+    check_scalar,
     count,
     moments,
-    rate_at,
     safe_divide,
     safe_sqrt,
     scalar,
+    value_at,
 )
 
 
@@ -35,17 +35,17 @@ class DAdaptState(NamedTuple):
 
 
 def dadapt_adamw(
-    rate: Rate = 1.0,
+    learning_rate: ScalarOrSchedule = 1.0,
     *,
     betas: tuple[Number, Number] = (0.9, 0.999),
     eps: Number = 1e-8,
     estim_lr0: Number = 1e-6,
-    decay: Number = 0.0,
+    weight_decay: Number = 0.0,
 ) -> Optimizer[DAdaptState]:
-    """Step as AdamW with a rate that is a lower bound d of the distance to a solution, and grows.
+    """Step as AdamW with a learning rate that is a lower bound d of the distance to a solution, and grows.
 
-    p ← p − m / (√v + eps) − λ decay p, λ = rate d √(1 − b2ᵗ) / (1 − b1ᵗ); d ← max(d, r / Σ|s|), where s is the mean of
-    λ g with √b2, and r that of λ ⟨g, s / (√v + eps)⟩.
+    p ← p − m / (√v + eps) − λ weight_decay p, λ = learning_rate d √(1 − b2ᵗ) / (1 − b1ᵗ); d ← max(d, r / Σ|s|), where
+    s is the mean of λ g with √b2, and r that of λ ⟨g, s / (√v + eps)⟩.
 
     Raises:
         ValueError: a number is negative.
@@ -56,8 +56,8 @@ def dadapt_adamw(
     """
     b1, b2 = betas
     b3 = b2**0.5
-    check_rate("dadapt_adamw", rate)
-    check_positive("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, decay=decay)
+    check_scalar("dadapt_adamw", learning_rate)
+    check_positive("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, weight_decay=weight_decay)
 
     def init(params: Params) -> DAdaptState:
         m, v, s = (moments(params) for _ in range(3))
@@ -67,14 +67,14 @@ def dadapt_adamw(
         olds = (state.mean, state.square, state.total)
         (g, m, v, s, p), restore = active("dadapt_adamw", grads, olds, params)
         step, zero = state.step + 1, torch.zeros_like(state.distance)
-        pace = state.distance * rate_at(rate, state.step) * safe_sqrt(bias(b2, step)) / bias(b1, step)
+        step_size = state.distance * value_at(learning_rate, state.step) * safe_sqrt(bias(b2, step)) / bias(b1, step)
         terms = ((a * b / (safe_sqrt(c) + eps)).sum() for a, b, c in zip(g, s, v, strict=True))
-        numerator = blend(state.numerator, pace * sum(terms, start=zero), b3)
-        m = [blend(old, pace * new, b1) for old, new in zip(m, g, strict=True)]
+        numerator = blend(state.numerator, step_size * sum(terms, start=zero), b3)
+        m = [blend(old, step_size * new, b1) for old, new in zip(m, g, strict=True)]
         v = [blend(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
-        s = [blend(old, pace * new, b3) for old, new in zip(s, g, strict=True)]
+        s = [blend(old, step_size * new, b3) for old, new in zip(s, g, strict=True)]
         size = (1 - b3) * sum((leaf.abs().sum() for leaf in s), start=zero)
-        moves = [-a / (safe_sqrt(b) + eps) - decay * pace * c for a, b, c in zip(m, v, p, strict=True)]
+        moves = [-a / (safe_sqrt(b) + eps) - weight_decay * step_size * c for a, b, c in zip(m, v, p, strict=True)]
         distance = torch.maximum(state.distance, safe_divide(numerator, size))
         m, v, s = (restore(new, old) for new, old in zip((m, v, s), olds, strict=True))
         return restore(moves), DAdaptState(step, m, v, s, distance, numerator)

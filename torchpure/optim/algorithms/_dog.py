@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -60,11 +60,11 @@ def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Nu
         (g, start, p), restore = active("scale_by_dog", grads, (state.start,), params)
         distance = torch.maximum(state.distance, safe_sqrt(_squares(tree.sub(p, start))))
         total = state.total + _squares(g)
-        rate = distance / safe_sqrt(total + eps)
+        learning_rate = distance / safe_sqrt(total + eps)
         if way == "learning_rate":
-            rate = torch.where(state.step == 0, first, rate)
+            learning_rate = torch.where(state.step == 0, first, learning_rate)
         kept = restore([leaf.clone() for leaf in start], state.start)
-        return restore(tree.scale(g, rate)), DogState(state.step + 1, kept, distance, total)
+        return restore(tree.scale(g, learning_rate)), DogState(state.step + 1, kept, distance, total)
 
     return Optimizer(init, update)
 
@@ -92,21 +92,21 @@ def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-
         distance = torch.maximum(state.distance, _squares(tree.sub(p, start)))
         total = state.total + distance * _squares(g)
         kept = restore([leaf.clone() for leaf in start], state.start)
-        rate = distance / (safe_sqrt(total) + eps)
-        return restore(tree.scale(g, rate)), DogState(state.step + 1, kept, distance, total)
+        learning_rate = distance / (safe_sqrt(total) + eps)
+        return restore(tree.scale(g, learning_rate)), DogState(state.step + 1, kept, distance, total)
 
     return Optimizer(init, update)
 
 
 def dog(
-    rate: Rate = 1.0,
+    learning_rate: ScalarOrSchedule = 1.0,
     *,
     init_step: tuple[str, Number] = ("heuristic", 1e-6),
     eps: Number = 1e-8,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step as `scale_by_dog` says, times −rate; decay · p is added to the gradient.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_dog` says, times −learning_rate; weight_decay · p is added to the gradient.
 
     Raises:
         ValueError: `init_step` is none of its ways, or a number negative.
@@ -116,18 +116,18 @@ def dog(
     tensor([-1.])
     """
     scaled = scale_by_dog(init_step=init_step, eps=eps)
-    return chain(add_decayed_weights(decay, mask=mask), scaled, scale_by_learning_rate(rate))
+    return chain(add_decayed_weights(weight_decay, mask=mask), scaled, scale_by_learning_rate(learning_rate))
 
 
 def dowg(
-    rate: Rate = 1.0,
+    learning_rate: ScalarOrSchedule = 1.0,
     *,
     init_estim_sq_dist: Number | None = None,
     eps: Number = 1e-4,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step as `scale_by_dowg` says, times −rate; decay · p is added to the gradient.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_dowg` says, times −learning_rate; weight_decay · p is added to the gradient.
 
     Raises:
         ValueError: a number is negative.
@@ -137,7 +137,7 @@ def dowg(
     tensor([-1.])
     """
     scaled = scale_by_dowg(init_estim_sq_dist=init_estim_sq_dist, eps=eps)
-    return chain(add_decayed_weights(decay, mask=mask), scaled, scale_by_learning_rate(rate))
+    return chain(add_decayed_weights(weight_decay, mask=mask), scaled, scale_by_learning_rate(learning_rate))
 
 
 def _squares(leaves: list[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Mask, Number, Optimizer, active, check_count, count, has_gradient, principal, refreshed
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -105,19 +105,22 @@ def _back(update: Tensor, basis: Tensor, gradient: Tensor) -> Tensor:
 
 
 def galore(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     rank: int = 128,
     update_proj_gap: int = 200,
     scale: Number = 1.0,
     base_optimizer: Optimizer[Any] | None = None,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step as Adam on gradients projected to a low rank, whose state is as much smaller: p ← p − rate (u + decay p).
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as Adam on gradients projected to a low rank, whose state is as much smaller.
+
+    p ← p − learning_rate (u + weight_decay p), u as `scale_by_galore` has it.
 
     Raises:
-        ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1, or `rate` or `decay` negative.
+        ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1, or `learning_rate` or `weight_decay`
+            negative.
 
     >>> opt, params = galore(0.1, rank=1), torch.ones(2, 2)
     >>> opt.step(torch.diag(torch.tensor([3.0, 1.0])), opt.init(params), params)[0].round(decimals=4)
@@ -126,6 +129,6 @@ def galore(
     """
     return chain(
         scale_by_galore(rank=rank, update_proj_gap=update_proj_gap, scale=scale, base_optimizer=base_optimizer),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchpure import random
-from torchpure._types import Grads, Key, Params, Rate, Step, Tree, Updates
+from torchpure._types import Grads, Key, Params, ScalarOrSchedule, Step, Tree, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -22,10 +22,10 @@ from torchpure.optim.core import (
     count,
     moments,
     per_leaf,
-    rate_at,
     refreshed,
     safe_divide,
     safe_norm,
+    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights, clip_by_block_rms, scale_by_learning_rate
 
@@ -53,7 +53,7 @@ def scale_by_kron(
     *,
     key: Key,
     b1: Number = 0.9,
-    precondition_probability: Rate = annealed_probability,
+    precondition_probability: ScalarOrSchedule = annealed_probability,
     precond_lr: Number = 0.1,
     precond_init_scale: Number = 1.0,
     max_size_triangular: int = 8192,
@@ -95,7 +95,7 @@ def scale_by_kron(
     def update(grads: Grads, state: KronState, params: Params) -> tuple[Updates, KronState]:
         (g, m, q, _), restore = active("scale_by_kron", grads, (state.mean, state.factors), params)
         step, now = state.step + 1, random.fold_in(key, state.step.to(torch.int64))
-        due = random.uniform(random.fold_in(now, 0), ()) < rate_at(precondition_probability, state.step)
+        due = random.uniform(random.fold_in(now, 0), ()) < value_at(precondition_probability, state.step)
         m = [blend(old, new, b1) for old, new in zip(m, g, strict=True)]
         seen = [(leaf / bias(b1, step)).reshape(tuple(leaf.shape) or (1,)) for leaf in m]
 
@@ -123,14 +123,14 @@ def _whitened(leaf: Tensor, factors: Factors) -> Tensor:
     return leaf
 
 
-def _fitted(leaf: Tensor, factors: Factors, key: Key, rate: Number) -> Factors:
+def _fitted(leaf: Tensor, factors: Factors, key: Key, precond_lr: Number) -> Factors:
     """Make one step of all factors of a leaf."""
     if not leaf.numel():
         return tuple(q.clone() for q in factors)
     a, b = leaf, random.normal(key, leaf.shape, dtype=leaf.dtype)
     for dim, q in enumerate(factors):
         a, b = _along(q, a, dim), _divided(q, b, dim)
-    return tuple(_moved(q, _rows(a, dim), _rows(b, dim), rate) for dim, q in enumerate(factors))
+    return tuple(_moved(q, _rows(a, dim), _rows(b, dim), precond_lr) for dim, q in enumerate(factors))
 
 
 def _divided(q: Tensor, leaf: Tensor, dim: int) -> Tensor:
@@ -146,12 +146,12 @@ def _rows(leaf: Tensor, dim: int) -> Tensor:
     return leaf.movedim(dim, 0).reshape(leaf.shape[dim], -1)
 
 
-def _moved(q: Tensor, a: Tensor, b: Tensor, rate: Number) -> Tensor:
+def _moved(q: Tensor, a: Tensor, b: Tensor, precond_lr: Number) -> Tensor:
     if q.ndim == 1:
         one, two = a.square().sum(1), b.square().sum(1)
-        return q - rate * safe_divide((one - two) * q, (one + two).amax())
+        return q - precond_lr * safe_divide((one - two) * q, (one + two).amax())
     one, two = a @ a.mT, b @ b.mT
-    return q - rate * safe_divide(torch.triu(one - two) @ q, _size(one + two))
+    return q - precond_lr * safe_divide(torch.triu(one - two) @ q, _size(one + two))
 
 
 def _size(matrix: Tensor) -> Tensor:
@@ -164,22 +164,23 @@ def _size(matrix: Tensor) -> Tensor:
 
 
 def kron(
-    rate: Rate = 1e-3,
+    learning_rate: ScalarOrSchedule = 1e-3,
     *,
     key: Key,
     b1: Number = 0.9,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-    precondition_probability: Rate = annealed_probability,
+    precondition_probability: ScalarOrSchedule = annealed_probability,
     precond_lr: Number = 0.1,
     precond_init_scale: Number = 1.0,
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
     max_update_rms: Number = 1.1,
-) -> Optimizer[Any]:
-    """Step along whitened mean gradients: p ← p − rate (clipped(P m̂) + decay p), P as `scale_by_kron` has it.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step along whitened mean gradients.
 
-    The root mean square of each leaf's P m̂ is clipped to `max_update_rms`.
+    p ← p − learning_rate (clipped(P m̂) + weight_decay p), P as `scale_by_kron` has it. The root mean
+    square of each leaf's P m̂ is clipped to `max_update_rms`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -197,5 +198,5 @@ def kron(
         max_size_triangular=max_size_triangular,
         min_ndim_triangular=min_ndim_triangular,
     )
-    decayed = add_decayed_weights(decay, mask=mask)
-    return chain(scaled, clip_by_block_rms(max_update_rms), decayed, scale_by_learning_rate(rate))
+    decayed = add_decayed_weights(weight_decay, mask=mask)
+    return chain(scaled, clip_by_block_rms(max_update_rms), decayed, scale_by_learning_rate(learning_rate))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torchpure._types import Rate
+from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Mask, Number, Optimizer
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate, scale_by_trust_ratio
@@ -11,19 +11,21 @@ from ._adam import scale_by_adam
 
 
 def lamb(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-6,
     eps_root: Number = 0.0,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step along Adam's direction with each leaf's own length: p ← p − rate ‖p‖ u / ‖u‖, u = m̂ / (√v̂ + eps) + decay p.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step along Adam's direction with each leaf's own length.
+
+    p ← p − learning_rate ‖p‖ u / ‖u‖, u = m̂ / (√v̂ + eps) + weight_decay p
 
     Raises:
-        ValueError: `rate`, `eps` or `decay` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
 
     >>> import torch
     >>> opt, params = lamb(0.1), torch.tensor([3.0, 4.0])
@@ -32,7 +34,7 @@ def lamb(
     """
     return chain(
         scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
-        add_decayed_weights(decay, mask=mask),
+        add_decayed_weights(weight_decay, mask=mask),
         scale_by_trust_ratio(),
-        scale_by_learning_rate(rate),
+        scale_by_learning_rate(learning_rate),
     )

@@ -2,26 +2,27 @@
 
 from typing import Any
 
-from torchpure._types import Rate
+from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain, masked
 from torchpure.optim.core import Mask, Number, Optimizer
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate, scale_by_trust_ratio, trace
 
 
 def lars(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
-    decay: Rate = 0.0,
-    decay_mask: Mask = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
     trust_coefficient: Number = 0.001,
     eps: Number = 0.0,
     trust_ratio_mask: Mask = None,
     momentum: Number = 0.9,
     nesterov: bool = False,
-) -> Optimizer[Any]:
-    """Step with momentum, each leaf at its own rate: rate · trust_coefficient ‖p‖ / (‖g + decay p‖ + eps).
+) -> Optimizer[tuple[Any, ...]]:
+    """Step with momentum, each leaf at a learning rate of its own.
 
-    The masks say which leaves decay, and which have the ratio; by default all do.
+    It is learning_rate · trust_coefficient ‖p‖ / (‖g + weight_decay p‖ + eps). The masks say which leaves decay, and
+    which have the ratio; by default all do.
 
     Raises:
         ValueError: a number is negative.
@@ -33,8 +34,8 @@ def lars(
     """
     ratio = scale_by_trust_ratio(trust_coefficient=trust_coefficient, eps=eps)
     return chain(
-        add_decayed_weights(decay, mask=decay_mask),
+        add_decayed_weights(weight_decay, mask=weight_decay_mask),
         ratio if trust_ratio_mask is None else masked(ratio, trust_ratio_mask),
-        scale_by_learning_rate(rate),
+        scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov=nesterov),
     )

@@ -1,12 +1,12 @@
 """L-BFGS (Liu and Nocedal 1989, "On the limited memory BFGS method", algorithm 2.1; Nocedal 1980)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Optimizer, active, check_count, count, has_gradient, per_leaf, safe_divide, safe_norm
 from torchpure.optim.line_search import (
@@ -48,7 +48,7 @@ def _default_search(form: str) -> Optimizer[Any]:
 
 
 def scale_by_lbfgs(
-    *, memory_size: int = 10, scale_init_precond: bool = True, form: str = "optax"
+    *, memory_size: int = 10, scale_init_precond: bool = True, form: Literal["optax", "torch", "scipy"] = "optax"
 ) -> Optimizer[LbfgsState]:
     """Multiply gradients by an estimate of the inverse Hessian, from the last `memory_size` differences.
 
@@ -136,22 +136,22 @@ def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, start:
 
 
 def lbfgs(
-    rate: Rate | None = None,
+    learning_rate: ScalarOrSchedule | None = None,
     *,
     memory_size: int = 10,
     scale_init_precond: bool = True,
     linesearch: Optimizer[Any] | None = None,
-    form: str = "optax",
-) -> Optimizer[Any]:
+    form: Literal["optax", "torch", "scipy"] = "optax",
+) -> Optimizer[tuple[Any, ...]]:
     """Step along the quasi-Newton direction as far as a line search says; needs `value=`, `grad=` and `value_fn=`.
 
     The search is `scale_by_zoom_linesearch(20, initial_guess_strategy="one")`; `identity()` takes whole steps, times
-    `rate`. The form "torch" is torch.optim.LBFGS with its strong Wolfe search, a step being one of its iterations; the
-    form "scipy" is SciPy's L-BFGS-B without bounds. After a step the state has value and gradient of the point
-    reached: see `value_and_grad_from_state`.
+    `learning_rate`. The form "torch" is torch.optim.LBFGS with its strong Wolfe search, a step being one of its
+    iterations; the form "scipy" is SciPy's L-BFGS-B without bounds. After a step the state has value and gradient of
+    the point reached: see `value_and_grad_from_state`.
 
     Raises:
-        ValueError: `memory_size` is not a whole number, at least 1, `rate` negative, or the form unknown.
+        ValueError: `memory_size` is not a whole number, at least 1, `learning_rate` negative, or the form unknown.
 
     >>> opt, params = lbfgs(), torch.tensor([1.0])
     >>> f = lambda p: 2 * p.square().sum()
@@ -161,6 +161,6 @@ def lbfgs(
     """
     return chain(
         scale_by_lbfgs(memory_size=memory_size, scale_init_precond=scale_init_precond, form=form),
-        scale(-1.0) if rate is None else scale_by_learning_rate(rate),
+        scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate),
         _default_search(form) if linesearch is None else linesearch,
     )

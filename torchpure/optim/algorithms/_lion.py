@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Mask, Number, Optimizer, blend, check_unit, leafwise, moments
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -40,25 +40,27 @@ def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype 
 
 
 def lion(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.99,
     mu_dtype: torch.dtype | None = None,
-    decay: Rate = 1e-3,
+    weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
-) -> Optimizer[Any]:
-    """Step along the sign of an interpolated mean gradient: p ← p − rate (sign(b1 m + (1 − b1) g) + decay p).
+) -> Optimizer[tuple[Any, ...]]:
+    """Step along the sign of an interpolated mean gradient.
+
+    p ← p − learning_rate (sign(b1 m + (1 − b1) g) + weight_decay p)
 
     Raises:
-        ValueError: `rate` or `decay` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
 
-    >>> opt, params = lion(0.1, decay=0.0), torch.tensor([1.0])
+    >>> opt, params = lion(0.1, weight_decay=0.0), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
     return chain(
         scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

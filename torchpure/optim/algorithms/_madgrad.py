@@ -5,18 +5,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
     check_positive,
-    check_rate,
+    check_scalar,
     copies,
     count,
     leafwise,
     moments,
-    rate_at,
+    value_at,
 )
 from torchpure.optim.transformations import add_decayed_weights
 
@@ -30,10 +30,12 @@ class MadgradState(NamedTuple):
     start: Params  # the first parameters
 
 
-def madgrad(rate: Rate, *, momentum: Number = 0.9, decay: Rate = 0.0, eps: Number = 1e-6) -> Optimizer[Any]:
+def madgrad(
+    learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9, weight_decay: ScalarOrSchedule = 0.0, eps: Number = 1e-6
+) -> Optimizer[tuple[Any, ...]]:
     """Average the points of dual averaging: p ← momentum p + (1 − momentum) (p₀ − s / (∛v + eps)).
 
-    s and v sum λ g and λ g², λ = (rate + eps) √t; decay · p is added to the gradient first.
+    s and v sum λ g and λ g², λ = (learning_rate + eps) √t; weight_decay · p is added to the gradient first.
 
     Raises:
         ValueError: a number is negative.
@@ -42,7 +44,7 @@ def madgrad(rate: Rate, *, momentum: Number = 0.9, decay: Rate = 0.0, eps: Numbe
     >>> opt.step(torch.tensor([8.0]), opt.init(params), params)[0]
     tensor([-1.])
     """
-    check_rate("madgrad", rate)
+    check_scalar("madgrad", learning_rate)
     check_positive("madgrad", momentum=momentum, eps=eps)
 
     def init(params: Params) -> MadgradState:
@@ -50,7 +52,7 @@ def madgrad(rate: Rate, *, momentum: Number = 0.9, decay: Rate = 0.0, eps: Numbe
         return MadgradState(count(params), moments(params), moments(params), start)
 
     def update(grads: Grads, state: MadgradState, params: Params) -> tuple[Updates, MadgradState]:
-        weight = (rate_at(rate, state.step) + eps) * (state.step + 1) ** 0.5
+        weight = (value_at(learning_rate, state.step) + eps) * (state.step + 1) ** 0.5
 
         def rule(g: Tensor, v: Tensor, s: Tensor, start: Tensor, p: Tensor) -> tuple[Tensor, ...]:
             v, s = v + weight * g.square(), s + weight * g
@@ -63,4 +65,4 @@ def madgrad(rate: Rate, *, momentum: Number = 0.9, decay: Rate = 0.0, eps: Numbe
         updates, *states = leafwise("madgrad", rule, grads, state[1:], params)
         return updates, MadgradState(state.step + 1, *states)
 
-    return chain(add_decayed_weights(decay), Optimizer(init, update))
+    return chain(add_decayed_weights(weight_decay), Optimizer(init, update))

@@ -34,7 +34,7 @@ class MechanicState(NamedTuple):
 def mechanize(
     base_optimizer: Optimizer[Any],
     *,
-    decay: Number = 1e-2,
+    weight_decay: Number = 1e-2,
     eps: Number = 1e-8,
     s_init: Number = 1e-6,
     num_betas: int = 6,
@@ -42,7 +42,7 @@ def mechanize(
     """Find the length of a base optimizer's steps: p = p₀ + s Δ, with Δ the sum of its updates and s a bet on them.
 
     s is the sum of `num_betas` bettors' wealth over the root of their variance, with β = 1 − 0.1ⁱ; each wins
-    ⟨g + decay s ‖g‖ p / ‖p‖, −Δ⟩. The base optimizer keeps its schedule, at a peak of 1.
+    ⟨g + weight_decay s ‖g‖ p / ‖p‖, −Δ⟩. The base optimizer keeps its schedule, at a peak of 1.
 
     Raises:
         ValueError: a number is negative, or `num_betas` not a whole number.
@@ -52,7 +52,7 @@ def mechanize(
     >>> bool(opt.step(torch.tensor([2.0]), opt.init(params), params)[0] < 1)
     True
     """
-    check_positive("mechanize", decay=decay, eps=eps, s_init=s_init)
+    check_positive("mechanize", weight_decay=weight_decay, eps=eps, s_init=s_init)
     check_count("mechanize", num_betas=num_betas)
 
     def init(params: Params) -> MechanicState:
@@ -63,7 +63,7 @@ def mechanize(
         moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
         (u, g, start, p), restore = active("mechanize", moves, (grads, state.start), params)
         length = state.scale.sum()
-        pull = decay * length * _norm(g, length) / (_norm(p, length) + eps)
+        pull = weight_decay * length * _norm(g, length) / (_norm(p, length) + eps)
         before = [(a - b) / (length + eps) for a, b in zip(start, p, strict=True)]
         terms = (((a + pull * b) * c).sum() for a, b, c in zip(g, p, before, strict=True))
         numbers = _bet(state, sum(terms, start=torch.zeros_like(length)), eps, s_init)

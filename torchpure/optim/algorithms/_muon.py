@@ -1,14 +1,14 @@
 """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers"; Liu et al. 2025, arXiv:2502.16982)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
-from torchpure.optim.combinators import chain, partition
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
+from torchpure.optim.combinators import PartitionState, chain, partition
 from torchpure.optim.core import (
     EmptyState,
     Mask,
@@ -72,7 +72,7 @@ def orthogonalize(
     ns_steps: int = 5,
     eps: Number = 1e-8,
     preconditioning: str = "frobenius",
-    form: str = "optax",
+    form: Literal["optax", "torch"] = "optax",
 ) -> Tensor:
     """Bring all singular values near 1 by Newton-Schulz steps: x ← a x + (b x xᵀ + c (x xᵀ)²) x.
 
@@ -106,7 +106,7 @@ def scale_by_muon(
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: str = "frobenius",
-    form: str = "optax",
+    form: Literal["optax", "torch"] = "optax",
 ) -> Optimizer[MuonState]:
     """Replace the mean gradient by the nearest matrix with orthogonal rows or columns.
 
@@ -179,32 +179,32 @@ def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptySt
 
 
 def muon(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     ns_coeffs: Sequence[Any] = QUINTIC,
     ns_steps: int = 5,
     beta: Number = 0.95,
     eps: Number = 1e-8,
-    decay: Rate = 0.0,
-    mask: Mask = None,
+    weight_decay: ScalarOrSchedule = 0.0,
+    weight_decay_mask: Mask = None,
     mu_dtype: torch.dtype | None = None,
     nesterov: bool = True,
     adaptive: bool = False,
     preconditioning: str = "frobenius",
-    form: str = "optax",
+    form: Literal["optax", "torch"] = "optax",
     adam_b1: Number = 0.9,
     adam_b2: Number = 0.999,
     adam_eps_root: Number = 0.0,
-    adam_decay: Rate = 0.0,
-    adam_rate: Rate | None = None,
+    adam_weight_decay: ScalarOrSchedule = 0.0,
+    adam_learning_rate: ScalarOrSchedule | None = None,
     matrices: Mask = None,
     consistent_rms: Number | None = None,
-) -> Optimizer[Any]:
+) -> Optimizer[PartitionState]:
     """Step matrices along the orthogonalised mean gradient, and all other leaves as AdamW does.
 
-    p ← p − rate (√max(1, rows / columns) u + decay p), u as `scale_by_muon` has it. `matrices` says which leaves these
-    are (by default the real ones of two dimensions); embeddings and last layers are better left to Adam. The form
-    "torch" is that of torch.optim.Muon, whose defaults are eps=1e-7 and decay=0.1.
+    p ← p − learning_rate (√max(1, rows / columns) u + weight_decay p), u as `scale_by_muon` has it. `matrices`
+    says which leaves these are (by default the real ones of two dimensions); embeddings and last layers are better left
+    to Adam. The form "torch" is that of torch.optim.Muon, whose defaults are eps=1e-7 and weight_decay=0.1.
 
     Raises:
         ValueError: the form or the preconditioning is unknown, or a number out of its range.
@@ -217,14 +217,16 @@ def muon(
     orthogonal = chain(
         scale_by_muon(**options, mu_dtype=mu_dtype, adaptive=adaptive, preconditioning=preconditioning, form=form),
         scale_by_shape(consistent_rms=consistent_rms),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
     )
     scaled = scale_by_adam(
         b1=adam_b1, b2=adam_b2, eps=eps, eps_root=adam_eps_root, mu_dtype=mu_dtype, nesterov=nesterov
     )
     others = chain(
-        scaled, add_decayed_weights(adam_decay), scale_by_learning_rate(rate if adam_rate is None else adam_rate)
+        scaled,
+        add_decayed_weights(adam_weight_decay),
+        scale_by_learning_rate(learning_rate if adam_learning_rate is None else adam_learning_rate),
     )
     chosen = None if matrices is None else choice("muon", matrices)
 

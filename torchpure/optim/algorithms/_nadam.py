@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -89,7 +89,7 @@ def _scaled(
 
 
 def nadam(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
@@ -97,8 +97,8 @@ def nadam(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
     momentum_decay: Number | None = None,
-) -> Optimizer[Any]:
-    """Step as `scale_by_adam(nesterov=True)` says, times −rate; with `momentum_decay` as `scale_by_nadam`.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_adam(nesterov=True)` says, times −learning_rate; with `momentum_decay` as `scale_by_nadam`.
 
     The first is optax's, the second torch's, whose momentum_decay is 4e-3.
 
@@ -110,32 +110,32 @@ def nadam(
     tensor([0.9000])
     """
     scaled = _scaled(b1, b2, eps, eps_root, mu_dtype, momentum_decay)
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
 def nadamw(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
-    decay: Rate = 1e-4,
+    weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     momentum_decay: Number | None = None,
-) -> Optimizer[Any]:
-    """Step as `nadam`, and shrink the parameters by rate · decay.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `nadam`, and shrink the parameters by learning_rate · weight_decay.
 
     Raises:
         ValueError: a number is out of its range, or torch's form is asked for with `eps_root` or `mu_dtype`.
 
-    >>> opt, params = nadamw(0.1, b1=0.0, decay=0.5), torch.tensor([1.0])
+    >>> opt, params = nadamw(0.1, b1=0.0, weight_decay=0.5), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8500])
     """
     return chain(
         _scaled(b1, b2, eps, eps_root, mu_dtype, momentum_decay),
-        add_decayed_weights(decay, mask=mask),
-        scale_by_learning_rate(rate),
+        add_decayed_weights(weight_decay, mask=mask),
+        scale_by_learning_rate(learning_rate),
     )

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from torchpure._types import Key, Rate
+from torchpure._types import Key, ScalarOrSchedule
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Number, Optimizer
 from torchpure.optim.transformations import add_noise, scale_by_learning_rate
 
 
-def noisy_sgd(rate: Rate, *, eta: Number = 0.01, gamma: Number = 0.55, key: Key) -> Optimizer[Any]:
+def noisy_sgd(
+    learning_rate: ScalarOrSchedule, *, eta: Number = 0.01, gamma: Number = 0.55, key: Key
+) -> Optimizer[tuple[Any, ...]]:
     """Step against the gradient plus noise of variance eta / tᵞ; the state carries the key.
 
     Raises:
@@ -20,4 +22,4 @@ def noisy_sgd(rate: Rate, *, eta: Number = 0.01, gamma: Number = 0.55, key: Key)
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    return chain(add_noise(eta, gamma, key), scale_by_learning_rate(rate))
+    return chain(add_noise(eta, gamma, key), scale_by_learning_rate(learning_rate))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Tree, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Tree, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -35,12 +35,13 @@ def scale_by_novograd(
     b2: Number = 0.25,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
-    decay: Number = 0.0,
+    weight_decay: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
 ) -> Optimizer[NovogradState]:
-    """Sum gradients that are divided by a mean of their leaf's norm: m ← b1 m + g / (√(v + eps_root) + eps) + decay p.
+    """Sum gradients that are divided by a mean of their leaf's norm.
 
-    v ← b2 v + (1 − b2) ‖g‖², which begins at the first ‖g‖², as m begins at the first term.
+    m ← b1 m + g / (√(v + eps_root) + eps) + weight_decay p, v ← b2 v + (1 − b2) ‖g‖², where v begins at the first
+    ‖g‖², as m begins at the first term.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.
@@ -50,7 +51,7 @@ def scale_by_novograd(
     tensor([0.6000, 0.8000])
     """
     check_unit("scale_by_novograd", b1=b1, b2=b2)
-    check_positive("scale_by_novograd", eps=eps, eps_root=eps_root, decay=decay)
+    check_positive("scale_by_novograd", eps=eps, eps_root=eps_root, weight_decay=weight_decay)
 
     def init(params: Params) -> NovogradState:
         return NovogradState(count(params), moments(params, mu_dtype), per_leaf(lambda p: p.new_zeros(()), params))
@@ -61,7 +62,7 @@ def scale_by_novograd(
         def rule(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             norm = g.square().sum()
             v = torch.where(first, norm, b2 * v + (1 - b2) * norm)
-            term = g / (safe_sqrt(v + eps_root) + eps) + decay * p
+            term = g / (safe_sqrt(v + eps_root) + eps) + weight_decay * p
             m = torch.where(first, term, b1 * m + term)
             return m, m, v
 
@@ -72,15 +73,15 @@ def scale_by_novograd(
 
 
 def novograd(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.25,
     eps: Number = 1e-6,
     eps_root: Number = 0.0,
-    decay: Number = 0.0,
-) -> Optimizer[Any]:
-    """Step as `scale_by_novograd` says, times −rate.
+    weight_decay: Number = 0.0,
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_novograd` says, times −learning_rate.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), or another number is negative.
@@ -89,5 +90,5 @@ def novograd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    scaled = scale_by_novograd(b1=b1, b2=b2, eps=eps, eps_root=eps_root, decay=decay)
-    return chain(scaled, scale_by_learning_rate(rate))
+    scaled = scale_by_novograd(b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    return chain(scaled, scale_by_learning_rate(learning_rate))

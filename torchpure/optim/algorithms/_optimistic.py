@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Number, Optimizer, check_positive, count, leafwise, moments
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -46,8 +46,10 @@ def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> 
     return Optimizer(lambda params: OptimisticState(count(params), moments(params)), update)
 
 
-def optimistic_gradient_descent(rate: Rate, *, alpha: Number = 1.0, beta: Number = 1.0) -> Optimizer[Any]:
-    """Step as `scale_by_optimistic_gradient` says, times −rate.
+def optimistic_gradient_descent(
+    learning_rate: ScalarOrSchedule, *, alpha: Number = 1.0, beta: Number = 1.0
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_optimistic_gradient` says, times −learning_rate.
 
     Raises:
         ValueError: a number is negative.
@@ -56,11 +58,11 @@ def optimistic_gradient_descent(rate: Rate, *, alpha: Number = 1.0, beta: Number
     >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
     tensor([0.7000])
     """
-    return chain(scale_by_optimistic_gradient(alpha=alpha, beta=beta), scale_by_learning_rate(rate))
+    return chain(scale_by_optimistic_gradient(alpha=alpha, beta=beta), scale_by_learning_rate(learning_rate))
 
 
 def optimistic_adam(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     alpha: Number = 1.0,
     beta: Number = 1.0,
@@ -69,7 +71,7 @@ def optimistic_adam(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     nesterov: bool = True,
-) -> Optimizer[Any]:
+) -> Optimizer[tuple[Any, ...]]:
     """Step along Adam's direction with its last change added: optax's `optimistic_adam_v2`.
 
     Raises:
@@ -82,5 +84,5 @@ def optimistic_adam(
     return chain(
         scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov),
         scale_by_optimistic_gradient(alpha=alpha, beta=beta),
-        scale_by_learning_rate(rate),
+        scale_by_learning_rate(learning_rate),
     )

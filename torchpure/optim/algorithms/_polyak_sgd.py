@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import EmptyState, Number, Optimizer, active, check_positive, number
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -45,9 +45,14 @@ def scale_by_polyak(
 
 
 def polyak_sgd(
-    rate: Number = 1.0, *, scaling: Rate = 1.0, f_min: Number = 0.0, eps: Number = 0.0, variant: str = "sps"
-) -> Optimizer[Any]:
-    """Step against the gradient by Polyak's step, at most `rate` (optax's max_learning_rate), times `scaling`.
+    max_learning_rate: Number = 1.0,
+    *,
+    scaling: ScalarOrSchedule = 1.0,
+    f_min: Number = 0.0,
+    eps: Number = 0.0,
+    variant: str = "sps",
+) -> Optimizer[tuple[Any, ...]]:
+    """Step against the gradient by Polyak's step, at most `max_learning_rate`, times `scaling`.
 
     Raises:
         ValueError: the variant is neither sps nor sps+, or a number negative.
@@ -56,5 +61,5 @@ def polyak_sgd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params, value=torch.tensor(1.0))[0]
     tensor([0.5000])
     """
-    scaled = scale_by_polyak(f_min=f_min, max_learning_rate=rate, eps=eps, variant=variant)
+    scaled = scale_by_polyak(f_min=f_min, max_learning_rate=max_learning_rate, eps=eps, variant=variant)
     return chain(scale_by_learning_rate(scaling), scaled)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
@@ -13,14 +13,14 @@ from torchpure.optim.core import (
     bias,
     blend,
     check_positive,
-    check_rate,
+    check_scalar,
     copies,
     count,
     moments,
-    rate_at,
     safe_divide,
     safe_sqrt,
     scalar,
+    value_at,
 )
 
 
@@ -37,20 +37,20 @@ class ProdigyState(NamedTuple):
 
 
 def prodigy(
-    rate: Rate = 1.0,
+    learning_rate: ScalarOrSchedule = 1.0,
     *,
     betas: tuple[Number, Number] = (0.9, 0.999),
     beta3: Number | None = None,
     eps: Number = 1e-8,
     estim_lr0: Number = 1e-6,
     estim_lr_coef: Number = 1.0,
-    decay: Number = 0.0,
+    weight_decay: Number = 0.0,
     safeguard_warmup: bool = False,
 ) -> Optimizer[ProdigyState]:
-    """Step as Adam on d g, with a rate d that estimates the distance to a solution.
+    """Step as Adam on d g, with a learning rate d that estimates the distance to a solution.
 
-    p ← p − λ m / (√v + d eps) − λ decay p, λ = rate d √(1 − b2ᵗ) / (1 − b1ᵗ); d ← max(d, estim_lr_coef r / Σ|s|) with r
-    and s summed with beta3, √b2 by default.
+    p ← p − λ m / (√v + d eps) − λ weight_decay p, λ = learning_rate d √(1 − b2ᵗ) / (1 − b1ᵗ);
+    d ← max(d, estim_lr_coef r / Σ|s|) with r and s summed with beta3, √b2 by default.
 
     Raises:
         ValueError: a number is negative.
@@ -61,8 +61,8 @@ def prodigy(
     """
     b1, b2 = betas
     b3 = b2**0.5 if beta3 is None else beta3
-    check_rate("prodigy", rate)
-    check_positive("prodigy", eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef, decay=decay)
+    check_scalar("prodigy", learning_rate)
+    check_positive("prodigy", eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef, weight_decay=weight_decay)
 
     def init(params: Params) -> ProdigyState:
         start = copies(params)
@@ -73,15 +73,18 @@ def prodigy(
         olds = (state.mean, state.square, state.total, state.start)
         (g, m, v, s, start, p), restore = active("prodigy", grads, olds, params)
         step, d = state.step + 1, state.distance
-        pace = d * rate_at(rate, state.step) * safe_sqrt(bias(b2, step)) / bias(b1, step)
+        step_size = d * value_at(learning_rate, state.step) * safe_sqrt(bias(b2, step)) / bias(b1, step)
         ahead = sum(((a * (b - c)).sum() for a, b, c in zip(g, start, p, strict=True)), start=torch.zeros_like(d))
         m = [blend(old, d * new, b1) for old, new in zip(m, g, strict=True)]
         v = [blend(old, (d * new).square(), b2) for old, new in zip(v, g, strict=True)]
-        weight = (d if safeguard_warmup else pace) * d / estim_lr0
+        weight = (d if safeguard_warmup else step_size) * d / estim_lr0
         s = [b3 * old + weight * new for old, new in zip(s, g, strict=True)]
-        numerator = b3 * state.numerator + d / estim_lr0 * pace * ahead
+        numerator = b3 * state.numerator + d / estim_lr0 * step_size * ahead
         size = sum((leaf.abs().sum() for leaf in s), start=torch.zeros_like(d))
-        moves = [-pace * a / (safe_sqrt(b) + d * eps) - decay * pace * c for a, b, c in zip(m, v, p, strict=True)]
+        moves = [
+            -step_size * a / (safe_sqrt(b) + d * eps) - weight_decay * step_size * c
+            for a, b, c in zip(m, v, p, strict=True)
+        ]
         distance = torch.maximum(d, safe_divide(estim_lr_coef * numerator, size))
         news = (m, v, s, [leaf.clone() for leaf in start])
         m, v, s, start = (restore(new, old) for new, old in zip(news, olds, strict=True))

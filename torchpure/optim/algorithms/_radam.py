@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -79,7 +79,7 @@ def scale_by_radam(
 
 
 def radam(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     b2: Number = 0.999,
@@ -87,11 +87,11 @@ def radam(
     eps_root: Number = 0.0,
     threshold: float = 5.0,
     eps_on_corrected: bool = True,
-) -> Optimizer[Any]:
-    """Step as `scale_by_radam` says, times −rate.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_radam` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate`, `eps` or `eps_root` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = radam(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
@@ -100,4 +100,4 @@ def radam(
     scaled = scale_by_radam(
         b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold, eps_on_corrected=eps_on_corrected
     )
-    return chain(scaled, scale_by_learning_rate(rate))
+    return chain(scaled, scale_by_learning_rate(learning_rate))

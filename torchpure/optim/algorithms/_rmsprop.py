@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -101,7 +101,7 @@ def _build(
 
 
 def rmsprop(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     decay: Number = 0.9,
     eps: Number = 1e-8,
@@ -111,11 +111,11 @@ def rmsprop(
     momentum: Number | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
-) -> Optimizer[Any]:
-    """Step as `scale_by_rms` says, or `scale_by_stddev` if `centered`, times −rate, with momentum after that if given.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_rms` says, or `scale_by_stddev` if `centered`, times −learning_rate.
 
-    With `eps_in_sqrt=False` it is torch's, whose `alpha` is `decay` (its default is 0.99), and whose momentum comes
-    before the rate.
+    Momentum, if given, comes after the learning rate. With `eps_in_sqrt=False` it is torch's, whose `alpha` is `decay`
+    (its default is 0.99), and whose momentum comes before the learning rate.
 
     Raises:
         ValueError: `decay` is not in [0, 1), or another number negative.
@@ -129,6 +129,6 @@ def rmsprop(
         decay=decay, eps=eps, initial_scale=initial_scale, eps_in_sqrt=eps_in_sqrt, bias_correction=bias_correction
     )
     summed = identity() if momentum is None else trace(momentum, nesterov=nesterov)
-    descend = scale_by_learning_rate(rate)
-    # with a constant rate both orders are the same
+    descend = scale_by_learning_rate(learning_rate)
+    # with a constant learning rate both orders are the same
     return chain(scaled, descend, summed) if eps_in_sqrt else chain(scaled, summed, descend)

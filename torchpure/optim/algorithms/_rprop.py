@@ -17,7 +17,7 @@ class RpropState(NamedTuple):
 
 
 def rprop(
-    rate: Number,
+    learning_rate: Number,
     *,
     eta_minus: Number = 0.5,
     eta_plus: Number = 1.2,
@@ -26,7 +26,7 @@ def rprop(
 ) -> Optimizer[RpropState]:
     """Step against the sign of each entry, by a size that grows while the sign stays and shrinks when it changes.
 
-    The first size is `rate`. After a change of sign an entry stays for one step, as in torch; optax's
+    The first size is `learning_rate`. After a change of sign an entry stays for one step, as in torch; optax's
     updates are these, one step late.
 
     Raises:
@@ -36,7 +36,7 @@ def rprop(
     >>> opt.step(torch.tensor([-3.0]), opt.init(params), params)[0]
     tensor([1.5000])
     """
-    check_positive("rprop", rate=rate, eta_minus=eta_minus, min_step_size=min_step_size)
+    check_positive("rprop", learning_rate=learning_rate, eta_minus=eta_minus, min_step_size=min_step_size)
     check_above("rprop", 0, eta_plus=eta_plus, max_step_size=max_step_size)
 
     def rule(g: Tensor, size: Tensor, last: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,4 +51,4 @@ def rprop(
         updates, size, last = leafwise("rprop", rule, grads, tuple(state), params)
         return updates, RpropState(size, last)
 
-    return Optimizer(lambda params: RpropState(moments(params, value=rate), moments(params)), update)
+    return Optimizer(lambda params: RpropState(moments(params, value=learning_rate), moments(params)), update)

@@ -22,7 +22,7 @@ def sam(
     *,
     sync_period: int = 2,
     reset_state: bool = True,
-    opaque: bool = False,
+    opaque_mode: bool = False,
 ) -> Optimizer[SamState]:
     """Go up with one optimizer, and from where that began down with the other, by the gradient at the top.
 
@@ -36,17 +36,17 @@ def sam(
 
     >>> import torch
     >>> from torchpure import optim
-    >>> opt, params = sam(optim.sgd(0.1), optim.sgd(0.5), opaque=True), torch.tensor([1.0])
+    >>> opt, params = sam(optim.sgd(0.1), optim.sgd(0.5), opaque_mode=True), torch.tensor([1.0])
     >>> opt.step(2 * params, opt.init(params), params, grad_fn=lambda p: 2 * p)[0]
     tensor([0.6000])
     """
     check_count("sam", sync_period=sync_period)
 
     def init(params: Params) -> SamState:
-        cache = None if opaque else copies(params)
+        cache = None if opaque_mode else copies(params)
         return SamState(count(params), optimizer.init(params), adv_optimizer.init(params), cache)
 
-    if opaque:
+    if opaque_mode:
         update = _opaque(optimizer, adv_optimizer, sync_period, reset_state)
         return Optimizer(init, update, extra=tuple(dict.fromkeys(("grad_fn", *names(optimizer, adv_optimizer)))))
     return Optimizer(

@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
     check_positive,
-    check_rate,
+    check_scalar,
     check_unit,
     count,
     has_gradient,
     is_zero,
     leafwise,
     number,
-    rate_at,
     safe_divide,
     scalar,
+    value_at,
 )
 from torchpure.optim.schedules import warmup_constant_schedule
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
@@ -37,33 +37,34 @@ class ScheduleFreeState(NamedTuple):
     inner: Any  # of the base optimizer
     base: Params  # z: where the base optimizer's steps alone lead
     weight_sum: Tensor  # of the average so far; float64, shape ()
-    max_rate: Tensor  # the largest rate so far; float64, shape ()
+    max_lr: Tensor  # the largest learning rate so far; float64, shape ()
     b1: Tensor  # the share of the average in the parameters; float64, shape ()
 
 
 def schedule_free(
     base_optimizer: Optimizer[Any],
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     b1: Number = 0.9,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
-    """Average the steps of a base optimizer instead of lowering its rate; give it the same `rate` as this.
+    """Average the steps of a base optimizer instead of lowering its learning rate.
 
-    z ← z + base(g), x ← (1 − c) x + c z, y ← b1 x + (1 − b1) z, c = wₜ / Σw, w = (largest rate so far)^weight_lr_power.
-    The parameters that are stepped are y; evaluate with x, which is `schedule_free_eval_params(state, params)`. A
-    schedule counts from 1 here. The base optimizer shall have no momentum: b1 is in its place.
+    z ← z + base(g), x ← (1 − c) x + c z, y ← b1 x + (1 − b1) z, c = wₜ / Σw, w = max_lr^weight_lr_power, where max_lr
+    is the largest learning rate so far. Give the base optimizer the same `learning_rate` as this. The parameters
+    that are stepped are y; evaluate with x, which is `schedule_free_eval_params(state, params)`. A schedule counts from
+    1 here. The base optimizer shall have no momentum: b1 is in its place.
 
     Raises:
-        ValueError: `b1` is not in (0, 1), or `rate` or `weight_lr_power` negative.
+        ValueError: `b1` is not in (0, 1), or `learning_rate` or `weight_lr_power` negative.
 
     >>> from torchpure import optim
     >>> opt, params = schedule_free(optim.sgd(0.1), 0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    check_rate("schedule_free", rate)
+    check_scalar("schedule_free", learning_rate)
     check_unit("schedule_free", b1=b1)
     check_positive("schedule_free", weight_lr_power=weight_lr_power)
     if is_zero(b1):
@@ -76,9 +77,9 @@ def schedule_free(
 
     def update(grads: Grads, state: ScheduleFreeState, params: Params, **extra: Any) -> tuple[Updates, Any]:
         moves, inner = base_optimizer.update(grads, state.inner, params, **extra)
-        now = number(rate_at(rate, state.step + 1), like=state.max_rate)
-        max_rate = torch.maximum(state.max_rate, now)
-        weight = torch.where(max_rate > 0, torch.where(max_rate > 0, max_rate, 1) ** weight_lr_power, 0)
+        lr = number(value_at(learning_rate, state.step + 1), like=state.max_lr)
+        max_lr = torch.maximum(state.max_lr, lr)
+        weight = torch.where(max_lr > 0, torch.where(max_lr > 0, max_lr, 1) ** weight_lr_power, 0)
         total = state.weight_sum + weight
         share = safe_divide(weight, total)
 
@@ -88,7 +89,7 @@ def schedule_free(
             return b1 * x + (1 - b1) * ahead - y, ahead
 
         updates, z = leafwise("schedule_free", rule, moves, (state.base,), params)
-        return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_rate, state.b1.clone())
+        return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_lr, state.b1.clone())
 
     return Optimizer(init, update, extra=base_optimizer.extra)
 
@@ -122,16 +123,16 @@ def schedule_free_eval_params(state: ScheduleFreeState, params: Params) -> Param
     return tree.map(average, state.base, params)
 
 
-def _warmed(rate: Number, warmup_steps: int | None) -> Rate:
-    return rate if warmup_steps is None else warmup_constant_schedule(0.0, rate, warmup_steps)
+def _warmed(learning_rate: Number, warmup_steps: int | None) -> ScalarOrSchedule:
+    return learning_rate if warmup_steps is None else warmup_constant_schedule(0.0, learning_rate, warmup_steps)
 
 
 def schedule_free_sgd(
-    rate: Number = 1.0,
+    learning_rate: Number = 1.0,
     *,
     warmup_steps: int | None = None,
     b1: Number = 0.9,
-    decay: Number = 0.0,
+    weight_decay: Number = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
@@ -144,23 +145,23 @@ def schedule_free_sgd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    pace = _warmed(rate, warmup_steps)
-    base = sgd(pace) if is_zero(decay) else chain(add_decayed_weights(decay), sgd(pace))
-    return schedule_free(base, pace, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
+    lr = _warmed(learning_rate, warmup_steps)
+    base = sgd(lr) if is_zero(weight_decay) else chain(add_decayed_weights(weight_decay), sgd(lr))
+    return schedule_free(base, lr, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
 
 
 def schedule_free_adamw(
-    rate: Number = 0.0025,
+    learning_rate: Number = 0.0025,
     *,
     warmup_steps: int | None = None,
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-8,
-    decay: Number = 0.0,
+    weight_decay: Number = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
-    """Step as AdamW without a schedule: `schedule_free` around g / (√v̂ + eps) + decay p.
+    """Step as AdamW without a schedule: `schedule_free` around g / (√v̂ + eps) + weight_decay p.
 
     Raises:
         ValueError: a number is out of its range.
@@ -169,10 +170,10 @@ def schedule_free_adamw(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    pace = _warmed(rate, warmup_steps)
+    lr = _warmed(learning_rate, warmup_steps)
     base = chain(
         scale_by_rms(decay=b2, eps=eps, eps_in_sqrt=False, bias_correction=True),
-        add_decayed_weights(decay),
-        scale_by_learning_rate(pace),
+        add_decayed_weights(weight_decay),
+        scale_by_learning_rate(lr),
     )
-    return schedule_free(base, pace, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
+    return schedule_free(base, lr, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)

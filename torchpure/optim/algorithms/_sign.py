@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import EmptyState, Optimizer, leafwise
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -28,14 +28,14 @@ def scale_by_sign() -> Optimizer[EmptyState]:
     return Optimizer(lambda params: EmptyState(), update)
 
 
-def sign_sgd(rate: Rate) -> Optimizer[Any]:
+def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer[tuple[Any, ...]]:
     """Step against the sign of the gradient.
 
     Raises:
-        ValueError: `rate` is negative.
+        ValueError: `learning_rate` is negative.
 
     >>> opt, params = sign_sgd(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([5.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    return chain(scale_by_sign(), scale_by_learning_rate(rate))
+    return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))

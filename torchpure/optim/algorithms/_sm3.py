@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Tree, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Tree, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Number, Optimizer, check_positive, check_unit, leafwise, moments, per_leaf, safe_sqrt
 from torchpure.optim.transformations import scale_by_learning_rate
@@ -59,14 +59,14 @@ def _along(bound: Tensor, dim: int) -> Tensor:
     return bound.amax(rest, keepdim=True) if rest and bound.numel() else bound.clone()
 
 
-def sm3(rate: Rate, *, momentum: Number = 0.9) -> Optimizer[Any]:
-    """Step as `scale_by_sm3` says, times −rate.
+def sm3(learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_sm3` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate` is negative, or `momentum` not in [0, 1).
+        ValueError: `learning_rate` is negative, or `momentum` not in [0, 1).
 
     >>> opt, params = sm3(0.1, momentum=0.0), torch.tensor([1.0])
     >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    return chain(scale_by_sm3(b1=momentum), scale_by_learning_rate(rate))
+    return chain(scale_by_sm3(b1=momentum), scale_by_learning_rate(learning_rate))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Tree, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Tree, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -114,19 +114,21 @@ def _turn(leaf: Tensor, basis: Bases) -> Tensor:
 
 
 def soap(
-    rate: Rate = 3e-3,
+    learning_rate: ScalarOrSchedule = 3e-3,
     *,
     b1: Number = 0.95,
     b2: Number = 0.95,
     shampoo_beta: Number | None = None,
     eps: Number = 1e-8,
-    decay: Rate = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
     precondition_frequency: int = 10,
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
-) -> Optimizer[Any]:
-    """Step as AdamW in the eigenbases of Shampoo: p ← p − rate (u + decay p), u as `scale_by_soap` has it.
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as AdamW in the eigenbases of Shampoo.
+
+    p ← p − learning_rate (u + weight_decay p), u as `scale_by_soap` has it.
 
     Raises:
         ValueError: a number is out of its range.
@@ -146,4 +148,4 @@ def soap(
         max_precond_dim=max_precond_dim,
         precondition_1d=precondition_1d,
     )
-    return chain(scaled, add_decayed_weights(decay, mask=mask), scale_by_learning_rate(rate))
+    return chain(scaled, add_decayed_weights(weight_decay, mask=mask), scale_by_learning_rate(learning_rate))

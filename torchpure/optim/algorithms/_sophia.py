@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure import random
-from torchpure._types import Grads, Key, Params, Rate, Step, Updates
+from torchpure._types import Grads, Key, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Mask,
@@ -118,29 +118,29 @@ def _clipped(leaf: Tensor, threshold: Number | None) -> Tensor:
 
 
 def sophia(
-    rate: Rate,
+    learning_rate: ScalarOrSchedule,
     *,
     key: Key,
     b1: Number = 0.965,
     b2: Number = 0.99,
     eps: Number = 1e-8,
-    decay: Rate = 1e-4,
-    mask: Mask = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    weight_decay_mask: Mask = None,
     gamma: Number = 0.01,
     clip_threshold: Number | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: HessianDiagonal = hutchinson,
     mu_dtype: torch.dtype | None = None,
-) -> Optimizer[Any]:
+) -> Optimizer[tuple[Any, ...]]:
     """Step along the mean gradient over the Hessian's diagonal, clipped, with decoupled weight decay.
 
-    p ← p − rate (clip(m̂ / max(gamma h, eps)) + decay p). A step needs `value_fn=`, the loss as a function of the
-    parameters; see `scale_by_sophia`.
+    p ← p − learning_rate (clip(m̂ / max(gamma h, eps)) + weight_decay p). A step needs `value_fn=`, the loss
+    as a function of the parameters; see `scale_by_sophia`.
 
     Raises:
         ValueError: a number is out of its range.
 
-    >>> opt, params = sophia(0.1, key=random.key(0), decay=0.0), torch.tensor([2.0])
+    >>> opt, params = sophia(0.1, key=random.key(0), weight_decay=0.0), torch.tensor([2.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params, value_fn=lambda p: p.square().sum())[0]
     tensor([1.9000])
     """
@@ -155,4 +155,5 @@ def sophia(
         hessian_diagonal_fn=hessian_diagonal_fn,
         mu_dtype=mu_dtype,
     )
-    return chain(scaled, add_decayed_weights(decay, mask=mask), scale_by_learning_rate(rate))
+    decayed = add_decayed_weights(weight_decay, mask=weight_decay_mask)
+    return chain(scaled, decayed, scale_by_learning_rate(learning_rate))

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Rate, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
@@ -71,14 +71,16 @@ def scale_by_yogi(
     return Optimizer(init, update)
 
 
-def yogi(rate: Rate, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-3) -> Optimizer[Any]:
-    """Step as `scale_by_yogi` says, times −rate.
+def yogi(
+    learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-3
+) -> Optimizer[tuple[Any, ...]]:
+    """Step as `scale_by_yogi` says, times −learning_rate.
 
     Raises:
-        ValueError: `rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
+        ValueError: `learning_rate` or `eps` is negative, `b1` or `b2` not in [0, 1).
 
     >>> opt, params = yogi(0.1), torch.tensor([1.0])
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0].round(decimals=3)
     tensor([0.9000])
     """
-    return chain(scale_by_yogi(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(rate))
+    return chain(scale_by_yogi(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(learning_rate))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Schedule, Step, Updates
+from torchpure._types import Grads, P, Params, Schedule, Step, Updates
 from torchpure.optim.core import Optimizer, count, scalar
 
 
@@ -20,15 +20,12 @@ class InjectHyperparamsState(NamedTuple):
     inner_state: Any
 
 
-Injected = Callable[..., Optimizer[InjectHyperparamsState]]
-
-
 def inject_hyperparams(
-    inner_factory: Callable[..., Optimizer[Any]],
+    inner_factory: Callable[P, Optimizer[Any]],
     static_args: str | Iterable[str] = (),
     *,
     hyperparam_dtype: torch.dtype = torch.float64,
-) -> Injected:
+) -> Callable[P, Optimizer[InjectHyperparamsState]]:
     """Make a factory whose numeric hyper-parameters are in the state, those that follow a schedule too.
 
     `state.hyperparams["b1"]` is read at each update; replace it there to change it. Whole numbers whose default is one
@@ -100,5 +97,5 @@ def _is_number(value: Any, parameter: inspect.Parameter) -> bool:
 
 
 def _is_schedule(name: str, value: Any) -> bool:
-    # a rate or a decay may be a schedule; other functions among the arguments are masks and conditions
+    # a learning rate or a weight decay may be a schedule; other functions among the arguments are masks and conditions
     return callable(value) and not isinstance(value, Optimizer) and ("rate" in name or "decay" in name)

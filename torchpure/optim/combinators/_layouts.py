@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Tree, Updates
+from torchpure._types import Grads, Params, T, Tree, Updates
 from torchpure.optim.core import Optimizer, has_gradient
 
 
-def flatten(inner: Optimizer[Any]) -> Optimizer[Any]:
+def flatten(inner: Optimizer[T]) -> Optimizer[T]:
     """Show an optimizer all leaves as one vector: fewer kernels for many small leaves, norms over all of them.
 
     Leaves that cannot have a gradient are left out; those without one this time count as zero gradients.

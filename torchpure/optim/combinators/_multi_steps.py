@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Step, Tree, Updates
-from torchpure.optim.core import Optimizer, all_finite, check_count, count, gate, leafwise, moments, rate_at, select
+from torchpure.optim.core import Optimizer, all_finite, check_count, count, gate, leafwise, moments, select, value_at
 
 from ._conditional import sanitized
 
@@ -67,7 +67,7 @@ def multi_steps(
 
         mean, gathered = leafwise("multi_steps", gather, sanitized(~skip, grads), (state.gathered,), params)
         updates, inner_state = optimizer.update(tree.map(_like, mean, grads), state.inner_state, params, **extra)
-        emit = ~skip & (number >= rate_at(every_k_schedule, state.step))
+        emit = ~skip & (number >= value_at(every_k_schedule, state.step))
         rest = select(skip, state.gathered, tree.map(lambda leaf: torch.where(emit, 0, leaf), gathered))
         mini_step = torch.where(skip, state.mini_step, torch.where(emit, 0, number))
         step = state.step + emit

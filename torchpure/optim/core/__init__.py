@@ -3,7 +3,7 @@
 from ._checks import check_above as check_above
 from ._checks import check_count as check_count
 from ._checks import check_positive as check_positive
-from ._checks import check_rate as check_rate
+from ._checks import check_scalar as check_scalar
 from ._checks import check_unit as check_unit
 from ._checks import is_zero as is_zero
 from ._formulas import Number as Number
@@ -12,13 +12,13 @@ from ._formulas import bias as bias
 from ._formulas import blend as blend
 from ._formulas import gate as gate
 from ._formulas import number as number
-from ._formulas import rate_at as rate_at
 from ._formulas import refreshed as refreshed
 from ._formulas import safe_divide as safe_divide
 from ._formulas import safe_norm as safe_norm
 from ._formulas import safe_rms as safe_rms
 from ._formulas import safe_sqrt as safe_sqrt
 from ._formulas import select as select
+from ._formulas import value_at as value_at
 from ._fused_steps import adam_kernels as adam_kernels
 from ._fused_steps import sgd_kernels as sgd_kernels
 from ._leaves import Restore as Restore

@@ -4,25 +4,27 @@ from typing import Any
 
 from torch import Tensor
 
-from torchpure._types import Rate
+from torchpure._types import ScalarOrSchedule
 
 INFINITY = float("inf")
 
 
-def check_rate(who: str, rate: Rate, name: str = "rate") -> None:
-    """Check a rate, or another number that may follow a schedule.
+def check_scalar(who: str, value: ScalarOrSchedule, name: str = "learning_rate") -> None:
+    """Check a learning rate, or another number that may follow a schedule.
 
     Raises:
         ValueError: it is negative, not finite, or a tensor with more than one entry.
         TypeError: it is not a number, a tensor or a schedule.
     """
-    if isinstance(rate, Tensor):
-        if rate.ndim:
-            raise ValueError(f"{who}: {name} must be a tensor of shape (), got shape {tuple(rate.shape)}; vmap over it")
-    elif isinstance(rate, bool) or not (callable(rate) or isinstance(rate, int | float)):
-        raise TypeError(f"{who}: {name} must be a number, a tensor of shape () or a schedule, got {rate!r:.40}")
-    elif not callable(rate) and not 0 <= rate < INFINITY:
-        raise ValueError(f"{who}: {name} must be finite and at least 0, got {rate}")
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise ValueError(
+                f"{who}: {name} must be a tensor of shape (), got shape {tuple(value.shape)}; vmap over it"
+            )
+    elif isinstance(value, bool) or not (callable(value) or isinstance(value, int | float)):
+        raise TypeError(f"{who}: {name} must be a number, a tensor of shape () or a schedule, got {value!r:.40}")
+    elif not callable(value) and not 0 <= value < INFINITY:
+        raise ValueError(f"{who}: {name} must be finite and at least 0, got {value}")
 
 
 def check_unit(who: str, **values: Any) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Grads, Rate, Step, Tree
+from torchpure._types import Grads, ScalarOrSchedule, Step, Tree
 from torchpure.transforms.control_flow import cond
 
 Number = float | Tensor
@@ -75,9 +75,9 @@ def number(value: Number, like: Tensor) -> Tensor:
     return torch.full((), value, dtype=like.dtype, device=like.device)
 
 
-def rate_at(rate: Rate, step: Step) -> float | Tensor:
-    """Evaluate a rate, or another number that may follow a schedule, at a step count."""
-    return rate(step) if callable(rate) else rate
+def value_at(value: ScalarOrSchedule, step: Step) -> float | Tensor:
+    """Evaluate a learning rate, or another number that may follow a schedule, at a step count."""
+    return value(step) if callable(value) else value
 
 
 def all_finite(grads: Grads) -> Tensor:

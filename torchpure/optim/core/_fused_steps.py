@@ -14,9 +14,9 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._torch import foreach_add, foreach_clone, fused_adam_, fused_adamw_, fused_sgd_
-from torchpure._types import Grads, Params, Rate
+from torchpure._types import Grads, Params, ScalarOrSchedule
 
-from ._formulas import Number, rate_at
+from ._formulas import Number, value_at
 from ._optimizer import Kernel
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -24,22 +24,26 @@ _dtype, _is_cpu = attrgetter("dtype"), attrgetter("is_cpu")
 
 
 def adam_kernels(
-    who: str, rate: Rate, b1: Number, b2: Number, eps: Number, decay: Number
+    who: str, learning_rate: ScalarOrSchedule, b1: Number, b2: Number, eps: Number, weight_decay: Number
 ) -> tuple[Kernel | None, Kernel | None]:
     """Build the kernels of Adam, the plain one and the donated one, with decoupled weight decay if it is not 0."""
-    plain, donated = (_adam_kernel(who, rate, b1, b2, eps, decay, copy) for copy in (foreach_clone, _taken))
+    plain, donated = (
+        _adam_kernel(who, learning_rate, b1, b2, eps, weight_decay, copy) for copy in (foreach_clone, _taken)
+    )
     return plain, donated
 
 
-def _adam_kernel(who: str, rate: Rate, b1: Number, b2: Number, eps: Number, decay: Number, copy: Any) -> Kernel | None:
-    if any(isinstance(value, Tensor) for value in (b1, b2, eps, decay)):
+def _adam_kernel(
+    who: str, learning_rate: ScalarOrSchedule, b1: Number, b2: Number, eps: Number, weight_decay: Number, copy: Any
+) -> Kernel | None:
+    if any(isinstance(value, Tensor) for value in (b1, b2, eps, weight_decay)):
         return None
-    fused = fused_adamw_ if decay else fused_adam_
+    fused = fused_adamw_ if weight_decay else fused_adam_
     options: dict[str, Any] = {
         "beta1": b1,
         "beta2": b2,
         "eps": eps,
-        "weight_decay": decay,
+        "weight_decay": weight_decay,
         "amsgrad": False,
         "maximize": False,
     }
@@ -47,38 +51,41 @@ def _adam_kernel(who: str, rate: Rate, b1: Number, b2: Number, eps: Number, deca
     def kernel(grads: Grads, state: Any, params: Params) -> tuple[Params, Any] | None:
         leaves, structure = tree.flatten(params)
         g, m, v = (tree.align(structure, params, part, who) for part in (grads, state.mean, state.square))
-        now = rate_at(rate, state.step)
-        scalars = [state.step, now] if isinstance(now, Tensor) else [state.step]
+        lr = value_at(learning_rate, state.step)
+        scalars = [state.step, lr] if isinstance(lr, Tensor) else [state.step]
         if not _applies([*leaves, *m, *v], g, scalars):
             return None
         size = len(leaves)
         copies = copy([*leaves, *m, *v])
         p, m, v = copies[:size], copies[size : 2 * size], copies[2 * size :]
         step = state.step + 1
-        fused(p, g, m, v, [], [_kernel_step(step)] * size, lr=_number(now), **options)
+        fused(p, g, m, v, [], [_kernel_step(step)] * size, lr=_number(lr), **options)
         rebuild = partial(tree.unflatten, structure)
         return rebuild(p), type(state)(step, rebuild(m), rebuild(v))
 
     return kernel
 
 
-def sgd_kernels(rate: Rate, momentum: Number, nesterov: bool) -> tuple[Kernel | None, Kernel | None]:
+def sgd_kernels(
+    learning_rate: ScalarOrSchedule, momentum: Number, nesterov: bool
+) -> tuple[Kernel | None, Kernel | None]:
     """Build the kernels of SGD, the plain one and the donated one."""
     if isinstance(momentum, Tensor):
         return None, None
-    return _sgd_kernel(rate, momentum, _sgd_step, nesterov), _sgd_kernel(rate, momentum, _sgd_in_place, nesterov)
+    plain, donated = (_sgd_kernel(learning_rate, momentum, move, nesterov) for move in (_sgd_step, _sgd_in_place))
+    return plain, donated
 
 
-def _sgd_kernel(rate: Rate, momentum: float, move: Any, nesterov: bool) -> Kernel:
+def _sgd_kernel(learning_rate: ScalarOrSchedule, momentum: float, move: Any, nesterov: bool) -> Kernel:
     def kernel(grads: Grads, state: Any, params: Params) -> tuple[Params, Any] | None:
         leaves, structure = tree.flatten(params)
         g = tree.align(structure, params, grads, "sgd")
         b = tree.align(structure, params, state.momentum, "sgd") if momentum else []
-        now = rate_at(rate, state.step)
-        scalars = [state.step, now] if isinstance(now, Tensor) else [state.step]
+        lr = value_at(learning_rate, state.step)
+        scalars = [state.step, lr] if isinstance(lr, Tensor) else [state.step]
         if not _applies([*leaves, *b], g, scalars):
             return None
-        lr = _number(now)
+        lr = _number(lr)
         if isinstance(lr, Tensor):  # on a device, where reading it would wait
             return None
         p, b = move(leaves, g, b, lr, momentum, nesterov)
@@ -137,5 +144,5 @@ def _kernel_step(step: Tensor) -> Tensor:
     return step if step.device.type == "cpu" else step.to(torch.float32)  # the CUDA kernel reads 32 bits
 
 
-def _number(rate: float | Tensor) -> float | Tensor:
-    return rate.item() if isinstance(rate, Tensor) and rate.device.type == "cpu" else rate
+def _number(value: float | Tensor) -> float | Tensor:
+    return value.item() if isinstance(value, Tensor) and value.device.type == "cpu" else value

@@ -1,7 +1,9 @@
 """What an optimizer is: a pair of pure functions, and the step that both make together."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -11,9 +13,13 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
+from torchpure.tree import shortened, shown
 
 S = TypeVar("S")
 Kernel = Callable[..., tuple[Params, S] | None]
+
+
+_SCHEDULED = ("learning_rate", "weight_decay", "step_size_fn")  # where a function is a schedule
 
 
 class EmptyState(NamedTuple):
@@ -65,6 +71,10 @@ class Optimizer(Generic[S]):
         updates, new_state = self.rule(grads, state, params, **needed)
         return apply_updates(params, updates), new_state
 
+    def __repr__(self) -> str:
+        first, *parts = _described(self)
+        return "\n".join(shortened([f"Optimizer {first}", *parts], 12))
+
     def _needed(self, extra: dict[str, Any]) -> dict[str, Any]:
         missing = [name for name in self.extra if name not in extra]
         if missing:
@@ -72,6 +82,43 @@ class Optimizer(Generic[S]):
             call = ", ".join(f"{name}=…" for name in self.extra)
             raise TypeError(f"{who}: wanted {', '.join(missing)}: call step(grads, state, params, {call})")
         return {name: extra[name] for name in self.extra}
+
+
+def _described(optimizer: Optimizer[Any]) -> list[str]:
+    """Name the factory with the numbers that its rule has captured, and below it the optimizers that it captured."""
+    held = _captured(optimizer.rule)
+    parts = [part for value in held.values() for part in _parts(value)]
+    if len(parts) == 1 and _factory(parts[0].rule) == _factory(optimizer.rule):  # one formula in two functions
+        held, parts = held | _captured(parts[0].rule), []
+    texts = {key: shown(value) for key, value in held.items() if isinstance(value, float | int | Tensor)}
+    texts |= {key: "a schedule" for key in _SCHEDULED if callable(held.get(key))}
+    numbers = [f"{key}={texts[key]}" for key in sorted(texts, key=lambda key: (key not in _SCHEDULED, key))]
+    first = _factory(optimizer.rule) + (f"({', '.join(numbers)})" if numbers else "")
+    return [first, *(f"  {line}" for part in parts for line in _described(part))]
+
+
+def _factory(rule: Callable[..., Any]) -> str:
+    """Name the function that made a rule: a private one says for `who`, or names the rule as the public one."""
+    held = _captured(rule)
+    if "who" in held:
+        return held["who"]
+    path = getattr(held.get("f", rule), "__qualname__", "a rule").split(".")
+    return path[-1] if path[0].startswith("_") and path[-1] != "update" else path[0].lstrip("_")
+
+
+def _captured(fn: Callable[..., Any], depth: int = 3) -> dict[str, Any]:
+    """Return what a function has captured, and what the functions of this library that it captured have."""
+    held = dict(inspect.getclosurevars(fn).nonlocals) if isinstance(fn, FunctionType) else {}
+    for name, value in list(held.items()):
+        ours = isinstance(value, FunctionType) and value.__module__.startswith("torchpure.")
+        if ours and depth and name not in _SCHEDULED:
+            held = _captured(value, depth - 1) | held
+    return held
+
+
+def _parts(value: Any) -> list[Optimizer[Any]]:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    return [part for part in values if isinstance(part, Optimizer)]
 
 
 def donate(optimizer: Optimizer[S]) -> Optimizer[S]:

@@ -24,7 +24,7 @@ class LiftState(NamedTuple):
     """State of `lift`."""
 
     entries: Tree  # for each parameter that moves, what torch keeps for it; None before the first step
-    groups: Tree  # what torch keeps in its groups and may change, such as the rate
+    groups: Tree  # what torch keeps in its groups and may change, such as the learning rate
 
 
 def lift(make: Make, **options: Any) -> Optimizer[LiftState]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._types import T
 from torchpure.errors import StructureError
 from torchpure.optim.algorithms import (
     AdadeltaState,
@@ -48,7 +49,7 @@ def _negated(entry: Entry, *rest: Any) -> Entry:
     return entry | {"prev": -entry["prev"]}
 
 
-def _with_paces(entry: Entry, group: Entry, step: Tensor) -> Entry:
+def _with_step_sizes(entry: Entry, group: Entry, step: Tensor) -> Entry:
     eta = group["lr"] / (1 + group["lambd"] * group["lr"] * step) ** group["alpha"]
     mu = 1 / (step - group["t0"]).clamp(min=1)
     return entry | {"eta": eta.to(torch.float32), "mu": mu.to(torch.float32)}
@@ -72,7 +73,7 @@ FORMS: dict[type, _Form] = {
     AdamState: _Form({"mean": "exp_avg", "square": "exp_avg_sq"}),
     AdamaxState: _Form({"mean": "exp_avg", "largest": "exp_inf"}),
     AmsgradState: _Form({"mean": "exp_avg", "square": "exp_avg_sq", "largest": "max_exp_avg_sq"}),
-    AsgdState: _Form({"average": "ax"}, there=_with_paces),
+    AsgdState: _Form({"average": "ax"}, there=_with_step_sizes),
     FactoredState: _Form({"square": "square"}, there=_unfolded, back=_folded),
     MuonState: _Form({"mean": "momentum_buffer"}),
     NadamState: _Form({"mean": "exp_avg", "square": "exp_avg_sq"}, {"product": "mu_product"}),
@@ -89,8 +90,8 @@ def to_torch(state: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Write a state into a torch optimizer's `state_dict()`: the result is for its `load_state_dict`.
 
     Parameters that cannot have a gradient here must not be in the torch optimizer; the order is that of the leaves. The
-    options of the groups, such as the rate, stay those of `state_dict`; each optimizer is to be in torch's form, where
-    it has one.
+    options of the groups, such as the learning rate, stay those of `state_dict`; each optimizer is to be in torch's
+    form, where it has one.
 
     Law: `from_torch(to_torch(state, d), state) == state`.
 
@@ -123,7 +124,7 @@ def to_torch(state: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     return {"state": dict(zip(numbers, entries, strict=True)), "param_groups": state_dict["param_groups"]}
 
 
-def from_torch(state_dict: dict[str, Any], state: Any) -> Any:
+def from_torch(state_dict: dict[str, Any], state: T) -> T:
     """Read a torch optimizer's `state_dict()` into a state of this library, such as `optimizer.init(params)` makes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Schedules: pure functions from the step count to the rate, with optax's names and shapes.
+"""Schedules: pure functions from the step count to the learning rate, with optax's names and shapes.
 
 The count starts at 0: the first update uses `schedule(0)`. Values are float64, so that they do not limit the precision
 of the parameters. A tensor of counts gives as many values: `plot(schedule(torch.arange(100)))`. Every number but the
@@ -16,7 +16,7 @@ from torchpure.optim.core import Number
 
 
 def constant_schedule(value: Number) -> Schedule:
-    """Keep one rate: value.
+    """Keep one learning rate: value.
 
     >>> constant_schedule(0.1)(torch.tensor(7.0))
     tensor(0.1000, dtype=torch.float64)

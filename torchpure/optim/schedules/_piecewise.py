@@ -17,7 +17,7 @@ _SHAPES: dict[str, Shape] = {"linear": lambda fraction: 1 - fraction, "cosine": 
 
 
 def piecewise_constant_schedule(init_value: Number, boundaries_and_scales: Scales | None = None) -> Schedule:
-    """Multiply the rate at each boundary by its scale, and keep it in between.
+    """Multiply the learning rate at each boundary by its scale, and keep it in between.
 
     Raises:
         ValueError: a scale is negative.

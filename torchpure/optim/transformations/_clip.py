@@ -95,7 +95,9 @@ def normalize_by_update_norm(scale_factor: Number = 1.0, *, eps: Number = 1e-6) 
     return stateless(f)
 
 
-def adaptive_grad_clip(clipping: Number, *, eps: Number = 1e-3, axis: Any = None) -> Optimizer[EmptyState]:
+def adaptive_grad_clip(
+    clipping: Number, *, eps: Number = 1e-3, axis: int | tuple[int, ...] | None = None
+) -> Optimizer[EmptyState]:
     """Clip each unit's gradient to a part of the unit's norm: ‖g‖ ≤ clipping max(‖p‖, eps) (Brock et al. 2021).
 
     arXiv:2102.06171, equation 3. A unit is what one output sees: all dimensions but the first, as torch's layers lay

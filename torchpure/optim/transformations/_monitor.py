@@ -9,7 +9,7 @@ from torchpure import tree
 from torchpure._types import Grads, Params, Tree, Updates
 from torchpure.optim.core import Number, Optimizer, moments, names, stateless
 
-from ._ema import ema
+from ._ema import EmaState, ema
 
 Measure = Callable[[Updates], Tree]
 
@@ -79,7 +79,7 @@ def _as_gauge(measure: Measure) -> Optimizer[Any]:
 
 def measure_with_ema(
     measure: Measure, decay: Number, *, debias: bool = True, accumulator_dtype: torch.dtype | None = None
-) -> Optimizer[Any]:
+) -> Optimizer[EmaState]:
     """Make a measure for `monitor`: the running mean of `measure(updates)`.
 
     Raises:
@@ -87,7 +87,7 @@ def measure_with_ema(
     """
     average = ema(decay, debias=debias, accumulator_dtype=accumulator_dtype)
 
-    def update(grads: Grads, state: Any, params: Params) -> tuple[Tree, Any]:
+    def update(grads: Grads, state: EmaState, params: Params) -> tuple[Tree, EmaState]:
         measured = measure(grads)
         return average.update(measured, state, measured)
 

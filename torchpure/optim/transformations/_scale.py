@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from torchpure import tree
-from torchpure._types import Grads, Params, Rate, Schedule, Step, Updates
-from torchpure.optim.core import EmptyState, Number, Optimizer, check_rate, count
+from torchpure._types import Grads, Params, ScalarOrSchedule, Schedule, Step, Updates
+from torchpure.optim.core import EmptyState, Number, Optimizer, check_scalar, count
 
 
 class ScheduleState(NamedTuple):
@@ -42,19 +42,21 @@ def scale_by_schedule(step_size_fn: Schedule) -> Optimizer[ScheduleState]:
     return Optimizer(lambda params: ScheduleState(count(params)), update)
 
 
-def scale_by_learning_rate(rate: Rate, *, flip_sign: bool = True) -> Optimizer[EmptyState] | Optimizer[ScheduleState]:
-    """Descend: u ← −rate g, the last part of most chains; u ← rate g without `flip_sign`.
+def scale_by_learning_rate(
+    learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
+) -> Optimizer[EmptyState] | Optimizer[ScheduleState]:
+    """Descend: u ← −learning_rate g, the last part of most chains; u ← learning_rate g without `flip_sign`.
 
     Raises:
-        ValueError: `rate` is negative, not finite, or a tensor with a shape.
-        TypeError: `rate` is not a number, a tensor or a schedule.
+        ValueError: `learning_rate` is negative, not finite, or a tensor with a shape.
+        TypeError: `learning_rate` is not a number, a tensor or a schedule.
 
     >>> import torch
     >>> scale_by_learning_rate(0.5).update(torch.tensor([2.0]), EmptyState(), None)[0]
     tensor([-1.])
     """
-    check_rate("scale_by_learning_rate", rate)
+    check_scalar("scale_by_learning_rate", learning_rate)
     sign = -1.0 if flip_sign else 1.0
-    if callable(rate):
-        return scale_by_schedule(lambda step: sign * rate(step))
-    return scale(sign * rate)
+    if callable(learning_rate):
+        return scale_by_schedule(lambda step: sign * learning_rate(step))
+    return scale(sign * learning_rate)

@@ -1,4 +1,4 @@
-"""Members at once: vmap, chunks, devices, collectives."""
+"""Many members at once: vmap, chunks, devices, collectives."""
 
 from ._chunks import check_chunk as check_chunk
 from ._collectives import all_gather as all_gather

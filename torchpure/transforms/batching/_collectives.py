@@ -1,7 +1,7 @@
-"""Where the members of a vmap meet: sums, means, maxima and gathers over a named axis.
+"""Collectives over a named axis of `vmap`: sums, means, maxima, minima and gathers.
 
-Each member knows its index, a tensor that is mapped over this axis and no other. It goes into every meeting: the rule
-for vmap that finds it mapped is the one of this axis, however many transforms are in between.
+Each member has an index: a tensor that is batched over this axis and over no other. It is an input of every collective.
+The vmap rule that finds the index batched belongs to this axis, however many transforms are in between.
 """
 
 import math
@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import differentiable
-from torchpure.transforms.context import axes, axis_open, gone, met, replaced_over
+from torchpure.transforms.context import (
+    collapsed_axes,
+    has_substituted_operands,
+    open_axes,
+    open_axis,
+    record_collective,
+)
 
-Names = str | tuple[str, ...]  # of an axis, or of several
+Names = str | tuple[str, ...]  # the name of one axis, or the names of several
 
 
 class Axis:
@@ -26,183 +32,185 @@ class Axis:
     __slots__ = ("_name", "_size")
 
     def __init__(self, name: str, size: int) -> None:
-        if name in axes():
+        if name in open_axes():
             raise TransformError(f"vmap: axis_name {name!r} is taken by a vmap around this one: choose another name")
         self._name, self._size = name, size
 
     def open(self, index: Tensor) -> AbstractContextManager[None]:
-        """Let members meet over this axis."""
-        return axis_open(self._name, index, self._size)
+        """Open the axis inside of the block, so that collectives can use it."""
+        return open_axis(self._name, index, self._size)
 
 
-def _found(who: str, axis_name: str) -> tuple[Tensor, int]:
-    if axis_name in axes():
-        return axes()[axis_name]
-    if axis_name in gone():
+def _lookup_axis(caller: str, axis_name: str) -> tuple[Tensor, int]:
+    if axis_name in open_axes():
+        return open_axes()[axis_name]
+    if axis_name in collapsed_axes():
         raise TransformError(
-            f"{who}: the rule of a custom_vmap has all members of axis {axis_name!r} at once: use their dimension 0"
+            f"{caller}: the rule of a custom_vmap has all members of axis {axis_name!r} at once: use their dimension 0"
         )
-    known = ", ".join(map(repr, axes())) or "none"
+    names = ", ".join(map(repr, open_axes())) or "none"
     raise TransformError(
-        f"{who}: there is no axis {axis_name!r} here (axes: {known}): name it in vmap(fn, axis_name={axis_name!r})"
+        f"{caller}: there is no axis {axis_name!r} here (axes: {names}): name it in vmap(fn, axis_name={axis_name!r})"
     )
 
 
-def _indices(who: str, axis_name: Names) -> list[tuple[Tensor, int]]:
-    """Return a member's index on each of these axes, and the number of members."""
+def _lookup_axes(caller: str, axis_name: Names) -> list[tuple[Tensor, int]]:
+    """Return the index of the member, and the number of members, for each of these axes."""
     if isinstance(axis_name, str):
-        return [_found(who, axis_name)]
+        return [_lookup_axis(caller, axis_name)]
     if not isinstance(axis_name, tuple | list) or not all(isinstance(name, str) for name in axis_name):
-        raise TransformError(f"{who}: wanted the name of an axis or a tuple of names, got {tree.describe(axis_name)}")
+        raise TransformError(
+            f"{caller}: wanted the name of an axis or a tuple of names, got {tree.describe(axis_name)}"
+        )
     if len(set(axis_name)) < len(axis_name):
-        raise TransformError(f"{who}: an axis is named twice in {axis_name!r}: name each one once")
-    return [_found(who, name) for name in axis_name]
+        raise TransformError(f"{caller}: an axis is named twice in {axis_name!r}: name each one once")
+    return [_lookup_axis(caller, name) for name in axis_name]
 
 
-def _meeting(who: str, axis_name: Names) -> list[tuple[Tensor, int]]:
-    found = _indices(who, axis_name)
+def _begin_collective(caller: str, axis_name: Names) -> list[tuple[Tensor, int]]:
+    axes = _lookup_axes(caller, axis_name)
     for name in [axis_name] if isinstance(axis_name, str) else axis_name:
-        if replaced_over(name):
+        if has_substituted_operands(name):
             raise TransformError(
-                f"{who}: in a derivative members of axis {name!r} meet that have chosen different branches, which are "
-                "not known to meet from the branch itself: choose with torch.where"
+                f"{caller}: this collective over axis {name!r} runs only in the derivative of a branch, and members "
+                "chose different branches: choose with torch.where"
             )
-        met(name)
-    return found
+        record_collective(name)
+    return axes
 
 
 def axis_index(axis_name: Names) -> Tensor:
-    """Return the member's own index on an axis of a vmap: an int64 tensor of shape ().
+    """Return the index of the member on an axis of a `vmap`: an int64 tensor of shape ().
 
-    On a tuple of axes members are counted along the last one first.
+    On a tuple of axes, the index counts along the last axis first.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: x + axis_index("member"), axis_name="member")(torch.zeros(3))
     tensor([0., 1., 2.])
     """
-    found = _indices("axis_index", axis_name)
-    total = found[0][0].clone() if found else torch.zeros((), dtype=torch.int64)
-    for index, size in found[1:]:
+    axes = _lookup_axes("axis_index", axis_name)
+    total = axes[0][0].clone() if axes else torch.zeros((), dtype=torch.int64)
+    for index, size in axes[1:]:
         total = total * size + index
     return total
 
 
-def psum(values: Tree, axis_name: Names) -> Tree:
+def psum(values: T, axis_name: Names) -> T:
     """Sum each tensor over the members of an axis, or of a tuple of axes; every member gets the sum.
 
-    A number is the same for all: the sum of 1 is how many members there are.
+    A number is the same for all members: the sum of 1 is the number of members.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: x / psum(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([0.2500, 0.7500])
     """
-    found = _meeting("psum", axis_name)
-    return tree.map(lambda leaf: _sum("psum", leaf, found), values)
+    axes = _begin_collective("psum", axis_name)
+    return tree.map(lambda leaf: _psum_leaf("psum", leaf, axes), values)
 
 
-def pmean(values: Tree, axis_name: Names) -> Tree:
+def pmean(values: T, axis_name: Names) -> T:
     """Average each tensor over the members of an axis, or of a tuple of axes; every member gets the mean.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: x - pmean(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([-1., 1.])
     """
-    found = _meeting("pmean", axis_name)
-    count = math.prod(size for _, size in found)
-    return tree.map(lambda leaf: _sum("pmean", leaf, found) / count, values)
+    axes = _begin_collective("pmean", axis_name)
+    count = math.prod(size for _, size in axes)
+    return tree.map(lambda leaf: _psum_leaf("pmean", leaf, axes) / count, values)
 
 
 def all_gather(values: Tree, axis_name: Names) -> Tree:
-    """Stack each tensor of all members, at dimension 0; every member gets the stack.
+    """Stack each tensor over all members at dimension 0; every member gets the stack.
 
-    Members of a tuple of axes are in one dimension, in the order of `axis_index`.
+    Members of a tuple of axes share one dimension, in the order of `axis_index`.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: (all_gather(x, "member") - x).abs().max(), axis_name="member")(torch.tensor([1.0, 4.0, 9.0]))
     tensor([8., 5., 8.])
     """
-    found = _meeting("all_gather", axis_name)
-    return tree.map(lambda leaf: _gathered("all_gather", leaf, found), values)
+    axes = _begin_collective("all_gather", axis_name)
+    return tree.map(lambda leaf: _all_gather_leaf("all_gather", leaf, axes), values)
 
 
-def pmax(values: Tree, axis_name: Names) -> Tree:
-    """Take the greatest of all members of an axis, or of a tuple of axes, entry by entry.
+def pmax(values: T, axis_name: Names) -> T:
+    """Take the maximum over the members of an axis, or of a tuple of axes, for each entry.
 
-    The derivative is shared evenly between equal ones.
+    Equal maxima share the derivative evenly.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: x - pmax(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([-2., 0.])
     """
-    found = _meeting("pmax", axis_name)
-    return tree.map(lambda leaf: leaf if _is_number(leaf) else _gathered("pmax", leaf, found).amax(0), values)
+    axes = _begin_collective("pmax", axis_name)
+    return tree.map(lambda leaf: leaf if _is_number(leaf) else _all_gather_leaf("pmax", leaf, axes).amax(0), values)
 
 
-def pmin(values: Tree, axis_name: Names) -> Tree:
-    """Take the least of all members of an axis, or of a tuple of axes, entry by entry.
+def pmin(values: T, axis_name: Names) -> T:
+    """Take the minimum over the members of an axis, or of a tuple of axes, for each entry.
 
-    The derivative is shared evenly between equal ones.
+    Equal minima share the derivative evenly.
 
     Raises:
-        TransformError: no vmap around has an axis of this name.
+        TransformError: no enclosing `vmap` has an axis of this name.
 
     >>> from torchpure import vmap
     >>> vmap(lambda x: x - pmin(x, "member"), axis_name="member")(torch.tensor([1.0, 3.0]))
     tensor([0., 2.])
     """
-    found = _meeting("pmin", axis_name)
-    return tree.map(lambda leaf: leaf if _is_number(leaf) else _gathered("pmin", leaf, found).amin(0), values)
+    axes = _begin_collective("pmin", axis_name)
+    return tree.map(lambda leaf: leaf if _is_number(leaf) else _all_gather_leaf("pmin", leaf, axes).amin(0), values)
 
 
 def _is_number(leaf: Any) -> bool:
     return isinstance(leaf, int | float | complex)
 
 
-def _sum(who: str, leaf: Any, found: list[tuple[Tensor, int]]) -> Any:
+def _psum_leaf(caller: str, leaf: Any, axes: list[tuple[Tensor, int]]) -> Any:
     if _is_number(leaf):
-        return leaf * math.prod(size for _, size in found)
-    leaf = _tensor(who, leaf)
-    for index, _ in found:
-        leaf = _Sum.apply(leaf, index)
+        return leaf * math.prod(size for _, size in axes)
+    leaf = _check_tensor(caller, leaf)
+    for index, _ in axes:
+        leaf = _PSum.apply(leaf, index)
     return leaf
 
 
-def _gathered(who: str, leaf: Any, found: list[tuple[Tensor, int]]) -> Tensor:
-    leaf = torch.as_tensor(leaf) if _is_number(leaf) else _tensor(who, leaf)
-    if not found:
+def _all_gather_leaf(caller: str, leaf: Any, axes: list[tuple[Tensor, int]]) -> Tensor:
+    leaf = torch.as_tensor(leaf) if _is_number(leaf) else _check_tensor(caller, leaf)
+    if not axes:
         return leaf.unsqueeze(0)
-    for index, size in reversed(found):
-        leaf = _Gather.apply(leaf, index, size)
-    return leaf.flatten(0, len(found) - 1) if len(found) > 1 else leaf
+    for index, size in reversed(axes):
+        leaf = _AllGather.apply(leaf, index, size)
+    return leaf.flatten(0, len(axes) - 1) if len(axes) > 1 else leaf
 
 
-def _tensor(who: str, leaf: Any) -> Tensor:
+def _check_tensor(caller: str, leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
-        raise TransformError(f"{who}: wanted tensors or numbers, got {tree.describe(leaf)}")
+        raise TransformError(f"{caller}: wanted tensors or numbers, got {tree.describe(leaf)}")
     return leaf
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over an axis: its own derivative, forwards and backwards."""
+class _PSum(torch.autograd.Function):
+    """The sum over an axis, which is its own derivative, forward and backward."""
 
     @staticmethod
     def forward(x: Tensor, index: Tensor) -> Tensor:
-        raise AssertionError("the rule for vmap comes first")
+        raise AssertionError("the vmap rule handles every call")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -211,27 +219,27 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        return _Sum.apply(grads[0], *ctx.saved_tensors), None
+        return _PSum.apply(grads[0], *ctx.saved_tensors), None
 
     @staticmethod
     @differentiable
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        return _Sum.apply(tangent, *ctx.saved_tensors)
+        return _PSum.apply(tangent, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int | None]:
         (x, index), dim = args, in_dims[0]
-        if in_dims[1] is None:  # the axis of another vmap
-            return _Sum.apply(x, index), dim
+        if in_dims[1] is None:  # this vmap is not the one of the axis
+            return _PSum.apply(x, index), dim
         return (x * info.batch_size if dim is None else x.sum(dim)), None
 
 
-class _Gather(torch.autograd.Function):
-    """The stack of all members; its transpose gives each member the sum of what all have for it."""
+class _AllGather(torch.autograd.Function):
+    """The stack of all members; its transpose gives each member the sum of all cotangents for its row."""
 
     @staticmethod
     def forward(x: Tensor, index: Tensor, size: int) -> Tensor:
-        raise AssertionError("the rule for vmap comes first")
+        raise AssertionError("the vmap rule handles every call")
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
@@ -242,16 +250,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return _Sum.apply(grads[0], index).index_select(0, index.reshape(1)).squeeze(0), None, None
+        return _PSum.apply(grads[0], index).index_select(0, index.reshape(1)).squeeze(0), None, None
 
     @staticmethod
     @differentiable
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _Gather.apply(tangent, *ctx.saved_tensors, ctx.size)
+        return _AllGather.apply(tangent, *ctx.saved_tensors, ctx.size)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int | None]:
         (x, index, size), dim = args, in_dims[0]
-        if in_dims[1] is None:  # the axis of another vmap
-            return _Gather.apply(x.movedim(dim, 0), index, size), 1
+        if in_dims[1] is None:  # this vmap is not the one of the axis
+            return _AllGather.apply(x.movedim(dim, 0), index, size), 1
         return (x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)), None

@@ -1,4 +1,4 @@
-"""Settings of a thread: torch keeps them for each, and a new thread has none."""
+"""torch's thread-local settings, which a new thread does not inherit: gradient mode, autocast, function modes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -8,32 +8,36 @@ import torch
 
 from torchpure._torch import autocast_supported_devices, get_current_function_mode_stack, pop_mode, push_mode
 
-_kinds: Callable[[], list[str]] = autocast_supported_devices
+_device_types: Callable[[], list[str]] = autocast_supported_devices
 
 
-def settings() -> Callable[[], AbstractContextManager[None]]:
-    """Return what makes the settings of this thread those of another: modes of gradients, autocast, and functions."""
-    inference, recording = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-    keeps = torch.is_autocast_cache_enabled()
-    casts = [(kind, torch.get_autocast_dtype(kind)) for kind in _kinds() if torch.is_autocast_enabled(kind)]
+def capture_settings() -> Callable[[], AbstractContextManager[None]]:
+    """Return a context manager that applies the settings of this thread in another thread."""
+    inference, grad_enabled = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+    cache_enabled = torch.is_autocast_cache_enabled()
+    autocasts = [
+        (device_type, torch.get_autocast_dtype(device_type))
+        for device_type in _device_types()
+        if torch.is_autocast_enabled(device_type)
+    ]
     modes = [mode for mode in get_current_function_mode_stack() if not _is_ours(mode)]
 
     @contextmanager
-    def there() -> Iterator[None]:
+    def applied() -> Iterator[None]:
         with ExitStack() as stack:
-            if inference:  # which sets the mode of gradients too
+            if inference:  # it sets the gradient mode too
                 stack.enter_context(torch.inference_mode())
-            stack.enter_context(torch.set_grad_enabled(recording))
-            for kind, dtype in casts:
-                stack.enter_context(torch.autocast(kind, dtype, cache_enabled=keeps))
-            for mode in modes:  # not entered: a mode may note where it has been, as that of a device does
+            stack.enter_context(torch.set_grad_enabled(grad_enabled))
+            for device_type, dtype in autocasts:
+                stack.enter_context(torch.autocast(device_type, dtype, cache_enabled=cache_enabled))
+            for mode in modes:  # pushed, not entered: `torch.device` records in __enter__ which device it replaces
                 push_mode(mode)
                 stack.callback(pop_mode)
             yield
 
-    return there
+    return applied
 
 
 def _is_ours(mode: Any) -> bool:
-    """Tell whether a mode is of this library: its state is that of one call in one thread."""
+    """Tell whether a mode belongs to this library: its state is that of one call in one thread."""
     return type(mode).__module__.partition(".")[0] == "torchpure"

@@ -1,4 +1,4 @@
-"""Vectorisation: a function of one member as a function of a batch."""
+"""`vmap`: a function of one member becomes a function of a batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,77 +11,79 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._torch import functorch
-from torchpure._types import Tree
+from torchpure._types import P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.context import starting
+from torchpure.transforms.context import set_chunk_offset
 from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
 from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
-from ._chunks import Members, check_spread, spread
+from ._chunks import MemberOutputs, check_vmap_options, run_in_chunks
 from ._collectives import Axis
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
 
 def vmap(
-    fn: Callable[..., Any],
+    fn: Callable[P, T],
     in_dims: Dims = 0,
     out_dims: Dims = 0,
     *,
     axis_name: str | None = None,
     chunk_size: int | None = None,
     devices: Sequence[torch.device | str] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[P, T]:
     """Return the function that maps `fn` over one dimension of its arguments.
 
-    `in_dims` is one int for all, or a tuple with an entry an argument: an int, None (not mapped), or a tree of them.
-    `out_dims` likewise for the result; None means that the result does not depend on the member. A dimension below 0
-    is counted from the end of the tensor with all members. Keyword arguments are not mapped. With `axis_name`, members
-    meet in `psum` and its like. At most `chunk_size` members run at once; over `devices` they are spread evenly, each
-    share in a thread of its own, and come back to where the arguments are.
+    `in_dims` is one int for all arguments, or a tuple with an entry for each: an int, None (not mapped), or a tree of
+    them. `out_dims` has the same form for the result; None means that the result is the same for all members. A
+    negative dimension counts from the end of the tensor with all members. Keyword arguments are not mapped.
+
+    With `axis_name`, members can use collectives such as `psum`. At most `chunk_size` members run at once. With
+    `devices`, each device runs an equal part of the members in its own thread; results come back to the device of the
+    arguments.
 
     Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
     Raises:
-        TransformError: `in_dims` or `out_dims` does not fit, sizes differ, a mapped leaf is not a tensor, `fn` draws
-            from the global generator, or members that are to meet are in several chunks.
+        TransformError: `in_dims` or `out_dims` does not fit, sizes differ, or a mapped leaf is not a tensor.
+        TransformError: `fn` draws from the global generator, or `axis_name` comes with `chunk_size` or `devices`.
 
     >>> vmap(lambda p, x: p["a"] * x, in_dims=({"a": None}, 0))({"a": torch.tensor(2.0)}, torch.tensor([1.0, 2.0]))
     tensor([2., 4.])
     """
     check_callable("vmap", fn)
-    check_spread(chunk_size, devices, axis_name)
+    check_vmap_options(chunk_size, devices, axis_name)
 
     @wraps(fn, updated=())
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
-        flat = [tree.flatten(arg) for arg in args]
+        flat_args = [tree.flatten(arg) for arg in args]
         dims = _input_dims(fn, in_dims, args)
-        leaves = expose_all(leaf for part, _ in flat for leaf in part)
+        leaves = expose_all(leaf for value, _ in flat_args for leaf in value)
         size = _mapped_size(fn, leaves, dims, args)
         axis = None if axis_name is None else Axis(axis_name, size)
-        call = _Call(fn, flat, dims, out_dims, kwargs, axis)
+        call = _VmapCall(fn, flat_args, dims, out_dims, kwargs, axis)
         watch = watched("vmap", fn, args, kwargs)
         with watch.overriding():
-            members = spread(call.share, leaves, dims, size, chunk_size, devices)
+            members = run_in_chunks(call.run_members, leaves, dims, size, chunk_size, devices)
         watch.check()
-        return _arranged(members)
+        return _assemble(members)
 
     if axis_name is None and devices is None and chunk_size is None:
-        mapped.mapping = Mapping(fn, in_dims, out_dims)  # pyrefly: ignore[missing-attribute] a compiler asks for it
+        mapped.mapping = Mapping(fn, in_dims, out_dims)  # pyrefly: ignore[missing-attribute] `jit` reads it
     return mapped
 
 
 class Mapping(NamedTuple):
-    """What a function made by `vmap` maps, where its members may run in any number of chunks."""
+    """What a function made by `vmap` maps, if its members may run in any chunks."""
 
     fn: Callable[..., Any]
     in_dims: Dims
     out_dims: Dims
 
     def split(self, args: tuple[Tree, ...]) -> tuple[list[Any], Any, list[int | None], int]:
-        """Return the leaves of the arguments, their structure, where each has its members, and how many there are.
+        """Return the leaves of the arguments, their structure, their mapped dimensions, and the number of members.
 
         Raises:
             TransformError: `in_dims` does not fit, or sizes differ.
@@ -90,53 +92,53 @@ class Mapping(NamedTuple):
         dims = _input_dims(self.fn, self.in_dims, args)
         return leaves, structure, dims, _mapped_size(self.fn, leaves, dims, args)
 
-    def places(self, value: Tree) -> list[int | None]:
-        """Return where each leaf of a result has its members."""
-        return _spread(self.out_dims, value, "out_dims")
+    def result_dims(self, value: Tree) -> list[int | None]:
+        """Return the mapped dimension of each leaf of a result."""
+        return _broadcast_prefix(self.out_dims, value, "out_dims")
 
 
-class _Call(NamedTuple):
-    """A call of a mapped function; `share` runs some of its members."""
+class _VmapCall(NamedTuple):
+    """A call of a mapped function; `run_members` runs some of its members."""
 
     fn: Callable[..., Any]
-    flat: list[tuple[list[Any], Any]]  # leaves and structure of each argument
+    flat_args: list[tuple[list[Any], Any]]  # leaves and structure of each argument
     dims: list[int | None]
     out_dims: Dims
     kwargs: dict[str, Any]
     axis: Axis | None
 
-    def share(self, given: list[Any], count: int, start: int | None = None) -> Members:
-        """Run `count` members, of leaves that hold these alone in their mapped dimensions: all, or from `start` on."""
+    def run_members(self, leaves: list[Any], count: int, offset: int | None = None) -> MemberOutputs:
+        """Run `count` members, from `offset` on; the mapped leaves hold only these members."""
         result: dict[str, Any] = {}
 
         def member(*batched: Tensor) -> list[Tensor]:
             remaining = iter(batched)
-            filled = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(given, self.dims, strict=True))
-            inner = [tree.unflatten(structure, [next(filled) for _ in part]) for part, structure in self.flat]
-            with self._opened(remaining, start):
+            inputs = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(leaves, self.dims, strict=True))
+            inner = [tree.unflatten(structure, [next(inputs) for _ in value]) for value, structure in self.flat_args]
+            with self._context(remaining, offset):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
             return _member_outputs(self.fn, expose_all(outputs), self.out_dims, result)
 
-        # torch counts from the front alone: a dimension below 0 crashes it, or is taken for another
+        # a negative dimension crashes torch or is misread: count from the front
         used = [
             (leaf, dim if dim >= 0 else dim + leaf.ndim)
-            for leaf, dim in zip(given, self.dims, strict=True)
+            for leaf, dim in zip(leaves, self.dims, strict=True)
             if dim is not None
         ]
         if self.axis is not None:
             used.append((torch.arange(count, device=used[0][0].device), 0))
-        run = _traced if is_dynamo_compiling() else run_vmap
+        run = _vmap_under_dynamo if is_dynamo_compiling() else run_vmap
         stacked = run_transform("vmap", self.fn, run, member, *zip(*used, strict=True), count)
-        return Members(list(stacked), result["shared"], result["dims"], result["structure"])
+        return MemberOutputs(list(stacked), result["shared"], result["dims"], result["structure"])
 
-    def _opened(self, remaining: Iterator[Tensor], start: int | None) -> AbstractContextManager[None]:
-        """Let members meet, or be counted: they cannot both meet and be in chunks."""
+    def _context(self, remaining: Iterator[Tensor], offset: int | None) -> AbstractContextManager[None]:
+        """Open the named axis, or set the chunk offset; `vmap` does not allow both."""
         if self.axis is not None:
             return self.axis.open(next(remaining))
-        return nullcontext() if start is None else starting(start)
+        return nullcontext() if offset is None else set_chunk_offset(offset)
 
 
-def _traced(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:
+def _vmap_under_dynamo(fn: Callable[..., Any], leaves: tuple[Tensor, ...], dims: tuple[int, ...], size: int) -> Any:
     return torch.func.vmap(fn, in_dims=dims)(*leaves)
 
 
@@ -153,24 +155,25 @@ def _input_dims(fn: Callable[..., Any], in_dims: Dims, args: tuple[Tree, ...]) -
     return [
         dim
         for number, (entry, arg) in enumerate(zip(entries, args, strict=True))
-        for dim in _spread(entry, arg, f"in_dims[{number}]")
+        for dim in _broadcast_prefix(entry, arg, f"in_dims[{number}]")
     ]
 
 
-def _spread(dims: Dims, part: Tree, where: str) -> list[int | None]:
-    """Give each leaf of `part` its dimension from a prefix tree."""
+def _broadcast_prefix(dims: Dims, value: Tree, place: str) -> list[int | None]:
+    """Return the dimension of each leaf of `value`, from a prefix tree of dimensions."""
     if dims is None or (isinstance(dims, int) and not isinstance(dims, bool)):
-        return [dims] * len(tree.leaves(part))
-    wanted, got = tree.children(part), tree.children(dims)
+        return [dims] * len(tree.leaves(value))
+    wanted, got = tree.children(value), tree.children(dims)
     if wanted is None or got is None or wanted.keys() != got.keys():
         raise TransformError(
-            f"vmap: {where} must be an int, None or shaped like the value it is for, {_shown(part)}; got {_shown(dims)}"
+            f"vmap: {place} must be an int, None or shaped like the value it is for, {_describe_keys(value)}; "
+            f"got {_describe_keys(dims)}"
         )
-    return [dim for name in wanted for dim in _spread(got[name], wanted[name], f"{where}.{name}")]
+    return [dim for name in wanted for dim in _broadcast_prefix(got[name], wanted[name], f"{place}.{name}")]
 
 
-def _shown(value: Tree) -> str:
-    """Describe a tree, a dictionary by its keys: what differs must be seen."""
+def _describe_keys(value: Tree) -> str:
+    """Describe a tree; a dictionary by its keys, which show the difference."""
     return f"a dict with {', '.join(map(repr, value))}" if isinstance(value, dict) and value else tree.describe(value)
 
 
@@ -181,7 +184,7 @@ def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
             continue
         if not isinstance(leaf, Tensor) or not -leaf.ndim <= dim < leaf.ndim:
             raise TransformError(
-                f"vmap: {describe_function(fn)}: {_name(args, i)} cannot be mapped over dimension {dim}: "
+                f"vmap: {describe_function(fn)}: {_leaf_path(args, i)} cannot be mapped over dimension {dim}: "
                 f"it is {tree.describe(leaf)}. Pass in_dims=None for what is not mapped"
             )
         sizes.setdefault(leaf.shape[dim], i)
@@ -191,33 +194,33 @@ def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
             "Give one of them an int, or call the function as it is"
         )
     if len(sizes) > 1:
-        seen = ", ".join(f"{size} in {_name(args, i)}" for size, i in sizes.items())
+        seen = ", ".join(f"{size} in {_leaf_path(args, i)}" for size, i in sizes.items())
         raise TransformError(f"vmap: {describe_function(fn)}: mapped dimensions differ in size: {seen}")
     return next(iter(sizes))
 
 
-def _name(args: tuple[Tree, ...], index: int) -> str:
+def _leaf_path(args: tuple[Tree, ...], index: int) -> str:
     return [path for number, arg in enumerate(args) for path in argument_paths(number, arg)][index]
 
 
 def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, result: dict[str, Any]) -> list[Tensor]:
-    """Split a member's outputs into those that are stacked, which are returned, and those that are the same for all."""
-    whole = tree.unflatten(result["structure"], outputs)
-    dims = _spread(out_dims, whole, "out_dims")
+    """Return the outputs of a member that are stacked; put the shared ones and all dimensions into `result`."""
+    outputs_tree = tree.unflatten(result["structure"], outputs)
+    dims = _broadcast_prefix(out_dims, outputs_tree, "out_dims")
     for i, (leaf, dim) in enumerate(zip(outputs, dims, strict=True)):
         if not isinstance(leaf, Tensor):
             raise TransformError(
                 f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)} at "
-                f"`{tree.paths(whole)[i]}`: make a tensor of it, or leave it out"
+                f"`{tree.paths(outputs_tree)[i]}`: make a tensor of it, or leave it out"
             )
         if dim is None and _depends_on_member(leaf):
             raise TransformError(
-                f"vmap: the result of {describe_function(fn)} at `{tree.paths(whole)[i]}` differs between members; "
-                "out_dims=None is for a result that does not: give it an int"
+                f"vmap: the result of {describe_function(fn)} at `{tree.paths(outputs_tree)[i]}` differs between "
+                "members; out_dims=None is for a result that does not: give it an int"
             )
         if dim is not None and not -leaf.ndim <= dim + 1 <= leaf.ndim + 1:
             raise TransformError(
-                f"vmap: the result of {describe_function(fn)} at `{tree.paths(whole)[i]}` has no place for a "
+                f"vmap: the result of {describe_function(fn)} at `{tree.paths(outputs_tree)[i]}` has no place for a "
                 f"dimension {dim}: for one member it is {tree.describe(leaf)}"
             )
     result["dims"] = dims
@@ -229,11 +232,11 @@ def _depends_on_member(leaf: Tensor) -> bool:
     return functorch.is_batchedtensor(leaf) and functorch.maybe_get_level(leaf) == functorch.maybe_current_level()
 
 
-def _arranged(members: Members) -> Tree:
+def _assemble(members: MemberOutputs) -> Tree:
     batched, shared = iter(members.stacked), iter(members.shared)
-    leaves = [next(shared) if dim is None else _moved(next(batched), dim) for dim in members.dims]
+    leaves = [next(shared) if dim is None else _move_members(next(batched), dim) for dim in members.dims]
     return tree.unflatten(members.structure, leaves)
 
 
-def _moved(leaf: Tensor, dim: int) -> Tensor:
+def _move_members(leaf: Tensor, dim: int) -> Tensor:
     return leaf if dim == 0 else leaf.movedim(0, dim)

@@ -1,4 +1,4 @@
-"""Pieces shared by rules of `autograd.Function`: what is saved, differentiable inputs, zeros, transposition."""
+"""Helpers for rules of `autograd.Function`: saved tensors, zeros, transposition, nested derivatives."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -11,8 +11,8 @@ from torchpure._torch import forward_ad, is_fwd_grad_enabled, set_fwd_grad_enabl
 from torchpure.transforms.engine import functorch, is_variable, level_kinds, torch_vjp, unaliased, with_batch_dims_of
 
 
-def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
-    """Keep in a context what both rules need."""
+def save_for_rules(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
+    """Save in an autograd context what the forward and the backward rule need."""
     ctx.call = call
     ctx.mark_non_differentiable(*(out for out in output if not is_variable(out)))
     ctx.set_materialize_grads(False)
@@ -20,8 +20,8 @@ def save(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor
     ctx.save_for_forward(*tensors)
 
 
-def followed(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether derivatives or members are computed here; inside an operation none are."""
+def needs_rules(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether a transform or autograd may ask for the rules of an operation on these tensors."""
     return (
         functorch.peek_interpreter_stack() is not None
         or (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tensors))
@@ -29,54 +29,56 @@ def followed(tensors: Sequence[Tensor]) -> bool:
     )
 
 
-def filled(values: Sequence[Any], places: Sequence[int], others: Sequence[Any]) -> list[Any]:
-    """Return the values with others in some places."""
-    every = list(values)
-    for i, other in zip(places, others, strict=True):
-        every[i] = other
-    return every
+def replace_at(values: Sequence[Any], positions: Sequence[int], replacements: Sequence[Any]) -> list[Any]:
+    """Return the values as a list, with replacements at some positions."""
+    result = list(values)
+    for i, replacement in zip(positions, replacements, strict=True):
+        result[i] = replacement
+    return result
 
 
-def zeros_for(tensors: Sequence[Tensor], parts: Sequence[Any]) -> list[Any]:
-    """Fill in zeros where a variable has no tangent or cotangent; None stays for what can have none."""
+def instantiate_zeros(tensors: Sequence[Tensor], parts: Sequence[Any]) -> list[Any]:
+    """Replace None by zeros where the tensor is a variable; None stays for integers and the like."""
     return [
-        torch.zeros_like(like) if part is None and is_variable(like) else part
-        for part, like in zip(parts, tensors, strict=True)
+        torch.zeros_like(template) if part is None and is_variable(template) else part
+        for part, template in zip(parts, tensors, strict=True)
     ]
 
 
-def transposed(
-    linear: Callable[..., Sequence[Tensor]], likes: Sequence[Tensor], cotangents: Sequence[Tensor]
+def transpose_linear(
+    linear: Callable[..., Sequence[Tensor]], templates: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Return the transpose of a linear function of tensors like these, at these cotangents."""
-    _, pull = torch_vjp(lambda *values: tuple(linear(*values)), *(torch.zeros_like(like) for like in likes))
-    return list(pull(tuple(cotangents)))
+    """Apply the transpose of a linear function to cotangents; its inputs are like the templates."""
+    _, pull_back = torch_vjp(
+        lambda *values: tuple(linear(*values)), *(torch.zeros_like(template) for template in templates)
+    )
+    return list(pull_back(tuple(cotangents)))
 
 
 def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Let other transforms see what the forward rule of an operation computes: torch runs it without derivatives.
+    """Make the forward rule of an operation differentiable: torch runs such a rule without derivatives.
 
-    Who changes the result in place changes its tangent too: so a tangent that the rule hands on is copied, and each has
-    room for all members that its result may have.
+    An in-place write to the result also changes its tangent. So a tangent that the rule returns unchanged is copied,
+    and each tangent gets the batch dimensions that its result may have.
     """
 
     @wraps(rule)
     def run(ctx: Any, *tangents: Any) -> Any:
         with torch.enable_grad(), set_fwd_grad_enabled(True):
             out = rule(ctx, *tangents)
-            several = isinstance(out, tuple | list)
-            own = unaliased(out if several else (out,), tangents)
+            is_sequence = isinstance(out, tuple | list)
+            result = unaliased(out if is_sequence else (out,), tangents)
             if functorch.TransformType.Vmap in level_kinds():
-                given = (*tangents, *ctx.saved_tensors)
-                own = tuple(with_batch_dims_of(leaf, given) for leaf in own)
-            return own if several else own[0]
+                sources = (*tangents, *ctx.saved_tensors)
+                result = tuple(with_batch_dims_of(leaf, sources) for leaf in result)
+            return result if is_sequence else result[0]
 
-    run.differentiable = True  # pyrefly: ignore[missing-attribute] for who would do it again
+    run.differentiable = True  # pyrefly: ignore[missing-attribute] a mark: do not wrap it twice
     return run
 
 
-def primals(ctx: Any) -> list[Tensor]:
-    """Return the saved tensors in a forward rule, without the tangents that the rule has been given by themselves."""
+def saved_primals(ctx: Any) -> list[Tensor]:
+    """Return the saved tensors in a forward rule, without the tangents: torch passes those as arguments."""
     return [primal(leaf) for leaf in ctx.saved_tensors]
 
 
@@ -86,14 +88,15 @@ def primal(leaf: Tensor) -> Tensor:
         return leaf
     if not functorch.is_batchedtensor(leaf):
         return forward_ad.unpack_dual(leaf).primal
-    opened, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
-    return functorch.add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, opened)
+    vmap_level, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
+    return functorch.add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, vmap_level)
 
 
-def alive(leaf: Any) -> Any:
-    """Return what a tensor of a closed level holds: torch's operations take it out themselves, its transforms do not.
+def unwrap_closed_levels(leaf: Any) -> Any:
+    """Remove the wrappers of closed levels from a tensor; return everything else as it is.
 
-    A backward pass may run after the level in which its tensors were saved.
+    A backward pass may run after the level of its saved tensors is closed. torch's operations then remove the wrapper,
+    but its transforms do not.
     """
     while isinstance(leaf, Tensor) and functorch.is_gradtrackingtensor(leaf) and functorch.maybe_get_level(leaf) < 0:
         leaf = functorch.get_unwrapped(leaf)

@@ -1,7 +1,10 @@
-"""Functions that run again later, with the names that they close over as they are now.
+"""Copies of functions whose closure cells keep the values that they have now.
 
-A backward pass runs bodies of loops, branches and what `remat` wraps once more. By then a name of the function around
-them may stand for something else: that of a loop over layers, say. So they keep what their names stand for at the call.
+    for weight in weights:
+        x = remat(lambda x: weight @ x)(x)  # the backward pass runs this again, when `weight` is the last one
+
+Bodies of loops, branches and functions of `remat` run again in a backward pass. So each call takes a snapshot of their
+closure cells.
 """
 
 import dis
@@ -13,45 +16,45 @@ from typing import Any
 from torch.compiler import is_dynamo_compiling
 
 
-def frozen(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function whose cells, and those of functions in them, keep what they hold now.
+def snapshot_cells(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a copy of a function whose closure cells keep their present values, functions in them included.
 
-    A cell that the function itself writes to stays the one that it is.
+    A cell that the function itself writes to is shared with the original.
     """
-    return fn if is_dynamo_compiling() else _copy(fn, {})
+    return fn if is_dynamo_compiling() else _snapshot(fn, {})
 
 
-def _copy(fn: Any, known: dict[int, Any]) -> Any:
-    if id(fn) in known:
-        return known[id(fn)]
+def _snapshot(fn: Any, snapshots: dict[int, Any]) -> Any:
+    if id(fn) in snapshots:
+        return snapshots[id(fn)]
     if type(fn) is partial:
-        return partial(_copy(fn.func, known), *fn.args, **fn.keywords)
+        return partial(_snapshot(fn.func, snapshots), *fn.args, **fn.keywords)
     if type(fn) is not FunctionType or not fn.__closure__ or fn.__module__.partition(".")[0] == "torch":
         return fn
-    own = _written(fn.__code__)
+    mutated = _mutated_names(fn.__code__)
     names = fn.__code__.co_freevars
-    cells = tuple(cell if name in own else CellType() for name, cell in zip(names, fn.__closure__, strict=True))
-    made = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
-    made.__kwdefaults__, made.__qualname__, made.__module__ = fn.__kwdefaults__, fn.__qualname__, fn.__module__
-    made.__dict__.update(fn.__dict__)
-    known[id(fn)] = made  # which it may call itself
+    cells = tuple(cell if name in mutated else CellType() for name, cell in zip(names, fn.__closure__, strict=True))
+    copy = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, cells)
+    copy.__kwdefaults__, copy.__qualname__, copy.__module__ = fn.__kwdefaults__, fn.__qualname__, fn.__module__
+    copy.__dict__.update(fn.__dict__)
+    snapshots[id(fn)] = copy  # it may call itself
     for old, new in zip(fn.__closure__, cells, strict=True):
         if new is not old:
-            _fill(new, old, known)
-    return made
+            _fill_cell(new, old, snapshots)
+    return copy
 
 
-def _fill(new: CellType, old: CellType, known: dict[int, Any]) -> None:
+def _fill_cell(new: CellType, old: CellType, snapshots: dict[int, Any]) -> None:
     try:
-        held = old.cell_contents
-    except ValueError:  # a name that has no value yet
+        contents = old.cell_contents
+    except ValueError:  # the name has no value yet
         return
-    new.cell_contents = _copy(held, known)
+    new.cell_contents = _snapshot(contents, snapshots)
 
 
 @lru_cache(maxsize=4096)
-def _written(code: CodeType) -> frozenset[str]:
-    """List the names from outside that code writes to, that of its nested functions included."""
-    own = {step.argval for step in dis.get_instructions(code) if step.opname in {"STORE_DEREF", "DELETE_DEREF"}}
-    inner = {name for const in code.co_consts if isinstance(const, CodeType) for name in _written(const)}
-    return frozenset((own | inner).intersection(code.co_freevars))
+def _mutated_names(code: CodeType) -> frozenset[str]:
+    """Return the free variables that code writes to, in nested functions too."""
+    mutated = {step.argval for step in dis.get_instructions(code) if step.opname in {"STORE_DEREF", "DELETE_DEREF"}}
+    inner = {name for const in code.co_consts if isinstance(const, CodeType) for name in _mutated_names(const)}
+    return frozenset((mutated | inner).intersection(code.co_freevars))

@@ -1,11 +1,10 @@
-"""What the functions of loops and branches capture: found, and handed to them as arguments.
+"""Closure conversion: tensors that a body captures become its arguments (as `jax.closure_convert`).
 
-A tensor that a transform, autograd or a tracer follows means nothing inside of an operation, which runs its functions
-on tensors of other levels. So the function is run once to see which tensors it uses that it was not given; they become
-arguments, and take the place of the captured ones whenever it runs.
+An operation runs its functions at other levels, where a captured tensor of a transform, autograd or a tracer is
+invalid. So the function runs once to find the tensors that it captures. They become inputs of the operation, and a mode
+replaces the captured tensors by those inputs whenever the function runs.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -24,194 +23,189 @@ from torchpure._torch import (
     get_sequence_nr,
     len_torch_dispatch_stack,
 )
-from torchpure.transforms.context import Around, quiet
+from torchpure.transforms.context import AxisEnv, current, suppress_callbacks
 from torchpure.transforms.engine import current_level, expose, functorch, innermost
 
 _proxy_of: Any = get_proxy_slot
+_dispatch_depth = len_torch_dispatch_stack
 
 
-class _Here(threading.local):
-    def __init__(self) -> None:
-        self.counts: list[int] = []  # of tracers, where functions run: one that is at work is not among them
+class _CaptureMode(TorchFunctionMode):
+    """Visit each tensor that goes into an operation of torch, and replace it by what `visit` returns."""
 
-
-_here = _Here()
-_count = len_torch_dispatch_stack
-
-
-class _Mode(TorchFunctionMode):
-    """Looks at each tensor that goes into an operation of torch."""
-
-    parts: tuple[str, ...]  # of an autograd.Function, that this mode is on in
+    methods: tuple[str, ...]  # of an autograd.Function, in which this mode is active
 
     def __enter__(self) -> Any:
-        _here.counts.append(_count())
+        current.dispatch_depths.append(_dispatch_depth())
         return super().__enter__()
 
     def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        _here.counts.pop()
+        current.dispatch_depths.pop()
         super().__exit__(exc_type, exc_val, exc_tb)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (
-            _here.counts and _count() < _here.counts[-1]
-        ):  # a tracer at work on what transforms have unwrapped: no call of the function
+        depths = current.dispatch_depths
+        if depths and _dispatch_depth() < depths[-1]:  # a tracer handles an operation: not a call by the function
             return func(*args, **(kwargs or {}))
-        args, kwargs = self._mapped(args), self._mapped(kwargs or {})
-        if func is custom_function_call:  # this mode is off in there
-            args = (_within(self, args[0]), *args[1:])
+        args, kwargs = self._map_tensors(args), self._map_tensors(kwargs or {})
+        if func is custom_function_call:  # torch disables this mode inside
+            args = (_with_mode_inside(self, args[0]), *args[1:])
         out = func(*args, **kwargs)
-        self.know(out)
+        self.record_internal(out)
         return out
 
-    def know(self, values: Any) -> None:
-        """Remember tensors that were made inside."""
+    def record_internal(self, values: Any) -> None:
+        """Record tensors that were made while the function ran."""
 
     @contextmanager
-    def inside(self, args: Any) -> Iterator[None]:
-        """Be on inside of an operation too, which got these arguments."""
+    def active_inside(self, args: Any) -> Iterator[None]:
+        """Activate the mode inside of an operation that got these arguments."""
         with self:
             yield
 
-    def look(self, leaf: Tensor) -> Tensor:
-        """Return what a tensor stands for."""
+    def visit(self, leaf: Tensor) -> Tensor:
+        """Return the tensor that the operation gets instead of this one."""
         raise NotImplementedError
 
-    def results(self, values: Any) -> Any:
-        """Look at what the function returns: a captured tensor may go out as it is."""
-        return self._mapped(values)
+    def visit_results(self, values: Any) -> Any:
+        """Visit the results of the function: it may return a captured tensor unchanged."""
+        return self._map_tensors(values)
 
-    def _mapped(self, value: Any) -> Any:
+    def _map_tensors(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return self.look(value)
+            return self.visit(value)
         if type(value) in {tuple, list}:
-            return type(value)(map(self._mapped, value))
+            return type(value)(map(self._map_tensors, value))
         if isinstance(value, dict):
-            return {name: self._mapped(part) for name, part in value.items()}
+            return {key: self._map_tensors(part) for key, part in value.items()}
         return value
 
 
-def _within(mode: _Mode, operation: Any) -> Any:
-    """Return an autograd.Function whose parts run under a mode."""
+def _with_mode_inside(mode: _CaptureMode, operation: Any) -> Any:
+    """Return a subclass of an autograd.Function whose methods run under a mode."""
 
-    def under(part: Callable[..., Any]) -> Any:
+    def wrapped(method: Callable[..., Any]) -> Any:
         def run(*args: Any) -> Any:
-            with mode.inside(args):
-                return part(*args)
+            with mode.active_inside(args):
+                return method(*args)
 
         return staticmethod(run)
 
-    own = {name: getattr(operation, name) for name in mode.parts}
-    parts = {name: under(part) for name, part in own.items() if part is not getattr(torch.autograd.Function, name)}
-    return type(operation.__name__, (operation,), parts)
+    defined = {key: getattr(operation, key) for key in mode.methods}
+    methods = {
+        key: wrapped(method) for key, method in defined.items() if method is not getattr(torch.autograd.Function, key)
+    }
+    return type(operation.__name__, (operation,), methods)
 
 
-class _Finding(_Mode):
-    """Collects the tensors from outside that something follows."""
+class _FindCaptures(_CaptureMode):
+    """Collect the captured tensors that a transform, autograd or a tracer tracks."""
 
-    parts = ("forward", "vmap")  # rules use what they have saved, which was made inside
+    methods = ("forward", "vmap")  # derivative rules use saved tensors, which are internal
 
-    def __init__(self, given: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.found: dict[int, tuple[Tensor, Tensor]] = {}  # with what functions around put in their places
-        self._known = set(map(id, given))
+        self.found: dict[int, tuple[Tensor, Tensor]] = {}  # id -> tensor, and its replacement by modes further out
+        self._internal = set(map(id, inputs))
         self.level = current_level()
-        self._since = get_sequence_nr()
+        self._first_sequence_nr = get_sequence_nr()
         mode: Any = get_proxy_mode()
         self.tracer = None if mode is None else mode.tracer
 
-    def know(self, values: Any) -> None:
-        self._known.update(id(leaf) for leaf in tree.leaves(values) if isinstance(leaf, Tensor))
+    def record_internal(self, values: Any) -> None:
+        self._internal.update(id(leaf) for leaf in tree.leaves(values) if isinstance(leaf, Tensor))
 
     @contextmanager
-    def inside(self, args: Any) -> Iterator[None]:
-        self.know(args)
+    def active_inside(self, args: Any) -> Iterator[None]:
+        self.record_internal(args)
         outer, self.level = self.level, current_level()
         with self:
             yield
         self.level = outer
 
-    def look(self, leaf: Tensor) -> Tensor:
-        if id(leaf) not in self._known and id(leaf) not in self.found:
-            now = expose(leaf)
-            if self._followed(now):
-                self.found[id(leaf)] = (leaf, now)
+    def visit(self, leaf: Tensor) -> Tensor:
+        if id(leaf) not in self._internal and id(leaf) not in self.found:
+            outer_leaf = expose(leaf)
+            if self._is_tracked(outer_leaf):
+                self.found[id(leaf)] = (leaf, outer_leaf)
         return leaf
 
-    def _followed(self, leaf: Tensor) -> bool:
+    def _is_tracked(self, leaf: Tensor) -> bool:
         if functorch.is_functorch_wrapped_tensor(leaf):
             if not 0 <= functorch.maybe_get_level(leaf) <= self.level:
-                return False  # one of a level that was opened inside
+                return False  # its level was opened by the function
         elif leaf.requires_grad:
-            return leaf.grad_fn is None or leaf.grad_fn._sequence_nr() < self._since
+            return leaf.grad_fn is None or leaf.grad_fn._sequence_nr() < self._first_sequence_nr
         elif not isinstance(leaf, FakeTensor):
             return False
         base = innermost(leaf)
         return self.tracer is None or not isinstance(base, FakeTensor) or _proxy_of(base, self.tracer, None) is not None
 
 
-class _Replacing(_Mode):
-    """Hands a function other tensors in the place of captured ones."""
+class _ReplaceCaptures(_CaptureMode):
+    """Replace the captured tensors of a function by its extra inputs."""
 
-    parts = ("forward", "backward", "jvp", "vmap")
+    methods = ("forward", "backward", "jvp", "vmap")
 
-    def __init__(self, captured: Sequence[Tensor], names: Sequence[int], given: Sequence[Tensor]) -> None:
+    def __init__(self, captured: Sequence[Tensor], ids: Sequence[int], inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self._captured = captured  # alive: a backward pass may run under this mode when nobody else holds them
-        self._instead = dict(zip(names, given, strict=True))
+        self._captured = captured  # keeps their ids taken: a backward pass may run under this mode
+        self._replacements = dict(zip(ids, inputs, strict=True))
 
     @contextmanager
-    def inside(self, args: Any) -> Iterator[None]:
-        before = self._instead  # what the operation got is what it shall use, be it a captured tensor itself
-        own = {id(leaf) for leaf in tree.leaves(args) if isinstance(leaf, Tensor)}
-        self._instead = {name: leaf for name, leaf in before.items() if name not in own}
+    def active_inside(self, args: Any) -> Iterator[None]:
+        before = self._replacements  # an operation that gets a captured tensor as argument uses it unchanged
+        arguments = {id(leaf) for leaf in tree.leaves(args) if isinstance(leaf, Tensor)}
+        self._replacements = {key: leaf for key, leaf in before.items() if key not in arguments}
         try:
             with self:
                 yield
         finally:
-            self._instead = before
+            self._replacements = before
 
-    def look(self, leaf: Tensor) -> Tensor:
-        return self._instead.get(id(leaf), leaf)
+    def visit(self, leaf: Tensor) -> Tensor:
+        return self._replacements.get(id(leaf), leaf)
 
 
-def _found(run: Callable[..., Any], given: Sequence[Tensor]) -> tuple[dict[int, tuple[Tensor, Tensor]], bool, Any]:
-    """Run a function, and return what it captures, whether a tracer told so, and its results."""
-    fresh = [leaf.view_as(leaf) for leaf in given]  # a captured tensor may be given too
-    mode = _Finding(fresh)
-    with torch.no_grad(), quiet(), disable_proxy_modes_tracing(), mode:
-        outputs = mode.results(run(*fresh))
+def _find_captures(
+    run: Callable[..., Any], inputs: Sequence[Tensor]
+) -> tuple[dict[int, tuple[Tensor, Tensor]], bool, Any]:
+    """Run a function; return its captures by id, whether a tracer was active, and its results."""
+    aliases = [leaf.view_as(leaf) for leaf in inputs]  # an input may be captured too
+    mode = _FindCaptures(aliases)
+    with torch.no_grad(), suppress_callbacks(), disable_proxy_modes_tracing(), mode:
+        outputs = mode.visit_results(run(*aliases))
     return mode.found, mode.tracer is not None, outputs
 
 
-class Closure:
-    """The tensors that functions capture, found in one run of `run` on tensors like these."""
+class ClosureConversion:
+    """The tensors that `run` captures, found by running it on these inputs."""
 
-    __slots__ = ("_around", "_context", "_held", "_names", "consts", "outputs")
+    __slots__ = ("_axis_env", "_captured", "_context", "_ids", "consts", "outputs")
 
     def __init__(
-        self, run: Callable[..., Any], given: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
+        self, run: Callable[..., Any], inputs: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._around = Around()
-        self._context = context  # what the functions run under, whenever they run
-        found, traced, self.outputs = _found(run, given)
-        if found and not traced:  # what is another tensor in another run was made inside, in a way that is not seen
-            again, _, _ = _found(run, given)
-            found = {name: pair for name, pair in found.items() if name in again}
-        self._held = [leaf for leaf, _ in found.values()]  # alive, so that their names stay theirs
-        self._names = list(found)
-        self.consts = tuple(now for _, now in found.values())
+        self._axis_env = AxisEnv()
+        self._context = context  # in which converted functions run, besides the axis environment
+        found, was_traced, self.outputs = _find_captures(run, inputs)
+        if found and not was_traced:  # a tensor that a second run does not use again was made inside unseen
+            in_second_run, _, _ = _find_captures(run, inputs)
+            found = {key: pair for key, pair in found.items() if key in in_second_run}
+        self._captured = [leaf for leaf, _ in found.values()]  # keeps their ids taken
+        self._ids = list(found)
+        self.consts = tuple(outer_leaf for _, outer_leaf in found.values())
 
-    def closed(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that gets, after its arguments, the tensors that it captures."""
-        count = len(self._names)
+    def convert(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that takes the captured tensors after its own arguments."""
+        count = len(self._ids)
 
-        def run(*given: Tensor) -> Any:
-            # rules run functions outside of the transforms that had put both on
-            with self._context(), self._around.again(self._around.tensors):
+        def run(*inputs: Tensor) -> Any:
+            # a rule may run this outside of the transforms that had set both
+            with self._context(), self._axis_env.restored(self._axis_env.tensors):
                 if not count:
-                    return fn(*given)
-                with _Replacing(self._held, self._names, given[len(given) - count :]) as mode:
-                    return mode.results(fn(*given[: len(given) - count]))
+                    return fn(*inputs)
+                with _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :]) as mode:
+                    return mode.visit_results(fn(*inputs[: len(inputs) - count]))
 
         return run

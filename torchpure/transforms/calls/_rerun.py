@@ -1,4 +1,4 @@
-"""Operations whose derivatives are those of the function that they run."""
+"""Operations whose derivatives re-run the user's function under torch's own transforms."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,14 +8,21 @@ from torch import Tensor
 
 from torchpure.transforms.engine import dense, is_variable, torch_jvp, torch_vjp, unaliased
 
-from ._autograd_rules import alive, differentiable, filled, primals, save, zeros_for
+from ._autograd_rules import (
+    differentiable,
+    instantiate_zeros,
+    replace_at,
+    save_for_rules,
+    saved_primals,
+    unwrap_closed_levels,
+)
 from ._call import Call
 
 Run = Callable[..., tuple[Tensor, ...]]
 
 
-class Ordinary(torch.autograd.Function):
-    """`Ordinary.apply(call, *tensors)` is `call.value(*tensors)`, run again for each derivative."""
+class Rerun(torch.autograd.Function):
+    """`Rerun.apply(call, *tensors)` is `call.value(*tensors)`, run again for each derivative."""
 
     generate_vmap_rule = True
 
@@ -25,59 +32,68 @@ class Ordinary(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[1:], output)
+        save_for_rules(ctx, inputs[0], inputs[1:], output)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        tensors = [alive(leaf) for leaf in ctx.saved_tensors]
-        parts = pulled_through(ctx.call.again, tensors, ctx.needs_input_grad[1:], cotangents)
-        return (None, *ctx.call.owned(parts, tensors))
+        tensors = [unwrap_closed_levels(leaf) for leaf in ctx.saved_tensors]
+        parts = vjp_by_rerun(ctx.call.recompute, tensors, ctx.needs_input_grad[1:], cotangents)
+        return (None, *ctx.call.expand_over_collectives(parts, tensors))
 
     @staticmethod
     @differentiable
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        return pushed_through(ctx.call.value, primals(ctx), tangents)
+        return jvp_by_rerun(ctx.call.value, saved_primals(ctx), tangents)
 
 
-def pulled_through(run: Run, tensors: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Any]) -> list[Any]:
-    """Run a function again and pull cotangents back through it: a part for each tensor, None where none is needed."""
-    tensors, cotangents = ([alive(leaf) for leaf in leaves] for leaves in (tensors, cotangents))
-    asked = [i for i, leaf in enumerate(tensors) if needed[i] and is_variable(leaf)]
-    used = [i for i, part in enumerate(cotangents) if part is not None]
+def vjp_by_rerun(
+    run: Run, tensors: Sequence[Tensor], needs_grad: Sequence[bool], cotangents: Sequence[Any]
+) -> list[Any]:
+    """Re-run a function and return its input cotangents; None where no gradient is needed."""
+    tensors, cotangents = ([unwrap_closed_levels(leaf) for leaf in leaves] for leaves in (tensors, cotangents))
+    diff_inputs = [i for i, leaf in enumerate(tensors) if needs_grad[i] and is_variable(leaf)]
+    used_outputs = [i for i, part in enumerate(cotangents) if part is not None]
     parts: list[Any] = [None] * len(tensors)
-    if not asked or not used:
+    if not diff_inputs or not used_outputs:
         return parts
 
-    def chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        out = run(*filled(tensors, asked, values))
-        return tuple(out[i] for i in used)
+    def restricted(*values: Tensor) -> tuple[Tensor, ...]:
+        out = run(*replace_at(tensors, diff_inputs, values))
+        return tuple(out[i] for i in used_outputs)
 
-    _, pull = torch_vjp(chosen, *(tensors[i] for i in asked))
-    return filled(parts, asked, pull(tuple(cotangents[i] for i in used)))
-
-
-def pushed_through(run: Run, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> tuple[Any, ...]:
-    """Run a function again and push tangents through it: a tangent for each output, None for integers."""
-    asked, chosen, kinds = on_variables(run, tensors)
-    given = zeros_for(tensors, tangents)
-    _, moved = torch_jvp(chosen, tuple(dense(tensors[i]) for i in asked), tuple(given[i] for i in asked))
-    return among(kinds, moved)
+    _, pull = torch_vjp(restricted, *(tensors[i] for i in diff_inputs))
+    return replace_at(parts, diff_inputs, pull(tuple(cotangents[i] for i in used_outputs)))
 
 
-def on_variables(run: Run, tensors: Sequence[Tensor]) -> tuple[list[int], Run, list[bool]]:
-    """Return which tensors are variables, the function of those, and which of its outputs are, once it has run."""
-    asked = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
-    kinds: list[bool] = []
+def jvp_by_rerun(run: Run, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> tuple[Any, ...]:
+    """Re-run a function and return its output tangents; None for integers."""
+    diff_inputs, restricted, output_is_variable = restrict_to_variables(run, tensors)
+    in_tangents = instantiate_zeros(tensors, tangents)
+    _, out_tangents = torch_jvp(
+        restricted, tuple(dense(tensors[i]) for i in diff_inputs), tuple(in_tangents[i] for i in diff_inputs)
+    )
+    return insert_nones(output_is_variable, out_tangents)
 
-    def chosen(*values: Tensor) -> tuple[Tensor, ...]:
-        out = run(*filled(tensors, asked, values))
-        kinds[:] = map(is_variable, out)
+
+def restrict_to_variables(run: Run, tensors: Sequence[Tensor]) -> tuple[list[int], Run, list[bool]]:
+    """Restrict a function to inputs and outputs that are variables.
+
+    Returns:
+        The positions of the variables among the tensors, the restricted function, and a list of flags: which outputs
+        of `run` are variables. The list is filled when the restricted function runs.
+    """
+    diff_inputs = [i for i, leaf in enumerate(tensors) if is_variable(leaf)]
+    output_is_variable: list[bool] = []
+
+    def restricted(*values: Tensor) -> tuple[Tensor, ...]:
+        out = run(*replace_at(tensors, diff_inputs, values))
+        output_is_variable[:] = map(is_variable, out)
         return tuple(leaf for leaf in out if is_variable(leaf))
 
-    return asked, chosen, kinds
+    return diff_inputs, restricted, output_is_variable
 
 
-def among(kinds: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:
-    """Put one value in each place of a variable, and None in the others."""
+def insert_nones(flags: Sequence[bool], values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the values where a flag is True, and None elsewhere."""
     rest = iter(values)
-    return tuple(next(rest) if kind else None for kind in kinds)
+    return tuple(next(rest) if flag else None for flag in flags)

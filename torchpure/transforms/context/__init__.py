@@ -1,19 +1,20 @@
-"""What is around a call in this thread: named axes, active members, chunk offset, callbacks on or off."""
+"""What surrounds a call in this thread: named axes, active members, chunk offset, callbacks on or off."""
 
-from ._axis_env import Around as Around
-from ._axis_env import axes as axes
-from ._axis_env import axis_open as axis_open
-from ._axis_env import differ_over as differ_over
-from ._axis_env import gone as gone
-from ._axis_env import meetings as meetings
-from ._axis_env import met as met
-from ._axis_env import next_only_for as next_only_for
-from ._axis_env import only_for as only_for
-from ._axis_env import replaced_over as replaced_over
-from ._axis_env import taking as taking
-from ._axis_env import without as without
-from ._callbacks import is_quiet as is_quiet
-from ._callbacks import quiet as quiet
-from ._chunk_offset import Start as Start
-from ._chunk_offset import start_of as start_of
-from ._chunk_offset import starting as starting
+from ._axis_env import AxisEnv as AxisEnv
+from ._axis_env import active_masks as active_masks
+from ._axis_env import active_where as active_where
+from ._axis_env import collapse_axes as collapse_axes
+from ._axis_env import collapsed_axes as collapsed_axes
+from ._axis_env import collectives_used as collectives_used
+from ._axis_env import has_substituted_operands as has_substituted_operands
+from ._axis_env import next_active_where as next_active_where
+from ._axis_env import open_axes as open_axes
+from ._axis_env import open_axis as open_axis
+from ._axis_env import record_collective as record_collective
+from ._axis_env import varies_over as varies_over
+from ._callbacks import callbacks_suppressed as callbacks_suppressed
+from ._callbacks import suppress_callbacks as suppress_callbacks
+from ._chunk_offset import chunk_offset as chunk_offset
+from ._chunk_offset import set_chunk_offset as set_chunk_offset
+from ._context import Offset as Offset
+from ._context import current as current

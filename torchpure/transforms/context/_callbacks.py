@@ -1,27 +1,21 @@
-"""Runs of a function in which nobody is to hear of its callbacks: those of rules, after the first one."""
+"""A switch that suppresses callbacks, so that each one runs once although rules run functions again."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
-class _Quiet(threading.local):
-    depth = 0
+from ._context import current
 
 
-_quiet = _Quiet()
-
-
-def is_quiet() -> bool:
-    """Tell whether callbacks are left out in this thread."""
-    return _quiet.depth > 0
+def callbacks_suppressed() -> bool:
+    """Tell whether callbacks are suppressed in this thread."""
+    return current.suppressions > 0
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Leave callbacks out."""
-    _quiet.depth += 1
+def suppress_callbacks() -> Iterator[None]:
+    """Suppress callbacks inside of the block, in which a rule re-runs a function."""
+    current.suppressions += 1
     try:
         yield
     finally:
-        _quiet.depth -= 1
+        current.suppressions -= 1

@@ -1,4 +1,4 @@
-"""Scan, while, cond, map: each function beside its rules."""
+"""Loops and branches: scan, while, cond, map; each function beside its rules."""
 
 from ._associative_scan import associative_scan as associative_scan
 from ._cond import cond as cond

@@ -1,4 +1,4 @@
-"""Running totals of an associative function, in log n steps (Blelloch 1990; as `jax.lax.associative_scan`)."""
+"""Prefix sums of an associative function in log n steps (Blelloch 1990; as `jax.lax.associative_scan`)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,26 +7,26 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function
 from torchpure.transforms.purity import watched
 
-from ._carry import alike, described
+from ._carry import describe_leaf, matches
 
 Combine = Callable[[Any, Any], Any]
 
 
-def associative_scan(fn: Combine, elems: Tree, *, reverse: bool = False, axis: int = 0) -> Tree:
+def associative_scan(fn: Callable[[T, T], T], elems: T, *, reverse: bool = False, axis: int = 0) -> T:
     """Combine all elements up to each one: x0, fn(x0, x1), fn(fn(x0, x1), x2) … along an axis.
 
-    `fn(a, b)` must be associative, and works on many elements at once: on slices along the axis, as `torch.add` does.
-    It is called about 2 log2(n) times. From the last element on if `reverse`.
+    `fn(a, b)` must be associative. It gets many elements at once, as slices along the axis, as `torch.add` would. It is
+    called about 2 log2(n) times. With `reverse`, the scan starts at the last element.
 
     Raises:
-        TransformError: elements differ in number, or `fn` does not give what it was given in shape and dtype.
-        StructureError: or in structure.
+        TransformError: leaves have different lengths along the axis, or `fn` changes a shape or dtype.
+        StructureError: `fn` changes the structure.
 
     >>> associative_scan(torch.mul, torch.tensor([1.0, 2.0, 3.0, 4.0]))
     tensor([ 1.,  2.,  6., 24.])
@@ -37,7 +37,7 @@ def associative_scan(fn: Combine, elems: Tree, *, reverse: bool = False, axis: i
     if reverse:
         leaves = [leaf.flip(dim) for leaf, dim in zip(leaves, axes, strict=True)]
     watch = watched("associative_scan", fn, (elems,))
-    out = _totals(_Combined(fn, structure), leaves, axes)
+    out = _recurse(_FlatCombine(fn, structure), leaves, axes)
     watch.check()
     if reverse:
         out = [leaf.flip(dim) for leaf, dim in zip(out, axes, strict=True)]
@@ -55,53 +55,54 @@ def _axes(fn: Combine, elems: Tree, leaves: list[Any], axis: int) -> list[int]:
         sizes.setdefault(leaf.shape[axis], i)
     if len(sizes) != 1:
         names = tree.paths(elems)
-        found = ", ".join(f"{size} at `{names[i]}`" for size, i in sizes.items()) or "none"
-        raise TransformError(f"associative_scan: {describe_function(fn)}: elems differ in number: {found}")
+        sizes_found = ", ".join(f"{size} at `{names[i]}`" for size, i in sizes.items()) or "none"
+        raise TransformError(f"associative_scan: {describe_function(fn)}: elems differ in number: {sizes_found}")
     return [axis % leaf.ndim for leaf in leaves]
 
 
-class _Combined:
-    """The function, of lists of tensors."""
+class _FlatCombine:
+    """The function, on flat lists of tensors."""
 
     def __init__(self, fn: Combine, structure: Any) -> None:
         self._fn, self._structure = fn, structure
 
-    def __call__(self, one: list[Tensor], two: list[Tensor]) -> list[Tensor]:
-        wanted = tree.unflatten(self._structure, two)
-        got = self._fn(tree.unflatten(self._structure, one), wanted)
-        who = f"associative_scan: {describe_function(self._fn)}: what it returns, against what it is given"
-        tree.check_same(wanted, got, who=who)
-        out = tree.align(self._structure, wanted, got, who)
-        for i, (leaf, new) in enumerate(zip(two, out, strict=True)):
-            if not alike(leaf, new):
+    def __call__(self, left: list[Tensor], right: list[Tensor]) -> list[Tensor]:
+        expected = tree.unflatten(self._structure, right)
+        result = self._fn(tree.unflatten(self._structure, left), expected)
+        label = f"associative_scan: {describe_function(self._fn)}: what it returns, against what it is given"
+        tree.check_same(expected, result, who=label)
+        out = tree.align(self._structure, expected, result, label)
+        for i, (leaf, combined) in enumerate(zip(right, out, strict=True)):
+            if not matches(leaf, combined):
                 raise TransformError(
                     f"associative_scan: {describe_function(self._fn)} must return what it is given in shape and dtype: "
-                    f"at `{tree.paths(wanted)[i]}` wanted {described(leaf, new)}, got {described(new, leaf)}"
+                    f"at `{tree.paths(expected)[i]}` wanted {describe_leaf(leaf, combined)}, "
+                    f"got {describe_leaf(combined, leaf)}"
                 )
         return out
 
 
-def _totals(fn: _Combined, leaves: list[Tensor], axes: list[int]) -> list[Tensor]:
+def _recurse(fn: _FlatCombine, leaves: list[Tensor], axes: list[int]) -> list[Tensor]:
     count = leaves[0].shape[axes[0]]
     if count < 2:
         return leaves
-    odd = _totals(fn, fn(_part(leaves, axes, 0, count - 1, 2), _part(leaves, axes, 1, count, 2)), axes)
-    first = _part(leaves, axes, 0, 1, 1)
+    odd = _recurse(fn, fn(_slices(leaves, axes, 0, count - 1, 2), _slices(leaves, axes, 1, count, 2)), axes)
+    first = _slices(leaves, axes, 0, 1, 1)
     if count == 2:
         even = first
     else:
-        before = _part(odd, axes, 0, (count - 1) // 2, 1)
-        more = fn(before, _part(leaves, axes, 2, count, 2))
-        even = [torch.cat(pair, dim) for *pair, dim in zip(first, more, axes, strict=True)]
-    return [_woven(one, two, dim) for one, two, dim in zip(even, odd, axes, strict=True)]
+        before = _slices(odd, axes, 0, (count - 1) // 2, 1)
+        later = fn(before, _slices(leaves, axes, 2, count, 2))
+        even = [torch.cat(pair, dim) for *pair, dim in zip(first, later, axes, strict=True)]
+    return [_interleave(left, right, dim) for left, right, dim in zip(even, odd, axes, strict=True)]
 
 
-def _part(leaves: list[Tensor], axes: list[int], start: int, stop: int, step: int) -> list[Tensor]:
+def _slices(leaves: list[Tensor], axes: list[int], start: int, stop: int, step: int) -> list[Tensor]:
     return [leaf[(slice(None),) * dim + (slice(start, stop, step),)] for leaf, dim in zip(leaves, axes, strict=True)]
 
 
-def _woven(even: Tensor, odd: Tensor, dim: int) -> Tensor:
-    """Put two tensors together, one entry of each in turn."""
+def _interleave(even: Tensor, odd: Tensor, dim: int) -> Tensor:
+    """Interleave two tensors along a dimension: even[0], odd[0], even[1] and so on."""
     count = odd.shape[dim]
     pairs = torch.stack([even.narrow(dim, 0, count), odd], dim + 1).flatten(dim, dim + 1)
     return pairs if even.shape[dim] == count else torch.cat([pairs, even.narrow(dim, count, 1)], dim)

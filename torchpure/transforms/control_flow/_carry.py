@@ -1,4 +1,4 @@
-"""The functions that users give to loops and branches: what goes in and out of them, and what is wrong with it."""
+"""The carry of a loop: its structure, shapes and dtypes, which the body must preserve."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _NUMBERS = (bool, int, float, complex)
 
 
 def as_tensors(values: Tree) -> Tree:
-    """Make tensors of the numbers in a tree; everything else stays as it is."""
+    """Convert the Python numbers in a tree to tensors; keep other leaves as they are."""
     if isinstance(values, Tensor):
         return values
     leaves, structure = tree.flatten(values)
@@ -26,62 +26,65 @@ def as_tensors(values: Tree) -> Tree:
 
 
 class Carry:
-    """A value that a function takes and gives back, of one structure, shapes and dtypes."""
+    """The initial carry of a loop, against which every later carry is checked."""
 
-    __slots__ = ("_packed", "_who", "first", "tensors")
+    __slots__ = ("_caller", "_packed", "initial", "tensors")
 
-    def __init__(self, who: str, first: Tree) -> None:
-        self._who, self.first = who, as_tensors(first)
+    def __init__(self, caller: str, initial: Tree) -> None:
+        self._caller, self.initial = caller, as_tensors(initial)
         self._packed = Packed()
-        self.tensors = self._packed.take(self.first)
+        self.tensors = self._packed.flatten(self.initial)
 
-    def put(self, tensors: Sequence[Tensor]) -> Tree:
-        """Return the value of these tensors."""
-        return self._packed.put(tensors)
+    def unflatten(self, tensors: Sequence[Tensor]) -> Tree:
+        """Return a carry with these tensors."""
+        return self._packed.unflatten(tensors)
 
-    def take(self, fn: Callable[..., Any], value: Tree) -> tuple[Tensor, ...]:
-        """Return the tensors of a value that `fn` has given back.
+    def flatten(self, fn: Callable[..., Any], value: Tree) -> tuple[Tensor, ...]:
+        """Return the tensors of a carry that `fn` has returned.
 
         Raises:
-            StructureError: it has another structure.
-            TransformError: a leaf has another shape, dtype or device, or is no tensor.
+            StructureError: its structure differs from that of the initial carry.
+            TransformError: a leaf has another shape, dtype or device, or is not a tensor.
         """
         value = as_tensors(value)
-        who = f"{self._who}: {describe_function(fn)}: the carry that it returns, against the one that it is given"
-        tree.check_same(self.first, value, who=who)
-        leaves = tree.align(tree.structure(self.first), self.first, value, who)
-        for i, (wanted, got) in enumerate(zip(tree.leaves(self.first), leaves, strict=True)):
-            if not alike(wanted, got):
+        label = f"{self._caller}: {describe_function(fn)}: the carry that it returns, against the one that it is given"
+        tree.check_same(self.initial, value, who=label)
+        leaves = tree.align(tree.structure(self.initial), self.initial, value, label)
+        for i, (expected, got) in enumerate(zip(tree.leaves(self.initial), leaves, strict=True)):
+            if not matches(expected, got):
                 raise TransformError(
-                    f"{self._who}: {describe_function(fn)} must return a carry like the one that it is given: at "
-                    f"`{tree.paths(self.first)[i]}` wanted {described(wanted, got)}, got {described(got, wanted)}. "
-                    "Convert it there, or begin with one like it"
+                    f"{self._caller}: {describe_function(fn)} must return a carry like the one that it is given: at "
+                    f"`{tree.paths(self.initial)[i]}` wanted {describe_leaf(expected, got)}, "
+                    f"got {describe_leaf(got, expected)}. "
+                    "Convert it there, or start with one like it"
                 )
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
-    def arranged(self, fn: Callable[..., Any], value: Tree) -> Tree:
-        """Return a value that `fn` has given back with its keys in the order of the first.
+    def reorder_keys(self, fn: Callable[..., Any], value: Tree) -> Tree:
+        """Return a carry that `fn` has returned, with its keys in the order of the initial carry.
 
         Raises:
-            StructureError: it has another structure.
+            StructureError: its structure differs from that of the initial carry.
         """
-        return self.put(self.take(fn, value)) if tree.structure(value) != tree.structure(self.first) else value
+        return (
+            self.unflatten(self.flatten(fn, value)) if tree.structure(value) != tree.structure(self.initial) else value
+        )
 
 
-def alike(wanted: Any, got: Any) -> bool:
-    """Tell whether a leaf can stand where another one stood."""
-    if isinstance(wanted, Tensor):
+def matches(expected: Any, got: Any) -> bool:
+    """Tell whether two leaves have the same shape, dtype and device, or are equal if not tensors."""
+    if isinstance(expected, Tensor):
         return (
             isinstance(got, Tensor)
-            and wanted.shape == got.shape
-            and wanted.dtype == got.dtype
-            and wanted.device == got.device
+            and expected.shape == got.shape
+            and expected.dtype == got.dtype
+            and expected.device == got.device
         )
-    return bool(wanted is got or wanted == got)
+    return bool(expected is got or expected == got)
 
 
-def described(leaf: Any, other: Any) -> str:
-    """Describe a leaf; with its device where that is what differs."""
+def describe_leaf(leaf: Any, other: Any) -> str:
+    """Describe a leaf, with its device if that differs."""
     if isinstance(leaf, Tensor) and isinstance(other, Tensor) and leaf.device != other.device:
         return f"{tree.describe(leaf)} on {leaf.device}"
     return tree.describe(leaf)

@@ -1,4 +1,4 @@
-"""`map`: a function applied to slices, one after another or in batches."""
+"""`map`: a function applied to each slice, one after another or in batches."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree, X
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import vmap
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.context import Start, starting
+from torchpure.transforms.context import Offset, set_chunk_offset
 
 from ._scan import run_scan
 
 
-def map(f: Callable[[Any], Any], xs: Tree, *, batch_size: int | None = None) -> Tree:
+def map(f: Callable[[X], T], xs: X, *, batch_size: int | None = None) -> T:
     """Apply `f` to each slice of `xs` along dimension 0, one after another, and stack the results.
 
-    With `batch_size` so many at a time, by `vmap`: the memory of a few, and nearly the speed of all at once.
+    With `batch_size`, `vmap` runs that many slices at a time: little memory, and nearly the speed of one `vmap`.
 
     Law: `map(f, xs) == vmap(f)(xs)`.
 
@@ -36,11 +36,11 @@ def map(f: Callable[[Any], Any], xs: Tree, *, batch_size: int | None = None) -> 
 
     sizes = {leaf.shape[0] for leaf in tree.leaves(xs) if isinstance(leaf, Tensor) and leaf.ndim}
     if batch_size is None or len(sizes) != 1 or 0 in sizes:
-        return _each(f, xs)
+        return _map_rows(f, xs)
     return _in_batches(f, xs, sizes.pop(), batch_size)
 
 
-def _each(fn: Callable[..., Any], rows: Tree) -> Tree:
+def _map_rows(fn: Callable[..., Any], rows: Tree) -> Tree:
     @wraps(fn)
     def step(_: Any, x: Tree) -> tuple[None, Tree]:
         return None, fn(x)
@@ -50,20 +50,20 @@ def _each(fn: Callable[..., Any], rows: Tree) -> Tree:
 
 def _in_batches(f: Callable[[Any], Any], xs: Tree, size: int, batch_size: int) -> Tree:
     @wraps(f, updated=())
-    def member(start: Start, x: Tree) -> Tree:
-        with starting(start):
+    def member(offset: Offset, x: Tree) -> Tree:
+        with set_chunk_offset(offset):
             return f(x)
 
     @wraps(f, updated=())
-    def batch(part: tuple[Start, Tree]) -> Tree:
-        return vmap(member, in_dims=(None, 0))(*part)
+    def run_batch(batch_args: tuple[Offset, Tree]) -> Tree:
+        return vmap(member, in_dims=(None, 0))(*batch_args)
 
-    whole = size - size % batch_size
+    num_batched = size - size % batch_size
     parts = []
-    if whole:
-        rows = tree.map(lambda x: x[:whole].reshape(-1, batch_size, *x.shape[1:]), xs)
-        starts = torch.arange(0, whole, batch_size, device=tree.leaves(rows)[0].device)
-        parts.append(tree.map(lambda y: y.flatten(0, 1), _each(batch, (starts, rows))))
-    if whole < size:
-        parts.append(batch((whole, tree.map(lambda x: x[whole:], xs))))
+    if num_batched:
+        rows = tree.map(lambda x: x[:num_batched].reshape(-1, batch_size, *x.shape[1:]), xs)
+        offsets = torch.arange(0, num_batched, batch_size, device=tree.leaves(rows)[0].device)
+        parts.append(tree.map(lambda y: y.flatten(0, 1), _map_rows(run_batch, (offsets, rows))))
+    if num_batched < size:
+        parts.append(run_batch((num_batched, tree.map(lambda x: x[num_batched:], xs))))
     return tree.map(lambda *pieces: torch.cat(pieces) if len(pieces) > 1 else pieces[0], *parts)

@@ -1,4 +1,4 @@
-"""Loops over slices (as `jax.lax.scan`)."""
+"""`scan`: a loop over slices that carries a value (as `jax.lax.scan`)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,10 +9,18 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T, Tree, X, Y
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Closure, Flat, Packed, check_callable, frozen, scan_p, staged
-from torchpure.transforms.context import quiet
+from torchpure.transforms.calls import (
+    ClosureConversion,
+    FlatFn,
+    Packed,
+    check_callable,
+    is_tracing,
+    scan_p,
+    snapshot_cells,
+)
+from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import describe_function, expose, retry_with_batched_carry
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
@@ -24,27 +32,27 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
 def scan(
-    f: Step,
-    init: Tree,
-    xs: Tree = None,
+    f: Callable[[T, X], tuple[T, Y]],
+    init: T,
+    xs: X = None,
     length: int | None = None,
     *,
     reverse: bool = False,
     unroll: int = 1,
     remat: int | None = None,
-) -> tuple[Tree, Tree]:
+) -> tuple[T, Y]:
     """Carry a value through `f(carry, x) -> (carry, y)` over slices of `xs`; return the last carry and the stacked `y`.
 
-    Slices are along dimension 0, from the last one if `reverse`; without `xs`, `f` gets None `length` times. Numbers in
-    `init` become tensors. In a traced program this is one loop, of `unroll` steps in each round. With `remat`,
-    gradients keep the carries of every so many steps only, and run the steps in between again: the square root of the
-    length takes the least memory. `f` must be pure; what it captures is followed.
+    Slices are along dimension 0; with `reverse` the loop starts at the last one. Without `xs`, `f` gets None `length`
+    times. Numbers in `init` become tensors. In a traced program this is one loop, with `unroll` steps per iteration.
+    With `remat=n`, gradients save only every n-th carry and run the steps in between again; the square root of the
+    length takes the least memory. `f` must be pure; tensors that it captures are differentiated too.
 
     Law: `scan` and its derivatives equal a Python loop and its derivatives.
 
     Raises:
-        TransformError: `f` does not return a pair, with a carry like the one that it was given; `xs` differ in length.
-        StructureError: the carry that it returns has another structure.
+        TransformError: `f` does not return a pair, or changes a shape or dtype of the carry; `xs` differ in length.
+        StructureError: `f` changes the structure of the carry.
 
     >>> scan(lambda total, x: (total + x, total), torch.tensor(0.0), torch.tensor([1.0, 2.0, 3.0]))
     (tensor(6.), tensor([0., 1., 3.]))
@@ -55,7 +63,7 @@ def scan(
 
 
 def run_scan(
-    who: str,
+    caller: str,
     f: Step,
     init: Tree,
     xs: Tree,
@@ -64,42 +72,47 @@ def run_scan(
     unroll: int = 1,
     remat: int | None = None,
 ) -> tuple[Tree, Tree]:
-    """Do what `scan` does, under another name in errors."""
-    slices, structure = tree.flatten(xs)
-    count = _length(who, f, xs, slices, length)
-    plain = not staged() and (remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled())
+    """Do what `scan` does; `caller` is the name in errors."""
+    leaves, structure = tree.flatten(xs)
+    count = _length(caller, f, xs, leaves, length)
+    use_python = not is_tracing() and (
+        remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled()
+    )
 
     def run(carry: Tree) -> tuple[Tree, Tree]:
-        if plain:
-            return _python(who, f, carry, slices, structure, count, reverse)
-        return _Steps(who, frozen(f), carry, slices, structure).run(count, reverse, unroll, remat)
+        if use_python:
+            return _python_loop(caller, f, carry, leaves, structure, count, reverse)
+        return _ScanOperation(caller, snapshot_cells(f), carry, leaves, structure).run(count, reverse, unroll, remat)
 
-    watch = watched(who, f, (init, xs))
+    watch = watched(caller, f, (init, xs))
     with watch.overriding():
         result = retry_with_batched_carry(run, init)
     watch.check()
     return watch.unaliased(result)
 
 
-def _length(who: str, f: Step, xs: Tree, slices: Sequence[Any], length: Any) -> int:
+def _length(caller: str, f: Step, xs: Tree, leaves: Sequence[Any], length: Any) -> int:
     if length is not None and (type(length) is not int or length < 0):
-        raise TransformError(f"{who}: length must be an int of at least 0, got {tree.describe(length)}")
-    for i, leaf in enumerate(slices):
+        raise TransformError(f"{caller}: length must be an int of at least 0, got {tree.describe(length)}")
+    for i, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor) or not leaf.ndim:
             raise TransformError(
-                f"{who}: {describe_function(f)}: xs at `{tree.paths(xs)[i]}` must be a tensor whose dimension 0 has "
+                f"{caller}: {describe_function(f)}: xs at `{tree.paths(xs)[i]}` must be a tensor whose dimension 0 has "
                 f"the slices, got {tree.describe(leaf)}. What is the same for all steps can be captured"
             )
-    sizes = {leaf.shape[0]: i for i, leaf in reversed(list(enumerate(slices)))}
+    sizes = {leaf.shape[0]: i for i, leaf in reversed(list(enumerate(leaves)))}
     if len(sizes) > 1:
         names = tree.paths(xs)
-        found = ", ".join(f"{size} at `{names[i]}`" for size, i in sorted(sizes.items(), key=lambda item: item[1]))
-        raise TransformError(f"{who}: {describe_function(f)}: xs differ in length: {found}")
+        lengths = ", ".join(f"{size} at `{names[i]}`" for size, i in sorted(sizes.items(), key=lambda item: item[1]))
+        raise TransformError(f"{caller}: {describe_function(f)}: xs differ in length: {lengths}")
     if not sizes and length is None:
-        raise TransformError(f"{who}: {describe_function(f)}: without xs the number of steps is unknown: pass length=")
+        raise TransformError(
+            f"{caller}: {describe_function(f)}: without xs the number of steps is unknown: pass length="
+        )
     if sizes and length is not None and length not in sizes:
         raise TransformError(
-            f"{who}: {describe_function(f)}: length={length}, but xs have {next(iter(sizes))} slices: leave out length"
+            f"{caller}: {describe_function(f)}: length={length}, but xs have {next(iter(sizes))} slices: "
+            "leave out length"
         )
     return next(iter(sizes), length or 0)
 
@@ -111,43 +124,43 @@ def _check_counts(unroll: Any, remat: Any) -> None:
         raise TransformError(f"scan: remat must be an int of at least 1, or None, got {tree.describe(remat)}")
 
 
-def _pair(who: str, f: Step, out: Any) -> tuple[Any, Any]:
+def _check_pair(caller: str, f: Step, out: Any) -> tuple[Any, Any]:
     if not isinstance(out, tuple) or len(out) != 2:
-        raise TransformError(f"{who}: {describe_function(f)} must return (carry, y), got {tree.describe(out)}")
+        raise TransformError(f"{caller}: {describe_function(f)} must return (carry, y), got {tree.describe(out)}")
     return out
 
 
-def _python(
-    who: str, f: Step, init: Tree, slices: list[Tensor], structure: Any, count: int, reverse: bool
+def _python_loop(
+    caller: str, f: Step, init: Tree, leaves: list[Tensor], structure: Any, count: int, reverse: bool
 ) -> tuple[Tree, Tree]:
-    """Loop in Python, where every transform follows each operation by itself."""
+    """Loop in Python: transforms handle each operation by itself."""
     carry = as_tensors(init)
     if not count:
-        return carry, _no_rows(who, f, carry, slices, structure)
-    rows = _rows(slices, structure, count, reverse)
-    first, checked = carry, None
-    carry, y = _pair(who, f, f(carry, next(rows)))
+        return carry, _empty_ys(caller, f, carry, leaves, structure)
+    rows = _iterate_rows(leaves, structure, count, reverse)
+    initial, checked = carry, None
+    carry, y = _check_pair(caller, f, f(carry, next(rows)))
     if (
-        not (isinstance(first, Tensor) and isinstance(carry, Tensor))
-        or first.dtype != carry.dtype
-        or first.shape != carry.shape
+        not (isinstance(initial, Tensor) and isinstance(carry, Tensor))
+        or initial.dtype != carry.dtype
+        or initial.shape != carry.shape
     ):
-        checked = Carry(who, first)
-        carry = checked.put(checked.take(f, carry))
+        checked = Carry(caller, initial)
+        carry = checked.unflatten(checked.flatten(f, carry))
     ys = [y]
     for x in rows:
         out = f(carry, x)
         if type(out) is not tuple or len(out) != 2:
-            out = _pair(who, f, out)
+            out = _check_pair(caller, f, out)
         carry, y = out
         ys.append(y)
     if reverse:
         ys.reverse()
-    return carry if checked is None or count == 1 else checked.arranged(f, carry), _stacked(who, f, ys)
+    return carry if checked is None or count == 1 else checked.reorder_keys(f, carry), _stack_ys(caller, f, ys)
 
 
-def _rows(slices: list[Tensor], structure: Any, count: int, reverse: bool) -> Any:
-    columns = [reversed(leaf.unbind(0)) if reverse else leaf.unbind(0) for leaf in slices]
+def _iterate_rows(leaves: list[Tensor], structure: Any, count: int, reverse: bool) -> Any:
+    columns = [reversed(leaf.unbind(0)) if reverse else leaf.unbind(0) for leaf in leaves]
     if not columns:
         value = tree.unflatten(structure, [])
         return iter([value] * count)
@@ -156,95 +169,96 @@ def _rows(slices: list[Tensor], structure: Any, count: int, reverse: bool) -> An
     return (tree.unflatten(structure, row) for row in zip(*columns, strict=True))
 
 
-def _no_rows(who: str, f: Step, carry: Tree, slices: list[Tensor], structure: Any) -> Tree:
-    """Run a step on zeros, for the shapes of what a loop of no steps gives."""
-    x = tree.unflatten(structure, [leaf.new_zeros(leaf.shape[1:]) for leaf in slices])
-    with quiet(), torch.no_grad():
-        _, y = _pair(who, f, f(carry, x))
+def _empty_ys(caller: str, f: Step, carry: Tree, leaves: list[Tensor], structure: Any) -> Tree:
+    """Run one step on zeros, to get the shapes of `ys` for a loop of length 0."""
+    x = tree.unflatten(structure, [leaf.new_zeros(leaf.shape[1:]) for leaf in leaves])
+    with suppress_callbacks(), torch.no_grad():
+        _, y = _check_pair(caller, f, f(carry, x))
     return tree.map(lambda leaf: leaf.new_zeros((0, *leaf.shape)), as_tensors(y))
 
 
-def _stacked(who: str, f: Step, ys: list[Any]) -> Tree:
+def _stack_ys(caller: str, f: Step, ys: list[Any]) -> Tree:
     first = ys[0]
     if isinstance(first, Tensor):
         return torch.stack(ys)
     if first is None:
         return None
     leaves, structure = tree.flatten(as_tensors(first))
-    _check_rows(who, f, first, leaves)
-    names = _differing(who, f)
-    columns = zip(*(tree.ordered(structure, as_tensors(y), names) for y in ys), strict=True)
+    _check_ys(caller, f, first, leaves)
+    label = _comparison(caller, f)
+    columns = zip(*(tree.ordered(structure, as_tensors(y), label) for y in ys), strict=True)
     return tree.unflatten(structure, [torch.stack(column) for column in columns])
 
 
-def _differing(who: str, f: Step) -> str:
-    return f"{who}: {describe_function(f)}: the y of one step against that of another"
+def _comparison(caller: str, f: Step) -> str:
+    return f"{caller}: {describe_function(f)}: the y of one step against that of another"
 
 
-def _check_rows(who: str, f: Step, y: Tree, leaves: Sequence[Any]) -> None:
+def _check_ys(caller: str, f: Step, y: Tree, leaves: Sequence[Any]) -> None:
     for i, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor):
             raise TransformError(
-                f"{who}: {describe_function(f)} must return tensors as y, to be stacked: at `{tree.paths(y)[i]}` got "
-                f"{tree.describe(leaf)}"
+                f"{caller}: {describe_function(f)} must return tensors as y, to be stacked: at `{tree.paths(y)[i]}` "
+                f"got {tree.describe(leaf)}"
             )
 
 
-class _Steps:
-    """A loop as an operation: its function as one of tensors alone."""
+class _ScanOperation:
+    """A scan as one operation, with a flat body."""
 
-    def __init__(self, who: str, f: Step, init: Tree, slices: list[Tensor], structure: Any) -> None:
-        self._who, self._f, self._structure = who, f, structure
-        self._carry, self._ys = Carry(who, init), Packed()
-        self._inputs = [expose(leaf) for leaf in (*self._carry.tensors, *slices)]
+    def __init__(self, caller: str, f: Step, init: Tree, leaves: list[Tensor], structure: Any) -> None:
+        self._caller, self._f, self._xs_structure = caller, f, structure
+        self._carry, self._ys = Carry(caller, init), Packed()
+        self._inputs = [expose(leaf) for leaf in (*self._carry.tensors, *leaves)]
 
-    def step(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Run one step."""
-        count = len(self._carry.tensors)
-        x = tree.unflatten(self._structure, given[count:])
-        carry, y = _pair(self._who, self._f, self._f(self._carry.put(given[:count]), x))
+    def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run one step on flat tensors."""
+        num_carry = len(self._carry.tensors)
+        x = tree.unflatten(self._xs_structure, inputs[num_carry:])
+        carry, y = _check_pair(self._caller, self._f, self._f(self._carry.unflatten(inputs[:num_carry]), x))
         y = as_tensors(y)
-        _check_rows(self._who, self._f, y, tree.leaves(y))
-        return (*self._carry.take(self._f, carry), *self._ys.take(y, partial(_differing, self._who, self._f)))
+        _check_ys(self._caller, self._f, y, tree.leaves(y))
+        return (*self._carry.flatten(self._f, carry), *self._ys.flatten(y, partial(_comparison, self._caller, self._f)))
 
     def run(self, length: int, reverse: bool, unroll: int, remat: int | None) -> tuple[Tree, Tree]:
         """Run all steps."""
-        count = len(self._carry.tensors)
-        carry, xs = self._inputs[:count], self._inputs[count:]
+        num_carry = len(self._carry.tensors)
+        carry, xs = self._inputs[:num_carry], self._inputs[num_carry:]
         rows = [x[0] if length else x.new_zeros(x.shape[1:]) for x in xs]
-        closure = Closure(self.step, [*carry, *rows], overriding)
-        body = closure.closed(self.step)
-        rounds = partial(_rounds, scan_p.run, unroll)
+        closure = ClosureConversion(self.step, [*carry, *rows], overriding)
+        body = closure.convert(self.step)
+        unrolled = partial(_nested_scans, scan_p.run, unroll)
         if remat is None:
-            out = rounds(body, carry, xs, closure.consts, length, reverse)
+            out = unrolled(body, carry, xs, closure.consts, length, reverse)
         else:
-            out = _rounds(rounds, remat, body, carry, xs, closure.consts, length, reverse)
-        return self._carry.put(out[:count]), self._ys.put(out[count:])
+            out = _nested_scans(unrolled, remat, body, carry, xs, closure.consts, length, reverse)
+        return self._carry.unflatten(out[:num_carry]), self._ys.unflatten(out[num_carry:])
 
 
-def _rounds(
-    inner: Callable[..., Any], size: int, body: Flat, carry: Any, xs: Any, consts: Any, length: int, reverse: bool
+def _nested_scans(
+    inner: Callable[..., Any], size: int, body: FlatFn, carry: Any, xs: Any, consts: Any, length: int, reverse: bool
 ) -> tuple[Tensor, ...]:
-    """Loop over rounds of several steps each, which `inner` runs; what is left over are steps of their own."""
+    """Scan over groups of `size` steps, each run by `inner`; remaining steps run in a second scan."""
     if size == 1 or not length:
         return scan_flat(body, carry, xs, consts, length, reverse)
     if size >= length and inner == scan_p.run:
         return inner(body, tuple(carry), tuple(xs), tuple(consts), length, reverse)
     size = min(size, length)
-    count, over = divmod(length, size)
-    split = over if reverse else count * size
-    parts = [slice(split, None), slice(0, split)] if reverse else [slice(0, split), slice(split, None)]
-    many = [x[parts[0]].reshape(count, size, *x.shape[1:]) for x in xs]
-    number, slices = len(carry), len(xs)
+    count, num_left = divmod(length, size)
+    boundary = num_left if reverse else count * size
+    spans = [slice(boundary, None), slice(0, boundary)] if reverse else [slice(0, boundary), slice(boundary, None)]
+    reshaped = [x[spans[0]].reshape(count, size, *x.shape[1:]) for x in xs]
+    num_carry, num_xs = len(carry), len(xs)
 
-    def several(*given: Tensor) -> tuple[Tensor, ...]:
-        mine, rows, others = given[:number], given[number : number + slices], given[number + slices :]
-        return inner(body, mine, rows, others, size, reverse)
+    def inner_scan(*inputs: Tensor) -> tuple[Tensor, ...]:
+        inner_carry, rows = inputs[:num_carry], inputs[num_carry : num_carry + num_xs]
+        inner_consts = inputs[num_carry + num_xs :]
+        return inner(body, inner_carry, rows, inner_consts, size, reverse)
 
-    out = scan_flat(several, carry, many, consts, count, reverse)
-    carry, ys = out[:number], [y.flatten(0, 1) for y in out[number:]]
-    if over:
-        out = scan_flat(body, carry, [x[parts[1]] for x in xs], consts, over, reverse)
-        both = zip(out[number:], ys, strict=True) if reverse else zip(ys, out[number:], strict=True)
-        carry, ys = out[:number], list(map(torch.cat, both))
+    out = scan_flat(inner_scan, carry, reshaped, consts, count, reverse)
+    carry, ys = out[:num_carry], [y.flatten(0, 1) for y in out[num_carry:]]
+    if num_left:
+        out = scan_flat(body, carry, [x[spans[1]] for x in xs], consts, num_left, reverse)
+        halves = zip(out[num_carry:], ys, strict=True) if reverse else zip(ys, out[num_carry:], strict=True)
+        carry, ys = out[:num_carry], list(map(torch.cat, halves))
     return (*carry, *ys)

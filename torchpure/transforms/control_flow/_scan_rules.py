@@ -1,6 +1,6 @@
-"""The loop over slices as an operation with rules of its own: its derivatives and batches are such loops again.
+"""`scan` as an operation: its derivatives and its batching rule are scans again.
 
-The backward pass keeps the carries, and runs each step again from its carry.
+The forward pass saves the carries; the backward pass runs each step again from its carry.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure.transforms.calls import Flat, alive, differentiable, filled, followed, primals, save, scan_p
-from torchpure.transforms.context import quiet
+from torchpure.transforms.calls import (
+    FlatFn,
+    differentiable,
+    needs_rules,
+    replace_at,
+    save_for_rules,
+    saved_primals,
+    scan_p,
+    unwrap_closed_levels,
+)
+from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import (
     dense,
     functorch,
@@ -24,54 +33,54 @@ from torchpure.transforms.engine import (
     without_zerotensors,
 )
 
-from ._batched_body import mapped, settled, spread
+from ._batched_body import batch_body, batched_fixpoint, expand_members
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
-    """A loop: `body(*carry, *slices, *consts)` gives (*carry, *ys)."""
+class ScanLoop:
+    """A scan on flat tensors: `body(*carry, *slices, *consts)` returns (*carry, *ys)."""
 
-    body: Flat
-    carries: int
-    slices: int
+    body: FlatFn
+    num_carry: int
+    num_xs: int
     length: int
     reverse: bool
-    keeps: bool = False  # the carries before each step come out after the ys
+    saves_carries: bool = False  # the carry before each step is an extra output, after the ys
 
     def split(self, flat: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-        """Return carry, xs and constants."""
-        end = self.carries + self.slices
-        return flat[: self.carries], flat[self.carries : end], flat[end:]
+        """Split flat inputs into carry, xs and constants."""
+        end = self.num_carry + self.num_xs
+        return flat[: self.num_carry], flat[self.num_carry : end], flat[end:]
 
     def run(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """Run the loop."""
         carry, xs, consts = self.split(flat)
-        carry, xs = ([leaf.contiguous() for leaf in part] for part in (carry, xs))  # compiled loops want dense memory
-        body = self.keeping if self.keeps else self.body
+        carry, xs = ([leaf.contiguous() for leaf in part] for part in (carry, xs))  # compiled loops need dense memory
+        body = self.body_with_carry if self.saves_carries else self.body
         out = scan_p(body, tuple(carry), tuple(xs), tuple(consts), self.length, self.reverse)
-        return tuple(leaf.contiguous() for leaf in out)  # torch may write to tangents
+        return tuple(leaf.contiguous() for leaf in out)  # torch may write into tangents
 
-    def keeping(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Run one step, and give the carry before it, too."""
-        return (*self.body(*given), *given[: self.carries])
+    def body_with_carry(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run one step; return the carry before it too."""
+        return (*self.body(*inputs), *inputs[: self.num_carry])
 
 
 def scan_flat(
-    body: Flat, carry: Sequence[Tensor], xs: Sequence[Tensor], consts: Sequence[Tensor], length: int, reverse: bool
+    body: FlatFn, carry: Sequence[Tensor], xs: Sequence[Tensor], consts: Sequence[Tensor], length: int, reverse: bool
 ) -> tuple[Tensor, ...]:
     """Return (*carry, *ys), under every transform."""
     flat = (*carry, *xs, *consts)
-    loop = Loop(body, len(carry), len(xs), length, reverse)
-    if not followed(flat):
+    loop = ScanLoop(body, len(carry), len(xs), length, reverse)
+    if not needs_rules(flat):
         return loop.run(*flat)
-    if not goes_back(flat):
+    if not backward_may_follow(flat):
         return tuple(_Scan.apply(loop, *flat))
-    out = _Scan.apply(replace(loop, keeps=True), *flat)
+    out = _Scan.apply(replace(loop, saves_carries=True), *flat)
     return tuple(out[: len(out) - len(carry)])
 
 
-def goes_back(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether a backward pass may follow here."""
+def backward_may_follow(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether a backward pass may follow, so that carries must be saved."""
     return functorch.TransformType.Grad in level_kinds() or (
         torch.is_grad_enabled() and any(innermost(leaf).requires_grad for leaf in tensors)
     )
@@ -79,27 +88,27 @@ def goes_back(tensors: Sequence[Tensor]) -> bool:
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(loop: Loop, *flat: Tensor) -> tuple[Tensor, ...]:
+    def forward(loop: ScanLoop, *flat: Tensor) -> tuple[Tensor, ...]:
         return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         loop, *flat = inputs
-        kept = output[len(output) - loop.carries :] if loop.keeps else ()
-        save(ctx, loop, (*flat, *kept), output)
-        ctx.count, ctx.kinds = len(flat), list(map(is_variable, output))
+        saved_carries = output[len(output) - loop.num_carry :] if loop.saves_carries else ()
+        save_for_rules(ctx, loop, (*flat, *saved_carries), output)
+        ctx.num_inputs, ctx.output_is_variable = len(flat), list(map(is_variable, output))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        saved = [alive(leaf) for leaf in ctx.saved_tensors]
-        flat, kept = saved[: ctx.count], saved[ctx.count :]
-        pull = _Pull(ctx.call, flat, ctx.needs_input_grad[1:], [alive(part) for part in cotangents])
-        return (None, *pull.run(kept))
+        saved = [unwrap_closed_levels(leaf) for leaf in ctx.saved_tensors]
+        flat, saved_carries = saved[: ctx.num_inputs], saved[ctx.num_inputs :]
+        pull = _ScanVjp(ctx.call, flat, ctx.needs_input_grad[1:], [unwrap_closed_levels(part) for part in cotangents])
+        return (None, *pull.run(saved_carries))
 
     @staticmethod
     @differentiable
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        return _pushed(ctx.call, primals(ctx)[: ctx.count], tangents, ctx.kinds)
+        return _scan_jvp(ctx.call, saved_primals(ctx)[: ctx.num_inputs], tangents, ctx.output_is_variable)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -109,140 +118,156 @@ class _Scan(torch.autograd.Function):
         xs = [x if dim is None else x.movedim(dim, 1) for x, dim in zip(xs, x_dims, strict=True)]
         consts = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(consts, const_dims, strict=True)]
         carry = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(carry, dims, strict=True)]
-        rest = [dim is not None for dim in (*x_dims, *const_dims)]
-        first = [dim is not None for dim in dims]
-        samples = [*carry, *(_slice(x) for x in xs), *consts]
-        marks, out = settled(loop.body, size, first, rest, samples)
+        xs_consts_batched = [dim is not None for dim in (*x_dims, *const_dims)]
+        init_batched = [dim is not None for dim in dims]
+        samples = [*carry, *(_first_slice(x) for x in xs), *consts]
+        carry_batched, out = batched_fixpoint(loop.body, size, init_batched, xs_consts_batched, samples)
         carry = [
-            spread(x, None, size) if now and not before else x
-            for x, now, before in zip(carry, marks, first, strict=True)
+            expand_members(x, None, size) if now and not before else x
+            for x, now, before in zip(carry, carry_batched, init_batched, strict=True)
         ]
-        out = [*marks, *out[loop.carries :]]
-        inner = replace(loop, body=mapped(loop.body, size, [*marks, *rest], out))
-        stacked = [*out[loop.carries :], *(marks if loop.keeps else ())]
+        out = [*carry_batched, *out[loop.num_carry :]]
+        inner = replace(loop, body=batch_body(loop.body, size, [*carry_batched, *xs_consts_batched], out))
+        stacked_flags = [*out[loop.num_carry :], *(carry_batched if loop.saves_carries else ())]
         result = _Scan.apply(inner, *carry, *xs, *consts)
-        return result, (*(0 if mark else None for mark in marks), *(1 if mark else None for mark in stacked))
+        return result, (
+            *(0 if flag else None for flag in carry_batched),
+            *(1 if flag else None for flag in stacked_flags),
+        )
 
 
-def _slice(x: Tensor) -> Tensor:
+def _first_slice(x: Tensor) -> Tensor:
     return x[0] if x.shape[0] else torch.zeros(x.shape[1:], dtype=x.dtype, device=x.device)
 
 
-def _chosen(leaves: Sequence[Any], wanted: Callable[[int], bool], start: int = 0) -> list[int]:
+def _variable_positions(leaves: Sequence[Any], wanted: Callable[[int], bool], start: int = 0) -> list[int]:
     return [start + i for i, leaf in enumerate(leaves) if is_variable(leaf) and wanted(start + i)]
 
 
-def _pushed(loop: Loop, flat: Sequence[Tensor], tangents: Sequence[Any], outs: list[bool]) -> tuple[Any, ...]:
-    """Push tangents through a loop: a loop over values and tangents."""
-    count, slices = loop.carries, loop.slices
+def _scan_jvp(
+    loop: ScanLoop, flat: Sequence[Tensor], tangents: Sequence[Any], output_is_variable: list[bool]
+) -> tuple[Any, ...]:
+    """Return the output tangents of a scan, by one scan over values and tangents."""
+    num_carry, num_xs = loop.num_carry, loop.num_xs
     carry, xs, consts = loop.split(flat)
-    moving = _chosen(carry, lambda i: True)
-    moving_xs = _chosen(xs, lambda i: tangents[i] is not None, count)
-    moving_consts = _chosen(consts, lambda i: tangents[i] is not None, count + slices)
-    asked = [*moving, *moving_xs, *moving_consts]
-    if not asked:
-        return (None,) * len(outs)
-    given = {i: torch.zeros_like(flat[i]) if tangents[i] is None else tangents[i] for i in asked}
+    diff_carry = _variable_positions(carry, lambda i: True)
+    diff_xs = _variable_positions(xs, lambda i: tangents[i] is not None, num_carry)
+    diff_consts = _variable_positions(consts, lambda i: tangents[i] is not None, num_carry + num_xs)
+    diff_inputs = [*diff_carry, *diff_xs, *diff_consts]
+    if not diff_inputs:
+        return (None,) * len(output_is_variable)
+    tangent_at = {i: torch.zeros_like(flat[i]) if tangents[i] is None else tangents[i] for i in diff_inputs}
 
-    def dual(*given: Tensor) -> tuple[Tensor, ...]:
-        rest = iter(given)
+    def dual_body(*inputs: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(inputs)
         parts = [[next(rest) for _ in range(n)] for n in sizes]
-        values, moved = [*parts[0], *parts[2], *parts[4]], [*parts[1], *parts[3], *parts[5]]
-        with quiet():
-            out, pushed = _jvp(loop.body, values, asked, moved)
-        kept = parts[1] if loop.keeps else ()
-        return (*out[:count], *pushed[: len(moving)], *pushed[len(moving) :], *kept)
+        values, in_tangents = [*parts[0], *parts[2], *parts[4]], [*parts[1], *parts[3], *parts[5]]
+        with suppress_callbacks():
+            out, out_tangents = _jvp(loop.body, values, diff_inputs, in_tangents)
+        saved_carries = parts[1] if loop.saves_carries else ()
+        return (*out[:num_carry], *out_tangents[: len(diff_carry)], *out_tangents[len(diff_carry) :], *saved_carries)
 
-    sizes = [count, len(moving), slices, len(moving_xs), len(consts), len(moving_consts)]
+    sizes = [num_carry, len(diff_carry), num_xs, len(diff_xs), len(consts), len(diff_consts)]
     out = scan_flat(
-        dual,
-        (*carry, *(given[i] for i in moving)),
-        (*xs, *(given[i] for i in moving_xs)),
-        (*consts, *(given[i] for i in moving_consts)),
+        dual_body,
+        (*carry, *(tangent_at[i] for i in diff_carry)),
+        (*xs, *(tangent_at[i] for i in diff_xs)),
+        (*consts, *(tangent_at[i] for i in diff_consts)),
         loop.length,
         loop.reverse,
     )
-    rest = iter(out[count:])
-    return tuple(next(rest) if kind else None for kind in outs)
+    rest = iter(out[num_carry:])
+    return tuple(next(rest) if flag else None for flag in output_is_variable)
 
 
 def _jvp(
-    body: Flat, values: Sequence[Tensor], asked: Sequence[int], moved: Sequence[Tensor]
+    body: FlatFn, values: Sequence[Tensor], diff_inputs: Sequence[int], in_tangents: Sequence[Tensor]
 ) -> tuple[Sequence[Tensor], list[Tensor]]:
-    """Return what a body gives, and the tangents of those that are variables."""
-    marks: list[bool] = []
+    """Return the outputs of a body, and the tangents of those that are variables."""
+    output_is_variable: list[bool] = []
 
-    def chosen(*given: Tensor) -> Any:
-        out = body(*filled(values, asked, given))
-        marks[:] = map(is_variable, out)
+    def restricted(*inputs: Tensor) -> Any:
+        out = body(*replace_at(values, diff_inputs, inputs))
+        output_is_variable[:] = map(is_variable, out)
         return tuple(x for x in out if is_variable(x)), [x for x in out if not is_variable(x)]
 
-    out, pushed, others = torch_jvp(chosen, tuple(dense(values[i]) for i in asked), tuple(moved), has_aux=True)
-    first, second = iter(out), iter(others)
-    return [next(first) if mark else next(second) for mark in marks], list(map(without_zerotensors, pushed))
+    out, out_tangents, non_variables = torch_jvp(
+        restricted, tuple(dense(values[i]) for i in diff_inputs), tuple(in_tangents), has_aux=True
+    )
+    variables, rest = iter(out), iter(non_variables)
+    outputs = [next(variables) if flag else next(rest) for flag in output_is_variable]
+    return outputs, list(map(without_zerotensors, out_tangents))
 
 
-class _Pull:
-    """The backward pass of a loop: a loop the other way."""
+class _ScanVjp:
+    """The backward pass of a scan: a scan in the other direction."""
 
-    def __init__(self, loop: Loop, flat: Sequence[Tensor], needed: Sequence[bool], cotangents: Sequence[Any]) -> None:
+    def __init__(
+        self, loop: ScanLoop, flat: Sequence[Tensor], needs_grad: Sequence[bool], cotangents: Sequence[Any]
+    ) -> None:
         self.loop, self.flat = loop, flat
         self.carry, self.xs, self.consts = loop.split(flat)
-        count = loop.carries
-        end = len(cotangents) - count if loop.keeps else len(cotangents)
-        self.moving = _chosen(self.carry, lambda i: True)
-        self.asked_xs = _chosen(self.xs, lambda i: needed[i], count)
-        self.asked_consts = _chosen(self.consts, lambda i: needed[i], count + loop.slices)
-        self.last = [cotangents[i] for i in self.moving]
-        self.used = [i for i in range(count, end) if cotangents[i] is not None]  # among the ys
-        self.given = [cotangents[i] for i in self.used]
-        late = cotangents[end:]
-        self.kept = [i for i in self.moving if late and late[i] is not None]  # carries that a rule has used
-        self.given_kept = [late[i] for i in self.kept]
+        num_carry = loop.num_carry
+        end = len(cotangents) - num_carry if loop.saves_carries else len(cotangents)
+        self.diff_carry = _variable_positions(self.carry, lambda i: True)
+        self.diff_xs = _variable_positions(self.xs, lambda i: needs_grad[i], num_carry)
+        self.diff_consts = _variable_positions(self.consts, lambda i: needs_grad[i], num_carry + loop.num_xs)
+        self.carry_cotangents = [cotangents[i] for i in self.diff_carry]
+        self.used_ys = [i for i in range(num_carry, end) if cotangents[i] is not None]
+        self.y_cotangents = [cotangents[i] for i in self.used_ys]
+        saved_cotangents = cotangents[end:]
+        # a derivative rule may have used the saved carries
+        self.used_saved = [i for i in self.diff_carry if saved_cotangents and saved_cotangents[i] is not None]
+        self.saved_carry_cotangents = [saved_cotangents[i] for i in self.used_saved]
 
-    def run(self, carries: Sequence[Tensor]) -> list[Any]:
-        """Return a cotangent for each of the loop's tensors, None where there is none."""
+    def run(self, saved_carries: Sequence[Tensor]) -> list[Any]:
+        """Return the cotangents of all inputs; None where there is none."""
         parts: list[Any] = [None] * len(self.flat)
-        if not any(x is not None for x in (*self.last, *self.given, *self.given_kept)):
+        if not any(x is not None for x in (*self.carry_cotangents, *self.y_cotangents, *self.saved_carry_cotangents)):
             return parts
-        carries = carries if self.loop.keeps else self._carries()
-        last = [
-            torch.zeros_like(self.carry[i]) if x is None else x for i, x in zip(self.moving, self.last, strict=True)
+        carries = saved_carries if self.loop.saves_carries else self._carries()
+        carry_cotangents = [
+            torch.zeros_like(self.carry[i]) if x is None else x
+            for i, x in zip(self.diff_carry, self.carry_cotangents, strict=True)
         ]
-        sums = [torch.zeros_like(self.flat[i]) for i in self.asked_consts]
-        rows = (*self.xs, *carries, *self.given, *self.given_kept)
-        out = scan_flat(self.step, (*last, *sums), rows, self.consts, self.loop.length, not self.loop.reverse)
-        return filled(parts, [*self.moving, *self.asked_consts, *self.asked_xs], out)
+        const_sums = [torch.zeros_like(self.flat[i]) for i in self.diff_consts]
+        rows = (*self.xs, *carries, *self.y_cotangents, *self.saved_carry_cotangents)
+        out = scan_flat(
+            self.step, (*carry_cotangents, *const_sums), rows, self.consts, self.loop.length, not self.loop.reverse
+        )
+        return replace_at(parts, [*self.diff_carry, *self.diff_consts, *self.diff_xs], out)
 
-    def step(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Pull the cotangent of a carry through one step, run again."""
-        rest = iter(given)
-        sizes = (self.moving, self.asked_consts, self.xs, self.carry, self.used, self.kept, self.consts)
-        last, sums, xs, carry, ys, kept, consts = ([next(rest) for _ in part] for part in sizes)
+    def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Re-run one step and return the cotangents of its inputs."""
+        rest = iter(inputs)
+        groups = (self.diff_carry, self.diff_consts, self.xs, self.carry, self.used_ys, self.used_saved, self.consts)
+        carry_cotangents, const_sums, xs, carry, y_cotangents, saved_cotangents, consts = (
+            [next(rest) for _ in group] for group in groups
+        )
         values = [*carry, *xs, *consts]
-        asked = [*self.moving, *self.asked_xs, *self.asked_consts]
+        diff_inputs = [*self.diff_carry, *self.diff_xs, *self.diff_consts]
 
-        def chosen(*inputs: Tensor) -> tuple[Tensor, ...]:
-            out = self.loop.body(*filled(values, asked, inputs))
-            return tuple(out[i] for i in (*self.moving, *self.used))
+        def restricted(*variables: Tensor) -> tuple[Tensor, ...]:
+            out = self.loop.body(*replace_at(values, diff_inputs, variables))
+            return tuple(out[i] for i in (*self.diff_carry, *self.used_ys))
 
-        with quiet():
-            _, pull = torch_vjp(chosen, *(values[i] for i in asked))
-            parts = pull((*last, *ys))
-        ends = len(self.moving), len(self.moving) + len(self.asked_xs)
-        early = list(parts[: ends[0]])
-        for i, late in zip(self.kept, kept, strict=True):
-            place = self.moving.index(i)
-            early[place] = early[place] + late
-        sums = [one + two for one, two in zip(sums, parts[ends[1] :], strict=True)]
-        return (*early, *sums, *parts[ends[0] : ends[1]])
+        with suppress_callbacks():
+            _, pull = torch_vjp(restricted, *(values[i] for i in diff_inputs))
+            parts = pull((*carry_cotangents, *y_cotangents))
+        ends = len(self.diff_carry), len(self.diff_carry) + len(self.diff_xs)
+        carry_parts = list(parts[: ends[0]])
+        for i, saved_cotangent in zip(self.used_saved, saved_cotangents, strict=True):
+            position = self.diff_carry.index(i)
+            carry_parts[position] = carry_parts[position] + saved_cotangent
+        const_sums = [one + two for one, two in zip(const_sums, parts[ends[1] :], strict=True)]
+        return (*carry_parts, *const_sums, *parts[ends[0] : ends[1]])
 
     def _carries(self) -> tuple[Tensor, ...]:
-        """Run the loop again for its carries."""
+        """Run the loop again, to compute its carries."""
         loop = self.loop
 
-        def step(*given: Tensor) -> tuple[Tensor, ...]:
-            with quiet():
-                return (*loop.body(*given)[: loop.carries], *given[: loop.carries])
+        def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+            with suppress_callbacks():
+                return (*loop.body(*inputs)[: loop.num_carry], *inputs[: loop.num_carry])
 
-        return scan_flat(step, self.carry, self.xs, self.consts, loop.length, loop.reverse)[loop.carries :]
+        return scan_flat(step, self.carry, self.xs, self.consts, loop.length, loop.reverse)[loop.num_carry :]

@@ -1,4 +1,4 @@
-"""The loop of unknown length as an operation with rules of its own; it has no backward pass."""
+"""`while_loop` as an operation: forward derivatives and batching are loops again; it has no backward derivative."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,46 +8,54 @@ import torch
 from torch import Tensor
 
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Flat, differentiable, filled, followed, primals, save, while_p
-from torchpure.transforms.context import quiet
+from torchpure.transforms.calls import (
+    FlatFn,
+    differentiable,
+    needs_rules,
+    replace_at,
+    save_for_rules,
+    saved_primals,
+    while_p,
+)
+from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import dense, is_variable, torch_jvp, unaliased, without_zerotensors
 
-from ._batched_body import mapped, marks_of, settled, spread
-from ._cond_rules import chosen_by_last
+from ._batched_body import batch_body, batched_fixpoint, expand_members, find_out_batched
+from ._cond_rules import masked_by_last
 
 
 @dataclass(frozen=True, slots=True)
-class Until:
-    """A loop: `body(*carry, *consts)` gives the next carry, as long as `cond(*carry, *consts)` holds."""
+class WhileLoop:
+    """A while loop on flat tensors: `body(*carry, *consts)` while `cond(*carry, *consts)` is True."""
 
     cond: Callable[..., Any]
-    body: Flat
-    carries: int
+    body: FlatFn
+    num_carry: int
     name: str
 
     def run(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """Run the loop."""
-        carry, consts = flat[: self.carries], flat[self.carries :]
+        carry, consts = flat[: self.num_carry], flat[self.num_carry :]
         out = while_p(self.cond, self.body, tuple(leaf.contiguous() for leaf in carry), tuple(consts))
         return tuple(leaf.contiguous() for leaf in out)
 
 
 def while_flat(
-    cond: Callable[..., Any], body: Flat, carry: Sequence[Tensor], consts: Sequence[Tensor], name: str
+    cond: Callable[..., Any], body: FlatFn, carry: Sequence[Tensor], consts: Sequence[Tensor], name: str
 ) -> tuple[Tensor, ...]:
-    """Return the last carry, under every transform but those that go backwards."""
-    flat, loop = (*carry, *consts), Until(cond, body, len(carry), name)
-    return tuple(_While.apply(loop, *flat)) if followed(flat) else loop.run(*flat)
+    """Return the last carry, under every transform except backward derivatives."""
+    flat, loop = (*carry, *consts), WhileLoop(cond, body, len(carry), name)
+    return tuple(_While.apply(loop, *flat)) if needs_rules(flat) else loop.run(*flat)
 
 
 class _While(torch.autograd.Function):
     @staticmethod
-    def forward(loop: Until, *flat: Tensor) -> tuple[Tensor, ...]:
+    def forward(loop: WhileLoop, *flat: Tensor) -> tuple[Tensor, ...]:
         return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        save(ctx, inputs[0], inputs[1:], output)
+        save_for_rules(ctx, inputs[0], inputs[1:], output)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -59,102 +67,112 @@ class _While(torch.autograd.Function):
     @staticmethod
     @differentiable
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        loop, flat = ctx.call, primals(ctx)
-        count = loop.carries
-        moving = [i for i, leaf in enumerate(flat[:count]) if is_variable(leaf)]
-        consts = [i for i, leaf in enumerate(flat) if i >= count and is_variable(leaf) and tangents[i] is not None]
-        given = [torch.zeros_like(flat[i]) if tangents[i] is None else tangents[i] for i in moving]
-        sizes = (count, len(moving), len(flat) - count, len(consts))
-        dual = _Dual(loop, sizes, [*moving, *consts])
-        carry, rest = (*flat[:count], *given), (*flat[count:], *(tangents[i] for i in consts))
+        loop, flat = ctx.call, saved_primals(ctx)
+        num_carry = loop.num_carry
+        diff_carry = [i for i, leaf in enumerate(flat[:num_carry]) if is_variable(leaf)]
+        diff_consts = [
+            i for i, leaf in enumerate(flat) if i >= num_carry and is_variable(leaf) and tangents[i] is not None
+        ]
+        carry_tangents = [torch.zeros_like(flat[i]) if tangents[i] is None else tangents[i] for i in diff_carry]
+        sizes = (num_carry, len(diff_carry), len(flat) - num_carry, len(diff_consts))
+        dual = _DualLoop(loop, sizes, [*diff_carry, *diff_consts])
+        carry, rest = (*flat[:num_carry], *carry_tangents), (*flat[num_carry:], *(tangents[i] for i in diff_consts))
         out = while_flat(dual.cond, dual.body, carry, rest, loop.name)
-        return tuple(filled([None] * count, moving, out[count:]))
+        return tuple(replace_at([None] * num_carry, diff_carry, out[num_carry:]))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         (loop, *flat), (_, *dims), size = args, in_dims, info.batch_size
-        count = loop.carries
+        num_carry = loop.num_carry
         flat = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(flat, dims, strict=True)]
-        before = [dim is not None for dim in dims]
-        first, rest = before[:count], before[count:]
-        marks, _ = settled(loop.body, size, first, rest, flat)
-        carry = _widened(flat[:count], first, marks, size)
-        differs = marks_of(loop.cond, size, [*marks, *rest], [*carry, *flat[count:]])[0]
-        if differs:
-            carry = _widened(carry, marks, [True] * count, size)
-            marks = [True] * count
-        every = _Every(loop, size, [*marks, *rest], marks)
-        inner = replace(loop, cond=every.cond if differs else every.shared, body=every.body if differs else every.step)
-        return _While.apply(inner, *carry, *flat[count:]), tuple(0 if mark else None for mark in marks)
+        in_batched = [dim is not None for dim in dims]
+        init_batched, consts_batched = in_batched[:num_carry], in_batched[num_carry:]
+        carry_batched, _ = batched_fixpoint(loop.body, size, init_batched, consts_batched, flat)
+        carry = _expand_where(flat[:num_carry], init_batched, carry_batched, size)
+        cond_batched = find_out_batched(
+            loop.cond, size, [*carry_batched, *consts_batched], [*carry, *flat[num_carry:]]
+        )[0]
+        if cond_batched:
+            carry = _expand_where(carry, carry_batched, [True] * num_carry, size)
+            carry_batched = [True] * num_carry
+        batched_loop = _BatchedLoop(loop, size, [*carry_batched, *consts_batched], carry_batched)
+        inner = replace(
+            loop,
+            cond=batched_loop.cond if cond_batched else batched_loop.shared_cond,
+            body=batched_loop.body if cond_batched else batched_loop.step,
+        )
+        return _While.apply(inner, *carry, *flat[num_carry:]), tuple(0 if flag else None for flag in carry_batched)
 
 
-def _widened(leaves: Sequence[Tensor], before: Sequence[bool], now: Sequence[bool], size: int) -> list[Tensor]:
+def _expand_where(leaves: Sequence[Tensor], before: Sequence[bool], now: Sequence[bool], size: int) -> list[Tensor]:
     return [
-        spread(leaf, None, size) if new and not old else leaf
+        expand_members(leaf, None, size) if new and not old else leaf
         for leaf, old, new in zip(leaves, before, now, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Dual:
-    """A loop over values and tangents; the values decide when it ends."""
+class _DualLoop:
+    """A loop over values and tangents; its condition reads the values only."""
 
-    loop: Until
+    loop: WhileLoop
     sizes: tuple[int, int, int, int]  # carry, its tangents, constants, their tangents
-    asked: list[int]
+    diff_inputs: list[int]
 
-    def _parts(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        rest = iter(given)
-        carry, moved, consts, others = ([next(rest) for _ in range(size)] for size in self.sizes)
-        return [*carry, *consts], [*moved, *others]
+    def _parts(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        rest = iter(inputs)
+        carry, tangents, consts, const_tangents = ([next(rest) for _ in range(size)] for size in self.sizes)
+        return [*carry, *consts], [*tangents, *const_tangents]
 
-    def cond(self, *given: Tensor) -> Any:
-        """Tell whether to go on."""
-        with quiet():
-            return self.loop.cond(*self._parts(given)[0])
+    def cond(self, *inputs: Tensor) -> Any:
+        """Return the condition of the original loop."""
+        with suppress_callbacks():
+            return self.loop.cond(*self._parts(inputs)[0])
 
-    def body(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """Push values and tangents through one step."""
-        values, moved = self._parts(given)
+    def body(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run one step on values and tangents."""
+        values, tangents = self._parts(inputs)
 
-        def chosen(*inputs: Tensor) -> Any:
-            out = self.loop.body(*filled(values, self.asked, inputs))
+        def restricted(*variables: Tensor) -> Any:
+            out = self.loop.body(*replace_at(values, self.diff_inputs, variables))
             return tuple(leaf for leaf in out if is_variable(leaf)), list(out)
 
-        if not self.asked:
+        if not self.diff_inputs:
             return tuple(self.loop.body(*values))
-        with quiet():
-            _, pushed, out = torch_jvp(chosen, tuple(dense(values[i]) for i in self.asked), tuple(moved), has_aux=True)
-        return (*out, *map(without_zerotensors, pushed))
+        with suppress_callbacks():
+            _, out_tangents, out = torch_jvp(
+                restricted, tuple(dense(values[i]) for i in self.diff_inputs), tuple(tangents), has_aux=True
+            )
+        return (*out, *map(without_zerotensors, out_tangents))
 
 
 @dataclass(frozen=True, slots=True)
-class _Every:
-    """A loop over all members: it goes on until the last one is done; those that are keep what they have."""
+class _BatchedLoop:
+    """A loop over all members, until the last one is done; a member that is done keeps its carry."""
 
-    loop: Until
+    loop: WhileLoop
     size: int
-    given: list[bool]
-    marks: list[bool]
+    in_batched: list[bool]
+    carry_batched: list[bool]
 
-    def shared(self, *flat: Tensor) -> Any:
-        """Tell whether to go on, where that is the same for all members."""
-        return mapped(self.loop.cond, self.size, self.given, [False])(*flat)[0]
+    def shared_cond(self, *flat: Tensor) -> Any:
+        """Return the condition, if it is the same for all members."""
+        return batch_body(self.loop.cond, self.size, self.in_batched, [False])(*flat)[0]
 
     def cond(self, *flat: Tensor) -> Tensor:
-        """Tell whether any member goes on."""
-        return mapped(self.loop.cond, self.size, self.given, [True])(*flat)[0].any()
+        """Tell whether any member continues."""
+        return batch_body(self.loop.cond, self.size, self.in_batched, [True])(*flat)[0].any()
 
     def step(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Run one step."""
-        return mapped(self.loop.body, self.size, self.given, self.marks)(*flat)
+        """Run one step on all members."""
+        return batch_body(self.loop.body, self.size, self.in_batched, self.carry_batched)(*flat)
 
     def body(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Run one step, for those members that go on."""
-        goes = mapped(self.loop.cond, self.size, self.given, [True])(*flat)[0]
-        body = chosen_by_last(self.loop.body, alike=False)
-        new = mapped(body, self.size, [*self.given, True], self.marks)(*flat, goes)
+        """Run one step; only members that continue get its results."""
+        mask = batch_body(self.loop.cond, self.size, self.in_batched, [True])(*flat)[0]
+        body = masked_by_last(self.loop.body, substituted=False)
+        new = batch_body(body, self.size, [*self.in_batched, True], self.carry_batched)(*flat, mask)
         return tuple(
-            torch.where(goes.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, old)
+            torch.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, old)
             for leaf, old in zip(new, flat, strict=False)
         )

@@ -12,8 +12,8 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import temporarily_clear_interpreter_stack
 from torchpure._types import Tree
-from torchpure.transforms.calls import Packed, callback_p, check_callable, staged
-from torchpure.transforms.context import is_quiet
+from torchpure.transforms.calls import Packed, callback_p, check_callable, is_tracing
+from torchpure.transforms.context import callbacks_suppressed
 from torchpure.transforms.engine import expose, functorch
 
 
@@ -55,14 +55,15 @@ def callback(fn: Callable[..., Any], *args: Tree) -> None:
     (tensor(6.), [tensor(3.)])
     """
     check_callable("debug.callback", fn)
-    if is_quiet() or is_dynamo_compiling():
+    if callbacks_suppressed() or is_dynamo_compiling():
         return
     packed = Packed()
-    unwrapped = [_unwrapped(expose(leaf)) for leaf in packed.take(args)]
-    run = partial(_for_each_member, lambda *tensors: fn(*packed.put(tensors)), [levels for _, levels in unwrapped])
+    unwrapped = [_unwrapped(expose(leaf)) for leaf in packed.flatten(args)]
+    levels = [dims for _, dims in unwrapped]
+    run = partial(_for_each_member, lambda *tensors: fn(*packed.unflatten(tensors)), levels)
     with temporarily_clear_interpreter_stack():
         values = [value.detach() for value, _ in unwrapped]
-        if staged():
+        if is_tracing():
             callback_p(run, tuple(values), "debug")
         else:
             run(*values)

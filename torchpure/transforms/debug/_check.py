@@ -10,8 +10,8 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import FakeTensor, assert_async, get_proxy_mode, temporarily_clear_interpreter_stack
 from torchpure.errors import CheckError, TransformError
-from torchpure.transforms.calls import CHECK, callback_p, staged
-from torchpure.transforms.context import Start, is_quiet, start_of, taking
+from torchpure.transforms.calls import CHECK, callback_p, is_tracing
+from torchpure.transforms.context import Offset, active_masks, callbacks_suppressed, chunk_offset
 from torchpure.transforms.engine import expose_all, functorch, innermost, user_line
 
 
@@ -34,9 +34,9 @@ def check(condition: Tensor | bool, message: str) -> None:
     torchpure.errors.CheckError: the root of a negative number: members 1, 2 of vmap...
     """
     if isinstance(condition, bool):
-        if condition or is_quiet():
+        if condition or callbacks_suppressed():
             return
-        if not taking() and not staged():
+        if not active_masks() and not is_tracing():
             raise CheckError(message + user_line().rstrip(","))
         condition = torch.as_tensor(condition)
     if not isinstance(condition, Tensor) or condition.dtype != torch.bool:
@@ -46,10 +46,10 @@ def check(condition: Tensor | bool, message: str) -> None:
     if is_dynamo_compiling():
         assert_async(condition.all(), message)
         return
-    if is_quiet():  # the search for captured tensors must see these
-        expose_all((condition, *taking()))
+    if callbacks_suppressed():  # the search for captured tensors must see these
+        expose_all((condition, *active_masks()))
         return
-    for members in taking():
+    for members in active_masks():
         condition = condition | ~members
     with temporarily_clear_interpreter_stack():  # a result at an open level would be wrapped again
         value, starts = _unwrapped(condition)
@@ -77,13 +77,13 @@ class _Check(NamedTuple):
             raise CheckError(self.message, _members(value, starts), line)
 
 
-def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Start]]:
+def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Offset]]:
     """Return the innermost tensor, its batch dimensions first, and the number of the first member of each vmap."""
     dims, starts = [], []
     while functorch.is_functorch_wrapped_tensor(condition):
         if functorch.is_batchedtensor(condition):
             dims.append(functorch.maybe_get_bdim(condition))
-            start = start_of(functorch.maybe_get_level(condition))
+            start = chunk_offset(functorch.maybe_get_level(condition))
             starts.append(innermost(start) if isinstance(start, Tensor) else start)
         condition = functorch.get_unwrapped(condition)
     value = condition.detach()

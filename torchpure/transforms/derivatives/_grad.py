@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import Grads, P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import (
@@ -45,7 +45,7 @@ _requires_grad = attrgetter("requires_grad")
 _grad_of = attrgetter("grad")
 
 
-def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return the function that computes the gradient of a scalar function.
 
     The gradient has the structure of the chosen argument; for several `argnums` it is a tuple. Leaves that are not
@@ -68,7 +68,7 @@ def grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) ->
     return gradient
 
 
-def value_and_grad(fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[T, Grads]]:
     """Return the function that computes a scalar function and its gradient: (value, gradient).
 
     With `has_aux` the result is ((value, aux), gradient). All else is as in `grad`.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from torchpure._types import Tree
+from torchpure._types import P, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import check_chunk
 from torchpure.transforms.calls import check_callable
@@ -28,8 +28,8 @@ from ._variables import Argnums, Variables
 
 
 def jacrev(
-    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
-) -> Callable[..., Any]:
+    fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[P, Any]:
     """Return the function that computes the Jacobian of `fn`, from one backward pass for each output entry.
 
     The result has the structure of the value. Each leaf is replaced by the structure of the chosen arguments, with
@@ -51,8 +51,8 @@ def jacrev(
 
 
 def jacfwd(
-    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
-) -> Callable[..., Any]:
+    fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[P, Any]:
     """Return the function that computes the Jacobian of `fn`, from one forward derivative for each input entry.
 
     All else is as in `jacrev`.
@@ -70,8 +70,8 @@ def jacfwd(
 
 
 def hessian(
-    fn: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
-) -> Callable[..., Any]:
+    fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
+) -> Callable[P, Any]:
     """Return the function that computes the Hessian, `jacfwd(jacrev(fn))`, at most `chunk_size` columns at once.
 
     Raises:

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Tree
+from torchpure._types import T
 
 
-def stop_gradient(values: Tree) -> Tree:
+def stop_gradient(values: T) -> T:
     """Return the same values as constants: every derivative through them is zero, in both modes.
 
     >>> import torch

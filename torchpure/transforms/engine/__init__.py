@@ -41,5 +41,6 @@ from ._shared_writes import retry_with_batched_carry as retry_with_batched_carry
 from ._shared_writes import writes_shared as writes_shared
 from ._source_info import argument_paths as argument_paths
 from ._source_info import describe_function as describe_function
+from ._source_info import describe_program as describe_program
 from ._source_info import user_line as user_line
 from ._tensor_index import TensorIndexing as TensorIndexing

@@ -13,6 +13,8 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure._torch import eager_transforms, enter_dual_level, exit_dual_level, forward_ad
 
+from ._forward_rules import load_forward_rules
+
 _torch: Any = eager_transforms  # the module, because its counter changes
 _enter_level: Any = enter_dual_level  # torch's wrappers also check for torch.export, at each call
 _exit_level: Any = exit_dual_level
@@ -24,6 +26,7 @@ def in_dual_level(run: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap `run`, a forward derivative of torch, so that several threads can be inside at once."""
 
     def call(*args: Any) -> Any:
+        load_forward_rules()
         if is_dynamo_compiling():
             return run(*args)
         joined = _join()

@@ -7,7 +7,6 @@ made by then. torch.compile cannot follow these calls, so torch.func itself runs
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch.autograd.graph import disable_saved_tensors_hooks
 from torchpure import _torch
 from torchpure._torch import forward_ad, get_proxy_mode, lazy_load_decompositions, set_fwd_grad_enabled
 
+from ._forward_rules import load_forward_rules
 from ._levels import _VMAP, allow_requires_grad, functorch, innermost
 from ._memory import batched_like, materialized, without_zerotensors
 
@@ -104,7 +104,7 @@ def run_jvp(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return (outputs, tangents, others) of `fn`, which returns (outputs, other tensors)."""
-    _load_forward_rules()
+    load_forward_rules()
     tangents = batched_like(primals, tangents)
     opened = functorch.jvp_increment_nesting()
     try:
@@ -123,9 +123,3 @@ def run_jvp(
         torch.zeros_like(v) if t is None else without_zerotensors(t) for v, t in zip(values, moved, strict=True)
     ]
     return values, tangents, rest
-
-
-@lru_cache(maxsize=1)
-def _load_forward_rules() -> None:
-    """Load the forward rules that torch has in Python, as `make_dual` of torch does at its first call."""
-    _torch.maybe_load_decompositions()

@@ -1,6 +1,7 @@
 """Names of a user's function, its arguments and its lines, for error messages."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import unwrap
@@ -9,9 +10,11 @@ from traceback import StackSummary, extract_stack, extract_tb
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 
 from torchpure import tree
 from torchpure._types import Tree
+from torchpure.tree import counted, shortened
 
 
 def describe_function(fn: Callable[..., Any]) -> str:
@@ -52,3 +55,18 @@ def raised_in(error: BaseException, file: str, names: Sequence[str] = ()) -> boo
 def argument_paths(number: int, argument: Tree) -> list[str]:
     """Name each leaf of an argument: `argument 0`, or `argument 0 at `w``."""
     return [f"argument {number}" + ("" if path == "." else f" at `{path}`") for path in tree.paths(argument)]
+
+
+def describe_program(fn: Callable[..., Any], module: GraphModule, inputs: tuple[Tree, ...]) -> str:
+    """Say in at most 12 lines which operations a program runs, and what it takes: `inputs` has texts for leaves."""
+    called = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+    used = Counter(name.removeprefix("aten.").removesuffix(".default") for name in called)
+    common = [f"{name} × {times}" for name, times in used.most_common(8)]
+    paths = [path for number, argument in enumerate(inputs) for path in argument_paths(number, argument)]
+    given = [f"  {path}: {text}" for path, text in zip(paths, tree.leaves(inputs), strict=True)]
+    lines = [
+        f"Graph of {describe_function(fn)}: {counted(len(called), 'operation')}; print shows them",
+        *shortened(given, 10),
+        f"  {', '.join(common)}" + (f", … {len(used) - 8} more" if len(used) > 8 else ""),
+    ]
+    return "\n".join(lines if common else lines[:-1])

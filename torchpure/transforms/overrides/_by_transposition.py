@@ -13,13 +13,13 @@ from torch import Tensor
 
 from torchpure.transforms.calls import (
     Call,
-    Ordinary,
-    among,
+    Rerun,
     differentiable,
-    on_variables,
-    primals,
-    transposed,
-    zeros_for,
+    insert_nones,
+    instantiate_zeros,
+    restrict_to_variables,
+    saved_primals,
+    transpose_linear,
 )
 from torchpure.transforms.engine import torch_vjp
 
@@ -31,7 +31,7 @@ def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         call = _TorchCall(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
-        return call.outputs.put(_ByBackward.apply(call, *call.tensors))
+        return call.outputs.unflatten(_ByBackward.apply(call, *call.tensors))
 
     return run
 
@@ -41,17 +41,17 @@ class _TorchCall(Call):
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        return self.outputs.take(self.fn(*self.arguments(tensors)))
+        return self.outputs.flatten(self.fn(*self.arguments(tensors)))
 
 
-class _ByBackward(Ordinary):
+class _ByBackward(Rerun):
     @staticmethod
     @differentiable
     def jvp(ctx: Any, _: None, *tangents: Any) -> Any:
-        asked, run, kinds = on_variables(ctx.call.value, tensors := primals(ctx))
+        asked, run, kinds = restrict_to_variables(ctx.call.value, tensors := saved_primals(ctx))
         outputs, pull = torch_vjp(run, *(tensors[i] for i in asked))
-        given = zeros_for(tensors, tangents)
-        return among(kinds, transposed(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
+        given = instantiate_zeros(tensors, tangents)
+        return insert_nones(kinds, transpose_linear(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
 
 
 _OPERATIONS = (

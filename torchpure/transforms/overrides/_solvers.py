@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure.transforms.calls import ByRule, Ruled, differentiable, primals
+from torchpure.transforms.calls import ForwardRule, ForwardRuleCall, differentiable, saved_primals
 
 from ._override import Override, Where
 
@@ -42,7 +42,7 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     @differentiable
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        (a, b, _), (da, db) = primals(ctx), tangents
+        (a, b, _), (da, db) = saved_primals(ctx), tangents
         x = _solve(a, b)
         right = torch.zeros_like(x) if db is None else db.expand_as(x)
         return _solve(a, right if da is None else right - da @ x)
@@ -52,24 +52,24 @@ def _solve(a: Tensor, b: Tensor) -> Tensor:
     return _Solve.apply(a, b)
 
 
-class _LogDeterminant(Ruled):
+class _LogDeterminant(ForwardRuleCall):
     """The sign and log |det A| of a real matrix: d log |det A| = tr A⁻¹ dA."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.linalg.slogdet(tensors[0]))
 
-    def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+    def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
         moved = _trace(_solve(tensors[0], tangents[0]))
         return [torch.zeros_like(moved), moved]
 
 
-class _Determinant(Ruled):
+class _Determinant(ForwardRuleCall):
     """det A: d det A = tr adj(A) dA with adj(A) = det A · A⁻¹; for a singular A that of a regular matrix near A."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return (torch.linalg.det(tensors[0]),)
 
-    def pushed(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+    def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
         a = tensors[0]
         size = a.detach().abs().amax((-2, -1), keepdim=True) + torch.finfo(a.dtype).tiny
         shift = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) * size * torch.finfo(a.dtype).eps ** 0.5
@@ -110,21 +110,21 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # 
 
 def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.det`."""
-    return torch.linalg.det(A) if A.is_complex() else ByRule.apply(_DETERMINANT, A)[0]
+    return torch.linalg.det(A) if A.is_complex() else ForwardRule.apply(_DETERMINANT, A)[0]
 
 
 def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
     """Compute `torch.linalg.slogdet`."""
     if A.is_complex():
         return torch.linalg.slogdet(A)
-    return _types.linalg_slogdet(ByRule.apply(_LOG_DETERMINANT, A))
+    return _types.linalg_slogdet(ForwardRule.apply(_LOG_DETERMINANT, A))
 
 
 def logdet(A: Tensor) -> Tensor:  # noqa: N803
     """Compute `torch.logdet`: NaN where the determinant is negative."""
     if A.is_complex():
         return torch.logdet(A)
-    sign, value = ByRule.apply(_LOG_DETERMINANT, A)
+    sign, value = ForwardRule.apply(_LOG_DETERMINANT, A)
     return torch.where(sign < 0, float("nan"), value)
 
 

@@ -10,6 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from torchpure import tree
 from torchpure._torch import TorchDispatchMode
+from torchpure._types import P, T
 from torchpure.errors import ImpureError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function, user_line
@@ -18,7 +19,7 @@ from ._draws import operator_draws
 from ._reach import name_of
 
 
-def pure(fn: Callable[..., Any]) -> Callable[..., Any]:
+def pure(fn: Callable[P, T]) -> Callable[P, T]:
     """Return a function that computes what `fn` does, and checks each of its operations.
 
     Tensors that the call itself made may be changed. A change of any other tensor is refused before it happens, and so

@@ -116,7 +116,7 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
     if isinstance(item, type):
         return (() if _is_library(item.__module__) else [*_held(item), *_methods(item)]), False, 0
     if isinstance(item, ModuleType) or _is_library(kind.__module__):
-        return (), False, item.runs if hasattr(kind, "runs") else 0
+        return (), False, item.needs_overrides if hasattr(kind, "needs_overrides") else 0
     return [*_attributes(item), *_methods(kind)], True, 0
 
 

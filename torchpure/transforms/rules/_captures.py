@@ -1,4 +1,4 @@
-"""What functions inside of an operation capture: found, replaced, or refused."""
+"""Tensors that functions inside of an operation capture: found, replaced, or refused."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,84 +15,85 @@ from torchpure.transforms.engine import current_level, describe_function, functo
 from torchpure.transforms.purity import name_of, reachable
 
 
-def _traced(leaf: Tensor) -> bool:
-    """Tell whether a transform, or autograd, follows this tensor."""
+def _is_transformed(leaf: Tensor) -> bool:
+    """Tell whether a transform or autograd tracks a tensor."""
     return leaf.requires_grad or functorch.is_functorch_wrapped_tensor(leaf)
 
 
-def captured(fn: Any) -> list[Tensor]:
-    """List the tensors that a function uses without being given them, and that something follows."""
-    return [leaf for leaf in reachable(fn) if _traced(leaf)]
+def find_captures(fn: Any) -> list[Tensor]:
+    """Return the tensors that a function captures and that a transform or autograd tracks."""
+    return [leaf for leaf in reachable(fn) if _is_transformed(leaf)]
 
 
-def refuse_captured(who: str, fn: Callable[..., Any], *parts: Any) -> None:
-    """Check that a rule loses nothing.
+def refuse_captures(caller: str, fn: Callable[..., Any], *functions: Any) -> None:
+    """Check that `fn` and its rules capture no tensor whose derivative would be lost.
 
     Raises:
-        TransformError: `fn` or another part uses a traced tensor that it is not given, or `torch.compile` is at work
-            in a transform.
+        TransformError: one of them captures a tensor that a transform tracks, or `torch.compile` traces a transform.
     """
     if is_dynamo_compiling():
         if tree.untransformed():
             return
         raise TransformError(
-            f"{who}: torch.compile ignores rules inside of transforms: compile without it, or transform it"
+            f"{caller}: torch.compile ignores rules inside of transforms: compile without it, or transform it"
         )
-    for part in (fn, *parts):
-        for leaf in captured(part):
+    for function in (fn, *functions):
+        for leaf in find_captures(function):
             raise TransformError(
-                f"{who}: {describe_function(fn)} captures {name_of(leaf, part)}, which a transform follows: its rule "
-                "would lose that derivative. Pass it as an argument"
+                f"{caller}: {describe_function(fn)} captures {name_of(leaf, function)}, which a transform follows: "
+                "its rule would lose that derivative. Pass it as an argument"
             )
 
 
-class Closed(TorchFunctionMode):
-    """Hands a function other tensors in the place of captured ones, and finds those that nobody knew of."""
+class CaptureGuard(TorchFunctionMode):
+    """Replace known captures of a function by its inputs, and refuse unknown captures."""
 
-    def __init__(self, who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor]) -> None:
+    def __init__(
+        self, caller: str, fn: Callable[..., Any], inputs: Sequence[Tensor], replacements: dict[int, Tensor]
+    ) -> None:
         super().__init__()
-        self._who, self._fn = who, fn
-        self._known = set(map(id, given))
-        self._since = get_sequence_nr()
-        self._instead = instead
+        self._caller, self._fn = caller, fn
+        self._internal = set(map(id, inputs))
+        self._first_sequence_nr = get_sequence_nr()
+        self._replacements = replacements
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ == "__get__":  # an attribute: shapes and the like are nobody's derivative
-            found = func(*args)
-            if not isinstance(found, Tensor):
-                return found
-        out = func(*self._seen(args), **self._seen(kwargs or {}))
+        if func.__name__ == "__get__":  # an attribute such as the shape has no derivative
+            attribute = func(*args)
+            if not isinstance(attribute, Tensor):
+                return attribute
+        out = func(*self._replaced(args), **self._replaced(kwargs or {}))
         for leaf in tree.leaves(out):
             if isinstance(leaf, Tensor):
-                self._known.add(id(leaf))
+                self._internal.add(id(leaf))
         return out
 
-    def _foreign(self, value: Tensor) -> bool:
-        """Tell whether an unknown tensor comes from outside: a gradient inside of the function makes some, too."""
+    def _is_captured(self, value: Tensor) -> bool:
+        """Tell whether an unknown tensor comes from outside; a gradient inside the function makes new ones too."""
         if functorch.is_functorch_wrapped_tensor(value):
-            return functorch.maybe_get_level(value) > current_level()  # one of a closed level was made inside
-        return value.requires_grad and (value.grad_fn is None or value.grad_fn._sequence_nr() < self._since)
+            return functorch.maybe_get_level(value) > current_level()  # a tensor of a closed level was made inside
+        return value.requires_grad and (value.grad_fn is None or value.grad_fn._sequence_nr() < self._first_sequence_nr)
 
-    def _seen(self, value: Any) -> Any:
+    def _replaced(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            value = self._instead.get(id(value), value)
-            if id(value) not in self._known and self._foreign(value):
+            value = self._replacements.get(id(value), value)
+            if id(value) not in self._internal and self._is_captured(value):
                 raise TransformError(
-                    f"{self._who}: {describe_function(self._fn)} uses {tree.describe(value)} that a transform "
-                    "follows, by a way that is not seen from outside: pass it as an argument"
+                    f"{self._caller}: {describe_function(self._fn)} uses {tree.describe(value)} that a transform "
+                    "follows, and that could not be found from its closure: pass it as an argument"
                 )
             return value
         if type(value) in {tuple, list}:
-            return type(value)(map(self._seen, value))
+            return type(value)(map(self._replaced, value))
         if isinstance(value, dict):
-            return {name: self._seen(part) for name, part in value.items()}
+            return {name: self._replaced(part) for name, part in value.items()}
         return value
 
 
-def closed(
-    who: str, fn: Callable[..., Any], given: Sequence[Tensor], instead: dict[int, Tensor] | None = None
+def guard_captures(
+    caller: str, fn: Callable[..., Any], inputs: Sequence[Tensor], replacements: dict[int, Tensor] | None = None
 ) -> AbstractContextManager[Any]:
-    """Run `fn` inside an operation: what it captures is replaced, or refused."""
+    """Guard a run of `fn` inside an operation: its captures are replaced, or refused."""
     if is_dynamo_compiling():
         return nullcontext()
-    return Closed(who, fn, [*given, *(instead or {}).values()], instead or {})
+    return CaptureGuard(caller, fn, [*inputs, *(replacements or {}).values()], replacements or {})

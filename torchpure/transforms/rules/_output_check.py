@@ -1,4 +1,4 @@
-"""What a function returns, against what a rule that stands for it does."""
+"""Compare what a rule returns with what its function returns."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,48 +11,48 @@ from torchpure import tree
 from torchpure._torch import disable_proxy_modes_tracing
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.context import quiet
+from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import describe_function
 from torchpure.transforms.overrides import overriding
 
 
-class Promise:
-    """The value of a function, as it is without its rule: looked at once for each structure of its arguments."""
+class OutputCheck:
+    """A check that a rule returns what its function does; it runs once for each structure of the arguments."""
 
-    __slots__ = ("_fn", "_known", "_who")
+    __slots__ = ("_caller", "_checked_keys", "_fn")
 
-    def __init__(self, who: str, fn: Callable[..., Any]) -> None:
-        self._who, self._fn = who, fn
-        self._known: set[Any] = set()
+    def __init__(self, caller: str, fn: Callable[..., Any]) -> None:
+        self._caller, self._fn = caller, fn
+        self._checked_keys: set[Any] = set()
 
     def check(self, key: Any, run: Callable[[], Tree], rule: Callable[..., Any], value: Callable[[], Tree]) -> None:
-        """Compare what a rule gives with what `run` of the function does.
+        """Compare the value of a rule with `run()`, the value of the function.
 
         Raises:
-            StructureError: the rule gives another structure.
-            TransformError: or another shape or dtype.
+            StructureError: the structures differ.
+            TransformError: a shape or dtype differs.
         """
-        if key in self._known or is_dynamo_compiling():
+        if key in self._checked_keys or is_dynamo_compiling():
             return
         try:
-            with quiet(), torch.no_grad(), overriding(), disable_proxy_modes_tracing():
-                wanted, structure = tree.flatten(run())
-        except Exception:  # a function that only its rule can compute
-            self._known.add(key)
+            with suppress_callbacks(), torch.no_grad(), overriding(), disable_proxy_modes_tracing():
+                expected, structure = tree.flatten(run())
+        except Exception:  # only the rule can compute this function
+            self._checked_keys.add(key)
             return
-        who = against(self._who, rule, self._fn)
-        for number, (one, two) in enumerate(zip(wanted, tree.ordered(structure, value(), who), strict=True)):
-            if isinstance(one, Tensor) and isinstance(two, Tensor) and not _alike(one, two):
-                path = tree.paths(tree.unflatten(structure, wanted))[number]
-                raise TransformError(f"{who}: at `{path}` wanted {tree.describe(one)}, got {tree.describe(two)}")
-        self._known.add(key)
+        label = comparison(self._caller, rule, self._fn)
+        for number, (one, two) in enumerate(zip(expected, tree.ordered(structure, value(), label), strict=True)):
+            if isinstance(one, Tensor) and isinstance(two, Tensor) and not _same_shape_and_dtype(one, two):
+                path = tree.paths(tree.unflatten(structure, expected))[number]
+                raise TransformError(f"{label}: at `{path}` wanted {tree.describe(one)}, got {tree.describe(two)}")
+        self._checked_keys.add(key)
 
 
-def against(who: str, rule: Callable[..., Any], fn: Callable[..., Any]) -> str:
-    """Say what is compared: what a rule returns, and what its function does."""
+def comparison(caller: str, rule: Callable[..., Any], fn: Callable[..., Any]) -> str:
+    """Describe the comparison, for an error message."""
     names = describe_function(rule), describe_function(fn)
-    return f"{who}: the value that the rule {names[0]} returns, against that of {names[1]}"
+    return f"{caller}: the value that the rule {names[0]} returns, against that of {names[1]}"
 
 
-def _alike(one: Tensor, two: Tensor) -> bool:
+def _same_shape_and_dtype(one: Tensor, two: Tensor) -> bool:
     return one.shape == two.shape and one.dtype == two.dtype

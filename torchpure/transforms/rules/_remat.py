@@ -15,16 +15,17 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from torchpure import tree
 from torchpure._torch import get_proxy_mode
+from torchpure._types import P, T
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Ordinary, check_callable, frozen
+from torchpure.transforms.calls import Rerun, check_callable, snapshot_cells
 from torchpure.transforms.engine import in_outermost_grad, reruns
 from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import watched
 
-from ._captures import captured, closed
+from ._captures import find_captures, guard_captures
 
 _aten = torch.ops.aten
-_DOTS = {
+_MATRIX_PRODUCTS = {
     op.default
     for op in (
         _aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.addbmm, _aten.mv, _aten.addmv, _aten.dot,
@@ -33,59 +34,64 @@ _DOTS = {
         _aten._scaled_dot_product_efficient_attention,
     )
 }  # fmt: skip
-Policy = Callable[[Any], bool]  # tells of an operation, or of the name of a value, whether the result is kept
+Policy = Callable[[Any], bool]  # gets an operation, or the name of a value; True: save the result
 
 
-def remat(fn: Callable[..., Any], policy: str | Collection[str] | Policy = "nothing") -> Callable[..., Any]:
+def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing") -> Callable[P, T]:
     """Return a function whose values are computed again in the backward pass: less memory for more time.
 
-    `policy` tells what is kept besides the arguments: "nothing"; "dots", the results of matrix products, convolutions
-    and attention; a set of names that `remat_name` gives to values; or a function that tells of an operation of torch
-    whether its result is kept. That saves time in the outermost gradient and in programs of `jit`; in eager code inside
-    of other transforms nothing is kept. Where a gradient is differentiated again, eager code records its backward
-    pass, and the record holds what is run again until the pass ends. `fn` must be pure; what it captures is followed.
+    `policy` says which results are saved besides the arguments:
+
+    - "nothing", the default;
+    - "dots": results of matrix products, convolutions and attention;
+    - a set of names that `remat_name` gives to values;
+    - a function from an operation of torch to a bool.
+
+    A policy saves time in the outermost gradient and in programs of `jit`. Eager code inside of other transforms saves
+    nothing. Eager code that differentiates a gradient holds all recomputed values until the backward pass ends. `fn`
+    must be pure; tensors that it captures are differentiated too.
 
     Law: `remat(fn)` and its derivatives equal `fn` and its derivatives.
 
     Raises:
-        TransformError: there is no such policy.
+        TransformError: the policy is none of these.
 
     >>> from torchpure import grad
     >>> grad(lambda x: remat(torch.sin, "dots")(x) * 2)(torch.tensor(0.0))
     tensor(2.)
     """
     check_callable("remat", fn)
-    keeps = _policy(policy)
+    keep = _keep_function(policy)
 
     @wraps(fn, updated=())
-    def again(*args: Any, **kwargs: Any) -> Any:
-        run = frozen(partial(fn, **kwargs) if kwargs else fn)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        run = snapshot_cells(partial(fn, **kwargs) if kwargs else fn)
         watch = watched("remat", fn, args, kwargs)
-        out = computed(run, args)
+        out = run_rematerialised(run, args)
         watch.check()
         return watch.unaliased(out)
 
-    def computed(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if is_dynamo_compiling() or (tree.unwatched() and (keeps is None or in_outermost_grad())):
-            options: dict[str, Any] = {} if keeps is None else {"context_fn": partial(_contexts, keeps)}
+    def run_rematerialised(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if is_dynamo_compiling() or (tree.unwatched() and (keep is None or in_outermost_grad())):
+            options: dict[str, Any] = {} if keep is None else {"context_fn": partial(_checkpoint_contexts, keep)}
             try:
                 return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
             except (RuntimeError, TransformError) as error:
                 if "hooks" not in str(error):
-                    raise  # else a gradient inside of fn knows no hooks, which this way needs: the other one is right
-        others = captured(run)
-        call = _Call(run, args, others, keeps)
+                    raise  # a gradient inside of fn forbids the hooks of checkpoint: use the operation below
+        captured = find_captures(run)
+        call = _RematCall(run, args, captured, keep)
         reruns.count += 1
-        return call.outputs.put(Ordinary.apply(call, *others, *call.tensors))
+        return call.outputs.unflatten(Rerun.apply(call, *captured, *call.tensors))
 
-    return again
+    return wrapped
 
 
-def _policy(policy: Any) -> Policy | None:
+def _keep_function(policy: Any) -> Policy | None:
     if policy == "nothing":
         return None
     if policy == "dots":
-        return _DOTS.__contains__
+        return _MATRIX_PRODUCTS.__contains__
     if callable(policy):
         return policy
     if isinstance(policy, Collection) and not isinstance(policy, str) and all(isinstance(name, str) for name in policy):
@@ -96,7 +102,7 @@ def _policy(policy: Any) -> Policy | None:
 
 
 def remat_name(value: Tensor, name: str) -> Tensor:
-    """Return a value under a name, which a policy of `remat` may choose to keep.
+    """Give a value a name, so that a policy of `remat` can save it.
 
     >>> remat_name(torch.tensor(1.0), "hidden")
     tensor(1.)
@@ -105,77 +111,77 @@ def remat_name(value: Tensor, name: str) -> Tensor:
         raise TransformError(f"remat_name: wanted a tensor, got {tree.describe(value)}")
     if not isinstance(name, str):
         raise TransformError(f"remat_name: the name must be a str, got {tree.describe(name)}")
-    _naming.name = name
+    _named_copy.name = name
     try:
         with traceback.annotate({_NAME: name}) if get_proxy_mode() is not None else nullcontext():
             return value.clone()
     finally:
-        _naming.name = None
+        _named_copy.name = None
 
 
-class _Naming(threading.local):
-    name: str | None = None  # of the copy that this thread is making
+class _NamedCopy(threading.local):
+    name: str | None = None  # of the copy that `remat_name` makes in this thread
 
 
-_naming = _Naming()
+_named_copy = _NamedCopy()
 
 
-def _contexts(policy: Policy) -> Any:
+def _checkpoint_contexts(policy: Policy) -> Any:
     def decide(ctx: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-        kept = policy(_naming.name if _naming.name and operation is _aten.clone.default else operation)
-        return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+        save = policy(_named_copy.name if _named_copy.name and operation is _aten.clone.default else operation)
+        return CheckpointPolicy.MUST_SAVE if save else CheckpointPolicy.PREFER_RECOMPUTE
 
     return create_selective_checkpoint_contexts(decide)
 
 
-class Again(NamedTuple):
-    """Marks the operations of a program that are run again, so that nobody takes the first ones in their places."""
+class Recomputation(NamedTuple):
+    """Mark recomputed operations of a program, so that common subexpression elimination keeps them."""
 
-    number: int  # of the run
-    keeps: Policy | None
-    first: "Again | None"  # the run in which the function ran first, if that was itself one more
+    number: int  # counts recomputations
+    policy: Policy | None
+    original: "Recomputation | None"  # that of the original run, if this was a recomputation too
 
 
-_AGAIN, _NAME = "again", "remat_name"  # in the "custom" part of a node's meta
+_RECOMPUTATION, _NAME = "recomputation", "remat_name"  # keys of node.meta["custom"]
 _numbers = count(1)
 
 
-def runs(node: Node) -> tuple[int | None, int | None]:
-    """Return in which further run an operation of a program is, and in which one its result is taken from; None: first.
+def recomputation_of(node: Node) -> tuple[int | None, int | None]:
+    """Return the recomputation of an operation, and the one that its result comes from; None stands for the first run.
 
-    They differ where a policy keeps the result.
+    They differ if a policy saves the result.
     """
     custom = node.meta.get("custom") or {}
-    mark = own = custom.get(_AGAIN)
-    while mark is not None and mark.keeps is not None and mark.keeps(custom.get(_NAME, node.target)):
-        mark = mark.first
-    return own and own.number, mark and mark.number
+    source = own = custom.get(_RECOMPUTATION)
+    while source is not None and source.policy is not None and source.policy(custom.get(_NAME, node.target)):
+        source = source.original
+    return own and own.number, source and source.number
 
 
-def _mark() -> Again | None:
-    return traceback.current_meta.get("custom", {}).get(_AGAIN)
+def _current_recomputation() -> Recomputation | None:
+    return traceback.current_meta.get("custom", {}).get(_RECOMPUTATION)
 
 
-class _Call(UserCall):
-    """One call, with the tensors that the function captures in front of its arguments'."""
+class _RematCall(UserCall):
+    """One call of a `remat` function; captured tensors come before those of the arguments."""
 
     def __init__(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], others: list[Tensor], keeps: Policy | None
+        self, fn: Callable[..., Any], args: tuple[Any, ...], captured: list[Tensor], policy: Policy | None
     ) -> None:
         super().__init__(fn, (), args)
-        self.others, self.keeps, self.first = others, keeps, _mark()
+        self.captured, self.policy, self.original = captured, policy, _current_recomputation()
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        number = len(self.others)
-        instead = {id(old): new for old, new in zip(self.others, tensors, strict=False)}
-        with closed("remat", self.fn, tensors, instead):
-            out = super().value(*tensors[number:])
-        return tuple(instead.get(id(leaf), leaf) for leaf in out)
+        num_captured = len(self.captured)
+        replacements = {id(old): new for old, new in zip(self.captured, tensors, strict=False)}
+        with guard_captures("remat", self.fn, tensors, replacements):
+            out = super().value(*tensors[num_captured:])
+        return tuple(replacements.get(id(leaf), leaf) for leaf in out)
 
-    def again(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the tensors of the value once more, and mark the operations in a program."""
+    def recompute(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Compute the tensors of the value again, and mark the operations in a program."""
         if get_proxy_mode() is None:
             return self.value(*tensors)
-        with traceback.annotate({_AGAIN: Again(next(_numbers), self.keeps, self.first)}):
+        with traceback.annotate({_RECOMPUTATION: Recomputation(next(_numbers), self.policy, self.original)}):
             return self.value(*tensors)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from torchpure import _torch
-from torchpure._collector import uncollected
+from torchpure._collector import gc_paused
 from torchpure._torch import PH, FakeTensorMode, detect_fake_mode
 
 _parts: Any = _torch  # Any: the declared types do not allow subclasses
@@ -84,5 +84,5 @@ class _Tracer(_parts.MakefxTracer):
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
     """Return the program of a function of tensors; `table` holds decompositions of operations."""
-    with uncollected():
+    with gc_paused():
         return _Tracer(table or {}).start(fn, tensors)

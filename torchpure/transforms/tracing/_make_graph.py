@@ -10,8 +10,8 @@ from torch.fx import GraphModule
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Packed, check_callable, pass_through
-from torchpure.transforms.engine import argument_paths, describe_function
+from torchpure.transforms.calls import Packed, check_callable, register_mode
+from torchpure.transforms.engine import argument_paths, describe_function, describe_program
 from torchpure.transforms.purity import Watch
 
 from ._constants import RealConstants, is_fake, trace_with_constants
@@ -19,7 +19,7 @@ from ._eval_shape import _shape_of, describe_shape
 from ._program_text import program_text
 from ._refusals import explain_tracing_errors
 
-pass_through(RealConstants)
+register_mode(RealConstants)
 
 
 class Graph:
@@ -38,7 +38,7 @@ class Graph:
             TransformError: an argument differs from the traced one.
             StructureError: the structure differs.
         """
-        return self._outputs.put(self.module(*self._given(args)))
+        return self._outputs.unflatten(self.module(*self._given(args)))
 
     def _given(self, args: tuple[Tree, ...]) -> list[Tensor]:
         leaves, structure = tree.flatten(args)
@@ -59,6 +59,10 @@ class Graph:
 
     def __str__(self) -> str:
         return program_text(self.module)
+
+    def __repr__(self) -> str:
+        inputs = tree.unflatten(self._structure, map(describe_shape, self._likes))
+        return describe_program(self._fn, self.module, inputs)
 
 
 def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
@@ -87,12 +91,12 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
     @wraps(fn, updated=())
     def trace(*args: Tree) -> Graph:
         inputs, outputs = Packed(), Packed()
-        tensors = inputs.take(args)
+        tensors = inputs.flatten(args)
 
         def flat(*values: Tensor) -> tuple[Tensor, ...]:
-            given = inputs.put(values)
+            given = inputs.unflatten(values)
             watch = Watch("make_graph", fn, given)
-            out = outputs.take(fn(*given))
+            out = outputs.flatten(fn(*given))
             watch.check(traced=is_fake)
             return out
 

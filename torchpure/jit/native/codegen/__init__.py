@@ -1,5 +1,9 @@
-"""Kernels → C++ → the command that compiles it."""
+"""Stage 5, codegen: kernels to C++, and the command that compiles it.
 
-from ._toolchain import command as command
-from ._translation_unit import Lowered as Lowered
-from ._translation_unit import lowered as lowered
+`_translation_unit.py` is the entry: it runs lowering and optimize, then writes the C++ function `run`. `_statements.py`
+writes scopes and loops. `_loop_nest.py` writes one kernel. `_toolchain.py` knows compilers and flags.
+"""
+
+from ._toolchain import compiler_command as compiler_command
+from ._translation_unit import TranslationUnit as TranslationUnit
+from ._translation_unit import generate_cpp as generate_cpp

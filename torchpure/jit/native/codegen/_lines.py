@@ -1,10 +1,10 @@
-"""Lines of C++."""
+"""Indented lines of C++."""
 
 _INDENT = "  "
 
 
 class Lines:
-    """Lines of C++, indented by the blocks that are open."""
+    """Lines of C++, indented by the number of open blocks."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
@@ -15,12 +15,12 @@ class Lines:
         self.text.append(_INDENT * self._depth + text)
 
     def open(self, text: str) -> None:
-        """Begin a block."""
+        """Open a block."""
         self.line(text + " {")
         self._depth += 1
 
     def close(self, count: int = 1) -> None:
-        """End blocks."""
+        """Close blocks."""
         for _ in range(count):
             self._depth -= 1
             self.line("}")

@@ -1,7 +1,8 @@
-"""One kernel in C++: which variable runs over the lanes of a vector register, the order of the loops, the text.
+"""Write one kernel in C++: choose the vectorised variable, order the loops, write the text.
 
-Threshold: an inner loop of up to `UNROLLED` turns is written out, so that an outer variable can run over the lanes and
-no sum across lanes is needed; a longer one keeps a strip of sums.
+The *lane* is the loop variable that runs over the lanes of a vector register. If it is an outer variable, no sum across
+lanes is needed. An inner loop of up to `MAX_UNROLLED_ITERATIONS` is unrolled for this. A longer one keeps a strip of
+accumulators.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ import torch
 from torchpure.jit.native.ir import (
     Buffer,
     Compute,
-    Counter,
+    IndirectLoad,
+    Iota,
     Kernel,
     Load,
-    LoadAt,
     Reduce,
     Statement,
     Store,
@@ -26,10 +27,10 @@ from torchpure.jit.native.ir import (
 
 from ._lines import Lines
 
-UNROLLED = 16  # turns of an inner loop that are written out, so that an outer one can run over lanes
-WRITTEN = 400  # statements that may be written out
-_START = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
-_FOLD = {
+MAX_UNROLLED_ITERATIONS = 16  # inner loops up to this length are unrolled, so that an outer variable is the lane
+MAX_UNROLLED_STATEMENTS = 400  # at most so many statements after unrolling
+_INITIAL_VALUES = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
+_COMBINE = {
     "sum": "{0} + {1}",
     "prod": "{0} * {1}",
     "any": "{0} | {1}",
@@ -37,7 +38,7 @@ _FOLD = {
     "max": "op_max({0}, {1})",
     "min": "op_min({0}, {1})",
 }
-_OMP = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
+_OMP_REDUCTIONS = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
 
 
 class LoopNest:
@@ -45,13 +46,13 @@ class LoopNest:
 
     def __init__(self, out: Lines, kernel: Kernel) -> None:
         self.out, self.kernel = out, kernel
-        self.lane = _lane(kernel)
+        self.lane = _choose_lane(kernel)
         outer = [v for v in range(kernel.outer) if v != self.lane]
         inner = [v for v in range(kernel.outer, len(kernel.sizes)) if v != self.lane]
-        weight = _weights(kernel)
+        weight = _stride_weights(kernel)
         self.outer = sorted(outer, key=lambda v: -weight[v])
         self.inner = sorted(inner, key=lambda v: -weight[v])
-        self.at: dict[int, int | str] = {v: f"i{v}" for v in range(len(kernel.sizes))}
+        self.positions: dict[int, int | str] = {v: f"i{v}" for v in range(len(kernel.sizes))}
 
     def write(self) -> None:
         """Write the loops."""
@@ -62,115 +63,120 @@ class LoopNest:
         if not kernel.reduces:
             if self.lane is not None:
                 self.vector_loop(self.lane)
-            self.statements(kernel.inner)
+            self.statements(kernel.body)
             self.out.close(len(self.outer) + (self.lane is not None))
         elif self.lane is not None and self.lane < kernel.outer:
-            self.across()
+            self.reduce_outer_lane()
             self.out.close(len(self.outer))
         else:
-            self.along()
+            self.reduce_inner_lane()
             self.out.close(len(self.outer))
         self.out.close()
 
     def head(self, variable: int, start: str = "0", end: str | None = None) -> str:
-        """Write the head of a loop."""
+        """Return the head of a loop."""
         name = f"i{variable}"
         return f"for (int64_t {name} = {start}; {name} < {end or self.kernel.sizes[variable]}; {name}++)"
 
     def vector_loop(self, variable: int, clause: str = "") -> None:
-        """Begin a loop over lanes."""
+        """Open the loop over lanes."""
         if not any(
-            isinstance(s, LoadAt) or (isinstance(s, Compute) and "bad" in s.text) for s in self.kernel.statements()
+            isinstance(s, IndirectLoad) or (isinstance(s, Compute) and "bad" in s.text)
+            for s in self.kernel.statements()
         ):
             self.out.line(f"#pragma omp simd{clause}")
         self.out.open(self.head(variable))
 
-    def across(self) -> None:
-        """Fold with an outer variable over the lanes: no sum across lanes is needed."""
+    def reduce_outer_lane(self) -> None:
+        """Write a reduction whose lane is an outer variable: no sum across lanes is needed."""
         assert self.lane is not None
         kernel = self.kernel
-        turns = prod(kernel.sizes[kernel.outer :])
-        if turns <= UNROLLED and turns * len(kernel.inner) <= WRITTEN:
+        iterations = prod(kernel.sizes[kernel.outer :])
+        if iterations <= MAX_UNROLLED_ITERATIONS and iterations * len(kernel.body) <= MAX_UNROLLED_STATEMENTS:
             self.vector_loop(self.lane)
-            self.unrolled()
-            self.statements(kernel.after)
+            self.unroll()
+            self.statements(kernel.epilogue)
             self.out.close()
             return
-        self.strips()
+        self.reduce_in_strips()
 
-    def unrolled(self) -> None:
-        """Write each turn of the inner loops out."""
+    def unroll(self) -> None:
+        """Write out each iteration of the inner loops."""
         kernel = self.kernel
         ranges = [range(kernel.sizes[v]) for v in self.inner]
         for number, places in enumerate(product(*ranges)):
-            self.at.update(zip(self.inner, places, strict=True))
-            names = {s.name: f"{s.name}_{number}" for s in kernel.inner if not isinstance(s, Store)}
-            self.statements(kernel.inner, names)
-            for fold in kernel.folds:
-                value = f"({c_type(fold.dtype)}){names[fold.arg]}"
+            self.positions.update(zip(self.inner, places, strict=True))
+            names = {s.name: f"{s.name}_{number}" for s in kernel.body if not isinstance(s, Store)}
+            self.statements(kernel.body, names)
+            for reduction in kernel.reductions:
+                value = f"({c_type(reduction.dtype)}){names[reduction.arg]}"
                 if number == 0:
-                    self.out.line(f"{c_type(fold.dtype)} {fold.name} = {value};")
+                    self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {value};")
                 else:
-                    self.out.line(f"{fold.name} = {_FOLD[fold.kind].format(fold.name, value)};")
+                    self.out.line(f"{reduction.name} = {_COMBINE[reduction.kind].format(reduction.name, value)};")
 
-    def strips(self) -> None:
-        """Fold vectors of accumulators: a strip of the lanes at a time through all inner turns."""
+    def reduce_in_strips(self) -> None:
+        """Write a reduction with vectors of accumulators: one strip of lanes at a time, through all inner loops."""
         assert self.lane is not None
         kernel, size = self.kernel, self.kernel.sizes[self.lane]
-        width = max(64 // max(f.dtype.itemsize for f in kernel.folds), 8)
+        width = max(64 // max(f.dtype.itemsize for f in kernel.reductions), 8)
         whole = size - size % width
         if whole:
             self.out.open(f"for (int64_t j = 0; j < {whole}; j += {width})")
-            self.strip("j + l", width)
+            self.reduce_strip("j + l", width)
             self.out.close()
         if size % width:
-            self.strip(f"{whole} + l", size % width)
+            self.reduce_strip(f"{whole} + l", size % width)
 
-    def strip(self, place: str, width: int) -> None:
-        """Fold one strip."""
+    def reduce_strip(self, position: str, width: int) -> None:
+        """Write the reduction of one strip."""
         kernel = self.kernel
         assert self.lane is not None
-        self.at[self.lane] = f"({place})"
+        self.positions[self.lane] = f"({position})"
         lanes = f"for (int64_t l = 0; l < {width}; l++)"
-        for fold in kernel.folds:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name}_[{width}];")
-            self.out.line(f"{lanes} {fold.name}_[l] = {_start(fold)};")
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name}_[{width}];")
+            self.out.line(f"{lanes} {reduction.name}_[l] = {_initial_value(reduction)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
-        self.statements(kernel.inner)
-        for fold in kernel.folds:
-            value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name}_[l] = {_FOLD[fold.kind].format(f'{fold.name}_[l]', value)};")
+        self.statements(kernel.body)
+        for reduction in kernel.reductions:
+            value = f"({c_type(reduction.dtype)}){reduction.arg}"
+            self.out.line(f"{reduction.name}_[l] = {_COMBINE[reduction.kind].format(f'{reduction.name}_[l]', value)};")
         self.out.close(1 + len(self.inner))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
-        for fold in kernel.folds:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {fold.name}_[l];")
-        self.statements(kernel.after)
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {reduction.name}_[l];")
+        self.statements(kernel.epilogue)
         self.out.close()
-        self.at[self.lane] = f"i{self.lane}"
+        self.positions[self.lane] = f"i{self.lane}"
 
-    def along(self) -> None:
-        """Fold with an inner variable over the lanes, or without lanes."""
+    def reduce_inner_lane(self) -> None:
+        """Write a reduction whose lane is an inner variable, or that has no lane."""
         kernel = self.kernel
-        for fold in kernel.folds:
-            self.out.line(f"{c_type(fold.dtype)} {fold.name} = {_start(fold)};")
+        for reduction in kernel.reductions:
+            self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {_initial_value(reduction)};")
         for variable in self.inner:
             self.out.open(self.head(variable))
         if self.lane is not None:
-            clauses = [f"reduction({_OMP[f.kind]}: {f.name})" for f in kernel.folds if f.kind in _OMP]
-            if len(clauses) == len(kernel.folds):
+            clauses = [
+                f"reduction({_OMP_REDUCTIONS[f.kind]}: {f.name})"
+                for f in kernel.reductions
+                if f.kind in _OMP_REDUCTIONS
+            ]
+            if len(clauses) == len(kernel.reductions):
                 self.vector_loop(self.lane, " " + " ".join(clauses))
             else:
                 self.out.open(self.head(self.lane))
-        self.statements(kernel.inner)
-        for fold in kernel.folds:
-            value = f"({c_type(fold.dtype)}){fold.arg}"
-            self.out.line(f"{fold.name} = {_FOLD[fold.kind].format(fold.name, value)};")
+        self.statements(kernel.body)
+        for reduction in kernel.reductions:
+            value = f"({c_type(reduction.dtype)}){reduction.arg}"
+            self.out.line(f"{reduction.name} = {_COMBINE[reduction.kind].format(reduction.name, value)};")
         self.out.close(len(self.inner) + (self.lane is not None))
-        self.statements(kernel.after)
+        self.statements(kernel.epilogue)
 
     def statements(self, statements: Sequence[Statement], names: dict[str, str] | None = None) -> None:
         """Write statements, with other names for some values."""
@@ -180,72 +186,78 @@ class LoopNest:
                 value = names.get(s.arg, s.arg)
                 if s.buffer.dtype is torch.bool:
                     value = f"{value} ? 1 : 0"
-                self.out.line(f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}] = {value};")
+                self.out.line(f"{_pointer(s.buffer)}[{self.address(s.offset, s.loop_strides)}] = {value};")
                 continue
             assert not isinstance(s, Reduce)
-            dtype = s.buffer.dtype if isinstance(s, Load | LoadAt) else s.dtype
+            dtype = s.buffer.dtype if isinstance(s, Load | IndirectLoad) else s.dtype
             self.out.line(f"const {c_type(dtype)} {names.get(s.name, s.name)} = {self.expression(s, names)};")
 
-    def expression(self, s: Load | LoadAt | Compute | Counter, names: dict[str, str]) -> str:
-        """Write what a statement computes."""
+    def expression(self, s: Load | IndirectLoad | Compute | Iota, names: dict[str, str]) -> str:
+        """Return the C++ expression of a statement."""
         if isinstance(s, Load):
-            text = f"{_memory(s.buffer)}[{self.address(s.offset, s.coefs)}]"
+            text = f"{_pointer(s.buffer)}[{self.address(s.offset, s.loop_strides)}]"
             return f"{text} != 0" if s.buffer.dtype is torch.bool else text
-        if isinstance(s, LoadAt):
+        if isinstance(s, IndirectLoad):
             places = [f"op_place({names.get(n, n)}, {size}, bad) * ({step})" for n, size, step in s.indices]
-            return f"{s.buffer.name}[{' + '.join([self.address(s.offset, s.coefs), *places])}]"
-        if isinstance(s, Counter):
+            return f"{s.buffer.name}[{' + '.join([self.address(s.offset, s.loop_strides), *places])}]"
+        if isinstance(s, Iota):
             start, step = literal(s.start, s.dtype), literal(s.step, s.dtype)
-            return f"({c_type(s.dtype)})({start} + {step} * ({c_type(s.dtype)}){self.at[s.variable]})"
+            return f"({c_type(s.dtype)})({start} + {step} * ({c_type(s.dtype)}){self.positions[s.variable]})"
         return f"({c_type(s.dtype)})({s.text.format(*(names.get(arg, arg) for arg in s.args))})"
 
-    def address(self, offset: int, coefs: Sequence[int]) -> str:
-        """Write an address in elements."""
+    def address(self, offset: int, loop_strides: Sequence[int]) -> str:
+        """Return the C++ index expression of an address."""
         terms = [str(offset)] if offset else []
-        for variable, coef in enumerate(coefs):
-            place = self.at[variable]
-            if isinstance(place, int):
-                terms = _added(terms, place * coef)
-            elif coef:
-                terms.append(place if coef == 1 else f"{coef} * {place}")
+        for variable, stride in enumerate(loop_strides):
+            position = self.positions[variable]
+            if isinstance(position, int):
+                terms = _add_constant(terms, position * stride)
+            elif stride:
+                terms.append(position if stride == 1 else f"{stride} * {position}")
         return " + ".join(terms) or "0"
 
 
-def _memory(buffer: Buffer) -> str:
-    """Write the pointer to a buffer; bools are read and written as bytes, or compilers branch and do not vectorize."""
+def _pointer(buffer: Buffer) -> str:
+    """Return the pointer to a buffer. Bools are accessed as bytes: else compilers branch and do not vectorize."""
     return f"((uint8_t *){buffer.name})" if buffer.dtype is torch.bool else buffer.name
 
 
-def _added(terms: list[str], number: int) -> list[str]:
+def _add_constant(terms: list[str], number: int) -> list[str]:
     if terms and terms[0].lstrip("-").isdigit():
         return [str(int(terms[0]) + number), *terms[1:]]
     return [str(number), *terms] if number else terms
 
 
-def _start(fold: Reduce) -> str:
-    if fold.kind in _START:
-        return _START[fold.kind]
-    floating = fold.dtype.is_floating_point
-    info = torch.finfo(fold.dtype) if floating else None if fold.dtype is torch.bool else torch.iinfo(fold.dtype)
+def _initial_value(reduction: Reduce) -> str:
+    if reduction.kind in _INITIAL_VALUES:
+        return _INITIAL_VALUES[reduction.kind]
+    floating = reduction.dtype.is_floating_point
+    info = (
+        torch.finfo(reduction.dtype)
+        if floating
+        else None
+        if reduction.dtype is torch.bool
+        else torch.iinfo(reduction.dtype)
+    )
     if info is None:
-        return "false" if fold.kind == "max" else "true"
-    worst = -float("inf") if fold.kind == "max" else float("inf")
-    return literal(worst if floating else info.min if fold.kind == "max" else info.max, fold.dtype)
+        return "false" if reduction.kind == "max" else "true"
+    worst = -float("inf") if reduction.kind == "max" else float("inf")
+    return literal(worst if floating else info.min if reduction.kind == "max" else info.max, reduction.dtype)
 
 
-def _lane(kernel: Kernel) -> int | None:
-    """Choose the variable that runs over lanes: the one whose elements lie together, if it is long enough."""
+def _choose_lane(kernel: Kernel) -> int | None:
+    """Choose the lane: the variable with the most contiguous accesses, weighted by its size."""
     best, chosen = 0.0, None
     for variable, size in enumerate(kernel.sizes):
         score = 0.0
         for s in kernel.statements():
-            if isinstance(s, Load | LoadAt | Store):
-                coef = s.coefs[variable]
+            if isinstance(s, Load | IndirectLoad | Store):
+                stride = s.loop_strides[variable]
                 score += (
                     (2.0 if isinstance(s, Store) else 1.0)
-                    if coef == 1
+                    if stride == 1
                     else 0.5
-                    if coef == 0
+                    if stride == 0
                     else -2.0
                     if not isinstance(s, Store)
                     else -0.7
@@ -256,11 +268,11 @@ def _lane(kernel: Kernel) -> int | None:
     return chosen if chosen is not None else (len(kernel.sizes) - 1 if kernel.sizes else None)
 
 
-def _weights(kernel: Kernel) -> list[int]:
-    """Weigh variables by how far they move an address: those that move it far are outer loops."""
+def _stride_weights(kernel: Kernel) -> list[int]:
+    """Return, per variable, the sum of its strides. Variables with large strides become outer loops."""
     found = [0] * len(kernel.sizes)
     for s in kernel.statements():
-        if isinstance(s, Load | LoadAt | Store):
-            for variable, coef in enumerate(s.coefs):
-                found[variable] += abs(coef)
+        if isinstance(s, Load | IndirectLoad | Store):
+            for variable, stride in enumerate(s.loop_strides):
+                found[variable] += abs(stride)
     return found

@@ -1,24 +1,24 @@
-"""From kernels to C++: scopes, loops, branches, calls of Python."""
+"""Write scopes in C++: kernels, loops, branches, and calls of Python."""
 
 from typing import Any
 
 from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
 from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
-from torchpure.jit.native.optimize import collapsed
+from torchpure.jit.native.optimize import collapse_loops
 
 from ._lines import Lines
 from ._loop_nest import LoopNest
 
 
-class Writer:
-    """Writes scopes."""
+class StatementWriter:
+    """Writes scopes and their items."""
 
     def __init__(self) -> None:
         self.out = Lines()
         self._loops = 0
 
     def scope(self, scope: Scope) -> None:
-        """Write a scope: pointers of its temporaries, then its items."""
+        """Write a scope: the pointers of its temporaries, then its items."""
         used = {b for item in scope.items for b in item.reads() | item.writes()}
         for buffer in scope.temporaries:
             if buffer.offset >= 0 and buffer in used:
@@ -34,7 +34,7 @@ class Writer:
     def item(self, item: Any) -> None:
         """Write one item."""
         if isinstance(item, Kernel):
-            LoopNest(self.out, collapsed(item)).write()
+            LoopNest(self.out, collapse_loops(item)).write()
         elif isinstance(item, Opaque):
             self.out.line(item.text)
         elif isinstance(item, Loop):
@@ -43,19 +43,19 @@ class Writer:
             self.branches(item)
         elif isinstance(item, Callback):
             pointers = ", ".join(f"(void *)({view.buffer.name} + {view.offset})" for view in item.operands)
-            held = f"if (!{item.unless.buffer.name}[{item.unless.offset}]) " if item.unless else ""
+            held = f"if (!{item.skip_if.buffer.name}[{item.skip_if.offset}]) " if item.skip_if else ""
             self.out.line(
                 f"{held}{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}"
             )
 
     def loop(self, loop: Loop) -> None:
-        """Write the turns of a body; what is carried moves between two buffers."""
+        """Write a loop. Each iteration ends with a swap of the two pointers of every carry."""
         self._loops += 1
         turn = f"turn{self._loops}"
         self.out.open("")
-        for buffer in loop.head.temporaries:
+        for buffer in loop.setup.temporaries:
             self.pointer(buffer)
-        for item in loop.head.items:
+        for item in loop.setup.items:
             self.item(item)
         if loop.length is None:
             self.out.open("while (1)")
@@ -71,16 +71,16 @@ class Writer:
             self.out.line(
                 f"{c} *{part.buffer.name} = {part.base.buffer.name} + {part.base.offset} + {turn} * {part.step};"
             )
-        self.scope(loop.scope)
+        self.scope(loop.body)
         for pair in loop.carried:
             a, b = pair.now.buffer.name, pair.next.buffer.name
             self.out.line(f"{{ auto *other = {a}; {a} = {b}; {b} = other; }}")
         self.out.close()
-        self.scope(loop.tail)
+        self.scope(loop.teardown)
         self.out.close()
 
     def branches(self, item: Branches) -> None:
-        """Write one of several scopes."""
+        """Write a switch over scopes."""
         self.out.open(f"switch ({item.index.buffer.name}[{item.index.offset}])")
         for number, branch in enumerate(item.branches):
             last = number == len(item.branches) - 1

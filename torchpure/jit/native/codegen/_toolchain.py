@@ -1,4 +1,4 @@
-"""The command that makes a library of C++."""
+"""The toolchain: the command that compiles C++ to a shared library."""
 
 import os
 import platform
@@ -11,25 +11,25 @@ FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fwrapv",
     "-fno-trapping-math", "-fno-exceptions", "-fno-rtti", "-fno-semantic-interposition", "-fno-stack-protector", "-w",
 )  # fmt: skip
-_VECTOR = '-DVECTOR=__attribute__((simd("notinbranch")))'
-_GLIBC = (2, 35)  # from there on its vector library has every function that the prelude declares
+_VECTOR_DEFINE = '-DVECTOR=__attribute__((simd("notinbranch")))'
+_MIN_GLIBC = (2, 35)  # since then libmvec has every function that the prelude declares
 
 
-def command() -> tuple[str, ...]:
-    """Return the compiler's command, with vector forms of mathematical functions where the platform has them.
+def compiler_command() -> tuple[str, ...]:
+    """Return the compiler command. It uses vector versions of mathematical functions where the platform has them.
 
-    In it `{source}` and `{library}` stand for the two files.
+    In the command, `{source}` and `{library}` stand for the two files.
 
     Raises:
         FileNotFoundError: there is no C++ compiler.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words: ccache g++
+    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words, such as `ccache g++`
     found = chosen or [name for name in map(shutil.which, ("g++", "c++", "clang++")) if name][:1]
     if not found:
         raise FileNotFoundError("no C++ compiler")
     end = ("{source}", "-o", "{library}")
     if _has_vector_functions(found[-1]):
-        return (*found, *FLAGS, _VECTOR, *end, "-lmvec", "-lm")
+        return (*found, *FLAGS, _VECTOR_DEFINE, *end, "-lmvec", "-lm")
     return (*found, *FLAGS, *end, "-lm")
 
 
@@ -37,4 +37,4 @@ def _has_vector_functions(compiler: str) -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64" or "clang" in Path(compiler).name:
         return False
     name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= _GLIBC
+    return name == "glibc" and tuple(map(int, version.split(".")[:2])) >= _MIN_GLIBC

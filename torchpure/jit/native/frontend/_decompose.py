@@ -1,4 +1,4 @@
-"""A traced program in fewer kinds of operations, none of which changes what it was given.
+"""Decompose a traced program into fewer kinds of operations, without in-place operations.
 
 Law: the decomposed program computes what the program does.
 """
@@ -17,7 +17,7 @@ from torchpure.jit.native.ir import UnsupportedError
 from torchpure.transforms.tracing import trace
 
 _aten = torch.ops.aten
-_MORE = (
+_MORE_OPERATIONS = (
     _aten._softmax, _aten._log_softmax, _aten._softmax_backward_data, _aten._log_softmax_backward_data,
     _aten.linalg_vector_norm, _aten.native_group_norm, _aten.native_group_norm_backward, _aten.native_layer_norm,
     _aten.native_layer_norm_backward, _aten.native_batch_norm, _aten._native_batch_norm_legit_functional,
@@ -29,36 +29,38 @@ _MORE = (
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[Any, Any]:
-    attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # its rule returns no logarithms of sums
-    sixths = _aten.hardsigmoid_backward.default  # torch's own multiplies by a sixth in single precision
+def _decomposition_table() -> dict[Any, Any]:
+    attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # torch's rule does not return logsumexp
+    sixths = _aten.hardsigmoid_backward.default  # torch's rule multiplies by 1/6 in single precision
     kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
-    table = {**core_aten_decompositions(), **get_decompositions(_MORE)}
-    table |= {op: _with_rows(table[op], _from_the_start) for op in (_aten.index_add.default, _aten.index_copy.default)}
-    table |= {op: _with_rows(table[op], _from_the_end) for op in _FILLS}
+    table = {**core_aten_decompositions(), **get_decompositions(_MORE_OPERATIONS)}
+    table |= {
+        op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)
+    }
+    table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
 
-_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # whose indices may be negative
+_FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # their indices may be negative
 
 
 def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:
     return torch.where((x >= -bound) & (x <= bound), 0.0, gradient)
 
 
-def _from_the_start(index: Tensor, size: int) -> Tensor:
-    """Let a negative index be out of range: torch's rules index with it, which counts from the end."""
+def _reject_negative(index: Tensor, size: int) -> Tensor:
+    """Map negative indices to `size`, which is out of range. torch's rules would count them from the end."""
     return torch.where(index < 0, size, index)
 
 
-def _from_the_end(index: Tensor, size: int) -> Tensor:
+def _wrap_negative(index: Tensor, size: int) -> Tensor:
     return torch.where(index < 0, index + size, index)
 
 
-def _with_rows(rule: Any, rows: Any) -> Any:
-    """Give a rule of an operation along a dimension other indices."""
+def _with_index(rule: Any, rows: Any) -> Any:
+    """Return a rule for an operation along a dimension, with `rows(index, size)` in the place of the index."""
 
     def decompose(x: Tensor, dim: int, index: Tensor, *rest: Any, **named: Any) -> Tensor:
         return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
@@ -67,24 +69,24 @@ def _with_rows(rule: Any, rows: Any) -> Any:
 
 
 def _embedding_backward(rule: Any) -> Any:
-    """Let an index out of range be an error: torch's rule drops its gradient, and the lookup may be gone."""
+    """Make an index out of range an error. torch's rule drops its gradient, and relies on the lookup to fail."""
 
     def decompose(gradient: Tensor, index: Tensor, count: int, padding: int, by_frequency: bool) -> Tensor:
         if by_frequency:
             return rule(gradient, index, count, padding, by_frequency)
         if padding >= 0:
             gradient = torch.where((index == padding).unsqueeze(-1), 0, gradient)
-        rows = _from_the_start(index, count)
+        rows = _reject_negative(index, count)
         return gradient.new_zeros(count, gradient.shape[-1]).index_put([rows], gradient, accumulate=True)
 
     return decompose
 
 
-def decomposed(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
-    """Trace a program again through torch's decompositions; programs that change temporaries are made functional.
+def decompose_program(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
+    """Trace a program again through torch's decompositions. Programs that change temporaries become functional.
 
     Raises:
-        UnsupportedError: a program with loops changes temporaries in place outside of them.
+        UnsupportedError: a program with loops changes temporaries in place outside the loops.
     """
     run: Any = module
     if _mutates(module):
@@ -92,7 +94,7 @@ def decomposed(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModule:
             raise UnsupportedError("changes in place around a loop")
         run = functionalize(module, remove="mutations_and_views")
     with torch.no_grad():
-        made = trace(run, tensors, _table())
+        made = trace(run, tensors, _decomposition_table())
     made.graph.eliminate_dead_code()
     return made
 

@@ -1,10 +1,10 @@
-"""Operations that torch itself must run: compiled, they would read memory that is not there, or lose a part."""
+"""Find nodes that torch itself must run: compiled code would read out of range, or lose an imaginary part."""
 
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_aggregate
 
-_PICKS = frozenset({
+_SELECTIONS = frozenset({
     "max", "min", "argmax", "argmin", "amax", "amin", "aminmax", "median", "nanmedian", "mode", "kthvalue", "topk",
     "index", "_unsafe_index", "index_select", "gather", "take", "embedding", "_embedding_bag", "nll_loss_forward",
     "_embedding_bag_forward_only", "nll_loss2d_forward", "scatter", "scatter_add", "scatter_reduce", "index_put",
@@ -12,16 +12,16 @@ _PICKS = frozenset({
 })  # fmt: skip
 
 
-def picks_of_nothing(node: Node) -> bool:
-    """Tell whether an operation picks elements of a tensor without any: torch knows when that is an error."""
+def selects_from_empty(node: Node) -> bool:
+    """Tell whether an operation selects elements of an empty tensor: torch decides if that is an error."""
     name = getattr(node.target, "_opname", None)
     first = node.args[0] if node.args else None
     like = first.meta.get("val") if isinstance(first, Node) else None
-    return name is not None and name.removesuffix("_") in _PICKS and isinstance(like, Tensor) and like.numel() == 0
+    return name is not None and name.removesuffix("_") in _SELECTIONS and isinstance(like, Tensor) and like.numel() == 0
 
 
-def takes_complex_numbers(node: Node) -> bool:
-    """Tell whether one of the arguments is a complex number of Python."""
+def has_complex_argument(node: Node) -> bool:
+    """Tell whether an argument is a complex number of Python."""
     found: list[bool] = []
     map_aggregate((node.args, node.kwargs), lambda leaf: found.append(isinstance(leaf, complex)))
     return any(found)

@@ -1,7 +1,10 @@
-"""A kernel: loops over a domain, and what one turn computes.
+"""A kernel: loops over a domain, and the statements that one iteration runs.
 
-A domain has outer variables and, in a reduction, inner ones. Statements are in single assignment form; names are
-unique in a whole program, so that kernels can be put together. Every address is affine in the variables.
+For example, `x.sum(1)` for x of shape (3, 5) has the domain (3, 5). Variable 0 is outer, variable 1 is inner. The body
+loads an element, a reduction adds it up, and the epilogue stores the sum once per outer iteration.
+
+Statements are in single assignment form. Names are unique in a program, so that kernels can be fused. Every address is
+affine in the loop variables: an offset plus one stride per variable.
 """
 
 import re
@@ -14,7 +17,7 @@ import torch
 
 from ._values import Buffer, Number, Value, View
 
-Coefs = tuple[int, ...]  # elements that each variable of the domain moves an address by
+LoopStrides = tuple[int, ...]  # per loop variable: the elements by which one step moves an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +27,23 @@ class Load:
     name: str
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
 
 
 @dataclass(frozen=True, slots=True)
-class LoadAt:
-    """Read an element whose place other elements tell: `offset + Σ index·stride`, each index wrapped and checked."""
+class IndirectLoad:
+    """Read an element at `offset + Σ index·stride`. Each index is a value: it is wrapped and checked at run time."""
 
     name: str
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
     indices: tuple[tuple[str, int, int], ...]  # (name, size, stride)
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Compute a value of a dtype: a format of C++ with {0}, {1} … for other names."""
+    """Compute a value. `text` is C++ in which {0}, {1} … stand for the names in `args`."""
 
     name: str
     dtype: torch.dtype
@@ -49,7 +52,7 @@ class Compute:
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class Iota:
     """Compute `start + step·variable`."""
 
     name: str
@@ -61,7 +64,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class Reduce:
-    """Fold a value over the inner variables."""
+    """Reduce a value over the inner variables."""
 
     name: str
     dtype: torch.dtype
@@ -75,115 +78,117 @@ class Store:
 
     buffer: Buffer
     offset: int
-    coefs: Coefs
+    loop_strides: LoopStrides
     arg: str
 
 
-Statement = Load | LoadAt | Compute | Counter | Reduce | Store
+Statement = Load | IndirectLoad | Compute | Iota | Reduce | Store
 
 
 @dataclass(eq=False, slots=True)
 class Kernel:
-    """Loops over `sizes`, of which the first `outer` are outer ones; three lists of statements."""
+    """Loops over `sizes`. The first `outer` variables are outer ones, the others are reduced."""
 
     sizes: tuple[int, ...]
     outer: int
-    inner: list[Statement] = field(default_factory=list)  # in every turn; without inner variables all is here
-    folds: list[Reduce] = field(default_factory=list)
-    after: list[Statement] = field(default_factory=list)  # once the inner loops are done
+    body: list[Statement] = field(default_factory=list)  # runs in every iteration
+    reductions: list[Reduce] = field(default_factory=list)
+    epilogue: list[Statement] = field(default_factory=list)  # runs after the inner loops
 
     @property
     def reduces(self) -> bool:
         """Tell whether there are inner variables."""
-        return bool(self.folds)
+        return bool(self.reductions)
 
     def statements(self) -> list[Statement]:
         """List all statements."""
-        return [*self.inner, *self.folds, *self.after]
+        return [*self.body, *self.reductions, *self.epilogue]
 
     def reads(self) -> set[Buffer]:
-        """Return what is read."""
-        return {s.buffer for s in self.statements() if isinstance(s, Load | LoadAt)}
+        """Return the buffers that are read."""
+        return {s.buffer for s in self.statements() if isinstance(s, Load | IndirectLoad)}
 
     def writes(self) -> set[Buffer]:
-        """Return what is written."""
+        """Return the buffers that are written."""
         return {s.buffer for s in self.statements() if isinstance(s, Store)}
 
 
 @dataclass(eq=False, slots=True)
 class Opaque:
-    """A piece of C++ of which only reads and writes are known."""
+    """C++ text of which only the buffers that it reads and writes are known."""
 
-    text: str  # a buffer's name is its pointer
-    read: tuple[Buffer, ...]
-    written: tuple[Buffer, ...]
-    adds: Callable[[str, str], str] | None = None  # text that adds to the memory at a pointer instead, times a factor
-    nonzero: bool = False  # that text takes a factor of zero for nothing to add, be it zero times infinity
+    text: str  # in the text, the name of a buffer is its pointer
+    read_buffers: tuple[Buffer, ...]
+    written_buffers: tuple[Buffer, ...]
+    accumulate: Callable[[str, str], str] | None = None  # (pointer, factor) -> text that adds factor · result there
+    needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
 
-    def instead(self, old: Buffer, new: Buffer) -> "Opaque":
-        """Return the same with another buffer in the place of one that it writes."""
+    def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
+        """Return the same text with buffer `new` written in the place of `old`."""
         text = re.sub(rf"\b{old.name}\b", new.name, self.text)
-        return Opaque(text, self.read, tuple(new if buffer is old else buffer for buffer in self.written))
+        return Opaque(
+            text, self.read_buffers, tuple(new if buffer is old else buffer for buffer in self.written_buffers)
+        )
 
     def reads(self) -> set[Buffer]:
-        """Return what is read."""
-        return set(self.read)
+        """Return the buffers that are read."""
+        return set(self.read_buffers)
 
     def writes(self) -> set[Buffer]:
-        """Return what is written."""
-        return set(self.written)
+        """Return the buffers that are written."""
+        return set(self.written_buffers)
 
 
-def moved(statement: Statement, mapping: Sequence[int], count: int) -> Statement:
-    """Write a statement for a domain of `count` variables, in which variable i of its own is `mapping[i]`."""
-    if isinstance(statement, Load | LoadAt | Store):
-        coefs = [0] * count
-        for own, coef in enumerate(statement.coefs):
-            coefs[mapping[own]] = coef
-        return replace(statement, coefs=tuple(coefs))
-    if isinstance(statement, Counter):
+def remap_variables(statement: Statement, mapping: Sequence[int], count: int) -> Statement:
+    """Rewrite a statement for a domain of `count` variables: its variable i becomes `mapping[i]`."""
+    if isinstance(statement, Load | IndirectLoad | Store):
+        loop_strides = [0] * count
+        for own, stride in enumerate(statement.loop_strides):
+            loop_strides[mapping[own]] = stride
+        return replace(statement, loop_strides=tuple(loop_strides))
+    if isinstance(statement, Iota):
         return replace(statement, variable=mapping[statement.variable])
     return statement
 
 
-def renamed(statement: Statement, names: dict[str, str]) -> Statement:
-    """Write a statement with other names in the places of its arguments."""
+def rename_arguments(statement: Statement, names: dict[str, str]) -> Statement:
+    """Rewrite a statement with other names for its arguments."""
     if isinstance(statement, Compute):
         return replace(statement, args=tuple(names.get(arg, arg) for arg in statement.args))
     if isinstance(statement, Reduce | Store):
         return replace(statement, arg=names.get(statement.arg, statement.arg))
-    if isinstance(statement, LoadAt):
+    if isinstance(statement, IndirectLoad):
         return replace(statement, indices=tuple((names.get(n, n), size, step) for n, size, step in statement.indices))
     return statement
 
 
-class Names:
-    """Gives each value and each buffer of a program a name of its own."""
+class NameGenerator:
+    """Generates a unique name for each value and each buffer of a program."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def new(self, letter: str) -> str:
-        """Return a name that begins with this letter."""
+        """Return a new name that begins with this letter."""
         self._count += 1
         return f"{letter}{self._count}"
 
 
-class Builder:
-    """One kernel in the making: loads of whole values, computations, stores."""
+class KernelBuilder:
+    """Builds one kernel: load, compute, reduce, store."""
 
-    def __init__(self, names: Names, shape: Sequence[int], folded: Sequence[int] = ()) -> None:
-        """Begin a kernel over a shape; the dimensions in `folded` are inner ones."""
+    def __init__(self, names: NameGenerator, shape: Sequence[int], reduced_dims: Sequence[int] = ()) -> None:
+        """Start a kernel over a shape. The dimensions in `reduced_dims` become inner variables."""
         self._names = names
-        dims = [dim for dim in range(len(shape)) if dim not in folded] + list(folded)
+        dims = [dim for dim in range(len(shape)) if dim not in reduced_dims] + list(reduced_dims)
         kept = [dim for dim in dims if shape[dim] != 1]
         self._variable = {dim: i for i, dim in enumerate(kept)}
         self._rank = len(shape)
-        self.kernel = Kernel(tuple(shape[dim] for dim in kept), sum(dim not in folded for dim in kept))
-        self._statements = self.kernel.inner
+        self.kernel = Kernel(tuple(shape[dim] for dim in kept), sum(dim not in reduced_dims for dim in kept))
+        self._statements = self.kernel.body
 
-    def coefs(self, strides: Sequence[int], dims: Sequence[int] | None = None) -> Coefs:
-        """Return the coefficients for strides, one a dimension of the shape (or for those dimensions alone)."""
+    def loop_strides(self, strides: Sequence[int], dims: Sequence[int] | None = None) -> LoopStrides:
+        """Return one stride per loop variable, from one stride per dimension of the shape (or of `dims`)."""
         found = [0] * len(self.kernel.sizes)
         for dim, stride in zip(range(self._rank) if dims is None else dims, strides, strict=True):
             if dim in self._variable:
@@ -191,55 +196,57 @@ class Builder:
         return tuple(found)
 
     def load(self, value: Value, shape: Sequence[int]) -> str:
-        """Load the element of a value broadcast to the whole shape."""
+        """Load the element of a value that is broadcast to the whole shape."""
         if isinstance(value, Number):
             return self.number(value.value, value.dtype)
-        strides = broadcast(value, shape)
+        strides = broadcast_strides(value, shape)
         name = self._names.new("v")
-        self._statements.append(Load(name, value.buffer, value.offset, self.coefs(strides)))
+        self._statements.append(Load(name, value.buffer, value.offset, self.loop_strides(strides)))
         return name
 
-    def load_at(self, view: View, indices: Sequence[tuple[str, int, int]], strides: Sequence[int]) -> str:
-        """Load an element at computed places, and at `strides` of the domain."""
+    def indirect_load(self, view: View, indices: Sequence[tuple[str, int, int]], strides: Sequence[int]) -> str:
+        """Load an element at computed indices. `strides` says how the loop variables move the address."""
         name = self._names.new("v")
-        self._statements.append(LoadAt(name, view.buffer, view.offset, self.coefs(strides), tuple(indices)))
+        self._statements.append(
+            IndirectLoad(name, view.buffer, view.offset, self.loop_strides(strides), tuple(indices))
+        )
         return name
 
     def number(self, value: Any, dtype: torch.dtype) -> str:
-        """Write a number down."""
+        """Write a number as a literal."""
         return self.compute(dtype, literal(value, dtype))
 
     def compute(self, dtype: torch.dtype, text: str, *args: str) -> str:
-        """Compute a value from others."""
+        """Compute a value from other values."""
         name = self._names.new("v")
         self._statements.append(Compute(name, dtype, text, args))
         return name
 
-    def counter(self, dtype: torch.dtype, start: Any, step: Any, dim: int) -> str:
-        """Compute start + step · (place in a dimension)."""
+    def iota(self, dtype: torch.dtype, start: Any, step: Any, dim: int) -> str:
+        """Compute start + step · (index in a dimension)."""
         if dim not in self._variable:
             return self.number(start, dtype)
         name = self._names.new("v")
-        self._statements.append(Counter(name, dtype, start, step, self._variable[dim]))
+        self._statements.append(Iota(name, dtype, start, step, self._variable[dim]))
         return name
 
-    def fold(self, dtype: torch.dtype, kind: str, arg: str) -> str:
-        """Fold a value over the inner variables; what follows is computed once they are done."""
-        if self.kernel.outer == len(self.kernel.sizes):  # they have one turn each
+    def reduce(self, dtype: torch.dtype, kind: str, arg: str) -> str:
+        """Reduce a value over the inner variables. Later statements go to the epilogue."""
+        if self.kernel.outer == len(self.kernel.sizes):  # all inner sizes are 1
             return arg
         name = self._names.new("v")
-        self.kernel.folds.append(Reduce(name, dtype, kind, arg))
-        self._statements = self.kernel.after
+        self.kernel.reductions.append(Reduce(name, dtype, kind, arg))
+        self._statements = self.kernel.epilogue
         return name
 
     def store(self, view: View, arg: str, dims: Sequence[int] | None = None) -> None:
         """Store a value into a view, whose dimensions are those of the shape, or `dims`."""
-        coefs = self.coefs(view.strides, dims)
-        self._statements.append(Store(view.buffer, view.offset, coefs, arg))
+        loop_strides = self.loop_strides(view.strides, dims)
+        self._statements.append(Store(view.buffer, view.offset, loop_strides, arg))
 
 
-def broadcast(view: View, shape: Sequence[int]) -> list[int]:
-    """Return the strides of a view seen in a larger shape."""
+def broadcast_strides(view: View, shape: Sequence[int]) -> list[int]:
+    """Return the strides of a view that is broadcast to a larger shape."""
     lead = len(shape) - len(view.shape)
     return [0] * lead + [0 if size == 1 else stride for size, stride in zip(view.shape, view.strides, strict=True)]
 
@@ -261,7 +268,7 @@ def literal(value: Any, dtype: torch.dtype) -> str:
     if number in {float("inf"), float("-inf")}:
         return f"{'-' if number < 0 else ''}__builtin_inf{end}()"
     if end:
-        number = c_float(number).value  # rounded; to infinity where it is too large
+        number = c_float(number).value  # rounds to float32; may become infinite
         if number in {float("inf"), float("-inf")}:
             return literal(number, dtype)
     return f"({number.hex()}{end})" if number < 0 else f"{number.hex()}{end}"

@@ -1,4 +1,4 @@
-"""What the nodes of a program are here: memory seen through strides, or a number that needs no memory."""
+"""Values: what a node of a program becomes. It is a view of a buffer, or a number that needs no memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,19 +20,19 @@ C_TYPES = {
 
 
 class UnsupportedError(Exception):
-    """Tell that another backend must serve a program; the text says why."""
+    """The native backend does not support a program; the text says what it met. Another backend compiles it."""
 
 
 @dataclass(eq=False, slots=True)
 class Buffer:
-    """Memory of one dtype, written by one or several kernels before it is read."""
+    """Memory of one dtype. It is written by one or more kernels before it is read."""
 
     name: str
     dtype: torch.dtype
     size: int  # elements
-    temporary: bool = True  # placed by the plan; else its pointer is defined by what made it
-    apart: bool = False  # its several writers write different elements
-    offset: int = field(default=-1)  # bytes, in the workspace, once planned
+    temporary: bool = True  # placed by the memory plan; else an input, output, constant or loop slice
+    disjoint_writes: bool = False  # each of its writers writes other elements
+    offset: int = field(default=-1)  # in bytes, in the workspace; set by the memory plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A tensor of one number everywhere."""
+    """A tensor that is one number everywhere."""
 
     value: Any
     shape: tuple[int, ...]
@@ -63,10 +63,10 @@ Value = View | Number
 
 
 def c_type(dtype: torch.dtype) -> str:
-    """Return the C++ name of a dtype.
+    """Return the C++ type of a dtype.
 
     Raises:
-        UnsupportedError: there is none here.
+        UnsupportedError: the generator has no type for it.
     """
     if dtype not in C_TYPES:
         raise UnsupportedError(f"tensors of {dtype}")
@@ -74,7 +74,7 @@ def c_type(dtype: torch.dtype) -> str:
 
 
 def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return strides without gaps; `order` lists the dimensions from the outermost in memory to the innermost.
+    """Return strides without gaps. `order` lists the dimensions from outermost to innermost in memory.
 
     >>> dense_strides((2, 3)), dense_strides((2, 3), (1, 0))
     ((3, 1), (1, 2))
@@ -87,7 +87,7 @@ def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> t
 
 
 def longest_last(shape: Sequence[int]) -> list[int]:
-    """Order dimensions so that the longest is innermost in memory; the last one of equals.
+    """Order dimensions so that the longest is innermost in memory; of equal ones, the last.
 
     >>> longest_last((40, 5)), longest_last((5, 40))
     ([1, 0], [0, 1])
@@ -100,20 +100,20 @@ def longest_last(shape: Sequence[int]) -> list[int]:
     return dims
 
 
-def order_of(view: View) -> list[int]:
-    """Order the dimensions of a view as they lie in its memory, outermost first."""
+def memory_order(view: View) -> list[int]:
+    """Order the dimensions of a view as they lie in memory, outermost first."""
     return sorted(range(len(view.shape)), key=lambda dim: (-abs(view.strides[dim]), dim))
 
 
-def reshaped(view: View, shape: tuple[int, ...]) -> View | None:
-    """View the same memory in another shape, or None where strides cannot say it."""
+def reshape_view(view: View, shape: tuple[int, ...]) -> View | None:
+    """View the same memory in another shape; None if strides cannot express it."""
     if prod(shape) == 0:
         return View(view.buffer, shape, dense_strides(shape), view.offset)
     old = [(size, stride) for size, stride in zip(view.shape, view.strides, strict=True) if size != 1]
     strides: list[int] = []
     at = 0
     todo = list(shape)
-    chunks: list[tuple[int, int]] = []  # runs of old dimensions that lie together: (size, innermost stride)
+    chunks: list[tuple[int, int]] = []  # runs of contiguous old dimensions: (size, innermost stride)
     for size, stride in old:
         if chunks and chunks[-1][1] == size * stride:
             chunks[-1] = (chunks[-1][0] * size, stride)

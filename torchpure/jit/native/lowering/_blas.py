@@ -1,4 +1,4 @@
-"""Large products of matrices, by the library that torch was built with."""
+"""Large matrix products: call the BLAS library that torch was built with."""
 
 import ctypes
 from functools import lru_cache, partial
@@ -8,32 +8,34 @@ import torch
 
 from torchpure.jit.native.ir import Opaque, UnsupportedError, View, c_type
 
-from ._matvec import swapped
+from ._matvec import transpose_view
 from ._scope import Scope
 
-# its arguments are Fortran's: everything by reference, matrices column by column
-LIBRARY_TYPES = "\n".join(
+# BLAS has a Fortran interface: arguments by reference, column-major matrices
+BLAS_TYPES = "\n".join(
     f"typedef void (*{letter}gemm)(const char *, const char *, const int *, const int *, const int *, const {c} *, "
     f"const {c} *, const int *, const {c} *, const int *, const {c} *, {c} *, const int *);"
     for letter, c in (("s", "float"), ("d", "double"))
 )
 
 
-def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
-    """Multiply by the library that torch was built with: column-major there, so the operands change places."""
-    if library_products() is None:
-        raise UnsupportedError("a large product, without the library's function")
-    scope.program.uses_library = True
-    result = made = scope.empty((*a.shape[:-1], b.shape[-1]), dtype, [*range(len(a.shape) - 2), *_inner(a, b)])
-    if made.strides[-1] != 1:  # the transposed product
-        a, b, made = swapped(b), swapped(a), swapped(made)
+def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
+    """Multiply with BLAS. It is column-major, so the operands swap places."""
+    if gemm_pointers() is None:
+        raise UnsupportedError("a large product: torch's library exports no gemm")
+    scope.state.uses_blas = True
+    result = made = scope.empty(
+        (*a.shape[:-1], b.shape[-1]), dtype, [*range(len(a.shape) - 2), *_row_and_column_order(a, b)]
+    )
+    if made.strides[-1] != 1:  # compute the transposed product
+        a, b, made = transpose_view(b), transpose_view(a), transpose_view(made)
     *batch, m, k = a.shape
     n = b.shape[-1]
-    a, b = (v if _leading(v) else scope.materialized(v, range(len(v.shape))) for v in (a, b))
+    a, b = (v if _blas_layout(v) else scope.materialize(v, range(len(v.shape))) for v in (a, b))
     letter, c = ("s" if dtype is torch.float32 else "d"), c_type(dtype)
     loops = "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
     place = [" + ".join([str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))]) for v in (a, b, made)]
-    (ta, la), (tb, lb) = _leading(a) or ("N", 1), _leading(b) or ("N", 1)
+    (ta, la), (tb, lb) = _blas_layout(a) or ("N", 1), _blas_layout(b) or ("N", 1)
 
     def text(target: str, factor: str, kept: int) -> str:
         return (
@@ -45,18 +47,18 @@ def library_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 
     whole, read = text(made.buffer.name, "1", 0), (a.buffer, b.buffer)
     adds = partial(text, kept=1)
-    scope.items.append(Opaque(whole, read, (made.buffer,), adds, nonzero=True))
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds, needs_nonzero_factor=True))
     return result
 
 
-def _inner(a: View, b: View) -> tuple[int, int]:
-    """Order rows and columns of a result so that the longer ones are innermost, as in what follows."""
+def _row_and_column_order(a: View, b: View) -> tuple[int, int]:
+    """Order rows and columns of a result: the longer dimension is innermost, as in later kernels."""
     rank = len(a.shape)
     return (rank - 1, rank - 2) if a.shape[-2] > b.shape[-1] else (rank - 2, rank - 1)
 
 
-def _leading(view: View) -> tuple[str, int] | None:
-    """Tell how the library shall read a matrix: as it lies or transposed, and the step from row to row."""
+def _blas_layout(view: View) -> tuple[str, int] | None:
+    """Return ("N", row stride) or, for a transposed matrix, ("T", row stride); None if BLAS cannot read it."""
     (rows, columns), (far, near) = view.shape[-2:], view.strides[-2:]
     if near == 1 and far >= max(columns, 1):
         return "N", far
@@ -67,15 +69,15 @@ def _leading(view: View) -> tuple[str, int] | None:
 
 @lru_cache(maxsize=1)
 def torch_library() -> ctypes.CDLL | None:
-    """Return torch's library for the CPU, where it lies with torch."""
+    """Return torch's CPU library, if it is at its usual place."""
     paths = (Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{end}" for end in ("so", "dylib"))
     path = next(filter(Path.exists, paths), None)
     return None if path is None else ctypes.CDLL(str(path))
 
 
 @lru_cache(maxsize=1)
-def library_products() -> tuple[int, int] | None:
-    """Return where torch's library has the products of single and of double precision, if it lets others call them."""
+def gemm_pointers() -> tuple[int, int] | None:
+    """Return the addresses of sgemm and dgemm in torch's library, if they are exported."""
     functions = [getattr(torch_library(), f"{letter}gemm_", None) for letter in "sd"]
     if None in functions:
         return None

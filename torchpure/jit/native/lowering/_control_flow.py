@@ -1,4 +1,4 @@
-"""Handlers of the primitives of control flow: loops of C++ around a scope of their own."""
+"""Handlers of the control flow primitives: scan, while, switch and callback."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,21 +10,22 @@ from torch.fx import GraphModule, Node
 from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, dense_strides, longest_last
 from torchpure.transforms.calls import CHECK
 
-from ._reductions import folded
-from ._regions import Branches, Callback, Carried, Loop, Slice
-from ._scope import PRIMITIVES, Scope, as_value, meta
+from ._pointwise import as_value
+from ._reductions import reduce_dims
+from ._regions import Branches, Callback, CarrySlot, Loop, LoopSlice
+from ._scope import PRIMITIVES, Scope, fake_value
 
-_RELAID = 1 << 18  # elements; larger constants of a loop are read as they lie
+_MAX_RELAYOUT = 1 << 18  # elements; larger constants of a loop keep their layout
 
 
-def _child(scope: Scope, module: Any) -> Scope:
+def _child_scope(scope: Scope, module: Any) -> Scope:
     if not isinstance(module, GraphModule):
         raise UnsupportedError("a loop whose body is not traced")
-    return Scope(scope.program, module, scope)
+    return Scope(scope.state, module, scope)
 
 
-def _used(node: Node, count: int) -> list[bool]:
-    """Tell which outputs of a node are read."""
+def _used_outputs(node: Node, count: int) -> list[bool]:
+    """Tell, for each output of a node, whether it is read."""
     used = [False] * count
     for user in node.users:
         if user.op == "call_function" and getattr(user.target, "__name__", "") == "getitem":
@@ -34,34 +35,34 @@ def _used(node: Node, count: int) -> list[bool]:
     return used
 
 
-def _relaid(scope: Scope, value: Value) -> Value:
-    """Lay a constant of a loop out so that its longest dimension is innermost."""
-    if isinstance(value, Number) or value.buffer.temporary or not value.shape or value.buffer.size > _RELAID:
+def _relayout(scope: Scope, value: Value) -> Value:
+    """Copy a constant of a loop so that its longest dimension is innermost in memory."""
+    if isinstance(value, Number) or value.buffer.temporary or not value.shape or value.buffer.size > _MAX_RELAYOUT:
         return value
     order = longest_last(value.shape)
     innermost = value.strides[order[-1]]
-    return value if innermost in {0, 1} else scope.materialized(value, order)
+    return value if innermost in {0, 1} else scope.materialize(value, order)
 
 
-def _carry(loop: Loop, initial: Sequence[Value]) -> None:
+def _add_carry(loop: Loop, initial: Sequence[Value]) -> None:
     for value in initial:
         order = longest_last(value.shape)
         strides = dense_strides(value.shape, order)
         now, after = (
-            View(loop.head.buffer(value.dtype, max(prod(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
+            View(loop.setup.buffer(value.dtype, max(prod(value.shape), 1)), tuple(value.shape), strides) for _ in "01"
         )
-        loop.carried.append(Carried(now, after))
-        loop.head.copy(value, now)
+        loop.carried.append(CarrySlot(now, after))
+        loop.setup.copy(value, now)
 
 
-def _results(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
-    """Copy what is carried at the end to where others can read it."""
+def _final_carry(scope: Scope, loop: Loop, used: Sequence[bool]) -> list[View]:
+    """Copy the final carry to buffers that later items can read."""
     found = []
     for pair, wanted in zip(loop.carried, used, strict=True):
-        made = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
+        copy = View(scope.buffer(pair.now.dtype, max(prod(pair.now.shape), 1)), pair.now.shape, pair.now.strides)
         if wanted:
-            loop.tail.copy(pair.now, made)
-        found.append(made)
+            loop.teardown.copy(pair.now, copy)
+        found.append(copy)
     return found
 
 
@@ -75,27 +76,27 @@ def _scan(
     length: int,
     reverse: bool,
 ) -> list[View]:
-    inside = _child(scope, body)
-    consts = [_relaid(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], length, reverse, _child(scope, body), _child(scope, body))
-    _carry(loop, _tensors(carry))
-    outs = meta(node)
-    used = _used(node, len(outs))
-    given = [pair.now for pair in loop.carried]
-    sliced = [_slice(loop, inside, value, read=True) for value in _tensors(xs)]
-    results = inside.run([*given, *sliced, *consts])
+    body_scope = _child_scope(scope, body)
+    consts = [_relayout(scope, value) for value in _tensors(consts)]
+    loop = Loop(body_scope, [], [], length, reverse, _child_scope(scope, body), _child_scope(scope, body))
+    _add_carry(loop, _tensors(carry))
+    outs = fake_value(node)
+    used = _used_outputs(node, len(outs))
+    carry_views = [pair.now for pair in loop.carried]
+    sliced = [_loop_slice(loop, body_scope, value, read=True) for value in _tensors(xs)]
+    results = body_scope.lower([*carry_views, *sliced, *consts])
     count = len(loop.carried)
     for pair, result in zip(loop.carried, results[:count], strict=True):
-        inside.copy(result, pair.next)
+        body_scope.copy(result, pair.next)
     stacked = []
     for result, out, wanted in zip(results[count:], outs[count:], used[count:], strict=True):
         shape = tuple(out.shape)
         strides = dense_strides(shape, [0, *(d + 1 for d in longest_last(shape[1:]))])
-        made = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
+        output = View(scope.buffer(out.dtype, max(prod(shape), 1)), shape, strides)
         if wanted:
-            inside.copy(result, _slice(loop, inside, made, read=False))
-        stacked.append(made)
-    finals = _results(scope, loop, used[:count])
+            body_scope.copy(result, _loop_slice(loop, body_scope, output, read=False))
+        stacked.append(output)
+    finals = _final_carry(scope, loop, used[:count])
     scope.items.append(loop)
     return [*finals, *stacked]
 
@@ -106,62 +107,62 @@ def _tensors(values: Sequence[Any]) -> list[Value]:
     return list(values)
 
 
-def _slice(loop: Loop, inside: Scope, value: Any, read: bool) -> Any:
+def _loop_slice(loop: Loop, body_scope: Scope, value: Any, read: bool) -> Any:
     if isinstance(value, Number):
         return Number(value.value, tuple(value.shape[1:]), value.dtype)
-    part = inside.buffer(value.dtype, value.buffer.size, temporary=False)
-    loop.slices.append(Slice(part, value, value.strides[0]))
+    part = body_scope.buffer(value.dtype, value.buffer.size, temporary=False)
+    loop.slices.append(LoopSlice(part, value, value.strides[0]))
     if read:
-        loop.extra.add(value.buffer)
+        loop.outside_reads.add(value.buffer)
     return View(part, value.shape[1:], value.strides[1:])
 
 
 def _while(scope: Scope, node: Node, cond: Any, body: Any, carry: Sequence[Any], consts: Sequence[Any]) -> list[View]:
-    inside, test = _child(scope, body), _child(scope, cond)
-    consts = [_relaid(scope, value) for value in _tensors(consts)]
-    loop = Loop(inside, [], [], None, False, _child(scope, body), _child(scope, body))
-    _carry(loop, _tensors(carry))
-    given = [pair.now for pair in loop.carried]
-    (condition,) = test.run([*given, *consts])
-    loop.condition = (test, test.materialized(condition))
-    loop.extra.add(loop.condition[1].buffer)
-    for pair, result in zip(loop.carried, inside.run([*given, *consts]), strict=True):
-        inside.copy(result, pair.next)
-    finals = _results(scope, loop, [True] * len(given))
+    body_scope, condition_scope = _child_scope(scope, body), _child_scope(scope, cond)
+    consts = [_relayout(scope, value) for value in _tensors(consts)]
+    loop = Loop(body_scope, [], [], None, False, _child_scope(scope, body), _child_scope(scope, body))
+    _add_carry(loop, _tensors(carry))
+    carry_views = [pair.now for pair in loop.carried]
+    (condition,) = condition_scope.lower([*carry_views, *consts])
+    loop.condition = (condition_scope, condition_scope.materialize(condition))
+    loop.outside_reads.add(loop.condition[1].buffer)
+    for pair, result in zip(loop.carried, body_scope.lower([*carry_views, *consts]), strict=True):
+        body_scope.copy(result, pair.next)
+    finals = _final_carry(scope, loop, [True] * len(carry_views))
     scope.items.append(loop)
     return finals
 
 
 def _switch(scope: Scope, node: Node, index: Any, branches: Sequence[Any], operands: Sequence[Any]) -> list[View]:
-    outs = meta(node)
-    made = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_laid(o.shape)) for o in outs]
+    outs = fake_value(node)
+    output_views = [View(scope.buffer(o.dtype, max(o.numel(), 1)), *_layout(o.shape)) for o in outs]
     scopes = []
     for branch in branches:
-        inside = _child(scope, branch)
-        for result, target in zip(inside.run(_tensors(operands)), made, strict=True):
-            inside.copy(result, target)
-        scopes.append(inside)
-    where = scope.materialized(as_value(index, torch.int64))
-    scope.items.append(Branches(where, scopes))
-    return made
+        body_scope = _child_scope(scope, branch)
+        for result, target in zip(body_scope.lower(_tensors(operands)), output_views, strict=True):
+            body_scope.copy(result, target)
+        scopes.append(body_scope)
+    index_view = scope.materialize(as_value(index, torch.int64))
+    scope.items.append(Branches(index_view, scopes))
+    return output_views
 
 
-def _laid(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _layout(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(shape), dense_strides(shape, longest_last(shape))
 
 
 def _callback(scope: Scope, node: Node, fn: Any, operands: Sequence[Any], token: str) -> tuple[()]:
-    if token == "keep":  # noqa: S105 it only marked its operand as used
+    if token == "keep":  # noqa: S105 the callback only marks its operand as used
         return ()
-    views = [scope.materialized(value) for value in _tensors(operands)]
-    unless = None
+    views = [scope.materialize(value) for value in _tensors(operands)]
+    skip_if = None
     if token == CHECK:
         like = torch.empty((), dtype=torch.bool, device="meta")
-        unless = folded(scope, "all", views[0], range(len(views[0].shape)), like, torch.bool)
+        skip_if = reduce_dims(scope, "all", views[0], range(len(views[0].shape)), like, torch.bool)
     else:
-        scope.program.reenters = True
-    scope.items.append(Callback(len(scope.program.callbacks), views, unless))
-    scope.program.callbacks.append((fn, views))
+        scope.state.may_reenter = True
+    scope.items.append(Callback(len(scope.state.callbacks), views, skip_if))
+    scope.state.callbacks.append((fn, views))
     return ()
 
 

@@ -1,11 +1,11 @@
-"""Operations of one element: how each is written in C++.
+"""C++ formulas of elementwise operations, and the C++ prelude that defines their helper functions.
 
-A format sees its arguments in the dtype of the result, except comparisons, whose arguments meet in a common dtype.
+Arguments have the dtype of the result. In comparisons, they have a common dtype.
 """
 
 import torch
 
-OUT = {  # arguments and result have one dtype
+ARITHMETIC = {  # arguments and result have the same dtype
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
@@ -35,13 +35,13 @@ OUT = {  # arguments and result have one dtype
     "lift_fresh_copy": "{0}",
     "square": "{0} * {0}",
 }
-OUT.update({name: f"op_{name}({{0}})" for name in (
+ARITHMETIC.update({name: f"op_{name}({{0}})" for name in (
     "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "sinh", "cosh",
     "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv",
 )})  # fmt: skip
-OUT.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
+ARITHMETIC.update({name: f"op_{name}({{0}}, {{1}})" for name in ("atan2", "hypot", "nextafter")})
 
-COMPARE = {
+COMPARISONS = {
     "eq": "{0} == {1}",
     "ne": "{0} != {1}",
     "lt": "{0} < {1}",
@@ -55,7 +55,7 @@ COMPARE = {
     "logical_or": "({0} != 0) | ({1} != 0)",
     "logical_xor": "({0} != 0) != ({1} != 0)",
 }
-NOT = {torch.bool: "!{0}"}  # of bitwise_not, else ~{0}
+NOT = {torch.bool: "!{0}"}  # bitwise_not; for other dtypes ~{0}
 POWERS = {0.5: "op_sqrt({0})", 1.0: "{0}", 2.0: "{0} * {0}", 3.0: "{0} * {0} * {0}", -0.5: "1 / op_sqrt({0})", -1.0: "1 / {0}", -2.0: "1 / ({0} * {0})"}  # fmt: skip  # noqa: E501
 
 _UNARY = (
@@ -63,9 +63,9 @@ _UNARY = (
     "acos", "atan", "asinh", "acosh", "atanh", "erf", "erfc", "cbrt",
 )  # fmt: skip
 _BINARY = ("pow", "atan2", "hypot")
-_SCALAR = ("nextafter", "fmod")  # without a vector form
+_SCALAR = ("nextafter", "fmod")  # libmvec has no vector version
 
-# libmvec has a vector form of each function; elsewhere VECTOR is empty and the calls stay scalar
+# libmvec has a vector version of each function; without libmvec, VECTOR is empty and calls stay scalar
 _DECLARED = "\n".join(
     f"VECTOR {c} {name}{end}({', '.join([c] * arity)}) noexcept;"
     for names, arity in ((_UNARY, 1), (_BINARY, 2))

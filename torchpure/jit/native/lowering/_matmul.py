@@ -1,7 +1,10 @@
-"""Products of matrices in registers: a tile of the result is kept there while the inner dimension runs.
+"""Matrix products: choose between fused loops, register tiles, matrix-vector code and BLAS; and write the tiles.
 
-The lanes of a vector run over that dimension of the result which is contiguous in an operand; where none is, the
-smaller operand is transposed first. Small products are ordinary kernels, whose loops are fused with what follows.
+A tile of the result stays in registers while the inner dimension runs. Vector lanes run over the dimension of the
+result that is contiguous in an operand. If there is none, the smaller operand is transposed first.
+
+By number of multiplications: below `MIN_TILED`, an ordinary kernel, which is fused with what follows; from `MIN_TILED`,
+tiles; from `MIN_BLAS`, BLAS; above `MAX_PRODUCT`, the whole program goes to another backend.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,70 +15,70 @@ import torch
 
 from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides
 
-from ._blas import library_product
-from ._matvec import registers, swapped, vector_product
+from ._blas import blas_product
+from ._matvec import matvec_product, num_vector_registers, transpose_view
 from ._scope import Scope
 
-SMALLEST = 4096  # multiplications; below, an ordinary kernel is as fast and is fused (benchmarks/small_products.py)
-LIBRARY = 1 << 19  # multiplications; from there on the library's product is faster
-LARGEST = 1 << 23  # multiplications; from there on other backends have more threads for what is around the product
-_DEEP = 8  # turns of the inner dimension; below, what follows a product is fused with it, which saves more
-_ROWS = 8  # of a tile, at most
-_SET = "<-"  # stands for how a tile is written
+MIN_TILED = 4096  # multiplications; below, a fused kernel is as fast (benchmarks/small_products.py)
+MIN_BLAS = 1 << 19  # multiplications; from here on, BLAS is faster
+MAX_PRODUCT = 1 << 23  # multiplications; above, other backends are faster: they use several threads around it
+_MIN_TILED_DEPTH = 8  # inner size; below, fusing the product with what follows saves more
+_MAX_TILE_ROWS = 8  # at most so many rows in a tile
+_ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
-def tiled(shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Tell whether a product of shape (*batch, m, n, k) is worth tiles: lanes run over many small members instead."""
+def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Tell whether tiles are faster for shape (*batch, m, n, k). Many small members use lanes over members instead."""
     *batch, m, n, k = shape
     members = 1
     for size in batch:
         members *= size
     return (
         dtype.is_floating_point
-        and m * n * k >= (SMALLEST if min(m, n) > 1 else 256)
+        and m * n * k >= (MIN_TILED if min(m, n) > 1 else 256)
         and max(m, n) >= 8
-        and (k >= _DEEP or min(m, n) == 1)
+        and (k >= _MIN_TILED_DEPTH or min(m, n) == 1)
         and members < max(m, n, 16)
     )
 
 
 def matrix_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
-    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), the way that is fastest for these sizes."""
-    made = vector_product(scope, a, b, dtype)
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), with the fastest method for these sizes."""
+    made = matvec_product(scope, a, b, dtype)
     if made is not None:
         return made
     m, k, n = *a.shape[-2:], b.shape[-1]
-    return (library_product if m * k * n >= LIBRARY else tiled_product)(scope, a, b, dtype)
+    return (blas_product if m * k * n >= MIN_BLAS else tiled_product)(scope, a, b, dtype)
 
 
 def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
-    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n)."""
+    """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), in register tiles."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    tall = m > n  # then what follows has its rows innermost
+    tall = m > n  # later kernels then have the rows innermost
     rows_cost = (0 if a.strides[-2] == 1 else m * k) + (0 if tall else m * n)
     columns_cost = (0 if b.strides[-1] == 1 else n * k) + (m * n if tall else 0)
     rank = len(batch)
     across_rows = m >= 8 and (n < 8 or rows_cost < columns_cost)
     order = [*range(rank), *((rank + 1, rank) if across_rows else (rank, rank + 1))]
     made = scope.empty((*batch, m, n), dtype, order)
-    if across_rows:  # the transposed product, so that the lanes are columns
-        _product(scope, swapped(b), swapped(a), swapped(made))
+    if across_rows:  # compute the transposed product, so that lanes are columns
+        _append_tiles(scope, transpose_view(b), transpose_view(a), transpose_view(made))
     else:
-        _product(scope, a, b, made)
+        _append_tiles(scope, a, b, made)
     return made
 
 
-def _product(scope: Scope, a: View, b: View, made: View) -> None:
+def _append_tiles(scope: Scope, a: View, b: View, made: View) -> None:
     if b.strides[-1] != 1:
-        b = _transposed(scope, b)
-    whole, read = _text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
-    adds = partial(_text, a, b, made)
+        b = _transpose_copy(scope, b)
+    whole, read = _product_text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
+    adds = partial(_product_text, a, b, made)
     scope.items.append(Opaque(whole, read, (made.buffer,), adds))
 
 
-def _text(a: View, b: View, made: View, target: str, factor: str) -> str:
-    """Write a product to memory at a pointer that is laid out as `made`, or add it there, times a factor."""
+def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str:
+    """Write a product to the memory at `target`, laid out as `made`. With a factor, add factor · product there."""
     *batch, m, k = a.shape
     n, c = b.shape[-1], c_type(made.dtype)
     lines = [f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++)" for d, size in enumerate(batch)]
@@ -85,16 +88,16 @@ def _text(a: View, b: View, made: View, target: str, factor: str) -> str:
         lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
     if factor:
         lines.append(f"const {c} factor = {factor};")
-    for start, lanes, vectors, repeats in _columns(n, made.dtype.itemsize):
+    for start, lanes, vectors, repeats in _column_blocks(n, made.dtype.itemsize):
         sizes = (start, lanes, vectors, repeats)
         lines.extend(_block(m, k, sizes, a.strides[-2:], b.strides[-2], made.strides[-2], c))
     text = "\n".join([*lines, "}"])
-    return text.replace(_SET, "+= factor *") if factor else text.replace(_SET, "=")
+    return text.replace(_ASSIGN, "+= factor *") if factor else text.replace(_ASSIGN, "=")
 
 
-def _columns(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
-    """Split columns into blocks of (start, lanes of a vector, vectors, repeats)."""
-    widest = 64 if registers() == 32 else 32
+def _column_blocks(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
+    """Split columns into blocks: (start, lanes of a vector, vectors per tile, repeats)."""
+    widest = 64 if num_vector_registers() == 32 else 32
     at = 0
     for width in (widest, 32, 16):
         lanes = width // itemsize
@@ -111,18 +114,18 @@ def _columns(n: int, itemsize: int) -> Iterator[tuple[int, int, int, int]]:
         yield at, 1, n - at, 1
 
 
-def _rows(m: int, vectors: int) -> int:
-    """Choose how many rows a tile has: few left over, and no more accumulators than registers."""
-    room = max((registers() - 6) // vectors, 1)
+def _tile_rows(m: int, vectors: int) -> int:
+    """Choose the rows of a tile: few rows left over, and no more accumulators than registers."""
+    room = max((num_vector_registers() - 6) // vectors, 1)
     return max(
-        range(1, min(_ROWS, room, m) + 1),
+        range(1, min(_MAX_TILE_ROWS, room, m) + 1),
         key=lambda rows: (m // rows * rows / m) * min(rows * vectors, 12) + rows / 100,
     )
 
 
 def _block(m: int, k: int, columns: tuple[int, int, int, int], a: Sequence[int], bk: int, cm: int, c: str) -> list[str]:
     start, lanes, vectors, repeats = columns
-    rows = _rows(m, vectors)
+    rows = _tile_rows(m, vectors)
     lines = [f"for (int64_t q = 0; q < {repeats}; q++) {{ const int64_t n0 = {start} + q * {lanes * vectors};"]
     lines.append(f"for (int64_t m0 = 0; m0 < {m // rows * rows}; m0 += {rows}) {{")
     lines.extend(_tile("m0", rows, k, lanes, vectors, a, bk, cm, c))
@@ -146,19 +149,19 @@ def _tile(
         lines.append(f"{{ const {c} s = A[({row} + {r}) * {a[0]} + i * {a[1]}];")
         lines.append(" ".join(f"t{r}_{v} += s * b{v};" for v in range(vectors)) + " }")
     lines.append("}")
-    lines.extend(f"*({kind} *)(C + ({row} + {r}) * {cm} + n0 + {v * lanes}) {_SET} t{r}_{v};" for r, v in places)
+    lines.extend(f"*({kind} *)(C + ({row} + {r}) * {cm} + n0 + {v * lanes}) {_ASSIGN} t{r}_{v};" for r, v in places)
     return lines
 
 
-VECTORS = "\n".join(
+VECTOR_TYPES = "\n".join(
     f"typedef {c} V{width // size}{c[0]} __attribute__((vector_size({width}), aligned({size}), may_alias));"
     for c, size in (("float", 4), ("double", 8))
     for width in (16, 32, 64)
 )
 
 
-def _transposed(scope: Scope, view: View) -> View:
-    """Copy a matrix so that its columns are contiguous; never fused, since its reads and writes go different ways."""
+def _transpose_copy(scope: Scope, view: View) -> View:
+    """Copy a matrix so that its columns are contiguous. Opaque to fusion, since it reads and writes in other orders."""
     made = View(scope.buffer(view.dtype, prod(view.shape)), view.shape, dense_strides(view.shape))
     *batch, k, n = view.shape
     loops = "".join(f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++) " for d, size in enumerate(batch))
@@ -171,8 +174,8 @@ def _transposed(scope: Scope, view: View) -> View:
     return made
 
 
-# whole blocks go through registers; the rest is copied element by element
-TRANSPOSE = """
+# whole blocks are transposed in registers, the rest element by element
+TRANSPOSE_HELPERS = """
 INLINE void op_block(const float *from, int64_t sn, float *to, int64_t n) {
   typedef int32_t I __attribute__((vector_size(32)));
   V8f r[8], t[8], u[8];

@@ -1,4 +1,4 @@
-"""Products of a matrix and a vector: eight rows at a time, each with a register of sums."""
+"""Matrix-vector products: eight rows at a time, each with one register of sums."""
 
 import torch
 
@@ -7,25 +7,25 @@ from torchpure.jit.native.ir import Opaque, View, c_type
 from ._scope import Scope
 
 
-def registers() -> int:
-    """Return how many vector registers the processor has."""
+def num_vector_registers() -> int:
+    """Return the number of vector registers of the processor."""
     return 32 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 16
 
 
-def swapped(view: View) -> View:
-    """View the transposed matrices."""
+def transpose_view(view: View) -> View:
+    """Return a view of the transposed matrices."""
     order = [*range(len(view.shape) - 2), -1, -2]
     return View(view.buffer, tuple(view.shape[d] for d in order), tuple(view.strides[d] for d in order), view.offset)
 
 
-def vector_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View | None:
-    """Multiply a matrix of shape (m, k), of contiguous rows, by a vector of shape (k, 1) or the other way round."""
+def matvec_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View | None:
+    """Multiply a matrix with contiguous rows by a vector, from either side; None for other operands."""
     flip = a.shape[-2] == 1
-    rows, column = (swapped(b), swapped(a)) if flip else (a, b)
+    rows, column = (transpose_view(b), transpose_view(a)) if flip else (a, b)
     if len(a.shape) != 2 or column.shape[-1] != 1 or rows.strides[-1] != 1 or column.strides[-2] != 1:
         return None
     m, k = rows.shape
-    lanes = (64 if registers() == 32 and k % 16 == 0 else 32) // dtype.itemsize
+    lanes = (64 if num_vector_registers() == 32 and k % 16 == 0 else 32) // dtype.itemsize
     if k < 2 * lanes or m < 4:
         return None
     made = scope.empty((1, m) if flip else (m, 1), dtype)
@@ -39,14 +39,14 @@ def vector_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View |
         step = 8 if start == 0 else 1
         if start < count:
             lines.append(f"for (int64_t m0 = {start}; m0 < {count}; m0 += {step}) {{")
-            lines.extend(_dots(step, k, lanes, kind, c, rows.strides[0]))
+            lines.extend(_row_dots(step, k, lanes, kind, c, rows.strides[0]))
             lines.append("}")
     scope.items.append(Opaque("\n".join([*lines, "}"]), (rows.buffer, column.buffer), (made.buffer,)))
     return made
 
 
-def _dots(rows: int, k: int, lanes: int, kind: str, c: str, stride: int) -> list[str]:
-    """Multiply rows by the vector: one register of sums a row, added up at the end."""
+def _row_dots(rows: int, k: int, lanes: int, kind: str, c: str, stride: int) -> list[str]:
+    """Write dot products of rows with the vector: one register of sums per row, added up at the end."""
     whole = k // lanes * lanes
     lines = [f"{kind} " + ", ".join(f"t{r} = {{}}" for r in range(rows)) + ";"]
     lines.append(f"for (int64_t i = 0; i < {whole}; i += {lanes}) {{ const {kind} b = *(const {kind} *)(B + i);")

@@ -1,4 +1,4 @@
-"""Handlers of operations that fold dimensions: sums, extremes, products of matrices, sums along a dimension."""
+"""Handlers of reductions, argmax and argmin, sorting, cumulative sums, and matrix products."""
 
 from collections.abc import Sequence
 from math import prod
@@ -9,8 +9,9 @@ from torch.fx import Node
 
 from torchpure.jit.native.ir import Opaque, UnsupportedError, Value, View, c_type
 
-from ._matmul import LARGEST, matrix_product, tiled
-from ._scope import Scope, as_value, cast, handles, meta, operation, pointwise
+from ._matmul import MAX_PRODUCT, matrix_product, use_tiles
+from ._pointwise import as_value, pointwise
+from ._scope import Scope, cast, fake_value, handles, operation_name
 
 
 def _dims(dims: Any, rank: int) -> list[int]:
@@ -22,24 +23,24 @@ def _dims(dims: Any, rank: int) -> list[int]:
 _SQUARE = "({0} - {1}) * ({0} - {1})"
 
 
-def folded(
+def reduce_dims(
     scope: Scope, kind: str, x: Value, dims: Sequence[int], out: Any, dtype: torch.dtype, after: str = "{0}"
 ) -> View:
-    """Fold dimensions of a value; `out` tells the shape of the result."""
-    build = scope.builder(x.shape, dims)
+    """Reduce dimensions of a value. `out` has the shape of the result, and `after` is a formula applied to it."""
+    build = scope.new_kernel(x.shape, dims)
     loaded = cast(build, build.load(x, x.shape), x.dtype, torch.bool if kind in {"any", "all"} else dtype)
-    result = build.fold(dtype, kind, loaded)
+    result = build.reduce(dtype, kind, loaded)
     if after != "{0}":
         result = build.compute(dtype, after, result)
     made = scope.empty(out.shape, out.dtype)
-    _store(scope, build, made, [d for d in range(len(x.shape)) if d not in dims], result, dtype)
-    scope.add(build)
+    _store_reduced(scope, build, made, [d for d in range(len(x.shape)) if d not in dims], result, dtype)
+    scope.append_kernel(build)
     return made
 
 
-def _store(scope: Scope, build: Any, made: View, kept: Sequence[int], result: str, dtype: torch.dtype) -> None:
+def _store_reduced(scope: Scope, build: Any, made: View, kept: Sequence[int], result: str, dtype: torch.dtype) -> None:
     dropped = [(n, s) for n, s in zip(made.shape, made.strides, strict=True)]
-    if len(made.shape) > len(kept):  # dimensions of size 1 were kept: strides of size 1 do not matter
+    if len(made.shape) > len(kept):  # keepdim: skip the kept dimensions of size 1
         sizes = list(kept)
         dropped = [dropped[d] for d in sizes]
     view = View(made.buffer, tuple(n for n, _ in dropped), tuple(s for _, s in dropped), made.offset)
@@ -47,22 +48,22 @@ def _store(scope: Scope, build: Any, made: View, kept: Sequence[int], result: st
 
 
 @handles("sum", "mean", "amax", "amin", "prod", "any", "all")
-def _fold(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> View:
-    out, name = meta(node), operation(node)
+def _reduce(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> View:
+    out, name = fake_value(node), operation_name(node)
     dims = _dims(dim, len(x.shape))
     count = 1
     for d in dims:
         count *= x.shape[d]
     if count == 0:
-        raise UnsupportedError("sums over nothing")
+        raise UnsupportedError("a reduction over an empty dimension")
     kind = {"mean": "sum", "amax": "max", "amin": "min"}.get(name, name)
     after = f"{{0}} / {count}" if name == "mean" else "{0}"
-    return folded(scope, kind, x, dims, out, out.dtype, after)
+    return reduce_dims(scope, kind, x, dims, out, out.dtype, after)
 
 
 @handles("var", "var_mean")
 def _var(scope: Scope, node: Node, x: Value, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
-    outs = meta(node)
+    outs = fake_value(node)
     out = outs[0] if isinstance(outs, tuple | list) else outs
     correction = kwargs.get("correction", 1)
     correction = 1 if correction is None else correction
@@ -72,97 +73,99 @@ def _var(scope: Scope, node: Node, x: Value, dim: Any = None, *args: Any, **kwar
     for d in dims:
         count *= x.shape[d]
     if count == 0:
-        raise UnsupportedError("sums over nothing")
+        raise UnsupportedError("a reduction over an empty dimension")
     like = torch.empty(shape, dtype=out.dtype, device="meta")
-    mean = folded(scope, "sum", x, dims, like, out.dtype, f"{{0}} / {count}")
+    mean = reduce_dims(scope, "sum", x, dims, like, out.dtype, f"{{0}} / {count}")
     square = pointwise(
         scope, x.shape, out.dtype, [x, mean], lambda b, v: b.compute(out.dtype, _SQUARE, v[0][0], v[1][0])
     )
     rest = max(count - correction, 0)
-    spread = folded(scope, "sum", square, dims, out, out.dtype, f"{{0}} / {float(rest)!r}")
+    variance = reduce_dims(scope, "sum", square, dims, out, out.dtype, f"{{0}} / {float(rest)!r}")
     if not isinstance(outs, tuple | list):
-        return spread
+        return variance
     kept = [d for d in range(len(x.shape)) if d not in dims]
     flat = View(mean.buffer, tuple(mean.shape[d] for d in kept), tuple(mean.strides[d] for d in kept))
-    return [spread, mean if len(out.shape) == len(x.shape) else flat]
+    return [variance, mean if len(out.shape) == len(x.shape) else flat]
 
 
 @handles("argmax", "argmin", "max", "min")
 def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
-    name, outs = operation(node), meta(node)
+    name, outs = operation_name(node), fake_value(node)
     like: Any = outs[1] if isinstance(outs, tuple | list) else outs
-    x = scope.materialized(x)
+    x = scope.materialize(x)
     if name in {"max", "min"} and not isinstance(outs, tuple | list):
         if dim is not None:
             raise UnsupportedError(f"{name} of two tensors")
-        return folded(scope, name, x, list(range(len(x.shape))), outs, outs.dtype)
+        return reduce_dims(scope, name, x, list(range(len(x.shape))), outs, outs.dtype)
     if dim is None:
-        x, dim = scope.materialized(x, range(len(x.shape))), 0
+        x, dim = scope.materialize(x, range(len(x.shape))), 0
         x = View(x.buffer, (prod(x.shape),), (1,), x.offset)
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
-        raise UnsupportedError(f"{name} of a number")
-    values, places = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
+        raise UnsupportedError(f"{name} of a scalar tensor")
+    values, indices = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
     head = "".join(f"for (int64_t i{d} = 0; i{d} < {x.shape[d]}; i{d}++) " for d in kept)
-    at = " + ".join([str(x.offset), *(f"i{d} * ({x.strides[d]})" for d in kept)])
-    place, step = "0", 1
+    offset = " + ".join([str(x.offset), *(f"i{d} * ({x.strides[d]})" for d in kept)])
+    result_offset, step = "0", 1
     for d in reversed(kept):
-        place, step = f"{place} + i{d} * {step}", step * x.shape[d]
+        result_offset, step = f"{result_offset} + i{d} * {step}", step * x.shape[d]
     c = c_type(x.dtype)
     text = (
-        f"{head}{{ const {c} *p = {x.buffer.name} + {at}; int64_t best = 0; {c} top = p[0];"
+        f"{head}{{ const {c} *p = {x.buffer.name} + {offset}; int64_t best = 0; {c} top = p[0];"
         f" for (int64_t k = 1; k < {x.shape[dim]}; k++) {{ {c} v = p[k * ({x.strides[dim]})];"
         f" if (v {better} top || (v != v && top == top)) {{ top = v; best = k; }} }}"
-        f" {values.buffer.name}[{place}] = top; {places.buffer.name}[{place}] = best; }}"
+        f" {values.buffer.name}[{result_offset}] = top; {indices.buffer.name}[{result_offset}] = best; }}"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer)))
-    return places if name.startswith("arg") else [values, places]
+    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer)))
+    return indices if name.startswith("arg") else [values, indices]
 
 
 @handles("sort", "argsort")
 def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
-    named = "stable" in str(node.target).split(".")[-1]
-    given = dict(zip(("stable", "dim", "descending") if named else ("dim", "descending"), args, strict=False)) | kwargs
-    x, dim, down = scope.materialized(x), given.get("dim", -1), "true" if given.get("descending") else "false"
+    has_stable = "stable" in str(node.target).split(".")[-1]
+    options = (
+        dict(zip(("stable", "dim", "descending") if has_stable else ("dim", "descending"), args, strict=False)) | kwargs
+    )
+    x, dim, down = scope.materialize(x), options.get("dim", -1), "true" if options.get("descending") else "false"
     if not x.shape or 0 in x.shape:
-        raise UnsupportedError("sort of a number")
+        raise UnsupportedError("sort of a scalar tensor")
     dim %= len(x.shape)
     size = x.shape[dim]
-    values, places = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
-    aside = [scope.buffer(dtype, 2 * size) for dtype in (x.dtype, torch.int64)]
+    values, indices = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
+    scratch = [scope.buffer(dtype, 2 * size) for dtype in (x.dtype, torch.int64)]
     loops = "".join(f"for (int64_t i{d} = 0; i{d} < {n}; i{d}++) " for d, n in enumerate(x.shape) if d != dim)
-    one, two = (
+    source, target = (
         " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(len(x.shape)) if d != dim)])
         for v in (x, values)
     )
     text = (
-        f"{loops}op_sort({x.buffer.name} + {one}, {x.strides[dim]}, {size}, {values.buffer.name} + {two}, "
-        f"{places.buffer.name} + {two}, {values.strides[dim]}, {down}, {aside[0].name}, {aside[1].name});"
+        f"{loops}op_sort({x.buffer.name} + {source}, {x.strides[dim]}, {size}, {values.buffer.name} + {target}, "
+        f"{indices.buffer.name} + {target}, {values.strides[dim]}, {down}, {scratch[0].name}, {scratch[1].name});"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, places.buffer, *aside)))
-    return places if operation(node) == "argsort" else [values, places]
+    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer, *scratch)))
+    return indices if operation_name(node) == "argsort" else [values, indices]
 
 
 @handles("cumsum", "cumprod")
-def _along(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None) -> View:
-    out = meta(node)
-    x, sign = scope.materialized(x), "+=" if "cumsum" in str(node.target) else "*="
+def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None) -> View:
+    out = fake_value(node)
+    x, sign = scope.materialize(x), "+=" if "cumsum" in str(node.target) else "*="
     if not out.ndim:
-        raise UnsupportedError("cumsum of a number")
+        raise UnsupportedError("cumsum of a scalar tensor")
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
     loops = "".join(f"for (int64_t i{d} = 0; i{d} < {out.shape[d]}; i{d}++) " for d in range(out.ndim) if d != dim)
-    a, b = (
+    source, target = (
         " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(out.ndim) if d != dim)])
         for v in (x, made)
     )
     c = c_type(out.dtype)
     text = (
         f"{loops}{{ {c} acc = {0 if sign == '+=' else 1}; for (int64_t k = 0; k < {out.shape[dim]}; k++) {{"
-        f" acc {sign} ({c}){x.buffer.name}[{a} + k * ({x.strides[dim]})];"
-        f" {made.buffer.name}[{b} + k * ({made.strides[dim]})] = acc; }} }}"
+        f" acc {sign} ({c}){x.buffer.name}[{source} + k * ({x.strides[dim]})];"
+        f" {made.buffer.name}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
     )
     scope.items.append(Opaque(text, (x.buffer,), (made.buffer,)))
     return made
@@ -172,43 +175,45 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
     """Multiply matrices: a of shape (*batch, m, k) and b of shape (*batch, k, n)."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    if prod([*batch, m, n, k]) > LARGEST:
+    if prod([*batch, m, n, k]) > MAX_PRODUCT:
         raise UnsupportedError(f"a product of {m}×{k}×{n}")
     if k == 0:
-        raise UnsupportedError("a product over nothing")
+        raise UnsupportedError("a product with an inner size of 0")
     rank = len(batch)
     shape = [*batch, m, n, k]
-    if len(out.shape) == rank + 2 and tiled(shape, out.dtype):
+    if len(out.shape) == rank + 2 and use_tiles(shape, out.dtype):
         return matrix_product(scope, a, b, out.dtype)
-    build = scope.builder(shape, [rank + 2])
+    build = scope.new_kernel(shape, [rank + 2])
     one = View(a.buffer, tuple(shape), (*a.strides[:rank], a.strides[-2], 0, a.strides[-1]), a.offset)
     two = View(b.buffer, tuple(shape), (*b.strides[:rank], 0, b.strides[-1], b.strides[-2]), b.offset)
     kind = out.dtype
     names = [build.load(view, shape) for view in (one, two)]
-    result = build.fold(kind, "sum", build.compute(kind, "{0} * {1}", *names))
+    result = build.reduce(kind, "sum", build.compute(kind, "{0} * {1}", *names))
     made = scope.empty(out.shape, kind)
     dims = list(range(rank + 2))
     if len(out.shape) != len(dims):
-        view = View(made.buffer, (*batch, m, n), (*made.strides[:rank], *_strides(made, a, b)), made.offset)
+        view = View(made.buffer, (*batch, m, n), (*made.strides[:rank], *_vector_strides(made, a, b)), made.offset)
     else:
         view = made
     build.store(view, result, dims)
-    scope.add(build)
+    scope.append_kernel(build)
     return made
 
 
-def _strides(made: View, a: View, b: View) -> tuple[int, int]:
-    """Return strides of rows and columns of a result that is a vector or a number."""
+def _vector_strides(made: View, a: View, b: View) -> tuple[int, int]:
+    """Return the strides of rows and columns of a result that is a vector or a number."""
     return (made.strides[0], 0) if made.shape and made.shape[0] == a.shape[-2] and b.shape[-1] == 1 else (0, 0)
 
 
 @handles("mm", "bmm", "mv", "dot", "vdot")
 def _mm(scope: Scope, node: Node, a: Value, b: Value, *_: Any) -> View:
-    return product(scope, _matrix(scope.materialized(a), node, 0), _matrix(scope.materialized(b), node, 1), meta(node))
+    return product(
+        scope, _as_matrix(scope.materialize(a), node, 0), _as_matrix(scope.materialize(b), node, 1), fake_value(node)
+    )
 
 
-def _matrix(view: View, node: Node, side: int) -> View:
-    name = operation(node)
+def _as_matrix(view: View, node: Node, side: int) -> View:
+    name = operation_name(node)
     if name in {"mm", "bmm", "addmm", "baddbmm"} or (name in {"mv", "addmv"} and side == 0):
         return view
     row = name in {"dot", "vdot"} and side == 0
@@ -222,8 +227,8 @@ def _matrix(view: View, node: Node, side: int) -> View:
 
 @handles("addmm", "baddbmm", "addmv")
 def _addmm(scope: Scope, node: Node, c: Value, a: Value, b: Value, beta: Any = 1, alpha: Any = 1) -> View:
-    out = meta(node)
-    made = product(scope, _matrix(scope.materialized(a), node, 0), _matrix(scope.materialized(b), node, 1), out)
+    out = fake_value(node)
+    made = product(scope, _as_matrix(scope.materialize(a), node, 0), _as_matrix(scope.materialize(b), node, 1), out)
 
     def compute(build: Any, loaded: Any) -> str:
         (x, _), (y, old) = loaded

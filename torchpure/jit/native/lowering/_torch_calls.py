@@ -1,6 +1,6 @@
-"""Operations that no handler knows: torch computes them, called from the program through torch's interface for C.
+"""Operations without a handler: the program calls torch's kernel through torch's C interface.
 
-Operands are read where they lie, results are copied to where the program wants them.
+Operands are passed as they lie in memory. Results are copied to the program's buffers.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -20,19 +20,19 @@ from torchpure.transforms.purity import operator_draws
 from ._blas import torch_library
 from ._scope import Scope
 
-_VERSION = 2 << 56 | 13 << 48  # of the interface that is spoken here
-_FUNCTIONS = (
+_ABI_VERSION = 2 << 56 | 13 << 48  # version of the ABI that the generated code uses
+_SHIM_FUNCTIONS = (
     "torch_call_dispatcher", "aoti_torch_create_tensor_from_blob", "aoti_torch_get_data_ptr", "aoti_torch_get_strides",
     "aoti_torch_get_sizes", "aoti_torch_get_dim", "aoti_torch_get_dtype", "aoti_torch_delete_tensor_object",
     "torch_new_list_reserve_size", "torch_list_push_back", "torch_new_stable_ivalue", "torch_new_string_handle",
     "torch_exception_get_what_without_backtrace",
 )  # fmt: skip
-_CODES = {
+_DTYPE_CODES = {
     torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float32: 6, torch.float64: 7,
     torch.bool: 11,
 }  # fmt: skip
 
-TORCH = """
+TORCH_HELPERS = """
 struct Torch {
   int (*call)(const char *, const char *, uint64_t *, uint64_t);
   int (*view)(void *, int64_t, const int64_t *, const int64_t *, int64_t, int32_t, int32_t, int32_t, void **);
@@ -100,58 +100,58 @@ template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, i
 
 @lru_cache(maxsize=1)
 def torch_functions() -> dict[str, Any] | None:
-    """Return the functions of torch's interface for C by name, if this torch has them all."""
-    found = {name: getattr(torch_library(), name, None) for name in _FUNCTIONS}
+    """Return the functions of torch's C interface by name, if this torch exports all of them."""
+    found = {name: getattr(torch_library(), name, None) for name in _SHIM_FUNCTIONS}
     return None if None in found.values() else found
 
 
 @lru_cache(maxsize=1)
 def torch_table() -> Any:
-    """Return the pointers that the program's `struct Torch` is."""
+    """Return the array of function pointers that `struct Torch` describes."""
     found = torch_functions() or {}
-    pointers = [ctypes.cast(found[name], ctypes.c_void_p).value for name in _FUNCTIONS[:-1]]
+    pointers = [ctypes.cast(found[name], ctypes.c_void_p).value for name in _SHIM_FUNCTIONS[:-1]]
     return (ctypes.c_void_p * len(pointers))(*pointers)
 
 
 def last_error() -> str:
-    """Return what torch says of the last operation that failed in this thread."""
-    ask: Any = (torch_functions() or {})[_FUNCTIONS[-1]]
+    """Return torch's message for the last operation that failed in this thread."""
+    ask: Any = (torch_functions() or {})[_SHIM_FUNCTIONS[-1]]
     ask.restype = ctypes.c_char_p
     return (ask() or b"").decode(errors="replace")
 
 
-def foreign(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Let torch compute an operation.
+def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call torch for an operation.
 
     Raises:
-        UnsupportedError: it draws, writes to an argument, returns a view, or takes or returns what cannot be passed.
+        UnsupportedError: it draws, writes to an argument, returns a view, or has arguments or results of other types.
     """
     target: Any = node.target
     schema = target._schema
     if operator_draws(target, tuple(args), kwargs):
         raise UnsupportedError(f"the operation {target._opname}, which draws")
-    _check(target)
-    scope.program.calls_torch = True
-    given = _Given(scope)
-    texts = [given.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
+    _check_supported(target)
+    scope.state.calls_torch = True
+    writer = _ArgumentWriter(scope)
+    texts = [writer.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
     outs = node.meta.get("val")
     several = isinstance(outs, tuple | list)
-    made = [_made(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
+    made = [_result_view(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
     slots = max(len(texts), len(made), 1)
     lines = [f"{{ uint64_t s[{slots}] = {{{', '.join(texts)}}}; bool same = true;"]
-    lines.append(f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_VERSION}u)) return -5;')
+    lines.append(f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_ABI_VERSION}u)) return -5;')
     for number, view in enumerate(made):
-        lines.append(_taken(number, view))
+        lines.append(_store_result(number, view))
     lines.append("if (!same) return -6; }")
     written = tuple(view.buffer for view in made if view)
-    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in given.views), written))
+    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in writer.views), written))
     return made if several else made[0] if made else None
 
 
-def _check(target: Any) -> None:
+def _check_supported(target: Any) -> None:
     schema, name = target._schema, target._opname
     if torch_functions() is None:
-        raise UnsupportedError("an operation of torch, without torch's interface for C")
+        raise UnsupportedError("an operation of torch: torch's C interface is missing")
     if any(part.alias_info for part in (*schema.arguments, *schema.returns)):
         raise UnsupportedError(f"the operation {name}, which writes or returns a view")
     if any(str(part.type) != "Tensor" for part in schema.returns):
@@ -161,7 +161,7 @@ def _check(target: Any) -> None:
 
 
 def _arguments(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[tuple[Any, str]]:
-    """Yield the value of each argument, and the name of its type."""
+    """Yield the value and the type name of each argument."""
     for number, part in enumerate(schema.arguments):
         value = args[number] if number < len(args) else kwargs.get(part.name, part.default_value)
         kind = str(part.type)
@@ -170,18 +170,18 @@ def _arguments(schema: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Iter
         yield value, kind
 
 
-class _Given:
-    """Writes the arguments of a call; keeps which views they read."""
+class _ArgumentWriter:
+    """Writes the arguments of a call, and records the views that they read."""
 
     def __init__(self, scope: Scope) -> None:
         self._scope, self.views = scope, list[View]()
 
     def text(self, value: Any, kind: str) -> str:
-        """Write what is passed for a value of a type."""
-        inner = _inside("Optional", kind)
+        """Write the C++ expression for a value of a type."""
+        inner = _type_argument("Optional", kind)
         if inner is not None:
             return "0" if value is None else f"op_some(torch_, {self.text(value, inner)})"
-        inner = _inside("List", kind)
+        inner = _type_argument("List", kind)
         if inner is not None:
             parts = [self.text(part, inner) for part in value]
             return f"op_list(torch_, {len(parts)}, (const uint64_t[]){{{', '.join(parts) or 0}}})"
@@ -198,26 +198,26 @@ class _Given:
     def _tensor(self, value: Any) -> str:
         if not isinstance(value, View | Number) or 0 in value.shape:
             raise UnsupportedError("an operation of torch on an empty tensor")
-        view = self._scope.materialized(value)
+        view = self._scope.materialize(value)
         if min(view.strides, default=0) < 0:
-            view = self._scope.materialized(view, range(len(view.shape)))
+            view = self._scope.materialize(view, range(len(view.shape)))
         self.views.append(view)
-        return f"op_tensor(torch_, {_place(view)})"
+        return f"op_tensor(torch_, {_tensor_arguments(view)})"
 
 
-def _inside(name: str, kind: str) -> str | None:
+def _type_argument(name: str, kind: str) -> str | None:
     return kind[len(name) + 1 : -1] if kind.startswith(f"{name}[") else None
 
 
-def _place(view: View) -> str:
+def _tensor_arguments(view: View) -> str:
     sizes, strides = (
         f"(const int64_t[]){{{', '.join(map(str, numbers)) or 0}}}" for numbers in (view.shape, view.strides)
     )
-    return f"{view.buffer.name} + {view.offset}, {len(view.shape)}, {sizes}, {strides}, {_CODES[view.dtype]}"
+    return f"{view.buffer.name} + {view.offset}, {len(view.shape)}, {sizes}, {strides}, {_DTYPE_CODES[view.dtype]}"
 
 
-def _made(scope: Scope, out: Any) -> View | None:
-    """Make memory for a result, laid out as torch will."""
+def _result_view(scope: Scope, out: Any) -> View | None:
+    """Allocate a result with the memory order that torch will use."""
     if out is None:
         return None
     if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":
@@ -227,7 +227,7 @@ def _made(scope: Scope, out: Any) -> View | None:
     return scope.empty(out.shape, out.dtype, sorted(range(out.ndim), key=lambda dim: (-strides[dim], dim)))
 
 
-def _taken(number: int, view: View | None) -> str:
+def _store_result(number: int, view: View | None) -> str:
     if view is None:
         return f"torch_->drop((void *)s[{number}]);"
-    return f"same &= op_take(torch_, s[{number}], {_place(view)});"
+    return f"same &= op_take(torch_, s[{number}], {_tensor_arguments(view)});"

@@ -1,21 +1,21 @@
-"""Handlers of operations that look at the same memory in another way, and of those that move it."""
+"""Handlers of views (other shape and strides of the same memory), and of copies such as `cat`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, reshaped
+from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, reshape_view
 
-from ._scope import Scope, handles, meta, operation
+from ._scope import Scope, fake_value, handles, operation_name
 
 
-def _numbers(handler: Any) -> Any:
-    """Let a handler of views take a tensor of one number, whose view is such a tensor."""
+def _accepts_numbers(handler: Any) -> Any:
+    """Let a handler of views accept a `Number`: a view of it is a `Number` of another shape."""
 
     def either(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Number):
-            out = meta(node)
+            out = fake_value(node)
             if isinstance(out, tuple | list):
                 return [Number(x.value, tuple(one.shape), x.dtype) for one in out]
             return Number(x.value, tuple(out.shape), x.dtype)
@@ -24,42 +24,42 @@ def _numbers(handler: Any) -> Any:
     return either
 
 
-def _dim(dim: int, rank: int) -> int:
+def wrap_dim(dim: int, rank: int) -> int:
     return dim % rank if rank else 0
 
 
 @handles("view", "reshape", "_unsafe_view", "_reshape_alias", "view_copy")
-@_numbers
+@_accepts_numbers
 def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
-    shape = tuple(meta(node).shape)
-    if meta(node).dtype is not x.dtype:
+    shape = tuple(fake_value(node).shape)
+    if fake_value(node).dtype is not x.dtype:
         raise UnsupportedError("views of another dtype")
-    found = reshaped(x, shape)
+    found = reshape_view(x, shape)
     if found is None:
-        found = reshaped(scope.materialized(x, range(len(x.shape))), shape)
+        found = reshape_view(scope.materialize(x, range(len(x.shape))), shape)
     assert found is not None
     return found
 
 
 @handles("permute", "t", "transpose", "permute_copy")
-@_numbers
+@_accepts_numbers
 def _permute(scope: Scope, node: Node, x: View, *args: Any) -> View:
-    name, rank = operation(node), len(x.shape)
+    name, rank = operation_name(node), len(x.shape)
     if name == "t":
         order = list(reversed(range(rank)))
     elif name == "transpose":
         order = list(range(rank))
-        a, b = _dim(args[0], rank), _dim(args[1], rank)
+        a, b = wrap_dim(args[0], rank), wrap_dim(args[1], rank)
         order[a], order[b] = order[b], order[a]
     else:
-        order = [_dim(dim, rank) for dim in args[0]]
+        order = [wrap_dim(dim, rank) for dim in args[0]]
     return View(x.buffer, tuple(x.shape[d] for d in order), tuple(x.strides[d] for d in order), x.offset)
 
 
 @handles("expand", "expand_copy")
-@_numbers
+@_accepts_numbers
 def _expand(scope: Scope, node: Node, x: View, *_: Any, **__: Any) -> View:
-    shape = tuple(meta(node).shape)
+    shape = tuple(fake_value(node).shape)
     lead = len(shape) - len(x.shape)
     strides = [0] * lead + [
         0 if old == 1 and new != 1 else stride
@@ -69,26 +69,26 @@ def _expand(scope: Scope, node: Node, x: View, *_: Any, **__: Any) -> View:
 
 
 @handles("unsqueeze", "unsqueeze_copy")
-@_numbers
+@_accepts_numbers
 def _unsqueeze(scope: Scope, node: Node, x: View, dim: int) -> View:
     dim %= len(x.shape) + 1
     return View(x.buffer, (*x.shape[:dim], 1, *x.shape[dim:]), (*x.strides[:dim], 1, *x.strides[dim:]), x.offset)
 
 
 @handles("squeeze", "squeeze_copy")
-@_numbers
+@_accepts_numbers
 def _squeeze(scope: Scope, node: Node, x: View, dim: Any = None) -> View:
     dims = range(len(x.shape)) if dim is None else (dim,) if isinstance(dim, int) else dim
-    gone = {_dim(d, len(x.shape)) for d in dims}
-    kept = [d for d, size in enumerate(x.shape) if not (d in gone and size == 1)]
+    squeezed = {wrap_dim(d, len(x.shape)) for d in dims}
+    kept = [d for d, size in enumerate(x.shape) if not (d in squeezed and size == 1)]
     return View(x.buffer, tuple(x.shape[d] for d in kept), tuple(x.strides[d] for d in kept), x.offset)
 
 
 @handles("slice", "slice_copy")
-@_numbers
+@_accepts_numbers
 def _slice(scope: Scope, node: Node, x: View, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
-    dim = _dim(dim, len(x.shape))
-    size = meta(node).shape[dim]
+    dim = wrap_dim(dim, len(x.shape))
+    size = fake_value(node).shape[dim]
     first = 0 if start is None else min(max(start + x.shape[dim] * (start < 0), 0), x.shape[dim])
     shape, strides = list(x.shape), list(x.strides)
     shape[dim], strides[dim] = size, strides[dim] * step
@@ -96,11 +96,11 @@ def _slice(scope: Scope, node: Node, x: View, dim: int = 0, start: Any = None, e
 
 
 @handles("select", "select_copy")
-@_numbers
+@_accepts_numbers
 def _select(scope: Scope, node: Node, x: View, dim: int, index: int) -> View:
-    dim = _dim(dim, len(x.shape))
+    dim = wrap_dim(dim, len(x.shape))
     if not isinstance(index, int):
-        raise UnsupportedError("select at a computed place")
+        raise UnsupportedError("select at a computed index")
     place = index % x.shape[dim]
     return View(
         x.buffer,
@@ -111,45 +111,39 @@ def _select(scope: Scope, node: Node, x: View, dim: int, index: int) -> View:
 
 
 @handles("alias", "detach", "lift", "lift_fresh", "detach_copy", "alias_copy")
-@_numbers
-def _same(scope: Scope, node: Node, x: View) -> View:
+@_accepts_numbers
+def _identity(scope: Scope, node: Node, x: View) -> View:
     return x
 
 
 @handles("split", "split_with_sizes", "unbind", "split_copy", "split_with_sizes_copy", "unbind_copy")
-@_numbers
+@_accepts_numbers
 def _split(scope: Scope, node: Node, x: View, sizes: Any = 0, dim: int = 0) -> list[View]:
-    name = operation(node)
+    name = operation_name(node)
     if name.startswith("unbind"):
         dim = sizes
-    dim = _dim(dim, len(x.shape))
+    dim = wrap_dim(dim, len(x.shape))
     made, at = [], 0
-    for one in meta(node):
-        made.append(View(x.buffer, tuple(one.shape), _without(x, dim, name), x.offset + at * x.strides[dim]))
+    for one in fake_value(node):
+        made.append(View(x.buffer, tuple(one.shape), _remaining_strides(x, dim, name), x.offset + at * x.strides[dim]))
         at += 1 if name.startswith("unbind") else one.shape[dim]
     return made
 
 
-def _without(x: View, dim: int, name: str) -> tuple[int, ...]:
+def _remaining_strides(x: View, dim: int, name: str) -> tuple[int, ...]:
     return x.strides[:dim] + x.strides[dim + 1 :] if name.startswith("unbind") else x.strides
 
 
 @handles("diagonal", "diagonal_copy")
-@_numbers
-def _diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, dim2: int = 1) -> View:
+@_accepts_numbers
+def diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, dim2: int = 1) -> View:
     rank = len(x.shape)
-    a, b = _dim(dim1, rank), _dim(dim2, rank)
+    a, b = wrap_dim(dim1, rank), wrap_dim(dim2, rank)
     start = offset * x.strides[b] if offset >= 0 else -offset * x.strides[a]
     rest = [d for d in range(rank) if d not in (a, b)]
     size = max(min(x.shape[a] + min(offset, 0), x.shape[b] - max(offset, 0)), 0)
     strides = (*(x.strides[d] for d in rest), x.strides[a] + x.strides[b])
     return View(x.buffer, (*(x.shape[d] for d in rest), size), strides, x.offset + (start if size else 0))
-
-
-@handles("eye")
-def _eye(scope: Scope, node: Node, *_: Any, **__: Any) -> View:
-    zero = Number(0, tuple(meta(node).shape), meta(node).dtype)
-    return _diagonal_scatter(scope, node, zero, Number(1, (min(zero.shape),), zero.dtype))
 
 
 @handles("flip", "rev")
@@ -158,7 +152,7 @@ def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
         return x
     strides, offset = list(x.strides), x.offset
     for dim in dims:
-        d = _dim(dim, len(x.shape))
+        d = wrap_dim(dim, len(x.shape))
         offset += (x.shape[d] - 1) * strides[d] if x.shape[d] else 0
         strides[d] = -strides[d]
     return View(x.buffer, x.shape, tuple(strides), offset)
@@ -166,49 +160,49 @@ def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
 
 @handles("stack")
 def _stack(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View:
-    out = meta(node)
+    out = fake_value(node)
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype)
-    made.buffer.apart = True
+    made.buffer.disjoint_writes = True
     for at, part in enumerate(parts):
-        row = piece(made, dim, at, 1)
+        row = narrow(made, dim, at, 1)
         scope.copy(part, View(row.buffer, tuple(part.shape), row.strides[:dim] + row.strides[dim + 1 :], row.offset))
     return made
 
 
 @handles("as_strided", "as_strided_copy")
 def _as_strided(scope: Scope, node: Node, x: Value, shape: Any, strides: Any, offset: int | None = None) -> View:
-    return _strided(scope.rows(x), node, shape, strides, offset)
+    return as_strided_rows(scope.row_major(x), node, shape, strides, offset)
 
 
-def _strided(rows: View, node: Node, shape: Any, strides: Any, offset: int | None) -> View:
-    """View memory that lies row by row, as it did while the program was traced.
+def as_strided_rows(rows: View, node: Node, shape: Any, strides: Any, offset: int | None) -> View:
+    """View row-major memory with other strides, as the traced program did.
 
     Raises:
-        UnsupportedError: it lay in another way.
+        UnsupportedError: the traced memory was not row-major.
     """
     like: Any = node.all_input_nodes[0].meta["val"]
     if not like.is_contiguous() or like.storage_offset() or like.untyped_storage().nbytes() > like.nbytes:
-        raise UnsupportedError("strides of memory that does not lie row by row")
+        raise UnsupportedError("strides of memory that is not row-major")
     return View(rows.buffer, tuple(shape), tuple(strides), rows.offset + (offset or 0))
 
 
 @handles("cat")
 def _cat(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View:
-    out = meta(node)
-    dim = _dim(dim, out.ndim)
+    out = fake_value(node)
+    dim = wrap_dim(dim, out.ndim)
     made = scope.empty(out.shape, out.dtype)
-    made.buffer.apart = True
+    made.buffer.disjoint_writes = True
     at = 0
     for part in parts:
-        if len(part.shape) != out.ndim:  # torch allows an empty vector among tensors
+        if len(part.shape) != out.ndim:  # torch allows an empty vector among the tensors
             continue
-        scope.copy(part, piece(made, dim, at, part.shape[dim]))
+        scope.copy(part, narrow(made, dim, at, part.shape[dim]))
         at += part.shape[dim]
     return made
 
 
-def piece(view: View, dim: int, start: int, size: int, step: int = 1) -> View:
+def narrow(view: View, dim: int, start: int, size: int, step: int = 1) -> View:
     """View a range of one dimension."""
     shape, strides = list(view.shape), list(view.strides)
     shape[dim], strides[dim] = size, strides[dim] * step
@@ -217,88 +211,29 @@ def piece(view: View, dim: int, start: int, size: int, step: int = 1) -> View:
 
 @handles("constant_pad_nd")
 def _pad(scope: Scope, node: Node, x: Value, pad: Sequence[int], value: Any = 0) -> View:
-    out = meta(node)
+    out = fake_value(node)
     made = scope.empty(out.shape, out.dtype)
     scope.copy(Number(value, tuple(out.shape), out.dtype), made)
-    inside, source = made, scope.materialized(x)
+    inside, source = made, scope.materialize(x)
     for i in range(len(pad) // 2):
         dim = out.ndim - 1 - i
         before, after = pad[2 * i], pad[2 * i + 1]
-        source = piece(source, dim, max(-before, 0), source.shape[dim] + min(before, 0) + min(after, 0))
-        inside = piece(inside, dim, max(before, 0), source.shape[dim])
+        source = narrow(source, dim, max(-before, 0), source.shape[dim] + min(before, 0) + min(after, 0))
+        inside = narrow(inside, dim, max(before, 0), source.shape[dim])
     scope.copy(source, inside)
     return made
 
 
-def _scattered(scope: Scope, node: Node, x: Value, src: Value, place: Callable[[View], View]) -> View:
-    """Copy a value, and another one over a part of it."""
-    out = meta(node)
-    made = scope.empty(out.shape, out.dtype)
-    scope.copy(x, made)
-    scope.copy(src, place(made))
-    return made
-
-
-@handles("slice_scatter")
-def _slice_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
-    return _scattered(scope, node, x, src, lambda made: _range(made, src, *where, **named))
-
-
-def _range(made: View, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> View:
-    dim = _dim(dim, len(made.shape))
-    size, turns = made.shape[dim], src.shape[dim]
-    first = 0 if start is None else min(max(start + size * (start < 0), 0), size)
-    return piece(made, dim, first if turns else 0, turns, step)
-
-
-@handles("select_scatter")
-def _select_scatter(scope: Scope, node: Node, x: Value, src: Value, dim: int, index: int) -> View:
-    def place(made: View) -> View:
-        d = _dim(dim, len(made.shape))
-        row = piece(made, d, index % made.shape[d], 1)
-        return View(row.buffer, tuple(src.shape), row.strides[:d] + row.strides[d + 1 :], row.offset)
-
-    return _scattered(scope, node, x, src, place)
-
-
-@handles("as_strided_scatter")
-def _as_strided_scatter(
-    scope: Scope, node: Node, x: Value, src: Value, shape: Any, strides: Any, offset: int | None = None
-) -> View:
-    made = scope.materialized(x, range(len(x.shape)))
-    scope.copy(src, _strided(made, node, shape, strides, offset))
-    return made
-
-
-@handles("diagonal_scatter")
-def _diagonal_scatter(scope: Scope, node: Node, x: Value, src: Value, *where: Any, **named: Any) -> View:
-    return _scattered(scope, node, x, src, lambda made: _diagonal(scope, node, made, *where, **named))
-
-
-def _backward(scatter: Any) -> Any:
-    """Let a handler scatter into zeros: the derivative of a view."""
-
-    def handler(scope: Scope, node: Node, gradient: Value, sizes: Sequence[int], *where: Any) -> View:
-        return scatter(scope, node, Number(0, tuple(sizes), meta(node).dtype), gradient, *where)
-
-    return handler
-
-
-handles("slice_backward")(_backward(_slice_scatter))
-handles("select_backward")(_backward(_select_scatter))
-handles("diagonal_backward")(_backward(_diagonal_scatter))
-
-
 @handles("repeat")
 def _repeat(scope: Scope, node: Node, x: Value, repeats: Sequence[int]) -> Value:
-    out = meta(node)
+    out = fake_value(node)
     if isinstance(x, Number):
         return Number(x.value, tuple(out.shape), out.dtype)
     lead = out.ndim - len(x.shape)
     shape = (1,) * lead + x.shape
     full = [n for r, s in zip(repeats, shape, strict=True) for n in (r, s)]
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
-    inside = reshaped(made, tuple(full))
+    inside = reshape_view(made, tuple(full))
     assert inside is not None
     strides = [s for stride in (0,) * lead + x.strides for s in (0, stride)]
     scope.copy(View(x.buffer, tuple(full), tuple(strides), x.offset), inside)

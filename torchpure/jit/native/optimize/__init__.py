@@ -1,4 +1,9 @@
-"""Kernels → fewer kernels, and where memory lies."""
+"""Stage 4, optimize: kernels to fewer kernels, and where memory lies.
 
-from ._collapse_loops import collapsed as collapsed
-from ._memory_plan import planned as planned
+`plan_memory` drives this stage. In a scope, it runs fusion (`_fusion.py`), accumulation of products (`_accumulate.py`),
+and the placement of temporaries (`_memory_plan.py`). In a loop, it also makes carries update in place
+(`_inplace_carry.py`). Collapsing of loops (`_collapse_loops.py`) runs later, when a kernel is written as C++.
+"""
+
+from ._collapse_loops import collapse_loops as collapse_loops
+from ._memory_plan import plan_memory as plan_memory

@@ -1,4 +1,4 @@
-"""A product that is only added to something is added where that lies, as it is computed.
+"""Accumulate products in place: `c + a @ b` becomes one product that adds to the memory of `c`.
 
 Law: accumulation changes no result by more than a rounding.
 """
@@ -10,94 +10,125 @@ from typing import Any, NamedTuple
 
 from torchpure.jit.native.ir import Buffer, Compute, Kernel, Load, Opaque, Statement, Store, c_type
 
-_SUMS = {"{0} + {1}": ("", ""), "{0} - {1}": ("", "-")}  # signs of the arguments
+_SUM_SIGNS = {"{0} + {1}": ("", ""), "{0} - {1}": ("", "-")}  # per sum: the sign of each argument
 
 
-class _Found(NamedTuple):
-    """What a kernel does with a product."""
+class _ProductSum(NamedTuple):
+    """A sum that takes a product: `other ± factor · product`."""
 
-    kernel: Kernel  # the rest of it: what the product is added to is in place
-    store: Store  # of the sum, into memory laid out as the product
+    kernel: Kernel  # the rest of the kernel, which stores `other`
+    store: Store  # store of the sum; its layout is that of the product
     before: str  # C++ that computes the factor
     factor: str
-    reads: list[Buffer]  # what that needs
-    nonzero: bool  # whether it is known not to be zero
+    reads: list[Buffer]  # buffers that `before` reads
+    nonzero_factor: bool  # the factor is a literal other than zero
 
 
-def accumulated(items: Sequence[Any], own: set[Buffer]) -> list[Any]:
-    """Let products of matrices add to memory that a later kernel would add them to; `own` is nobody else's."""
+def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[Any]:
+    """Let matrix products add to the memory to which a later kernel would add them.
+
+    Only products in `exclusive` buffers, which nothing outside the scope reads, are candidates.
+    """
     found = list(items)
-    for product in [item for item in items if isinstance(item, Opaque) and item.adds]:
-        target = product.written[0]
+    for product in [item for item in items if isinstance(item, Opaque) and item.accumulate]:
+        target = product.written_buffers[0]
         readers = [item for item in found if target in item.reads()]
-        if target not in own or len(readers) != 1 or not isinstance(readers[0], Kernel):
+        if target not in exclusive or len(readers) != 1 or not isinstance(readers[0], Kernel):
             continue
         reader, start = readers[0], found.index(product)
         between = found[start + 1 : found.index(reader) + 1]
-        sums = None if _disturbed(product, between) else _sums(reader, target)
-        if sums and product.nonzero <= sums.nonzero and not reader.writes() & {*reader.reads(), *sums.reads}:
-            found[found.index(reader)] = sums.kernel
-            found.insert(found.index(sums.kernel) + 1, _adding(product, sums))
+        found_sum = None if _operands_change(product, between) else _find_sum(reader, target)
+        if (
+            found_sum
+            and product.needs_nonzero_factor <= found_sum.nonzero_factor
+            and not reader.writes() & {*reader.reads(), *found_sum.reads}
+        ):
+            found[found.index(reader)] = found_sum.kernel
+            found.insert(found.index(found_sum.kernel) + 1, _accumulating_product(product, found_sum))
             found.remove(product)
     return found
 
 
-def _disturbed(product: Opaque, between: Sequence[Any]) -> bool:
-    """Tell whether something between a product and its sum writes what the product reads."""
-    return any(buffer in item.writes() for item in between for buffer in product.read)
+def _operands_change(product: Opaque, between: Sequence[Any]) -> bool:
+    """Tell whether an item between a product and its sum writes what the product reads."""
+    return any(buffer in item.writes() for item in between for buffer in product.read_buffers)
 
 
-def _adding(product: Opaque, sums: _Found) -> Opaque:
-    assert product.adds
-    store = sums.store
-    text = f"{{ {sums.before}\n{product.adds(f'({store.buffer.name} + {store.offset})', sums.factor)} }}"
-    return Opaque(text, (*product.read, *sums.reads, store.buffer), (store.buffer,))
+def _accumulating_product(product: Opaque, found_sum: _ProductSum) -> Opaque:
+    assert product.accumulate
+    store = found_sum.store
+    text = (
+        f"{{ {found_sum.before}\n{product.accumulate(f'({store.buffer.name} + {store.offset})', found_sum.factor)} }}"
+    )
+    return Opaque(text, (*product.read_buffers, *found_sum.reads, store.buffer), (store.buffer,))
 
 
-def _sums(kernel: Kernel, target: Buffer) -> _Found | None:
-    """Find the one sum of a kernel that takes a product; None if the product is used in another way."""
+def _find_sum(kernel: Kernel, target: Buffer) -> _ProductSum | None:
+    """Find the one sum of a kernel that takes the product; None if the kernel uses the product otherwise."""
     if kernel.reduces:
         return None
-    by_name = {s.name: s for s in kernel.inner if not isinstance(s, Store)}
-    loads = [s for s in kernel.inner if isinstance(s, Load) and s.buffer is target]
+    by_name = {s.name: s for s in kernel.body if not isinstance(s, Store)}
+    loads = [s for s in kernel.body if isinstance(s, Load) and s.buffer is target]
     if len(loads) != 1 or prod(kernel.sizes) != target.size:
         return None
-    load, name, factors, gone = loads[0], loads[0].name, list[str](), list[Statement](loads)
+    load, name, factors, removed = loads[0], loads[0].name, list[str](), list[Statement](loads)
     while (user := _only_user(kernel, name)) is not None and isinstance(user, Compute):
-        gone.append(user)
+        removed.append(user)
         if user.text == "{0} * {1}" and user.args[0] != user.args[1]:
             factors.append(user.args[user.args[0] == name])
         elif user.text == "-{0}":
             factors.append("-1")
         else:
-            return _found(kernel, by_name, load, user, name, factors, gone)
+            return _match_sum(kernel, by_name, load, user, name, factors, removed)
         name = user.name
     return None
 
 
-def _found(
-    kernel: Kernel, by_name: dict[str, Any], load: Load, user: Compute, name: str, factors: list[str], gone: list[Any]
-) -> _Found | None:
-    signs, store = _SUMS.get(user.text), _only_user(kernel, user.name)
+def _match_sum(
+    kernel: Kernel,
+    by_name: dict[str, Any],
+    load: Load,
+    user: Compute,
+    name: str,
+    factors: list[str],
+    removed: list[Any],
+) -> _ProductSum | None:
+    signs, store = _SUM_SIGNS.get(user.text), _only_user(kernel, user.name)
     if signs is None or not isinstance(store, Store) or user.args[0] == user.args[1]:
         return None
-    side = user.args.index(name)
-    fixed = _fixed(by_name, [factor for factor in factors if factor != "-1"])
-    alike = store.coefs == load.coefs and store.buffer.dtype is load.buffer.dtype is user.dtype and load.offset == 0
-    if not alike or fixed is None or store.buffer.apart or (side == 0 and user.text == "{0} - {1}"):
+    product_side = user.args.index(name)
+    invariant = _invariant_statements(by_name, [factor for factor in factors if factor != "-1"])
+    same_layout = (
+        store.loop_strides == load.loop_strides
+        and store.buffer.dtype is load.buffer.dtype is user.dtype
+        and load.offset == 0
+    )
+    if (
+        not same_layout
+        or invariant is None
+        or store.buffer.disjoint_writes
+        or (product_side == 0 and user.text == "{0} - {1}")
+    ):
         return None
-    c, other = c_type(user.dtype), user.args[1 - side]
-    rest = [s for s in kernel.inner if s not in gone and s is not store]
-    left = replace(kernel, inner=[*rest, replace(store, arg=other)])
-    factor = " * ".join([f"{signs[side]}1", *(f"({factor})" for factor in factors)])
-    reads = [s.buffer for s in fixed if isinstance(s, Load)]
-    return _Found(left, store, "\n".join(_written(fixed)), f"({c})({factor})", reads, all(map(_nonzero, fixed)))
+    c, other = c_type(user.dtype), user.args[1 - product_side]
+    rest = [s for s in kernel.body if s not in removed and s is not store]
+    remainder = replace(kernel, body=[*rest, replace(store, arg=other)])
+    factor = " * ".join([f"{signs[product_side]}1", *(f"({factor})" for factor in factors)])
+    reads = [s.buffer for s in invariant if isinstance(s, Load)]
+    return _ProductSum(
+        remainder,
+        store,
+        "\n".join(_cpp_lines(invariant)),
+        f"({c})({factor})",
+        reads,
+        all(map(_is_nonzero_literal, invariant)),
+    )
 
 
 def _only_user(kernel: Kernel, name: str) -> Statement | None:
     users = [
         s
-        for s in kernel.inner
+        for s in kernel.body
         if (isinstance(s, Compute) and name in s.args)
         or (isinstance(s, Store) and s.arg == name)
         or any(name == index[0] for index in getattr(s, "indices", ()))
@@ -105,27 +136,27 @@ def _only_user(kernel: Kernel, name: str) -> Statement | None:
     return users[0] if len(users) == 1 else None
 
 
-def _fixed(by_name: dict[str, Any], names: Sequence[str]) -> list[Load | Compute] | None:
-    """Return the statements that compute names, in order; None if one depends on the turn."""
+def _invariant_statements(by_name: dict[str, Any], names: Sequence[str]) -> list[Load | Compute] | None:
+    """Return the statements that compute `names`, in order; None if one depends on a loop variable."""
     found: list[Load | Compute] = []
     for name in names:
         statement = by_name[name]
         if isinstance(statement, Compute):
-            before = _fixed(by_name, statement.args)
+            before = _invariant_statements(by_name, statement.args)
         else:
-            before = [] if isinstance(statement, Load) and not any(statement.coefs) else None
+            before = [] if isinstance(statement, Load) and not any(statement.loop_strides) else None
         if before is None:
             return None
         found.extend(s for s in [*before, statement] if s not in found)
     return found
 
 
-def _nonzero(statement: Load | Compute) -> bool:
-    """Tell whether a statement is a number other than zero, written down."""
+def _is_nonzero_literal(statement: Load | Compute) -> bool:
+    """Tell whether a statement is a literal number other than zero."""
     return isinstance(statement, Compute) and "0x" in statement.text and "0x0.0p" not in statement.text
 
 
-def _written(statements: Sequence[Load | Compute]) -> Iterator[str]:
+def _cpp_lines(statements: Sequence[Load | Compute]) -> Iterator[str]:
     for s in statements:
         if isinstance(s, Load):
             yield f"const {c_type(s.buffer.dtype)} {s.name} = {s.buffer.name}[{s.offset}];"

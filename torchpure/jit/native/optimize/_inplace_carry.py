@@ -1,60 +1,71 @@
-"""What a loop carries, renewed in place where every element depends on nothing of the old value but itself.
+"""Update a loop carry in place, if each new element depends on no other element of the old value.
 
-Law: a loop computes the same, whether it renews its carry in place or beside it.
+Law: a loop computes the same, whether it updates its carry in place or in a second buffer.
 """
 
 from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from torchpure.jit.native.ir import Buffer, Kernel, Load, LoadAt, Opaque, Store
-from torchpure.jit.native.lowering import Carried
+from torchpure.jit.native.ir import Buffer, IndirectLoad, Kernel, Load, Opaque, Store
+from torchpure.jit.native.lowering import CarrySlot
 
 
-def renewed_in_place(pair: Carried, items: Sequence[Any]) -> bool:
-    """Tell whether the turns of a loop, in this order, may write the next value over the one that they read."""
-    now, after = pair.now.buffer, pair.next.buffer
-    writers = [place for place, item in enumerate(items) if after in item.writes()]
-    readers = [place for place, item in enumerate(items) if now in item.reads()]
+def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
+    """Tell whether one iteration may write the next carry over the current one, in this order of items."""
+    current, next_buffer = pair.now.buffer, pair.next.buffer
+    writers = [position for position, item in enumerate(items) if next_buffer in item.writes()]
+    readers = [position for position, item in enumerate(items) if current in item.reads()]
     if (
         not writers
-        or any(now in item.writes() for item in items)
-        or any(after in i.reads() for i in items[: writers[0]])
+        or any(current in item.writes() for item in items)
+        or any(next_buffer in i.reads() for i in items[: writers[0]])
     ):
         return False
     first = items[writers[0]]
-    if any(place > writers[0] for place in readers) or not all(isinstance(items[w], Kernel | Opaque) for w in writers):
+    if any(position > writers[0] for position in readers) or not all(
+        isinstance(items[w], Kernel | Opaque) for w in writers
+    ):
         return False
-    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, now, after))
+    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, current, next_buffer))
 
 
-def _element_by_element(kernel: Kernel, now: Buffer, after: Buffer) -> bool:
-    """Tell whether a kernel reads each element of the old value before it writes that of the new one, and no other."""
+def _element_by_element(kernel: Kernel, current: Buffer, next_buffer: Buffer) -> bool:
+    """Tell whether a kernel reads each old element only before it writes the new one at the same address."""
     if kernel.reduces:
         return False
-    loads = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Load | LoadAt) and s.buffer is now]
-    stores = [(place, s) for place, s in enumerate(kernel.inner) if isinstance(s, Store) and s.buffer is after]
-    if len(stores) != 1 or prod(kernel.sizes) != after.size:
+    loads = [
+        (position, s)
+        for position, s in enumerate(kernel.body)
+        if isinstance(s, Load | IndirectLoad) and s.buffer is current
+    ]
+    stores = [
+        (position, s) for position, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is next_buffer
+    ]
+    if len(stores) != 1 or prod(kernel.sizes) != next_buffer.size:
         return False
-    at, store = stores[0]
-    return all(isinstance(s, Load) and place < at and _place(s) == _place(store) for place, s in loads)
-
-
-def without_idle_copies(items: Sequence[Any], carried: Sequence[Carried]) -> list[Any]:
-    """Leave out kernels that would copy each element to where it lies."""
-    same = {
-        (pair.now.buffer, pair.next.buffer) for pair in carried if pair.now.buffer.offset == pair.next.buffer.offset
-    }
-    return [item for item in items if not (isinstance(item, Kernel) and _idle(item, same))]
-
-
-def _idle(kernel: Kernel, same: set[tuple[Buffer, Buffer]]) -> bool:
-    loads = {s.name: s for s in kernel.inner if isinstance(s, Load)}
-    stores = [s for s in kernel.inner if isinstance(s, Store)]
-    return not kernel.reduces and all(
-        s.arg in loads and (loads[s.arg].buffer, s.buffer) in same and _place(loads[s.arg]) == _place(s) for s in stores
+    store_position, store = stores[0]
+    return all(
+        isinstance(s, Load) and position < store_position and _address(s) == _address(store) for position, s in loads
     )
 
 
-def _place(statement: Load | Store) -> tuple[int, tuple[int, ...]]:
-    return statement.offset, statement.coefs
+def eliminate_self_copies(items: Sequence[Any], carried: Sequence[CarrySlot]) -> list[Any]:
+    """Remove kernels that would copy each element to itself."""
+    same = {
+        (pair.now.buffer, pair.next.buffer) for pair in carried if pair.now.buffer.offset == pair.next.buffer.offset
+    }
+    return [item for item in items if not (isinstance(item, Kernel) and _is_self_copy(item, same))]
+
+
+def _is_self_copy(kernel: Kernel, same: set[tuple[Buffer, Buffer]]) -> bool:
+    loads = {s.name: s for s in kernel.body if isinstance(s, Load)}
+    stores = [s for s in kernel.body if isinstance(s, Store)]
+    return not kernel.reduces and all(
+        s.arg in loads and (loads[s.arg].buffer, s.buffer) in same and _address(loads[s.arg]) == _address(s)
+        for s in stores
+    )
+
+
+def _address(statement: Load | Store) -> tuple[int, tuple[int, ...]]:
+    return statement.offset, statement.loop_strides

@@ -1,8 +1,8 @@
-"""Where temporaries lie: one workspace, allocated once for a whole program.
+"""The memory plan: offsets of temporaries in one workspace, which is allocated once per program.
 
 Law: no two temporaries that are needed at one time share memory.
 
-A scope inside another has its memory behind that of the scopes around it, so a turn of a loop allocates nothing.
+The memory of an inner scope lies behind that of the scopes around it, so an iteration of a loop allocates nothing.
 """
 
 from collections.abc import Sequence
@@ -10,72 +10,75 @@ from collections.abc import Sequence
 from torchpure.jit.native.ir import Buffer
 from torchpure.jit.native.lowering import Branches, Loop, Scope
 
-from ._accumulate import accumulated
-from ._fusion import fused
-from ._inplace_carry import renewed_in_place, without_idle_copies
+from ._accumulate import accumulate_products
+from ._fusion import fuse_kernels
+from ._inplace_carry import can_update_in_place, eliminate_self_copies
 
-ALIGNMENT = 64  # bytes: a line of cache
+ALIGNMENT = 64  # bytes of a cache line
 
 
-def planned(scope: Scope, start: int = 0, kept: Sequence[Buffer] = ()) -> int:
-    """Fuse the kernels of a scope and of those inside; place every temporary; return the bytes up to the last."""
+def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -> int:
+    """Fuse the kernels of a scope and of inner scopes, and place every temporary. Return the bytes needed.
+
+    Other scopes read the buffers in `live_out`.
+    """
     for item in scope.items:
         if isinstance(item, Loop | Branches):
             for inner in item.scopes():
-                inner.items = fused(inner.items, set(inner.temporaries), item.kept(inner))
-    own = set(scope.temporaries)
-    scope.items = accumulated(fused(scope.items, own, set(kept)), own - set(kept))
-    end = _placed(scope, start, set(kept))
-    furthest = end
+                inner.items = fuse_kernels(inner.items, set(inner.temporaries), item.live_out(inner))
+    exclusive = set(scope.temporaries)
+    scope.items = accumulate_products(fuse_kernels(scope.items, exclusive, set(live_out)), exclusive - set(live_out))
+    end = _place_temporaries(scope, start, set(live_out))
+    largest_end = end
     for item in scope.items:
         if isinstance(item, Loop):
-            furthest = max(furthest, _planned_loop(item, end))
+            largest_end = max(largest_end, _plan_loop(item, end))
         elif isinstance(item, Branches):
-            furthest = max([furthest, *(planned(branch, end) for branch in item.branches)])
-    return furthest
+            largest_end = max([largest_end, *(plan_memory(branch, end) for branch in item.branches)])
+    return largest_end
 
 
-def _planned_loop(loop: Loop, start: int) -> int:
+def _plan_loop(loop: Loop, start: int) -> int:
     end = start
-    for buffer in loop.head.temporaries:  # what is carried is needed until the end
-        end = _put(buffer, end)
-    end = max(planned(loop.tail, end), end)
+    for buffer in loop.setup.temporaries:  # carries live until the loop ends
+        end = _place_at(buffer, end)
+    end = max(plan_memory(loop.teardown, end), end)
     if loop.condition:
-        end = max(end, planned(loop.condition[0], end, [loop.condition[1].buffer]))
-    furthest = max(end, planned(loop.scope, end))
+        end = max(end, plan_memory(loop.condition[0], end, [loop.condition[1].buffer]))
+    largest_end = max(end, plan_memory(loop.body, end))
     for pair in loop.carried:
-        if renewed_in_place(pair, loop.scope.items):
+        if can_update_in_place(pair, loop.body.items):
             pair.next.buffer.offset = pair.now.buffer.offset
-    loop.scope.items = without_idle_copies(loop.scope.items, loop.carried)
-    return furthest
+    loop.body.items = eliminate_self_copies(loop.body.items, loop.carried)
+    return largest_end
 
 
-def _put(buffer: Buffer, at: int) -> int:
-    buffer.offset = at
+def _place_at(buffer: Buffer, offset: int) -> int:
+    buffer.offset = offset
     size = buffer.size * buffer.dtype.itemsize
-    return at + -(-size // ALIGNMENT) * ALIGNMENT
+    return offset + -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _placed(scope: Scope, start: int, kept: set[Buffer]) -> int:
-    """Place each temporary in the first gap among those that are needed at the same time."""
+def _place_temporaries(scope: Scope, start: int, live_out: set[Buffer]) -> int:
+    """Place each temporary in the first gap between those that are needed at the same time."""
     last: dict[Buffer, int] = {}
     first: dict[Buffer, int] = {}
-    own = set(scope.temporaries)
+    exclusive = set(scope.temporaries)
     for number, item in enumerate(scope.items):
-        for buffer in (item.reads() | item.writes()) & own:
+        for buffer in (item.reads() | item.writes()) & exclusive:
             first.setdefault(buffer, number)
             last[buffer] = number
-    for buffer in kept & own:
+    for buffer in live_out & exclusive:
         last[buffer] = len(scope.items)
     live: list[Buffer] = []
     end = start
     for buffer in sorted(first, key=lambda b: (first[b], b.name)):
         live = sorted((b for b in live if last[b] >= first[buffer]), key=lambda b: b.offset)
-        at, need = start, _put(buffer, 0)
+        offset, size = start, _place_at(buffer, 0)
         for other in live:
-            if at + need <= other.offset:
+            if offset + size <= other.offset:
                 break
-            at = max(at, _put(other, other.offset))
-        end = max(end, _put(buffer, at))
+            offset = max(offset, _place_at(other, other.offset))
+        end = max(end, _place_at(buffer, offset))
         live.append(buffer)
     return end

@@ -1,0 +1,34 @@
+"""Settings of the whole test run, doctests included."""
+
+import gc
+import os
+
+# Before torch is imported, and for the processes that tests start: two threads that wait for each other spin, and on a
+# busy machine a small program then takes several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+
+def pytest_collection_finish() -> None:
+    """Hide from the collector what importing made: it would look at torch and its like again, thousands of times."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Small tensors do not profit from threads, and on a busy machine threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_global_changes():
+    """No test, and no function that it calls, may change a global setting of torch."""
+    before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    yield
+    assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before

@@ -1,0 +1,76 @@
+"""Pages that are generated are what the code says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import torchpure as tp
+from torchpure import testing
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_optimizers_are_what_the_code_says(generate):
+    text = generate.PAGE.read_text(encoding="utf-8")
+    assert generate.page(text) == text, generate.REMEDY
+
+
+def test_a_stale_table_is_written_anew(generate):
+    text = generate.PAGE.read_text(encoding="utf-8")
+    assert generate.page(text.replace("| `adam(", "| `eve(")) == text
+    with pytest.raises(ValueError, match="the marks of the table of optimizers are missing"):
+        generate.page(text.replace("<!-- end of optimizers -->", ""))
+
+
+def test_what_is_said_of_oracles_is_of_factories_that_exist(generate):
+    unknown = set(generate.COMPARED) - {name for name, _ in generate.factories()}
+    assert not unknown, f"COMPARED in docs/generate.py names no factory: {sorted(unknown)}"
+
+
+IMPORTS = """
+from functools import wraps
+from typing import Any
+import torch
+from torch import Tensor
+import torchpure as tp
+from torchpure import tree
+from torchpure.errors import TransformError
+from torchpure.testing import TransformCase
+from collections.abc import Callable
+
+def check_callable(who, fn):
+    if not callable(fn):
+        raise TransformError(f"{who}: wanted a function, got {fn}")
+
+def mean_square(p, x):
+    return (p * x * x).mean()
+
+X, T = torch.tensor([0.3, -0.7]).double(), torch.tensor(0.4).double()
+"""
+
+
+def test_the_recipe_of_a_transform_works_as_it_is_printed(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "adding.md").read_text(encoding="utf-8"), re.DOTALL)
+    (definition,), (case,) = (
+        [block for block in blocks if part in block] for part in ("def microbatch", '"microbatch":')
+    )
+    file = tmp_path / "recipe.py"
+    file.write_text(f"{IMPORTS}\n{definition}\ntp.microbatch = microbatch\nCASES = {{\n{case}}}\n", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("recipe", file)
+    recipe = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(recipe)
+        for law in testing.TRANSFORM_LAWS.values():
+            law(recipe.CASES["microbatch"])
+    finally:
+        del tp.microbatch

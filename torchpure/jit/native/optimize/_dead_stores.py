@@ -1,0 +1,86 @@
+"""Clean up after fusion: remove stores that nothing reads, and copies of whole buffers.
+
+Law: clean-up changes no result.
+"""
+
+from math import prod
+from typing import Any
+
+from torchpure.jit.native.ir import Buffer, Compute, IndirectLoad, Kernel, Load, Opaque, Statement, Store
+
+
+def eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
+    """Let an opaque item write directly to where its only result would be copied."""
+    for position, item in enumerate(items):
+        copied = _copied_buffers(item) if isinstance(item, Kernel) else None
+        if copied is None or copied[0] not in exclusive:
+            continue
+        source, target = copied
+        writers = [other for other in items if source in other.writes()]
+        readers = [other for other in items if source in other.reads()]
+        others = [o for o in items if o is not item and target in o.reads() | o.writes()]
+        if len(writers) == 1 and isinstance(writers[0], Opaque) and readers == [item] and not others:
+            items[items.index(writers[0])] = writers[0].redirect(source, target)
+            return eliminate_copies(items[:position] + items[position + 1 :], exclusive)
+    return items
+
+
+def _copied_buffers(kernel: Kernel) -> tuple[Buffer, Buffer] | None:
+    """Return (source, target) if a kernel copies all of one buffer and does nothing else."""
+    if kernel.reduces or len(kernel.body) != 2:
+        return None
+    load, store = kernel.body
+    if not isinstance(load, Load) or not isinstance(store, Store) or store.arg != load.name:
+        return None
+    one, two = load.buffer, store.buffer
+    same = (load.offset, load.loop_strides, one.dtype, one.size) == (
+        store.offset,
+        store.loop_strides,
+        two.dtype,
+        two.size,
+    )
+    return (one, two) if same and load.offset == 0 and prod(kernel.sizes) == one.size else None
+
+
+def eliminate_dead_stores(items: list[Any], exclusive: set[Buffer], live_out: set[Buffer]) -> list[Any]:
+    """Remove stores that nothing reads, then the statements behind them, then empty kernels."""
+    while True:
+        read = live_out | {buffer for item in items for buffer in item.reads()}
+        dead = exclusive - read
+        changed = False
+        for item in items:
+            if isinstance(item, Kernel):
+                changed |= _remove_dead_statements(item, dead)
+        items = [item for item in items if not isinstance(item, Kernel) or item.writes()]
+        if not changed:
+            return items
+
+
+def _remove_dead_statements(kernel: Kernel, dead: set[Buffer]) -> bool:
+    before = len(kernel.body) + len(kernel.reductions) + len(kernel.epilogue)
+    needed: set[str] = set()
+    kernel.epilogue = _live_statements(kernel.epilogue, needed, dead)
+    if kernel.reductions:
+        reductions = [reduction for reduction in kernel.reductions if reduction.name in needed]
+        kernel.reductions = (
+            reductions or kernel.reductions[:1]
+        )  # keep one, so that the kernel stays a reduction until it is removed
+        needed |= {reduction.arg for reduction in kernel.reductions}
+    kernel.body = _live_statements(kernel.body, needed, dead)
+    return before != len(kernel.body) + len(kernel.reductions) + len(kernel.epilogue)
+
+
+def _live_statements(statements: list[Statement], needed: set[str], dead: set[Buffer]) -> list[Statement]:
+    live: list[Statement] = []
+    for statement in reversed(statements):
+        if isinstance(statement, Store):
+            if statement.buffer not in dead:
+                needed.add(statement.arg)
+                live.append(statement)
+        elif statement.name in needed:
+            if isinstance(statement, Compute):
+                needed.update(statement.args)
+            elif isinstance(statement, IndirectLoad):
+                needed.update(name for name, _, _ in statement.indices)
+            live.append(statement)
+    return live[::-1]

@@ -1,0 +1,26 @@
+"""The state of one thread that transforms read from the calls around them."""
+
+import threading
+
+from torch import Tensor
+
+Axes = dict[str, tuple[Tensor, int]]  # name -> index of the member, number of members
+Masks = tuple[tuple[Tensor, bool], ...]  # a mask, and whether inactive members get operands of an active one
+Offset = int | Tensor  # a tensor in a loop over chunks, which counts its steps
+
+
+class Context(threading.local):
+    """What surrounds a call; each thread has its own. Code that sets a field restores it when its block ends."""
+
+    def __init__(self) -> None:
+        self.axes: Axes = {}  # the named axes that are open
+        self.active_masks: Masks = ()  # of the branches and loops that run here
+        self.pending_masks: Masks = ()  # for the next function that restores an axis environment
+        self.collapsed_axes: frozenset[str] = frozenset()  # a custom rule has their members at dimension 0
+        self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
+        self.suppressions = 0  # how many `suppress_callbacks` are open
+        self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
+        self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode
+
+
+current = Context()
