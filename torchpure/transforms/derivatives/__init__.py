@@ -1,4 +1,4 @@
-"""Grad, jvp, vjp, Jacobians, linearize."""
+"""Derivatives: grad, jvp, vjp, Jacobians, linearize, stop_gradient, where."""
 
 from ._grad import grad as grad
 from ._grad import value_and_grad as value_and_grad
