@@ -23,8 +23,15 @@ from torchpure.jit.passes import (
 )
 from torchpure.transforms.calls import Packed, register_mode
 from torchpure.transforms.engine import describe_function, user_line
-from torchpure.transforms.purity import Watch, address, made_of_numbers, name_of, operator_draws, written
-from torchpure.transforms.tracing import RealConstants, numbers_refused, traced
+from torchpure.transforms.purity import (
+    Watch,
+    is_lifted_literal,
+    mutated_arguments,
+    name_of,
+    operator_draws,
+    storage_key,
+)
+from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "
@@ -81,8 +88,8 @@ class _CaptureMode(RealConstants):
         if func is torch.ops.aten.lift_fresh.default:  # torch.tensor creates it without a dispatched operation
             self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
         captured = self.note_captures((args, kwargs))
-        for leaf in written(func, args, kwargs or {}):
-            if not isinstance(leaf, FakeTensor) and address(leaf) not in self._created_addresses:
+        for leaf in mutated_arguments(func, args, kwargs or {}):
+            if not isinstance(leaf, FakeTensor) and storage_key(leaf) not in self._created_addresses:
                 raise ImpureError(
                     f"jit: {describe_function(self._fn)}{user_line()} would change {name_of(leaf, self._fn)}, which it "
                     "captures: clone it, or return the new value"
@@ -96,8 +103,8 @@ class _CaptureMode(RealConstants):
             ) from error
         new_tensors = _real_tensors(out)
         self._created.update((id(leaf), leaf) for leaf in new_tensors)
-        if not func.is_view or made_of_numbers(func, out):
-            self._created_addresses.update(map(address, new_tensors))
+        if not func.is_view or is_lifted_literal(func, out):
+            self._created_addresses.update(map(storage_key, new_tensors))
         if new_tensors and not func.is_view:
             self.constant_folded.update(captured)
         return out
@@ -137,12 +144,12 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
         out = outputs.flatten(fn(*args, **kwargs))
-        watch.check(own=_is_fake)
+        watch.check(traced=_is_fake)
         mode.note_captures(out)
         return out
 
-    with numbers_refused("jit", fn, _ADVICE):
-        module = traced(flat, [leaf.detach() for leaf in tensors], mode)
+    with explain_tracing_errors("jit", fn, _ADVICE):
+        module = trace_with_constants(flat, [leaf.detach() for leaf in tensors], mode)
     for node, constant in list(constants(module)):
         if constant.requires_grad:
             _replace_constant(module, str(node.target), constant.detach())
@@ -189,7 +196,7 @@ def _functionalize(module: GraphModule, tensors: Sequence[Tensor]) -> GraphModul
     interpreter = Interpreter(_lift_constants(module))  # it keeps the metadata of nodes, such as the marks of `remat`
     run: Any = functionalize(interpreter.run, remove="mutations")
     return _embed_constants(
-        traced(run, [leaf.detach() for leaf in (*tensors, *held_tensors)], RealConstants()), held_tensors
+        trace_with_constants(run, [leaf.detach() for leaf in (*tensors, *held_tensors)], RealConstants()), held_tensors
     )
 
 

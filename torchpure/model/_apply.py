@@ -19,7 +19,7 @@ from torchpure.model.draws import (
     run_refusing_draws,
     run_with_keyed_draws,
 )
-from torchpure.transforms.engine import unseen
+from torchpure.transforms.engine import without_function_modes
 
 from ._apply_compiled import apply_compiled, call_compiled
 
@@ -143,7 +143,7 @@ def _retry_per_member(skeleton: Skeleton, values: Any, run: Callable[[Tensor | N
 
 
 def _versions(values: Sequence[Any]) -> list[int]:
-    with unseen():
+    with without_function_modes():
         try:
             return [value._version for value in values]
         except RuntimeError:  # inference tensors have no version counter

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
-from torchpure.transforms.engine import apart
-from torchpure.tree._summary import shortened, summary, totals
+from torchpure.transforms.engine import without_transforms
+from torchpure.tree.summaries import shortened, summary, totals
 
 from ._apply import apply, call
 from ._init import construct, initialise, reinitialise
@@ -105,7 +105,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     factory = partial(module, *args, **kwargs) if _is_factory(module) else None
     has_tensor_arguments = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
     # tensors made in inference mode or inside a transform would have no derivatives later
-    with torch.inference_mode(False), nullcontext() if has_tensor_arguments else apart():
+    with torch.inference_mode(False), nullcontext() if has_tensor_arguments else without_transforms():
         made = construct(factory, random.key(0)) if factory else _check_module(module, args, kwargs)
         pool = pool_of(made)
         params, state = pool.parameters.clones(), pool.buffers.clones()

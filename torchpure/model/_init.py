@@ -19,7 +19,7 @@ from torchpure._types import Key, State
 from torchpure.errors import ImpureError
 from torchpure.model.copies import Pool, Slot, fill
 from torchpure.model.draws import call_with_key, construct_with_key, for_each_member, member_flag, per_member
-from torchpure.transforms.engine import own_variables
+from torchpure.transforms.engine import allow_requires_grad
 
 _UNSET = -98  # an integer that no constructor is expected to leave
 _FACTORY_ADVICE = "make the net from a factory, tp.functional(Model, …), whose constructor is called with the key"
@@ -33,7 +33,7 @@ def construct(factory: Callable[[], Any], key: Key) -> nn.Module:
         TypeError: it does not return an nn.Module.
     """
     try:
-        with own_variables():
+        with allow_requires_grad():
             module = construct_with_key(factory, key)
     except RuntimeError as error:
         if "Couldn't swap" not in str(error):

@@ -1,7 +1,7 @@
-"""The laws of transforms, each a function that raises AssertionError when a transform breaks it.
+"""The laws of transforms: each is a function that raises AssertionError if a transform breaks it.
 
-A transform takes a function and returns one. Every check takes a `TransformCase`: the transform, a function to apply it
-to, inputs, and a reference that computes the transformed function in another way: in closed form, or by a loop.
+A transform takes a function and returns a function. Every law takes a `TransformCase`: the transform, a function,
+inputs, and a reference. The reference computes the transformed function in another way: in closed form, or by a loop.
 """
 
 import inspect
@@ -24,7 +24,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformCase:
-    """A transform on one function, and what the result computes."""
+    """A transform, a function, and a reference for the transformed function."""
 
     transform: Callable[[Any], Function]
     fn: Function
@@ -37,11 +37,11 @@ class TransformCase:
         return self.transform(self.fn)
 
     def floats(self) -> list[Tensor]:
-        """List the inputs along which derivatives and members can be taken."""
+        """List the floating point inputs, which the laws differentiate and batch over."""
         return [leaf for leaf in tensors(self.inputs) if leaf.is_floating_point()]
 
     def of_floats(self, function: Function) -> Function:
-        """Return the function of these inputs alone; the others stay as they are."""
+        """Return `function` as a function of these inputs only; the other inputs are fixed."""
         leaves, structure = tree.flatten(self.inputs)
 
         def call(*values: Tensor) -> Any:
@@ -64,9 +64,9 @@ def check_transform(
 ) -> None:
     """Check every law of a transform on one function and its inputs, except those whose names are in `skip`.
 
-    `reference(*inputs)` computes what `transform(fn)(*inputs)` does, in another way, and must be differentiable as it
-    is. `bad` lists inputs that must be refused before `fn` is called. Give inputs in float64, where the tolerance tells
-    rounding from mistakes.
+    `reference(*inputs)` computes the same values as `transform(fn)(*inputs)` in another way, and must be differentiable
+    too. `bad` lists inputs that must raise before `fn` is called. Use float64 inputs: there the tolerances are small
+    enough to find mistakes.
 
     Raises:
         AssertionError: the transform breaks a law.
@@ -82,7 +82,7 @@ def check_transform(
 
 
 def inputs_are_unchanged(case: TransformCase) -> None:
-    """The transformed function leaves its inputs as they are, bit for bit, and gives the same when called twice."""
+    """The transformed function does not change its inputs, bit for bit, and two calls give the same result."""
     copies = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, case.inputs)
     made = case.apply()
     one = made(*copies)
@@ -109,7 +109,7 @@ def name_and_signature_stay(case: TransformCase) -> None:
 
 
 def batched_equals_looped(case: TransformCase) -> None:
-    """`vmap(transform(fn))` gives each member what the reference gives that member alone."""
+    """`vmap(transform(fn))` equals the reference for each member alone."""
     leaves = case.floats()
     if not leaves:
         return
@@ -139,7 +139,7 @@ def derivatives_are_the_references(case: TransformCase) -> None:
 
 
 def compiled_equals_eager(case: TransformCase) -> None:
-    """`jit(transform(fn))` and `transform(jit(fn))` compute what the reference does."""
+    """`jit(transform(fn))` and `transform(jit(fn))` equal the reference."""
     expected = case.reference(*case.inputs)
     assert_tensors_close(jit(case.apply())(*case.inputs), expected, "jit of the transformed function")
     assert_tensors_close(case.transform(jit(case.fn))(*case.inputs), expected, "the transform of a jitted function")
@@ -152,7 +152,7 @@ def nests_with_itself(case: TransformCase) -> None:
 
 
 def bad_arguments_raise_first(case: TransformCase) -> None:
-    """What is no function is refused at once, and bad inputs before `fn` is called."""
+    """The transform raises for a value that is no function; bad inputs raise before `fn` is called."""
     calls: list[None] = []
 
     @wraps(case.fn)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from torchpure.model.draws import _keyed_layers
-from torchpure.transforms.overrides import _layers
+from torchpure.transforms.overrides import IN_TRANSFORM, _attention, _layers
 
 D = torch.float64
 
@@ -26,7 +26,7 @@ class _StandIn(torch.overrides.TorchFunctionMode):
     """Put the stand-ins in place everywhere."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return _layers.STAND_INS.get(func, func)(*args, **(kwargs or {}))
+        return IN_TRANSFORM.get(func, func)(*args, **(kwargs or {}))
 
 
 RECURRENT = list(
@@ -76,13 +76,13 @@ ATTENTION = {
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention(name):
     q, k, v = _values(3, 2, 4, 5, 6)
-    _close(_layers.attention(q, k, v, **ATTENTION[name]), F.scaled_dot_product_attention(q, k, v, **ATTENTION[name]))
+    _close(_attention.attention(q, k, v, **ATTENTION[name]), F.scaled_dot_product_attention(q, k, v, **ATTENTION[name]))
 
 
 def test_attention_with_shared_heads():
     q, k, v = _values(2, 4, 5, 6), _values(2, 2, 5, 6, seed=1), _values(2, 2, 5, 6, seed=2)
     expected = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
-    _close(_layers.attention(q, k, v, enable_gqa=True), expected)
+    _close(_attention.attention(q, k, v, enable_gqa=True), expected)
     dropped = _keyed_layers.scaled_dot_product_attention(
         lambda: torch.tensor([1, 2]), q, k, v, None, 1e-12, enable_gqa=True
     )

@@ -24,7 +24,7 @@ from torchpure.jit.passes import (
     results,
     return_tuple,
 )
-from torchpure.transforms.engine import fresh
+from torchpure.transforms.engine import unaliased
 
 from ._protocol import Compile
 
@@ -168,7 +168,7 @@ def _loop_step(node: Node, run: Callable[..., Any], programs: list[Run], mutates
     def step(values: Values) -> None:
         args = map_arg(node.args, values.__getitem__)
         out = run(programs, fake_value(node), *args)
-        values[node] = fresh(out, [values[used] for used in node.all_input_nodes]) if mutates_results else out
+        values[node] = unaliased(out, [values[used] for used in node.all_input_nodes]) if mutates_results else out
 
     return step
 

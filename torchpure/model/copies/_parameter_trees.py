@@ -7,7 +7,7 @@ from torch import Size, Tensor
 from torchpure import tree
 from torchpure._types import Params
 from torchpure.errors import ParameterError
-from torchpure.transforms.engine import unseen
+from torchpure.transforms.engine import without_function_modes
 
 
 def nested(flat: dict[str, Tensor]) -> Params:
@@ -41,7 +41,7 @@ def in_module_order(
     """
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
-        with unseen():
+        with without_function_modes():
             if len(params) == len(names) and [value.shape for value in found] == shapes:
                 return found
     except (KeyError, TypeError, AttributeError):

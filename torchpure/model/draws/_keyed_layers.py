@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Key
-from torchpure.transforms.overrides import attention_weights, standing
+from torchpure.transforms.overrides import attention_weights, in_transform_rule
 
 NextKey = Callable[[], Key]
 
@@ -138,7 +138,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Attend with dropped weights: softmax(Q Kᵀ · scale + bias) V (Vaswani et al. 2017, arXiv:1706.03762, eq. 1)."""
     if not dropout_p:
-        plain = standing(F.scaled_dot_product_attention)
+        plain = in_transform_rule(F.scaled_dot_product_attention)
         return plain(query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
     return dropout(next_key, weights, dropout_p) @ value
@@ -153,7 +153,7 @@ def fractional_max_pool(pooling: Callable[..., Any], spatial: int) -> Callable[.
         kwargs["_random_samples"] = random.uniform(next_key().to(input.device), shape, dtype=input.dtype)
         if isinstance(kwargs.get("output_ratio"), float):
             kwargs["output_ratio"] = (kwargs["output_ratio"],) * spatial
-        return standing(pooling)(input, *args, **kwargs)
+        return in_transform_rule(pooling)(input, *args, **kwargs)
 
     return keyed
 
@@ -165,7 +165,7 @@ def recurrent(layers: Callable[..., Any]) -> Callable[..., Any]:
         packed = isinstance(rest[1], list | tuple)  # a PackedSequence: then `batch_sizes` is the second argument
         hidden, head = (rest[0], (second,)) if packed else (second, ())
         weights, biases, num_layers, dropout_p, train, bidirectional, *tail = rest[1:] if packed else rest
-        torch_layers = standing(layers)
+        torch_layers = in_transform_rule(layers)
         if not (dropout_p and train and num_layers > 1):
             return torch_layers(data, second, *rest)
         size, layer_states = len(weights) // num_layers, _split_by_layer(hidden, num_layers)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torchpure import random
 from torchpure._types import Key
 from torchpure.errors import ImpureError
-from torchpure.transforms.overrides import STAND_INS, inside
+from torchpure.transforms.overrides import IN_TRANSFORM, in_transform
 
 from . import _keyed_layers as layers
 from ._keyed_samplers import KEYED_SAMPLERS
@@ -48,8 +48,8 @@ class _DrawMode(TorchFunctionMode):
         if func in _UNDISPATCHED:
             with self:
                 return _UNDISPATCHED[func](*args, **kwargs)
-        if func in STAND_INS and inside():
-            return STAND_INS[func](*args, **kwargs)
+        if func in IN_TRANSFORM and in_transform():
+            return IN_TRANSFORM[func](*args, **kwargs)
         result = func(*args, **kwargs)
         return per_member(self.flag, result) if self.flag is not None and func in _CREATION_FUNCTIONS else result
 

@@ -1,54 +1,89 @@
-"""What optimizers share: the `Optimizer` pair, checks, parts of formulas, leaves, masks and fused steps."""
+"""The `Optimizer` pair, checks, parts of formulas, leaves, masks and fused steps, which optimizers share."""
 
-from ._checks import check_above as check_above
-from ._checks import check_count as check_count
-from ._checks import check_nonnegative as check_nonnegative
-from ._checks import check_scalar_or_schedule as check_scalar_or_schedule
-from ._checks import check_unit_interval as check_unit_interval
-from ._checks import is_zero as is_zero
-from ._formulas import Number as Number
-from ._formulas import all_finite as all_finite
-from ._formulas import bias_correction as bias_correction
-from ._formulas import ema_update as ema_update
-from ._formulas import evaluate_schedule as evaluate_schedule
-from ._formulas import recompute_if as recompute_if
-from ._formulas import safe_divide as safe_divide
-from ._formulas import safe_norm as safe_norm
-from ._formulas import safe_rms as safe_rms
-from ._formulas import safe_sqrt as safe_sqrt
-from ._formulas import scalar_like as scalar_like
-from ._formulas import select as select
-from ._formulas import zero_unless as zero_unless
-from ._fused_steps import adam_kernels as adam_kernels
-from ._fused_steps import sgd_kernels as sgd_kernels
-from ._leaves import Rebuild as Rebuild
-from ._leaves import active_leaves as active_leaves
-from ._leaves import copy_params as copy_params
-from ._leaves import init_moments as init_moments
-from ._leaves import init_per_leaf as init_per_leaf
-from ._leaves import init_scalar as init_scalar
-from ._leaves import init_step_count as init_step_count
-from ._leaves import is_differentiable as is_differentiable
-from ._leaves import leafwise as leafwise
-from ._masks import LabelFn as LabelFn
-from ._masks import Mask as Mask
-from ._masks import glob_label_fn as glob_label_fn
-from ._masks import label_fn as label_fn
-from ._masks import leaf_paths as leaf_paths
-from ._masks import mask_fn as mask_fn
-from ._masks import mask_tree as mask_tree
-from ._masks import merge_masked as merge_masked
-from ._optimizer import EmptyState as EmptyState
-from ._optimizer import Kernel as Kernel
-from ._optimizer import Optimizer as Optimizer
-from ._optimizer import apply_updates as apply_updates
-from ._optimizer import donate as donate
-from ._optimizer import extra_names as extra_names
-from ._spectral import eigenbasis as eigenbasis
-from ._spectral import left_singular_vectors as left_singular_vectors
-from ._spectral import orthogonal_iteration as orthogonal_iteration
-from ._stateless import centralize as centralize
-from ._stateless import identity as identity
-from ._stateless import set_to_zero as set_to_zero
-from ._stateless import stateless as stateless
-from ._stateless import stateless_leafwise as stateless_leafwise
+from ._checks import check_above, check_count, check_nonnegative, check_scalar_or_schedule, check_unit_interval, is_zero
+from ._formulas import (
+    Number,
+    all_finite,
+    bias_correction,
+    ema_update,
+    evaluate_schedule,
+    recompute_if,
+    safe_divide,
+    safe_norm,
+    safe_rms,
+    safe_sqrt,
+    scalar_like,
+    select,
+    zero_unless,
+)
+from ._fused_steps import adam_kernels, sgd_kernels
+from ._leaves import (
+    Rebuild,
+    active_leaves,
+    copy_params,
+    init_moments,
+    init_per_leaf,
+    init_scalar,
+    init_step_count,
+    is_differentiable,
+    leafwise,
+)
+from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
+from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, donate, extra_names
+from ._spectral import eigenbasis, left_singular_vectors, orthogonal_iteration
+from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
+
+__all__ = [
+    "EmptyState",
+    "Kernel",
+    "LabelFn",
+    "Mask",
+    "Number",
+    "Optimizer",
+    "Rebuild",
+    "active_leaves",
+    "adam_kernels",
+    "all_finite",
+    "apply_updates",
+    "bias_correction",
+    "centralize",
+    "check_above",
+    "check_count",
+    "check_nonnegative",
+    "check_scalar_or_schedule",
+    "check_unit_interval",
+    "copy_params",
+    "donate",
+    "eigenbasis",
+    "ema_update",
+    "evaluate_schedule",
+    "extra_names",
+    "glob_label_fn",
+    "identity",
+    "init_moments",
+    "init_per_leaf",
+    "init_scalar",
+    "init_step_count",
+    "is_differentiable",
+    "is_zero",
+    "label_fn",
+    "leaf_paths",
+    "leafwise",
+    "left_singular_vectors",
+    "mask_fn",
+    "mask_tree",
+    "merge_masked",
+    "orthogonal_iteration",
+    "recompute_if",
+    "safe_divide",
+    "safe_norm",
+    "safe_rms",
+    "safe_sqrt",
+    "scalar_like",
+    "select",
+    "set_to_zero",
+    "sgd_kernels",
+    "stateless",
+    "stateless_leafwise",
+    "zero_unless",
+]

@@ -15,7 +15,8 @@ from torchpure._types import P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import set_chunk_offset
-from torchpure.transforms.engine import all_seen, argument_paths, batched, describe_function, explained
+from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
+from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
 from ._chunks import MemberOutputs, check_vmap_options, run_in_chunks
@@ -59,12 +60,12 @@ def vmap(
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
         flat_args = [tree.flatten(arg) for arg in args]
         dims = _input_dims(fn, in_dims, args)
-        leaves = all_seen(leaf for value, _ in flat_args for leaf in value)
+        leaves = expose_all(leaf for value, _ in flat_args for leaf in value)
         size = _mapped_size(fn, leaves, dims, args)
         axis = None if axis_name is None else Axis(axis_name, size)
         call = _VmapCall(fn, flat_args, dims, out_dims, kwargs, axis)
         watch = watched("vmap", fn, args, kwargs)
-        with watch.replacing():
+        with watch.overriding():
             members = run_in_chunks(call.run_members, leaves, dims, size, chunk_size, devices)
         watch.check()
         return _assemble(members)
@@ -116,7 +117,7 @@ class _VmapCall(NamedTuple):
             inner = [tree.unflatten(structure, [next(inputs) for _ in value]) for value, structure in self.flat_args]
             with self._context(remaining, offset):
                 outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
-            return _member_outputs(self.fn, all_seen(outputs), self.out_dims, result)
+            return _member_outputs(self.fn, expose_all(outputs), self.out_dims, result)
 
         # a negative dimension crashes torch or is misread: count from the front
         used = [
@@ -126,8 +127,8 @@ class _VmapCall(NamedTuple):
         ]
         if self.axis is not None:
             used.append((torch.arange(count, device=used[0][0].device), 0))
-        run = _vmap_under_dynamo if is_dynamo_compiling() else batched
-        stacked = explained("vmap", self.fn, run, member, *zip(*used, strict=True), count)
+        run = _vmap_under_dynamo if is_dynamo_compiling() else run_vmap
+        stacked = run_transform("vmap", self.fn, run, member, *zip(*used, strict=True), count)
         return MemberOutputs(list(stacked), result["shared"], result["dims"], result["structure"])
 
     def _context(self, remaining: Iterator[Tensor], offset: int | None) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure._torch import forward_ad, is_fwd_grad_enabled, set_fwd_grad_enabled
-from torchpure.transforms.engine import fresh, functorch, is_variable, kinds, torch_vjp, with_room
+from torchpure.transforms.engine import functorch, is_variable, level_kinds, torch_vjp, unaliased, with_batch_dims_of
 
 
 def save_for_rules(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
@@ -67,10 +67,10 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
         with torch.enable_grad(), set_fwd_grad_enabled(True):
             out = rule(ctx, *tangents)
             is_sequence = isinstance(out, tuple | list)
-            result = fresh(out if is_sequence else (out,), tangents)
-            if functorch.TransformType.Vmap in kinds():
+            result = unaliased(out if is_sequence else (out,), tangents)
+            if functorch.TransformType.Vmap in level_kinds():
                 sources = (*tangents, *ctx.saved_tensors)
-                result = tuple(with_room(leaf, sources) for leaf in result)
+                result = tuple(with_batch_dims_of(leaf, sources) for leaf in result)
             return result if is_sequence else result[0]
 
     run.differentiable = True  # pyrefly: ignore[missing-attribute] a mark: do not wrap it twice

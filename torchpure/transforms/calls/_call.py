@@ -11,7 +11,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import AxisEnv, collapse_axes, collectives_used
-from torchpure.transforms.engine import all_seen, describe_function, is_variable, replacing
+from torchpure.transforms.engine import describe_function, expose_all, is_variable
 
 from ._packed import Packed
 
@@ -30,7 +30,7 @@ class Call:
         self._axis_env = AxisEnv()
         self.collective_positions = set[int]()  # positions of axes with collectives in the axis environment
         tensors = self.inputs.flatten(tuple(arg for i, arg in enumerate(args) if i not in self.static))
-        self.tensors = (*tensors, *all_seen(self._axis_env.tensors))
+        self.tensors = (*tensors, *expose_all(self._axis_env.tensors))
         self._count = len(args)
 
     def arguments(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -54,7 +54,7 @@ class Call:
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        with replacing(), self.restore_axis_env(tensors), collectives_used() as found:
+        with self.restore_axis_env(tensors), collectives_used() as found:
             values = self.outputs.flatten(self.fn(*self.arguments(tensors)))
         return self.expand_recorded(found, values, tensors)
 

@@ -6,7 +6,7 @@ replaces the captured tensors by those inputs whenever the function runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torchpure._torch import (
     len_torch_dispatch_stack,
 )
 from torchpure.transforms.context import AxisEnv, current, suppress_callbacks
-from torchpure.transforms.engine import functorch, innermost, level, replacing, seen
+from torchpure.transforms.engine import current_level, expose, functorch, innermost
 
 _proxy_of: Any = get_proxy_slot
 _dispatch_depth = len_torch_dispatch_stack
@@ -107,7 +107,7 @@ class _FindCaptures(_CaptureMode):
         super().__init__()
         self.found: dict[int, tuple[Tensor, Tensor]] = {}  # id -> tensor, and its replacement by modes further out
         self._internal = set(map(id, inputs))
-        self.level = level()
+        self.level = current_level()
         self._first_sequence_nr = get_sequence_nr()
         mode: Any = get_proxy_mode()
         self.tracer = None if mode is None else mode.tracer
@@ -118,14 +118,14 @@ class _FindCaptures(_CaptureMode):
     @contextmanager
     def active_inside(self, args: Any) -> Iterator[None]:
         self.record_internal(args)
-        outer, self.level = self.level, level()
+        outer, self.level = self.level, current_level()
         with self:
             yield
         self.level = outer
 
     def visit(self, leaf: Tensor) -> Tensor:
         if id(leaf) not in self._internal and id(leaf) not in self.found:
-            outer_leaf = seen(leaf)
+            outer_leaf = expose(leaf)
             if self._is_tracked(outer_leaf):
                 self.found[id(leaf)] = (leaf, outer_leaf)
         return leaf
@@ -181,10 +181,13 @@ def _find_captures(
 class ClosureConversion:
     """The tensors that `run` captures, found by running it on these inputs."""
 
-    __slots__ = ("_axis_env", "_captured", "_ids", "consts", "outputs")
+    __slots__ = ("_axis_env", "_captured", "_context", "_ids", "consts", "outputs")
 
-    def __init__(self, run: Callable[..., Any], inputs: Sequence[Tensor]) -> None:
+    def __init__(
+        self, run: Callable[..., Any], inputs: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._axis_env = AxisEnv()
+        self._context = context  # in which converted functions run, besides the axis environment
         found, was_traced, self.outputs = _find_captures(run, inputs)
         if found and not was_traced:  # a tensor that a second run does not use again was made inside unseen
             in_second_run, _, _ = _find_captures(run, inputs)
@@ -199,7 +202,7 @@ class ClosureConversion:
 
         def run(*inputs: Tensor) -> Any:
             # a rule may run this outside of the transforms that had set both
-            with replacing(), self._axis_env.restored(self._axis_env.tensors):
+            with self._context(), self._axis_env.restored(self._axis_env.tensors):
                 if not count:
                     return fn(*inputs)
                 with _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :]) as mode:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from torchpure.transforms.engine import fresh, is_variable
+from torchpure.transforms.engine import is_variable, unaliased
 
 from ._autograd_rules import (
     differentiable,
@@ -39,7 +39,7 @@ class ForwardRule(torch.autograd.Function):
 
     @staticmethod
     def forward(call: ForwardRuleCall, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return fresh(call.value(*tensors), tensors)
+        return unaliased(call.value(*tensors), tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import StructureError
-from torchpure.transforms.engine import all_seen
+from torchpure.transforms.engine import expose_all
 
 _TENSOR: Any = object()  # stands for a tensor
 DescribeCaller = Callable[[], str]  # names the owner of the tree in errors
@@ -39,7 +39,7 @@ class Packed:
         else:
             self._structure = structure
             self._leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return tuple(all_seen(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        return tuple(expose_all(leaf for leaf in leaves if isinstance(leaf, Tensor)))
 
     def _check_again(self, leaves: list[Any], structure: Any, values: Tree, caller: DescribeCaller) -> list[Any]:
         if structure != self._structure:

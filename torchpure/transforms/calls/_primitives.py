@@ -30,7 +30,7 @@ from torchpure._torch import (
     reenter_make_fx,
     track_tensor_tree,
 )
-from torchpure.transforms.engine import Indexing, functorch
+from torchpure.transforms.engine import TensorIndexing, functorch
 
 FlatFn = Callable[..., Sequence[Tensor]]  # takes and returns tensors only
 _FAKE: Any = TorchDispatchModeKey.FAKE
@@ -170,7 +170,7 @@ def _example_like(leaf: Tensor) -> Tensor:
 def _run_once(fn: FlatFn, last_results: list[Tensor], *inputs: Tensor) -> Any:
     """Run a function; make its results contiguous and unaliased with its inputs and with each other."""
     storages = {leaf.untyped_storage()._cdata for leaf in inputs}
-    with Indexing():  # torch disables outer modes inside
+    with TensorIndexing():  # torch disables outer modes inside
         out: Any = fn(*inputs)
     results: list[Tensor] = []
     for leaf in out if isinstance(out, tuple | list) else (out,):

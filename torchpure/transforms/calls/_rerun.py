@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure.transforms.engine import dense, fresh, is_variable, torch_jvp, torch_vjp
+from torchpure.transforms.engine import dense, is_variable, torch_jvp, torch_vjp, unaliased
 
 from ._autograd_rules import (
     differentiable,
@@ -28,7 +28,7 @@ class Rerun(torch.autograd.Function):
 
     @staticmethod
     def forward(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return fresh(call.value(*tensors), tensors)
+        return unaliased(call.value(*tensors), tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

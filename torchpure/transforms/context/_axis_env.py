@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchpure.transforms.engine import mapped_levels, seen
+from torchpure.transforms.engine import expose, mapped_levels
 
 from ._context import Axes, current
 
@@ -110,11 +110,11 @@ def record_collective(name: str) -> None:
 
 def has_substituted_operands(name: str) -> bool:
     """Tell whether some members of an axis have the operands of other members here."""
-    return any(substituted and varies_over(seen(mask), [name]) for mask, substituted in current.active_masks)
+    return any(substituted and varies_over(expose(mask), [name]) for mask, substituted in current.active_masks)
 
 
 def varies_over(leaf: Tensor, names: Collection[str]) -> bool:
     """Tell whether a tensor differs between the members of one of these axes."""
     return any(
-        mapped_levels(leaf) & mapped_levels(seen(current.axes[name][0])) for name in names if name in current.axes
+        mapped_levels(leaf) & mapped_levels(expose(current.axes[name][0])) for name in names if name in current.axes
     )

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch.compiler import is_dynamo_compiling
 
-from torchpure.transforms.engine import level
+from torchpure.transforms.engine import current_level
 
 from ._context import Offset, current
 
@@ -16,7 +16,7 @@ def set_chunk_offset(offset: Offset) -> Iterator[None]:
     if is_dynamo_compiling():
         yield
         return
-    offsets, opened = current.chunk_offsets, level()
+    offsets, opened = current.chunk_offsets, current_level()
     before = offsets.get(opened, 0)  # a rule for a loop may open the level again
     offsets[opened] = offset
     try:

@@ -41,7 +41,7 @@ def associative_scan(fn: Callable[[T, T], T], elems: T, *, reverse: bool = False
     watch.check()
     if reverse:
         out = [leaf.flip(dim) for leaf, dim in zip(out, axes, strict=True)]
-    return watch.apart(tree.unflatten(structure, out))
+    return watch.unaliased(tree.unflatten(structure, out))
 
 
 def _axes(fn: Combine, elems: Tree, leaves: list[Any], axis: int) -> list[int]:

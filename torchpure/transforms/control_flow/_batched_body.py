@@ -9,7 +9,7 @@ from torch import Tensor
 from torchpure._torch import disable_proxy_modes_tracing, lazy_load_decompositions
 from torchpure.transforms.calls import FlatFn
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import Indexing, functorch, whole
+from torchpure.transforms.engine import TensorIndexing, functorch, without_zerotensors
 
 BatchedFlags = list[bool]
 
@@ -35,7 +35,7 @@ def batch_body(
             if out_batched is None:
                 return [functorch.is_batchedtensor(x) and functorch.maybe_get_level(x) == opened for x in results]
             return tuple(
-                whole(functorch.remove_batch_dim(x, opened, size, 0)) if flag else x
+                without_zerotensors(functorch.remove_batch_dim(x, opened, size, 0)) if flag else x
                 for x, flag in zip(results, out_batched, strict=True)
             )
         finally:
@@ -47,7 +47,7 @@ def batch_body(
 def find_out_batched(fn: FlatFn, size: int, in_batched: Sequence[bool], samples: Sequence[Tensor]) -> BatchedFlags:
     """Return which results of `fn` depend on the member; `samples` are inputs with all members."""
     # torch may have disabled the indexing mode of the tracer here
-    with torch.no_grad(), suppress_callbacks(), disable_proxy_modes_tracing(), Indexing():
+    with torch.no_grad(), suppress_callbacks(), disable_proxy_modes_tracing(), TensorIndexing():
         return batch_body(fn, size, in_batched)(*samples)
 
 

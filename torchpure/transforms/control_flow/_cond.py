@@ -12,7 +12,8 @@ from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import ClosureConversion, FlatFn, Packed, check_callable, is_tracing, snapshot_cells
 from torchpure.transforms.context import active_where, collectives_used, varies_over
-from torchpure.transforms.engine import describe_function, mapped_levels, replacing, seen
+from torchpure.transforms.engine import describe_function, expose, mapped_levels
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import as_tensors, describe_leaf, matches
@@ -96,16 +97,16 @@ def _python_can_choose(chooser: Any) -> bool:
 
 def _run_branch(caller: str, fn: Branch, operands: tuple[Tree, ...]) -> Tree:
     watch = watched(caller, fn, operands)
-    with watch.replacing():
+    with watch.overriding():
         out = fn(*operands)
     watch.check()
-    return watch.apart(as_tensors(out))
+    return watch.unaliased(as_tensors(out))
 
 
 def _choose(caller: str, index: Tensor, branches: tuple[Branch, ...], operands: tuple[Tree, ...]) -> Tree:
     branches = tuple(map(snapshot_cells, branches))
     packed, outputs = Packed(), Packed()
-    tensors = [seen(leaf) for leaf in packed.flatten(operands)]
+    tensors = [expose(leaf) for leaf in packed.flatten(operands)]
     values: dict[int, Tree] = {}  # the first result of each branch
 
     def flat_branch(number: int) -> Callable[..., tuple[Tensor, ...]]:
@@ -120,9 +121,9 @@ def _choose(caller: str, index: Tensor, branches: tuple[Branch, ...], operands: 
 
     flat_branches = [flat_branch(number) for number in range(len(branches))]
     watches = [watched(caller, fn, operands) for fn in branches]
-    index = seen(index)
+    index = expose(index)
     has_collective = [False] * len(branches)  # over an axis whose members differ in the index
-    closure = ClosureConversion(_recording_collectives(index, flat_branches, has_collective), tensors)
+    closure = ClosureConversion(_recording_collectives(index, flat_branches, has_collective), tensors, overriding)
     out = _run_branches(index, flat_branches, has_collective, tensors, closure)
     for watch in watches:
         watch.check()
@@ -168,7 +169,7 @@ def _run_branches(
 
 def _run_unsubstituted(out: Sequence[Tensor], mask: Tensor, run: FlatFn, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Run a branch on all members, with their own operands; keep its results for members that choose it."""
-    with replacing(), active_where(mask):
+    with overriding(), active_where(mask):
         results = run(*tensors)
     if not out:  # the first branch
         return results

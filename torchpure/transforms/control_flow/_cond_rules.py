@@ -19,7 +19,7 @@ from torchpure.transforms.calls import (
     unwrap_closed_levels,
 )
 from torchpure.transforms.context import next_active_where, suppress_callbacks
-from torchpure.transforms.engine import dense, fresh, is_variable, torch_jvp, torch_vjp, whole
+from torchpure.transforms.engine import dense, is_variable, torch_jvp, torch_vjp, unaliased, without_zerotensors
 
 from ._batched_body import BatchedFlags, batch_body, find_out_batched
 
@@ -46,7 +46,7 @@ def switch_flat(index: Tensor, branches: Sequence[FlatFn], flat: Sequence[Tensor
 class _Switch(torch.autograd.Function):
     @staticmethod
     def forward(choice: Choice, index: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(choice.run(index, *flat), flat)
+        return unaliased(choice.run(index, *flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -129,7 +129,7 @@ class _BranchJvp:
 
         with suppress_callbacks():
             _, out_tangents = torch_jvp(restricted, tuple(dense(flat[i]) for i in self.diff_inputs), tuple(tangents))
-        return tuple(map(whole, out_tangents))
+        return tuple(map(without_zerotensors, out_tangents))
 
 
 def _run_all_and_select(

@@ -21,7 +21,8 @@ from torchpure.transforms.calls import (
     snapshot_cells,
 )
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import describe_function, roomy, seen
+from torchpure.transforms.engine import describe_function, expose, retry_with_batched_carry
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors
@@ -84,10 +85,10 @@ def run_scan(
         return _ScanOperation(caller, snapshot_cells(f), carry, leaves, structure).run(count, reverse, unroll, remat)
 
     watch = watched(caller, f, (init, xs))
-    with watch.replacing():
-        result = roomy(run, init)
+    with watch.overriding():
+        result = retry_with_batched_carry(run, init)
     watch.check()
-    return watch.apart(result)
+    return watch.unaliased(result)
 
 
 def _length(caller: str, f: Step, xs: Tree, leaves: Sequence[Any], length: Any) -> int:
@@ -208,7 +209,7 @@ class _ScanOperation:
     def __init__(self, caller: str, f: Step, init: Tree, leaves: list[Tensor], structure: Any) -> None:
         self._caller, self._f, self._xs_structure = caller, f, structure
         self._carry, self._ys = Carry(caller, init), Packed()
-        self._inputs = [seen(leaf) for leaf in (*self._carry.tensors, *leaves)]
+        self._inputs = [expose(leaf) for leaf in (*self._carry.tensors, *leaves)]
 
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run one step on flat tensors."""
@@ -224,7 +225,7 @@ class _ScanOperation:
         num_carry = len(self._carry.tensors)
         carry, xs = self._inputs[:num_carry], self._inputs[num_carry:]
         rows = [x[0] if length else x.new_zeros(x.shape[1:]) for x in xs]
-        closure = ClosureConversion(self.step, [*carry, *rows])
+        closure = ClosureConversion(self.step, [*carry, *rows], overriding)
         body = closure.convert(self.step)
         unrolled = partial(_nested_scans, scan_p.run, unroll)
         if remat is None:

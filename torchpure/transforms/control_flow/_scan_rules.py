@@ -23,14 +23,14 @@ from torchpure.transforms.calls import (
 from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import (
     dense,
-    fresh,
     functorch,
     innermost,
     is_variable,
-    kinds,
+    level_kinds,
     torch_jvp,
     torch_vjp,
-    whole,
+    unaliased,
+    without_zerotensors,
 )
 
 from ._batched_body import batch_body, batched_fixpoint, expand_members
@@ -81,7 +81,7 @@ def scan_flat(
 
 def backward_may_follow(tensors: Sequence[Tensor]) -> bool:
     """Tell whether a backward pass may follow, so that carries must be saved."""
-    return functorch.TransformType.Grad in kinds() or (
+    return functorch.TransformType.Grad in level_kinds() or (
         torch.is_grad_enabled() and any(innermost(leaf).requires_grad for leaf in tensors)
     )
 
@@ -89,7 +89,7 @@ def backward_may_follow(tensors: Sequence[Tensor]) -> bool:
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(loop: ScanLoop, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(loop.run(*flat), flat)
+        return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -195,7 +195,8 @@ def _jvp(
         restricted, tuple(dense(values[i]) for i in diff_inputs), tuple(in_tangents), has_aux=True
     )
     variables, rest = iter(out), iter(non_variables)
-    return [next(variables) if flag else next(rest) for flag in output_is_variable], list(map(whole, out_tangents))
+    outputs = [next(variables) if flag else next(rest) for flag in output_is_variable]
+    return outputs, list(map(without_zerotensors, out_tangents))
 
 
 class _ScanVjp:

@@ -12,7 +12,8 @@ from torchpure import tree
 from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import ClosureConversion, check_callable, is_tracing, snapshot_cells
-from torchpure.transforms.engine import describe_function, functorch, kinds, roomy, seen
+from torchpure.transforms.engine import describe_function, expose, functorch, level_kinds, retry_with_batched_carry
+from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors
@@ -47,12 +48,12 @@ def while_loop(cond_fn: Test, body_fn: Callable[[T], T], init: T, *, max_steps: 
             f"while_loop: max_steps must be an int of at least 0, or None, got {tree.describe(max_steps)}"
         )
     watches = [watched("while_loop", fn, (init,)) for fn in (body_fn, cond_fn)]
-    with watches[0].replacing():
+    with watches[0].overriding():
         run = _as_operation if is_tracing() else _python_loop
-        result = roomy(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
+        result = retry_with_batched_carry(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
     for watch in watches:
         watch.check()
-        result = watch.apart(result)
+        result = watch.unaliased(result)
     return result
 
 
@@ -64,7 +65,7 @@ def _check_condition(cond_fn: Test, value: Tree) -> Any:
 
 def _python_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int | None) -> Tree:
     """Loop in Python; continue as an operation once members of a vmap differ in the condition."""
-    in_vmap = not is_dynamo_compiling() and functorch.TransformType.Vmap in kinds()
+    in_vmap = not is_dynamo_compiling() and functorch.TransformType.Vmap in level_kinds()
     value = as_tensors(init)
     carry, steps = None, 0
     while max_steps is None or steps < max_steps:
@@ -87,7 +88,7 @@ def _as_operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_
         return _as_bounded_scan(cond_fn, body_fn, init, max_steps)
     cond_fn, body_fn = snapshot_cells(cond_fn), snapshot_cells(body_fn)
     carry = Carry("while_loop", init)
-    tensors = [seen(leaf) for leaf in carry.tensors]
+    tensors = [expose(leaf) for leaf in carry.tensors]
 
     def flat_cond(*inputs: Tensor) -> Tensor:
         return torch.as_tensor(_check_condition(cond_fn, carry.unflatten(inputs)))
@@ -95,7 +96,7 @@ def _as_operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_
     def flat_body(*inputs: Tensor) -> tuple[Tensor, ...]:
         return carry.flatten(body_fn, body_fn(carry.unflatten(inputs)))
 
-    closure = ClosureConversion(lambda *inputs: (flat_cond(*inputs), *flat_body(*inputs)), tensors)
+    closure = ClosureConversion(lambda *inputs: (flat_cond(*inputs), *flat_body(*inputs)), tensors, overriding)
     name = describe_function(body_fn)
     return carry.unflatten(
         while_flat(closure.convert(flat_cond), closure.convert(flat_body), tensors, closure.consts, name)

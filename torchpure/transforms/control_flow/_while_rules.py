@@ -18,7 +18,7 @@ from torchpure.transforms.calls import (
     while_p,
 )
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import dense, fresh, is_variable, torch_jvp, whole
+from torchpure.transforms.engine import dense, is_variable, torch_jvp, unaliased, without_zerotensors
 
 from ._batched_body import batch_body, batched_fixpoint, expand_members, find_out_batched
 from ._cond_rules import masked_by_last
@@ -51,7 +51,7 @@ def while_flat(
 class _While(torch.autograd.Function):
     @staticmethod
     def forward(loop: WhileLoop, *flat: Tensor) -> tuple[Tensor, ...]:
-        return fresh(loop.run(*flat), flat)
+        return unaliased(loop.run(*flat), flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -143,7 +143,7 @@ class _DualLoop:
             _, out_tangents, out = torch_jvp(
                 restricted, tuple(dense(values[i]) for i in self.diff_inputs), tuple(tangents), has_aux=True
             )
-        return (*out, *map(whole, out_tangents))
+        return (*out, *map(without_zerotensors, out_tangents))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Looks at values from inside of transforms and compiled programs (as `jax.debug`)."""
+"""Print values, or pass them to a function, from inside transforms and compiled programs (as `jax.debug`)."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from torchpure._torch import temporarily_clear_interpreter_stack
 from torchpure._types import Tree
 from torchpure.transforms.calls import Packed, callback_p, check_callable, is_tracing
 from torchpure.transforms.context import callbacks_suppressed
-from torchpure.transforms.engine import functorch, seen
+from torchpure.transforms.engine import expose, functorch
 
 
 def print(fmt: str, *args: Tree, **kwargs: Tree) -> None:
-    """Print `fmt.format(*args, **kwargs)`, with the values of tensors, wherever the program runs.
+    """Print `fmt.format(*args, **kwargs)`, with the values of tensors.
 
-    Under `vmap` once for each member; under derivatives with the value; in a traced program whenever that runs.
+    Under `vmap` it prints once for each member; under derivatives the value; in a traced program whenever that runs.
 
     >>> import torch
     >>> from torchpure import vmap
@@ -29,24 +29,24 @@ def print(fmt: str, *args: Tree, **kwargs: Tree) -> None:
     x = 2.0
     tensor([1., 2.])
     """
-    callback(partial(_written, fmt, tuple(kwargs)), *args, *kwargs.values())
+    callback(partial(_print_values, fmt, tuple(kwargs)), *args, *kwargs.values())
 
 
-def _written(fmt: str, names: tuple[str, ...], *values: Any) -> None:
-    values = tuple(tree.map(_shown, value) for value in values)
+def _print_values(fmt: str, names: tuple[str, ...], *values: Any) -> None:
+    values = tuple(tree.map(_to_number, value) for value in values)
     split = len(values) - len(names)
     text = fmt.format(*values[:split], **dict(zip(names, values[split:], strict=True)))
     sys.stdout.write(text + "\n")
 
 
-def _shown(leaf: Any) -> Any:
+def _to_number(leaf: Any) -> Any:
     return leaf.item() if isinstance(leaf, Tensor) and not leaf.ndim else leaf
 
 
 def callback(fn: Callable[..., Any], *args: Tree) -> None:
-    """Call `fn(*args)` for what it does, with the values of tensors, wherever the program runs; as `print` does.
+    """Call `fn(*args)` for its side effect, with the values of tensors, as often as `print` prints.
 
-    `fn` gets ordinary tensors, in the trees that they are in, and its result is not used.
+    `fn` gets ordinary tensors, in the structure of the arguments. Its result is not used.
 
     >>> import torch
     >>> from torchpure import grad
@@ -58,40 +58,41 @@ def callback(fn: Callable[..., Any], *args: Tree) -> None:
     if callbacks_suppressed() or is_dynamo_compiling():
         return
     packed = Packed()
-    bare = [_bare(seen(leaf)) for leaf in packed.flatten(args)]
-    run = partial(_each, lambda *tensors: fn(*packed.unflatten(tensors)), [levels for _, levels in bare])
+    unwrapped = [_unwrapped(expose(leaf)) for leaf in packed.flatten(args)]
+    levels = [dims for _, dims in unwrapped]
+    run = partial(_for_each_member, lambda *tensors: fn(*packed.unflatten(tensors)), levels)
     with temporarily_clear_interpreter_stack():
-        values = [value.detach() for value, _ in bare]
+        values = [value.detach() for value, _ in unwrapped]
         if is_tracing():
             callback_p(run, tuple(values), "debug")
         else:
             run(*values)
 
 
-def _bare(leaf: Tensor) -> tuple[Tensor, dict[int, int]]:
-    """Return the tensor that transforms have wrapped, and the dimension that each level of vmap has in it."""
+def _unwrapped(leaf: Tensor) -> tuple[Tensor, dict[int, int]]:
+    """Return the innermost tensor of a wrapped one, and its batch dimension for each level of vmap."""
     dims: list[tuple[int, int]] = []
     while functorch.is_functorch_wrapped_tensor(leaf):
         if functorch.is_batchedtensor(leaf):
             dims.append((functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)))
         leaf = functorch.get_unwrapped(leaf)
-    places = list(range(leaf.ndim))
+    remaining = list(range(leaf.ndim))
     found: dict[int, int] = {}
-    for own, dim in reversed(dims):  # the outermost vmap is the innermost wrapper
-        found[own] = places.pop(dim)
+    for level, dim in reversed(dims):  # the outermost vmap is the innermost wrapper
+        found[level] = remaining.pop(dim)
     return leaf, found
 
 
-def _each(fn: Callable[..., Any], levels: Sequence[dict[int, int]], *values: Tensor) -> None:
+def _for_each_member(fn: Callable[..., Any], levels: Sequence[dict[int, int]], *values: Tensor) -> None:
     """Call a function once for each member."""
-    sizes = {own: value.shape[dim] for value, dims in zip(values, levels, strict=True) for own, dim in dims.items()}
+    sizes = {level: value.shape[dim] for value, dims in zip(values, levels, strict=True) for level, dim in dims.items()}
     order = sorted(sizes)
-    for numbers in product(*(range(sizes[own]) for own in order)):
+    for numbers in product(*(range(sizes[level]) for level in order)):
         member = dict(zip(order, numbers, strict=True))
         fn(*(_member(value, dims, member) for value, dims in zip(values, levels, strict=True)))
 
 
 def _member(value: Tensor, dims: dict[int, int], member: dict[int, int]) -> Tensor:
-    for own, dim in sorted(dims.items(), key=lambda item: -item[1]):
-        value = value.select(dim, member[own])
+    for level, dim in sorted(dims.items(), key=lambda item: -item[1]):
+        value = value.select(dim, member[level])
     return value

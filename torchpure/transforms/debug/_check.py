@@ -1,4 +1,4 @@
-"""Checks of values that name the member of a batch which fails."""
+"""`check`: an assertion on values, which names the members of a batch that fail."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from torchpure._torch import FakeTensor, assert_async, get_proxy_mode, temporari
 from torchpure.errors import CheckError, TransformError
 from torchpure.transforms.calls import CHECK, callback_p, is_tracing
 from torchpure.transforms.context import Offset, active_masks, callbacks_suppressed, chunk_offset
-from torchpure.transforms.engine import all_seen, functorch, innermost, user_line
+from torchpure.transforms.engine import expose_all, functorch, innermost, user_line
 
 
 def check(condition: Tensor | bool, message: str) -> None:
-    """Check that a condition holds everywhere; under vmap the members for which it does not are named.
+    """Check that a condition holds everywhere; under vmap the error names the members that fail.
 
-    In a branch it is for the members that take it, in a loop for those that are not done.
-    In a traced program the check is one of its operations.
+    In a branch only the members that take it are checked, in a loop only those that are not done. In a traced program
+    the check is an operation, which runs with the program.
 
     Raises:
         CheckError: it does not hold.
@@ -46,12 +46,12 @@ def check(condition: Tensor | bool, message: str) -> None:
     if is_dynamo_compiling():
         assert_async(condition.all(), message)
         return
-    if callbacks_suppressed():  # who looks for what is captured is to see it
-        all_seen((condition, *active_masks()))
+    if callbacks_suppressed():  # the search for captured tensors must see these
+        expose_all((condition, *active_masks()))
         return
     for members in active_masks():
         condition = condition | ~members
-    with temporarily_clear_interpreter_stack():  # under a level each result would be wrapped again
+    with temporarily_clear_interpreter_stack():  # a result at an open level would be wrapped again
         value, starts = _unwrapped(condition)
         counted = [start for start in starts if isinstance(start, Tensor)]
         found = _Check(message, tuple(None if isinstance(start, Tensor) else start for start in starts))
@@ -62,11 +62,11 @@ def check(condition: Tensor | bool, message: str) -> None:
 
 
 class _Check(NamedTuple):
-    """What is run on a condition: now, or by the program that is traced."""
+    """Raises the error of a condition: now, or when the traced program runs."""
 
     message: str
-    starts: tuple[int | None, ...]  # of each vmap, the number of its first member; None for one that is a tensor
-    line: str | None = None  # where a traced check is; one that runs now is found when it fails
+    starts: tuple[int | None, ...]  # for each vmap the number of its first member; None: it is a tensor
+    line: str | None = None  # of a traced check; None: find the line when the check fails
 
     def __call__(self, value: Tensor, *counted: Tensor) -> None:
         """Raise the error if the condition does not hold everywhere."""
@@ -78,7 +78,7 @@ class _Check(NamedTuple):
 
 
 def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Offset]]:
-    """Return the tensor without its transforms, its first dimensions those of vmaps, and where each of these starts."""
+    """Return the innermost tensor, its batch dimensions first, and the number of the first member of each vmap."""
     dims, starts = [], []
     while functorch.is_functorch_wrapped_tensor(condition):
         if functorch.is_batchedtensor(condition):
@@ -87,8 +87,8 @@ def _unwrapped(condition: Tensor) -> tuple[Tensor, list[Offset]]:
             starts.append(innermost(start) if isinstance(start, Tensor) else start)
         condition = functorch.get_unwrapped(condition)
     value = condition.detach()
-    for done, dim in enumerate(reversed(dims)):
-        value = value.movedim(dim + done, done)
+    for moved, dim in enumerate(reversed(dims)):
+        value = value.movedim(dim + moved, moved)
     return value, starts[::-1]
 
 

@@ -1,13 +1,13 @@
 """Gradients of scalar functions.
 
-The outermost gradient runs on plain autograd, which is faster and knows checkpointing; one inside a transform, or
-inside another gradient, runs on torch.func. Nobody can tell from the result which one ran:
+The outermost gradient runs on plain autograd, which is faster and knows checkpointing. A gradient inside a transform,
+or inside another gradient, runs on torch.func. The result does not depend on which one ran:
 
-- Inside a torch.func level plain autograd would see zeros, inside another gradient of ours detached values. Both are
-  noticed before the call, by torch's stack of transforms and by a count of ours, one a thread.
-- A variable that itself requires grad, or is dual, wants a differentiable result: torch.func gives it.
-- So does a captured tensor that requires grad, which only the graph tells: a walk over it finds leaves that are not
-  ours, and then the backward pass is itself recorded.
+- Plain autograd would see zeros inside a level of torch.func, and detached values inside another gradient of ours. Both
+  cases are known before the call, from torch's stack of levels and from `OUTERMOST`.
+- If a variable itself requires grad, or is dual, the result must be differentiable. torch.func computes it.
+- If the value depends on a captured tensor that requires grad, the result must be differentiable too. A walk over the
+  graph finds such leaves, and the backward pass is recorded.
 """
 
 from collections.abc import Callable
@@ -26,29 +26,29 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import (
     AUTOGRAD,
-    LEVEL,
-    all_seen,
+    OUTERMOST,
     backward,
+    clear_autocast_cache,
+    depends_on,
     describe_function,
-    differentiated,
-    explained,
-    forget_casts,
-    leaves_of_graph,
-    reaches,
+    expose_all,
+    graph_leaves,
+    run_grad,
 )
+from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import Watch
 
 from ._variables import Argnums, Variables
 
-_RECORDING = nullcontext()  # it is already on
+_ENABLED = nullcontext()  # grad mode is on already
 _requires_grad = attrgetter("requires_grad")
-_written = attrgetter("grad")
+_grad_of = attrgetter("grad")
 
 
 def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return the function that computes the gradient of a scalar function.
 
-    The result is shaped like the chosen argument, or is a tuple of such for several `argnums`; leaves that are not
+    The gradient has the structure of the chosen argument; for several `argnums` it is a tuple. Leaves that are not
     floating point or complex tensors have gradient None. With `has_aux`, `fn` returns (value, aux) and the result is
     (gradient, aux).
 
@@ -71,7 +71,7 @@ def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> C
 def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[T, Grads]]:
     """Return the function that computes a scalar function and its gradient: (value, gradient).
 
-    As `grad` otherwise; with `has_aux` the result is ((value, aux), gradient).
+    With `has_aux` the result is ((value, aux), gradient). All else is as in `grad`.
 
     Raises:
         TransformError: as for `grad`.
@@ -90,29 +90,29 @@ def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = Fal
 
 
 def _differentiate(
-    who: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
+    caller: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, Tree]:
-    variables = Variables(who, fn, argnums, args)
+    variables = Variables(caller, fn, argnums, args)
     if is_dynamo_compiling():
-        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs)
+        value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs)
         return value, aux, variables.result(grads)
-    watch = Watch(who, fn, args, kwargs)
+    watch = Watch(caller, fn, args, kwargs)
     run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
     try:
-        value, aux, grads = run(who, fn, has_aux, variables, kwargs, watch)
+        value, aux, grads = run(caller, fn, has_aux, variables, kwargs, watch)
     except RuntimeError as error:
         if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
             raise
-        # fn uses a tensor made in inference mode, which only torch.func wraps before it is saved
-        value, aux, grads = _by_torch_func(who, fn, has_aux, variables, kwargs, watch)
+        # fn uses a tensor made in inference mode: autograd cannot save it, but can save the wrapper of torch.func
+        value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs, watch)
     return value, aux, variables.result(grads)
 
 
 def _outermost(leaves: list[Tensor]) -> bool:
-    """Tell whether plain autograd gives what torch.func would."""
+    """Return whether plain autograd gives the same result as torch.func."""
     return (
         tree.unwatched()
-        and LEVEL.own is None
+        and OUTERMOST.variables is None
         and not torch.is_inference_mode_enabled()
         and not any(map(_requires_grad, leaves))
         and not any(map(Tensor.is_inference, leaves))
@@ -120,75 +120,75 @@ def _outermost(leaves: list[Tensor]) -> bool:
 
 
 def _by_autograd(
-    who: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any], watch: Watch
+    caller: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any], watch: Watch
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     recording = torch.is_grad_enabled()
     own = [leaf.detach().requires_grad_() for leaf in variables.leaves]
-    LEVEL.own = own
+    OUTERMOST.variables = own
     try:
-        with _RECORDING if recording else torch.enable_grad():
-            output = explained(who, fn, watch.following(fn), *variables.arguments(own), **kwargs)
-            if any(leaf is not None for leaf in map(_written, own)):
-                raise TransformError(f"{who}: {describe_function(fn)} {AUTOGRAD}")
-            value, aux = _checked(who, fn, has_aux, output)
-            watch.check(partial(reaches, own))
-            aux = aux if aux is None else _settled(aux, own, recording)
+        with _ENABLED if recording else torch.enable_grad():
+            output = run_transform(caller, fn, watch.with_nested_autograd(fn), *variables.arguments(own), **kwargs)
+            if any(leaf is not None for leaf in map(_grad_of, own)):
+                raise TransformError(f"{caller}: {describe_function(fn)} {AUTOGRAD}")
+            value, aux = _value_and_aux(caller, fn, has_aux, output)
+            watch.check(partial(depends_on, own))
+            aux = aux if aux is None else _detached(aux, own, recording)
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
-            captured = (recording or value.grad_fn is None) and _captures(value, own)
-            grads = explained(who, fn, backward, value, own, captured, captured or _attached(aux))
+            captured = (recording or value.grad_fn is None) and _depends_on_captured(value, own)
+            grads = run_transform(caller, fn, backward, value, own, captured, captured or _keeps_graph(aux))
     finally:
-        LEVEL.own = None
-        forget_casts()
+        OUTERMOST.variables = None
+        clear_autocast_cache()
     if captured:
-        return value, aux, _settled(grads, own, recording)
+        return value, aux, _detached(grads, own, recording)
     return value.detach(), aux, grads
 
 
-def _captures(output: Tensor, own: list[Tensor]) -> bool:
-    """Tell whether an output depends on a leaf of the graph that is not one of our own."""
+def _depends_on_captured(output: Tensor, own: list[Tensor]) -> bool:
+    """Return whether an output depends on a leaf of the graph that is none of our variables."""
     if output.grad_fn is None:
         return all(output is not leaf for leaf in own)
     ours = set(map(id, own))
-    return any(id(leaf) not in ours for leaf in leaves_of_graph(output.grad_fn))
+    return any(id(leaf) not in ours for leaf in graph_leaves(output.grad_fn))
 
 
-def _settled(values: Tree, own: list[Tensor], recording: bool) -> Tree:
-    """Cut each tensor from our own leaves, except where it also depends on a captured one."""
+def _detached(values: Tree, own: list[Tensor], recording: bool) -> Tree:
+    """Detach each tensor that depends on our variables alone; a captured leaf may stay attached."""
 
-    def settle(leaf: Any) -> Any:
+    def detach(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.requires_grad:
             return leaf
-        keeps = recording or leaf.grad_fn is None  # a captured leaf comes back as itself, whatever the mode
-        return leaf if keeps and _captures(leaf, own) else leaf.detach()
+        keeps = recording or leaf.grad_fn is None  # a captured leaf comes back as itself, in any grad mode
+        return leaf if keeps and _depends_on_captured(leaf, own) else leaf.detach()
 
-    return tree.map(settle, values)
+    return tree.map(detach, values)
 
 
-def _attached(aux: Tree) -> bool:
-    """Tell whether aux keeps a part of the graph, for a captured tensor."""
+def _keeps_graph(aux: Tree) -> bool:
+    """Return whether aux holds a part of the graph, for a captured tensor."""
     return aux is not None and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(aux))
 
 
 def _by_torch_func(
-    who: str,
+    caller: str,
     fn: Callable[..., Any],
     has_aux: bool,
     variables: Variables,
     kwargs: dict[str, Any],
     watch: Watch | None = None,
 ) -> tuple[Tensor, Tree, list[Tensor]]:
-    static: list[Any] = []  # only tensors pass through a level: the rest of aux waits here
+    static: list[Any] = []  # aux without its tensors: only tensors pass through a level
 
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        value, aux = _checked(who, fn, has_aux, fn(*variables.arguments(values), **kwargs))
+        value, aux = _value_and_aux(caller, fn, has_aux, fn(*variables.arguments(values), **kwargs))
         leaves, structure = tree.flatten(aux)
-        static[:] = [all_seen(leaves), structure]
-        return all_seen([value])[0], [leaf for leaf in static[0] if isinstance(leaf, Tensor)]
+        static[:] = [expose_all(leaves), structure]
+        return expose_all([value])[0], [leaf for leaf in static[0] if isinstance(leaf, Tensor)]
 
-    run = _traced if is_dynamo_compiling() else differentiated
-    with nullcontext() if watch is None else watch.replacing():
-        value, tensors, grads = explained(who, fn, run, flat, variables.leaves)
+    run = _under_compile if is_dynamo_compiling() else run_grad
+    with nullcontext() if watch is None else watch.overriding():
+        value, tensors, grads = run_transform(caller, fn, run, flat, variables.leaves)
     if watch is not None:
         watch.check()
     remaining = iter(tensors)
@@ -196,16 +196,16 @@ def _by_torch_func(
     return value, tree.unflatten(static[1], aux), grads
 
 
-def _traced(fn: Callable[..., Any], leaves: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _under_compile(fn: Callable[..., Any], leaves: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     argnums = tuple(range(len(leaves)))
     grads, (value, others) = torch.func.grad_and_value(fn, argnums=argnums, has_aux=True)(*leaves)
     return value, others, list(grads)
 
 
-def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:
+def _value_and_aux(caller: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tuple[Tensor, Tree]:
     if has_aux and not (isinstance(output, tuple) and len(output) == 2):
         raise TransformError(
-            f"{who}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}. "
+            f"{caller}: with has_aux, {describe_function(fn)} must return (value, aux), got {tree.describe(output)}. "
             "Return both, or leave out has_aux"
         )
     value, aux = output if has_aux else (output, None)
@@ -216,5 +216,5 @@ def _checked(who: str, fn: Callable[..., Any], has_aux: bool, output: Any) -> tu
     else:
         hint = "Return a floating point tensor; for (value, aux) pass has_aux=True"
     raise TransformError(
-        f"{who}: {describe_function(fn)} must return a real tensor of shape (), got {tree.describe(value)}. {hint}"
+        f"{caller}: {describe_function(fn)} must return a real tensor of shape (), got {tree.describe(value)}. {hint}"
     )

@@ -1,4 +1,4 @@
-"""Products with the Jacobian, and Jacobians whole."""
+"""Jacobians and Hessians."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -12,10 +12,18 @@ from torchpure._types import P, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import check_chunk
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import describe_function, explained, forwards, mapped_as, torch_jvp, whole, with_memory
+from torchpure.transforms.engine import (
+    batched_like,
+    describe_function,
+    in_dual_level,
+    materialized,
+    torch_jvp,
+    without_zerotensors,
+)
+from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
-from ._outputs import _Outputs
+from ._outputs import Outputs
 from ._variables import Argnums, Variables
 
 
@@ -24,9 +32,9 @@ def jacrev(
 ) -> Callable[P, Any]:
     """Return the function that computes the Jacobian of `fn`, from one backward pass for each output entry.
 
-    The result is shaped like the value, with the chosen arguments' shape in the place of each leaf, and at each leaf
-    a tensor of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All entries are computed at once, or at
-    most `chunk_size`, which bounds the memory for values in between.
+    The result has the structure of the value. Each leaf is replaced by the structure of the chosen arguments, with
+    tensors of shape (*output, *input). With `has_aux` it is (Jacobian, aux). All rows are computed at once, or at most
+    `chunk_size`, which bounds the memory.
 
     Law: `jacrev(f) == jacfwd(f)`, whatever the chunks.
 
@@ -47,7 +55,7 @@ def jacfwd(
 ) -> Callable[P, Any]:
     """Return the function that computes the Jacobian of `fn`, from one forward derivative for each input entry.
 
-    As `jacrev` otherwise.
+    All else is as in `jacrev`.
 
     Raises:
         TransformError: there is nothing to differentiate, `fn` does not return tensors, or one is complex.
@@ -64,7 +72,7 @@ def jacfwd(
 def hessian(
     fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
 ) -> Callable[P, Any]:
-    """Return the function that computes the Hessian: `jacfwd(jacrev(fn))`, at most `chunk_size` columns at once.
+    """Return the function that computes the Hessian, `jacfwd(jacrev(fn))`, at most `chunk_size` columns at once.
 
     Raises:
         TransformError: as for `jacrev`.
@@ -89,7 +97,7 @@ def _jacrev(
     def one_by_one(*leaves: Tensor) -> Any:
         try:
             return run(*leaves)
-        except AssertionError as error:  # torch looks for the first row of an output that has none
+        except AssertionError as error:  # torch fails at an output without entries
             if "expected t.size(0) to be 1, got 0" not in str(error):
                 raise
             return torch.func.jacrev(fn, argnums=argnums, has_aux=has_aux)(*leaves)
@@ -109,16 +117,16 @@ def _jacfwd(
             return every(*leaves)
         return _chunked_jacfwd(chunk_size or sum(map(Tensor.numel, leaves)), fn, *leaves)
 
-    return forwards(run)
+    return in_dual_level(run)
 
 
 def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
-    """Push the unit vectors of all inputs forward, some at a time: (rows, aux), as torch.func.jacfwd gives them."""
+    """Push the unit vectors of all inputs forward in chunks; return (rows, aux), as torch.func.jacfwd does."""
     sizes = [leaf.numel() for leaf in leaves]
     aux: list[Any] = []
 
     def push(*tangents: Tensor) -> tuple[Tensor, ...]:
-        _, moved, others = torch_jvp(fn, leaves, tuple(mapped_as(leaves, tangents)), has_aux=True)
+        _, moved, others = torch_jvp(fn, leaves, tuple(batched_like(leaves, tangents)), has_aux=True)
         aux[:] = [others]
         return moved
 
@@ -126,7 +134,9 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
         torch.func.vmap(push)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
         for start in range(0, sum(sizes), chunk_size)
     ]
-    stacked = [torch.cat([whole(part) for part in column]).movedim(0, -1) for column in zip(*parts, strict=True)]
+    stacked = [
+        torch.cat([without_zerotensors(part) for part in column]).movedim(0, -1) for column in zip(*parts, strict=True)
+    ]
     columns = [column.split(sizes, -1) for column in stacked]
     rows = tuple(
         tuple(part.reshape((*part.shape[:-1], *leaf.shape)) for part, leaf in zip(column, leaves, strict=True))
@@ -136,7 +146,7 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
 
 
 def _empty_jacfwd(fn: Callable[..., Any], *leaves: Tensor) -> Any:
-    """Give the Jacobian by inputs without entries, which have no unit vectors: torch cannot map over none of them."""
+    """Return the Jacobian for inputs without entries: there is no unit vector to map over."""
     _, moved, aux = torch_jvp(fn, leaves, tuple(map(torch.zeros_like, leaves)), has_aux=True)
     return tuple(tuple(out.new_zeros((*out.shape, *leaf.shape)) for leaf in leaves) for out in moved), aux
 
@@ -144,15 +154,15 @@ def _empty_jacfwd(fn: Callable[..., Any], *leaves: Tensor) -> Any:
 def _unit_vectors(leaves: Sequence[Tensor], sizes: list[int], start: int, stop: int) -> list[Tensor]:
     vectors, offset = [], 0
     for leaf, size in zip(leaves, sizes, strict=True):
-        places = torch.arange(start - offset, stop - offset, device=leaf.device)
-        flat = places[:, None] == torch.arange(size, device=leaf.device)
+        positions = torch.arange(start - offset, stop - offset, device=leaf.device)
+        flat = positions[:, None] == torch.arange(size, device=leaf.device)
         vectors.append(flat.to(leaf.dtype).reshape((stop - start, *leaf.shape)))
         offset += size
     return vectors
 
 
 def _jacobian(
-    who: str,
+    caller: str,
     transform: Callable[..., Any],
     fn: Callable[..., Any],
     argnums: Argnums,
@@ -161,20 +171,20 @@ def _jacobian(
 ) -> Callable[..., Any]:
     @wraps(fn, updated=())
     def jacobian(*args: Tree, **kwargs: Any) -> Any:
-        variables = Variables(who, fn, argnums, args)
-        _check_real(who, fn, variables.leaves, variables.paths)
-        watch = watched(who, fn, args, kwargs)
-        outputs = _Outputs(who, fn, has_aux)
+        variables = Variables(caller, fn, argnums, args)
+        _check_real(caller, fn, variables.leaves, variables.paths)
+        watch = watched(caller, fn, args, kwargs)
+        outputs = Outputs(caller, fn, has_aux)
 
         def flat(*values: Tensor) -> Any:
             parts, others = outputs.split(fn(*variables.arguments(values), **kwargs))
-            _check_real(who, fn, parts, lambda: [f"the value {path}" for path in outputs.paths()])
+            _check_real(caller, fn, parts, lambda: [f"the value {path}" for path in outputs.paths()])
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        with watch.replacing(always=forward):
-            leaves = map(with_memory, variables.leaves) if forward else variables.leaves
-            rows, aux = explained(who, fn, transform(flat, argnums=every, has_aux=True), *leaves)
+        with watch.overriding(always=forward):
+            leaves = map(materialized, variables.leaves) if forward else variables.leaves
+            rows, aux = run_transform(caller, fn, transform(flat, argnums=every, has_aux=True), *leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result
@@ -182,10 +192,10 @@ def _jacobian(
     return jacobian
 
 
-def _check_real(who: str, fn: Callable[..., Any], leaves: Sequence[Tensor], paths: Callable[[], list[str]]) -> None:
+def _check_real(caller: str, fn: Callable[..., Any], leaves: Sequence[Tensor], paths: Callable[[], list[str]]) -> None:
     number = next((number for number, leaf in enumerate(leaves) if leaf.is_complex()), None)
     if number is not None:
         raise TransformError(
-            f"{who}: {describe_function(fn)}: {paths()[number]} is complex, where a derivative is no single number: "
-            "use jvp or vjp, or torch.view_as_real"
+            f"{caller}: {describe_function(fn)}: {paths()[number]} is complex, and a complex derivative is not one "
+            "number: use jvp or vjp, or torch.view_as_real"
         )

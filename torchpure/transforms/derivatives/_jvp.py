@@ -11,21 +11,22 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import explained, forwards, pushed
+from torchpure.transforms.engine import in_dual_level, run_jvp
+from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
-from ._outputs import _Outputs, like
-from ._variables import EVERY, Variables
+from ._outputs import Outputs, check_like
+from ._variables import ALL_ARGUMENTS, Variables
 
 
 def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree, ...], has_aux: bool = False) -> Any:
-    """Push tangents forward: return (fn(*primals), J · tangents), and aux as a third with `has_aux`.
+    """Push tangents forward: return (fn(*primals), J · tangents); with `has_aux` also aux.
 
-    A tangent that is None stands for zero.
+    A tangent of None means zero.
 
     Raises:
         TransformError: tangents differ from the primals in shape or dtype.
-        StructureError: or in structure.
+        StructureError: tangents differ from the primals in structure.
 
     >>> jvp(lambda x: x**2, (torch.tensor(3.0),), (torch.tensor(1.0),))
     (tensor(9.), tensor(6.))
@@ -40,27 +41,27 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
         raise TransformError(
             f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
         )
-    variables = Variables("jvp", fn, EVERY, tuple(primals))
+    variables = Variables("jvp", fn, ALL_ARGUMENTS, tuple(primals))
     watch = watched("jvp", fn, tuple(primals))
-    directions = like(
+    directions = check_like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
     )
-    outputs = _Outputs("jvp", fn, has_aux)
+    outputs = Outputs("jvp", fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
         arguments = variables.arguments(values)
-        with watch.replacing(always=True):
+        with watch.overriding(always=True):
             result = fn(*arguments)
         return outputs.split(result)
 
     leaves = tuple(variables.leaves)
-    value, moved, (others, aux) = explained("jvp", fn, forwards(_pushed), flat, leaves, tuple(directions))
+    value, moved, (others, aux) = run_transform("jvp", fn, in_dual_level(_run), flat, leaves, tuple(directions))
     watch.check()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 
 
-def _pushed(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:
+def _run(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:
     if is_dynamo_compiling():
         return torch.func.jvp(fn, primals, tangents, has_aux=True)
     sizes: list[int] = []
@@ -70,5 +71,5 @@ def _pushed(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple
         sizes.append(len(others))
         return parts, [*others, *aux]
 
-    value, moved, rest = pushed(flat, primals, tangents)
+    value, moved, rest = run_jvp(flat, primals, tangents)
     return value, moved, (rest[: sizes[0]], rest[sizes[0] :])

@@ -1,4 +1,4 @@
-"""The linear maps inside of functions: at a point, and transposed."""
+"""`linearize` and `linear_transpose`: the derivative at a point as a linear function, and the transpose of one."""
 
 from collections.abc import Callable
 from functools import partial, wraps
@@ -14,29 +14,28 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import (
     describe_function,
-    explained,
     functorch,
     innermost,
     is_variable,
-    kinds,
+    level_kinds,
     torch_vjp,
 )
+from torchpure.transforms.overrides import run_transform
 
-from ._outputs import like
+from ._outputs import check_like
 from ._variables import Variables
-from ._vjp import pulled_back
+from ._vjp import vjp_for
 
 
 def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[..., Any]]:
-    """Return (fn(*primals), push): `push(*tangents)` is J · tangents, and runs nothing of `fn` again.
+    """Return (fn(*primals), push): `push(*tangents)` is J · tangents, without another run of `fn`.
 
-    The backward pass of the backward pass: each push costs about one backward pass. A tangent that is None stands for
-    zero.
+    Push is the backward pass of the backward pass, and costs about one backward pass. A tangent of None means zero.
 
     Law: `linearize(fn, *primals)[1](*tangents) == jvp(fn, primals, tangents)[1]`, inside of other transforms too.
 
     Raises:
-        TransformError: tangents differ from the primals in number, shape or dtype, or `fn` returns other things than
+        TransformError: tangents differ from the primals in number, shape or dtype, or `fn` returns anything but
             floating point or complex tensors.
 
     >>> value, push = linearize(lambda x: x**2, torch.tensor(3.0))
@@ -50,15 +49,15 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     def flat(*values: Tensor) -> Any:
         return fn(*variables.arguments(values))
 
-    value, pull = pulled_back("linearize", flat, tuple(variables.leaves))
+    value, pull = vjp_for("linearize", flat, tuple(variables.leaves))
     leaves, structure = tree.flatten(value)
     if not all(map(is_variable, leaves)):
         raise TransformError(
             f"linearize: {describe_function(fn)} must return floating point or complex tensors, "
             f"got {tree.describe(value)}"
         )
-    somewhere = [torch.full_like(leaf, 2.0**-10) for leaf in leaves]  # a rule may take a logarithm of its cotangent
-    _, push_flat = explained(
+    somewhere = [torch.full_like(leaf, 2.0**-10) for leaf in leaves]  # not zero: a rule may take its logarithm
+    _, push_flat = run_transform(
         "linearize", fn, torch_vjp, lambda *cotangents: pull(tree.unflatten(structure, cotangents)), *somewhere
     )
 
@@ -68,24 +67,24 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
                 f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
             )
         given = variables.match("linearize: tangents", tangents)
-        parts = like("linearize: tangent of", variables.paths, given, variables.leaves)
-        if functorch.TransformType.Vmap in kinds():  # torch maps some rules only with all their arguments
+        parts = check_like("linearize: tangent of", variables.paths, given, variables.leaves)
+        if functorch.TransformType.Vmap in level_kinds():  # some vmap rules of torch need every argument batched
             parts = [torch.zeros_like(leaf) + part for leaf, part in zip(variables.leaves, parts, strict=True)]
-        return tree.unflatten(structure, explained("linearize", fn, push_flat, tuple(parts)))
+        return tree.unflatten(structure, run_transform("linearize", fn, push_flat, tuple(parts)))
 
     return value, push
 
 
 def linear_transpose(fn: Callable[..., Any], *primals: Tree) -> Callable[..., tuple[Tree, ...]]:
-    """Return the transpose of a linear function: it takes a cotangent to a tuple with one for each primal.
+    """Return the transpose of a linear function: it maps a cotangent to a tuple with one cotangent for each primal.
 
-    The primals only tell shapes and dtypes.
+    Of the primals only shapes and dtypes are used.
 
     Law: `⟨fn(x), y⟩ == ⟨x, linear_transpose(fn, x)(y)⟩`.
 
     Raises:
-        TransformError: `fn` is not linear: it does not take zero to zero, a + b to fn(a) + fn(b), or multiples to
-            multiples, at a few points. In a traced program the numbers of arguments are not known, and not tried.
+        TransformError: `fn` is not linear. It is tried at a few points: fn(0) = 0, fn(a + b) = fn(a) + fn(b),
+            fn(c a) = c fn(a). A traced program has no numbers, so nothing is tried there.
 
     >>> linear_transpose(lambda x: torch.tensor([[1.0, 2.0]]) @ x, torch.ones(2))(torch.tensor([3.0]))
     (tensor([3., 6.]),)
@@ -94,13 +93,13 @@ def linear_transpose(fn: Callable[..., Any], *primals: Tree) -> Callable[..., tu
     variables = Variables("linear_transpose", fn, tuple(range(len(primals))), primals)
     _check_linear(fn, variables)
     zeros = variables.arguments([torch.zeros_like(leaf) for leaf in variables.leaves])
-    return pulled_back("linear_transpose", fn, tuple(zeros))[1]
+    return vjp_for("linear_transpose", fn, tuple(zeros))[1]
 
 
 def _check_linear(fn: Callable[..., Any], variables: Variables) -> None:
-    """Try a function at zero, at two points, at their sum and at multiples; numbers that a tracer lacks are not known.
+    """Try a function at zero, at two points, at their sum and at multiples.
 
-    Multiples by powers of two are exact, whatever precision is used inside: no magnitude is too small to be looked at.
+    Multiples by powers of two are exact in every precision, so they are compared at any magnitude.
     """
 
     def at(make: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
@@ -126,20 +125,24 @@ def _check_linear(fn: Callable[..., Any], variables: Variables) -> None:
 
 
 _COARSE = {torch.float16: 2e-2, torch.bfloat16: 1e-1}
-_ROUNDING = {torch.float32: 2e-3, torch.complex64: 2e-3, **_COARSE}  # in sums of many terms; others: 1e-5
+_ROUNDING = {
+    torch.float32: 2e-3,
+    torch.complex64: 2e-3,
+    **_COARSE,
+}  # relative, in sums of many terms; other dtypes: 1e-5
 
 
 def _probe(first: float, second: float, i: int, leaf: Tensor) -> Tensor:
-    """Return first · a + second · b, for points with a few bits a number and opposite signs in each place."""
-    places = torch.arange(leaf.numel(), device=leaf.device).reshape(leaf.shape) + i
-    signs = 1.0 - 2.0 * (places * places % 7 % 2)
-    a, b = (1 + places % 5) / 8, (2 + places % 3) / 4 + 1 / 16
+    """Return first · a + second · b; the entries of a and b have few bits, and opposite signs in each place."""
+    n = torch.arange(leaf.numel(), device=leaf.device).reshape(leaf.shape) + i
+    signs = 1.0 - 2.0 * (n * n % 7 % 2)
+    a, b = (1 + n % 5) / 8, (2 + n % 3) / 4 + 1 / 16
     probe = signs * (first * a - second * b)
     return (probe * (1 + 0.5j) if leaf.is_complex() else probe).to(leaf.dtype)
 
 
 def _differ(got: Tensor, wanted: Tensor, rounds: bool) -> bool:
-    """Tell whether values differ by more than rounding does, where both are finite."""
+    """Return whether values differ by more than rounding, where both are finite."""
     known = got.isfinite() & wanted.isfinite()
     error, magnitude = (torch.where(known, part.abs(), 0.0) for part in (got - wanted, wanted))
     magnitude = torch.maximum(magnitude, torch.where(known, got.abs(), 0.0))

@@ -1,4 +1,4 @@
-"""Values without derivatives, and choices whose derivatives stay finite."""
+"""`stop_gradient`: values as constants."""
 
 from torch import Tensor
 
@@ -7,8 +7,9 @@ from torchpure._types import T
 
 
 def stop_gradient(values: T) -> T:
-    """Return the same values as constants: every derivative through them is zero, forwards and backwards.
+    """Return the same values as constants: every derivative through them is zero, in both modes.
 
+    >>> import torch
     >>> from torchpure import grad
     >>> grad(lambda x: x * stop_gradient(x))(torch.tensor(3.0))
     tensor(3.)

@@ -1,7 +1,7 @@
-"""Which leaves of which arguments a derivative is taken for, and how its tree is put together again.
+"""Which leaves of the arguments are differentiated, and how results get the structure of the arguments.
 
-Every derivative splits its arguments the same way: the floating point and complex tensors among the chosen arguments
-are variables; None, integers, numbers and strings pass through, and their place in the result holds None.
+Every derivative splits its arguments in the same way. The floating point and complex tensors of the chosen arguments
+are variables. None, integer tensors, numbers and strings pass through, and the result holds None in their places.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,30 +14,30 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import all_seen, argument_paths, describe_function, is_variable
+from torchpure.transforms.engine import argument_paths, describe_function, expose_all, is_variable
 
 Argnums = int | Sequence[int]
-EVERY: Any = object()  # all positions
+ALL_ARGUMENTS: Any = object()  # as `argnums`: all positions
 
 
 class Variables:
-    """The leaves that a derivative is taken for; immutable after its construction."""
+    """The leaves that are differentiated; immutable."""
 
     __slots__ = ("_args", "_chosen", "_every", "_position", "_positions", "_structure", "leaves")
 
-    def __init__(self, who: str, fn: Callable[..., Any], argnums: Argnums, args: tuple[Tree, ...]) -> None:
-        self._position, self._positions = _positions(who, fn, argnums, len(args))
+    def __init__(self, caller: str, fn: Callable[..., Any], argnums: Argnums, args: tuple[Tree, ...]) -> None:
+        self._position, self._positions = _positions(caller, fn, argnums, len(args))
         self._args = args
         leaves, self._structure = tree.flatten(self._part(args))
-        every = all_seen(leaves)
+        every = expose_all(leaves)
         self._chosen = list(map(is_variable, every))
-        self._every = None if all(self._chosen) else every  # the common case is kept short
+        self._every = None if all(self._chosen) else every  # None: all leaves are variables, the usual case
         self.leaves: list[Tensor] = every if self._every is None else list(compress(every, self._chosen))
         if not self.leaves:
-            raise TransformError(_nothing_to_differentiate(who, fn, self._positions, args))
+            raise TransformError(_nothing_to_differentiate(caller, fn, self._positions, args))
 
     def arguments(self, values: Sequence[Tensor]) -> list[Tree]:
-        """Put values in the place of the variables and return all arguments."""
+        """Return all arguments, with these values in the places of the variables."""
         part = tree.unflatten(self._structure, values if self._every is None else self._merged(values, self._every))
         args = list(self._args)
         if self._position is not None:
@@ -48,29 +48,29 @@ class Variables:
         return args
 
     def result(self, values: Sequence[Any]) -> Tree:
-        """Arrange one value a variable as the chosen arguments are, with None for every other leaf."""
+        """Arrange values, one for each variable, as the chosen arguments; other leaves become None."""
         if self._every is not None:
             values = self._merged(values, [None] * len(self._every))
         return tree.unflatten(self._structure, values)
 
-    def match(self, who: str, other: Tree) -> list[Any]:
-        """List what a tree shaped like the chosen arguments holds at the variables.
+    def match(self, caller: str, other: Tree) -> list[Any]:
+        """List the leaves of a tree like the chosen arguments at the places of the variables.
 
         Raises:
-            StructureError: it has another shape.
-            TransformError: it holds a number for a Python number, which is no variable.
+            StructureError: the tree has another structure.
+            TransformError: the tree has a number in the place of a Python number, which is no variable.
         """
-        column = tree.align(self._structure, self._part(self._args), other, who)
+        column = tree.align(self._structure, self._part(self._args), other, caller)
         for number, leaf in enumerate(self._every or ()):
-            if type(leaf) in _NUMBERS and _counts(column[number], leaf):
+            if type(leaf) in _NUMBERS and _is_nonzero_tangent(column[number], leaf):
                 raise TransformError(
-                    f"{who}: {self._names()[number]} is {tree.describe(leaf)}, which is no variable, and has "
+                    f"{caller}: {self._names()[number]} is {tree.describe(leaf)}, which is no variable, and has "
                     f"{tree.describe(column[number])}: make it a tensor, or pass None for it"
                 )
         return list(compress(column, self._chosen))
 
     def paths(self) -> list[str]:
-        """Name each variable: the number of its argument and the way through it."""
+        """Name each variable by the number of its argument and its path."""
         return list(compress(self._names(), self._chosen))
 
     def _names(self) -> list[str]:
@@ -87,39 +87,39 @@ class Variables:
 _NUMBERS = {int, float, complex}
 
 
-def _counts(part: Any, leaf: Any) -> bool:
-    """Tell whether a tangent for a Python number changes the result: zero does not, nor an integer for an integer."""
+def _is_nonzero_tangent(part: Any, leaf: Any) -> bool:
+    """Return whether a tangent for a Python number would change the result; zero and integers for integers do not."""
     return isinstance(part, Tensor) or (type(part) in _NUMBERS and part != 0 and not type(part) is type(leaf) is int)
 
 
-def _positions(who: str, fn: Callable[..., Any], argnums: Argnums, count: int) -> tuple[int | None, tuple[int, ...]]:
-    """Return the one position that an int names, and all positions."""
+def _positions(caller: str, fn: Callable[..., Any], argnums: Argnums, count: int) -> tuple[int | None, tuple[int, ...]]:
+    """Return the position if `argnums` is an int, else None; and all positions."""
     if type(argnums) is int and 0 <= argnums < count:
         return argnums, (argnums,)
-    if argnums is EVERY and count:
+    if argnums is ALL_ARGUMENTS and count:
         return None, tuple(range(count))
     if not count:
         raise TransformError(
-            f"{who}: {describe_function(fn)} got no positional argument to differentiate. Give it by position"
+            f"{caller}: {describe_function(fn)} got no positional argument to differentiate. Give it by position"
         )
     numbers = tuple(argnums) if isinstance(argnums, Sequence) else (argnums,)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not -count <= number < count:
             raise TransformError(
-                f"{who}: argnums={argnums!r} does not fit the {count} positional arguments of {describe_function(fn)}: "
-                f"wanted an int from {-count} to {count - 1}, or a tuple of such"
+                f"{caller}: argnums={argnums!r} does not fit the {count} positional arguments of "
+                f"{describe_function(fn)}: wanted an int from {-count} to {count - 1}, or a tuple of such"
             )
     positions = tuple(number % count for number in numbers)
     if not positions or len(set(positions)) < len(positions):
         raise TransformError(
-            f"{who}: argnums must name each argument once and at least one, got {argnums!r} for the {count} of "
+            f"{caller}: argnums must name each argument once and at least one, got {argnums!r} for the {count} of "
             f"{describe_function(fn)}"
         )
     return positions[0] if isinstance(argnums, int) else None, positions
 
 
 def _nothing_to_differentiate(
-    who: str, fn: Callable[..., Any], positions: tuple[int, ...], args: tuple[Tree, ...]
+    caller: str, fn: Callable[..., Any], positions: tuple[int, ...], args: tuple[Tree, ...]
 ) -> str:
     found = [
         f"{path} is {tree.describe(leaf)}"
@@ -130,6 +130,6 @@ def _nothing_to_differentiate(
     unknown = any(is_dataclass(leaf) for number in positions for leaf in tree.leaves(args[number]))
     wanted = "a dataclass that is a tree: see tree.register_dataclass" if unknown else "such as torch.tensor(3.0)"
     return (
-        f"{who}: {describe_function(fn)} has nothing to differentiate: {seen}. "
+        f"{caller}: {describe_function(fn)} has nothing to differentiate: {seen}. "
         f"Wanted a floating point or complex tensor, {'or ' * unknown}{wanted}"
     )

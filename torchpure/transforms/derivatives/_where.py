@@ -1,4 +1,4 @@
-"""`where` with finite derivatives in the branch that is not taken."""
+"""`where` whose derivative is zero, not NaN, in the branch that is not taken."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from torchpure.errors import TransformError
 def where(condition: Tensor, x: Any, y: Any, *operands: Tensor, safe: float = 1.0) -> Tree:
     """Choose entries of `x` where the condition holds and of `y` elsewhere.
 
-    `x` and `y` are tensors, numbers, trees of such, or functions of the operands. A function sees the operands with
-    `safe` in the entries where its result is not chosen: there its derivative is zero, be it infinite or NaN at the
-    operands themselves. A tensor has been computed at those: an infinite derivative of what is not chosen is multiplied
-    with zero, which gives NaN, as in `torch.where`.
+    `x` and `y` are tensors, numbers, trees of them, or functions of the operands. A function gets `safe` in place of
+    the operands' entries where its result is not chosen. Its derivative there is zero, even if it is infinite or NaN at
+    the operands. A tensor was computed at the operands themselves, so an infinite derivative times zero gives NaN, as
+    in `torch.where`.
 
     Raises:
         TransformError: the condition is not a tensor of bools, operands are given and neither branch is a function, a
@@ -52,16 +52,16 @@ _NUMBERS = (Tensor, float, int, complex)
 def _branch(branch: Any, operands: tuple[Tensor, ...], condition: Tensor, safe: float) -> Any:
     if not callable(branch):
         return branch
-    return branch(*(torch.where(condition, operand, _kept(operand, safe)) for operand in operands))
+    return branch(*(torch.where(condition, operand, _safe_number(operand, safe)) for operand in operands))
 
 
-def _kept(operand: Any, safe: float) -> float:
-    """Return the number that stands in an operand: one that leaves its dtype as it is."""
+def _safe_number(operand: Any, safe: float) -> float:
+    """Return `safe` as a number that does not change the dtype of an operand."""
     if not isinstance(operand, _NUMBERS):
         raise TransformError(f"where: operands must be tensors, got {tree.describe(operand)}")
     if not isinstance(operand, Tensor) or operand.is_floating_point() or operand.is_complex():
         return safe
-    whole = bool(safe) if operand.dtype == torch.bool else int(safe)
-    if whole != safe:
+    number = bool(safe) if operand.dtype == torch.bool else int(safe)
+    if number != safe:
         raise TransformError(f"where: safe={safe} cannot stand in an operand that is {tree.describe(operand)}")
-    return whole
+    return number

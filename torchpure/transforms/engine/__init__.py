@@ -1,49 +1,70 @@
-"""Levels, memory of results, function modes, errors, over what `_torch/` hands on."""
+"""Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
-from ._diagnose import AUTOGRAD as AUTOGRAD
-from ._diagnose import explained as explained
-from ._diagnose import explanation as explanation
-from ._diagnose import forget_casts as forget_casts
-from ._diagnose import validates as validates
-from ._dual_level import forwards as forwards
-from ._expose import all_seen as all_seen
-from ._expose import seen as seen
-from ._levels import apart as apart
-from ._levels import functorch as functorch
-from ._levels import innermost as innermost
-from ._levels import is_variable as is_variable
-from ._levels import kinds as kinds
-from ._levels import level as level
-from ._levels import mapped_levels as mapped_levels
-from ._levels import own_variables as own_variables
-from ._levels import stale as stale
-from ._levels import unseen as unseen
-from ._memory import dense as dense
-from ._memory import fresh as fresh
-from ._memory import mapped_as as mapped_as
-from ._memory import whole as whole
-from ._memory import with_memory as with_memory
-from ._memory import with_room as with_room
-from ._open_level import backward as backward
-from ._open_level import batched as batched
-from ._open_level import differentiated as differentiated
-from ._open_level import pushed as pushed
-from ._open_level import reruns as reruns
-from ._open_level import torch_jvp as torch_jvp
-from ._open_level import torch_vjp as torch_vjp
-from ._outermost import LEVEL as LEVEL
-from ._outermost import inside_gradient as inside_gradient
-from ._outermost import leaves_of_graph as leaves_of_graph
-from ._outermost import reaches as reaches
-from ._override_mode import BEFORE as BEFORE
-from ._override_mode import FORWARD as FORWARD
-from ._override_mode import MAPPED as MAPPED
-from ._override_mode import REPLACED as REPLACED
-from ._override_mode import replaced_names as replaced_names
-from ._override_mode import replacing as replacing
-from ._shared_writes import roomy as roomy
-from ._source_info import argument_paths as argument_paths
-from ._source_info import describe_function as describe_function
-from ._source_info import describe_program as describe_program
-from ._source_info import user_line as user_line
-from ._tensor_index import Indexing as Indexing
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, clear_autocast_cache, explain, validation_advice
+from ._dual_level import in_dual_level
+from ._expose import expose, expose_all
+from ._levels import (
+    allow_requires_grad,
+    current_level,
+    functorch,
+    innermost,
+    is_variable,
+    level_kinds,
+    mapped_levels,
+    stale,
+    without_function_modes,
+    without_transforms,
+)
+from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
+from ._open_level import backward, reruns, run_grad, run_jvp, run_vmap, torch_jvp, torch_vjp
+from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
+from ._shared_writes import SHARED_WRITE, is_shared_write, retry_with_batched_carry, writes_shared
+from ._source_info import argument_paths, describe_function, describe_program, user_line
+from ._tensor_index import TensorIndexing
+
+__all__ = [
+    "AUTOGRAD",
+    "DATA_DEPENDENT",
+    "OUTERMOST",
+    "SHARED_WRITE",
+    "TensorIndexing",
+    "allow_requires_grad",
+    "argument_paths",
+    "backward",
+    "batched_like",
+    "clear_autocast_cache",
+    "current_level",
+    "dense",
+    "depends_on",
+    "describe_function",
+    "describe_program",
+    "explain",
+    "expose",
+    "expose_all",
+    "functorch",
+    "graph_leaves",
+    "in_dual_level",
+    "in_outermost_grad",
+    "innermost",
+    "is_shared_write",
+    "is_variable",
+    "level_kinds",
+    "mapped_levels",
+    "materialized",
+    "reruns",
+    "retry_with_batched_carry",
+    "run_grad",
+    "run_jvp",
+    "run_vmap",
+    "stale",
+    "torch_jvp",
+    "torch_vjp",
+    "unaliased",
+    "user_line",
+    "validation_advice",
+    "with_batch_dims_of",
+    "without_function_modes",
+    "without_transforms",
+    "without_zerotensors",
+    "writes_shared",
+]

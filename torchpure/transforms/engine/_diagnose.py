@@ -1,19 +1,16 @@
-"""Running torch's own transforms: what their errors mean, and what they leave behind."""
+"""Known errors of torch's transforms, and what to tell the user about each."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.compiler import is_dynamo_compiling
 
 from torchpure._torch import is_any_autocast_enabled
 from torchpure.errors import ImpureError, TransformError
 
-from ._levels import functorch, kinds
-from ._shared_writes import SHARED, Shared, may_be_shared
+from ._shared_writes import SHARED_WRITE
 from ._source_info import describe_function, raised_in, user_line
-from ._tensor_index import Indexing
 
 _autocasts = is_any_autocast_enabled
 AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
@@ -30,8 +27,10 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
-_NUMBER = "data-dependent control flow"
-_WRITES = f"{SHARED}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+DATA_DEPENDENT = "data-dependent control flow"
+_WRITES = (
+    f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
+)
 _CHECKPOINT = (
     "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
     "tp.remat instead"
@@ -40,18 +39,17 @@ _VALIDATES = (
     "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
     "and pass validate_args=False to the distribution"
 )
-_MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
-_ADVICE = {  # what torch says inside its transforms -> what the function does, and what to do instead
+_ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
-    _NUMBER: "branches on the value of a mapped tensor: choose with torch.where",
+    DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
     "compute with operations of torch, or look at them with tp.debug.callback",
     r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
     "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
     "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
-    f"^{SHARED}": _WRITES,
+    f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
@@ -85,66 +83,27 @@ _ADVICE = {  # what torch says inside its transforms -> what the function does, 
 }
 
 
-def explained(who: str, fn: Callable[..., Any], run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return `run(*args, **kwargs)`, one of torch's transforms of `fn`; say what to do about errors that are known.
-
-    Raises:
-        TransformError: `fn` does what torch's transforms cannot follow; the operation is named.
-        ImpureError: `fn` changes what it was given.
-    """
-    try:
-        return _run(who, run, *args, **kwargs)
-    except RuntimeError as error:
-        known = explanation(who, fn, error)
-        if known is None:
-            raise
-        raise known from error
-    finally:
-        if not is_dynamo_compiling():
-            forget_casts()
-
-
-def explanation(who: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
-    """Return the error that says what `fn` does and what to do instead, if torch's is known."""
+def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
+    """Return an error that says what `fn` does and what to do instead; None if torch's error is not known."""
     found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
     if found is None:
         return None
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
-    advice = validates(error) or advice
+    advice = validation_advice(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]
-    return kind(f"{who}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+    return kind(f"{caller}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
 
 
-def validates(error: BaseException) -> str | None:
-    """Say what to do about an error of a check that torch.distributions makes of its arguments."""
+def validation_advice(error: BaseException) -> str | None:
+    """Return the advice for an error of torch.distributions that validates its arguments; None for other errors."""
     names = ("__init__", "_validate_sample")
     return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
 
 
-def _run(who: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a transform; again, under a mode that puts it right or finds the cause, if torch failed where that can be."""
-    try:
-        return run(*args, **kwargs)
-    except RuntimeError as error:
-        mode = _again(who, str(error))
-        if mode is None:
-            raise
-    with mode:
-        return run(*args, **kwargs)
-
-
-def _again(who: str, message: str) -> Indexing | Shared | None:
-    if _NUMBER in message:  # torch took `x[i]` for a number where `i` is a mapped tensor under a gradient
-        return Indexing()
-    if may_be_shared(message) and (who in _MAPS or functorch.TransformType.Vmap in kinds()):
-        return None if is_dynamo_compiling() else Shared()
-    return None
-
-
-def forget_casts() -> None:
-    """Empty the cache of autocast, which would keep our variables, and the graph above them, until autocast ends."""
+def clear_autocast_cache() -> None:
+    """Empty the cache of autocast, which else keeps our variables and their graph until autocast ends."""
     if _autocasts():
         torch.clear_autocast_cache()

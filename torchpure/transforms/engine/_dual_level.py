@@ -1,8 +1,8 @@
 """Forward derivatives in several threads at once.
 
-torch keeps one forward level and one count of nested `jvp`s for the whole process: two threads that each open and close
-the level lose each other's tangents. So the level is opened here, by the first of our threads that needs it, and closed
-by the last; the count is kept above zero meanwhile, by which torch's own `jvp` leaves the level alone.
+torch keeps one dual level and one count of nested `jvp`s for the whole process. If two threads each open and close the
+level, they lose each other's tangents. Here the first thread that needs the level opens it, and the last one closes it.
+Meanwhile the count stays above zero, so that torch's own `jvp` does not touch the level.
 """
 
 import threading
@@ -15,15 +15,15 @@ from torchpure._torch import eager_transforms, enter_dual_level, exit_dual_level
 
 from ._forward_rules import load_forward_rules
 
-_torch: Any = eager_transforms  # a module whose counter changes
-_enter_level: Any = enter_dual_level  # torch's functions around them look for its exporter, each time
+_torch: Any = eager_transforms  # the module, because its counter changes
+_enter_level: Any = enter_dual_level  # torch's wrappers also check for torch.export, at each call
 _exit_level: Any = exit_dual_level
 _lock = threading.Lock()
 _users = 0
 
 
-def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `run`, one of torch's forward derivatives, as a function that several threads may be in at once."""
+def in_dual_level(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `run`, a forward derivative of torch, so that several threads can be inside at once."""
 
     def call(*args: Any) -> Any:
         load_forward_rules()
@@ -40,7 +40,7 @@ def forwards(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _join() -> bool:
-    """Open the level, or join those who have; tell whether it is ours, and not one that the user opened."""
+    """Open the level, or join other threads in it; return False if the user has opened one."""
     global _users
     with _lock:
         joins = _users > 0 or forward_ad._current_level < 0

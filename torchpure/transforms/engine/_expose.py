@@ -1,7 +1,8 @@
-"""Tensors that go into torch's transforms, or come out, without passing through an operation that others could see.
+"""Show the tensors that a transform takes and returns to the function modes around it.
 
-Whoever looks for what a function captures (`_closure`) sees operations alone. So every transform shows what it takes
-and what it returns here first, and works on what it gets back.
+Example: `calls/_closure_convert.py` finds the tensors that a function captures by a mode, which sees operations only. A
+captured tensor that goes straight into `vmap` passes through no operation. So each transform calls `expose` on what it
+takes and returns, an identity that a mode can see and answer with another tensor.
 """
 
 from collections.abc import Iterable
@@ -16,13 +17,13 @@ from torchpure._torch import len_torch_function_stack
 _modes: Any = len_torch_function_stack
 
 
-def seen(leaf: Any) -> Any:
-    """Return what functions around put in the place of a tensor; other leaves as they are."""
+def expose(leaf: Any) -> Any:
+    """Return a leaf, or the tensor that a function mode puts in its place."""
     if not isinstance(leaf, Tensor):
         return leaf
-    return handle_torch_function(seen, (leaf,), leaf) if has_torch_function((leaf,)) else leaf
+    return handle_torch_function(expose, (leaf,), leaf) if has_torch_function((leaf,)) else leaf
 
 
-def all_seen(leaves: Iterable[Any]) -> list[Any]:
-    """Return what functions around put in the places of leaves; costs nothing where there are none."""
-    return list(leaves) if is_dynamo_compiling() or not _modes() else list(map(seen, leaves))
+def expose_all(leaves: Iterable[Any]) -> list[Any]:
+    """Return `expose` of each leaf; without any mode this costs nothing."""
+    return list(leaves) if is_dynamo_compiling() or not _modes() else list(map(expose, leaves))

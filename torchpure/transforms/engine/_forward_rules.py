@@ -1,4 +1,4 @@
-"""Forward derivatives that torch implements in Python: loaded at the first forward derivative."""
+"""Load the forward derivatives that torch implements in Python, at the first forward derivative."""
 
 import re
 import warnings
@@ -11,21 +11,21 @@ _SCRIPT_WARNINGS = ("ignore", re.compile(r"`torch\.jit\.script` is "), Warning, 
 
 
 def load_forward_rules() -> None:
-    """Load, once, the forward derivatives that torch has in Python, without torch's warning about scripts."""
+    """Load the rules once, without torch's warning about `torch.jit.script`."""
     _load()
 
 
-# torch.compile then calls it while it traces, and does not look inside, as torch.compiler.assume_constant_result does
+# torch.compile then calls the function while it traces, and does not trace into it
 load_forward_rules._dynamo_marked_constant = True  # pyrefly: ignore[missing-attribute]
 
 
 @lru_cache(maxsize=1)
 def _load() -> None:
-    """Do what torch's own `make_dual` does at its first call.
+    """Load them as `make_dual` of torch does at its first call.
 
-    torch scripts these rules, and warns its first caller that scripts are deprecated. Users cannot change that. Other
-    threads may change the filters of warnings at the same time, and `warnings.catch_warnings` would undo their changes.
-    So one filter is inserted, and removed again.
+    torch compiles these rules with `torch.jit.script`, which warns the caller that it is deprecated. Users cannot
+    change that. `warnings.catch_warnings` would undo changes of the filters by other threads, so one filter is
+    inserted and removed again.
     """
     filters: Any = warnings.filters  # a list, as its documentation says
     filters.insert(0, _SCRIPT_WARNINGS)

@@ -1,7 +1,7 @@
-"""One level of torch's transforms, opened and closed here: what torch.func does, without its checks.
+"""The levels of torch's transforms: which are open, and in which levels a tensor is wrapped.
 
-The checks of torch.func cost as much as the work of a small network; ours have been made by then. A compiler cannot
-follow these calls: while `torch.compile` traces, torch.func itself is used.
+`torch.func.vmap`, `grad` and `jvp` each open one level. A tensor inside a level is a wrapper around a tensor of the
+level below.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,13 @@ from torchpure._torch import disable_current_modes, get_proxy_mode, temporarily_
 
 functorch: Any = _torch.functorch
 _VMAP = functorch.TransformType.Vmap
-unseen: Any = _torch.DisableTorchFunction  # modes are for operations: looks at sizes, versions, memory pass by
+# for reads of sizes, versions and storages: function modes are slow, and need not see them
+without_function_modes: Any = _torch.DisableTorchFunction
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Compute as if no transform and no tracer were at work: for what depends on nothing that they follow."""
+def without_transforms() -> Iterator[None]:
+    """Leave all transforms and tracers for a while, to compute values that depend on no argument of theirs."""
     if is_dynamo_compiling() or (functorch.peek_interpreter_stack() is None and get_proxy_mode() is None):
         yield
         return
@@ -30,8 +31,8 @@ def apart() -> Iterator[None]:
 
 
 @contextmanager
-def own_variables() -> Iterator[None]:
-    """Let code inside of a transform make variables, as constructors of modules do."""
+def allow_requires_grad() -> Iterator[None]:
+    """Allow `requires_grad_()` inside a transform: constructors of modules call it."""
     if is_dynamo_compiling():
         yield
         return
@@ -44,14 +45,14 @@ def own_variables() -> Iterator[None]:
 
 
 def innermost(leaf: Tensor) -> Tensor:
-    """Return the tensor that transforms have wrapped, however often."""
+    """Unwrap a tensor from all levels."""
     while functorch.is_functorch_wrapped_tensor(leaf):
         leaf = functorch.get_unwrapped(leaf)
     return leaf
 
 
 def mapped_levels(leaf: Tensor) -> set[int]:
-    """Return the levels of the vmaps whose members differ in a tensor."""
+    """Return the levels of the vmaps that batch a tensor."""
     found = set()
     while functorch.is_functorch_wrapped_tensor(leaf):
         if functorch.is_batchedtensor(leaf):
@@ -61,23 +62,23 @@ def mapped_levels(leaf: Tensor) -> set[int]:
 
 
 def stale(leaf: Tensor) -> bool:
-    """Tell whether a tensor belongs to a level that has been closed."""
+    """Return whether a tensor belongs to a level that is closed."""
     if not functorch.is_functorch_wrapped_tensor(leaf):
         return False
     own = functorch.maybe_get_level(leaf)
-    return own < 0 or own > level()
+    return own < 0 or own > current_level()
 
 
-def level() -> int:
-    """Return the number of levels that are open here."""
+def current_level() -> int:
+    """Return the number of open levels."""
     return functorch.maybe_current_level() or 0
 
 
-def kinds() -> list[Any]:
-    """List the kinds of the levels that are open here."""
-    return [level.key() for level in functorch.get_interpreter_stack() or []]
+def level_kinds() -> list[Any]:
+    """List the kinds of the open levels (Vmap, Grad, Jvp …), outermost first."""
+    return [one.key() for one in functorch.get_interpreter_stack() or []]
 
 
 def is_variable(leaf: Any) -> bool:
-    """Tell whether a derivative with respect to this leaf exists."""
+    """Return whether a leaf can be differentiated: a tensor of real or complex numbers."""
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())

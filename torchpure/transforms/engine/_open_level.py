@@ -1,4 +1,8 @@
-"""Open a level of torch's derivatives, run a function inside, and close it again."""
+"""Open a level of vmap, grad or jvp, run a function inside, and close it.
+
+This is what torch.func does, without its checks: they cost as much as the work of a small network, and ours have been
+made by then. torch.compile cannot follow these calls, so torch.func itself runs while it traces.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,45 +17,47 @@ from torchpure import _torch
 from torchpure._torch import forward_ad, get_proxy_mode, lazy_load_decompositions, set_fwd_grad_enabled
 
 from ._forward_rules import load_forward_rules
-from ._levels import _VMAP, functorch, innermost, own_variables
-from ._memory import mapped_as, whole, with_memory
+from ._levels import _VMAP, allow_requires_grad, functorch, innermost
+from ._memory import batched_like, materialized, without_zerotensors
 
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
 _run_backward: Any = _torch.run_backward
 
 _make_dual: Any = _torch.make_dual
 _unpack_dual: Any = _torch.unpack_dual
-torch_vjp: Any = torch.func.vjp  # their results are tuples of two or three
+torch_vjp: Any = torch.func.vjp  # Any: the results are tuples of two or three
 torch_jvp: Any = torch.func.jvp
 _NOTHING = nullcontext()
 _is_forward: Any = _torch.is_fwd_grad_enabled
 _NO_HOOKS = "a gradient inside a transform does not support saved tensor hooks"  # hooks would see wrapped tensors
 
 
-def batched(fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims: Sequence[int], size: int) -> list[Any]:
-    """Run `fn` on one member of tensors that hold `size` members in these dimensions; stack what it returns, at 0."""
+def run_vmap(
+    fn: Callable[..., Sequence[Tensor]], leaves: Sequence[Tensor], dims: Sequence[int], size: int
+) -> list[Any]:
+    """Run `fn` on one member of tensors that hold `size` members in `dims`; stack its results at dimension 0."""
     lazy_load_decompositions()
     opened = functorch.vmap_increment_nesting(size, "error")
     try:
         outputs = fn(*[functorch.add_batch_dim(leaf, dim, opened) for leaf, dim in zip(leaves, dims, strict=True)])
-        return [whole(functorch.remove_batch_dim(output, opened, size, 0)) for output in outputs]
+        return [without_zerotensors(functorch.remove_batch_dim(output, opened, size, 0)) for output in outputs]
     finally:
         functorch.vmap_decrement_nesting()
 
 
-def differentiated(
+def run_grad(
     fn: Callable[..., tuple[Tensor, Sequence[Tensor]]], leaves: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Return the value of `fn`, which gives (scalar, other tensors), its others, and its gradient."""
+    """Return (value, others, gradients) of `fn`, which returns (scalar, other tensors)."""
     opened = functorch.grad_increment_nesting()
     try:
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
-            with own_variables():
-                own = [functorch.wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
+            with allow_requires_grad():
+                variables = [functorch.wrap_for_grad(leaf, opened).requires_grad_() for leaf in leaves]
             before = reruns.count
-            value, others = fn(*own)
-            again = reruns.count == before or _differentiated_again(value)
-            grads = backward(value, own, again, again)
+            value, others = fn(*variables)
+            record = reruns.count == before or _may_be_differentiated(value)
+            grads = backward(value, variables, record, record)
             rest = [functorch.unwrap_for_grad(other, opened) for other in others]
             return (
                 functorch.unwrap_for_grad(value, opened),
@@ -63,17 +69,18 @@ def differentiated(
 
 
 class _Reruns(threading.local):
-    count = 0  # of functions that this thread's backward passes run again
+    count = 0  # functions that the backward passes of this thread will run again
 
 
 reruns = _Reruns()
 
 
-def _differentiated_again(value: Tensor) -> bool:
-    """Tell whether something further out may differentiate a gradient, or its program is wanted.
+def _may_be_differentiated(value: Tensor) -> bool:
+    """Return whether an outer transform may differentiate a gradient, or a tracer wants its program.
 
-    Where nothing does, a backward pass in which `remat` runs functions again is not recorded: a record keeps all that
-    it computes until it ends. Others are, because some formulas that torch uses then are slow among members.
+    If not, a backward pass in which `remat` runs functions again is not recorded: the graph would keep every value
+    until the pass ends. Backward passes without `remat` are always recorded, because torch's formulas for passes that
+    are not recorded are slow under vmap.
     """
     return (
         get_proxy_mode() is not None
@@ -83,25 +90,27 @@ def _differentiated_again(value: Tensor) -> bool:
     )
 
 
-def backward(value: Tensor, own: list[Tensor], create_graph: bool = True, keep_graph: bool = True) -> list[Tensor]:
-    """Do what torch.autograd.grad does for one scalar, without its checks, which cost a fifth of a small step."""
+def backward(
+    value: Tensor, variables: list[Tensor], create_graph: bool = True, keep_graph: bool = True
+) -> list[Tensor]:
+    """Return the gradients of one scalar, as torch.autograd.grad does; its checks cost a fifth of a small step."""
     if not value.requires_grad:
-        return [torch.zeros_like(leaf) for leaf in own]
-    found = _run_backward((value,), (torch.ones_like(value),), keep_graph, create_graph, tuple(own), True, False)
-    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, own, strict=True)]
+        return [torch.zeros_like(leaf) for leaf in variables]
+    found = _run_backward((value,), (torch.ones_like(value),), keep_graph, create_graph, tuple(variables), True, False)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, variables, strict=True)]
 
 
-def pushed(
+def run_jvp(
     fn: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]], primals: Sequence[Tensor], tangents: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Return the outputs of `fn`, which gives (outputs, other tensors), their tangents, and the others."""
+    """Return (outputs, tangents, others) of `fn`, which returns (outputs, other tensors)."""
     load_forward_rules()
-    tangents = mapped_as(primals, tangents)
+    tangents = batched_like(primals, tangents)
     opened = functorch.jvp_increment_nesting()
     try:
         with _NOTHING if _is_forward() else set_fwd_grad_enabled(True):
             forward = forward_ad._current_level
-            pairs = zip(map(with_memory, primals), tangents, strict=True)
+            pairs = zip(map(materialized, primals), tangents, strict=True)
             outputs, others = fn(*[_make_dual(primal, tangent, level=forward) for primal, tangent in pairs])
             duals = [_unpack_dual(output, level=forward) for output in outputs]
             values = [functorch.unwrap_for_grad(primal, opened) for primal, _ in duals]
@@ -109,6 +118,8 @@ def pushed(
             rest = [functorch.unwrap_for_grad(other, opened) for other in others]
     finally:
         functorch.jvp_decrement_nesting()
-    # after the level is closed: inside of it new zeros would belong to it
-    tangents = [torch.zeros_like(v) if t is None else whole(t) for v, t in zip(values, moved, strict=True)]
+    # after the level is closed: zeros that are made inside belong to it
+    tangents = [
+        torch.zeros_like(v) if t is None else without_zerotensors(t) for v, t in zip(values, moved, strict=True)
+    ]
     return values, tangents, rest

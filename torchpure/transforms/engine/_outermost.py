@@ -1,4 +1,4 @@
-"""The outermost gradient, which runs on plain autograd: its level, and what belongs to it."""
+"""The outermost gradient, which runs on plain autograd: its variables, and which tensors depend on them."""
 
 import threading
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ from torchpure._torch import AccumulateGrad
 _LeafNode: Any = AccumulateGrad
 
 
-class Level(threading.local):
-    """The outermost gradient, on plain autograd, that this thread is inside of."""
+class _Outermost(threading.local):
+    """The outermost gradient of this thread."""
 
-    own: list[Tensor] | None = None  # its variables
-
-
-LEVEL = Level()
+    variables: list[Tensor] | None = None  # None: there is none
 
 
-def reaches(own: list[Tensor], output: Tensor) -> bool:
-    """Tell whether a tensor depends on one of our own leaves."""
+OUTERMOST = _Outermost()
+
+
+def depends_on(variables: list[Tensor], output: Tensor) -> bool:
+    """Return whether a tensor depends on one of the variables."""
     if output.grad_fn is None:
-        return any(output is leaf for leaf in own)
-    ours = set(map(id, own))
-    return any(id(leaf) in ours for leaf in leaves_of_graph(output.grad_fn))
+        return any(output is leaf for leaf in variables)
+    ids = set(map(id, variables))
+    return any(id(leaf) in ids for leaf in graph_leaves(output.grad_fn))
 
 
-def leaves_of_graph(root: Any) -> Iterator[Tensor]:
-    """Go through the leaves below a node of autograd."""
+def graph_leaves(root: Any) -> Iterator[Tensor]:
+    """Iterate over the leaves below a node of the autograd graph."""
     seen: set[Any] = {root}
     todo: list[Any] = [root]
     for node in todo:  # grows as it goes
@@ -44,6 +44,6 @@ def leaves_of_graph(root: Any) -> Iterator[Tensor]:
                 yield below.variable
 
 
-def inside_gradient() -> bool:
-    """Tell whether this thread is inside an outermost gradient: its graph is gone through once."""
-    return LEVEL.own is not None
+def in_outermost_grad() -> bool:
+    """Return whether this thread is inside an outermost gradient."""
+    return OUTERMOST.variables is not None

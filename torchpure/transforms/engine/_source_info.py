@@ -1,4 +1,4 @@
-"""How a user's function and its arguments are named in errors."""
+"""Names of a user's function, its arguments and its lines, for error messages."""
 
 import copy
 from collections import Counter
@@ -14,11 +14,11 @@ from torch.fx import GraphModule
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.tree import counted, shortened
+from torchpure.tree.summaries import counted, shortened
 
 
 def describe_function(fn: Callable[..., Any]) -> str:
-    """Name a function and where it is defined: `loss (train.py:12)`; one inside transforms or `partial` is found.
+    """Name a function and where it is defined: `loss (train.py:12)`. Transforms and `partial` are unwrapped.
 
     >>> describe_function(print)
     '`print`'
@@ -36,7 +36,7 @@ _LIBRARIES = (*(str(Path(module).parent) for module in (torch.__file__, tree.__p
 
 
 def user_line(error: BaseException | None = None) -> str:
-    """Find the innermost line of the caller's program, now or where an error was raised: `, line 12 of train.py`."""
+    """Return the innermost line of the user's program, now or where an error was raised: `, line 12 of train.py,`."""
     frames: StackSummary = extract_stack() if error is None else extract_tb(error.__traceback__)
     for frame in reversed(frames):
         if not frame.filename.startswith((*_LIBRARIES, "<")):
@@ -45,7 +45,7 @@ def user_line(error: BaseException | None = None) -> str:
 
 
 def raised_in(error: BaseException, file: str, names: Sequence[str] = ()) -> bool:
-    """Tell whether an error passed through a file, named by the end of its path; in functions of these names."""
+    """Return whether an error passed through a file (the end of its path), and there through one of these functions."""
     return any(
         Path(frame.filename).as_posix().endswith(file) and (not names or frame.name in names)
         for frame in extract_tb(error.__traceback__)

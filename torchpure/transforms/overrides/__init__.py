@@ -1,10 +1,25 @@
-"""Operations of torch whose rules are wrong or missing, a family a file, its table rows beside it."""
+"""Operations of torch whose rules are wrong or missing, and the rules that run instead.
 
-from . import _autograd_functions as _autograd_functions
-from . import _losses as _losses
-from . import _nested_autograd as _nested_autograd
-from . import _norms as _norms
-from ._attention import attention_weights as attention_weights
-from ._layers import STAND_INS as STAND_INS
-from ._layers import inside as inside
-from ._layers import standing as standing
+Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py` collects the rows; `_mode.py` and
+`_retry.py` apply them.
+"""
+
+from ._attention import attention_weights
+from ._mode import UserCall, in_transform, in_transform_rule, overriding
+from ._registry import IN_TRANSFORM, INTERCEPTED, OUTERMOST_GRAD, OUTERMOST_NAMES, SEARCHED, SEARCHED_NAMES
+from ._retry import run_transform
+
+__all__ = [
+    "INTERCEPTED",
+    "IN_TRANSFORM",
+    "OUTERMOST_GRAD",
+    "OUTERMOST_NAMES",
+    "SEARCHED",
+    "SEARCHED_NAMES",
+    "UserCall",
+    "attention_weights",
+    "in_transform",
+    "in_transform_rule",
+    "overriding",
+    "run_transform",
+]

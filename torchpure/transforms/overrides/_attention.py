@@ -1,10 +1,16 @@
-"""Attention of operations that can be differentiated and mapped (Vaswani et al. 2017, arXiv:1706.03762, equation 1)."""
+"""Attention in plain operations, which have all derivatives (Vaswani et al. 2017, arXiv:1706.03762, equation 1).
+
+torch's fused kernels have no forward derivative and no second derivative.
+"""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ._override import Override, Where
 
 
 def attention(
@@ -17,9 +23,9 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attend as `F.scaled_dot_product_attention`: softmax(Q Kᵀ · scale + bias) V."""
+    """Compute `F.scaled_dot_product_attention`: softmax(Q Kᵀ · scale + bias) V."""
     if is_causal and attn_mask is not None:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, True)  # which says what is wrong
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, True)  # raises
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 
@@ -33,7 +39,7 @@ def attention_weights(
     scale: float | None,
     enable_gqa: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the weights of attention, (…, queries, keys), and the values, repeated when heads share them."""
+    """Return the attention weights, (…, queries, keys), and the values, repeated for heads that share them."""
     if enable_gqa:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
         value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
@@ -43,5 +49,22 @@ def attention_weights(
     if attn_mask is None:
         return scores.softmax(-1), value
     scores = scores.masked_fill(~attn_mask, -math.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
-    unseeing = (scores == -math.inf).all(-1, keepdim=True)  # such a row attends to nothing, and gives zero
-    return scores.masked_fill(unseeing, 0.0).softmax(-1).masked_fill(unseeing, 0.0), value
+    masked = (scores == -math.inf).all(-1, keepdim=True)  # a row that attends to nothing gives zero
+    return scores.masked_fill(masked, 0.0).softmax(-1).masked_fill(masked, 0.0), value
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    """Ask for the weights too: that path of torch runs no fused kernel."""
+    if len(args) > _BEFORE_WEIGHTS:
+        return F.multi_head_attention_forward(*args, **kwargs)
+    asked = kwargs.get("need_weights", True)
+    kwargs["need_weights"] = True
+    out, weights = F.multi_head_attention_forward(*args, **kwargs)
+    return out, weights if asked else None
+
+
+_BEFORE_WEIGHTS = 15  # the positional arguments before `need_weights`
+OVERRIDES = (
+    Override([F.scaled_dot_product_attention], Where.IN_TRANSFORM, attention),
+    Override([F.multi_head_attention_forward], Where.IN_TRANSFORM, _multi_head_attention),
+)

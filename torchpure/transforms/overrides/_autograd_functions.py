@@ -1,7 +1,7 @@
-"""An `autograd.Function` of the user's own under forward derivatives.
+"""A user's `torch.autograd.Function` under forward derivatives.
 
-torch runs its forward rule without derivatives, so that a second one through it would silently be zero. Here the rule
-runs with them on, and on tensors without the tangents that it is given by themselves.
+torch runs the `jvp` rule with derivatives off, so a second derivative through it is silently zero. Here the rule runs
+with derivatives on. Its context gives tensors without their tangents, because the rule gets the tangents as arguments.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from torchpure._torch import custom_function_call
 from torchpure.transforms.calls import differentiable, primal
-from torchpure.transforms.engine import BEFORE, functorch, kinds
+from torchpure.transforms.engine import functorch, level_kinds
+
+from ._override import Override, Where
 
 
 class _Context:
-    """A context that gives values without tangents."""
+    """A `ctx` whose tensors have no tangents."""
 
     def __init__(self, ctx: Any) -> None:
         object.__setattr__(self, "_ctx", ctx)
@@ -39,21 +41,21 @@ def _on_primals(rule: Callable[..., Any]) -> Callable[..., Any]:
     return differentiable(lambda ctx, *tangents: rule(_Context(ctx), *tangents))
 
 
-def _followed(function: Any) -> Any:
+def _differentiable(function: Any) -> Any:
     return type(function.__name__, (function,), {"jvp": staticmethod(_on_primals(function.jvp))})
 
 
-_kept = lru_cache(maxsize=256)(_followed)
+_cached = lru_cache(maxsize=256)(_differentiable)
 
 
-def _followed_forwards(args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _with_differentiable_jvp(args: Any, kwargs: Any) -> tuple[Any, Any]:
     function = args[0]
-    if functorch.TransformType.Jvp not in kinds() or function.jvp is torch.autograd.Function.jvp:
+    if functorch.TransformType.Jvp not in level_kinds() or function.jvp is torch.autograd.Function.jvp:
         return args, kwargs
     if hasattr(function.jvp, "differentiable"):
         return args, kwargs
-    ours = function.__module__.startswith("torchpure.")  # one that was made for this call holds its tensors
-    return ((_followed if ours else _kept)(function), *args[1:]), kwargs
+    ours = function.__module__.startswith("torchpure.")  # made for one call: a cache would keep its tensors
+    return ((_differentiable if ours else _cached)(function), *args[1:]), kwargs
 
 
-BEFORE[custom_function_call] = _followed_forwards
+OVERRIDES = (Override([custom_function_call], Where.INTERCEPTED, _with_differentiable_jvp),)

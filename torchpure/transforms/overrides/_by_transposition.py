@@ -1,14 +1,14 @@
-"""Operations whose forward derivative torch gets wrong, with one that is made of their backward derivative.
+"""Operations with a wrong forward derivative in torch; here it is the transpose of the backward derivative.
 
-In torch 2.13 the forward rules of normalisations, solvers and determinants take what the operation has kept for itself
-(means, factors) for constants: a second derivative through such a rule is silently wrong, that of `jacfwd(jacfwd(f))`
-for one. The backward rules are right, at every order. J · tangent is the transpose of cotangent · J, which is linear in
-the cotangent.
+In torch 2.13 some forward rules take saved intermediate values (factors, for example) for constants. A second
+derivative through such a rule, as in `jacfwd(jacfwd(f))`, is silently wrong. The backward rules are right at every
+order. The map cotangent ↦ cotangent · J is linear, and J · tangent is its transpose.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchpure.transforms.calls import (
@@ -23,9 +23,11 @@ from torchpure.transforms.calls import (
 )
 from torchpure.transforms.engine import torch_vjp
 
+from ._override import Override, Where
+
 
 def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operation with the same values and backward derivatives, and forward ones that are made of those."""
+    """Return an operation with the same values and backward derivatives, whose forward derivatives come from those."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         call = _TorchCall(lambda args, kwargs: operation(*args, **kwargs), (), (args, kwargs))
@@ -35,7 +37,7 @@ def by_backward(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _TorchCall(Call):
-    """A call of torch's own operation."""
+    """A call of torch's own operation, with the override mode off."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
@@ -50,3 +52,10 @@ class _ByBackward(Rerun):
         outputs, pull = torch_vjp(run, *(tensors[i] for i in asked))
         given = instantiate_zeros(tensors, tangents)
         return insert_nones(kinds, transpose_linear(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
+
+
+_OPERATIONS = (
+    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
+    torch.ops.aten._safe_softmax.default,
+)  # fmt: skip
+OVERRIDES = tuple(Override([operation], Where.FORWARD_MODE, by_backward(operation)) for operation in _OPERATIONS)

@@ -1,7 +1,7 @@
-"""Operations of torch that its transforms cannot follow, written with operations that they can.
+"""Layers in plain operations: embedding bags, weight norm, bilinear, fractional pooling, and some small ones.
 
-Fused recurrent layers have no rule for vmap, flash attention none for second derivatives, and some have none for
-forward derivatives. Inside a transform, and only there, these stand in for them, with the arguments of each.
+torch lacks a vmap rule, a forward derivative or a second derivative for each of them; the second derivative of its
+weight norm is wrong. The rules run inside transforms only. Outside, torch's own kernels are faster.
 """
 
 import math
@@ -11,54 +11,46 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.compiler import is_dynamo_compiling
 
-from torchpure._torch import forward_ad, functorch
 from torchpure._torch import weight_norm as torch_weight_norm
 
-from . import _recurrent as recurrent
-from ._attention import attention
-
-_peek = functorch.peek_interpreter_stack
-
-
-def inside() -> bool:
-    """Tell whether a transform of torch is at work."""
-    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
-
-
-def standing(func: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what stands in for a function here: itself, outside of transforms."""
-    return STAND_INS.get(func, func) if inside() else func
+from ._linear_algebra import vector_norm
+from ._override import Override, Where
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """Return g · v / ‖v‖ (Salimans and Kingma 2016, arXiv:1602.07868, equation 2)."""
-    rest = tuple(other for other in range(v.ndim) if other != dim % v.ndim) if dim != -1 else tuple(range(v.ndim))
-    return v * (g / torch.linalg.vector_norm(v, dim=rest, keepdim=True))
+    return v * (g / vector_norm(v, dim=_other_dims(v, dim), keepdim=True))
 
 
 def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
-    """Return the norms over all dimensions but one, as torch's weight norm takes them."""
-    rest = tuple(range(v.ndim)) if dim == -1 else tuple(other for other in range(v.ndim) if other != dim % v.ndim)
-    norms = torch.linalg.vector_norm(v, pow, rest, keepdim=True)
+    """Compute `torch.norm_except_dim`: norms over all dimensions but one."""
+    norms = vector_norm(v, pow, _other_dims(v, dim), keepdim=True)
     return norms.reshape(()) if dim == -1 else norms
 
 
+def _other_dims(v: Tensor, dim: int) -> tuple[int, ...]:
+    """Return all dimensions but one; all for -1, as torch has it."""
+    return tuple(range(v.ndim)) if dim == -1 else tuple(other for other in range(v.ndim) if other != dim % v.ndim)
+
+
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x₁ᵀ A x₂ + b for each output, as `F.bilinear`."""
+    """Compute `F.bilinear`: x₁ᵀ A x₂ + b for each output."""
+    if input1.shape[:-1] != input2.shape[:-1]:
+        return F.bilinear(input1, input2, weight, bias)  # raises
     result = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
     return result if bias is None else result + bias
 
 
 def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """Copy slices to their places, as `Tensor.index_copy_`."""
-    places = index.reshape([-1 if d == dim % self.ndim else 1 for d in range(self.ndim)]).expand_as(source)
-    return self.copy_(self.scatter(dim, places, source))
+    """Compute `Tensor.index_copy_`: copy slices of the source to the given indices."""
+    expanded = index.reshape([-1 if d == dim % self.ndim else 1 for d in range(self.ndim)]).expand_as(source)
+    return self.copy_(self.scatter(dim, expanded, source))
 
 
 def fractional_max_pool(spatial: int) -> Callable[..., Any]:
-    """Return `F.fractional_max_pool2d` or `3d` for given samples (Graham 2014, arXiv:1412.6071, section 3)."""
+    """Return the rule of `F.fractional_max_pool2d` or `3d` (Graham 2014, arXiv:1412.6071, section 3)."""
+    operation: Any = F.fractional_max_pool2d if spatial == 2 else F.fractional_max_pool3d
 
     def pool(
         input: Tensor,
@@ -68,7 +60,8 @@ def fractional_max_pool(spatial: int) -> Callable[..., Any]:
         return_indices: bool = False,
         _random_samples: Tensor | None = None,
     ) -> Any:
-        assert _random_samples is not None
+        if _random_samples is None:  # it draws: torch does that, or refuses
+            return operation(input, kernel_size, output_size, output_ratio, return_indices)
         batched = input if input.ndim == spatial + 2 else input.unsqueeze(0)
         sizes, kernel = batched.shape[2:], _each(kernel_size, spatial)
         out = (
@@ -76,14 +69,14 @@ def fractional_max_pool(spatial: int) -> Callable[..., Any]:
             if output_size is not None
             else [int(size * ratio) for size, ratio in zip(sizes, _each(output_ratio, spatial), strict=True)]
         )
-        # in two dimensions the first sample is for the last dimension
+        # torch takes the first of two samples for the last dimension
         samples = _random_samples.flip(-1) if spatial == 2 else _random_samples
         starts = [_starts(samples[..., d], sizes[d], out[d], kernel[d]) for d in range(spatial)]
-        places = _places(starts, kernel, sizes)
-        flat = places.reshape(*batched.shape[:2], -1)
+        positions = _positions(starts, kernel, sizes)
+        flat = positions.reshape(*batched.shape[:2], -1)
         windows = batched.flatten(2).gather(2, flat).reshape(*batched.shape[:2], math.prod(out), -1)
         values, which = windows.max(-1)
-        indices = places.reshape(*windows.shape).gather(-1, which.unsqueeze(-1)).squeeze(-1)
+        indices = positions.reshape(*windows.shape).gather(-1, which.unsqueeze(-1)).squeeze(-1)
         shape = (*batched.shape[:2], *out) if input.ndim == spatial + 2 else (batched.shape[1], *out)
         return (values.reshape(shape), indices.reshape(shape)) if return_indices else values.reshape(shape)
 
@@ -95,7 +88,7 @@ def _each(value: Any, count: int) -> list[Any]:
 
 
 def _starts(sample: Tensor, size: int, out: int, kernel: int) -> Tensor:
-    """Return where the regions begin: (rows, channels, regions)."""
+    """Return the first position of each region: (rows, channels, regions)."""
     if out == 1:
         return torch.full((*sample.shape, 1), size - kernel, device=sample.device)
     alpha = (size - kernel) / (out - 1)
@@ -104,19 +97,19 @@ def _starts(sample: Tensor, size: int, out: int, kernel: int) -> Tensor:
     return torch.cat([begin, torch.full_like(begin[..., :1], size - kernel)], -1)
 
 
-def _places(starts: list[Tensor], kernel: list[int], sizes: Any) -> Tensor:
-    """Return the places of each region's entries in the flat image: (rows, channels, regions, entries)."""
-    places = torch.zeros((*starts[0].shape[:2], 1, 1), dtype=torch.int64, device=starts[0].device)
+def _positions(starts: list[Tensor], kernel: list[int], sizes: Any) -> Tensor:
+    """Return the positions of each region's entries in the flat image: (rows, channels, regions, entries)."""
+    positions = torch.zeros((*starts[0].shape[:2], 1, 1), dtype=torch.int64, device=starts[0].device)
     for begin, width, size in zip(starts, kernel, sizes, strict=True):
-        own = begin.unsqueeze(-1) + torch.arange(width, device=begin.device)  # (rows, channels, regions, width)
-        places = places[:, :, :, None, :, None] * size + own[:, :, None, :, None, :]
-        places = places.flatten(4, 5).flatten(2, 3)
-    return places
+        along = begin.unsqueeze(-1) + torch.arange(width, device=begin.device)  # (rows, channels, regions, width)
+        positions = positions[:, :, :, None, :, None] * size + along[:, :, None, :, None, :]
+        positions = positions.flatten(4, 5).flatten(2, 3)
+    return positions
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
-    """Divide by the norm, as `F.normalize`."""
-    norm = torch.linalg.vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
+    """Compute `F.normalize`: x / max(‖x‖, eps)."""
+    norm = vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
     return input / norm if out is None else out.copy_(input / norm)
 
 
@@ -124,7 +117,7 @@ def embedding_bag(
     input: Tensor,
     weight: Tensor,
     offsets: Tensor | None = None,
-    max_norm: None = None,
+    max_norm: float | None = None,
     norm_type: float = 2,
     scale_grad_by_freq: bool = False,
     mode: str = "mean",
@@ -133,13 +126,24 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Reduce bags of rows, as `F.embedding_bag`."""
+    """Compute `F.embedding_bag`: the sum, mean or maximum of the rows of each bag."""
+    weighted = per_sample_weights is not None
+    if (
+        max_norm is not None
+        or mode not in _MODES
+        or (weighted and mode != "sum")
+        or (input.ndim == 2) is not (offsets is None)
+    ):
+        return F.embedding_bag(  # changes the weight, or raises
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
     count, bags = _bags(input, offsets, include_last_offset)
-    places = input.reshape(-1).long()
-    rows = weight[places]
+    indices = input.reshape(-1).long()
+    rows = weight[indices]
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.reshape(-1, 1)
-    kept = torch.ones_like(rows[:, :1]) if padding_idx is None else (places != padding_idx).to(rows).unsqueeze(1)
+    kept = torch.ones_like(rows[:, :1]) if padding_idx is None else (indices != padding_idx).to(rows).unsqueeze(1)
     if mode == "max":
         return _maxima(rows, kept, bags, count)
     total = rows.new_zeros(count, rows.shape[1]).index_add(0, bags, rows * kept)
@@ -148,8 +152,11 @@ def embedding_bag(
     return total / rows.new_zeros(count, 1).index_add(0, bags, kept).clamp(min=1)
 
 
+_MODES = frozenset({"sum", "mean", "max"})
+
+
 def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[int, Tensor]:
-    """Count the bags, and tell the bag of each entry."""
+    """Return the number of bags, and the bag of each entry."""
     if input.ndim == 2:
         count, size = input.shape
         return count, torch.arange(count, device=input.device).repeat_interleave(size)
@@ -169,23 +176,14 @@ def _data(self: Tensor, *_: Any) -> Tensor:
     return self.detach()
 
 
-STAND_INS: dict[Any, Callable[..., Any]] = {
-    Tensor.data.__get__: _data,  # type: ignore[attr-defined]
-    Tensor.index_copy_: index_copy_,
-    F.bilinear: bilinear,
-    F.fractional_max_pool2d: fractional_max_pool(2),
-    F.fractional_max_pool3d: fractional_max_pool(3),
-    torch.norm_except_dim: norm_except_dim,
-    F.scaled_dot_product_attention: attention,
-    F.normalize: normalize,
-    F.embedding_bag: embedding_bag,
-    torch_weight_norm: weight_norm,
-    torch.lstm: recurrent.layers(recurrent.lstm),
-    torch.gru: recurrent.layers(recurrent.gru),
-    torch.rnn_tanh: recurrent.layers(recurrent.elman(torch.tanh)),
-    torch.rnn_relu: recurrent.layers(recurrent.elman(torch.relu)),
-    torch.lstm_cell: recurrent.single(recurrent.lstm),
-    torch.gru_cell: recurrent.single(recurrent.gru),
-    torch.rnn_tanh_cell: recurrent.single(recurrent.elman(torch.tanh)),
-    torch.rnn_relu_cell: recurrent.single(recurrent.elman(torch.relu)),
-}
+OVERRIDES = (
+    Override([Tensor.data.__get__], Where.IN_TRANSFORM, _data),  # type: ignore[attr-defined]
+    Override([Tensor.index_copy_], Where.IN_TRANSFORM, index_copy_),
+    Override([F.bilinear], Where.IN_TRANSFORM, bilinear),
+    Override([F.fractional_max_pool2d], Where.IN_TRANSFORM, fractional_max_pool(2)),
+    Override([F.fractional_max_pool3d], Where.IN_TRANSFORM, fractional_max_pool(3)),
+    Override([F.normalize], Where.IN_TRANSFORM, normalize),
+    Override([F.embedding_bag], Where.IN_TRANSFORM, embedding_bag),
+    Override([torch.norm_except_dim], Where.IN_TRANSFORM, norm_except_dim),
+    Override([torch_weight_norm], Where.IN_TRANSFORM, weight_norm),
+)

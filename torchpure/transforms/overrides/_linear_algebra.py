@@ -1,9 +1,16 @@
-"""Triangular solves, inverses from Cholesky factors, and norms."""
+"""Triangular solves, inverses from Cholesky factors, and norms.
+
+In torch 2.13 the forward derivatives of `triangular_solve` and `cholesky_inverse` are wrong under a gradient. The
+gradient of `cholesky_inverse` is wrong for a matrix that is not triangular. The forward derivative of a norm cannot be
+differentiated again.
+"""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._override import Override, Where
 
 
 def _triangular_solve(
@@ -22,19 +29,20 @@ def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
     return half.mH @ half
 
 
-def _vector_norm(
+def vector_norm(
     x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
 ) -> Tensor:
+    """Compute `torch.linalg.vector_norm`; for order 2 as √Σx², with derivative zero at zero."""
     if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
     squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
-    positive = squares > 0  # at zero the derivative is zero, as torch has it
+    positive = squares > 0  # the root has an infinite derivative at zero; torch's norm has zero
     return torch.where(positive, torch.sqrt(torch.where(positive, squares, 1.0)), 0.0)
 
 
 def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
     if ord is None or (ord == 2 and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
-        return _vector_norm(x, 2, dim, keepdim, **other)
+        return vector_norm(x, 2, dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -42,5 +50,14 @@ def _norm(
     x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Tensor:
     if p in {"fro", 2, None} and out is None:
-        return _vector_norm(x, 2, dim, keepdim, dtype=dtype)
+        return vector_norm(x, 2, dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
+
+
+OVERRIDES = (
+    Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
+    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS | Where.OUTERMOST_GRAD, _cholesky_inverse),
+    Override([torch.linalg.vector_norm], Where.FORWARD_MODE, vector_norm),
+    Override([torch.linalg.norm], Where.FORWARD_MODE, _linalg_norm),
+    Override([torch.norm, Tensor.norm], Where.FORWARD_MODE, _norm),
+)

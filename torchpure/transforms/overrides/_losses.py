@@ -1,6 +1,8 @@
-"""Losses and attention, for forward derivatives: torch has none of their gradients, or wants to write to its zeros.
+"""Losses in plain operations, which have all derivatives.
 
-Each computes what torch's does, of operations that have every derivative.
+torch lacks the forward derivative of the gradients of Huber and soft margin losses. The one of `mse_loss` writes to
+zero tensors without memory. `gaussian_nll_loss` reads the sign of a batched variance; `linear_cross_entropy` in chunks
+does not run under transforms.
 """
 
 import math
@@ -12,30 +14,30 @@ from torch.nn import functional as F
 
 from torchpure._torch import get_enum, mse_loss
 from torchpure.transforms.debug import check
-from torchpure.transforms.engine import FORWARD, functorch, kinds
+from torchpure.transforms.engine import functorch, level_kinds
 
-from ._attention import attention
+from ._override import Override, Where
 
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
-def _asks(*options: Any) -> bool:
-    """Tell whether there are weights, or options by torch's old names."""
+def _any_given(*options: Any) -> bool:
+    """Return whether there are weights, or options by torch's old names."""
     return any(option is not None for option in options)
 
 
 def _mse_loss(input: Tensor, target: Tensor, *old: Any, reduction: str = "mean", **other: Any) -> Tensor:
-    if _asks(*old, *other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS:
-        return F.mse_loss(input, target, *old, reduction=reduction, **other)  # which says what is wrong
-    if functorch.TransformType.Grad not in kinds():
-        return _plain_mse_loss(input, target, get_enum(reduction))  # torch's own is right, and one operation
+    if _any_given(*old, *other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS:
+        return F.mse_loss(input, target, *old, reduction=reduction, **other)  # raises, or weights
+    if functorch.TransformType.Grad not in level_kinds():
+        return _plain_mse_loss(input, target, get_enum(reduction))  # one operation, and right here
     return _reduced((input - target) ** 2, reduction)
 
 
 def _huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, **other: Any) -> Tensor:
-    if _asks(*other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS or delta <= 0:
+    if _any_given(*other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS or delta <= 0:
         return F.huber_loss(input, target, reduction, delta, **other)
     error = input - target
     size = error.abs()
@@ -43,39 +45,9 @@ def _huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: f
 
 
 def _soft_margin_loss(input: Tensor, target: Tensor, *old: Any, reduction: str = "mean", **other: Any) -> Tensor:
-    if _asks(*old, *other.values()) or reduction not in _REDUCTIONS:
+    if _any_given(*old, *other.values()) or reduction not in _REDUCTIONS:
         return F.soft_margin_loss(input, target, *old, reduction=reduction, **other)
     return _reduced(F.softplus(-target * input), reduction)
-
-
-def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    out = F.relu6(input + 3) / 6
-    return input.copy_(out) if inplace else out
-
-
-def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """Take the way that also tells the weights: of the other one torch has no forward derivative."""
-    if len(args) > _BEFORE_WEIGHTS:
-        return F.multi_head_attention_forward(*args, **kwargs)
-    asked = kwargs.get("need_weights", True)
-    kwargs["need_weights"] = True
-    out, weights = F.multi_head_attention_forward(*args, **kwargs)
-    return out, weights if asked else None
-
-
-_BEFORE_WEIGHTS = 15  # arguments of that function
-_plain_mse_loss: Any = mse_loss
-_REDUCTIONS = frozenset({"mean", "sum", "none"})
-FORWARD.update(
-    {
-        F.mse_loss: _mse_loss,
-        F.huber_loss: _huber_loss,
-        F.hardsigmoid: _hardsigmoid,
-        F.soft_margin_loss: _soft_margin_loss,
-        F.scaled_dot_product_attention: attention,
-        F.multi_head_attention_forward: _multi_head_attention,
-    }
-)
 
 
 def _gaussian_nll_loss(
@@ -86,23 +58,27 @@ def _gaussian_nll_loss(
     eps: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
-    """Compute what torch does, with a look at the sign of the variance that works for mapped ones."""
-    spread = torch.full_like(input, var) if isinstance(var, float) else var
-    if isinstance(var, Tensor) and spread.shape != input.shape and spread.shape == input.shape[:-1]:
-        spread = spread.unsqueeze(-1)
-    check(spread >= 0, "gaussian_nll_loss: the variance has a negative entry")
-    spread = spread + (spread.clamp(min=eps) - spread).detach()  # the derivative is that of the variance as given
-    loss = 0.5 * (torch.log(spread) + (input - target) ** 2 / spread)
+    """Compute `F.gaussian_nll_loss`; the variance is checked by `check`, which works under vmap."""
+    variance = torch.full_like(input, var) if isinstance(var, float) else var
+    if isinstance(var, Tensor) and variance.shape != input.shape and variance.shape == input.shape[:-1]:
+        variance = variance.unsqueeze(-1)
+    check(variance >= 0, "gaussian_nll_loss: the variance has a negative entry")
+    variance = variance + (variance.clamp(min=eps) - variance).detach()  # as in torch, clamping has derivative one
+    loss = 0.5 * (torch.log(variance) + (input - target) ** 2 / variance)
     loss = loss + 0.5 * math.log(2 * math.pi) if full else loss
-    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+    return _reduced(loss, reduction)
 
 
 def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Tensor:
-    return F.linear_cross_entropy(*args, options=None, **kwargs)  # in chunks it knows no transform
+    return F.linear_cross_entropy(*args, options=None, **kwargs)  # options ask for chunks
 
 
-def _prelu(x: Tensor, weight: Tensor) -> Tensor:
-    channels = x.shape[1] if x.ndim > 1 else 1
-    if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
-        return torch.prelu(x, weight)  # which says what is wrong
-    return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
+_plain_mse_loss: Any = mse_loss
+_REDUCTIONS = frozenset({"mean", "sum", "none"})
+OVERRIDES = (
+    Override([F.mse_loss], Where.FORWARD_MODE, _mse_loss),
+    Override([F.huber_loss], Where.FORWARD_MODE, _huber_loss),
+    Override([F.soft_margin_loss], Where.FORWARD_MODE, _soft_margin_loss),
+    Override([F.gaussian_nll_loss], Where.ALWAYS, _gaussian_nll_loss),
+    Override([F.linear_cross_entropy], Where.ALWAYS, _linear_cross_entropy),
+)

@@ -1,9 +1,9 @@
-"""Calls of torch's autograd that the user makes inside of a function which is differentiated.
+"""Calls of torch's autograd inside a function that is differentiated.
 
-torch gives constants there unless it is asked for a graph, and the derivative through them would silently be zero. So
-the mode of `_replacing`, which is on where the code of the function names torch's autograd, asks for the graph. What
-cannot be followed is refused: `backward`, which writes to `.grad`; `torch.autograd.functional` without a graph, which
-cuts off what it is given; `torch.func.linearize`, whose program holds numbers of another call.
+Example: `tp.grad(lambda x: torch.autograd.grad(f(x), x)[0].sum())`. Without `create_graph=True` torch returns
+constants, and the outer derivative is silently zero. Here `create_graph=True` is added. What has no right derivative is
+refused: `backward`, which writes to `.grad`; `torch.autograd.functional` without a graph, which detaches its inputs;
+`torch.func.linearize`, whose program holds the numbers of another call.
 """
 
 import sys
@@ -15,35 +15,39 @@ from torch import Tensor
 from torch.autograd import functional
 
 from torchpure._torch import grad_preprocess
-from torchpure.transforms.engine import BEFORE, LEVEL, functorch, kinds, leaves_of_graph, reaches
+from torchpure.transforms.engine import OUTERMOST, depends_on, functorch, graph_leaves, level_kinds
+
+from ._override import Override, Where
 
 _linearize: Any = torch.func.linearize
 
 
-def _differentiating(outputs: Iterable[Any]) -> bool:
-    """Tell whether a derivative is computed here that goes through one of these: at a level, we cannot tell which."""
-    if functorch.TransformType.Grad in kinds():
+def _is_differentiated(outputs: Iterable[Any]) -> bool:
+    """Return whether a derivative through one of these may be computed; inside a grad level always, to be safe."""
+    if functorch.TransformType.Grad in level_kinds():
         return True
-    own = LEVEL.own
-    return own is not None and any(not isinstance(leaf, Tensor) or reaches(own, leaf) for leaf in outputs)
+    variables = OUTERMOST.variables
+    return variables is not None and any(
+        not isinstance(leaf, Tensor) or depends_on(variables, leaf) for leaf in outputs
+    )
 
 
 def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Ask `torch.autograd.grad` for a graph, unless the user has said by no_grad that there shall be none."""
+    """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`."""
     outputs, inputs = args[:2]
-    if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _differentiating(outputs):
+    if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(outputs):
         return args, kwargs
     if _caller_of(torch.autograd.grad) is not functional.__dict__:
         return args, {**kwargs, "create_graph": True, "retain_graph": True}
     given = set(map(id, inputs))
-    leaves = [leaf for output in outputs if output.grad_fn is not None for leaf in leaves_of_graph(output.grad_fn)]
+    leaves = [leaf for output in outputs if output.grad_fn is not None for leaf in graph_leaves(output.grad_fn)]
     if any(id(leaf) not in given for leaf in leaves):
         raise RuntimeError("torch.autograd.functional cuts off what it captures")
     return args, kwargs
 
 
 def _caller_of(function: Any) -> Any:
-    """Return the globals of the code that has called a function which is at work."""
+    """Return the globals of the caller of a function that is running."""
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
@@ -52,42 +56,40 @@ def _caller_of(function: Any) -> Any:
 
 def _no_backward(args: Any, kwargs: Any) -> tuple[Any, Any]:
     outputs = (args[0],) if isinstance(args[0], Tensor) else args[0]
-    own = LEVEL.own or []
-    if any(isinstance(leaf, Tensor) and reaches(own, leaf) for leaf in outputs):
+    variables = OUTERMOST.variables or []
+    if any(isinstance(leaf, Tensor) and depends_on(variables, leaf) for leaf in outputs):
         raise RuntimeError("backward() called inside of a gradient")
     return args, kwargs
 
 
-def _no_cut(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Refuse that `torch.autograd.functional` detaches what a derivative follows; anyone else may."""
+def _no_detach_in_functional(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse a detach by `torch.autograd.functional` of a tensor that is differentiated; other detaches are meant."""
     code = sys._getframe(2).f_code
-    if code is grad_preprocess.__code__ and args[0].requires_grad and _differentiating(args[:1]):
+    if code is grad_preprocess.__code__ and args[0].requires_grad and _is_differentiated(args[:1]):
         raise RuntimeError("torch.autograd.functional cuts off what it is given")
     return args, kwargs
 
 
 def _no_deepcopy(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Refuse a copy that loses the derivative: of a variable, which torch copies as a new one."""
-    if any(args[0] is leaf for leaf in LEVEL.own or ()):
+    """Refuse a copy of a variable: torch copies it as a new leaf, and the derivative is lost."""
+    if any(args[0] is leaf for leaf in OUTERMOST.variables or ()):
         raise RuntimeError("Cannot access storage of a variable")
     return args, kwargs
 
 
 def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     frame: Any = sys._getframe(2)
-    inside = _linearize.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
-    if inside and (LEVEL.own is not None or {functorch.TransformType.Grad, functorch.TransformType.Jvp} & set(kinds())):
+    linearizes = _linearize.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
+    derivatives = {functorch.TransformType.Grad, functorch.TransformType.Jvp}
+    if linearizes and (OUTERMOST.variables is not None or derivatives & set(level_kinds())):
         raise RuntimeError("torch.func.linearize called inside of a derivative")
     return args, kwargs
 
 
-BEFORE.update(
-    {
-        torch.autograd.grad: _with_graph,
-        torch.autograd.backward: _no_backward,
-        Tensor.backward: _no_backward,
-        Tensor.detach: _no_cut,
-        Tensor.__deepcopy__: _no_deepcopy,
-        Tensor.new_empty: _no_linearize,
-    }
+OVERRIDES = (
+    Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
+    Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
+    Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),
+    Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
+    Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),
 )

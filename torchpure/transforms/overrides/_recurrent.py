@@ -1,10 +1,12 @@
-"""Recurrent layers of torch, written as loops of their cells: the fused ones have no rule for vmap."""
+"""Recurrent layers as loops over their cells: torch's fused layers have no rule for vmap."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._override import Override, Where
 
 State = tuple[Tensor, ...]
 Cell = Callable[[Tensor, State, list[Tensor]], State]  # (projected input, state, weights) -> state, hidden first
@@ -13,9 +15,9 @@ Cell = Callable[[Tensor, State, list[Tensor]], State]  # (projected input, state
 def lstm(projected: Tensor, state: State, weights: list[Tensor]) -> State:
     """Step an LSTM (Hochreiter and Schmidhuber 1997), with a projection (Sak et al. 2014, arXiv:1402.1128) if given."""
     hidden, cell = state
-    entry, forget, new, leave = (projected + _affine(hidden, weights)).chunk(4, -1)
-    cell = forget.sigmoid() * cell + entry.sigmoid() * new.tanh()
-    hidden = leave.sigmoid() * cell.tanh()
+    write, keep, new, read = (projected + _project_hidden(hidden, weights)).chunk(4, -1)
+    cell = keep.sigmoid() * cell + write.sigmoid() * new.tanh()
+    hidden = read.sigmoid() * cell.tanh()
     return (hidden @ weights[-1].T if len(weights) % 2 else hidden), cell
 
 
@@ -23,48 +25,55 @@ def gru(projected: Tensor, state: State, weights: list[Tensor]) -> State:
     """Step a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078)."""
     (hidden,) = state
     reset, update, new = projected.chunk(3, -1)
-    own_reset, own_update, own_new = _affine(hidden, weights).chunk(3, -1)
-    new = torch.tanh(new + (reset + own_reset).sigmoid() * own_new)
-    keep = (update + own_update).sigmoid()
+    h_reset, h_update, h_new = _project_hidden(hidden, weights).chunk(3, -1)
+    new = torch.tanh(new + (reset + h_reset).sigmoid() * h_new)
+    keep = (update + h_update).sigmoid()
     return ((1 - keep) * new + keep * hidden,)
 
 
 def elman(activation: Callable[[Tensor], Tensor]) -> Cell:
+    """Return a simple recurrent cell (Elman 1990): activation(W x + U h)."""
+
     def step(projected: Tensor, state: State, weights: list[Tensor]) -> State:
-        return (activation(projected + _affine(state[0], weights)),)
+        return (activation(projected + _project_hidden(state[0], weights)),)
 
     return step
 
 
-def _affine(hidden: Tensor, weights: list[Tensor]) -> Tensor:
-    """Apply the hidden weights: (input weight, hidden weight[, input bias, hidden bias][, projection])."""
+def _project_hidden(hidden: Tensor, weights: list[Tensor]) -> Tensor:
+    """Apply the hidden weights; the list is (input weight, hidden weight[, input bias, hidden bias][, projection])."""
     result = hidden @ weights[1].T
     return result + weights[3] if len(weights) > 3 else result
 
 
-def _project(data: Tensor, weights: list[Tensor]) -> Tensor:
+def _project_input(data: Tensor, weights: list[Tensor]) -> Tensor:
     result = data @ weights[0].T
     return result + weights[2] if len(weights) > 3 else result
 
 
-def single(cell: Cell) -> Callable[..., Any]:
-    """Return `torch.lstm_cell` or its kin."""
+def cell_rule(cell: Cell) -> Callable[..., Any]:
+    """Return the rule of `torch.lstm_cell`, `gru_cell` and the like."""
 
     def step(input: Tensor, hx: Any, *weights: Tensor | None) -> Any:
         given = [weight for weight in weights if weight is not None]
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        result = cell(_project(input, given), state, given)
+        result = cell(_project_input(input, given), state, given)
         return result[0] if isinstance(hx, Tensor) else result
 
     return step
 
 
-def layers(cell: Cell) -> Callable[..., Any]:
-    """Return `torch.lstm` or its kin; packed rows come as (data, rows of each step, hidden, weights, …)."""
+def layer_rule(operation: Callable[..., Any], cell: Cell) -> Callable[..., Any]:
+    """Return the rule of `torch.lstm`, `gru` and the like.
+
+    Packed sequences come as (data, batch sizes of the steps, hidden, weights, …).
+    """
 
     def run(data: Tensor, second: Any, *rest: Any) -> Any:
         packed = isinstance(rest[1], list | tuple)
-        hidden, weights, _, num, _, _, both, *tail = rest if packed else (second, *rest)
+        hidden, weights, _, num, rate, train, both, *tail = rest if packed else (second, *rest)
+        if rate and train and num > 1:  # dropout draws: torch does that, or refuses
+            return operation(data, second, *rest)
         batch_first = bool(tail and tail[0])
         steps = list(data.split(second.tolist())) if packed else list(data.unbind(1 if batch_first else 0))
         states = list(zip(*((hidden,) if isinstance(hidden, Tensor) else hidden), strict=True))
@@ -73,7 +82,7 @@ def layers(cell: Cell) -> Callable[..., Any]:
         for number in range(num):
             sides = [number * 2, number * 2 + 1] if both else [number]
             runs = [
-                _one_way(cell, steps, states[side], weights[side * size : (side + 1) * size], side != sides[0])
+                _one_direction(cell, steps, states[side], weights[side * size : (side + 1) * size], side != sides[0])
                 for side in sides
             ]
             steps = [torch.cat(parts, -1) for parts in zip(*(outputs for outputs, _ in runs), strict=True)]
@@ -84,14 +93,27 @@ def layers(cell: Cell) -> Callable[..., Any]:
     return run
 
 
-def _one_way(
+def _one_direction(
     cell: Cell, steps: list[Tensor], state: State, weights: list[Tensor], backwards: bool
 ) -> tuple[list[Tensor], State]:
-    """Run a layer over the steps in one direction; rows that have ended, or not begun, keep their state."""
+    """Run a layer over the steps in one direction; sequences that have ended, or not begun, keep their state."""
     outputs = []
     for step in reversed(steps) if backwards else steps:
         rows = len(step)
-        new = cell(_project(step, weights), tuple(part[:rows] for part in state), weights)
+        new = cell(_project_input(step, weights), tuple(part[:rows] for part in state), weights)
         state = tuple(torch.cat([one, part[rows:]]) for one, part in zip(new, state, strict=True))
         outputs.append(new[0])
     return (outputs[::-1] if backwards else outputs), state
+
+
+_TANH, _RELU = elman(torch.tanh), elman(torch.relu)
+OVERRIDES = (
+    Override([torch.lstm], Where.IN_TRANSFORM, layer_rule(torch.lstm, lstm)),
+    Override([torch.gru], Where.IN_TRANSFORM, layer_rule(torch.gru, gru)),
+    Override([torch.rnn_tanh], Where.IN_TRANSFORM, layer_rule(torch.rnn_tanh, _TANH)),
+    Override([torch.rnn_relu], Where.IN_TRANSFORM, layer_rule(torch.rnn_relu, _RELU)),
+    Override([torch.lstm_cell], Where.IN_TRANSFORM, cell_rule(lstm)),
+    Override([torch.gru_cell], Where.IN_TRANSFORM, cell_rule(gru)),
+    Override([torch.rnn_tanh_cell], Where.IN_TRANSFORM, cell_rule(_TANH)),
+    Override([torch.rnn_relu_cell], Where.IN_TRANSFORM, cell_rule(_RELU)),
+)

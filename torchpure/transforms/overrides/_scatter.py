@@ -1,4 +1,9 @@
-"""Scatters, splits and slices."""
+"""Scatters, splits and slices.
+
+In torch 2.13 the gradient of `as_strided_scatter` is wrong, and so is that of `select_scatter` under vmap. The forward
+derivative of `scatter_reduce` with "prod" is zero. `column_stack` raises under transforms, and so do `tensor_split` and
+`narrow` with positions in tensors.
+"""
 
 from typing import Any
 
@@ -6,12 +11,14 @@ import torch
 from torch import Tensor
 
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import functorch, kinds
+from torchpure.transforms.engine import functorch, level_kinds
+
+from ._override import Override, Where
 
 
 def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    places = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
-    chosen = places.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
+    at_index = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
+    chosen = at_index.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
     return torch.where(chosen, src.unsqueeze(dim), input)
 
 
@@ -21,8 +28,8 @@ def _as_strided_scatter(
     if not input.is_contiguous():
         raise TransformError("as_strided_scatter has a wrong derivative in torch: make the input contiguous")
     start = 0 if storage_offset is None else storage_offset - input.storage_offset()
-    places = torch.arange(input.numel(), device=input.device).as_strided(size, stride, start).reshape(-1)
-    return input.reshape(-1).scatter(0, places, src.reshape(-1)).reshape(input.shape)
+    positions = torch.arange(input.numel(), device=input.device).as_strided(size, stride, start).reshape(-1)
+    return input.reshape(-1).scatter(0, positions, src.reshape(-1)).reshape(input.shape)
 
 
 def _column_stack(tensors: Any) -> Tensor:
@@ -41,21 +48,33 @@ def _scatter_reduce(
 
 
 def _only_gradients() -> bool:
-    return all(kind == functorch.TransformType.Grad for kind in kinds())
+    return all(kind == functorch.TransformType.Grad for kind in level_kinds())
 
 
 def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
     parts = indices_or_sections if indices_or_sections is not None else next(iter(other.values()))
-    return torch.tensor_split(input, _numbers(parts), dim)
+    return torch.tensor_split(input, _to_python(parts), dim)
 
 
 def _narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
-    return torch.narrow(input, dim, _numbers(start), length)
+    return torch.narrow(input, dim, _to_python(start), length)
 
 
-def _numbers(value: Any) -> Any:
-    """Read numbers that a function has put into a tensor: torch does so itself, and has no rule for it."""
+def _to_python(value: Any) -> Any:
+    """Read the numbers of a tensor: torch reads them too, by an operation that has no rule."""
     if not isinstance(value, Tensor):
         return value
     found = value.tolist()
     return tuple(found) if isinstance(found, list) else found
+
+
+OVERRIDES = (
+    Override([torch.select_scatter, Tensor.select_scatter], Where.ALWAYS, _select_scatter),
+    Override(
+        [torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS | Where.OUTERMOST_GRAD, _as_strided_scatter
+    ),
+    Override([torch.column_stack], Where.ALWAYS, _column_stack),
+    Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.ALWAYS, _scatter_reduce),
+    Override([torch.tensor_split, Tensor.tensor_split], Where.ALWAYS, _tensor_split),
+    Override([torch.narrow, Tensor.narrow], Where.ALWAYS, _narrow),
+)

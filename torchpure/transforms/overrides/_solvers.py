@@ -1,10 +1,9 @@
-"""Solvers and determinants with derivatives that hold at every order, mapped as often as one likes.
+"""Solvers and determinants with right derivatives of every order, under any number of vmaps.
 
-In torch 2.13 the forward derivatives of `solve` and of determinants cannot be differentiated again, and their backward
-ones use `lu_solve`, whose rule for vmap is wrong where the factors are mapped and the right-hand side is not: second
-derivatives of a mapped determinant are silently wrong. Here each has a forward rule that solves again (Giles 2008, "An
-extended collection of matrix derivative results for forward and reverse mode algorithmic differentiation", sections 2.2
-and 2.3).
+In torch 2.13 the forward derivatives of `solve` and of determinants cannot be differentiated again. The backward ones
+use `lu_solve`. Its vmap rule is wrong if the factors are batched and the right-hand side is not, so second derivatives
+of a batched determinant are silently wrong. Here each has a forward rule that solves again (Giles 2008, "An extended
+collection of matrix derivative results for forward and reverse mode algorithmic differentiation", sections 2.2, 2.3).
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall, differentiable, saved_primals
 
-_types: Any = torch.return_types  # the stubs lack some
+from ._override import Override, Where
+
+_types: Any = torch.return_types  # Any: torch's stubs lack some of them
 
 
 class _Solve(torch.autograd.Function):
@@ -52,7 +53,7 @@ def _solve(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _LogDeterminant(ForwardRuleCall):
-    """log |det A|, with the sign: d log |det A| = tr A⁻¹ dA, for real matrices."""
+    """The sign and log |det A| of a real matrix: d log |det A| = tr A⁻¹ dA."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.linalg.slogdet(tensors[0]))
@@ -63,7 +64,7 @@ class _LogDeterminant(ForwardRuleCall):
 
 
 class _Determinant(ForwardRuleCall):
-    """det A: d det A = tr adj(A) dA, where adj(A) = det A A⁻¹, of a regular matrix near A if A is singular."""
+    """det A: d det A = tr adj(A) dA with adj(A) = det A · A⁻¹; for a singular A that of a regular matrix near A."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return (torch.linalg.det(tensors[0]),)
@@ -85,7 +86,7 @@ def _trace(a: Tensor) -> Tensor:
 
 
 def solve(A: Tensor, B: Tensor, *, left: bool = True, **_: Any) -> Tensor:  # noqa: N803 torch's names
-    """Do what `torch.linalg.solve` does."""
+    """Compute `torch.linalg.solve`."""
     if not left:
         return solve(A.mT, B.mT).mT
     if B.ndim == 1 or (B.ndim == A.ndim - 1 and B.shape == A.shape[:-1]):
@@ -94,13 +95,13 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True, **_: Any) -> Tensor:  # no
 
 
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False, **_: Any) -> Any:  # noqa: N803
-    """Do what `torch.linalg.solve_ex` does."""
+    """Compute `torch.linalg.solve_ex`."""
     info = torch.linalg.solve_ex(A.detach(), B.detach(), left=left, check_errors=check_errors)[1]
     return _types.linalg_solve_ex((solve(A, B, left=left), info))
 
 
 def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # noqa: N803
-    """Do what `torch.linalg.tensorsolve` does."""
+    """Compute `torch.linalg.tensorsolve`."""
     if dims is not None:
         A = A.movedim(tuple(dims), tuple(range(A.ndim - len(dims), A.ndim)))
     shape = A.shape[B.ndim :]
@@ -108,19 +109,19 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # 
 
 
 def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
-    """Do what `torch.linalg.det` does."""
+    """Compute `torch.linalg.det`."""
     return torch.linalg.det(A) if A.is_complex() else ForwardRule.apply(_DETERMINANT, A)[0]
 
 
 def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
-    """Do what `torch.linalg.slogdet` does."""
+    """Compute `torch.linalg.slogdet`."""
     if A.is_complex():
         return torch.linalg.slogdet(A)
     return _types.linalg_slogdet(ForwardRule.apply(_LOG_DETERMINANT, A))
 
 
 def logdet(A: Tensor) -> Tensor:  # noqa: N803
-    """Do what `torch.logdet` does: NaN where the determinant is negative."""
+    """Compute `torch.logdet`: NaN where the determinant is negative."""
     if A.is_complex():
         return torch.logdet(A)
     sign, value = ForwardRule.apply(_LOG_DETERMINANT, A)
@@ -128,7 +129,7 @@ def logdet(A: Tensor) -> Tensor:  # noqa: N803
 
 
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:  # noqa: N803
-    """Do what `torch.linalg.lu_solve` does, by two triangular systems."""
+    """Compute `torch.linalg.lu_solve` by two triangular systems."""
     if not left:
         return lu_solve(LU, pivots, B.mH, adjoint=not adjoint).mH
     p, low, up = torch.lu_unpack(LU, pivots)
@@ -137,3 +138,14 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
         return p @ torch.linalg.solve_triangular(low.mH, half, upper=True, unitriangular=True)
     half = torch.linalg.solve_triangular(low, p.mT @ B, upper=False, unitriangular=True)
     return torch.linalg.solve_triangular(up, half, upper=True)
+
+
+OVERRIDES = (
+    Override([torch.linalg.solve], Where.ALWAYS, solve, until="2.15"),
+    Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex, until="2.15"),
+    Override([torch.linalg.tensorsolve], Where.ALWAYS, tensorsolve, until="2.15"),
+    Override([torch.linalg.det, torch.det, Tensor.det], Where.ALWAYS, determinant, until="2.15"),
+    Override([torch.linalg.slogdet, torch.slogdet, Tensor.slogdet], Where.ALWAYS, slogdet, until="2.15"),
+    Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet, until="2.15"),
+    Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
+)

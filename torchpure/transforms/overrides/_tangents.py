@@ -1,4 +1,7 @@
-"""Operations whose tangent is the very tensor of their argument, or comes from torch's backward."""
+"""Operations whose result gets, in torch, the same tensor as its tangent that the argument has.
+
+In torch 2.13, changing the result in place then changes the tangent of the argument too.
+"""
 
 from typing import Any
 
@@ -7,9 +10,11 @@ from torch import Tensor
 
 from torchpure import tree
 
+from ._override import Override, Where
 
-def _apart(operation: Any) -> Any:
-    """Give results a tangent of their own, which may be changed in place: torch hands on that of what went in."""
+
+def _with_new_tangent(operation: Any) -> Any:
+    """Clone the results, which gives them tangents of their own."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         out = operation(*args, **kwargs)
@@ -18,14 +23,14 @@ def _apart(operation: Any) -> Any:
     return run
 
 
-_HANDS_ON = (
-    torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder, Tensor.__mod__,
+_SHARE_TANGENT = (
+    torch.frac, Tensor.frac, torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder,
     torch.alias_copy, torch.as_strided_copy, torch.diagonal_copy, torch.expand_copy,
     torch.permute_copy, torch.select_copy, torch.slice_copy, torch.split_copy,
     torch.split_with_sizes_copy, torch.squeeze_copy, torch.t_copy, torch.transpose_copy, torch.unbind_copy,
     torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy, torch.view_copy,
 )  # fmt: skip
-_BY_BACKWARD = (
-    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
-    torch.ops.aten._safe_softmax.default,
-)  # fmt: skip
+
+OVERRIDES = tuple(
+    Override([operation], Where.FORWARD_MODE, _with_new_tangent(operation)) for operation in _SHARE_TANGENT
+)

@@ -1,15 +1,15 @@
-"""Which operators draw from the global generator: torch marks those that may, and arguments tell whether they do."""
+"""Which aten operators draw from the global generator: a tag says which may, the arguments say whether they do."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-_SWITCHES = ("train", "training", "dropout_p", "dropout")  # arguments without which such an operator draws nothing
+_SWITCHES = ("train", "training", "dropout_p", "dropout")  # if one of these is false, the operator draws nothing
 
 
 def operator_draws(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether an operator draws when it is called with these arguments."""
+    """Return whether an operator draws when it is called with these arguments."""
     if torch.Tag.nondeterministic_seeded not in operator.tags:
         return False
     values = [

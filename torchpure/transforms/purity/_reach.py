@@ -1,4 +1,8 @@
-"""Search what a function can reach: closures, globals, attributes, up to a limit."""
+"""Search what a function can reach without a call: closures, globals, attributes, up to a limit.
+
+The search finds captured tensors for the guard. On the way it reads the names in the code: they decide whether the
+function needs the override mode.
+"""
 
 import dis
 import operator
@@ -13,30 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import tree
-from torchpure.transforms import overrides as overrides
-from torchpure.transforms.engine import BEFORE, REPLACED, replaced_names
+from torchpure.transforms.overrides import INTERCEPTED, OUTERMOST_GRAD, OUTERMOST_NAMES, SEARCHED, SEARCHED_NAMES
 
-_LIMIT = 2000  # objects looked at: a list of a million numbers is not searched
+_LIMIT = 2000  # objects: a list of a million numbers is not searched
 _ATOMS = frozenset({
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size,
     ModuleType,
 })  # fmt: skip
 _PLAIN = frozenset({tuple, list, set, frozenset, deque})
-_HOLDS = (Tensor, dict, list, tuple, set, deque, nn.Module)  # what is looked for in a class
+_HOLDS = (Tensor, dict, list, tuple, set, deque, nn.Module)  # attributes of a class that are searched
 _OPERATIONS = frozenset({BuiltinFunctionType, MethodDescriptorType})
-_MODULES = frozenset({"LinearCrossEntropyLoss", "GaussianNLLLoss"})  # modules of torch that use an operation to replace
-_REPLACED_NAMES = replaced_names()
-_REPLACES, _DIFFERENTIATES = 1, 2  # what code runs: operations to replace, torch's autograd
-_WRONG_ALONE = frozenset({torch.as_strided_scatter, Tensor.as_strided_scatter})  # under plain autograd too
-_SEEN_NAMES = frozenset({  # what plain autograd needs a look at, too
-    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional", "as_strided_scatter",
-    "batch_norm", "instance_norm", "deepcopy",
+_OVERRIDDEN, _AUTOGRAD = 1, 2  # flags: needs the override mode under transforms; in the outermost gradient too
+_AUTOGRAD_NAMES = frozenset({  # names in code that set the flag _AUTOGRAD
+    "autograd", "backward", "linearize", "torch.autograd", "torch.autograd.functional",
+    "batch_norm", "instance_norm", "deepcopy", *OUTERMOST_NAMES,
 })  # fmt: skip
 _FUNCTIONAL = "torch.autograd.functional"
 
 
 def reachable(fn: Any) -> list[Tensor]:
-    """List the tensors that can be reached from a function without calling anything."""
+    """List the tensors that can be reached from a function without a call."""
     return _search(fn).tensors
 
 
@@ -47,44 +47,44 @@ def name_of(tensor: Tensor, fn: Any, same: Callable[[Any, Any], bool] = operator
     return tree.describe(tensor) + ("" if found is None else f", `{names[found]}`")
 
 
-def runs(fn: Any) -> int:
-    """Tell whether what can be reached has operations to replace (1), or some that plain autograd needs too (2)."""
-    return _search(fn).runs
+def needs_overrides(fn: Any) -> int:
+    """Return flags: 1 if code that can be reached names an overridden operation, 2 if it may call torch's autograd."""
+    return _search(fn).flags
 
 
 class _Found(NamedTuple):
-    """What a search has found."""
+    """The result of a search."""
 
     tensors: list[Tensor]
-    keeps: bool  # there is a place that a call may put tensors in
-    runs: int  # there is an operation to replace, or a call of torch's autograd
-    sets: bool  # code sets attributes, which may be those of anything
+    can_store: bool  # a call may store a tensor in something that was found
+    flags: int  # _OVERRIDDEN, _AUTOGRAD
+    sets_attributes: bool  # of any object
 
 
 def _search(fn: Any, names: list[str] | None = None, deep: bool = False) -> _Found:
-    """List the tensors that can be reached; with `deep` also in attributes that only an assignment puts there."""
-    seen: set[int] = set()
+    """Search from a function; `deep` also searches all attributes of functions and modules."""
+    visited: set[int] = set()
     tensors: list[Tensor] = []
-    keeps, runs, sets = False, 0, False
+    can_store, flags, sets_attributes = False, 0, False
     todo: list[tuple[Any, Any]] = [(fn, "")]
     for item, name in todo:  # grows as it goes
         kind = type(item)
-        if kind in _ATOMS or id(item) in seen:
+        if kind in _ATOMS or id(item) in visited:
             continue
-        seen.add(id(item))
+        visited.add(id(item))
         if isinstance(item, Tensor):
             tensors.append(item)
             if names is not None:
                 names.append(name)
-        elif len(seen) < _LIMIT:
-            parts, kept, replaced = _parts(item, kind)
-            keeps, runs = keeps or kept, runs | replaced
-            if kept and kind is FunctionType:
-                sets = sets or _names(item.__code__).sets
+        elif len(visited) < _LIMIT:
+            parts, stores, found = _parts(item, kind)
+            can_store, flags = can_store or stores, flags | found
+            if stores and kind is FunctionType:
+                sets_attributes = sets_attributes or _names(item.__code__).sets_attributes
             if deep and (kind is FunctionType or isinstance(item, nn.Module)):
                 parts = [*parts, *_attributes(item)]
             todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
-    return _Found(tensors, keeps, runs, sets)
+    return _Found(tensors, can_store, flags, sets_attributes)
 
 
 def _joined(name: str, key: Any) -> str:
@@ -92,21 +92,25 @@ def _joined(name: str, key: Any) -> str:
 
 
 def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]:
-    """List what an object holds, with names; tell whether a call may put something there, and what it runs."""
+    """Return (the named parts of an object, whether a call may store something in it, its flags)."""
     if kind is FunctionType:
         if _is_library(item.__module__):
             return _cells(item), False, _of_library(item)
         found = _names(item.__code__)
-        return _parts_of_function(item, found), found.stores, found.runs
+        return _parts_of_function(item, found), found.stores, found.flags
     if isinstance(item, dict):
-        return [(value, key) for key, value in list(item.items())[:_LIMIT]], True, 0  # at once: threads may write
+        return (
+            [(value, key) for key, value in list(item.items())[:_LIMIT]],
+            True,
+            0,
+        )  # a list: threads may write meanwhile
     if isinstance(item, tuple | list | set | frozenset | deque):
         held = islice(zip(item, range(len(item)), strict=True), _LIMIT)
         return (held if kind in _PLAIN else (*held, *_methods(kind))), kind in {list, set, deque}, 0
     if kind is MethodType or kind is partial:
         return _parts_of_wrapper(item), False, 0
     if kind in _OPERATIONS:
-        return (), False, 0 if item not in REPLACED else _DIFFERENTIATES if item in _WRONG_ALONE else _REPLACES
+        return (), False, 0 if item not in SEARCHED else _AUTOGRAD if item in OUTERMOST_GRAD else _OVERRIDDEN
     if isinstance(item, nn.Module):
         return _parts_of_module(item, kind)
     if isinstance(item, type):
@@ -117,20 +121,20 @@ def _parts(item: Any, kind: type) -> tuple[Iterable[tuple[Any, Any]], bool, int]
 
 
 def _of_library(fn: FunctionType) -> int:
-    if fn in REPLACED:
-        return _REPLACES
-    return _DIFFERENTIATES if fn in BEFORE or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
+    if fn in SEARCHED:
+        return _OVERRIDDEN
+    return _AUTOGRAD if fn in INTERCEPTED or fn is torch.func.linearize or fn.__module__ == _FUNCTIONAL else 0
 
 
 def _held(kind: type) -> list[tuple[Any, Any]]:
-    """List what a class has in attributes of its own."""
+    """List the attributes of a class that may hold tensors."""
     return [(value, name) for name, value in list(kind.__dict__.items()) if isinstance(value, _HOLDS)]
 
 
 def _attributes(item: Any) -> list[tuple[Any, Any]]:
     try:
         return [(value, name) for name, value in list(item.__dict__.items())]
-    except Exception:  # none, or a proxy that stands for something which is not there
+    except Exception:  # it has none, or it is a proxy without an object
         return []
 
 
@@ -142,20 +146,29 @@ def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
 
 def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool, int]:
     found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
+    flags = _forward_flags(kind)
     if _is_library(kind.__module__):
-        return found, False, _REPLACES if kind.__name__ in _MODULES else 0
+        return found, False, flags
     found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
-    return [*found, *_methods(kind)], True, 0
+    return [*found, *_methods(kind)], True, flags
+
+
+@lru_cache(maxsize=1024)
+def _forward_flags(kind: type[nn.Module]) -> int:
+    """Return the flags of a `forward` that torch defines; a user's `forward` is searched with the methods."""
+    forward: Any = kind.forward
+    of_library = isinstance(forward, FunctionType) and _is_library(forward.__module__)
+    return _names(forward.__code__).flags & _OVERRIDDEN if of_library else 0
 
 
 def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
     found = _cells(fn)
     scope = fn.__globals__
-    for name in used.read:
+    for name in used.globals:
         value = scope.get(name)
         if type(value) is ModuleType:
-            if value.__name__ in _SEEN_NAMES:
-                found.append((torch.autograd.grad, name))  # code that names the module may call it
+            if value.__name__ in _AUTOGRAD_NAMES:
+                found.append((torch.autograd.grad, name))  # code that names the module may call autograd
             elif not _is_library(value.__name__):
                 held = value.__dict__
                 found.extend((held[part], f"{name}.{part}") for part in used.attributes if part in held)
@@ -172,25 +185,25 @@ def _cells(fn: FunctionType) -> list[tuple[Any, Any]]:
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             found.append((cell.cell_contents, name))
-        except ValueError:  # a name that has no value yet
+        except ValueError:  # a cell without a value yet
             continue
     return found
 
 
 @lru_cache(maxsize=1024)
 def _is_library(module: str | None) -> bool:
-    """Tell whether nothing that belongs to a module is changed by its use."""
+    """Return whether a module belongs to a library whose functions store nothing."""
     return (module or "").partition(".")[0] in {"torchpure", "torch", "numpy", "builtins"}
 
 
 class _Names(NamedTuple):
-    """What code does with names, that of its nested functions included."""
+    """What code does with names; nested functions are included."""
 
-    read: tuple[str, ...]  # globals that it reads or writes
+    globals: tuple[str, ...]  # that it reads or writes
     attributes: tuple[str, ...]
-    stores: bool  # it writes to names outside, or to attributes
-    sets: bool  # it writes to attributes
-    runs: int  # an attribute or a global is called as an operation to replace is, or torch's autograd
+    stores: bool  # it writes to outer names, or to attributes
+    sets_attributes: bool
+    flags: int  # _OVERRIDDEN, _AUTOGRAD
 
 
 @lru_cache(maxsize=4096)
@@ -202,30 +215,30 @@ def _names(code: CodeType) -> _Names:
         step.opname == "STORE_GLOBAL" or (step.opname == "STORE_DEREF" and step.argval in code.co_freevars)
         for step in steps
     )
-    sets = any(step.opname == "STORE_ATTR" for step in steps)
+    sets_attributes = any(step.opname == "STORE_ATTR" for step in steps)
     for const in code.co_consts:
         if isinstance(const, CodeType):
             inner = _names(const)
-            read.extend(inner.read)
+            read.extend(inner.globals)
             attributes.extend(inner.attributes)
-            stores, sets = stores or inner.stores, sets or inner.sets
+            stores, sets_attributes = stores or inner.stores, sets_attributes or inner.sets_attributes
     names = tuple(dict.fromkeys(attributes))
-    runs = (0 if _REPLACED_NAMES.isdisjoint(names) else _REPLACES) | (
-        0 if _SEEN_NAMES.isdisjoint(names) else _DIFFERENTIATES
+    flags = (0 if SEARCHED_NAMES.isdisjoint(names) else _OVERRIDDEN) | (
+        0 if _AUTOGRAD_NAMES.isdisjoint(names) else _AUTOGRAD
     )
-    return _Names(tuple(dict.fromkeys(read)), names, stores or sets, sets, runs)
+    return _Names(tuple(dict.fromkeys(read)), names, stores or sets_attributes, sets_attributes, flags)
 
 
 @lru_cache(maxsize=4096)
 def _methods(kind: type) -> tuple[tuple[FunctionType, str], ...]:
-    """List the methods and properties of a class, and of those that it inherits from."""
+    """List the methods and properties of a class and its bases."""
     bases = [base.__dict__.values() for base in kind.__mro__ if not _is_library(base.__module__)]
     bodies = (_body(held) for held_by in bases for held in held_by)
     return tuple((body, "") for body in bodies if isinstance(body, FunctionType))
 
 
 def _body(held: Any) -> Any:
-    """Return the function in what a class holds."""
+    """Return the function of a method, property or cached property."""
     if isinstance(held, property):
         return held.fget
     if isinstance(held, cached_property):

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torchpure import tree
 from torchpure._torch import get_sequence_nr
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import describe_function, functorch, level
+from torchpure.transforms.engine import current_level, describe_function, functorch
 from torchpure.transforms.purity import name_of, reachable
 
 
@@ -71,7 +71,7 @@ class CaptureGuard(TorchFunctionMode):
     def _is_captured(self, value: Tensor) -> bool:
         """Tell whether an unknown tensor comes from outside; a gradient inside the function makes new ones too."""
         if functorch.is_functorch_wrapped_tensor(value):
-            return functorch.maybe_get_level(value) > level()  # a tensor of a closed level was made inside
+            return functorch.maybe_get_level(value) > current_level()  # a tensor of a closed level was made inside
         return value.requires_grad and (value.grad_fn is None or value.grad_fn._sequence_nr() < self._first_sequence_nr)
 
     def _replaced(self, value: Any) -> Any:

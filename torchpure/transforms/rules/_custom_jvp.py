@@ -12,7 +12,6 @@ from torchpure._torch import FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import StructureError, TransformError
 from torchpure.transforms.calls import (
-    Call,
     ForwardRule,
     bind_positional,
     check_callable,
@@ -23,7 +22,8 @@ from torchpure.transforms.calls import (
     unwrap_closed_levels,
 )
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import describe_function, innermost, is_variable, replacing
+from torchpure.transforms.engine import describe_function, innermost, is_variable
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import guard_captures, refuse_captures
@@ -90,7 +90,7 @@ class custom_jvp:  # noqa: N801 a decorator
         return call.outputs.unflatten(_CheckedForwardRule.apply(call, *call.tensors))
 
 
-class _CustomJvpCall(Call):
+class _CustomJvpCall(UserCall):
     """One call of a `custom_jvp` function, with its rule."""
 
     def __init__(
@@ -114,7 +114,7 @@ class _CustomJvpCall(Call):
         """Return the tangents of the value; None for integers."""
         tangents = tangents if self.symbolic_zeros else instantiate_zeros(tensors, tangents)
         inputs = (self.inputs.unflatten(tensors), self.inputs.unflatten(tangents))
-        with replacing(), self.restore_axis_env(tensors):
+        with overriding(), self.restore_axis_env(tensors):
             result = self.rule(*self.static.values(), *inputs)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

@@ -13,7 +13,6 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import (
-    Call,
     Packed,
     bind_positional,
     check_callable,
@@ -30,7 +29,8 @@ from torchpure.transforms.calls import (
     vjp_by_rerun,
 )
 from torchpure.transforms.context import collectives_used
-from torchpure.transforms.engine import argument_paths, describe_function, fresh, is_variable, level, replacing
+from torchpure.transforms.engine import argument_paths, current_level, describe_function, is_variable, unaliased
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import guard_captures, refuse_captures
@@ -45,7 +45,7 @@ class _ActiveCalls(threading.local):
 
     @contextmanager
     def entered(self, fn: Any) -> Iterator[None]:
-        self.calls.append((fn, level()))
+        self.calls.append((fn, current_level()))
         try:
             yield
         finally:
@@ -106,14 +106,14 @@ class custom_vjp:  # noqa: N801 a decorator
         refuse_captures("custom_vjp", self._fn, *self._rules)
         args = bind_positional("custom_vjp", self._fn, self._static, args, kwargs)
         call = _CustomVjpCall(self._fn, *self._rules, self._static, args, self._output_check)
-        if not needs_rules(call.tensors) or (self._fn, level()) in _in_forward.calls:
+        if not needs_rules(call.tensors) or (self._fn, current_level()) in _in_forward.calls:
             return run_watched("custom_vjp", self._fn, *args)
-        call.residuals_unused_at = level() if (self._fn, level()) in _residuals_unused.calls else None
+        call.residuals_unused_at = current_level() if (self._fn, current_level()) in _residuals_unused.calls else None
         outputs = _CustomVjp.apply(call, *call.tensors)
         return call.outputs.unflatten(outputs[: call.num_outputs])
 
 
-class _CustomVjpCall(Call):
+class _CustomVjpCall(UserCall):
     """One call of a `custom_vjp` function, with its rules."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _CustomVjpCall(Call):
 
     def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value, then those of the residuals."""
-        with replacing(), self.restore_axis_env(tensors), collectives_used() as names:
+        with overriding(), self.restore_axis_env(tensors), collectives_used() as names:
             result = self.forward(*self.arguments(tensors))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
@@ -148,7 +148,7 @@ class _CustomVjpCall(Call):
     def pull_back(self, tensors: Sequence[Tensor], residuals: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
         """Return the cotangents of the arguments, from those of the value."""
         rule_args = (self.residuals.unflatten(residuals), self.outputs.unflatten(cotangents))
-        with replacing(), self.restore_axis_env(tensors), collectives_used() as names:
+        with overriding(), self.restore_axis_env(tensors), collectives_used() as names:
             result = self.backward(*self.static.values(), *rule_args)
         args = self.inputs.unflatten(tensors)
         if not isinstance(result, tuple) or len(result) != len(args):
@@ -192,7 +192,7 @@ class _CustomVjp(torch.autograd.Function):
             call.output_check.check(
                 call.inputs.structure, lambda: call.fn(*call.arguments(tensors)), call.forward, value
             )
-            return fresh(out, tensors)
+            return unaliased(out, tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -235,7 +235,7 @@ class _CustomVjp(torch.autograd.Function):
             linear, [value[i] for i in diff_outputs], [in_tangents[i] for i in diff_inputs]
         )
         out_tangents = replace_at([None] * len(value), diff_outputs, in_cotangents)
-        if call.residuals_unused_at == level():
+        if call.residuals_unused_at == current_level():
             return (*out_tangents, *(torch.zeros_like(leaf) if is_variable(leaf) else None for leaf in residuals))
         return (*out_tangents, *_residual_tangents(call, tensors, residuals, in_tangents))
 

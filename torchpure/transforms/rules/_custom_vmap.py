@@ -10,7 +10,8 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Call, Rerun, bind_positional, check_callable, needs_rules
-from torchpure.transforms.engine import describe_function, replacing
+from torchpure.transforms.engine import describe_function
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import run_watched
 
 from ._captures import guard_captures, refuse_captures
@@ -76,7 +77,7 @@ class custom_vmap:  # noqa: N801 a decorator
         return call.outputs.unflatten(_CustomVmap.apply(call, *call.tensors))
 
 
-class _CustomVmapCall(Call):
+class _CustomVmapCall(UserCall):
     """One call of a `custom_vmap` function, with its rule."""
 
     def __init__(
@@ -100,7 +101,7 @@ class _CustomVmap(Rerun):
         inputs = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(tensors, dims, strict=True)]
         in_batched = [dim is not None for dim in dims]
         batched_trees = call.inputs.unflatten(in_batched)
-        with replacing(), call.restore_axis_env_collapsed(inputs, in_batched):
+        with overriding(), call.restore_axis_env_collapsed(inputs, in_batched):
             result = call.rule(info.batch_size, list(batched_trees), *call.arguments(inputs))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

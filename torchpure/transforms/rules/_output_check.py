@@ -12,7 +12,8 @@ from torchpure._torch import disable_proxy_modes_tracing
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import describe_function, replacing
+from torchpure.transforms.engine import describe_function
+from torchpure.transforms.overrides import overriding
 
 
 class OutputCheck:
@@ -34,7 +35,7 @@ class OutputCheck:
         if key in self._checked_keys or is_dynamo_compiling():
             return
         try:
-            with suppress_callbacks(), torch.no_grad(), replacing(), disable_proxy_modes_tracing():
+            with suppress_callbacks(), torch.no_grad(), overriding(), disable_proxy_modes_tracing():
                 expected, structure = tree.flatten(run())
         except Exception:  # only the rule can compute this function
             self._checked_keys.add(key)

@@ -17,8 +17,9 @@ from torchpure import tree
 from torchpure._torch import get_proxy_mode
 from torchpure._types import P, T
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Call, Rerun, check_callable, snapshot_cells
-from torchpure.transforms.engine import inside_gradient, reruns
+from torchpure.transforms.calls import Rerun, check_callable, snapshot_cells
+from torchpure.transforms.engine import in_outermost_grad, reruns
+from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import watched
 
 from ._captures import find_captures, guard_captures
@@ -68,10 +69,10 @@ def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing"
         watch = watched("remat", fn, args, kwargs)
         out = run_rematerialised(run, args)
         watch.check()
-        return watch.apart(out)
+        return watch.unaliased(out)
 
     def run_rematerialised(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if is_dynamo_compiling() or (tree.unwatched() and (keep is None or inside_gradient())):
+        if is_dynamo_compiling() or (tree.unwatched() and (keep is None or in_outermost_grad())):
             options: dict[str, Any] = {} if keep is None else {"context_fn": partial(_checkpoint_contexts, keep)}
             try:
                 return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
@@ -161,7 +162,7 @@ def _current_recomputation() -> Recomputation | None:
     return traceback.current_meta.get("custom", {}).get(_RECOMPUTATION)
 
 
-class _RematCall(Call):
+class _RematCall(UserCall):
     """One call of a `remat` function; captured tensors come before those of the arguments."""
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Numbers that a traced function asks for, of tensors that depend on none of its arguments.
+"""The numbers of tensors that depend on no argument of a traced function.
 
-What is computed from constants has numbers (`RealConstants`). What is made of sizes alone, such as `torch.zeros(3)`, is
-an operation of the program; its numbers are found by running the operations that made it.
+Values that are computed from constants have numbers (`RealConstants`). `torch.zeros(3)` is an operation of the program
+instead. If the function asks for its numbers, the operations that made it run again.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._torch import FakeTensor, disable_current_modes
-from torchpure.transforms.purity import operator_draws, written
+from torchpure.transforms.purity import mutated_arguments, operator_draws
 
-_LARGEST = 1 << 22  # elements of one tensor: the numbers of more take long, and nobody asks for them
+_LARGEST = 1 << 22  # elements of one tensor; larger ones take long, and are not asked for
 
 
-class Known(NamedTuple):
-    """Values with numbers, and the constants that these come from."""
+class KnownValues(NamedTuple):
+    """Values with numbers, and the constants that they were computed from."""
 
     values: Any
     constants: list[Tensor]
@@ -26,33 +26,33 @@ class Known(NamedTuple):
 
 class _Recipe(NamedTuple):
     leaf: Tensor  # kept alive, so that its id is not used again
-    run: Callable[[], Any]  # what made it, without its arguments
-    given: Any  # its (args, kwargs)
-    place: int  # among the results
+    operation: Callable[..., Any]  # that made it
+    arguments: Any  # (args, kwargs)
+    index: int  # among the results
 
 
 class Recipes:
-    """How the tensors that depend on no argument were made."""
+    """The recipes of all tensors that depend on no argument."""
 
     def __init__(self) -> None:
         self._recipes: dict[int, _Recipe] = {}
-        self._lost: set[int] = set()  # memory that was written to later
+        self._mutated: set[int] = set()  # storages that were written to later
 
     def note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        """Take note of an operation."""
+        """Record an operation."""
         schema = getattr(func, "_schema", None)
         if schema is None or operator_draws(func, args, kwargs):
             return
         if schema.is_mutable:
-            self._lost.update(leaf.untyped_storage()._cdata for leaf in written(func, args, kwargs))
+            self._mutated.update(leaf.untyped_storage()._cdata for leaf in mutated_arguments(func, args, kwargs))
         elif all(not isinstance(leaf, FakeTensor) or id(leaf) in self._recipes for leaf in _tensors((args, kwargs))):
-            for place, leaf in enumerate(_tensors(out)):
-                own = id(leaf) in self._recipes  # a cast to the dtype that a tensor has gives the same tensor
-                if leaf.numel() <= _LARGEST and not own:
-                    self._recipes[id(leaf)] = _Recipe(leaf, func, (args, kwargs), place)
+            for index, leaf in enumerate(_tensors(out)):
+                known = id(leaf) in self._recipes  # a cast to the same dtype returns its argument
+                if leaf.numel() <= _LARGEST and not known:
+                    self._recipes[id(leaf)] = _Recipe(leaf, func, (args, kwargs), index)
 
-    def known(self, values: Any) -> Known | None:
-        """Return values with numbers in the places of tensors without; None if some depend on an argument."""
+    def known(self, values: Any) -> KnownValues | None:
+        """Return values with numbers in place of fake tensors; None if one depends on an argument."""
         found: dict[int, Tensor] = {}
         constants: list[Tensor] = []
         todo = _tensors(values)
@@ -61,24 +61,24 @@ class Recipes:
             recipe = self._recipes.get(id(leaf))
             if id(leaf) in found:
                 todo.pop()
-            elif leaf.untyped_storage()._cdata in self._lost:
+            elif leaf.untyped_storage()._cdata in self._mutated:
                 return None
             elif not isinstance(leaf, FakeTensor):
                 constants.append(leaf)
                 found[id(leaf)] = todo.pop()
             elif recipe is None:
                 return None
-            elif missing := [part for part in _tensors(recipe.given) if id(part) not in found]:
+            elif missing := [part for part in _tensors(recipe.arguments) if id(part) not in found]:
                 todo.extend(missing)
             else:
-                found[id(leaf)] = _made(recipe, found)
-        return Known(_put(values, found), constants)
+                found[id(leaf)] = _compute(recipe, found)
+        return KnownValues(_put(values, found), constants)
 
-    def unmasked(self, x: Tensor, indices: Sequence[Any]) -> Known | None:
-        """Write indices of `x` without masks; None if what a mask holds depends on an argument.
+    def unmasked(self, x: Tensor, indices: Sequence[Any]) -> KnownValues | None:
+        """Replace the masks among the indices of `x` by integer indices; None if a mask depends on an argument.
 
         Raises:
-            IndexError: a mask has another shape than the dimensions that it chooses from.
+            IndexError: a mask has another shape than the dimensions that it selects from.
         """
         masks = [index for index in indices if _is_mask(index)]
         found = self.known(masks) if masks else None
@@ -88,14 +88,14 @@ class Recipes:
         held = iter(found.values)
         with disable_current_modes():
             parts = [next(held).nonzero().unbind(-1) if _is_mask(index) else (index,) for index in indices]
-        return Known([index for part in parts for index in part], found.constants)
+        return KnownValues([index for part in parts for index in part], found.constants)
 
 
-def _made(recipe: _Recipe, found: dict[int, Tensor]) -> Tensor:
-    args, kwargs = _put(recipe.given, found)
-    run: Any = recipe.run
+def _compute(recipe: _Recipe, found: dict[int, Tensor]) -> Tensor:
+    args, kwargs = _put(recipe.arguments, found)
+    operation: Any = recipe.operation
     with disable_current_modes(), torch.no_grad():
-        return _tensors(run(*args, **kwargs))[recipe.place]
+        return _tensors(operation(*args, **kwargs))[recipe.index]
 
 
 def _check_masks(x: Tensor, indices: Sequence[Any]) -> None:
@@ -104,7 +104,7 @@ def _check_masks(x: Tensor, indices: Sequence[Any]) -> None:
         end = dim + (index.ndim if _is_mask(index) else 1)
         if _is_mask(index) and index.shape != x.shape[dim:end]:
             raise IndexError(
-                f"a mask of shape {tuple(index.shape)} is to choose from dimensions {dim} to {end - 1} of a tensor of "
+                f"a mask of shape {tuple(index.shape)} selects from dimensions {dim} to {end - 1} of a tensor of "
                 f"shape {tuple(x.shape)}: they must be equal"
             )
         dim = end

@@ -1,4 +1,4 @@
-"""Constants of a trace: real values that operations may ask for."""
+"""Tracing with real constants: values that depend on no argument keep their numbers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -10,79 +10,78 @@ from torch.fx import GraphModule, traceback
 
 from torchpure import tree
 from torchpure._torch import FakeTensor, TorchDispatchMode, disable_current_modes, disable_fake_tensor_cache
-from torchpure.transforms.engine import Indexing, innermost
+from torchpure.transforms.engine import TensorIndexing, innermost
 
 from ._constant_recipes import Recipes
 from ._dtype_check import check_dtypes
 from ._make_fx import trace
-from ._mutated_constants import Written, fresh
+from ._mutated_constants import MutatedConstants, copy_mutated_constants
 
 
 def is_fake(leaf: Tensor) -> bool:
-    """Tell whether a tensor has no numbers: only a tracer makes such."""
+    """Return whether a tensor is fake, without numbers: only tracers make such tensors."""
     return isinstance(innermost(leaf), FakeTensor)
 
 
 class RealConstants(TorchDispatchMode):
-    """Computes what depends on no argument with its numbers: a program holds it as a constant.
+    """Computes values that depend on no argument with real numbers; the program holds them as constants.
 
-    torch would leave a tensor without numbers there. Nor do its own zeros of forward derivatives have a device here.
-    What asks for numbers that depend on no argument gets them. A constant that an argument is written to is none from
-    then on.
+    torch alone would make fake tensors of them. An operation that asks for numbers which depend on no argument gets
+    them. A constant into which an argument is written is no constant afterwards.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.written, self.recipes = Written(), Recipes()
+        self.mutated, self.recipes = MutatedConstants(), Recipes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if given and not any(isinstance(leaf, FakeTensor) or leaf in self.written for leaf in given):
+        if given and not any(isinstance(leaf, FakeTensor) or leaf in self.mutated for leaf in given):
             with disable_current_modes():
                 return func(*args, **(kwargs or {}))
         check_dtypes(func, args)
-        self.written.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
-        args, asked = self._asked(func, args, kwargs or {})
-        if asked is not None:
+        self.mutated.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
+        args, numbers = self._with_numbers(func, args, kwargs or {})
+        if numbers is not None:
             with disable_current_modes():
-                return func(*asked[0], **asked[1])
-        with _anew(given) if func in _LIKE else nullcontext():
+                return func(*numbers[0], **numbers[1])
+        with _without_fake_cache(given) if func in _LIKE else nullcontext():
             out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
         self.recipes.note(func, args, kwargs or {}, out)
         return out
 
-    def _asked(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Return arguments without masks whose entries are known; and all with numbers, if it asks for these."""
+    def _with_numbers(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Return the arguments without known masks; and all of them as numbers, if the operation asks for numbers."""
         found = None
         if func in _MASKED and (plain := self.recipes.unmasked(*args[:2])):
             self.used(plain.constants)
             args = (args[0], plain.values, *args[2:])
-        elif not _ASKS.isdisjoint(func.tags) and (found := self.recipes.known((args, kwargs))):
+        elif not _ASKS_FOR_NUMBERS.isdisjoint(func.tags) and (found := self.recipes.known((args, kwargs))):
             self.used(found.constants)
         return args, found and found.values
 
     def used(self, constants: Sequence[Tensor]) -> None:
-        """Take note of constants whose numbers the program depends on."""
+        """Record constants whose numbers the program depends on."""
 
 
-_ASKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_ASKS_FOR_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _MASKED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
 _LIKE = {torch.ops.aten._new_zeros_with_same_feature_meta.default}
 
 
-def _anew(given: Sequence[Tensor]) -> AbstractContextManager[Any]:
-    """Run an operation anew: what torch remembers of one has lost where in its memory the result begins."""
+def _without_fake_cache(given: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    """Bypass torch's cache of fake results: it drops storage offsets."""
     mode = next((leaf.fake_mode for leaf in given if isinstance(leaf, FakeTensor)), None)
     return nullcontext() if mode is None else disable_fake_tensor_cache(mode)
 
 
-def traced(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConstants) -> GraphModule:
-    """Return the program that a function of tensors runs, with what is dead in it; `mode` sees each operation."""
+def trace_with_constants(flat: Callable[..., Any], tensors: Sequence[Tensor], mode: RealConstants) -> GraphModule:
+    """Return the program of a function of tensors, dead code included; `mode` sees each operation."""
 
     def run(*values: Tensor) -> Any:
-        with mode, Indexing():
+        with mode, TensorIndexing():
             return flat(*values)
 
     with traceback.preserve_node_meta():
-        return fresh(trace(run, tensors), mode.written)
+        return copy_mutated_constants(trace(run, tensors), mode.mutated)

@@ -11,11 +11,11 @@ from torchpure import tree
 from torchpure._torch import FakeTensorMode
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import Indexing
+from torchpure.transforms.engine import TensorIndexing
 from torchpure.transforms.purity import Watch
 
 from ._constants import RealConstants, is_fake
-from ._refusals import numbers_refused
+from ._refusals import explain_tracing_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +30,25 @@ class ShapeDtype:
 def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     """Return the shapes, dtypes and devices of what `fn` would return, without computing it.
 
-    Arguments are tensors, or `ShapeDtype` in their places. Nothing is allocated for values.
+    Arguments are tensors or `ShapeDtype`s. No memory is allocated for values.
 
     Raises:
-        TransformError: `fn` needs the numbers: it branches on a value, or calls `.item()`.
+        TransformError: `fn` needs numbers: it branches on a value, or calls `.item()`.
 
     >>> eval_shape(lambda a, b: a @ b, torch.ones(2, 3), ShapeDtype((3, 4), torch.float32))
     ShapeDtype(shape=(2, 4), dtype=torch.float32, device=device(type='cpu'))
     """
     check_callable("eval_shape", fn)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake_args, fake_kwargs = tree.map(lambda leaf: _faked(mode, leaf), (args, kwargs))
-    with mode, RealConstants(), Indexing(), numbers_refused("eval_shape", fn):
+    fake_args, fake_kwargs = tree.map(lambda leaf: _to_fake(mode, leaf), (args, kwargs))
+    with mode, RealConstants(), TensorIndexing(), explain_tracing_errors("eval_shape", fn):
         watch = Watch("eval_shape", fn, fake_args, fake_kwargs)
         out = fn(*fake_args, **fake_kwargs)
-        watch.check(own=is_fake)
+        watch.check(traced=is_fake)
     return tree.map(_shape_of, out)
 
 
-def _faked(mode: FakeTensorMode, leaf: Any) -> Any:
+def _to_fake(mode: FakeTensorMode, leaf: Any) -> Any:
     if isinstance(leaf, ShapeDtype):
         with mode:
             return torch.empty(leaf.shape, dtype=leaf.dtype, device=leaf.device)
@@ -59,7 +59,7 @@ def _shape_of(leaf: Any) -> Any:
     return ShapeDtype(tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
 
 
-def _named(leaf: Any) -> str:
+def describe_shape(leaf: Any) -> str:
     if not isinstance(leaf, ShapeDtype):
         return tree.describe(leaf)
     return f"a {str(leaf.dtype).removeprefix('torch.')} tensor of shape {leaf.shape} on {leaf.device}"

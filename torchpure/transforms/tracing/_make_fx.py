@@ -1,4 +1,4 @@
-"""torch's tracer without its compiler: `make_fx` imports torch.compile, which takes a second, and needs none of it."""
+"""torch's tracer without `make_fx`, which imports all of torch.compile, takes a second for it, and does not need it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,11 +11,11 @@ from torchpure import _torch
 from torchpure._collector import gc_paused
 from torchpure._torch import PH, FakeTensorMode, detect_fake_mode
 
-_parts: Any = _torch  # their types are in the way of classes made of them
+_parts: Any = _torch  # Any: the declared types do not allow subclasses
 
 
 class _Names(_parts.PythonKeyTracer):
-    """Names the constants of each program by itself: torch's own takes the name from a program inside."""
+    """Names constants for each program separately: torch may take the name of a constant of an inner program."""
 
     def create_arg(self, a: Any) -> Any:
         if not isinstance(a, Tensor):
@@ -28,7 +28,7 @@ class _Names(_parts.PythonKeyTracer):
 
 
 class _Tracer(_parts.MakefxTracer):
-    """What `make_fx` does for tensors without numbers and of fixed shapes; loops trace their bodies with it, too."""
+    """`make_fx` for fake tensors of fixed shapes; bodies of loops are traced by sub-tracers."""
 
     def __init__(self, table: Any, parent: "_Tracer | None" = None) -> None:
         super().__init__(
@@ -83,6 +83,6 @@ class _Tracer(_parts.MakefxTracer):
 
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
-    """Return the program that a function of tensors runs, in torch's operations; `table` tells how some decompose."""
+    """Return the program of a function of tensors; `table` holds decompositions of operations."""
     with gc_paused():
         return _Tracer(table or {}).start(fn, tensors)

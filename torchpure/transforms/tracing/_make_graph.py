@@ -1,4 +1,4 @@
-"""What a function does, without its numbers: shapes of its results, and the program that it runs."""
+"""`make_graph`: the program of a function, as a graph of torch's operations."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,10 +14,10 @@ from torchpure.transforms.calls import Packed, check_callable, register_mode
 from torchpure.transforms.engine import argument_paths, describe_function, describe_program
 from torchpure.transforms.purity import Watch
 
-from ._constants import RealConstants, is_fake, traced
-from ._eval_shape import _named, _shape_of
+from ._constants import RealConstants, is_fake, trace_with_constants
+from ._eval_shape import _shape_of, describe_shape
 from ._program_text import program_text
-from ._refusals import numbers_refused
+from ._refusals import explain_tracing_errors
 
 register_mode(RealConstants)
 
@@ -32,19 +32,19 @@ class Graph:
         self._likes = list(map(_shape_of, leaves))
 
     def __call__(self, *args: Tree) -> Tree:
-        """Run the program on tensors of the same shapes, dtypes and devices; all else must be what it was traced with.
+        """Run the program on tensors of the same shapes, dtypes and devices; other values must equal the traced ones.
 
         Raises:
-            TransformError: it is not.
-            StructureError: or in structure.
+            TransformError: an argument differs from the traced one.
+            StructureError: the structure differs.
         """
         return self._outputs.unflatten(self.module(*self._given(args)))
 
     def _given(self, args: tuple[Tree, ...]) -> list[Tensor]:
         leaves, structure = tree.flatten(args)
         if structure != self._structure:
-            who = f"make_graph: the arguments of the program, against those that {describe_function(self._fn)} had"
-            leaves = tree.ordered(self._structure, args, who)
+            caller = f"make_graph: the arguments of the program, against those that {describe_function(self._fn)} had"
+            leaves = tree.ordered(self._structure, args, caller)
         for number, (like, leaf) in enumerate(zip(self._likes, leaves, strict=True)):
             got = _shape_of(leaf)
             if type(got) is not type(like) or not (got is like or got == like):
@@ -52,7 +52,8 @@ class Graph:
                 path = [name for i, arg in enumerate(whole) for name in argument_paths(i, arg)][number]
                 raise TransformError(
                     f"make_graph: the program of {describe_function(self._fn)} is one for arguments like those that it "
-                    f"was traced with: {path}: wanted {_named(like)}, got {_named(got)}. Trace it again for others"
+                    f"was traced with: {path}: wanted {describe_shape(like)}, got {describe_shape(got)}. "
+                    "Trace it again for others"
                 )
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
@@ -60,21 +61,22 @@ class Graph:
         return program_text(self.module)
 
     def __repr__(self) -> str:
-        return describe_program(self._fn, self.module, tree.unflatten(self._structure, map(_named, self._likes)))
+        inputs = tree.unflatten(self._structure, map(describe_shape, self._likes))
+        return describe_program(self._fn, self.module, inputs)
 
 
 def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
-    """Return a function that gives the program which `fn` runs on its arguments: a `Graph`, of torch's operations.
+    """Return a function that traces `fn` at its arguments and returns the program, a `Graph` of torch's operations.
 
-    Transforms inside have been carried out. Scopes that `named_scope` has named are in the nodes' `meta["custom"]`.
-
-    It is one for tensors of these shapes, dtypes and devices, and for these values of all else: others are an error.
+    Transforms inside `fn` are part of the program. Names from `named_scope` are in `meta["custom"]` of the nodes. The
+    program is for tensors of these shapes, dtypes and devices, and for these values of everything else.
 
     Law: `make_graph(fn)(*args)(*args) == fn(*args)`.
 
     Raises:
-        TransformError: `fn` needs the numbers: it branches on a value, or calls `.item()`.
+        TransformError: `fn` needs numbers: it branches on a value, or calls `.item()`.
 
+    >>> import torch
     >>> from torchpure import grad
     >>> print(make_graph(grad(torch.sin))(torch.tensor(1.0)))
     def forward(self, arg0_1: "f32[]"):
@@ -95,11 +97,11 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
             given = inputs.unflatten(values)
             watch = Watch("make_graph", fn, given)
             out = outputs.flatten(fn(*given))
-            watch.check(own=is_fake)
+            watch.check(traced=is_fake)
             return out
 
-        with numbers_refused("make_graph", fn):
-            module = traced(flat, tensors, RealConstants())
+        with explain_tracing_errors("make_graph", fn):
+            module = trace_with_constants(flat, tensors, RealConstants())
         module.graph.eliminate_dead_code()
         module.recompile()
         return Graph(fn, args, module, outputs)

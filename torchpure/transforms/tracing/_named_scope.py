@@ -1,4 +1,4 @@
-"""`named_scope`: names for parts of a program."""
+"""`named_scope`: a name for a part of a function."""
 
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -14,8 +14,10 @@ def named_scope(name: str) -> AbstractContextManager[Any]:
     """Name a part of a function: in profiles, and in the nodes of `make_graph`.
 
     Raises:
-        TransformError: the name is no str.
+        TransformError: the name is not a str.
 
+    >>> import torch
+    >>> from torchpure import make_graph
     >>> def layer(x):
     ...     with named_scope("layer"):
     ...         return torch.tanh(x)

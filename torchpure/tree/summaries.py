@@ -17,6 +17,7 @@ WIDTH = 120
 def summary(tree: Tree, most: int = 6) -> list[str]:
     """Return one line of totals, and then at most `most` lines with the shapes of the leaves.
 
+    >>> import torch
     >>> summary({"w": torch.zeros(2, 3), "b": torch.zeros(3)})
     ['9 numbers in 2 tensors, float32', '  w (2, 3)', '  b (3,)']
     """
@@ -29,6 +30,7 @@ def summary(tree: Tree, most: int = 6) -> list[str]:
 def totals(tree: Tree) -> str:
     """Describe the number of entries and tensors of a tree, with dtypes and devices.
 
+    >>> import torch
     >>> totals((torch.zeros(2), torch.zeros(3, dtype=torch.int64)))
     '5 numbers in 2 tensors, float32 and int64'
     """

@@ -1,0 +1,25 @@
+"""Activations: torch lacks the second derivative of hardsigmoid, and the forward derivative of prelu's gradient."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ._override import Override, Where
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    out = F.relu6(input + 3) / 6
+    return input.copy_(out) if inplace else out
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
+        return torch.prelu(x, weight)  # raises
+    return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
+
+
+OVERRIDES = (
+    Override([F.hardsigmoid], Where.IN_TRANSFORM, _hardsigmoid),
+    Override([torch.prelu, Tensor.prelu], Where.FORWARD_MODE, _prelu),
+)

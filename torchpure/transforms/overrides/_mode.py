@@ -1,0 +1,89 @@
+"""The mode under which operations of torch are replaced by the rules of the registry."""
+
+import threading
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
+from typing import Any
+
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.overrides import TorchFunctionMode
+
+from torchpure._torch import HigherOrderOperator, forward_ad, functorch
+from torchpure.transforms.calls import Call
+from torchpure.transforms.engine import level_kinds
+
+from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
+
+_USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
+_OVERRIDDEN = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_peek = functorch.peek_interpreter_stack
+
+
+def in_transform() -> bool:
+    """Return whether a level of torch's transforms is open."""
+    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
+
+
+def in_transform_rule(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what runs for an operation here: its IN_TRANSFORM rule inside a transform, else the operation."""
+    return IN_TRANSFORM.get(operation, operation) if in_transform() else operation
+
+
+class OverrideMode(TorchFunctionMode):
+    """Runs the rule of each operation that has one here, and every other operation as it is.
+
+    A rule runs with the mode off: it may call its own operation.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, or its rule."""
+        if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
+            func = FORWARD_MODE[func]
+        elif func in IN_TRANSFORM and in_transform():
+            func = IN_TRANSFORM[func]
+        func = ALWAYS.get(func, func)
+        if func not in INTERCEPTED and not isinstance(func, HigherOrderOperator):
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if func in INTERCEPTED:
+            args, kwargs = INTERCEPTED[func](args, kwargs or {})
+        _thread.active = False  # functions of the user that run in here enter the mode again
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            _thread.active = True
+
+
+class _Thread(threading.local):
+    active = False  # whether the mode is on in this thread
+
+
+_thread = _Thread()
+
+
+class overriding:  # noqa: N801 a context manager
+    """Turn the mode on in this thread, if it is off."""
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        self._mode = None if _thread.active else OverrideMode()
+        if self._mode is not None:
+            _thread.active = True
+            self._mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        if self._mode is not None:
+            _thread.active = False
+            self._mode.__exit__(*error)
+
+
+class UserCall(Call):
+    """A call of a user's function, which runs under the mode each time, in backward passes too."""
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of the value."""
+        with overriding():
+            return super().value(*tensors)

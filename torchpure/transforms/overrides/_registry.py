@@ -1,0 +1,79 @@
+"""All overrides, collected from the families, and the tables by which the modes look them up.
+
+To add one: write the rule and its row in the file of its family. To add a family: a file with `OVERRIDES`, named here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.torch_version import TorchVersion
+
+from . import (
+    _activations,
+    _attention,
+    _autograd_functions,
+    _by_transposition,
+    _layers,
+    _linear_algebra,
+    _losses,
+    _nested_autograd,
+    _norms,
+    _recurrent,
+    _scatter,
+    _solvers,
+    _tangents,
+)
+from ._override import Override, Where
+
+Table = dict[Any, Callable[..., Any]]  # operation -> rule
+
+OVERRIDES: tuple[Override, ...] = (
+    *_activations.OVERRIDES,
+    *_attention.OVERRIDES,
+    *_autograd_functions.OVERRIDES,
+    *_by_transposition.OVERRIDES,
+    *_layers.OVERRIDES,
+    *_linear_algebra.OVERRIDES,
+    *_losses.OVERRIDES,
+    *_nested_autograd.OVERRIDES,
+    *_norms.OVERRIDES,
+    *_recurrent.OVERRIDES,
+    *_scatter.OVERRIDES,
+    *_solvers.OVERRIDES,
+    *_tangents.OVERRIDES,
+)
+
+
+def is_needed(override: Override, version: str = torch.__version__) -> bool:
+    """Return whether a version of torch still needs an override; a pre-release of `until` still does."""
+    return override.until is None or TorchVersion(version) < override.until
+
+
+def table(where: Where) -> Table:
+    """Return the rules that apply in a place, by operation, without those that this torch does not need."""
+    chosen = [override for override in OVERRIDES if where in override.where and is_needed(override)]
+    return {operation: override.rule for override in chosen for operation in override.operations}
+
+
+ALWAYS = table(Where.ALWAYS)
+IN_TRANSFORM = table(Where.IN_TRANSFORM)
+FORWARD_MODE = table(Where.FORWARD_MODE)
+VMAP_RETRY = table(Where.VMAP_RETRY)
+OUTERMOST_GRAD = table(Where.OUTERMOST_GRAD)
+INTERCEPTED = table(Where.INTERCEPTED)
+
+# A function whose code names one of these runs under the mode in every transform. The forward derivatives always use
+# the mode, so they need no search; interceptions have a list of names of their own (`purity/_reach.py`).
+SEARCHED = frozenset({*ALWAYS, *IN_TRANSFORM})
+
+
+def code_name(operation: Any) -> str:
+    """Return the name by which code uses an operation: `solve` for `torch.linalg.solve`, `data` for `Tensor.data`."""
+    if operation.__name__ == "__get__":
+        return operation.__self__.__name__
+    return operation.__name__.removeprefix("linalg_")
+
+
+SEARCHED_NAMES = frozenset(map(code_name, SEARCHED))
+OUTERMOST_NAMES = frozenset(map(code_name, OUTERMOST_GRAD))
