@@ -14,87 +14,174 @@ Two names are modules of torch, because torch assigns to what they hold: read `f
 tests/_torch/test_contracts.py says of each name what this library relies on.
 """
 
-from . import functorch as functorch
-from . import pytree as pytree
-from ._autograd import AccumulateGrad as AccumulateGrad
-from ._autograd import custom_function_call as custom_function_call
-from ._autograd import get_sequence_nr as get_sequence_nr
-from ._autograd import grad_preprocess as grad_preprocess
-from ._autograd import run_backward as run_backward
-from ._dual_numbers import eager_transforms as eager_transforms
-from ._dual_numbers import enter_dual_level as enter_dual_level
-from ._dual_numbers import exit_dual_level as exit_dual_level
-from ._dual_numbers import forward_ad as forward_ad
-from ._dual_numbers import is_fwd_grad_enabled as is_fwd_grad_enabled
-from ._dual_numbers import make_dual as make_dual
-from ._dual_numbers import maybe_load_decompositions as maybe_load_decompositions
-from ._dual_numbers import set_fwd_grad_enabled as set_fwd_grad_enabled
-from ._dual_numbers import unpack_dual as unpack_dual
-from ._kernels import assert_async as assert_async
-from ._kernels import foreach_add as foreach_add
-from ._kernels import foreach_clone as foreach_clone
-from ._kernels import foreach_lerp as foreach_lerp
-from ._kernels import foreach_mul as foreach_mul
-from ._kernels import foreach_norm as foreach_norm
-from ._kernels import foreach_sub as foreach_sub
-from ._kernels import fused_adam_ as fused_adam_
-from ._kernels import fused_adamw_ as fused_adamw_
-from ._kernels import fused_sgd_ as fused_sgd_
-from ._kernels import mse_loss as mse_loss
-from ._kernels import native_batch_norm_legit as native_batch_norm_legit
-from ._kernels import rrelu_with_noise as rrelu_with_noise
-from ._kernels import rrelu_with_noise_ as rrelu_with_noise_
-from ._kernels import sample_dirichlet as sample_dirichlet
-from ._kernels import standard_gamma as standard_gamma
-from ._kernels import standard_gamma_grad as standard_gamma_grad
-from ._kernels import weight_norm as weight_norm
-from ._levels import lazy_load_decompositions as lazy_load_decompositions
-from ._levels import temporarily_clear_interpreter_stack as temporarily_clear_interpreter_stack
-from ._memory import storage_use_count as storage_use_count
-from ._modes import DisableTorchFunction as DisableTorchFunction
-from ._modes import TorchDispatchMode as TorchDispatchMode
-from ._modes import TorchDispatchModeKey as TorchDispatchModeKey
-from ._modes import autocast_supported_devices as autocast_supported_devices
-from ._modes import disable_current_modes as disable_current_modes
-from ._modes import get_current_function_mode_stack as get_current_function_mode_stack
-from ._modes import get_dispatch_mode as get_dispatch_mode
-from ._modes import is_any_autocast_enabled as is_any_autocast_enabled
-from ._modes import len_torch_dispatch_stack as len_torch_dispatch_stack
-from ._modes import len_torch_function_stack as len_torch_function_stack
-from ._modes import pop_mode as pop_mode
-from ._modes import push_mode as push_mode
-from ._modules import BatchNorm as BatchNorm
-from ._modules import calculate_fan_in_and_fan_out as calculate_fan_in_and_fan_out
-from ._modules import get_enum as get_enum
-from ._modules import jit_internal as jit_internal
-from ._modules import tensor as tensor
-from ._operators import AutoDispatchBelowAutograd as AutoDispatchBelowAutograd
-from ._operators import DispatchKey as DispatchKey
-from ._operators import HigherOrderOperator as HigherOrderOperator
-from ._operators import OpOverload as OpOverload
-from ._operators import OpOverloadPacket as OpOverloadPacket
-from ._operators import TensorGuards as TensorGuards
-from ._operators import core_aten_decompositions as core_aten_decompositions
-from ._operators import get_decompositions as get_decompositions
-from ._operators import is_impure as is_impure
-from ._tracing import PH as PH
-from ._tracing import DynamicOutputShapeException as DynamicOutputShapeException
-from ._tracing import FakeTensor as FakeTensor
-from ._tracing import FakeTensorMode as FakeTensorMode
-from ._tracing import MakefxTracer as MakefxTracer
-from ._tracing import ProxyTorchDispatchMode as ProxyTorchDispatchMode
-from ._tracing import PythonKeyTracer as PythonKeyTracer
-from ._tracing import TracingContext as TracingContext
-from ._tracing import detect_fake_mode as detect_fake_mode
-from ._tracing import disable_autocast_cache as disable_autocast_cache
-from ._tracing import disable_fake_tensor_cache as disable_fake_tensor_cache
-from ._tracing import disable_proxy_modes_tracing as disable_proxy_modes_tracing
-from ._tracing import fake_signature as fake_signature
-from ._tracing import get_proxy_mode as get_proxy_mode
-from ._tracing import get_proxy_slot as get_proxy_slot
-from ._tracing import make_fx as make_fx
-from ._tracing import reenter_make_fx as reenter_make_fx
-from ._tracing import set_make_fx_tracer as set_make_fx_tracer
-from ._tracing import tracing as tracing
-from ._tracing import track_tensor_tree as track_tensor_tree
-from ._tracing import wrap_key as wrap_key
+from . import functorch, pytree
+from ._autograd import AccumulateGrad, custom_function_call, get_sequence_nr, grad_preprocess, run_backward
+from ._dual_numbers import (
+    eager_transforms,
+    enter_dual_level,
+    exit_dual_level,
+    forward_ad,
+    is_fwd_grad_enabled,
+    make_dual,
+    maybe_load_decompositions,
+    set_fwd_grad_enabled,
+    unpack_dual,
+)
+from ._kernels import (
+    assert_async,
+    foreach_add,
+    foreach_clone,
+    foreach_lerp,
+    foreach_mul,
+    foreach_norm,
+    foreach_sub,
+    fused_adam_,
+    fused_adamw_,
+    fused_sgd_,
+    mse_loss,
+    native_batch_norm_legit,
+    rrelu_with_noise,
+    rrelu_with_noise_,
+    sample_dirichlet,
+    standard_gamma,
+    standard_gamma_grad,
+    weight_norm,
+)
+from ._levels import lazy_load_decompositions, temporarily_clear_interpreter_stack
+from ._memory import storage_use_count
+from ._modes import (
+    DisableTorchFunction,
+    TorchDispatchMode,
+    TorchDispatchModeKey,
+    autocast_supported_devices,
+    disable_current_modes,
+    get_current_function_mode_stack,
+    get_dispatch_mode,
+    is_any_autocast_enabled,
+    len_torch_dispatch_stack,
+    len_torch_function_stack,
+    pop_mode,
+    push_mode,
+)
+from ._modules import BatchNorm, calculate_fan_in_and_fan_out, get_enum, jit_internal, tensor
+from ._operators import (
+    AutoDispatchBelowAutograd,
+    DispatchKey,
+    HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
+    TensorGuards,
+    core_aten_decompositions,
+    get_decompositions,
+    is_impure,
+)
+from ._tracing import (
+    PH,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    MakefxTracer,
+    ProxyTorchDispatchMode,
+    PythonKeyTracer,
+    TracingContext,
+    detect_fake_mode,
+    disable_autocast_cache,
+    disable_fake_tensor_cache,
+    disable_proxy_modes_tracing,
+    fake_signature,
+    get_proxy_mode,
+    get_proxy_slot,
+    make_fx,
+    reenter_make_fx,
+    set_make_fx_tracer,
+    tracing,
+    track_tensor_tree,
+    wrap_key,
+)
+
+__all__ = [
+    "AccumulateGrad",
+    "AutoDispatchBelowAutograd",
+    "BatchNorm",
+    "DisableTorchFunction",
+    "DispatchKey",
+    "DynamicOutputShapeException",
+    "FakeTensor",
+    "FakeTensorMode",
+    "HigherOrderOperator",
+    "MakefxTracer",
+    "OpOverload",
+    "OpOverloadPacket",
+    "PH",
+    "ProxyTorchDispatchMode",
+    "PythonKeyTracer",
+    "TensorGuards",
+    "TorchDispatchMode",
+    "TorchDispatchModeKey",
+    "TracingContext",
+    "assert_async",
+    "autocast_supported_devices",
+    "calculate_fan_in_and_fan_out",
+    "core_aten_decompositions",
+    "custom_function_call",
+    "detect_fake_mode",
+    "disable_autocast_cache",
+    "disable_current_modes",
+    "disable_fake_tensor_cache",
+    "disable_proxy_modes_tracing",
+    "eager_transforms",
+    "enter_dual_level",
+    "exit_dual_level",
+    "fake_signature",
+    "foreach_add",
+    "foreach_clone",
+    "foreach_lerp",
+    "foreach_mul",
+    "foreach_norm",
+    "foreach_sub",
+    "forward_ad",
+    "functorch",
+    "fused_adam_",
+    "fused_adamw_",
+    "fused_sgd_",
+    "get_current_function_mode_stack",
+    "get_decompositions",
+    "get_dispatch_mode",
+    "get_enum",
+    "get_proxy_mode",
+    "get_proxy_slot",
+    "get_sequence_nr",
+    "grad_preprocess",
+    "is_any_autocast_enabled",
+    "is_fwd_grad_enabled",
+    "is_impure",
+    "jit_internal",
+    "lazy_load_decompositions",
+    "len_torch_dispatch_stack",
+    "len_torch_function_stack",
+    "make_dual",
+    "make_fx",
+    "maybe_load_decompositions",
+    "mse_loss",
+    "native_batch_norm_legit",
+    "pop_mode",
+    "push_mode",
+    "pytree",
+    "reenter_make_fx",
+    "rrelu_with_noise",
+    "rrelu_with_noise_",
+    "run_backward",
+    "sample_dirichlet",
+    "set_fwd_grad_enabled",
+    "set_make_fx_tracer",
+    "standard_gamma",
+    "standard_gamma_grad",
+    "storage_use_count",
+    "temporarily_clear_interpreter_stack",
+    "tensor",
+    "tracing",
+    "track_tensor_tree",
+    "unpack_dual",
+    "weight_norm",
+    "wrap_key",
+]

@@ -9,7 +9,7 @@ The path of a call, from the top file to the bottom:
 - `_vmapped.py` runs `jit(vmap(fn))` in chunks of members. `_lowered.py` shows a program and its cost.
 """
 
-from ._jit import Jitted as Jitted
-from ._jit import jit as jit
-from ._lowered import Cost as Cost
-from ._lowered import Lowered as Lowered
+from ._jit import Jitted, jit
+from ._lowered import Cost, Lowered
+
+__all__ = ["Cost", "Jitted", "Lowered", "jit"]

@@ -13,7 +13,7 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
 from torchpure.transforms.engine import without_transforms
-from torchpure.tree._summary import shortened, summary, totals
+from torchpure.tree.summaries import shortened, summary, totals
 
 from ._apply import apply, call
 from ._init import construct, initialise, reinitialise

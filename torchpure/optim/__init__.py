@@ -1,220 +1,439 @@
 """Optimizers as pairs of pure functions, transformations to build them from, and schedules for their learning rates."""
 
-from torchpure._types import ScalarOrSchedule as ScalarOrSchedule
-from torchpure._types import Schedule as Schedule
+from torchpure._types import ScalarOrSchedule, Schedule
 
-from .algorithms import AdadeltaState as AdadeltaState
-from .algorithms import AdamaxState as AdamaxState
-from .algorithms import AdamState as AdamState
-from .algorithms import AdanState as AdanState
-from .algorithms import AdemamixState as AdemamixState
-from .algorithms import AdoptState as AdoptState
-from .algorithms import AmsgradState as AmsgradState
-from .algorithms import AsgdState as AsgdState
-from .algorithms import BeliefState as BeliefState
-from .algorithms import CocobState as CocobState
-from .algorithms import DAdaptState as DAdaptState
-from .algorithms import DogState as DogState
-from .algorithms import FactoredState as FactoredState
-from .algorithms import FromageState as FromageState
-from .algorithms import GaloreState as GaloreState
-from .algorithms import KronState as KronState
-from .algorithms import LbfgsState as LbfgsState
-from .algorithms import LionState as LionState
-from .algorithms import LookaheadState as LookaheadState
-from .algorithms import MadgradState as MadgradState
-from .algorithms import MechanicState as MechanicState
-from .algorithms import MomoAdamState as MomoAdamState
-from .algorithms import MomoState as MomoState
-from .algorithms import MuonState as MuonState
-from .algorithms import NadamState as NadamState
-from .algorithms import NovogradState as NovogradState
-from .algorithms import OptimisticState as OptimisticState
-from .algorithms import ProdigyState as ProdigyState
-from .algorithms import RadamState as RadamState
-from .algorithms import RmsState as RmsState
-from .algorithms import RpropState as RpropState
-from .algorithms import RssState as RssState
-from .algorithms import SamState as SamState
-from .algorithms import ScheduleFreeState as ScheduleFreeState
-from .algorithms import SgdState as SgdState
-from .algorithms import Sm3State as Sm3State
-from .algorithms import SoapState as SoapState
-from .algorithms import SophiaState as SophiaState
-from .algorithms import YogiState as YogiState
-from .algorithms import adabelief as adabelief
-from .algorithms import adadelta as adadelta
-from .algorithms import adafactor as adafactor
-from .algorithms import adagrad as adagrad
-from .algorithms import adam as adam
-from .algorithms import adamax as adamax
-from .algorithms import adamaxw as adamaxw
-from .algorithms import adamw as adamw
-from .algorithms import adan as adan
-from .algorithms import ademamix as ademamix
-from .algorithms import adopt as adopt
-from .algorithms import amsgrad as amsgrad
-from .algorithms import annealed_probability as annealed_probability
-from .algorithms import asgd as asgd
-from .algorithms import cocob as cocob
-from .algorithms import dadapt_adamw as dadapt_adamw
-from .algorithms import dog as dog
-from .algorithms import dowg as dowg
-from .algorithms import fromage as fromage
-from .algorithms import galore as galore
-from .algorithms import hutchinson as hutchinson
-from .algorithms import kron as kron
-from .algorithms import lamb as lamb
-from .algorithms import lars as lars
-from .algorithms import lbfgs as lbfgs
-from .algorithms import lion as lion
-from .algorithms import lookahead as lookahead
-from .algorithms import madgrad as madgrad
-from .algorithms import mechanize as mechanize
-from .algorithms import momo as momo
-from .algorithms import momo_adam as momo_adam
-from .algorithms import muon as muon
-from .algorithms import nadam as nadam
-from .algorithms import nadamw as nadamw
-from .algorithms import noisy_sgd as noisy_sgd
-from .algorithms import novograd as novograd
-from .algorithms import optimistic_adam as optimistic_adam
-from .algorithms import optimistic_gradient_descent as optimistic_gradient_descent
-from .algorithms import polyak_sgd as polyak_sgd
-from .algorithms import prodigy as prodigy
-from .algorithms import radam as radam
-from .algorithms import rmsprop as rmsprop
-from .algorithms import rprop as rprop
-from .algorithms import sam as sam
-from .algorithms import scale_by_adadelta as scale_by_adadelta
-from .algorithms import scale_by_adam as scale_by_adam
-from .algorithms import scale_by_adamax as scale_by_adamax
-from .algorithms import scale_by_adan as scale_by_adan
-from .algorithms import scale_by_ademamix as scale_by_ademamix
-from .algorithms import scale_by_adopt as scale_by_adopt
-from .algorithms import scale_by_amsgrad as scale_by_amsgrad
-from .algorithms import scale_by_belief as scale_by_belief
-from .algorithms import scale_by_cocob as scale_by_cocob
-from .algorithms import scale_by_dog as scale_by_dog
-from .algorithms import scale_by_dowg as scale_by_dowg
-from .algorithms import scale_by_factored_rms as scale_by_factored_rms
-from .algorithms import scale_by_galore as scale_by_galore
-from .algorithms import scale_by_kron as scale_by_kron
-from .algorithms import scale_by_lbfgs as scale_by_lbfgs
-from .algorithms import scale_by_lion as scale_by_lion
-from .algorithms import scale_by_muon as scale_by_muon
-from .algorithms import scale_by_nadam as scale_by_nadam
-from .algorithms import scale_by_novograd as scale_by_novograd
-from .algorithms import scale_by_optimistic_gradient as scale_by_optimistic_gradient
-from .algorithms import scale_by_param_block_rms as scale_by_param_block_rms
-from .algorithms import scale_by_polyak as scale_by_polyak
-from .algorithms import scale_by_radam as scale_by_radam
-from .algorithms import scale_by_rms as scale_by_rms
-from .algorithms import scale_by_rss as scale_by_rss
-from .algorithms import scale_by_shape as scale_by_shape
-from .algorithms import scale_by_sign as scale_by_sign
-from .algorithms import scale_by_sm3 as scale_by_sm3
-from .algorithms import scale_by_soap as scale_by_soap
-from .algorithms import scale_by_sophia as scale_by_sophia
-from .algorithms import scale_by_stddev as scale_by_stddev
-from .algorithms import scale_by_yogi as scale_by_yogi
-from .algorithms import schedule_free as schedule_free
-from .algorithms import schedule_free_adamw as schedule_free_adamw
-from .algorithms import schedule_free_eval_params as schedule_free_eval_params
-from .algorithms import schedule_free_sgd as schedule_free_sgd
-from .algorithms import sgd as sgd
-from .algorithms import sign_sgd as sign_sgd
-from .algorithms import sm3 as sm3
-from .algorithms import soap as soap
-from .algorithms import sophia as sophia
-from .algorithms import yogi as yogi
-from .combinators import ApplyIfFiniteState as ApplyIfFiniteState
-from .combinators import ConditionalState as ConditionalState
-from .combinators import InjectHyperparamsState as InjectHyperparamsState
-from .combinators import MaskedState as MaskedState
-from .combinators import MultiStepsState as MultiStepsState
-from .combinators import PartitionState as PartitionState
-from .combinators import RealAndImaginary as RealAndImaginary
-from .combinators import SplitRealAndImaginaryState as SplitRealAndImaginaryState
-from .combinators import apply_if_finite as apply_if_finite
-from .combinators import chain as chain
-from .combinators import conditionally_mask as conditionally_mask
-from .combinators import conditionally_transform as conditionally_transform
-from .combinators import flatten as flatten
-from .combinators import freeze as freeze
-from .combinators import has_updated as has_updated
-from .combinators import inject_hyperparams as inject_hyperparams
-from .combinators import masked as masked
-from .combinators import multi_steps as multi_steps
-from .combinators import named_chain as named_chain
-from .combinators import partition as partition
-from .combinators import selective_transform as selective_transform
-from .combinators import skip_large_updates as skip_large_updates
-from .combinators import skip_not_finite as skip_not_finite
-from .combinators import split_real_and_imaginary as split_real_and_imaginary
-from .core import EmptyState as EmptyState
-from .core import Optimizer as Optimizer
-from .core import apply_updates as apply_updates
-from .core import centralize as centralize
-from .core import donate as donate
-from .core import identity as identity
-from .core import set_to_zero as set_to_zero
-from .core import stateless as stateless
-from .interop import LiftState as LiftState
-from .interop import from_torch as from_torch
-from .interop import lift as lift
-from .interop import to_torch as to_torch
-from .line_search import BacktrackingState as BacktrackingState
-from .line_search import ZoomState as ZoomState
-from .line_search import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
-from .line_search import scale_by_more_thuente_linesearch as scale_by_more_thuente_linesearch
-from .line_search import scale_by_strong_wolfe_linesearch as scale_by_strong_wolfe_linesearch
-from .line_search import scale_by_zoom_linesearch as scale_by_zoom_linesearch
-from .line_search import value_and_grad_from_state as value_and_grad_from_state
-from .schedules import constant_schedule as constant_schedule
-from .schedules import cosine_decay_schedule as cosine_decay_schedule
-from .schedules import cosine_onecycle_schedule as cosine_onecycle_schedule
-from .schedules import cosine_warm_restarts_schedule as cosine_warm_restarts_schedule
-from .schedules import exponential_decay as exponential_decay
-from .schedules import join_schedules as join_schedules
-from .schedules import linear_onecycle_schedule as linear_onecycle_schedule
-from .schedules import linear_schedule as linear_schedule
-from .schedules import one_cycle_schedule as one_cycle_schedule
-from .schedules import piecewise_constant_schedule as piecewise_constant_schedule
-from .schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
-from .schedules import polynomial_schedule as polynomial_schedule
-from .schedules import sgdr_schedule as sgdr_schedule
-from .schedules import warmup_constant_schedule as warmup_constant_schedule
-from .schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from .schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from .transformations import AddNoiseState as AddNoiseState
-from .transformations import ApplyEveryState as ApplyEveryState
-from .transformations import EmaState as EmaState
-from .transformations import MonitorState as MonitorState
-from .transformations import ReduceOnPlateauState as ReduceOnPlateauState
-from .transformations import ScheduleState as ScheduleState
-from .transformations import SnapshotState as SnapshotState
-from .transformations import TraceState as TraceState
-from .transformations import ZeroNansState as ZeroNansState
-from .transformations import adaptive_grad_clip as adaptive_grad_clip
-from .transformations import add_decayed_weights as add_decayed_weights
-from .transformations import add_noise as add_noise
-from .transformations import apply_every as apply_every
-from .transformations import clip as clip
-from .transformations import clip_by_block_rms as clip_by_block_rms
-from .transformations import clip_by_global_norm as clip_by_global_norm
-from .transformations import ema as ema
-from .transformations import keep_params_nonnegative as keep_params_nonnegative
-from .transformations import measure_with_ema as measure_with_ema
-from .transformations import monitor as monitor
-from .transformations import normalize_by_update_norm as normalize_by_update_norm
-from .transformations import per_example_global_norm_clip as per_example_global_norm_clip
-from .transformations import per_example_layer_norm_clip as per_example_layer_norm_clip
-from .transformations import reduce_on_plateau as reduce_on_plateau
-from .transformations import scale as scale
-from .transformations import scale_by_learning_rate as scale_by_learning_rate
-from .transformations import scale_by_schedule as scale_by_schedule
-from .transformations import scale_by_trust_ratio as scale_by_trust_ratio
-from .transformations import snapshot as snapshot
-from .transformations import trace as trace
-from .transformations import zero_nans as zero_nans
+from .algorithms import (
+    AdadeltaState,
+    AdamaxState,
+    AdamState,
+    AdanState,
+    AdemamixState,
+    AdoptState,
+    AmsgradState,
+    AsgdState,
+    BeliefState,
+    CocobState,
+    DAdaptState,
+    DogState,
+    FactoredState,
+    FromageState,
+    GaloreState,
+    KronState,
+    LbfgsState,
+    LionState,
+    LookaheadState,
+    MadgradState,
+    MechanicState,
+    MomoAdamState,
+    MomoState,
+    MuonState,
+    NadamState,
+    NovogradState,
+    OptimisticState,
+    ProdigyState,
+    RadamState,
+    RmsState,
+    RpropState,
+    RssState,
+    SamState,
+    ScheduleFreeState,
+    SgdState,
+    Sm3State,
+    SoapState,
+    SophiaState,
+    YogiState,
+    adabelief,
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adamax,
+    adamaxw,
+    adamw,
+    adan,
+    ademamix,
+    adopt,
+    amsgrad,
+    annealed_probability,
+    asgd,
+    cocob,
+    dadapt_adamw,
+    dog,
+    dowg,
+    fromage,
+    galore,
+    hutchinson,
+    kron,
+    lamb,
+    lars,
+    lbfgs,
+    lion,
+    lookahead,
+    madgrad,
+    mechanize,
+    momo,
+    momo_adam,
+    muon,
+    nadam,
+    nadamw,
+    noisy_sgd,
+    novograd,
+    optimistic_adam,
+    optimistic_gradient_descent,
+    polyak_sgd,
+    prodigy,
+    radam,
+    rmsprop,
+    rprop,
+    sam,
+    scale_by_adadelta,
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_adan,
+    scale_by_ademamix,
+    scale_by_adopt,
+    scale_by_amsgrad,
+    scale_by_belief,
+    scale_by_cocob,
+    scale_by_dog,
+    scale_by_dowg,
+    scale_by_factored_rms,
+    scale_by_galore,
+    scale_by_kron,
+    scale_by_lbfgs,
+    scale_by_lion,
+    scale_by_muon,
+    scale_by_nadam,
+    scale_by_novograd,
+    scale_by_optimistic_gradient,
+    scale_by_param_block_rms,
+    scale_by_polyak,
+    scale_by_radam,
+    scale_by_rms,
+    scale_by_rss,
+    scale_by_shape,
+    scale_by_sign,
+    scale_by_sm3,
+    scale_by_soap,
+    scale_by_sophia,
+    scale_by_stddev,
+    scale_by_yogi,
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_eval_params,
+    schedule_free_sgd,
+    sgd,
+    sign_sgd,
+    sm3,
+    soap,
+    sophia,
+    yogi,
+)
+from .combinators import (
+    ApplyIfFiniteState,
+    ConditionalState,
+    InjectHyperparamsState,
+    MaskedState,
+    MultiStepsState,
+    PartitionState,
+    RealAndImaginary,
+    SplitRealAndImaginaryState,
+    apply_if_finite,
+    chain,
+    conditionally_mask,
+    conditionally_transform,
+    flatten,
+    freeze,
+    has_updated,
+    inject_hyperparams,
+    masked,
+    multi_steps,
+    named_chain,
+    partition,
+    selective_transform,
+    skip_large_updates,
+    skip_not_finite,
+    split_real_and_imaginary,
+)
+from .core import EmptyState, Optimizer, apply_updates, centralize, donate, identity, set_to_zero, stateless
+from .interop import LiftState, from_torch, lift, to_torch
+from .line_search import (
+    BacktrackingState,
+    ZoomState,
+    scale_by_backtracking_linesearch,
+    scale_by_more_thuente_linesearch,
+    scale_by_strong_wolfe_linesearch,
+    scale_by_zoom_linesearch,
+    value_and_grad_from_state,
+)
+from .schedules import (
+    constant_schedule,
+    cosine_decay_schedule,
+    cosine_onecycle_schedule,
+    cosine_warm_restarts_schedule,
+    exponential_decay,
+    join_schedules,
+    linear_onecycle_schedule,
+    linear_schedule,
+    one_cycle_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+    polynomial_schedule,
+    sgdr_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+)
+from .transformations import (
+    AddNoiseState,
+    ApplyEveryState,
+    EmaState,
+    MonitorState,
+    ReduceOnPlateauState,
+    ScheduleState,
+    SnapshotState,
+    TraceState,
+    ZeroNansState,
+    adaptive_grad_clip,
+    add_decayed_weights,
+    add_noise,
+    apply_every,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    ema,
+    keep_params_nonnegative,
+    measure_with_ema,
+    monitor,
+    normalize_by_update_norm,
+    per_example_global_norm_clip,
+    per_example_layer_norm_clip,
+    reduce_on_plateau,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    scale_by_trust_ratio,
+    snapshot,
+    trace,
+    zero_nans,
+)
+
+__all__ = [
+    "AdadeltaState",
+    "AdamState",
+    "AdamaxState",
+    "AdanState",
+    "AddNoiseState",
+    "AdemamixState",
+    "AdoptState",
+    "AmsgradState",
+    "ApplyEveryState",
+    "ApplyIfFiniteState",
+    "AsgdState",
+    "BacktrackingState",
+    "BeliefState",
+    "CocobState",
+    "ConditionalState",
+    "DAdaptState",
+    "DogState",
+    "EmaState",
+    "EmptyState",
+    "FactoredState",
+    "FromageState",
+    "GaloreState",
+    "InjectHyperparamsState",
+    "KronState",
+    "LbfgsState",
+    "LiftState",
+    "LionState",
+    "LookaheadState",
+    "MadgradState",
+    "MaskedState",
+    "MechanicState",
+    "MomoAdamState",
+    "MomoState",
+    "MonitorState",
+    "MultiStepsState",
+    "MuonState",
+    "NadamState",
+    "NovogradState",
+    "OptimisticState",
+    "Optimizer",
+    "PartitionState",
+    "ProdigyState",
+    "RadamState",
+    "RealAndImaginary",
+    "ReduceOnPlateauState",
+    "RmsState",
+    "RpropState",
+    "RssState",
+    "SamState",
+    "ScalarOrSchedule",
+    "Schedule",
+    "ScheduleFreeState",
+    "ScheduleState",
+    "SgdState",
+    "Sm3State",
+    "SnapshotState",
+    "SoapState",
+    "SophiaState",
+    "SplitRealAndImaginaryState",
+    "TraceState",
+    "YogiState",
+    "ZeroNansState",
+    "ZoomState",
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "adaptive_grad_clip",
+    "add_decayed_weights",
+    "add_noise",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "annealed_probability",
+    "apply_every",
+    "apply_if_finite",
+    "apply_updates",
+    "asgd",
+    "centralize",
+    "chain",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "cocob",
+    "conditionally_mask",
+    "conditionally_transform",
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
+    "cosine_warm_restarts_schedule",
+    "dadapt_adamw",
+    "dog",
+    "donate",
+    "dowg",
+    "ema",
+    "exponential_decay",
+    "flatten",
+    "freeze",
+    "from_torch",
+    "fromage",
+    "galore",
+    "has_updated",
+    "hutchinson",
+    "identity",
+    "inject_hyperparams",
+    "join_schedules",
+    "keep_params_nonnegative",
+    "kron",
+    "lamb",
+    "lars",
+    "lbfgs",
+    "lift",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "lion",
+    "lookahead",
+    "madgrad",
+    "masked",
+    "measure_with_ema",
+    "mechanize",
+    "momo",
+    "momo_adam",
+    "monitor",
+    "multi_steps",
+    "muon",
+    "nadam",
+    "nadamw",
+    "named_chain",
+    "noisy_sgd",
+    "normalize_by_update_norm",
+    "novograd",
+    "one_cycle_schedule",
+    "optimistic_adam",
+    "optimistic_gradient_descent",
+    "partition",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "polyak_sgd",
+    "polynomial_schedule",
+    "prodigy",
+    "radam",
+    "reduce_on_plateau",
+    "rmsprop",
+    "rprop",
+    "sam",
+    "scale",
+    "scale_by_adadelta",
+    "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
+    "scale_by_amsgrad",
+    "scale_by_backtracking_linesearch",
+    "scale_by_belief",
+    "scale_by_cocob",
+    "scale_by_dog",
+    "scale_by_dowg",
+    "scale_by_factored_rms",
+    "scale_by_galore",
+    "scale_by_kron",
+    "scale_by_lbfgs",
+    "scale_by_learning_rate",
+    "scale_by_lion",
+    "scale_by_more_thuente_linesearch",
+    "scale_by_muon",
+    "scale_by_nadam",
+    "scale_by_novograd",
+    "scale_by_optimistic_gradient",
+    "scale_by_param_block_rms",
+    "scale_by_polyak",
+    "scale_by_radam",
+    "scale_by_rms",
+    "scale_by_rss",
+    "scale_by_schedule",
+    "scale_by_shape",
+    "scale_by_sign",
+    "scale_by_sm3",
+    "scale_by_soap",
+    "scale_by_sophia",
+    "scale_by_stddev",
+    "scale_by_strong_wolfe_linesearch",
+    "scale_by_trust_ratio",
+    "scale_by_yogi",
+    "scale_by_zoom_linesearch",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "schedule_free_sgd",
+    "selective_transform",
+    "set_to_zero",
+    "sgd",
+    "sgdr_schedule",
+    "sign_sgd",
+    "skip_large_updates",
+    "skip_not_finite",
+    "sm3",
+    "snapshot",
+    "soap",
+    "sophia",
+    "split_real_and_imaginary",
+    "stateless",
+    "to_torch",
+    "trace",
+    "value_and_grad_from_state",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+    "yogi",
+    "zero_nans",
+]

@@ -10,7 +10,7 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model import Functional, functional
 from torchpure.optim import Optimizer
-from torchpure.tree._summary import counted, shown, summary, totals
+from torchpure.tree.summaries import counted, shown, summary, totals
 
 from ._batches import BatchSource
 from ._loop import Progress, check_every, run_windows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchpure._types import Params, State
 from torchpure.optim import Optimizer
-from torchpure.tree._summary import shown, totals
+from torchpure.tree.summaries import shown, totals
 
 from ._steps import Runner, make_step
 from ._windows import Window, batch_windows

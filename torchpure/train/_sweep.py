@@ -13,7 +13,7 @@ from torchpure import random, tree
 from torchpure._types import Key, Tree
 from torchpure.jit import jit as jit_compile
 from torchpure.transforms import vmap
-from torchpure.tree._summary import counted, shortened, shown, summary, totals
+from torchpure.tree.summaries import counted, shortened, shown, summary, totals
 
 from ._space import Method, Point, Space, list_points
 

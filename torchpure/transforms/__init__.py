@@ -1,43 +1,67 @@
 """Functions of functions: derivatives, vectorisation, and rules of their own."""
 
-from . import debug as debug
-from .batching import Mapping as Mapping
-from .batching import all_gather as all_gather
-from .batching import axis_index as axis_index
-from .batching import pmax as pmax
-from .batching import pmean as pmean
-from .batching import pmin as pmin
-from .batching import psum as psum
-from .batching import vmap as vmap
-from .control_flow import associative_scan as associative_scan
-from .control_flow import cond as cond
-from .control_flow import fori_loop as fori_loop
-from .control_flow import map as map
-from .control_flow import scan as scan
-from .control_flow import switch as switch
-from .control_flow import while_loop as while_loop
-from .debug import check as check
-from .derivatives import grad as grad
-from .derivatives import hessian as hessian
-from .derivatives import jacfwd as jacfwd
-from .derivatives import jacrev as jacrev
-from .derivatives import jvp as jvp
-from .derivatives import linear_transpose as linear_transpose
-from .derivatives import linearize as linearize
-from .derivatives import stop_gradient as stop_gradient
-from .derivatives import value_and_grad as value_and_grad
-from .derivatives import vjp as vjp
-from .derivatives import where as where
-from .engine import describe_function as describe_function
-from .purity import pure as pure
-from .rules import custom_jvp as custom_jvp
-from .rules import custom_vjp as custom_vjp
-from .rules import custom_vmap as custom_vmap
-from .rules import remat as remat
-from .rules import remat_name as remat_name
-from .tracing import Graph as Graph
-from .tracing import ShapeDtype as ShapeDtype
-from .tracing import eval_shape as eval_shape
-from .tracing import make_graph as make_graph
-from .tracing import named_scope as named_scope
-from .tracing import trace as trace
+from . import debug
+from .batching import Mapping, all_gather, axis_index, pmax, pmean, pmin, psum, vmap
+from .control_flow import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from .debug import check
+from .derivatives import (
+    grad,
+    hessian,
+    jacfwd,
+    jacrev,
+    jvp,
+    linear_transpose,
+    linearize,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+    where,
+)
+from .engine import describe_function
+from .purity import pure
+from .rules import custom_jvp, custom_vjp, custom_vmap, remat, remat_name
+from .tracing import Graph, ShapeDtype, eval_shape, make_graph, named_scope, trace
+
+__all__ = [
+    "Graph",
+    "Mapping",
+    "ShapeDtype",
+    "all_gather",
+    "associative_scan",
+    "axis_index",
+    "check",
+    "cond",
+    "custom_jvp",
+    "custom_vjp",
+    "custom_vmap",
+    "debug",
+    "describe_function",
+    "eval_shape",
+    "fori_loop",
+    "grad",
+    "hessian",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "linear_transpose",
+    "linearize",
+    "make_graph",
+    "map",
+    "named_scope",
+    "pmax",
+    "pmean",
+    "pmin",
+    "psum",
+    "pure",
+    "remat",
+    "remat_name",
+    "scan",
+    "stop_gradient",
+    "switch",
+    "trace",
+    "value_and_grad",
+    "vjp",
+    "vmap",
+    "where",
+    "while_loop",
+]

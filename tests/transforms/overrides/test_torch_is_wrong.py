@@ -196,9 +196,9 @@ def test_second_derivatives_of_mapped_solvers(f):
 
 
 def test_a_number_that_is_the_same_for_all_at_the_last_dimension():
-    """torch gives it a size from memory that nobody wrote."""
-    theirs = torch.func.vmap(lambda x: torch.zeros(()), out_dims=-1)(X)
-    torch_is(theirs.shape == (3,), since=(2, 14))
+    """Before 2.14 torch gives it a size from memory that nobody wrote: any, or one that is too large for an int."""
+    if TORCH >= (2, 14):
+        torch_is(torch.func.vmap(lambda x: torch.zeros(()), out_dims=-1)(X).shape == (3,), since=(2, 14))
     assert tp.vmap(lambda x: torch.zeros(()), out_dims=-1)(X).shape == (3,)
 
 

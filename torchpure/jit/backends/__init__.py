@@ -3,7 +3,7 @@
 `_choose.py` decides. `_protocol.py` says what every backend returns. The native generator is in `jit/native`.
 """
 
-from ._choose import compile_native as compile_native
-from ._choose import compile_program as compile_program
-from ._choose import compile_without_native as compile_without_native
-from ._disk_cache import CompilerError as CompilerError
+from ._choose import compile_native, compile_program, compile_without_native
+from ._disk_cache import CompilerError
+
+__all__ = ["CompilerError", "compile_native", "compile_program", "compile_without_native"]

@@ -20,8 +20,8 @@ Where to change what: size limits are `MAX_KERNEL_ITERATIONS` in `lowering/_scop
 `codegen/_loop_nest.py`, and `_MAX_ITERATIONS` in `codegen/_translation_unit.py`.
 """
 
-from ._compile import NativeProgram as NativeProgram
-from ._compile import compile_cpp as compile_cpp
-from .frontend import has_complex_argument as has_complex_argument
-from .frontend import selects_from_empty as selects_from_empty
-from .ir import UnsupportedError as UnsupportedError
+from ._compile import NativeProgram, compile_cpp
+from .frontend import has_complex_argument, selects_from_empty
+from .ir import UnsupportedError
+
+__all__ = ["NativeProgram", "UnsupportedError", "compile_cpp", "has_complex_argument", "selects_from_empty"]

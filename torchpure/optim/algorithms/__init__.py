@@ -1,128 +1,181 @@
 """Optimizers, one paper a file: each builds its pair from transformations, or writes the paper's step."""
 
-from ._adabelief import BeliefState as BeliefState
-from ._adabelief import adabelief as adabelief
-from ._adabelief import scale_by_belief as scale_by_belief
-from ._adadelta import AdadeltaState as AdadeltaState
-from ._adadelta import adadelta as adadelta
-from ._adadelta import scale_by_adadelta as scale_by_adadelta
-from ._adafactor import Factored as Factored
-from ._adafactor import FactoredState as FactoredState
-from ._adafactor import adafactor as adafactor
-from ._adafactor import scale_by_factored_rms as scale_by_factored_rms
-from ._adafactor import scale_by_param_block_rms as scale_by_param_block_rms
-from ._adagrad import RssState as RssState
-from ._adagrad import adagrad as adagrad
-from ._adagrad import scale_by_rss as scale_by_rss
-from ._adam import AdamState as AdamState
-from ._adam import adam as adam
-from ._adam import scale_by_adam as scale_by_adam
-from ._adamax import AdamaxState as AdamaxState
-from ._adamax import adamax as adamax
-from ._adamax import adamaxw as adamaxw
-from ._adamax import scale_by_adamax as scale_by_adamax
-from ._adamw import adamw as adamw
-from ._adan import AdanState as AdanState
-from ._adan import adan as adan
-from ._adan import scale_by_adan as scale_by_adan
-from ._ademamix import AdemamixState as AdemamixState
-from ._ademamix import ademamix as ademamix
-from ._ademamix import scale_by_ademamix as scale_by_ademamix
-from ._adopt import AdoptState as AdoptState
-from ._adopt import adopt as adopt
-from ._adopt import scale_by_adopt as scale_by_adopt
-from ._amsgrad import AmsgradState as AmsgradState
-from ._amsgrad import amsgrad as amsgrad
-from ._amsgrad import scale_by_amsgrad as scale_by_amsgrad
-from ._asgd import AsgdState as AsgdState
-from ._asgd import asgd as asgd
-from ._cocob import CocobState as CocobState
-from ._cocob import cocob as cocob
-from ._cocob import scale_by_cocob as scale_by_cocob
-from ._dadapt import DAdaptState as DAdaptState
-from ._dadapt import dadapt_adamw as dadapt_adamw
-from ._dog import DogState as DogState
-from ._dog import dog as dog
-from ._dog import dowg as dowg
-from ._dog import scale_by_dog as scale_by_dog
-from ._dog import scale_by_dowg as scale_by_dowg
-from ._fromage import FromageState as FromageState
-from ._fromage import fromage as fromage
-from ._galore import GaloreState as GaloreState
-from ._galore import galore as galore
-from ._galore import scale_by_galore as scale_by_galore
-from ._kron import KronState as KronState
-from ._kron import annealed_probability as annealed_probability
-from ._kron import kron as kron
-from ._kron import scale_by_kron as scale_by_kron
-from ._lamb import lamb as lamb
-from ._lars import lars as lars
-from ._lbfgs import LbfgsState as LbfgsState
-from ._lbfgs import lbfgs as lbfgs
-from ._lbfgs import scale_by_lbfgs as scale_by_lbfgs
-from ._lion import LionState as LionState
-from ._lion import lion as lion
-from ._lion import scale_by_lion as scale_by_lion
-from ._lookahead import LookaheadState as LookaheadState
-from ._lookahead import lookahead as lookahead
-from ._madgrad import MadgradState as MadgradState
-from ._madgrad import madgrad as madgrad
-from ._mechanic import MechanicState as MechanicState
-from ._mechanic import mechanize as mechanize
-from ._momo import MomoAdamState as MomoAdamState
-from ._momo import MomoState as MomoState
-from ._momo import momo as momo
-from ._momo import momo_adam as momo_adam
-from ._muon import MuonState as MuonState
-from ._muon import muon as muon
-from ._muon import scale_by_muon as scale_by_muon
-from ._muon import scale_by_shape as scale_by_shape
-from ._nadam import NadamState as NadamState
-from ._nadam import nadam as nadam
-from ._nadam import nadamw as nadamw
-from ._nadam import scale_by_nadam as scale_by_nadam
-from ._noisy_sgd import noisy_sgd as noisy_sgd
-from ._novograd import NovogradState as NovogradState
-from ._novograd import novograd as novograd
-from ._novograd import scale_by_novograd as scale_by_novograd
-from ._optimistic import OptimisticState as OptimisticState
-from ._optimistic import optimistic_adam as optimistic_adam
-from ._optimistic import optimistic_gradient_descent as optimistic_gradient_descent
-from ._optimistic import scale_by_optimistic_gradient as scale_by_optimistic_gradient
-from ._polyak_sgd import polyak_sgd as polyak_sgd
-from ._polyak_sgd import scale_by_polyak as scale_by_polyak
-from ._prodigy import ProdigyState as ProdigyState
-from ._prodigy import prodigy as prodigy
-from ._radam import RadamState as RadamState
-from ._radam import radam as radam
-from ._radam import scale_by_radam as scale_by_radam
-from ._rmsprop import RmsState as RmsState
-from ._rmsprop import rmsprop as rmsprop
-from ._rmsprop import scale_by_rms as scale_by_rms
-from ._rmsprop import scale_by_stddev as scale_by_stddev
-from ._rprop import RpropState as RpropState
-from ._rprop import rprop as rprop
-from ._sam import SamState as SamState
-from ._sam import sam as sam
-from ._schedule_free import ScheduleFreeState as ScheduleFreeState
-from ._schedule_free import schedule_free as schedule_free
-from ._schedule_free import schedule_free_adamw as schedule_free_adamw
-from ._schedule_free import schedule_free_eval_params as schedule_free_eval_params
-from ._schedule_free import schedule_free_sgd as schedule_free_sgd
-from ._sgd import SgdState as SgdState
-from ._sgd import sgd as sgd
-from ._sign import scale_by_sign as scale_by_sign
-from ._sign import sign_sgd as sign_sgd
-from ._sm3 import Sm3State as Sm3State
-from ._sm3 import scale_by_sm3 as scale_by_sm3
-from ._sm3 import sm3 as sm3
-from ._soap import SoapState as SoapState
-from ._soap import scale_by_soap as scale_by_soap
-from ._soap import soap as soap
-from ._sophia import SophiaState as SophiaState
-from ._sophia import hutchinson as hutchinson
-from ._sophia import scale_by_sophia as scale_by_sophia
-from ._sophia import sophia as sophia
-from ._yogi import YogiState as YogiState
-from ._yogi import scale_by_yogi as scale_by_yogi
-from ._yogi import yogi as yogi
+from ._adabelief import BeliefState, adabelief, scale_by_belief
+from ._adadelta import AdadeltaState, adadelta, scale_by_adadelta
+from ._adafactor import Factored, FactoredState, adafactor, scale_by_factored_rms, scale_by_param_block_rms
+from ._adagrad import RssState, adagrad, scale_by_rss
+from ._adam import AdamState, adam, scale_by_adam
+from ._adamax import AdamaxState, adamax, adamaxw, scale_by_adamax
+from ._adamw import adamw
+from ._adan import AdanState, adan, scale_by_adan
+from ._ademamix import AdemamixState, ademamix, scale_by_ademamix
+from ._adopt import AdoptState, adopt, scale_by_adopt
+from ._amsgrad import AmsgradState, amsgrad, scale_by_amsgrad
+from ._asgd import AsgdState, asgd
+from ._cocob import CocobState, cocob, scale_by_cocob
+from ._dadapt import DAdaptState, dadapt_adamw
+from ._dog import DogState, dog, dowg, scale_by_dog, scale_by_dowg
+from ._fromage import FromageState, fromage
+from ._galore import GaloreState, galore, scale_by_galore
+from ._kron import KronState, annealed_probability, kron, scale_by_kron
+from ._lamb import lamb
+from ._lars import lars
+from ._lbfgs import LbfgsState, lbfgs, scale_by_lbfgs
+from ._lion import LionState, lion, scale_by_lion
+from ._lookahead import LookaheadState, lookahead
+from ._madgrad import MadgradState, madgrad
+from ._mechanic import MechanicState, mechanize
+from ._momo import MomoAdamState, MomoState, momo, momo_adam
+from ._muon import MuonState, muon, scale_by_muon, scale_by_shape
+from ._nadam import NadamState, nadam, nadamw, scale_by_nadam
+from ._noisy_sgd import noisy_sgd
+from ._novograd import NovogradState, novograd, scale_by_novograd
+from ._optimistic import OptimisticState, optimistic_adam, optimistic_gradient_descent, scale_by_optimistic_gradient
+from ._polyak_sgd import polyak_sgd, scale_by_polyak
+from ._prodigy import ProdigyState, prodigy
+from ._radam import RadamState, radam, scale_by_radam
+from ._rmsprop import RmsState, rmsprop, scale_by_rms, scale_by_stddev
+from ._rprop import RpropState, rprop
+from ._sam import SamState, sam
+from ._schedule_free import (
+    ScheduleFreeState,
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_eval_params,
+    schedule_free_sgd,
+)
+from ._sgd import SgdState, sgd
+from ._sign import scale_by_sign, sign_sgd
+from ._sm3 import Sm3State, scale_by_sm3, sm3
+from ._soap import SoapState, scale_by_soap, soap
+from ._sophia import SophiaState, hutchinson, scale_by_sophia, sophia
+from ._yogi import YogiState, scale_by_yogi, yogi
+
+__all__ = [
+    "AdadeltaState",
+    "AdamState",
+    "AdamaxState",
+    "AdanState",
+    "AdemamixState",
+    "AdoptState",
+    "AmsgradState",
+    "AsgdState",
+    "BeliefState",
+    "CocobState",
+    "DAdaptState",
+    "DogState",
+    "Factored",
+    "FactoredState",
+    "FromageState",
+    "GaloreState",
+    "KronState",
+    "LbfgsState",
+    "LionState",
+    "LookaheadState",
+    "MadgradState",
+    "MechanicState",
+    "MomoAdamState",
+    "MomoState",
+    "MuonState",
+    "NadamState",
+    "NovogradState",
+    "OptimisticState",
+    "ProdigyState",
+    "RadamState",
+    "RmsState",
+    "RpropState",
+    "RssState",
+    "SamState",
+    "ScheduleFreeState",
+    "SgdState",
+    "Sm3State",
+    "SoapState",
+    "SophiaState",
+    "YogiState",
+    "adabelief",
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "ademamix",
+    "adopt",
+    "amsgrad",
+    "annealed_probability",
+    "asgd",
+    "cocob",
+    "dadapt_adamw",
+    "dog",
+    "dowg",
+    "fromage",
+    "galore",
+    "hutchinson",
+    "kron",
+    "lamb",
+    "lars",
+    "lbfgs",
+    "lion",
+    "lookahead",
+    "madgrad",
+    "mechanize",
+    "momo",
+    "momo_adam",
+    "muon",
+    "nadam",
+    "nadamw",
+    "noisy_sgd",
+    "novograd",
+    "optimistic_adam",
+    "optimistic_gradient_descent",
+    "polyak_sgd",
+    "prodigy",
+    "radam",
+    "rmsprop",
+    "rprop",
+    "sam",
+    "scale_by_adadelta",
+    "scale_by_adam",
+    "scale_by_adamax",
+    "scale_by_adan",
+    "scale_by_ademamix",
+    "scale_by_adopt",
+    "scale_by_amsgrad",
+    "scale_by_belief",
+    "scale_by_cocob",
+    "scale_by_dog",
+    "scale_by_dowg",
+    "scale_by_factored_rms",
+    "scale_by_galore",
+    "scale_by_kron",
+    "scale_by_lbfgs",
+    "scale_by_lion",
+    "scale_by_muon",
+    "scale_by_nadam",
+    "scale_by_novograd",
+    "scale_by_optimistic_gradient",
+    "scale_by_param_block_rms",
+    "scale_by_polyak",
+    "scale_by_radam",
+    "scale_by_rms",
+    "scale_by_rss",
+    "scale_by_shape",
+    "scale_by_sign",
+    "scale_by_sm3",
+    "scale_by_soap",
+    "scale_by_sophia",
+    "scale_by_stddev",
+    "scale_by_yogi",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_eval_params",
+    "schedule_free_sgd",
+    "sgd",
+    "sign_sgd",
+    "sm3",
+    "soap",
+    "sophia",
+    "yogi",
+]

@@ -1,26 +1,42 @@
 """Optimizers made of other optimizers: chains, masks, groups of parameters, conditions, accumulation."""
 
-from ._chain import chain as chain
-from ._chain import named_chain as named_chain
-from ._conditional import ApplyIfFiniteState as ApplyIfFiniteState
-from ._conditional import ConditionalState as ConditionalState
-from ._conditional import apply_if_finite as apply_if_finite
-from ._conditional import conditionally_mask as conditionally_mask
-from ._conditional import conditionally_transform as conditionally_transform
-from ._inject_hyperparams import InjectHyperparamsState as InjectHyperparamsState
-from ._inject_hyperparams import inject_hyperparams as inject_hyperparams
-from ._layouts import RealAndImaginary as RealAndImaginary
-from ._layouts import SplitRealAndImaginaryState as SplitRealAndImaginaryState
-from ._layouts import flatten as flatten
-from ._layouts import split_real_and_imaginary as split_real_and_imaginary
-from ._masked import MaskedState as MaskedState
-from ._masked import freeze as freeze
-from ._masked import masked as masked
-from ._multi_steps import MultiStepsState as MultiStepsState
-from ._multi_steps import has_updated as has_updated
-from ._multi_steps import multi_steps as multi_steps
-from ._multi_steps import skip_large_updates as skip_large_updates
-from ._multi_steps import skip_not_finite as skip_not_finite
-from ._partition import PartitionState as PartitionState
-from ._partition import partition as partition
-from ._partition import selective_transform as selective_transform
+from ._chain import chain, named_chain
+from ._conditional import (
+    ApplyIfFiniteState,
+    ConditionalState,
+    apply_if_finite,
+    conditionally_mask,
+    conditionally_transform,
+)
+from ._inject_hyperparams import InjectHyperparamsState, inject_hyperparams
+from ._layouts import RealAndImaginary, SplitRealAndImaginaryState, flatten, split_real_and_imaginary
+from ._masked import MaskedState, freeze, masked
+from ._multi_steps import MultiStepsState, has_updated, multi_steps, skip_large_updates, skip_not_finite
+from ._partition import PartitionState, partition, selective_transform
+
+__all__ = [
+    "ApplyIfFiniteState",
+    "ConditionalState",
+    "InjectHyperparamsState",
+    "MaskedState",
+    "MultiStepsState",
+    "PartitionState",
+    "RealAndImaginary",
+    "SplitRealAndImaginaryState",
+    "apply_if_finite",
+    "chain",
+    "conditionally_mask",
+    "conditionally_transform",
+    "flatten",
+    "freeze",
+    "has_updated",
+    "inject_hyperparams",
+    "masked",
+    "multi_steps",
+    "named_chain",
+    "partition",
+    "selective_transform",
+    "skip_large_updates",
+    "skip_not_finite",
+    "split_real_and_imaginary",
+]

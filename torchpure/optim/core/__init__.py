@@ -1,54 +1,79 @@
 """What all optimizers share: the pair, checks, formulas with finite derivatives, leaves, masks, fused steps."""
 
-from ._checks import check_above as check_above
-from ._checks import check_count as check_count
-from ._checks import check_positive as check_positive
-from ._checks import check_scalar as check_scalar
-from ._checks import check_unit as check_unit
-from ._checks import is_zero as is_zero
-from ._formulas import Number as Number
-from ._formulas import all_finite as all_finite
-from ._formulas import bias as bias
-from ._formulas import blend as blend
-from ._formulas import gate as gate
-from ._formulas import number as number
-from ._formulas import refreshed as refreshed
-from ._formulas import safe_divide as safe_divide
-from ._formulas import safe_norm as safe_norm
-from ._formulas import safe_rms as safe_rms
-from ._formulas import safe_sqrt as safe_sqrt
-from ._formulas import select as select
-from ._formulas import value_at as value_at
-from ._fused_steps import adam_kernels as adam_kernels
-from ._fused_steps import sgd_kernels as sgd_kernels
-from ._leaves import Restore as Restore
-from ._leaves import active as active
-from ._leaves import copies as copies
-from ._leaves import count as count
-from ._leaves import has_gradient as has_gradient
-from ._leaves import leafwise as leafwise
-from ._leaves import moments as moments
-from ._leaves import per_leaf as per_leaf
-from ._leaves import scalar as scalar
-from ._masks import Choice as Choice
-from ._masks import Mask as Mask
-from ._masks import choice as choice
-from ._masks import first_match as first_match
-from ._masks import keep as keep
-from ._masks import labelling as labelling
-from ._masks import leaf_paths as leaf_paths
-from ._masks import merge as merge
-from ._optimizer import EmptyState as EmptyState
-from ._optimizer import Kernel as Kernel
-from ._optimizer import Optimizer as Optimizer
-from ._optimizer import apply_updates as apply_updates
-from ._optimizer import donate as donate
-from ._optimizer import names as names
-from ._spectral import eigenbasis as eigenbasis
-from ._spectral import iterated as iterated
-from ._spectral import principal as principal
-from ._stateless import centralize as centralize
-from ._stateless import identity as identity
-from ._stateless import set_to_zero as set_to_zero
-from ._stateless import stateless as stateless
-from ._stateless import stateless_leafwise as stateless_leafwise
+from ._checks import check_above, check_count, check_positive, check_scalar, check_unit, is_zero
+from ._formulas import (
+    Number,
+    all_finite,
+    bias,
+    blend,
+    gate,
+    number,
+    refreshed,
+    safe_divide,
+    safe_norm,
+    safe_rms,
+    safe_sqrt,
+    select,
+    value_at,
+)
+from ._fused_steps import adam_kernels, sgd_kernels
+from ._leaves import Restore, active, copies, count, has_gradient, leafwise, moments, per_leaf, scalar
+from ._masks import Choice, Mask, choice, first_match, keep, labelling, leaf_paths, merge
+from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, donate, names
+from ._spectral import eigenbasis, iterated, principal
+from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
+
+__all__ = [
+    "Choice",
+    "EmptyState",
+    "Kernel",
+    "Mask",
+    "Number",
+    "Optimizer",
+    "Restore",
+    "active",
+    "adam_kernels",
+    "all_finite",
+    "apply_updates",
+    "bias",
+    "blend",
+    "centralize",
+    "check_above",
+    "check_count",
+    "check_positive",
+    "check_scalar",
+    "check_unit",
+    "choice",
+    "copies",
+    "count",
+    "donate",
+    "eigenbasis",
+    "first_match",
+    "gate",
+    "has_gradient",
+    "identity",
+    "is_zero",
+    "iterated",
+    "keep",
+    "labelling",
+    "leaf_paths",
+    "leafwise",
+    "merge",
+    "moments",
+    "names",
+    "number",
+    "per_leaf",
+    "principal",
+    "refreshed",
+    "safe_divide",
+    "safe_norm",
+    "safe_rms",
+    "safe_sqrt",
+    "scalar",
+    "select",
+    "set_to_zero",
+    "sgd_kernels",
+    "stateless",
+    "stateless_leafwise",
+    "value_at",
+]

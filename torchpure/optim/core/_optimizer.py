@@ -13,7 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
-from torchpure.tree import shortened, shown
+from torchpure.tree.summaries import shortened, shown
 
 S = TypeVar("S")
 Kernel = Callable[..., tuple[Params, S] | None]

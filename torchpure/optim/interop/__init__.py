@@ -1,6 +1,6 @@
 """torch.optim: its optimizers as pure functions, its states as ours and back."""
 
-from ._lift import LiftState as LiftState
-from ._lift import lift as lift
-from ._torch_state import from_torch as from_torch
-from ._torch_state import to_torch as to_torch
+from ._lift import LiftState, lift
+from ._torch_state import from_torch, to_torch
+
+__all__ = ["LiftState", "from_torch", "lift", "to_torch"]

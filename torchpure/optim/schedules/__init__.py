@@ -1,18 +1,37 @@
 """Learning rates as pure functions of the step count."""
 
-from ._basic import constant_schedule as constant_schedule
-from ._basic import cosine_decay_schedule as cosine_decay_schedule
-from ._basic import exponential_decay as exponential_decay
-from ._basic import linear_schedule as linear_schedule
-from ._basic import polynomial_schedule as polynomial_schedule
-from ._joined import cosine_warm_restarts_schedule as cosine_warm_restarts_schedule
-from ._joined import join_schedules as join_schedules
-from ._joined import sgdr_schedule as sgdr_schedule
-from ._joined import warmup_constant_schedule as warmup_constant_schedule
-from ._joined import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from ._joined import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from ._piecewise import cosine_onecycle_schedule as cosine_onecycle_schedule
-from ._piecewise import linear_onecycle_schedule as linear_onecycle_schedule
-from ._piecewise import one_cycle_schedule as one_cycle_schedule
-from ._piecewise import piecewise_constant_schedule as piecewise_constant_schedule
-from ._piecewise import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from ._basic import constant_schedule, cosine_decay_schedule, exponential_decay, linear_schedule, polynomial_schedule
+from ._joined import (
+    cosine_warm_restarts_schedule,
+    join_schedules,
+    sgdr_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+)
+from ._piecewise import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    one_cycle_schedule,
+    piecewise_constant_schedule,
+    piecewise_interpolate_schedule,
+)
+
+__all__ = [
+    "constant_schedule",
+    "cosine_decay_schedule",
+    "cosine_onecycle_schedule",
+    "cosine_warm_restarts_schedule",
+    "exponential_decay",
+    "join_schedules",
+    "linear_onecycle_schedule",
+    "linear_schedule",
+    "one_cycle_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+    "polynomial_schedule",
+    "sgdr_schedule",
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+]

@@ -1,34 +1,49 @@
 """Steps of a chain: scale, clip, decay, momentum, noise, measurements."""
 
-from ._add_noise import AddNoiseState as AddNoiseState
-from ._add_noise import add_noise as add_noise
-from ._apply_every import ApplyEveryState as ApplyEveryState
-from ._apply_every import apply_every as apply_every
-from ._clip import adaptive_grad_clip as adaptive_grad_clip
-from ._clip import clip as clip
-from ._clip import clip_by_block_rms as clip_by_block_rms
-from ._clip import clip_by_global_norm as clip_by_global_norm
-from ._clip import normalize_by_update_norm as normalize_by_update_norm
-from ._constrain import ZeroNansState as ZeroNansState
-from ._constrain import keep_params_nonnegative as keep_params_nonnegative
-from ._constrain import zero_nans as zero_nans
-from ._ema import EmaState as EmaState
-from ._ema import ema as ema
-from ._monitor import MonitorState as MonitorState
-from ._monitor import SnapshotState as SnapshotState
-from ._monitor import measure_with_ema as measure_with_ema
-from ._monitor import monitor as monitor
-from ._monitor import snapshot as snapshot
-from ._per_example_clip import per_example_global_norm_clip as per_example_global_norm_clip
-from ._per_example_clip import per_example_layer_norm_clip as per_example_layer_norm_clip
-from ._reduce_on_plateau import ReduceOnPlateauState as ReduceOnPlateauState
-from ._reduce_on_plateau import reduce_on_plateau as reduce_on_plateau
-from ._scale import ScheduleState as ScheduleState
-from ._scale import scale as scale
-from ._scale import scale_by_learning_rate as scale_by_learning_rate
-from ._scale import scale_by_schedule as scale_by_schedule
-from ._trace import TraceState as TraceState
-from ._trace import trace as trace
-from ._trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
-from ._trust_ratio import trust_ratio as trust_ratio
-from ._weight_decay import add_decayed_weights as add_decayed_weights
+from ._add_noise import AddNoiseState, add_noise
+from ._apply_every import ApplyEveryState, apply_every
+from ._clip import adaptive_grad_clip, clip, clip_by_block_rms, clip_by_global_norm, normalize_by_update_norm
+from ._constrain import ZeroNansState, keep_params_nonnegative, zero_nans
+from ._ema import EmaState, ema
+from ._monitor import MonitorState, SnapshotState, measure_with_ema, monitor, snapshot
+from ._per_example_clip import per_example_global_norm_clip, per_example_layer_norm_clip
+from ._reduce_on_plateau import ReduceOnPlateauState, reduce_on_plateau
+from ._scale import ScheduleState, scale, scale_by_learning_rate, scale_by_schedule
+from ._trace import TraceState, trace
+from ._trust_ratio import scale_by_trust_ratio, trust_ratio
+from ._weight_decay import add_decayed_weights
+
+__all__ = [
+    "AddNoiseState",
+    "ApplyEveryState",
+    "EmaState",
+    "MonitorState",
+    "ReduceOnPlateauState",
+    "ScheduleState",
+    "SnapshotState",
+    "TraceState",
+    "ZeroNansState",
+    "adaptive_grad_clip",
+    "add_decayed_weights",
+    "add_noise",
+    "apply_every",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "ema",
+    "keep_params_nonnegative",
+    "measure_with_ema",
+    "monitor",
+    "normalize_by_update_norm",
+    "per_example_global_norm_clip",
+    "per_example_layer_norm_clip",
+    "reduce_on_plateau",
+    "scale",
+    "scale_by_learning_rate",
+    "scale_by_schedule",
+    "scale_by_trust_ratio",
+    "snapshot",
+    "trace",
+    "trust_ratio",
+    "zero_nans",
+]

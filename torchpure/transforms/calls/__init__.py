@@ -1,34 +1,55 @@
 """A user's function as one operation, for autograd and for tracers."""
 
-from ._autograd_rules import differentiable as differentiable
-from ._autograd_rules import instantiate_zeros as instantiate_zeros
-from ._autograd_rules import needs_rules as needs_rules
-from ._autograd_rules import primal as primal
-from ._autograd_rules import replace_at as replace_at
-from ._autograd_rules import save_for_rules as save_for_rules
-from ._autograd_rules import saved_primals as saved_primals
-from ._autograd_rules import transpose_linear as transpose_linear
-from ._autograd_rules import unwrap_closed_levels as unwrap_closed_levels
-from ._call import Call as Call
-from ._call import bind_positional as bind_positional
-from ._call import check_callable as check_callable
-from ._call import check_nondiff_argnums as check_nondiff_argnums
-from ._call import number_to_tensor as number_to_tensor
-from ._cell_snapshot import snapshot_cells as snapshot_cells
-from ._closure_convert import ClosureConversion as ClosureConversion
-from ._forward_rule import ForwardRule as ForwardRule
-from ._forward_rule import ForwardRuleCall as ForwardRuleCall
-from ._packed import Packed as Packed
-from ._primitives import CHECK as CHECK
-from ._primitives import FlatFn as FlatFn
-from ._primitives import callback_p as callback_p
-from ._primitives import is_tracing as is_tracing
-from ._primitives import register_mode as register_mode
-from ._primitives import scan_p as scan_p
-from ._primitives import switch_p as switch_p
-from ._primitives import while_p as while_p
-from ._rerun import Rerun as Rerun
-from ._rerun import insert_nones as insert_nones
-from ._rerun import jvp_by_rerun as jvp_by_rerun
-from ._rerun import restrict_to_variables as restrict_to_variables
-from ._rerun import vjp_by_rerun as vjp_by_rerun
+from ._autograd_rules import (
+    differentiable,
+    instantiate_zeros,
+    needs_rules,
+    primal,
+    replace_at,
+    save_for_rules,
+    saved_primals,
+    transpose_linear,
+    unwrap_closed_levels,
+)
+from ._call import Call, bind_positional, check_callable, check_nondiff_argnums, number_to_tensor
+from ._cell_snapshot import snapshot_cells
+from ._closure_convert import ClosureConversion
+from ._forward_rule import ForwardRule, ForwardRuleCall
+from ._packed import Packed
+from ._primitives import CHECK, FlatFn, callback_p, is_tracing, register_mode, scan_p, switch_p, while_p
+from ._rerun import Rerun, insert_nones, jvp_by_rerun, restrict_to_variables, vjp_by_rerun
+
+__all__ = [
+    "CHECK",
+    "Call",
+    "ClosureConversion",
+    "FlatFn",
+    "ForwardRule",
+    "ForwardRuleCall",
+    "Packed",
+    "Rerun",
+    "bind_positional",
+    "callback_p",
+    "check_callable",
+    "check_nondiff_argnums",
+    "differentiable",
+    "insert_nones",
+    "instantiate_zeros",
+    "is_tracing",
+    "jvp_by_rerun",
+    "needs_rules",
+    "number_to_tensor",
+    "primal",
+    "register_mode",
+    "replace_at",
+    "restrict_to_variables",
+    "save_for_rules",
+    "saved_primals",
+    "scan_p",
+    "snapshot_cells",
+    "switch_p",
+    "transpose_linear",
+    "unwrap_closed_levels",
+    "vjp_by_rerun",
+    "while_p",
+]

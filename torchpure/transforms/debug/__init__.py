@@ -1,5 +1,6 @@
 """See values from inside transforms and compiled programs: `print`, `callback`, and the assertion `check`."""
 
-from ._callback import callback as callback
-from ._callback import print as print
-from ._check import check as check
+from ._callback import callback, print
+from ._check import check
+
+__all__ = ["callback", "check", "print"]

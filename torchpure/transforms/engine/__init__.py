@@ -1,46 +1,70 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
-from ._diagnose import AUTOGRAD as AUTOGRAD
-from ._diagnose import DATA_DEPENDENT as DATA_DEPENDENT
-from ._diagnose import clear_autocast_cache as clear_autocast_cache
-from ._diagnose import explain as explain
-from ._diagnose import validation_advice as validation_advice
-from ._dual_level import in_dual_level as in_dual_level
-from ._expose import expose as expose
-from ._expose import expose_all as expose_all
-from ._levels import allow_requires_grad as allow_requires_grad
-from ._levels import current_level as current_level
-from ._levels import functorch as functorch
-from ._levels import innermost as innermost
-from ._levels import is_variable as is_variable
-from ._levels import level_kinds as level_kinds
-from ._levels import mapped_levels as mapped_levels
-from ._levels import stale as stale
-from ._levels import without_function_modes as without_function_modes
-from ._levels import without_transforms as without_transforms
-from ._memory import batched_like as batched_like
-from ._memory import dense as dense
-from ._memory import materialized as materialized
-from ._memory import unaliased as unaliased
-from ._memory import with_batch_dims_of as with_batch_dims_of
-from ._memory import without_zerotensors as without_zerotensors
-from ._open_level import backward as backward
-from ._open_level import reruns as reruns
-from ._open_level import run_grad as run_grad
-from ._open_level import run_jvp as run_jvp
-from ._open_level import run_vmap as run_vmap
-from ._open_level import torch_jvp as torch_jvp
-from ._open_level import torch_vjp as torch_vjp
-from ._outermost import OUTERMOST as OUTERMOST
-from ._outermost import depends_on as depends_on
-from ._outermost import graph_leaves as graph_leaves
-from ._outermost import in_outermost_grad as in_outermost_grad
-from ._shared_writes import SHARED_WRITE as SHARED_WRITE
-from ._shared_writes import is_shared_write as is_shared_write
-from ._shared_writes import retry_with_batched_carry as retry_with_batched_carry
-from ._shared_writes import writes_shared as writes_shared
-from ._source_info import argument_paths as argument_paths
-from ._source_info import describe_function as describe_function
-from ._source_info import describe_program as describe_program
-from ._source_info import user_line as user_line
-from ._tensor_index import TensorIndexing as TensorIndexing
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, clear_autocast_cache, explain, validation_advice
+from ._dual_level import in_dual_level
+from ._expose import expose, expose_all
+from ._levels import (
+    allow_requires_grad,
+    current_level,
+    functorch,
+    innermost,
+    is_variable,
+    level_kinds,
+    mapped_levels,
+    stale,
+    without_function_modes,
+    without_transforms,
+)
+from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
+from ._open_level import backward, reruns, run_grad, run_jvp, run_vmap, torch_jvp, torch_vjp
+from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
+from ._shared_writes import SHARED_WRITE, is_shared_write, retry_with_batched_carry, writes_shared
+from ._source_info import argument_paths, describe_function, describe_program, user_line
+from ._tensor_index import TensorIndexing
+
+__all__ = [
+    "AUTOGRAD",
+    "DATA_DEPENDENT",
+    "OUTERMOST",
+    "SHARED_WRITE",
+    "TensorIndexing",
+    "allow_requires_grad",
+    "argument_paths",
+    "backward",
+    "batched_like",
+    "clear_autocast_cache",
+    "current_level",
+    "dense",
+    "depends_on",
+    "describe_function",
+    "describe_program",
+    "explain",
+    "expose",
+    "expose_all",
+    "functorch",
+    "graph_leaves",
+    "in_dual_level",
+    "in_outermost_grad",
+    "innermost",
+    "is_shared_write",
+    "is_variable",
+    "level_kinds",
+    "mapped_levels",
+    "materialized",
+    "reruns",
+    "retry_with_batched_carry",
+    "run_grad",
+    "run_jvp",
+    "run_vmap",
+    "stale",
+    "torch_jvp",
+    "torch_vjp",
+    "unaliased",
+    "user_line",
+    "validation_advice",
+    "with_batch_dims_of",
+    "without_function_modes",
+    "without_transforms",
+    "without_zerotensors",
+    "writes_shared",
+]

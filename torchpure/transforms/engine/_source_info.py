@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.tree import counted, shortened
+from torchpure.tree.summaries import counted, shortened
 
 
 def describe_function(fn: Callable[..., Any]) -> str:

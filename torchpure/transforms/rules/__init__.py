@@ -1,8 +1,8 @@
 """Functions with custom rules: for derivatives, for batches, for memory."""
 
-from ._custom_jvp import custom_jvp as custom_jvp
-from ._custom_vjp import custom_vjp as custom_vjp
-from ._custom_vmap import custom_vmap as custom_vmap
-from ._remat import recomputation_of as recomputation_of
-from ._remat import remat as remat
-from ._remat import remat_name as remat_name
+from ._custom_jvp import custom_jvp
+from ._custom_vjp import custom_vjp
+from ._custom_vmap import custom_vmap
+from ._remat import recomputation_of, remat, remat_name
+
+__all__ = ["custom_jvp", "custom_vjp", "custom_vmap", "recomputation_of", "remat", "remat_name"]

@@ -4,6 +4,7 @@
 writes scopes and loops. `_loop_nest.py` writes one kernel. `_toolchain.py` knows compilers and flags.
 """
 
-from ._toolchain import compiler_command as compiler_command
-from ._translation_unit import TranslationUnit as TranslationUnit
-from ._translation_unit import generate_cpp as generate_cpp
+from ._toolchain import compiler_command
+from ._translation_unit import TranslationUnit, generate_cpp
+
+__all__ = ["TranslationUnit", "compiler_command", "generate_cpp"]

@@ -4,9 +4,15 @@
 `_unsupported.py` finds nodes that torch itself must run.
 """
 
-from ._decompose import decompose_program as decompose_program
-from ._mutation import is_inplace_view as is_inplace_view
-from ._mutation import mutated_nodes as mutated_nodes
-from ._mutation import mutates_argument as mutates_argument
-from ._unsupported import has_complex_argument as has_complex_argument
-from ._unsupported import selects_from_empty as selects_from_empty
+from ._decompose import decompose_program
+from ._mutation import is_inplace_view, mutated_nodes, mutates_argument
+from ._unsupported import has_complex_argument, selects_from_empty
+
+__all__ = [
+    "decompose_program",
+    "has_complex_argument",
+    "is_inplace_view",
+    "mutated_nodes",
+    "mutates_argument",
+    "selects_from_empty",
+]

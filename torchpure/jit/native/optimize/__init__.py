@@ -5,5 +5,7 @@ and the placement of temporaries (`_memory_plan.py`). In a loop, it also makes c
 (`_inplace_carry.py`). Collapsing of loops (`_collapse_loops.py`) runs later, when a kernel is written as C++.
 """
 
-from ._collapse_loops import collapse_loops as collapse_loops
-from ._memory_plan import plan_memory as plan_memory
+from ._collapse_loops import collapse_loops
+from ._memory_plan import plan_memory
+
+__all__ = ["collapse_loops", "plan_memory"]
