@@ -48,7 +48,9 @@ NEW = {"torchpure/transforms/batching/_microbatch.py"}  # what the recipes of do
 
 @pytest.mark.parametrize("page", sorted((ROOT.parent / "docs").glob("*.md")), ids=lambda path: path.name)
 def test_a_page_names_files_that_exist(page):
-    files = [path.as_posix() for top in (ROOT, ROOT.parent / "tests") for path in top.rglob("*.py")]
+    files = [
+        path.as_posix() for top in (ROOT, ROOT.parent / "tests", ROOT.parent / "docs") for path in top.rglob("*.py")
+    ]
     named = re.findall(r"`((?:[a-z_]+/)+_?[a-z_]+\.py)`", page.read_text(encoding="utf-8"))
     assert [name for name in named if name not in NEW and not any(path.endswith(f"/{name}") for path in files)] == []
 

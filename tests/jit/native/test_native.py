@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torchpure import jit
 from torchpure.errors import CheckError
 from torchpure.jit.backends._disk_cache import build_library
 from torchpure.jit.native import compile_cpp
+from torchpure.jit.native.codegen import _translation_unit
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 from torchpure.transforms.tracing._make_fx import trace
 
@@ -485,3 +487,27 @@ def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
     kernel = program.source[program.source.index("int run(") :]
     assert kernel.count("for (int64_t") == 2  # rows, and the sum over columns
     assert "work +" not in kernel
+
+
+def _deep(x, depth):
+    for _ in range(depth):
+        x = torch.tanh(x).cumsum(0).sort(-1)[0]  # neither sums nor sorts can be fused
+    return x, x.sum()
+
+
+@pytest.mark.compile
+def test_kernels_of_one_structure_share_a_function(monkeypatch):
+    inline = jit(_deep, static=1)(A, 4)
+    monkeypatch.setattr(_translation_unit, "MAX_INLINE_KERNELS", 0)
+    shared = [jit(_deep, static=1).lower(A, depth).source.count("noinline") for depth in (4, 12)]
+    assert shared[0] == shared[1] > 0  # a deeper program has no more functions
+    in_functions = jit(_deep, static=1)(A, 4)
+    assert all(map(torch.equal, inline, in_functions))
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ["gathered", "extremes", "put", "bools", "factors", "sorted", "in a loop"])
+def test_a_program_equals_its_function_with_kernels_in_functions(name, monkeypatch):
+    monkeypatch.setattr(_translation_unit, "MAX_INLINE_KERNELS", 0)
+    fn, *tensors = (PROGRAMS | BY_TORCH)[name]
+    check(fn, *tensors)

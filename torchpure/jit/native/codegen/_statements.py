@@ -6,15 +6,17 @@ from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
 from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
 from torchpure.jit.native.optimize import collapse_loops
 
+from ._functions import Functions
 from ._lines import Lines
 from ._loop_nest import LoopNest
 
 
 class StatementWriter:
-    """Writes scopes and their items."""
+    """Writes scopes and their items: kernels where they run, or as calls of `functions`."""
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Functions | None = None) -> None:
         self.out = Lines()
+        self._functions = functions
         self._loops = 0
 
     def scope(self, scope: Scope) -> None:
@@ -34,7 +36,11 @@ class StatementWriter:
     def item(self, item: Any) -> None:
         """Write one item."""
         if isinstance(item, Kernel):
-            LoopNest(self.out, collapse_loops(item)).write()
+            item = collapse_loops(item)
+        if self._functions is not None and isinstance(item, Kernel | Opaque):
+            self.out.line(self._functions.call(item))
+        elif isinstance(item, Kernel):
+            LoopNest(self.out, item).write()
         elif isinstance(item, Opaque):
             self.out.line(item.text)
         elif isinstance(item, Loop):

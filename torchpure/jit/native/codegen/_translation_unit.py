@@ -21,6 +21,7 @@ from torchpure.jit.native.lowering import (
 )
 from torchpure.jit.native.optimize import plan_memory
 
+from ._functions import MAX_INLINE_KERNELS, Functions, count_kernels
 from ._statements import StatementWriter
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
@@ -50,7 +51,8 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
     if not scope.loops and sum(prod(item.sizes) for item in scope.items if isinstance(item, Kernel)) > _MAX_ITERATIONS:
         raise UnsupportedError("much work without a loop: several threads would be faster")
     size = plan_memory(scope)
-    writer = StatementWriter()
+    functions = Functions() if count_kernels(scope.items) > MAX_INLINE_KERNELS else None
+    writer = StatementWriter(functions)
     writer.scope(scope)
     lines = [
         _HEAD,
@@ -68,6 +70,7 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
         BLAS_TYPES,
         *([TORCH_HELPERS] if state.calls_torch else []),
         _ARENA,
+        *(functions.text if functions is not None else []),
     ]
     return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs)
 
