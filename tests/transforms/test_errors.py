@@ -1,4 +1,4 @@
-"""Misuse: who, where, what was wanted, what came, and the way out."""
+"""Messages of errors: the transform, the place, what was wanted, what came, and what to do."""
 
 import copy
 import dataclasses
@@ -40,13 +40,13 @@ def total(x):
 
 @dataclasses.dataclass
 class Weights:
-    """No tree: nobody has registered it."""
+    """A dataclass that is not registered as a tree."""
 
     w: torch.Tensor
 
 
 class Square(torch.autograd.Function):
-    """Written for plain autograd alone."""
+    """A function for plain autograd only, without `setup_context`."""
 
     @staticmethod
     def forward(ctx, x):
@@ -80,7 +80,7 @@ def mapped(rule):
 
 
 def donated():
-    """Use what was given away."""
+    """Use a donated tensor."""
     step = tp.jit(loss_twice, donate=(0,))
     given = torch.ones(6, dtype=D)
     step(given)
@@ -247,12 +247,12 @@ ERRORS = {
 
 
 def first_line(name):
-    """Find where a function of this file begins."""
+    """Return the first line of a function in this file."""
     return globals()[name].__code__.co_firstlineno
 
 
 def placed(message, line):
-    """Put lines of this file into a message: of its row, or of a function above that it names."""
+    """Insert line numbers into a message: `@` is the row's lambda, `@name` a function above."""
     message = re.sub(r"`@(\w+)`", lambda found: f"`{found[1]}` (test_errors.py:{first_line(found[1])})", message)
     message = re.sub(r"@line:(\w+)", lambda found: f"line {first_line(found[1]) + 1} of test_errors.py", message)
     return message.replace("`@`", f"`<lambda>` (test_errors.py:{line})").replace(
@@ -277,14 +277,14 @@ TRANSFORMS = (
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_what_is_no_function_is_refused_where_the_transform_is_made(name):
+def test_a_value_that_is_not_callable_is_refused_when_the_transform_is_made(name):
     with pytest.raises(TransformError) as error:
         getattr(tp, name)(3)
     assert str(error.value) == f"{name}: wanted a function, got int 3"
 
 
 @pytest.mark.parametrize("name", ["jvp", "vjp", "linearize", "linear_transpose", "eval_shape"])
-def test_what_is_no_function_is_refused_where_it_is_called(name):
+def test_a_value_that_is_not_callable_is_refused_at_the_call(name):
     with pytest.raises(TransformError) as error:
         getattr(tp, name)(3, (X,), (X,))
     assert str(error.value) == f"{name}: wanted a function, got int 3"

@@ -1,4 +1,4 @@
-"""Compositions of three, what the docstrings promise, and compiled transforms, in closed forms."""
+"""Compositions of three transforms, laws of docstrings, and compiled transforms, against closed forms."""
 
 import pytest
 import torch

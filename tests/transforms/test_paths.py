@@ -1,4 +1,4 @@
-"""The outermost gradient runs on plain autograd, others on torch.func: nobody can tell from the result."""
+"""The result of a gradient does not depend on its engine: plain autograd if outermost, else torch.func."""
 
 import gc
 import threading
@@ -147,7 +147,7 @@ def test_transforms_in_transforms_under_inference_mode(name, fn, monkeypatch):
         torch.testing.assert_close(actual, wanted, rtol=1e-13, atol=1e-13)
 
 
-def test_a_change_under_inference_mode_is_seen():
+def test_a_mutation_under_inference_mode_is_an_error():
     def fn(x, y):
         y.add_(1)
         return (x * y).sum()
@@ -171,7 +171,7 @@ def test_autograd_inside_the_outermost_gradient():
 
 
 class Doubled(torch.autograd.Function):
-    """A square whose own backward says twice the truth, to see that it is the one that is used."""
+    """A square whose backward returns twice the derivative, which shows that it is used."""
 
     generate_vmap_rule = True
 

@@ -5,9 +5,8 @@ import sys
 import warnings
 
 import pytest
-from torch.autograd import forward_ad
 
-from torchpure.transforms.engine import _levels
+from torchpure.transforms.engine import _forward_rules
 
 PROGRAM = """
 import warnings
@@ -48,10 +47,10 @@ def test_filters_that_another_thread_sets_meanwhile_stay(monkeypatch):
         warnings.filters.insert(0, others)
         warnings.warn("`torch.jit.script` is deprecated", FutureWarning, stacklevel=1)
 
-    monkeypatch.setattr(forward_ad, "_maybe_load_decompositions", load)
+    monkeypatch.setattr(_forward_rules, "maybe_load_decompositions", load)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _levels._load_forward_rules.__wrapped__()
+        _forward_rules._load.__wrapped__()
         assert warnings.filters[0] is others
         with pytest.raises(FutureWarning):
             warnings.warn("`torch.jit.script` is deprecated", FutureWarning, stacklevel=1)

@@ -1,4 +1,4 @@
-"""Callbacks hear values: at once, once a member, once under derivatives, and whenever a traced program runs."""
+"""Callbacks get values: in eager code at once, for each member, once under derivatives, and when a program runs."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_who_hears_what(name):
+def test_how_often_a_callback_is_called(name):
     run, expected = CASES[name]
     heard = []
     run(listening(heard))
@@ -43,7 +43,7 @@ def test_who_hears_what(name):
 
 
 @pytest.mark.parametrize("name", ["vmap", "vmap grad", "grad vmap"])
-def test_a_traced_program_speaks_when_it_runs(name):
+def test_a_traced_program_calls_back_when_it_runs(name):
     make = {
         "vmap": tp.vmap,
         "vmap grad": lambda f: tp.vmap(tp.grad(f)),
@@ -58,7 +58,7 @@ def test_a_traced_program_speaks_when_it_runs(name):
         assert heard == expected * 2
 
 
-def test_members_in_other_dimensions_and_shared_values():
+def test_batched_values_in_other_dimensions_and_unbatched_values():
     heard = []
     xs = torch.arange(6.0).reshape(2, 3)
     tp.vmap(

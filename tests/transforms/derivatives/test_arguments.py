@@ -1,4 +1,4 @@
-"""What a gradient is taken for: argnums, leaves of every kind, forms, dtypes, and how functions are named."""
+"""Arguments of gradients: argnums, leaves of every kind, structures, dtypes, and names of functions in errors."""
 
 import dataclasses
 import functools
@@ -122,7 +122,7 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("around", ["outermost", "inner"])
-def test_a_gradient_has_the_form_of_its_argument(name, around):
+def test_a_gradient_has_the_structure_of_its_argument(name, around):
     params = FORMS[name]
 
     def loss(p):
@@ -166,7 +166,7 @@ def test_a_tensor_that_is_two_leaves_has_two_gradients():
 @pytest.mark.parametrize(
     "transform", [tp.grad, tp.value_and_grad, tp.jacrev, tp.jacfwd, tp.hessian, tp.vmap], ids=lambda t: t.__name__
 )
-def test_the_result_looks_like_the_function(transform):
+def test_a_transformed_function_keeps_its_name_and_signature(transform):
     made = transform(product)
     assert (made.__name__, made.__doc__) == ("product", "Multiply.")
     assert inspect.signature(made) == inspect.signature(product)

@@ -1,4 +1,4 @@
-"""Results of transforms have the form of what they are for, and their names."""
+"""Results of transforms have the structure of their arguments; transformed functions keep their names."""
 
 import functools
 from typing import NamedTuple
@@ -21,7 +21,7 @@ FORMS = [(X, X * 2), [X, X * 2], {"b": X, "a": X * 2}, Pair(X, X * 2), {"n": {"m
 
 
 @pytest.mark.parametrize("params", FORMS, ids=lambda form: type(form).__name__)
-def test_gradients_have_the_form_of_the_parameters(params):
+def test_gradients_have_the_structure_of_the_parameters(params):
     def total(p):
         return sum((leaf**2).sum() for leaf in tp.tree.leaves(p))
 

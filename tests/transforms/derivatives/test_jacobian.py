@@ -1,4 +1,4 @@
-"""jvp, vjp and whole Jacobians over trees: form, integer outputs, aux, None, and misuse."""
+"""jvp, vjp and Jacobians of trees: structure, integer outputs, aux, None, and misuse."""
 
 import subprocess
 import sys
@@ -189,7 +189,7 @@ EMPTY_INPUTS = {
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 3])
 @pytest.mark.parametrize("name", EMPTY_INPUTS)
-def test_a_hessian_by_what_is_empty_is_empty(name, chunk_size):
+def test_a_hessian_of_empty_arguments_is_empty(name, chunk_size):
     call, shape = EMPTY_INPUTS[name]
     same(call(partial(tp.hessian, chunk_size=chunk_size)), torch.zeros(shape, dtype=D))
 
@@ -349,7 +349,7 @@ def test_forward_derivatives_go_through_a_training(name):
 
 
 def test_forward_rules_that_torch_has_in_python_are_loaded():
-    """torch's own `make_dual` loads them at its first call: here nobody has called it."""
+    """torch's `make_dual` loads them at its first call; this process has not called it."""
     code = (
         "import torch, torchpure as tp; x = torch.tensor([0.1, 0.2]);"
         "print(tp.jvp(tp.grad(lambda x: (x.log_softmax(0) ** 2).sum()), (x,), (x,))[1].shape)"

@@ -1,4 +1,4 @@
-"""A dict is a mapping: values are matched by key, whatever the order in which a function gives its keys."""
+"""Key order carries no meaning: values of dicts are matched by key."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def scan(order, x, remat=None):
 
 
 def turning(order, x):
-    """Give ys whose keys turn from step to step."""
+    """Return ys whose key order alternates from step to step."""
     count = []
 
     def step(c, x):
@@ -125,7 +125,7 @@ FUNCTIONS = {
 
 
 def total(f):
-    """Weigh each result by its name."""
+    """Weight each result by its key."""
     names = {name: i + 1.0 for i, name in enumerate("abnyz")}
 
     def weighed(tree):
@@ -154,7 +154,7 @@ CASES = [(name, way) for name in FUNCTIONS for way in WAYS if (name, way) not in
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
-def test_the_order_of_keys_means_nothing(name, way):
+def test_key_order_carries_no_meaning(name, way):
     results = [WAYS[way](lambda x, order=order: FUNCTIONS[name](order, x))() for order in (same, turned)]
     assert tp.tree.paths(results[0])
     assert_close(*results, rtol=1e-13, atol=1e-13)
@@ -162,13 +162,13 @@ def test_the_order_of_keys_means_nothing(name, way):
 
 @pytest.mark.parametrize("way", ["eager", "vmap", "program"])
 @pytest.mark.parametrize("name", ["while_loop", "while_loop with max_steps", "scan", "fori_loop", "associative_scan"])
-def test_loops_give_the_order_of_what_they_began_with(name, way):
+def test_loops_return_the_key_order_of_their_initial_carry(name, way):
     result = WAYS[way](lambda x: FUNCTIONS[name](turned, x))()
     carry = (result if way == "vmap" else result[0])[0] if name == "scan" else result if way == "vmap" else result[0]
     assert list(carry)[:2] == ["a", "b"]
 
 
-def test_the_order_of_keys_means_nothing_to_derivatives():
+def test_key_order_carries_no_meaning_in_derivatives():
     primal, tangent = {"a": X[0], "b": X[1]}, {"b": torch.ones((), dtype=D), "a": 2 * torch.ones((), dtype=D)}
 
     def f(p):
@@ -183,7 +183,7 @@ def test_the_order_of_keys_means_nothing_to_derivatives():
     assert_close(transpose(cotangent), ({"a": X[0], "b": 2 * X[0] + X[2]},))
 
 
-def test_outputs_of_chunks_whose_keys_turn():
+def test_outputs_of_chunks_with_another_key_order():
     def turning_by_call(count=[]):  # noqa: B006
         def f(x):
             count.append(1)
@@ -199,7 +199,7 @@ def test_outputs_of_chunks_whose_keys_turn():
     assert_close(rows["b"], 2 * torch.eye(3, dtype=D))
 
 
-def test_the_order_of_arguments_keys_means_nothing_to_programs():
+def test_key_order_of_arguments_carries_no_meaning_in_programs():
     def f(p):
         return p["a"] * 10 + p["b"]
 
@@ -210,7 +210,7 @@ def test_the_order_of_arguments_keys_means_nothing_to_programs():
     assert_close(run(turned(p)), f(p))
 
 
-def test_another_set_of_keys_is_an_error():
+def test_other_keys_are_an_error():
     count = []
 
     def counted(c, x):

@@ -1,4 +1,4 @@
-"""Hazards of the outermost gradient, which runs on plain autograd: captured tensors, modes, threads, what is left."""
+"""The outermost gradient, which runs on plain autograd: captured tensors, modes, hooks, memory that stays alive."""
 
 import gc
 import weakref
@@ -62,7 +62,7 @@ OUTSIDE = {
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_captured_tensor_is_differentiated_from_outside(name):
+def test_an_outer_gradient_reaches_a_captured_tensor(name):
     check(OUTSIDE[name](value_and_slope, C), 2 * (X**2 + 2 * X) * C)
 
 
@@ -82,7 +82,7 @@ def parameter_loss():
 
 
 def shared_graph():
-    """Keep in aux what value's own backward pass needs too."""
+    """Return in aux a tensor that the backward pass of the value needs too."""
     w = C.clone().requires_grad_()
 
     def fn(x):
@@ -209,7 +209,7 @@ def test_no_tensor_outlives_its_call(nesting):
 
 
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
-def test_an_exception_leaves_the_modes_as_they_were(mode):
+def test_an_exception_restores_the_modes(mode):
     def broken(x):
         with torch.no_grad():
             raise KeyError("broken")
@@ -264,7 +264,7 @@ def test_checkpointing_equals_the_plain_function(captured):
 
 
 class OldStyle(torch.autograd.Function):
-    """A sine whose backward says ten times the truth, and which no transform of torch's takes."""
+    """A sine whose backward returns ten times the derivative; without `setup_context`, so torch.func refuses it."""
 
     @staticmethod
     def forward(ctx, x):

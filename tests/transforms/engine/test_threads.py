@@ -1,4 +1,4 @@
-"""Several threads at once: torch counts its forward levels for the whole process, this library does not show it."""
+"""Several threads at once, although torch counts forward levels for the whole process."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What stands in for torch's own operations inside transforms, against them."""
+"""The values of IN_TRANSFORM rules equal those of torch's operations."""
 
 import itertools
 
@@ -22,8 +22,8 @@ def _close(one, two):
     torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-13)
 
 
-class _StandIn(torch.overrides.TorchFunctionMode):
-    """Put the stand-ins in place everywhere."""
+class _EveryRule(torch.overrides.TorchFunctionMode):
+    """Runs the IN_TRANSFORM rules outside of transforms too."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return IN_TRANSFORM.get(func, func)(*args, **(kwargs or {}))
@@ -48,7 +48,7 @@ def test_recurrent_layers(kind, options, packed):
     first = bool(options.get("batch_first"))
     data = pack_padded_sequence(x, [min(n, 3 if first else 5) for n in lengths], first) if packed else x
     expected = layer(data)
-    with _StandIn():
+    with _EveryRule():
         got = layer(data)
     for one, two in zip(torch.utils._pytree.tree_leaves(got), torch.utils._pytree.tree_leaves(expected), strict=True):
         _close(one, two)
@@ -58,7 +58,7 @@ def test_recurrent_layers(kind, options, packed):
 @pytest.mark.parametrize("bias", [True, False])
 def test_recurrent_cells(kind, bias):
     cell, x = kind(4, 3, bias=bias).double(), _values(2, 4)
-    with _StandIn():
+    with _EveryRule():
         got = cell(x)
     _close(got, cell(x))
 
@@ -136,7 +136,7 @@ def test_fractional_pools_in_three_dimensions(batched):
     _close(_layers.fractional_max_pool(3)(x, 2, **options), F.fractional_max_pool3d(x, 2, **options))
 
 
-def test_small_ones():
+def test_bilinear_normalize_and_index_copy():
     a, b, w = _values(4, 3), _values(4, 2, seed=1), _values(5, 3, 2, seed=2)
     _close(_layers.bilinear(a, b, w, w[:, 0, 0]), F.bilinear(a, b, w, w[:, 0, 0]))
     _close(_layers.normalize(a, 3.0, 0), F.normalize(a, 3.0, 0))

@@ -355,3 +355,17 @@ def test_an_override_is_left_out_of_versions_that_do_not_need_it():
         assert is_needed(repaired, version) is needed
     assert is_needed(repaired._replace(until=None), "9.0")
     assert torch.det in table(Where.ALWAYS)
+
+
+def test_a_program_of_a_first_gradient_keeps_the_kernels_of_torch():
+    """They are right there, and faster; a second derivative needs the rule."""
+    x = values(1, 2, 4, 3)
+
+    def f(x):
+        return (F.scaled_dot_product_attention(x, x, x) ** 2).sum()
+
+    def second(x):
+        return tp.grad(lambda y: tp.grad(f)(y).sum())(x)
+
+    assert "scaled_dot_product" in str(tp.make_graph(tp.grad(f))(x))
+    assert "scaled_dot_product" not in str(tp.make_graph(second)(x))

@@ -1,4 +1,4 @@
-"""Functions that change what they were given, capture or let out: an error under every transform, and by `pure` in eager code."""
+"""Functions that mutate arguments or captured tensors, or store traced ones: errors under every transform, and by `pure`."""
 
 import copy
 from collections import deque
@@ -197,7 +197,7 @@ def as_before():
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("fn", MUTATIONS, ids=lambda fn: fn.__name__)
-def test_a_change_is_an_error(fn, transform):
+def test_a_mutation_is_an_error(fn, transform):
     with pytest.raises(ImpureError, match=rf": `[\w.]*{fn.__name__}` .* changes"):
         TRANSFORMS[transform](fn)
 
@@ -241,7 +241,7 @@ OF_ARGUMENTS = [the_argument, the_argument_s_view, by_an_option]
 
 @pytest.mark.parametrize("transform", PLAINLY)
 @pytest.mark.parametrize("fn", MUTATIONS, ids=lambda fn: fn.__name__)
-def test_a_change_is_an_error_where_nothing_is_differentiated(fn, transform):
+def test_a_mutation_is_an_error_outside_of_derivatives(fn, transform):
     if fn in OF_ARGUMENTS and transform == "scan":
         return  # there it gets a temporary
     name = r"<lambda>" if "scan" in transform else fn.__name__
@@ -251,13 +251,13 @@ def test_a_change_is_an_error_where_nothing_is_differentiated(fn, transform):
 
 @pytest.mark.parametrize("transform", ["eval_shape", "make_graph"])
 @pytest.mark.parametrize("fn", LEAKS, ids=lambda fn: fn.__name__)
-def test_a_tensor_without_numbers_does_not_get_out(fn, transform):
+def test_a_fake_tensor_that_is_stored_is_an_error(fn, transform):
     with pytest.raises(ImpureError, match=rf"^{transform}: `[\w.]*{fn.__name__}` .* lets a traced tensor out"):
         PLAINLY[transform](fn)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-def test_temporaries_may_be_changed(transform):
+def test_temporaries_may_be_mutated(transform):
     def same(x):
         y = 2 * x + 1
         y = torch.stack([x[1] + x[0], y[1] + x[1]])
@@ -271,7 +271,7 @@ def test_temporaries_may_be_changed(transform):
     tp.pure(temporaries)(X)
 
 
-def test_what_may_be_kept():
+def test_detached_values_may_be_stored():
     losses = []
 
     def f(x):
@@ -300,8 +300,8 @@ ROWS = torch.tensor([[0.5, -1.0], [1.5, 2.0], [0.1, 0.2]], dtype=D)
 
 @pytest.mark.parametrize("norm", ["batch_norm", "instance_norm"])
 @pytest.mark.parametrize("transform", NORMALISING)
-def test_running_statistics_are_not_renewed_in_place(transform, norm):
-    """torch's kernels do so without counting the change."""
+def test_an_in_place_update_of_running_statistics_is_an_error(transform, norm):
+    """torch's kernels update them without a new version."""
     mean, var = torch.zeros(2, dtype=D), torch.ones(2, dtype=D)
 
     def normed(x, learns=True):
@@ -363,14 +363,14 @@ def test_errors_of_a_transform_name_the_argument_or_the_capture():
         tp.grad(the_argument)(X.clone())
 
 
-def test_inference_tensors_and_long_lists_are_no_trouble():
+def test_inference_tensors_and_long_lists_are_accepted():
     with torch.inference_mode():
         constant = torch.ones(2, dtype=D)
     numbers = list(range(1_000_000))
     assert_close(tp.grad(lambda x: (x * constant).sum() + numbers[0])(X), torch.ones(2, dtype=D))
 
 
-def test_a_temporary_that_is_changed_too_late_is_an_error_with_the_way_out():
+def test_a_temporary_that_is_mutated_too_late_is_an_error_that_says_what_to_do():
     def f(x):
         y = x * 2
         z = torch.sin(y)
@@ -383,5 +383,5 @@ def test_a_temporary_that_is_changed_too_late_is_an_error_with_the_way_out():
     assert_close(tp.jacfwd(f)(X), 2 * torch.cos(2 * X))
 
 
-def test_a_tensor_made_of_a_number_is_the_functions_own():
+def test_a_tensor_made_from_a_number_may_be_mutated():
     assert tp.pure(lambda x: torch.tensor(1.0).add_(1) + x)(torch.ones(())) == 3

@@ -208,7 +208,7 @@ BACK = {"grad vmap", "vmap grad", "vmap hessian"}
 
 @pytest.mark.parametrize("stack", MAPPED)
 @pytest.mark.parametrize("name", SOME)
-def test_a_check_is_for_the_members_that_come_to_it(name, stack):
+def test_a_check_applies_to_active_members(name, stack):
     if name in {"while", "while in cond"} and stack in BACK:
         return  # no backward pass
     f, x = MAPPED[stack](SOME[name]), torch.tensor([1.0, -1.0, 4.0], dtype=D)
@@ -239,7 +239,7 @@ MISSED = {
 
 @pytest.mark.parametrize("stack", MAPPED)
 @pytest.mark.parametrize("name", MISSED)
-def test_a_check_fails_for_a_member_that_comes_to_it(name, stack):
+def test_a_check_fails_for_an_active_member(name, stack):
     f, member = MISSED[name]
     f, x = MAPPED[stack](f), torch.tensor([1.0, -1.0, 4.0], dtype=D)
     where = rf"(too small|never): members? (\(0, )?{member}\b"
@@ -250,14 +250,14 @@ def test_a_check_fails_for_a_member_that_comes_to_it(name, stack):
         graph(x)
 
 
-def test_a_check_of_a_branch_that_does_not_run_is_none_in_a_program():
+def test_a_check_in_a_branch_that_does_not_run_is_skipped_in_a_program():
     f = tp.make_graph(lambda x: tp.cond(x.sum() > 2, never, unchanged, x))(U)
     assert_close(f(U), U)
     with pytest.raises(CheckError, match="never, line"):
         f(U * 9)
 
 
-def test_a_check_in_a_traced_program_is_one_of_its_operations():
+def test_a_check_in_a_traced_program_is_an_operation():
     for graph in (tp.make_graph(root)(U), tp.make_graph(tp.vmap(root))(U)):
         assert_close(graph(U), graph.module(U)[0])
         with pytest.raises(CheckError, match="a root of a negative number"):
@@ -320,7 +320,7 @@ def safe_root(x):
     return tp.where(x > 0, torch.sqrt, 0.0, x)
 
 
-def test_law_what_where_does_not_choose_has_derivative_zero():
+def test_law_the_branch_that_where_does_not_choose_has_derivative_zero():
     x = torch.tensor([0.0, 4.0, -1.0], dtype=D)
     wanted = torch.tensor([0.0, 0.25, 0.0], dtype=D)
     assert tp.grad(lambda x: torch.where(x > 0, torch.sqrt(x), 0.0).sum())(x).isnan().any()  # torch's own
@@ -377,7 +377,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_what_is_not_linear_is_refused_at_any_magnitude(dtype):
+def test_a_function_that_is_not_linear_is_refused_at_any_magnitude(dtype):
     x = torch.linspace(-1, 1, 12, dtype=dtype)
     for f in NOT_LINEAR.values():
         with pytest.raises(TransformError, match="is not linear"):
@@ -386,7 +386,7 @@ def test_what_is_not_linear_is_refused_at_any_magnitude(dtype):
         assert tp.linear_transpose(f, x)(torch.ones_like(f(x)))[0].shape == x.shape
 
 
-def test_what_is_not_linear_is_refused_inside_of_transforms_and_for_other_dtypes():
+def test_a_function_that_is_not_linear_is_refused_inside_transforms_and_for_other_dtypes():
     def through(f):
         return lambda x: tp.linear_transpose(lambda y: f(y, x), x)(x)[0].sum()
 
@@ -459,7 +459,7 @@ def test_where_keeps_the_dtype_of_operands():
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, {"a": U}), ({"a": U}, 0.0), ({"a": U}, {"b": U}), (U, None)])
-def test_where_wants_branches_of_one_structure(x, y):
+def test_where_refuses_branches_of_different_structures(x, y):
     with pytest.raises(StructureError, match=r"where: the branches: trees differ at `\.`: wanted "):
         tp.where(U > 0, x, y)
 
@@ -495,7 +495,7 @@ def test_error(name):
         call()
 
 
-def test_a_graph_wants_the_structure_that_it_was_traced_with():
+def test_a_graph_refuses_another_structure_than_the_traced_one():
     with pytest.raises(
         StructureError, match="make_graph: the arguments .* `dot` .* at `0`: wanted keys 'a', 'b', got 'a'"
     ):
@@ -514,7 +514,7 @@ def _filled(x):
     return out * 2, out
 
 
-def test_what_is_written_to_a_constant_is_in_the_program_and_gone_at_the_next_run():
+def test_a_write_to_a_constant_is_part_of_the_program_and_undone_before_the_next_run():
     x = torch.arange(1.0, 4.0)
     program = tp.make_graph(_filled)(x)
     for given in (x, x + 1, x):
@@ -541,7 +541,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_places_are_computed_in_programs(name):
+def test_programs_index_with_computed_integers(name):
     fn, x = PLACES[name], torch.arange(24.0, dtype=torch.float64).reshape(2, 3, 4)
     for i, j in ((0, 2), (1, 0)):
         i, j = torch.tensor(i), torch.tensor(j)
@@ -586,7 +586,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_what_depends_on_no_argument_has_numbers(name):
+def test_values_that_depend_on_no_argument_have_numbers(name):
     fn, xs = KNOWN[name], torch.arange(24.0, dtype=torch.float64).reshape(3, 2, 4) / 10
     wanted = fn(xs[0])
     assert_close(tp.make_graph(fn)(xs[0])(xs[0]), wanted)
@@ -606,7 +606,7 @@ def test_a_mask_of_another_size_is_an_error(size):
             run(x)
 
 
-def test_numbers_of_memory_that_was_written_to_are_not_known():
+def test_numbers_of_mutated_memory_are_unknown():
     def fn(x):
         memory = torch.zeros(3)
         row = memory[:1]
@@ -625,14 +625,14 @@ def test_a_size_that_depends_on_numbers_is_an_error_that_names_the_line():
             run(lambda x: x[x > 0])
 
 
-def test_a_causal_mask_that_torch_looks_at_is_known():
+def test_a_causal_mask_that_torch_reads_is_known():
     layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     net = tp.functional(torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
     mask, x = torch.nn.Transformer.generate_square_subsequent_mask(5), torch.ones(2, 5, 8)
     assert_close(tp.make_graph(lambda p: net(p, x, mask=mask))(net.params)(net.params), net(net.params, x, mask=mask))
 
 
-def test_places_are_computed_under_vmap_of_grad():
+def test_computed_indices_under_vmap_of_grad():
     table = torch.linspace(0, 1, 5, dtype=torch.float64) ** 2
 
     def between(x):

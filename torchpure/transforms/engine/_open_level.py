@@ -17,8 +17,9 @@ from torchpure import _torch
 from torchpure._torch import forward_ad, get_proxy_mode, lazy_load_decompositions, set_fwd_grad_enabled
 
 from ._forward_rules import load_forward_rules
-from ._levels import _VMAP, allow_requires_grad, functorch, innermost
+from ._levels import _VMAP, allow_requires_grad, current_level, functorch, innermost
 from ._memory import batched_like, materialized, without_zerotensors
+from ._outermost import OUTERMOST
 
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
 _run_backward: Any = _torch.run_backward
@@ -50,6 +51,7 @@ def run_grad(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Return (value, others, gradients) of `fn`, which returns (scalar, other tensors)."""
     opened = functorch.grad_increment_nesting()
+    outer, _gradient.level = _gradient.level, opened
     try:
         with torch.enable_grad(), disable_saved_tensors_hooks(_NO_HOOKS):
             with allow_requires_grad():
@@ -65,7 +67,23 @@ def run_grad(
                 [functorch.unwrap_for_grad(grad, opened) for grad in grads],
             )
     finally:
+        _gradient.level = outer
         functorch.grad_decrement_nesting()
+
+
+class _Gradient(threading.local):
+    level: int | None = None  # the innermost level that `run_grad` opened in this thread
+
+
+_gradient = _Gradient()
+
+
+def in_first_gradient() -> bool:
+    """Return whether the only open level is a gradient of `run_grad`, and no outermost gradient is around it.
+
+    Its function is differentiated once. A level of `vjp` does not count, because its pull-back may be differentiated.
+    """
+    return _gradient.level == 1 == current_level() and OUTERMOST.variables is None and forward_ad._current_level < 0
 
 
 class _Reruns(threading.local):

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
+from torchpure import tree
 from torchpure._torch import HigherOrderOperator, forward_ad, functorch
 from torchpure.transforms.calls import Call
-from torchpure.transforms.engine import level_kinds
+from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
@@ -30,6 +31,13 @@ def in_transform_rule(operation: Callable[..., Any]) -> Callable[..., Any]:
     return IN_TRANSFORM.get(operation, operation) if in_transform() else operation
 
 
+def _is_differentiated_once(args: Any) -> bool:
+    """Return whether an operation is differentiated once and no more: torch's kernels are right there, and faster."""
+    return in_first_gradient() and not any(
+        isinstance(leaf, Tensor) and innermost(leaf).requires_grad for leaf in tree.leaves(args)
+    )
+
+
 class OverrideMode(TorchFunctionMode):
     """Runs the rule of each operation that has one here, and every other operation as it is.
 
@@ -42,7 +50,7 @@ class OverrideMode(TorchFunctionMode):
             return func(*args, **kwargs) if kwargs else func(*args)
         if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
             func = FORWARD_MODE[func]
-        elif func in IN_TRANSFORM and in_transform():
+        elif func in IN_TRANSFORM and in_transform() and not _is_differentiated_once(args):
             func = IN_TRANSFORM[func]
         func = ALWAYS.get(func, func)
         if func not in INTERCEPTED and not isinstance(func, HigherOrderOperator):

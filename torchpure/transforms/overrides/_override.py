@@ -9,7 +9,7 @@ class Where(Flag):
     """The places where an override applies; `|` joins several."""
 
     ALWAYS = auto()  # wherever the mode is on, under plain autograd too
-    IN_TRANSFORM = auto()  # while a level of torch's transforms is open
+    IN_TRANSFORM = auto()  # while a level of torch's transforms is open; a first gradient alone keeps torch's kernel
     FORWARD_MODE = auto()  # while a forward derivative is open
     VMAP_RETRY = auto()  # in the second run of a vmap whose first run failed
     OUTERMOST_GRAD = auto()  # in addition to ALWAYS: turns the mode on in an outermost gradient, on plain autograd
