@@ -90,8 +90,8 @@ def to_torch(state: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     """Write a state into a torch optimizer's `state_dict()`; pass the result to its `load_state_dict`.
 
     The torch optimizer must have the differentiable leaves as its parameters, in the same order. Options of its groups,
-    such as the learning rate, do not change. Use an optimizer in torch's form where it has
-    one, such as `adafactor(form="torch")`.
+    such as the learning rate, do not change. Where an optimizer has an
+    option for torch's form, use it, as in `adafactor(form="torch")`.
 
     Law: `from_torch(to_torch(state, d), state) == state`.
 
