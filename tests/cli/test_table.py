@@ -52,6 +52,7 @@ def test_refused_choices(path, column, inputs, message):
         ("a,b,a\n1,2,3\n", "`a` appears more than once"),
         ("a,,b\n1,2,3\n", "column 2 has no name"),
         ("a;b\n1;2\n", "something other than commas"),
+        ("1.5,-2\n3,4\n", "the first line must be a header"),
         ("price,b\n", "did you mean `price`"),
         ("a,b\n", "0 rows of data; wanted at least 2"),
         ("a,b\n1,2\n", "1 rows of data; wanted at least 2"),

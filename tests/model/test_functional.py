@@ -124,7 +124,7 @@ PARAMETER_ERRORS = {
     "kind": (lambda p: {**p, "encoder.bias": "x"}, r"`encoder.bias` wants shape \(3,\), got str 'x'"),
     "None": (lambda p: {**p, "encoder.bias": None}, "missing `encoder.bias`"),
     "length": (lambda p: (X,), "wanted 3 parameters in the order encoder.weight, encoder.bias, decoder.bias, got 1"),
-    "no tree": (lambda p: 3, "wanted parameters as a dict, a tuple or a nested dict, got int 3"),
+    "no tree": (lambda p: 3, "wanted a dict, a tuple or a nested dict, got int 3"),
     "nested": (lambda p: {"encoder": {"weight": p["encoder.weight"]}}, "missing `encoder.bias`"),
 }
 

@@ -211,7 +211,7 @@ ERRORS = {
     "names": ([{"a": 1}, {"b": 1}], {}, ValueError, r"point 0 has \['a'\], point 1 has \['b'\]"),
     "method of points": ([{"a": 1}], {"method": "random", "num": 1}, ValueError, "leave out method and num"),
     "key": ({"key": [1]}, {}, ValueError, "`key` is the first argument of train"),
-    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be an integer, at least 1"),
+    "seeds": ({"a": [1]}, {"seeds": 0}, ValueError, "seeds must be an integer of at least 1"),
     "seeds without a key": ({"a": [1]}, {"seeds": 2, "key": None}, ValueError, "more than 1 need a key"),
     "argument": ({"b": [1]}, {}, TypeError, r"sweep: train\(key, b=…\): "),
     "result": ({"a": ["text"]}, {}, TypeError, "train must return tensors and numbers, got str 'text' at `out`"),

@@ -99,6 +99,7 @@ ERRORS = {
     "the result of a function": (lambda: tp.vmap(loss(X)), TransformError, "vmap: wanted a function, got a float64 tensor of shape (2,). Pass the function itself, and its arguments to what comes back"),
     "a float": (lambda: tp.grad(torch.sin)(3.0), TransformError, "grad: `sin` has nothing to differentiate: argument 0 is float 3.0. Wanted a floating point or complex tensor, such as torch.tensor(3.0)"),
     "an array": (lambda: tp.grad(lambda x: x.sum())(X.numpy()), TransformError, "grad: `@` has nothing to differentiate: argument 0 is ndarray array([1., 2.]). Wanted a floating point or complex tensor, such as torch.tensor(3.0)"),
+    "a module": (lambda: tp.grad(lambda net: net(X).sum())(torch.nn.Identity()), TransformError, "grad: `@` has nothing to differentiate: argument 0 is Identity Identity(). Wanted a floating point or complex tensor, such as the parameters of net = tp.functional(module): net(net.params, x)"),
     "an int leaf": (lambda: tp.grad(loss)({"a": {"n": 1}}), TransformError, "grad: `@loss` has nothing to differentiate: argument 0 at `a.n` is int 1. Wanted a floating point or complex tensor, such as torch.tensor(3.0)"),
     "an int tensor": (lambda: tp.grad(loss)(torch.arange(2)), TransformError, "grad: `@loss` has nothing to differentiate: argument 0 is an int64 tensor of shape (2,). Wanted a floating point or complex tensor, such as torch.tensor(3.0)"),
     "no leaves": (lambda: tp.grad(loss)({"a": None}), TransformError, "grad: `@loss` has nothing to differentiate: argument 0 has no leaves. Wanted a floating point or complex tensor, such as torch.tensor(3.0)"),
@@ -147,7 +148,7 @@ ERRORS = {
     "tangents of linearize": (lambda: tp.linearize(loss, X)[1](X, X), TransformError, "linearize: wanted 1 tangents, one a primal, got 2. None stands for zero"),
     "not linear": (lambda: tp.linear_transpose(lambda x: x**2, X), TransformError, "linear_transpose: `@` is not linear. Use vjp for the transpose of its derivative"),
     # vmap
-    "sizes": (lambda: tp.vmap(loss)({"a": X, "b": {"c": X[:1]}}), TransformError, "vmap: `@loss`: mapped dimensions differ in size: 2 in argument 0 at `a`, 1 in argument 0 at `b.c`"),
+    "sizes": (lambda: tp.vmap(loss)({"a": X, "b": {"c": X[:1]}}), TransformError, "vmap: `@loss`: mapped dimensions differ in size: 2 in argument 0 at `a`, 1 in argument 0 at `b.c`. Pass in_dims=None for what is not mapped"),
     "in_dims length": (lambda: tp.vmap(loss, in_dims=(0, 0))(X), TransformError, "vmap: in_dims=(0, 0) does not fit the 1 positional arguments of `@loss`: wanted an int, None or a tuple with an entry for each"),
     "in_dims shape": (lambda: tp.vmap(loss, in_dims=({"b": 0},))({"a": X}), TransformError, "vmap: in_dims[0] must be an int, None or shaped like the value it is for, a dict with 'a'; got a dict with 'b'"),
     "dimension": (lambda: tp.vmap(loss, in_dims=1)(X), TransformError, "vmap: `@loss`: argument 0 cannot be mapped over dimension 1: it is a float64 tensor of shape (2,). Pass in_dims=None for what is not mapped"),

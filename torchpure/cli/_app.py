@@ -96,7 +96,10 @@ def fit(
         int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="article: the article's network and numbers.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help='article: the small tanh network of "Introduction to functional PyTorch" (2023).'
+        ),
     ] = None,
     hidden: Annotated[
         str | None, typer.Option(metavar="A,B", help="Widths of the hidden layers. (default 32,32)")

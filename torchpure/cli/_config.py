@@ -131,7 +131,7 @@ def _is_file(text: str) -> bool:
 def _error_message(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
-    wanted = first["msg"].removeprefix("Input should be ")
+    wanted = first["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
     number = "a number " if wanted.startswith(("greater", "less")) else ""
     return f"{_option(name)}: wanted {number}{wanted[:1].lower()}{wanted[1:]}, got {str(first['input'])[:60]!r}"
 

@@ -1,6 +1,7 @@
 """Read the input columns and the target column of a data file."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,12 +84,16 @@ def _check_present(path: Path, names: list[str], name: str, option: str) -> None
         return
     close = difflib.get_close_matches(name, names, n=1)
     guess = f" (did you mean `{close[0]}`?)" if close else ""
-    comma = (
-        " - are its columns separated by something other than commas?"
-        if len(names) == 1 and path.suffix.lower() == ".csv"
-        else ""
-    )
-    raise InputError(f"{option}: {path} has no column `{name[:40]}`{guess}; {_show_columns(names)}{comma}")
+    hint = _csv_hint(names) if path.suffix.lower() == ".csv" else ""
+    raise InputError(f"{option}: {path} has no column `{name[:40]}`{guess}; {_show_columns(names)}{hint}")
+
+
+def _csv_hint(names: list[str]) -> str:
+    if len(names) == 1:
+        return " - are its columns separated by something other than commas?"
+    if all(re.fullmatch(r"[-+.\deE]+", name) for name in names):
+        return " - the first line must be a header with the names of the columns"
+    return ""
 
 
 def _show_columns(names: list[str]) -> str:

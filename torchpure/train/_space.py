@@ -21,6 +21,9 @@ class Range(NamedTuple):
     at: Callable[[float], Any]  # a fraction in [0, 1) -> the value there
     text: str
 
+    def __repr__(self) -> str:
+        return self.text
+
 
 Space = Mapping[str, Range | Iterable[Any]] | Sequence[Mapping[str, Any]]  # values by name, or the points themselves
 

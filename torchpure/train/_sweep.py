@@ -100,7 +100,8 @@ def sweep(
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1 or (key is None and seeds > 1):
         raise ValueError(
-            f"sweep: seeds must be an integer, at least 1, and more than 1 need a key; got {seeds!r}, {key}"
+            f"sweep: seeds must be an integer of at least 1, and more than 1 need a key, such as key=tp.random.key(0); "
+            f"got seeds={seeds!r}, key={key}"
         )
     k_points, k_members = (None, None) if key is None else random.split(key)
     points = list_points(space, method, num, k_points)

@@ -180,10 +180,10 @@ def test_shared_results_stay_differentiable():
 
 
 ERRORS = {
-    "sizes": (lambda: tp.vmap(torch.add)(X, X[:1]), r"`add`: mapped dimensions differ in size: 3 in argument 0, 1 in argument 1$"),
+    "sizes": (lambda: tp.vmap(torch.add)(X, X[:1]), r"`add`: mapped dimensions differ in size: 3 in argument 0, 1 in argument 1. Pass in_dims=None for what is not mapped$"),
     "sizes in trees": (
         lambda: tp.vmap(lambda p, x: x, in_dims=({"a": 0, "b": 1}, 0))({"a": XS, "b": XS}, X[:2]),
-        r"differ in size: 2 in argument 0 at `a`, 3 in argument 0 at `b`$",
+        r"differ in size: 2 in argument 0 at `a`, 3 in argument 0 at `b`. Pass",
     ),
     "no dimension": (lambda: tp.vmap(torch.sin)(X[0]), r"argument 0 cannot be mapped over dimension 0: it is a float64 tensor of shape \(\)"),
     "a dimension below": (lambda: tp.vmap(torch.sin, in_dims=-2)(X), "cannot be mapped over dimension -2"),

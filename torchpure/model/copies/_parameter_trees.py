@@ -57,7 +57,7 @@ def _checked_in_module_order(
             _fail(owner, f"wanted {len(names)} parameters in the order {_some(names)}, got {len(params)}")
         params = dict(zip(names, params, strict=True))
     if not isinstance(params, dict):
-        _fail(owner, f"wanted parameters as a dict, a tuple or a nested dict, got {tree.describe(params)}")
+        _fail(owner, f"wanted a dict, a tuple or a nested dict, got {tree.describe(params)}")
     given = flatten(params) if any(isinstance(value, dict) for value in params.values()) else params
     problems = [f"missing `{name}`" for name in names if given.get(name) is None]
     problems += [f"unexpected `{name}`{_hint(name, aliases)}" for name in given if name not in names]

@@ -25,7 +25,7 @@ from ._per_member import member_flag
 from ._which_draw import draws
 
 CALL_ADVICE = "Use net.apply(params, state, *inputs, key=key), or make the module deterministic with .eval()"
-APPLY_ADVICE = "Give net.apply a key=, or make the module deterministic with train=False"
+APPLY_ADVICE = "Pass a key=, or make the module deterministic: train=False in net.apply, or .eval()"
 _KEYED_ADVICE = "The key that was given cannot answer it: draw with torch.rand or a similar function"
 
 

@@ -72,6 +72,5 @@ def named_chain(*pairs: tuple[str, Optimizer[Any]]) -> Optimizer[dict[str, Any]]
 def _check_kind(caller: str, optimizers: Iterable[tuple[Any, Any]]) -> None:
     for place, optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"{caller}: wanted an Optimizer at {place!r}, got {optimizer!r:.60}: call the factory first"
-            )
+            way_out = "pass each as an argument" if isinstance(optimizer, list | tuple) else "call the factory first"
+            raise TypeError(f"{caller}: wanted an Optimizer at {place!r}, got {optimizer!r:.60}: {way_out}")

@@ -195,7 +195,10 @@ def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
         )
     if len(sizes) > 1:
         seen = ", ".join(f"{size} in {_leaf_path(args, i)}" for size, i in sizes.items())
-        raise TransformError(f"vmap: {describe_function(fn)}: mapped dimensions differ in size: {seen}")
+        raise TransformError(
+            f"vmap: {describe_function(fn)}: mapped dimensions differ in size: {seen}. "
+            "Pass in_dims=None for what is not mapped"
+        )
     return next(iter(sizes))
 
 

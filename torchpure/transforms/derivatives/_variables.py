@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from itertools import compress
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -127,9 +127,14 @@ def _nothing_to_differentiate(
         for path, leaf in zip(argument_paths(number, args[number]), tree.leaves(args[number]), strict=True)
     ]
     seen = "; ".join(found[:3]) or ", ".join(f"argument {number} has no leaves" for number in positions)
-    unknown = any(is_dataclass(leaf) for number in positions for leaf in tree.leaves(args[number]))
-    wanted = "a dataclass that is a tree: see tree.register_dataclass" if unknown else "such as torch.tensor(3.0)"
+    leaves = [leaf for number in positions for leaf in tree.leaves(args[number])]
+    if any(isinstance(leaf, nn.Module) for leaf in leaves):
+        wanted = "such as the parameters of net = tp.functional(module): net(net.params, x)"
+    elif any(map(is_dataclass, leaves)):
+        wanted = "or a dataclass that is a tree: see tree.register_dataclass"
+    else:
+        wanted = "such as torch.tensor(3.0)"
     return (
         f"{caller}: {describe_function(fn)} has nothing to differentiate: {seen}. "
-        f"Wanted a floating point or complex tensor, {'or ' * unknown}{wanted}"
+        f"Wanted a floating point or complex tensor, {wanted}"
     )
