@@ -94,7 +94,7 @@ def test_the_first_difference_is_named(name):
     with pytest.raises(StructureError, match=message):
         tree.align(tree.structure(wanted), wanted, got, "somebody")
     with pytest.raises(StructureError, match="somebody: trees differ"):
-        tree.check_same(wanted, got, who="somebody")
+        tree.check_same(wanted, got, caller="somebody")
 
 
 @pytest.mark.parametrize(

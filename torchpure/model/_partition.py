@@ -58,7 +58,7 @@ def merge(*parts: Tree) -> Tree:
     columns, structures = zip(*map(tree.flatten_holes, parts), strict=True)
     templates = [tree.unflatten(one, ["leaf"] * len(column)) for one, column in zip(structures, columns, strict=True)]
     for other in templates[1:]:
-        tree.check_same(templates[0], other, who="merge")
+        tree.check_same(templates[0], other, caller="merge")
     aligned = [tree.align(structures[0], templates[0], part, "merge") for part in parts]
     merged = []
     for number, row in enumerate(zip(*aligned, strict=True)):

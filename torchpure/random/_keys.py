@@ -90,7 +90,7 @@ def _as_int64(data: int) -> int:
     return number
 
 
-def check_key(key: Key, who: str) -> None:
+def check_key(key: Key, caller: str) -> None:
     """Check that a value has the dtype and shape of a key.
 
     Raises:
@@ -100,4 +100,4 @@ def check_key(key: Key, who: str) -> None:
         got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else repr(key)
         is_batch = isinstance(key, Tensor) and key.ndim > 1 and key.shape[-1] == 2
         advice = ": map over several keys with vmap" if is_batch else ""
-        raise TypeError(f"{who}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}{advice}")
+        raise TypeError(f"{caller}: wanted a key, as random.key(seed) gives (int64, shape (2,)), got {got}{advice}")

@@ -62,9 +62,9 @@ def _rounding(leaf: Any) -> float:
     return _UNITS * torch.finfo(leaf.dtype).eps * float(sizes.nan_to_num(0.0, 0.0, 0.0).max())
 
 
-def _assert_leaves(actual: Tree, expected: Tree, who: str, slack: Callable[[Any], tuple[float, float]]) -> None:
-    tree.check_same(expected, actual, who=who)
-    pairs = zip(tree.leaves(actual), tree.align(tree.structure(actual), actual, expected, who), strict=True)
+def _assert_leaves(actual: Tree, expected: Tree, caller: str, slack: Callable[[Any], tuple[float, float]]) -> None:
+    tree.check_same(expected, actual, caller=caller)
+    pairs = zip(tree.leaves(actual), tree.align(tree.structure(actual), actual, expected, caller), strict=True)
     for path, (got, wanted) in zip(tree.paths(actual), pairs, strict=True):
         _assert_leaf(path, got, wanted, *slack(wanted))
 

@@ -58,7 +58,7 @@ def structure_and_dtypes_stay(case: Case) -> None:
         params = tree.map(lambda leaf: leaf.to(dtype), BOWL.start())  # noqa: B023 called at once
         old = (params, case.make().init(params))
         new = advance(case.make(), BOWL, *old)
-        tree.check_same(old, new, who=f"step in {dtype}")
+        tree.check_same(old, new, caller=f"step in {dtype}")
         for (path, was), (_, now) in zip(_tensor_paths(old), _tensor_paths(new), strict=True):
             assert (was.shape, was.dtype) == (now.shape, now.dtype), (
                 f"in {dtype}, at (params, state).{path}: {tree.describe(was)} became {tree.describe(now)}"

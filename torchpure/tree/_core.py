@@ -59,7 +59,7 @@ def map(fn: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     return unflatten(shape, [fn(*row) for row in zip(first, *columns, strict=True)])
 
 
-def align(shape: Structure, tree: Tree, other: Tree, who: str) -> list[Any]:
+def align(shape: Structure, tree: Tree, other: Tree, caller: str) -> list[Any]:
     """List the subtrees of `other` at the leaves of `tree`, whose structure is `shape`.
 
     Raises:
@@ -69,10 +69,10 @@ def align(shape: Structure, tree: Tree, other: Tree, who: str) -> list[Any]:
         return flatten_up_to(shape, other)
     except ValueError as error:
         difference = _first_difference(tree, other, ())
-        raise StructureError(f"{who}: trees differ {difference or f': {error}'}") from None
+        raise StructureError(f"{caller}: trees differ {difference or f': {error}'}") from None
 
 
-def ordered(shape: Structure, other: Tree, who: str) -> list[Any]:
+def ordered(shape: Structure, other: Tree, caller: str) -> list[Any]:
     """List the leaves of `other` in the order of a structure that equals its own up to the order of dict keys.
 
     Raises:
@@ -85,11 +85,11 @@ def ordered(shape: Structure, other: Tree, who: str) -> list[Any]:
     if got == shape:
         return leaves
     wanted = unflatten(shape, [LEAF] * size(shape))
-    check_same(wanted, other, who=who)
-    return align(shape, wanted, other, who)
+    check_same(wanted, other, caller=caller)
+    return align(shape, wanted, other, caller)
 
 
-def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None:
+def check_same(tree: Tree, other: Tree, *, caller: str = "tree.check_same") -> None:
     """Check that two trees have the same structure; their leaves may differ.
 
     Raises:
@@ -101,7 +101,7 @@ def check_same(tree: Tree, other: Tree, *, who: str = "tree.check_same") -> None
     """
     difference = _first_difference(tree, other, (), leaf_depth=True)
     if difference:
-        raise StructureError(f"{who}: trees differ {difference}")
+        raise StructureError(f"{caller}: trees differ {difference}")
 
 
 def describe(value: Any) -> str:

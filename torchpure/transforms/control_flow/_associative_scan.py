@@ -70,7 +70,7 @@ class _FlatCombine:
         expected = tree.unflatten(self._structure, right)
         result = self._fn(tree.unflatten(self._structure, left), expected)
         label = f"associative_scan: {describe_function(self._fn)}: what it returns, against what it is given"
-        tree.check_same(expected, result, who=label)
+        tree.check_same(expected, result, caller=label)
         out = tree.align(self._structure, expected, result, label)
         for i, (leaf, combined) in enumerate(zip(right, out, strict=True)):
             if not matches(leaf, combined):

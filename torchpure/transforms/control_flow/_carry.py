@@ -48,7 +48,7 @@ class Carry:
         """
         value = as_tensors(value)
         label = f"{self._caller}: {describe_function(fn)}: the carry that it returns, against the one that it is given"
-        tree.check_same(self.initial, value, who=label)
+        tree.check_same(self.initial, value, caller=label)
         leaves = tree.align(tree.structure(self.initial), self.initial, value, label)
         for i, (expected, got) in enumerate(zip(tree.leaves(self.initial), leaves, strict=True)):
             if not matches(expected, got):

@@ -184,7 +184,7 @@ def _zero_branch(results: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]
 
 def _check_same_results(caller: str, first: Branch, expected: Tree, other: Branch, got: Tree) -> None:
     label = f"{caller}: the branches {describe_function(first)} and {describe_function(other)}"
-    tree.check_same(expected, got, who=label)
+    tree.check_same(expected, got, caller=label)
     leaves, structure = tree.flatten(expected)
     for i, (expected_leaf, got_leaf) in enumerate(
         zip(leaves, tree.align(structure, expected, got, label), strict=True)

@@ -36,7 +36,7 @@ def where(condition: Tensor, x: Any, y: Any, *operands: Tensor, safe: float = 1.
     other = _branch(y, operands, ~condition, safe)
     if isinstance(chosen, _NUMBERS) and isinstance(other, _NUMBERS):
         return torch.where(condition, chosen, other)
-    tree.check_same(chosen, other, who="where: the branches")
+    tree.check_same(chosen, other, caller="where: the branches")
     leaves, structure = tree.flatten(chosen)
     others = tree.align(structure, chosen, other, "where: the branches")
     for number, leaf in enumerate((*leaves, *others)):
