@@ -201,7 +201,7 @@ OPTIMIZERS: dict[str, Case] = {
         factory=optim.nadam,
         hyper={"momentum_decay": 4e-3},
         fixed=("eps_root",),
-        # torch keeps its product of momenta in float32: see tests/optim/test_by_hand.py
+        # torch keeps its product of momenta in float32: see tests/optim/algorithms/test_by_hand.py
     ),
     "nadamw, torch": Case(
         factory=optim.nadamw, hyper={"momentum_decay": 0.1, "weight_decay": 0.1}, fixed=("eps_root",), parabola=None
@@ -224,7 +224,7 @@ OPTIMIZERS: dict[str, Case] = {
         factory=optim.asgd,
         fixed=("t0",),  # a number of steps
         rosenbrock=(1e-3, 2000),
-        # torch keeps η in float32: see tests/optim/test_by_hand.py
+        # torch keeps η in float32: see tests/optim/algorithms/test_by_hand.py
     ),
     "dog": Case(
         factory=optim.dog, learning_rate=1.0, options={"init_step": ("distance", 0.1)}, rosenbrock=None, optax="dog"

@@ -42,8 +42,8 @@ def _factories():
 def test_every_factory_has_a_case(name):
     elsewhere = {
         "measure_with_ema",  # a part of the case of monitor
-        "donate",  # breaks a law by what it is for: see test_kernels.py
-        "lift",  # steps outside of transforms only: see test_lift.py
+        "donate",  # breaks a law by what it is for: see core/test_fused_steps.py
+        "lift",  # steps outside of transforms only: see interop/test_lift.py
     }
     keys = {key.split(",")[0] for key in CASES} | elsewhere
     assert name in keys, (
