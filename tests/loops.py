@@ -10,7 +10,7 @@ T = torch.tensor([0.5, -0.3, 0.8, 0.2], dtype=D)
 DEEP = ["vmap grad", "jvp jvp", "vmap hessian"]
 
 
-def unrolled(f, init, xs=None, length=None, *, reverse=False, **_):
+def unrolled(f, init, xs=None, length=0, *, reverse=False, **_):
     """Do what `tp.scan` does, in a Python loop."""
     count = length if xs is None else tp.tree.leaves(xs)[0].shape[0]
     carry, ys = init, []

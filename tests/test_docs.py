@@ -52,9 +52,6 @@ def check_callable(who, fn):
     if not callable(fn):
         raise TransformError(f"{who}: wanted a function, got {fn}")
 
-def mean_square(p, x):
-    return (p * x * x).mean()
-
 X, T = torch.tensor([0.3, -0.7]).double(), torch.tensor(0.4).double()
 """
 

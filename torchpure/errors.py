@@ -13,6 +13,16 @@ Each is also the built-in exception in brackets, so `except ValueError` catches 
 
 from collections.abc import Sequence
 
+__all__ = [
+    "CheckError",
+    "ImpureError",
+    "InputError",
+    "ParameterError",
+    "StructureError",
+    "TorchpureError",
+    "TransformError",
+]
+
 
 class TorchpureError(Exception):
     """The base class of every error of this library."""

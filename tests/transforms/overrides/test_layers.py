@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+import torchpure as tp
 from torchpure.model.draws import _keyed_layers
 from torchpure.transforms.overrides import IN_TRANSFORM, _attention, _layers
 
@@ -63,6 +64,26 @@ def test_recurrent_cells(kind, bias):
     _close(got, cell(x))
 
 
+def test_recurrent_functions_by_keyword():
+    x, state = _values(2, 4), (_values(2, 3), _values(2, 3, seed=1))
+    w_ih, w_hh, bias = _values(12, 4), _values(12, 3, seed=2), _values(12, seed=3)
+    for options in ({}, {"b_ih": bias}, {"b_hh": bias}, {"b_ih": bias, "b_hh": bias}):
+        given = {"hx": state, "w_ih": w_ih, "w_hh": w_hh, **options}
+        with _EveryRule():
+            got = torch.lstm_cell(x, **given)
+        for one, two in zip(got, torch.lstm_cell(x, **given), strict=True):
+            _close(one, two)
+    given = {"has_biases": False, "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False}
+    hx, rows = [part[None] for part in state], torch.tensor([2])
+    with _EveryRule():
+        whole = torch.lstm(input=x[None], hx=hx, params=[w_ih, w_hh], batch_first=False, **given)
+        packed = torch.lstm(x, rows, hx, params=[w_ih, w_hh], **given)
+    for one, two in zip(whole, torch.lstm(x[None], hx, [w_ih, w_hh], batch_first=False, **given), strict=True):
+        _close(one, two)
+    for one, two in zip(packed, torch.lstm(x, rows, hx, [w_ih, w_hh], **given), strict=True):
+        _close(one, two)
+
+
 ATTENTION = {
     "plain": {},
     "causal": {"is_causal": True},
@@ -94,6 +115,7 @@ BAGS = {
     "sum": {"mode": "sum"},
     "max": {"mode": "max"},
     "padding": {"padding_idx": 1},
+    "padding from the end": {"padding_idx": -5},
     "max with padding": {"mode": "max", "padding_idx": 1},
     "weights": {"mode": "sum", "per_sample_weights": _values(5, seed=3)},
     "last offset": {"include_last_offset": True, "offsets": torch.tensor([0, 2, 5])},
@@ -109,6 +131,70 @@ def test_embedding_bags(name):
         rows = torch.tensor([[1, 2], [3, 1]])
         options.pop("offsets")
         _close(_layers.embedding_bag(rows, weight, **options), F.embedding_bag(rows, weight, **options))
+
+
+def test_embedding_bags_of_nothing():
+    weight, nothing = _values(6, 3), torch.tensor([], dtype=torch.int64)
+    for mode in ("sum", "mean", "max"):
+        options = {"offsets": torch.tensor([0, 0]), "mode": mode}
+        _close(_layers.embedding_bag(nothing, weight, **options), F.embedding_bag(nothing, weight, **options))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch has no rule for vmap, and loops
+def test_gradients_by_frequency_are_those_of_torch():
+    def loss(weight):
+        return F.embedding_bag(torch.tensor([[1, 1, 2]]), weight, scale_grad_by_freq=True, mode="sum").sum()
+
+    weight = _values(6, 3)
+    _close(tp.vmap(tp.grad(loss))(weight[None])[0], tp.grad(loss)(weight))
+
+
+REFUSED = {
+    "weights of another shape": lambda x: F.embedding_bag(
+        torch.tensor([0, 1]), x, torch.tensor([0]), mode="sum", per_sample_weights=x[:1, 0]
+    ),
+    "words that are not whole": lambda x: F.embedding_bag(torch.tensor([0.0, 1.0]), x, torch.tensor([0])),
+    "too few indices": lambda x: x.clone().index_copy_(0, torch.tensor([1]), x[:2]),
+    "narrow slices": lambda x: x.clone().index_copy_(0, torch.tensor([1]), x[:1, :2]),
+    "slices of another dtype": lambda x: x.clone().index_copy_(0, torch.tensor([1]), x[:1].float()),
+    "a place beyond the end": lambda x: torch.select_scatter(x, x[0], 0, 7),
+    "an unknown reduction": lambda x: F.gaussian_nll_loss(x, x, 1.0, reduction="bad"),
+    "no output size": lambda x: F.fractional_max_pool2d(x[None], 2, _random_samples=x.new_zeros(1, 1, 2)),
+    "a window that does not fit": lambda x: F.fractional_max_pool2d(
+        x[None], (2, 5), output_size=1, _random_samples=x.new_zeros(1, 1, 2)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_torch_refuses_is_refused(name):
+    x = _values(3, 4)
+    with pytest.raises((RuntimeError, ValueError, IndexError)) as expected:
+        REFUSED[name](x)
+    with pytest.raises(expected.type) as got:
+        tp.vmap(REFUSED[name])(x[None])
+    assert name == "a place beyond the end" or str(got.value)[:40] == str(expected.value)[:40]
+
+
+BY_NAME = {
+    "vector_norm, axis": lambda x: torch.linalg.vector_norm(x, axis=0, keepdims=True),
+    "norm, axis": lambda x: torch.linalg.norm(x, 3, axis=0),
+    "det": lambda x: torch.det(input=x),
+    "linalg.det": lambda x: torch.linalg.det(A=x),
+    "slogdet": lambda x: torch.slogdet(input=x)[1],
+    "logdet": lambda x: torch.logdet(input=x @ x.T),
+    "cholesky_inverse": lambda x: torch.cholesky_inverse(input=x),
+    "prelu": lambda x: torch.prelu(input=x, weight=x[0, :1]),
+    "select_scatter": lambda x: torch.select_scatter(input=x.float(), src=x[0], dim=0, index=-1),
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_arguments_have_the_names_that_torch_gives_them(name):
+    x = _values(3, 3)
+    _close(tp.jvp(BY_NAME[name], (x,), (x,))[0], BY_NAME[name](x))
+    _close(tp.vmap(BY_NAME[name])(x[None])[0], BY_NAME[name](x))
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1])
@@ -142,3 +228,5 @@ def test_bilinear_normalize_and_index_copy():
     _close(_layers.normalize(a, 3.0, 0), F.normalize(a, 3.0, 0))
     index, source = torch.tensor([2, 0]), _values(3, 2, seed=4)
     _close(_layers.index_copy_(a.T.clone(), 1, index, source), a.T.clone().index_copy_(1, index, source))
+    number = torch.tensor(2)
+    _close(_layers.index_copy_(a[0].clone(), 0, number, b[0, 0]), a[0].clone().index_copy_(0, number, b[0, 0]))

@@ -12,11 +12,11 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return input.copy_(out) if inplace else out
 
 
-def _prelu(x: Tensor, weight: Tensor) -> Tensor:
-    channels = x.shape[1] if x.ndim > 1 else 1
-    if weight.numel() not in {1, channels} or weight.dtype != x.dtype:
-        return torch.prelu(x, weight)  # raises
-    return torch.where(x > 0, x, x * weight.reshape([-1 if dim == 1 else 1 for dim in range(x.ndim)]))
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.numel() not in {1, channels} or weight.dtype != input.dtype:
+        return torch.prelu(input, weight)  # raises
+    return torch.where(input > 0, input, input * weight.reshape([-1 if d == 1 else 1 for d in range(input.ndim)]))
 
 
 OVERRIDES = (

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from ._override import Override, Where
 
+_HALF = frozenset({torch.float16, torch.bfloat16})
+
 
 def attention(
     query: Tensor,
@@ -26,6 +28,10 @@ def attention(
     """Compute `F.scaled_dot_product_attention`: softmax(Q Kᵀ · scale + bias) V."""
     if is_causal and attn_mask is not None:
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, True)  # raises
+    if query.dtype in _HALF:  # in single precision inside, as torch's own kernels
+        mask = attn_mask.float() if attn_mask is not None and attn_mask.dtype in _HALF else attn_mask
+        wide = attention(query.float(), key.float(), value.float(), mask, dropout_p, is_causal, scale, enable_gqa)
+        return wide.to(query.dtype)
     weights, value = attention_weights(query, key, value, attn_mask, is_causal, scale, enable_gqa)
     return (F.dropout(weights, dropout_p) if dropout_p else weights) @ value
 

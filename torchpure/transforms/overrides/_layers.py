@@ -44,6 +44,10 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
 
 def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """Compute `Tensor.index_copy_`: copy slices of the source to the given indices."""
+    source = source.reshape(1) if source.ndim == 0 and self.ndim == 1 else source
+    wanted = [index.numel() if d == dim % self.ndim else size for d, size in enumerate(self.shape)]
+    if self.ndim == 0 or list(source.shape) != wanted or source.dtype != self.dtype or index.dtype != torch.int64:
+        return self.index_copy_(dim, index, source)  # a number, or raises
     expanded = index.reshape([-1 if d == dim % self.ndim else 1 for d in range(self.ndim)]).expand_as(source)
     return self.copy_(self.scatter(dim, expanded, source))
 
@@ -60,8 +64,8 @@ def fractional_max_pool(spatial: int) -> Callable[..., Any]:
         return_indices: bool = False,
         _random_samples: Tensor | None = None,
     ) -> Any:
-        if _random_samples is None:  # it draws: torch does that, or refuses
-            return operation(input, kernel_size, output_size, output_ratio, return_indices)
+        if _random_samples is None or (output_size is None) is (output_ratio is None):  # it draws, or raises
+            return operation(input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
         batched = input if input.ndim == spatial + 2 else input.unsqueeze(0)
         sizes, kernel = batched.shape[2:], _each(kernel_size, spatial)
         out = (
@@ -69,6 +73,8 @@ def fractional_max_pool(spatial: int) -> Callable[..., Any]:
             if output_size is not None
             else [int(size * ratio) for size, ratio in zip(sizes, _each(output_ratio, spatial), strict=True)]
         )
+        if any(size < width + number - 1 for size, width, number in zip(sizes, kernel, out, strict=True)):
+            return operation(input, kernel_size, output_size, output_ratio, return_indices, _random_samples)  # raises
         # torch takes the first of two samples for the last dimension
         samples = _random_samples.flip(-1) if spatial == 2 else _random_samples
         starts = [_starts(samples[..., d], sizes[d], out[d], kernel[d]) for d in range(spatial)]
@@ -130,11 +136,13 @@ def embedding_bag(
     weighted = per_sample_weights is not None
     if (
         max_norm is not None
+        or scale_grad_by_freq
         or mode not in _MODES
-        or (weighted and mode != "sum")
+        or (weighted and (mode != "sum" or per_sample_weights.shape != input.shape))
         or (input.ndim == 2) is not (offsets is None)
+        or input.dtype not in _INDICES
     ):
-        return F.embedding_bag(  # changes the weight, or raises
+        return F.embedding_bag(  # changes the weight, has another gradient, or raises
             input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
             include_last_offset, padding_idx,
         )  # fmt: skip
@@ -143,7 +151,9 @@ def embedding_bag(
     rows = weight[indices]
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.reshape(-1, 1)
-    kept = torch.ones_like(rows[:, :1]) if padding_idx is None else (indices != padding_idx).to(rows).unsqueeze(1)
+    kept = torch.ones_like(rows[:, :1])
+    if padding_idx is not None:
+        kept = (indices != padding_idx % len(weight)).to(rows).unsqueeze(1)
     if mode == "max":
         return _maxima(rows, kept, bags, count)
     total = rows.new_zeros(count, rows.shape[1]).index_add(0, bags, rows * kept)
@@ -153,6 +163,7 @@ def embedding_bag(
 
 
 _MODES = frozenset({"sum", "mean", "max"})
+_INDICES = frozenset({torch.int32, torch.int64})
 
 
 def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[int, Tensor]:
@@ -167,6 +178,8 @@ def _bags(input: Tensor, offsets: Tensor | None, last: bool) -> tuple[int, Tenso
 
 
 def _maxima(rows: Tensor, kept: Tensor, bags: Tensor, count: int) -> Tensor:
+    if not len(rows):
+        return rows.new_zeros(count, rows.shape[1])
     member = (bags == torch.arange(count, device=bags.device).unsqueeze(1)) & (kept.squeeze(1) > 0)
     masked = rows.unsqueeze(0).masked_fill(~member.unsqueeze(2), -math.inf)
     return masked.amax(1).masked_fill(~member.any(1, keepdim=True), 0.0)

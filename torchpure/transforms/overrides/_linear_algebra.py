@@ -14,25 +14,31 @@ from ._override import Override, Where
 
 
 def _triangular_solve(
-    b: Tensor, a: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
+    input: Tensor,
+    A: Tensor,  # noqa: N803 torch's name
+    upper: bool = True,
+    transpose: bool = False,
+    unitriangular: bool = False,
 ) -> Any:
-    part = a.triu() if upper else a.tril()
+    part = A.triu() if upper else A.tril()
     if transpose:
         part, upper = part.mT, not upper
-    solution = torch.linalg.solve_triangular(part, b, upper=upper, unitriangular=unitriangular)
-    return torch.return_types.triangular_solve((solution, a.clone()))
+    solution = torch.linalg.solve_triangular(part, input, upper=upper, unitriangular=unitriangular)
+    return torch.return_types.triangular_solve((solution, A.clone()))
 
 
-def _cholesky_inverse(x: Tensor, upper: bool = False) -> Tensor:
-    factor = x.triu().mH if upper else x.tril()
-    half = torch.linalg.solve_triangular(factor, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device), upper=False)
+def _cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
+    factor = input.triu().mH if upper else input.tril()
+    identity = torch.eye(input.shape[-1], dtype=input.dtype, device=input.device)
+    half = torch.linalg.solve_triangular(factor, identity, upper=False)
     return half.mH @ half
 
 
 def vector_norm(
-    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **_: Any
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **other: Any
 ) -> Tensor:
     """Compute `torch.linalg.vector_norm`; for order 2 as √Σx², with derivative zero at zero."""
+    dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)  # torch takes NumPy's names too
     if ord != 2 or dtype is not None or x.dtype not in {torch.float32, torch.float64}:
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
     squares = (x**2).sum() if dim is None and not keepdim else (x**2).sum(dim, keepdim)
@@ -41,6 +47,7 @@ def vector_norm(
 
 
 def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    dim, keepdim = other.pop("axis", dim), other.pop("keepdims", keepdim)
     if ord is None or (ord == 2 and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
         return vector_norm(x, 2, dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)

@@ -59,6 +59,8 @@ def _gaussian_nll_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Compute `F.gaussian_nll_loss`; the variance is checked by `check`, which works under vmap."""
+    if reduction not in _REDUCTIONS:
+        return F.gaussian_nll_loss(input, target, var, full, eps, reduction)  # raises
     variance = torch.full_like(input, var) if isinstance(var, float) else var
     if isinstance(var, Tensor) and variance.shape != input.shape and variance.shape == input.shape[:-1]:
         variance = variance.unsqueeze(-1)

@@ -19,7 +19,7 @@ from ._override import Override, Where
 
 
 def _layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any, **__: Any
 ) -> Tensor:
     return _scaled(_standardize(input, tuple(range(-len(normalized_shape), 0)), eps), weight, bias)
 

@@ -54,8 +54,12 @@ def _project_input(data: Tensor, weights: list[Tensor]) -> Tensor:
 def cell_rule(cell: Cell) -> Callable[..., Any]:
     """Return the rule of `torch.lstm_cell`, `gru_cell` and the like."""
 
-    def step(input: Tensor, hx: Any, *weights: Tensor | None) -> Any:
-        given = [weight for weight in weights if weight is not None]
+    def step(
+        input: Tensor, hx: Any, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+    ) -> Any:
+        given = [w_ih, w_hh]
+        if b_ih is not None or b_hh is not None:
+            given += [w_ih.new_zeros(len(w_ih)) if bias is None else bias for bias in (b_ih, b_hh)]
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
         result = cell(_project_input(input, given), state, given)
         return result[0] if isinstance(hx, Tensor) else result
@@ -69,7 +73,9 @@ def layer_rule(operation: Callable[..., Any], cell: Cell) -> Callable[..., Any]:
     Packed sequences come as (data, batch sizes of the steps, hidden, weights, …).
     """
 
-    def run(data: Tensor, second: Any, *rest: Any) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        names = _LAYER if "batch_first" in kwargs else _PACKED_LAYER
+        data, second, *rest = (*args, *(kwargs[name] for name in names[len(args) :] if name in kwargs))
         packed = isinstance(rest[1], list | tuple)
         hidden, weights, _, num, rate, train, both, *tail = rest if packed else (second, *rest)
         if rate and train and num > 1:  # dropout draws: torch does that, or refuses
@@ -106,6 +112,8 @@ def _one_direction(
     return (outputs[::-1] if backwards else outputs), state
 
 
+_OPTIONS = ("params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
+_LAYER, _PACKED_LAYER = ("input", "hx", *_OPTIONS, "batch_first"), ("data", "batch_sizes", "hx", *_OPTIONS)
 _TANH, _RELU = elman(torch.tanh), elman(torch.relu)
 OVERRIDES = (
     Override([torch.lstm], Where.IN_TRANSFORM, layer_rule(torch.lstm, lstm)),

@@ -17,9 +17,11 @@ from ._override import Override, Where
 
 
 def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    if not -input.ndim <= dim < input.ndim or not -input.shape[dim] <= index < input.shape[dim]:
+        return torch.select_scatter(input, src, dim, index)  # raises
     at_index = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
     chosen = at_index.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
-    return torch.where(chosen, src.unsqueeze(dim), input)
+    return torch.where(chosen, src.to(input.dtype).unsqueeze(dim), input)
 
 
 def _as_strided_scatter(

@@ -120,11 +120,11 @@ def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
     return _types.linalg_slogdet(ForwardRule.apply(_LOG_DETERMINANT, A))
 
 
-def logdet(A: Tensor) -> Tensor:  # noqa: N803
+def logdet(input: Tensor) -> Tensor:
     """Compute `torch.logdet`: NaN where the determinant is negative."""
-    if A.is_complex():
-        return torch.logdet(A)
-    sign, value = ForwardRule.apply(_LOG_DETERMINANT, A)
+    if input.is_complex():
+        return torch.logdet(input)
+    sign, value = ForwardRule.apply(_LOG_DETERMINANT, input)
     return torch.where(sign < 0, float("nan"), value)
 
 
@@ -144,8 +144,10 @@ OVERRIDES = (
     Override([torch.linalg.solve], Where.ALWAYS, solve, until="2.15"),
     Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex, until="2.15"),
     Override([torch.linalg.tensorsolve], Where.ALWAYS, tensorsolve, until="2.15"),
-    Override([torch.linalg.det, torch.det, Tensor.det], Where.ALWAYS, determinant, until="2.15"),
-    Override([torch.linalg.slogdet, torch.slogdet, Tensor.slogdet], Where.ALWAYS, slogdet, until="2.15"),
+    Override([torch.linalg.det], Where.ALWAYS, determinant, until="2.15"),
+    Override([torch.det, Tensor.det], Where.ALWAYS, lambda input: determinant(input), until="2.15"),
+    Override([torch.linalg.slogdet], Where.ALWAYS, slogdet, until="2.15"),
+    Override([torch.slogdet, Tensor.slogdet], Where.ALWAYS, lambda input: slogdet(input), until="2.15"),
     Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet, until="2.15"),
     Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
 )
