@@ -6,7 +6,7 @@ product, a vector function and its scalar twin, a sum in another order) round di
 `assert_trees_close_to_rounding` is for those.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,17 @@ def _assert_leaves(actual: Tree, expected: Tree, caller: str, slack: Callable[[A
     pairs = zip(tree.leaves(actual), tree.align(tree.structure(actual), actual, expected, caller), strict=True)
     for path, (got, wanted) in zip(tree.paths(actual), pairs, strict=True):
         _assert_leaf(path, got, wanted, *slack(wanted))
+
+
+def check_skip(caller: str, skip: Sequence[str], laws: Collection[str]) -> None:
+    """Check that the names to skip are names of laws.
+
+    Raises:
+        ValueError: one is not.
+    """
+    unknown = [name for name in skip if name not in laws]
+    if unknown:
+        raise ValueError(f"{caller}: skip names no law {', '.join(unknown)}: there are {', '.join(laws)}")
 
 
 def _assert_leaf(path: str, got: Any, wanted: Any, rtol: float, atol: float) -> None:

@@ -17,7 +17,7 @@ from torchpure.errors import ImpureError
 from torchpure.model import Functional, functional
 from torchpure.transforms import grad, jvp, vmap
 
-from ._assert import assert_tensors_close, assert_trees_close_to_rounding, tensors, weighted_sum
+from ._assert import assert_tensors_close, assert_trees_close_to_rounding, check_skip, tensors, weighted_sum
 
 Inputs = tuple[Any, ...]
 
@@ -29,10 +29,17 @@ def check_model(net: Functional, inputs: Inputs, *, skip: Sequence[str] = ()) ->
 
     Raises:
         AssertionError: the model breaks a law.
+        TypeError: `net` is not a functional module.
+        ValueError: `skip` names something else than a law.
 
     >>> from torch import nn
     >>> check_model(functional(nn.Sequential(nn.Linear(2, 3), nn.Dropout()).double()), (torch.ones(4, 2).double(),))
     """
+    if not isinstance(net, Functional):
+        raise TypeError(
+            f"check_model: wanted a functional module, got {tree.describe(net)}: pass tp.functional(module)"
+        )
+    check_skip("check_model", skip, MODEL_LAWS)
     for name, law in MODEL_LAWS.items():
         if name not in skip:
             law(net, inputs)

@@ -25,13 +25,27 @@ def check_optimizer(factory: Callable[..., Optimizer[Any]] | Case, **expected: A
 
     Raises:
         AssertionError: the optimizer breaks a law.
+        TypeError: `factory` does not make an optimizer.
 
     >>> from torchpure import optim
     >>> check_optimizer(optim.sgd, hyper={"momentum": 0.9}, rosenbrock=(1e-3, 1000))
     """
-    case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
+    case = _case_of("check_optimizer", factory, expected)
     for law in LAWS.values():
         law(case)
+
+
+def _case_of(caller: str, factory: Any, expected: dict[str, Any]) -> Case:
+    if isinstance(factory, Case):
+        return factory
+    case = Case(factory=factory, **expected)
+    made = case.make() if callable(factory) and not isinstance(factory, type) else factory
+    if isinstance(factory, type) or not callable(factory) or not isinstance(made, Optimizer):
+        raise TypeError(
+            f"{caller}: wanted a function from a learning rate to an Optimizer, got {factory!r:.60}: pass the "
+            "factory itself, as tp.optim.adam"
+        )
+    return case
 
 
 def check_compiled(
@@ -43,7 +57,7 @@ def check_compiled(
         AssertionError: results differ.
         torch._dynamo.exc.TorchDynamoException: the step does not compile to one graph, or recompiles.
     """
-    case = factory if isinstance(factory, Case) else Case(factory=factory, **expected)
+    case = _case_of("check_compiled", factory, expected)
     optimizer = case.make(_falling(case.learning_rate) if case.scheduled else case.learning_rate)
     params = PARABOLA.start()
 

@@ -17,7 +17,7 @@ from torchpure import tree
 from torchpure.jit import jit
 from torchpure.transforms import grad, jvp, vmap
 
-from ._assert import assert_tensors_close, assert_trees_close, rtol_of, tensors, weighted_sum
+from ._assert import assert_tensors_close, assert_trees_close, check_skip, rtol_of, tensors, weighted_sum
 
 Function = Callable[..., Any]
 
@@ -70,11 +70,13 @@ def check_transform(
 
     Raises:
         AssertionError: the transform breaks a law.
+        ValueError: `skip` names something else than a law.
 
     >>> def cube(x):
     ...     return x**3
     >>> check_transform(grad, cube, (torch.tensor(2.0).double(),), lambda x: 3 * x**2, bad=[(torch.tensor(2),)])
     """
+    check_skip("check_transform", skip, TRANSFORM_LAWS)
     case = TransformCase(transform=transform, fn=fn, inputs=inputs, reference=reference, bad=bad)
     for name, law in TRANSFORM_LAWS.items():
         if name not in skip:
