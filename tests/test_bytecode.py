@@ -102,11 +102,11 @@ def _setting(x):
 
 
 def test_names_that_code_reads_and_writes_are_found():
-    assert {"first", "second", "third", "fourth", "fifth"} <= set(_reach._names(_reading.__code__).read)
+    assert {"first", "second", "third", "fourth", "fifth"} <= set(_reach._names(_reading.__code__).globals)
     assert not _reach._names(_reading.__code__).stores
-    assert "written" in _reach._names(_writing.__code__).read and _reach._names(_writing.__code__).stores
-    assert _reach._names(_setting.__code__).sets and "last" in _reach._names(_setting.__code__).attributes
-    assert not _reach._names(_writing.__code__).sets
+    assert "written" in _reach._names(_writing.__code__).globals and _reach._names(_writing.__code__).stores
+    assert _reach._names(_setting.__code__).sets_attributes and "last" in _reach._names(_setting.__code__).attributes
+    assert not _reach._names(_writing.__code__).sets_attributes
 
 
 @pytest.mark.parametrize("kind", ["nonlocally", "deleting", "nested", "reading"])
