@@ -355,7 +355,6 @@ def test_an_override_is_left_out_of_versions_that_do_not_need_it():
         assert is_needed(repaired, version) is needed
     assert is_needed(repaired._replace(until=None), "9.0")
     assert torch.cholesky_inverse in table(Where.ALWAYS)  # no version has repaired it
-    assert (torch.det in table(Where.ALWAYS)) is is_needed(repaired)
 
 
 def test_a_program_of_a_first_gradient_keeps_the_kernels_of_torch():

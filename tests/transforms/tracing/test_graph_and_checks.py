@@ -602,7 +602,10 @@ def test_values_that_depend_on_no_argument_have_numbers(name):
 def test_a_mask_of_another_size_is_an_error(size):
     mask, x = torch.ones(size, dtype=torch.bool), torch.ones(2, 3)
     for run in (tp.make_graph(lambda x: x[:, mask]), tp.jit(lambda x: _masked(x, mask))):
-        with pytest.raises(IndexError, match=rf"mask of shape \({size},\) .* dimensions 1 to 1 .* shape \(2, 3\)"):
+        # from 2.15 on torch itself refuses it
+        with pytest.raises(
+            IndexError, match=rf"mask (of shape \({size},\) .* dimensions 1 to 1 .* shape \(2, 3\)|\[{size}\] at)"
+        ):
             run(x)
 
 

@@ -17,11 +17,12 @@ T = TypeVar("T")
 SHARED_WRITE = "writes a mapped value into a tensor that all members share"
 _NO_ROOM = "doesn't match the broadcast shape"
 _REFUSED = ("inplace arithmetic", "there exists a Tensor `other` in extra_args")
+_IN_BACKWARD = "accessing `data` under vmap"  # torch 2.15 says so in the second backward pass of a norm
 
 
 def is_shared_write(message: str) -> bool:
     """Return whether an error of torch may come from such a write."""
-    return any(sign in message for sign in (_NO_ROOM, *_REFUSED))
+    return any(sign in message for sign in (_NO_ROOM, *_REFUSED, _IN_BACKWARD))
 
 
 def writes_shared(message: str, args: Any, kwargs: Any) -> bool:

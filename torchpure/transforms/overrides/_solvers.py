@@ -141,13 +141,13 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
 
 
 OVERRIDES = (
-    Override([torch.linalg.solve], Where.ALWAYS, solve, until="2.15"),
-    Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex, until="2.15"),
-    Override([torch.linalg.tensorsolve], Where.ALWAYS, tensorsolve, until="2.15"),
-    Override([torch.linalg.det], Where.ALWAYS, determinant, until="2.15"),
-    Override([torch.det, Tensor.det], Where.ALWAYS, lambda input: determinant(input), until="2.15"),
-    Override([torch.linalg.slogdet], Where.ALWAYS, slogdet, until="2.15"),
-    Override([torch.slogdet, Tensor.slogdet], Where.ALWAYS, lambda input: slogdet(input), until="2.15"),
-    Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet, until="2.15"),
+    Override([torch.linalg.solve], Where.ALWAYS, solve),
+    Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex),
+    Override([torch.linalg.tensorsolve], Where.ALWAYS, tensorsolve),
+    Override([torch.linalg.det], Where.ALWAYS, determinant),
+    Override([torch.det, Tensor.det], Where.ALWAYS, lambda input: determinant(input)),
+    Override([torch.linalg.slogdet], Where.ALWAYS, slogdet),
+    Override([torch.slogdet, Tensor.slogdet], Where.ALWAYS, lambda input: slogdet(input)),
+    Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet),
     Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
 )
