@@ -505,9 +505,18 @@ def test_kernels_of_one_structure_share_a_function(monkeypatch):
     assert all(map(torch.equal, inline, in_functions))
 
 
+def _batched_products(small, large):
+    """Multiply in tiles, after a transposition, and by BLAS: each loops over the batch."""
+    return torch.bmm(small, small).tanh(), torch.bmm(small, small.mT), torch.bmm(large, large.mT)
+
+
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["gathered", "extremes", "put", "bools", "factors", "sorted", "in a loop"])
+@pytest.mark.parametrize(
+    "name", ["gathered", "extremes", "put", "bools", "factors", "sorted", "in a loop", "batched products"]
+)
 def test_a_program_equals_its_function_with_kernels_in_functions(name, monkeypatch):
     monkeypatch.setattr(_translation_unit, "MAX_INLINE_KERNELS", 0)
-    fn, *tensors = (PROGRAMS | BY_TORCH)[name]
+    fn, *tensors = (PROGRAMS | BY_TORCH | {"batched products": (_batched_products, rows(3, 24, 24), rows(2, 96, 96))})[
+        name
+    ]
     check(fn, *tensors)

@@ -45,7 +45,7 @@ class Functions:
         body, buffers, arguments = _kernel(item) if isinstance(item, Kernel) else _opaque(item)
         tables = [name for name in _TABLES if any(re.search(rf"\b{name}\b", line) for line in body)]
         parameters = [
-            *(f"{c_type(buffer.dtype)} *p{number}" for number, buffer in enumerate(buffers)),
+            *(f"{c_type(buffer.dtype)} *{_parameter(number)}" for number, buffer in enumerate(buffers)),
             *(f"{_TABLES[name]} {name}" for name in tables),
             "int &bad",
         ]
@@ -63,13 +63,17 @@ class Functions:
         return self._names[key]
 
 
+def _parameter(number: int) -> str:
+    return f"arg{number}"  # no C++ text has such a name: in those of products p0, p1 … are loop variables
+
+
 def _kernel(kernel: Kernel) -> tuple[list[str], list[Buffer], list[str]]:
     """Return the body of a kernel's function, the buffers that it uses, and the pointers that a call passes."""
     starts: dict[Buffer, int] = {}  # offset of the first access: kernels of one structure may start elsewhere
     for s in kernel.statements():
         if isinstance(s, Load | IndirectLoad | Store):
             starts.setdefault(s.buffer, s.offset)
-    parameters = {buffer: Buffer(f"p{number}", buffer.dtype, 0) for number, buffer in enumerate(starts)}
+    parameters = {buffer: Buffer(_parameter(number), buffer.dtype, 0) for number, buffer in enumerate(starts)}
     names: dict[str, str] = {}
     body, reductions, epilogue = (
         [_canonical(s, names, parameters, starts) for s in part]
@@ -99,6 +103,5 @@ def _canonical(s: Any, names: dict[str, str], parameters: dict[Buffer, Buffer], 
 def _opaque(item: Opaque) -> tuple[list[str], list[Buffer], list[str]]:
     """Return the body of the function of a C++ text, the buffers that it uses, and the pointers that a call passes."""
     buffers = list(dict.fromkeys((*item.read_buffers, *item.written_buffers)))
-    names = {buffer.name: f"p{number}" for number, buffer in enumerate(buffers)}
-    text = re.sub(r"\b[A-Za-z]+\d+\b", lambda found: names.get(found[0], found[0]), item.text)
+    text = item.text_with({buffer.name: _parameter(number) for number, buffer in enumerate(buffers)})
     return [f"  {line}" for line in text.split("\n")], buffers, [buffer.name for buffer in buffers]

@@ -123,12 +123,14 @@ class Opaque:
     accumulate: Callable[[str, str], str] | None = None  # (pointer, factor) -> text that adds factor · result there
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
 
+    def text_with(self, names: dict[str, str]) -> str:
+        """Return the text with other names of buffers."""
+        return re.sub(r"\b[A-Za-z]+\d+\b", lambda found: names.get(found[0], found[0]), self.text)
+
     def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same text with buffer `new` written in the place of `old`."""
-        text = re.sub(rf"\b{old.name}\b", new.name, self.text)
-        return Opaque(
-            text, self.read_buffers, tuple(new if buffer is old else buffer for buffer in self.written_buffers)
-        )
+        written = tuple(new if buffer is old else buffer for buffer in self.written_buffers)
+        return Opaque(self.text_with({old.name: new.name}), self.read_buffers, written)
 
     def reads(self) -> set[Buffer]:
         """Return the buffers that are read."""
