@@ -17,7 +17,6 @@ from torchpure.jit.passes import (
     attribute,
     eliminate_common_subexpressions,
     fake_value,
-    has_control_flow,
     hoist_loop_invariants,
     peak_memory,
     placeholders,
@@ -119,7 +118,7 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
     """Compile a traced function.
 
     A program that only picks inputs and constants is not compiled. A program with large donated inputs writes
-    results into them, unless it is a loop that the native backend takes: that is faster, and allocates new results.
+    results into them.
 
     Raises:
         CompilerError: there is no working C++ compiler.
@@ -132,24 +131,31 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
     size = sum(fake_value(placeholders(module)[position]).nbytes for position in pairs.values())
     if size < _MIN_DONATED_BYTES:
         return Executable(function_name, trace, backends.compile_program(module, tensors), donated)
-    run = backends.compile_native(module, tensors) if has_control_flow(module) else None
-    if run is not None:  # fast, though it allocates its results
-        return Executable(function_name, trace, run, donated)
-    run = backends.compile_without_native(write_into_donated(module, pairs), tensors)
+    run = backends.compile_native(module, tensors, pairs)
+    if run is not None:
+        pairs = run.overwritten
+    else:
+        run = backends.compile_without_native(write_into_donated(module, pairs), tensors)
     executable = Executable(function_name, trace, run, donated)
     executable.set_donation_pairs(pairs)
     return executable
 
 
-def compile_native_or_measure(function_name: str, trace: Trace, tensors: Sequence[Tensor]) -> Executable | int:
+def compile_native_or_measure(
+    function_name: str, trace: Trace, tensors: Sequence[Tensor], max_bytes: int
+) -> Executable | int:
     """Compile a traced function with the native backend, or return its peak memory in bytes.
+
+    A native program that needs more than `max_bytes` is not taken.
 
     Raises:
         CompilerError: there is no working C++ compiler.
     """
     module = run_passes(trace.module)
     run = None if _trivial_program(module) else backends.compile_native(module, tensors)
-    return peak_memory(module) if run is None else Executable(function_name, trace, run, ())
+    if run is None or run.workspace > max_bytes:
+        return peak_memory(module)
+    return Executable(function_name, trace, run, ())
 
 
 def _trivial_program(module: GraphModule) -> Callable[..., list[Any]] | None:

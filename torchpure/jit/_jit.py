@@ -25,7 +25,7 @@ from ._donation import Donated
 from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
 from ._lowered import Lowered, lowered_from_trace
 from ._trace import Trace, trace
-from ._vmapped import ChunkedVmap
+from ._vmapped import CHUNK_MEMORY, ChunkedVmap
 
 _function_modes: Any = len_torch_function_stack
 _autocasts: Any = is_any_autocast_enabled
@@ -131,7 +131,7 @@ class _ProgramCache:
         with self._lock, gc_paused():
             key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
-                result = compile_native_or_measure(self._function_name, new_trace, call.tensors)
+                result = compile_native_or_measure(self._function_name, new_trace, call.tensors, CHUNK_MEMORY)
             except CompilerError:
                 return 0
             if isinstance(result, int):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure.errors import CheckError
+from torchpure.jit.native import on_one_thread
 from torchpure.transforms.batching import Mapping
 
 CHUNK_WIDTHS = (64, 16, 1)  # chunk sizes to measure; 1 runs the program of a single member on each
@@ -77,7 +78,7 @@ class Programs(Protocol):
         """Run the program for these arguments."""
 
     def peak_memory(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-        """Return the bytes that the program needs; None for a native program, which runs on one thread."""
+        """Return the bytes that the program needs; None for a native program that needs at most `CHUNK_MEMORY`."""
         ...
 
 
@@ -119,7 +120,7 @@ class _MappedCall(NamedTuple):
         return ChunkResult(stacked, structure, out_dims)
 
     def peak_memory(self, width: int) -> int | None:
-        """Return the bytes that a program of `width` members needs; None for a native program."""
+        """Return the bytes that a program of `width` members needs; None for a native program that fits."""
         if width == 1:
             args = self.arguments(lambda leaf, dim: leaf.select(dim, 0).contiguous())
             return self.member_programs.peak_memory(args, self.kwargs)
@@ -172,7 +173,8 @@ def _measure_schedules(call: _MappedCall, size: int) -> tuple[Schedule, list[Chu
             needed = needed or memory / width
             continue
         start = perf_counter()
-        parts.append(call.run(done, count, width))
+        with on_one_thread():
+            parts.append(call.run(done, count, width))
         done += count
         seconds = (perf_counter() - start) / count
         if seconds < best:
@@ -198,8 +200,13 @@ def _run_in_chunks(call: _MappedCall, first: int, size: int, schedule: Schedule)
 
     if workers == 1 or len(starts) < 2:
         return list(map(chunk, starts))
+
+    def chunk_alone(start: int) -> ChunkResult:
+        with on_one_thread():
+            return chunk(start)
+
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(chunk, starts))
+        return list(pool.map(chunk_alone, starts))
 
 
 def _keep_last(part: ChunkResult, count: int) -> ChunkResult:

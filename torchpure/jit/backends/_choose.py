@@ -4,7 +4,8 @@ In this order: the native generator; Python loops around compiled parts, for pro
 programs that inductor computes wrongly; inductor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -15,6 +16,9 @@ from torchpure.jit.passes import fake_value, has_control_flow
 from ._disk_cache import CompilerError, build_library
 from ._interpreted import InterpretedProgram
 from ._protocol import CompiledProgram
+
+if TYPE_CHECKING:
+    from torchpure.jit.native import NativeProgram
 
 
 def _is_complex(node: Node) -> bool:
@@ -44,8 +48,12 @@ def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledP
     return compile_native(module, tensors) or compile_without_native(module, tensors)
 
 
-def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram | None:
-    """Compile a program to C++ that runs on one thread; None if the generator does not support it.
+def compile_native(
+    module: GraphModule, tensors: Sequence[Tensor], donated: Mapping[int, int] | None = None
+) -> "NativeProgram | None":
+    """Compile a program to C++; None if the generator does not support it.
+
+    `donated` maps an output to an input whose memory it may take.
 
     Raises:
         CompilerError: there is no working C++ compiler.
@@ -53,7 +61,7 @@ def compile_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledPr
     from torchpure.jit.native import compile_cpp
 
     try:
-        return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library)
+        return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library, donated)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
 

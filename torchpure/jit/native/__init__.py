@@ -1,13 +1,15 @@
-"""The native backend: compile a small program, or a program with loops, to one C++ function on one thread.
+"""The native backend: compile a program to one C++ function.
+
+Threads of torch's own pool share the large kernels; small kernels run on the calling thread.
 
 A program goes through these stages. Each is a package, and imports only `ir` and the stages before it:
 
 1. `frontend/`: what the generator accepts. It decomposes operations, finds mutations, and names unsupported nodes.
 2. `ir/`: the data that the later stages share. Values are buffers, views and numbers. A kernel is a loop nest.
 3. `lowering/`: fx nodes to kernels, one file per family of operations. `_scope.py` walks the graph and calls a handler
-   per operation. Size limits are here, since a handler may refuse its node.
+   per operation.
 4. `optimize/`: kernels to fewer kernels (fusion), and where each buffer lies in memory (memory plan).
-5. `codegen/`: kernels to C++ text, and the compiler command.
+5. `codegen/`: kernels to C++ text, which threads share which kernel, and the compiler command.
 
 `_compile.py` runs the stages, loads the library, and calls it. Any stage may raise `UnsupportedError`: then
 `compile_cpp` returns None, and another backend compiles the program.
@@ -15,13 +17,20 @@ A program goes through these stages. Each is a package, and imports only `ir` an
 Example: `torch.tanh(a * 2).sum(1)` becomes three kernels (multiply, tanh, sum). Fusion makes them one kernel, whose
 temporaries stay in registers, so the memory plan has nothing to place.
 
-Where to change what: size limits are `MAX_KERNEL_ITERATIONS` in `lowering/_scope.py`, `MIN_TILED`, `MIN_BLAS` and
-`MAX_PRODUCT` in `lowering/_matmul.py`, `MAX_STATEMENTS` in `optimize/_fusion.py`, `MAX_UNROLLED_ITERATIONS` in
-`codegen/_loop_nest.py`, and `_MAX_ITERATIONS` in `codegen/_translation_unit.py`.
+Where to change what: thresholds are `MIN_TILED` and `MIN_BLAS` in `lowering/_matmul.py`, `MAX_STATEMENTS` in
+`optimize/_fusion.py`, `MIN_SHARED_COST` in `optimize/_cost.py`, `MAX_UNROLLED_ITERATIONS` in `codegen/_loop_nest.py`,
+and `MAX_INLINE_KERNELS` in `codegen/_functions.py`.
 """
 
-from ._compile import NativeProgram, compile_cpp
+from ._compile import NativeProgram, compile_cpp, on_one_thread
 from .frontend import has_complex_argument, selects_from_empty
 from .ir import UnsupportedError
 
-__all__ = ["NativeProgram", "UnsupportedError", "compile_cpp", "has_complex_argument", "selects_from_empty"]
+__all__ = [
+    "NativeProgram",
+    "UnsupportedError",
+    "compile_cpp",
+    "has_complex_argument",
+    "on_one_thread",
+    "selects_from_empty",
+]

@@ -1,7 +1,9 @@
 """The entry of the native backend: generate C++, compile it, load the library, and call it."""
 
 import ctypes
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,28 @@ from torchpure.errors import CheckError
 from torchpure.jit.native.codegen import TranslationUnit, compiler_command, generate_cpp
 from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View
-from torchpure.jit.native.lowering import gemm_pointers, last_error, lower_to_torch_call, torch_table
+from torchpure.jit.native.lowering import (
+    gemm_pointers,
+    last_error,
+    lower_to_torch_call,
+    parallel_for_pointer,
+    torch_table,
+)
 
 Build = Callable[[str, Sequence[str]], Path]  # (source, compiler command) -> path of the library
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
 
 
 class NativeProgram:
-    """A compiled program: a function of tensors. It changes none of them."""
+    """A compiled program: a function of tensors. It changes none of them, except donated ones."""
 
     def __init__(self, lowered: TranslationUnit, library: Path) -> None:
-        self.source = lowered.source
+        self.source, self.workspace = lowered.source, lowered.workspace
+        self.overwritten = lowered.overwritten  # output -> the donated input whose memory it takes
         self._outputs, self._state = lowered.outputs, lowered.state
-        self._new_outputs = [(o.shape, o.dtype) for o in lowered.outputs if isinstance(o, View)]
+        self._new_outputs = [
+            (o.shape, o.dtype, lowered.overwritten.get(i)) for i, o in enumerate(lowered.outputs) if isinstance(o, View)
+        ]
         self._has_effects = bool(self._new_outputs or self._state.callbacks or self._state.check_messages)
         self._run: Any = ctypes.CDLL(str(library)).run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _HOOK_TYPE]
@@ -33,11 +44,16 @@ class NativeProgram:
         gemms = (gemm_pointers() or ()) if self._state.uses_blas else ()
         table = [ctypes.addressof(torch_table())] if self._state.calls_torch else []
         pointers = [*(leaf.data_ptr() for leaf in self._state.constants), *gemms, *table]
-        self._constants = (ctypes.c_void_p * max(len(pointers), 1))(*pointers)
+        self._on_one_thread = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, 0)
+        self._constants = self._on_one_thread
+        if self._state.shares_work:
+            self._constants = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, parallel_for_pointer())
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         """Run the program."""
-        made = [torch.empty(shape, dtype=dtype) for shape, dtype in self._new_outputs]
+        made = [
+            torch.empty(shape, dtype=dtype) if at is None else tensors[at] for shape, dtype, at in self._new_outputs
+        ]
         if self._has_effects:
             self.run_into(tensors, made)
         rest = iter(made)
@@ -60,7 +76,8 @@ class NativeProgram:
             if self._state.callbacks
             else _NO_HOOK
         )
-        code = self._run(inputs, outputs, self._constants, hook)
+        shares = self._state.shares_work and not getattr(_THREAD, "alone", False)
+        code = self._run(inputs, outputs, self._constants if shares else self._on_one_thread, hook)
         if code:
             if raised:
                 raise raised[0]
@@ -79,6 +96,20 @@ class NativeProgram:
 
 
 _NO_HOOK = _HOOK_TYPE()
+_THREAD = threading.local()
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Run native programs on the calling thread alone: other threads run others at the same time."""
+    before = getattr(_THREAD, "alone", False)
+    _THREAD.alone = True
+    try:
+        yield
+    finally:
+        _THREAD.alone = before
+
+
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
     -2: (IndexError, "an index is out of range in a compiled program; call the function without jit to see where"),
     -3: (MemoryError, "there is no memory for the temporaries of a compiled program"),
@@ -106,13 +137,18 @@ def _copy_out(pointer: int, view: View) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=view.dtype).as_strided(view.shape, view.strides, -lowest).clone()
 
 
-def compile_cpp(module: GraphModule, tensors: Sequence[Tensor], build: Build) -> NativeProgram | None:
-    """Compile a program for one thread of the CPU; None if the generator does not support it."""
+def compile_cpp(
+    module: GraphModule, tensors: Sequence[Tensor], build: Build, donated: Mapping[int, int] | None = None
+) -> NativeProgram | None:
+    """Compile a program for the CPU; None if the generator does not support it.
+
+    `donated` maps an output to an input whose memory it may take.
+    """
     try:
-        made = generate_cpp(module, tensors)
+        made = generate_cpp(module, tensors, donated)
     except UnsupportedError:  # its decomposition may be supported
         try:
-            made = generate_cpp(decompose_program(module, tensors), tensors, lower_to_torch_call)
+            made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
         except UnsupportedError:
             return None
     return NativeProgram(made, build(made.source, compiler_command()))

@@ -4,6 +4,8 @@ A deep network repeats the same kernels on other memory, and the analyses of a C
 of a function. So in a long program each kernel is a function, which gets its memory through pointers. Kernels with the
 same structure share one function.
 
+A kernel that several threads share is a function too, which runs some iterations of its outermost loop.
+
 Law: a program computes the same bits with its kernels in functions.
 """
 
@@ -17,8 +19,18 @@ from torchpure.jit.native.lowering import Branches, Loop
 
 from ._lines import Lines
 from ._loop_nest import LoopNest
+from ._parallel import Split
 
 MAX_INLINE_KERNELS = 64  # kernels that one function may hold: a call costs some nanoseconds in small loops
+SHARE = """
+typedef void (*Share)(int64_t, int64_t, void *);
+typedef int (*Parallel)(int64_t, int64_t, int64_t, Share, void *);
+static void op_share(Parallel parallel, int64_t count, int64_t grain, Share run, void *given) {
+  if (parallel) parallel(0, count, grain, run, given);
+  else run(0, count, given);
+}
+"""
+_STATIC = "static __attribute__((noinline))"
 _TABLES = {"sgemm_": "sgemm", "dgemm_": "dgemm", "torch_": "const Torch *"}  # pointers that C++ text may use; types
 
 
@@ -42,32 +54,61 @@ class Functions:
 
     def call(self, item: Kernel | Opaque) -> str:
         """Return the C++ statement that runs a kernel or a C++ text; write its function at the first use."""
-        body, buffers, arguments = _kernel(item) if isinstance(item, Kernel) else _opaque(item)
-        tables = [name for name in _TABLES if any(re.search(rf"\b{name}\b", line) for line in body)]
-        parameters = [
-            *(f"{c_type(buffer.dtype)} *{_parameter(number)}" for number, buffer in enumerate(buffers)),
-            *(f"{_TABLES[name]} {name}" for name in tables),
-            "int &bad",
-        ]
-        name = self._define(", ".join(parameters), body)
-        call = f"{name}({', '.join([*arguments, *tables, 'bad'])})"
+        body, parameters, arguments = _function(item, None)
+        name = self._define([f"{_STATIC} int NAME({', '.join([*parameters, 'int &bad'])}) {{"], [*body, "  return 0;"])
+        call = f"{name}({', '.join([*arguments, 'bad'])})"
         returns_error = any("return" in line for line in body)
         return f"if (int code = {call}) return code;" if returns_error else f"{call};"
 
-    def _define(self, parameters: str, body: Sequence[str]) -> str:
-        key = (parameters, *body)
+    def call_shared(self, item: Kernel | Opaque, split: Split) -> str:
+        """Return the C++ statement that runs a kernel or a C++ text on several threads."""
+        body, parameters, arguments = _function(item, split.variable)
+        fields = [parameter.split(" ")[-1].lstrip("*") for parameter in parameters]
+        last = f"end * {split.block} < {split.size} ? end * {split.block} : {split.size}"
+        head = [
+            f"struct NAME_arguments {{ {' '.join(f'{p};' for p in parameters)} int *bad; }};",
+            f"{_STATIC} void NAME(int64_t begin, int64_t end, void *context) {{",
+            "  const auto &given = *(const NAME_arguments *)context;",
+            *(f"  const auto {field} = given.{field};" for field in fields),
+            f"  const int64_t first = begin * {split.block}, last = {last};",
+            "  int bad = 0;",
+        ]
+        name = self._define(head, [*body, "  if (bad) __atomic_fetch_or(given.bad, bad, __ATOMIC_RELAXED);"])
+        given = f"{name}_arguments given = {{{', '.join([*arguments, '&bad'])}}};"
+        return f"{{ {given} op_share(parallel_, {split.count}, {split.grain}, {name}, &given); }}"
+
+    def _define(self, head: Sequence[str], body: Sequence[str]) -> str:
+        """Write a function, unless there is one with the same head and body. Return its name, which replaces NAME."""
+        key = (*head, *body)
         if key not in self._names:
-            self._names[key] = f"kernel{len(self._names)}"
-            head = f"static __attribute__((noinline)) int {self._names[key]}({parameters}) {{"
-            self.text += [head, *body, "  return 0;", "}"]
+            name = self._names[key] = f"kernel{len(self._names)}"
+            self.text += [*(line.replace("NAME", name) for line in head), *body, "}"]
         return self._names[key]
+
+
+def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list[str], list[str]]:
+    """Return the body of a function, its parameters, and the arguments of a call."""
+    body, buffers, arguments = _kernel(item, split) if isinstance(item, Kernel) else _opaque(item)
+    tables = [name for name in _TABLES if any(re.search(rf"\b{name}\b", line) for line in body)]
+    parameters = [
+        *(f"{c_type(buffer.dtype)} *{_parameter(number)}" for number, buffer in enumerate(buffers)),
+        *(f"{_TABLES[name]} {name}" for name in tables),
+    ]
+    if split is None and isinstance(item, Opaque) and item.count > 1:
+        body = [whole_range(item), *body]
+    return body, parameters, [*arguments, *tables]
+
+
+def whole_range(item: Opaque) -> str:
+    """Return the C++ declaration of the range of a text that runs on one thread."""
+    return f"const int64_t first = 0, last = {item.count};"
 
 
 def _parameter(number: int) -> str:
     return f"arg{number}"  # no C++ text has such a name: in those of products p0, p1 … are loop variables
 
 
-def _kernel(kernel: Kernel) -> tuple[list[str], list[Buffer], list[str]]:
+def _kernel(kernel: Kernel, split: int | None) -> tuple[list[str], list[Buffer], list[str]]:
     """Return the body of a kernel's function, the buffers that it uses, and the pointers that a call passes."""
     starts: dict[Buffer, int] = {}  # offset of the first access: kernels of one structure may start elsewhere
     for s in kernel.statements():
@@ -80,7 +121,7 @@ def _kernel(kernel: Kernel) -> tuple[list[str], list[Buffer], list[str]]:
         for part in (kernel.body, kernel.reductions, kernel.epilogue)
     )
     lines = Lines()
-    LoopNest(lines, replace(kernel, body=body, reductions=reductions, epilogue=epilogue)).write()
+    LoopNest(lines, replace(kernel, body=body, reductions=reductions, epilogue=epilogue), split).write()
     return lines.text, list(starts), [f"{buffer.name} + {start}" for buffer, start in starts.items()]
 
 

@@ -44,13 +44,14 @@ _OMP_REDUCTIONS = {"sum": "+", "prod": "*", "any": "|", "all": "&"}
 class LoopNest:
     """One kernel: the order of its loops, and its text."""
 
-    def __init__(self, out: Lines, kernel: Kernel) -> None:
-        self.out, self.kernel = out, kernel
+    def __init__(self, out: Lines, kernel: Kernel, split: int | None = None) -> None:
+        """Order the loops. The loop over variable `split` runs from `first` to `last`, as the C++ around it says."""
+        self.out, self.kernel, self.split = out, kernel, split
         self.lane = _choose_lane(kernel)
         outer = [v for v in range(kernel.outer) if v != self.lane]
         inner = [v for v in range(kernel.outer, len(kernel.sizes)) if v != self.lane]
         weight = _stride_weights(kernel)
-        self.outer = sorted(outer, key=lambda v: -weight[v])
+        self.outer = sorted(outer, key=lambda v: (v != split, -weight[v]))
         self.inner = sorted(inner, key=lambda v: -weight[v])
         self.positions: dict[int, int | str] = {v: f"i{v}" for v in range(len(kernel.sizes))}
 
@@ -73,10 +74,11 @@ class LoopNest:
             self.out.close(len(self.outer))
         self.out.close()
 
-    def head(self, variable: int, start: str = "0", end: str | None = None) -> str:
+    def head(self, variable: int) -> str:
         """Return the head of a loop."""
         name = f"i{variable}"
-        return f"for (int64_t {name} = {start}; {name} < {end or self.kernel.sizes[variable]}; {name}++)"
+        start, end = ("first", "last") if variable == self.split else ("0", self.kernel.sizes[variable])
+        return f"for (int64_t {name} = {start}; {name} < {end}; {name}++)"
 
     def vector_loop(self, variable: int, clause: str = "") -> None:
         """Open the loop over lanes."""
@@ -121,12 +123,16 @@ class LoopNest:
         kernel, size = self.kernel, self.kernel.sizes[self.lane]
         width = max(64 // max(f.dtype.itemsize for f in kernel.reductions), 8)
         whole = size - size % width
+        shared = self.lane == self.split
         if whole:
-            self.out.open(f"for (int64_t j = 0; j < {whole}; j += {width})")
+            end = f"last && j < {whole}" if shared else whole
+            self.out.open(f"for (int64_t j = {'first' if shared else 0}; j < {end}; j += {width})")
             self.reduce_strip("j + l", width)
             self.out.close()
         if size % width:
+            self.out.open(f"if (last == {size})" if shared else "")
             self.reduce_strip(f"{whole} + l", size % width)
+            self.out.close()
 
     def reduce_strip(self, position: str, width: int) -> None:
         """Write the reduction of one strip."""
@@ -246,26 +252,31 @@ def _initial_value(reduction: Reduce) -> str:
 
 
 def _choose_lane(kernel: Kernel) -> int | None:
-    """Choose the lane: the variable with the most contiguous accesses, weighted by its size."""
+    """Choose the lane: the variable with the most contiguous accesses, weighted by its size.
+
+    Accesses of the epilogue count less: it runs once per outer iteration.
+    """
+    rare = 1.0 / prod(kernel.sizes[kernel.outer :])
     best, chosen = 0.0, None
     for variable, size in enumerate(kernel.sizes):
-        score = 0.0
-        for s in kernel.statements():
-            if isinstance(s, Load | IndirectLoad | Store):
-                stride = s.loop_strides[variable]
-                score += (
-                    (2.0 if isinstance(s, Store) else 1.0)
-                    if stride == 1
-                    else 0.5
-                    if stride == 0
-                    else -2.0
-                    if not isinstance(s, Store)
-                    else -0.7
-                )
+        score = sum(_contiguity(s, variable) for s in kernel.body)
+        score += rare * sum(_contiguity(s, variable) for s in kernel.epilogue)
         score *= min(size, 32) / (1.5 if variable >= kernel.outer else 1.0)
         if score > best:
             best, chosen = score, variable
     return chosen if chosen is not None else (len(kernel.sizes) - 1 if kernel.sizes else None)
+
+
+def _contiguity(s: Statement, variable: int) -> float:
+    """Rate an access, if this variable is the lane: contiguous stores gain most, scattered loads cost most."""
+    if not isinstance(s, Load | IndirectLoad | Store):
+        return 0.0
+    stride = s.loop_strides[variable]
+    if stride == 0:
+        return 0.5
+    if isinstance(s, Store):
+        return 2.0 if stride == 1 else -0.7
+    return 1.0 if stride == 1 else -2.0
 
 
 def _stride_weights(kernel: Kernel) -> list[int]:

@@ -6,17 +6,23 @@ from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
 from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
 from torchpure.jit.native.optimize import collapse_loops
 
-from ._functions import Functions
+from ._functions import Functions, whole_range
 from ._lines import Lines
 from ._loop_nest import LoopNest
+from ._parallel import split_kernel, split_text
 
 
 class StatementWriter:
-    """Writes scopes and their items: kernels where they run, or as calls of `functions`."""
+    """Writes scopes and their items.
 
-    def __init__(self, functions: Functions | None = None) -> None:
-        self.out = Lines()
-        self._functions = functions
+    Kernels are written where they run, or as calls of functions: all kernels of a long program, and those that several
+    threads share.
+    """
+
+    def __init__(self, *, inline: bool) -> None:
+        self.out, self.functions = Lines(), Functions()
+        self.shares_work = False  # whether threads share a kernel
+        self._inline = inline
         self._loops = 0
 
     def scope(self, scope: Scope) -> None:
@@ -37,12 +43,8 @@ class StatementWriter:
         """Write one item."""
         if isinstance(item, Kernel):
             item = collapse_loops(item)
-        if self._functions is not None and isinstance(item, Kernel | Opaque):
-            self.out.line(self._functions.call(item))
-        elif isinstance(item, Kernel):
-            LoopNest(self.out, item).write()
-        elif isinstance(item, Opaque):
-            self.out.line(item.text)
+        if isinstance(item, Kernel | Opaque):
+            self.work(item)
         elif isinstance(item, Loop):
             self.loop(item)
         elif isinstance(item, Branches):
@@ -53,6 +55,19 @@ class StatementWriter:
             self.out.line(
                 f"{held}{{ void *given[] = {{{pointers or 0}}}; if (hook({item.number}, given)) return -1; }}"
             )
+
+    def work(self, item: Kernel | Opaque) -> None:
+        """Write a kernel or a C++ text."""
+        split = split_kernel(item) if isinstance(item, Kernel) else split_text(item)
+        if split is not None:
+            self.shares_work = True
+            self.out.line(self.functions.call_shared(item, split))
+        elif not self._inline:
+            self.out.line(self.functions.call(item))
+        elif isinstance(item, Kernel):
+            LoopNest(self.out, item).write()
+        else:
+            self.out.line(item.text if item.count == 1 else f"{{ {whole_range(item)} {item.text} }}")
 
     def loop(self, loop: Loop) -> None:
         """Write a loop. Each iteration ends with a swap of the two pointers of every carry."""

@@ -1,14 +1,13 @@
 """Write the C++ translation unit of a whole program: helper functions, and the function `run`."""
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from torchpure.jit.native.ir import Buffer, Kernel, Number, UnsupportedError, View, c_type, dense_strides
+from torchpure.jit.native.ir import Buffer, Number, UnsupportedError, View, c_type, dense_strides
 from torchpure.jit.native.lowering import (
     BLAS_TYPES,
     PRELUDE,
@@ -19,13 +18,12 @@ from torchpure.jit.native.lowering import (
     ModuleState,
     Scope,
 )
-from torchpure.jit.native.optimize import plan_memory
+from torchpure.jit.native.optimize import choose_donated, plan_memory
 
-from ._functions import MAX_INLINE_KERNELS, Functions, count_kernels
+from ._functions import MAX_INLINE_KERNELS, SHARE, count_kernels
 from ._statements import StatementWriter
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
-_MAX_ITERATIONS = 1 << 20  # iterations of all kernels of a program without loops; more are worth several threads
 _MAX_KEPT_WORKSPACE = 1 << 26  # bytes of workspace that a thread keeps between calls
 _HEAD = 'extern "C" int run(void **inputs, void **outputs, void **constants, int (*hook)(int, void **)) {'
 
@@ -36,10 +34,19 @@ class TranslationUnit(NamedTuple):
     source: str
     state: ModuleState  # constants, callbacks, messages of checks
     outputs: list[Any]  # per output: a View of new memory, the position of a returned input, or a constant
+    overwritten: dict[int, int]  # output -> the donated input whose memory it takes
+    workspace: int  # bytes of temporaries
 
 
-def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handler | None = None) -> TranslationUnit:
+def generate_cpp(
+    module: GraphModule,
+    tensors: Sequence[Tensor],
+    donated: Mapping[int, int] | None = None,
+    fallback: Handler | None = None,
+) -> TranslationUnit:
     """Lower, optimize and write a program in C++. `fallback` lowers operations without a handler.
+
+    `donated` maps outputs to inputs whose memory they may take, in any order. They do where that changes no result.
 
     Raises:
         UnsupportedError: the generator does not support the program.
@@ -48,12 +55,10 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
     scope = Scope(state, module)
     inputs = [_input_view(state, leaf) for leaf in tensors]
     outputs = [_output_value(state, scope, inputs, result) for result in scope.lower(inputs)]
-    if not scope.loops and sum(prod(item.sizes) for item in scope.items if isinstance(item, Kernel)) > _MAX_ITERATIONS:
-        raise UnsupportedError("much work without a loop: several threads would be faster")
     size = plan_memory(scope)
-    functions = Functions() if count_kernels(scope.items) > MAX_INLINE_KERNELS else None
-    writer = StatementWriter(functions)
+    writer = StatementWriter(inline=count_kernels(scope.items) <= MAX_INLINE_KERNELS)
     writer.scope(scope)
+    state.shares_work = writer.shares_work
     lines = [
         _HEAD,
         "  int bad = 0; (void)bad;",
@@ -70,9 +75,15 @@ def generate_cpp(module: GraphModule, tensors: Sequence[Tensor], fallback: Handl
         BLAS_TYPES,
         *([TORCH_HELPERS] if state.calls_torch else []),
         _ARENA,
-        *(functions.text if functions is not None else []),
+        *([SHARE] if state.shares_work else []),
+        *writer.functions.text,
     ]
-    return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs)
+    overwritten = choose_donated(
+        {at: inputs[at].buffer for at in (donated or {}).values()},
+        {output: outputs[output].buffer for output in donated or {} if isinstance(outputs[output], View)},
+        scope.items,
+    )
+    return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs, overwritten, size)
 
 
 def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]) -> list[str]:
@@ -86,8 +97,11 @@ def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]
     ]
     if state.uses_blas:
         pointers += [f"  {c}gemm {c}gemm_ = ({c}gemm)constants[{len(constants) + i}];" for i, c in enumerate("sd")]
+    place = len(constants) + 2 * state.uses_blas
     if state.calls_torch:
-        pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{len(constants) + 2 * state.uses_blas}];")
+        pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{place}];")
+    if state.shares_work:
+        pointers.append(f"  const Parallel parallel_ = (Parallel)constants[{place + state.calls_torch}];")
     return pointers
 
 

@@ -17,6 +17,7 @@ from ._kernel import (
     Statement,
     Store,
     literal,
+    loop_heads,
     remap_variables,
     rename_arguments,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "dense_strides",
     "literal",
     "longest_last",
+    "loop_heads",
     "memory_order",
     "remap_variables",
     "rename_arguments",

@@ -122,6 +122,8 @@ class Opaque:
     written_buffers: tuple[Buffer, ...]
     accumulate: Callable[[str, str], str] | None = None  # (pointer, factor) -> text that adds factor · result there
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
+    count: int = 1  # above 1: the text runs the iterations from `first` to `last` of so many, which are independent
+    cost: int = 0  # of all iterations, in the unit of `kernel_cost`
 
     def text_with(self, names: dict[str, str]) -> str:
         """Return the text with other names of buffers."""
@@ -130,7 +132,7 @@ class Opaque:
     def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same text with buffer `new` written in the place of `old`."""
         written = tuple(new if buffer is old else buffer for buffer in self.written_buffers)
-        return Opaque(self.text_with({old.name: new.name}), self.read_buffers, written)
+        return replace(self, text=self.text_with({old.name: new.name}), written_buffers=written, accumulate=None)
 
     def reads(self) -> set[Buffer]:
         """Return the buffers that are read."""
@@ -139,6 +141,20 @@ class Opaque:
     def writes(self) -> set[Buffer]:
         """Return the buffers that are written."""
         return set(self.written_buffers)
+
+
+def loop_heads(variable: str, sizes: Sequence[tuple[int, int]]) -> tuple[str, int]:
+    """Write the heads of loops over (dimension, size). Return them, and the size of the longest one.
+
+    The longest loop runs from `first` to `last`, so that several threads can share its iterations.
+    """
+    longest = max(sizes, key=lambda part: part[1], default=(-1, 1))
+    heads = [
+        f"for (int64_t {variable}{dim} = {'first' if dim == longest[0] else 0}; "
+        f"{variable}{dim} < {'last' if dim == longest[0] else size}; {variable}{dim}++) "
+        for dim, size in sizes
+    ]
+    return "".join(heads), longest[1]
 
 
 def remap_variables(statement: Statement, mapping: Sequence[int], count: int) -> Statement:

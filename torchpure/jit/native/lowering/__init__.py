@@ -8,12 +8,13 @@ If that does not help, the program calls torch (`_torch_calls.py`).
 """
 
 from . import _composites, _control_flow, _elementwise, _gather, _reductions, _scatter, _view_scatters, _views
-from ._blas import BLAS_TYPES, gemm_pointers
+from ._blas import BLAS_TYPES
 from ._cpp_formulas import PRELUDE
 from ._matmul import TRANSPOSE_HELPERS, VECTOR_TYPES
 from ._regions import Branches, Callback, CarrySlot, Loop
 from ._scope import Handler, ModuleState, Scope
 from ._torch_calls import TORCH_HELPERS, last_error, lower_to_torch_call, torch_table
+from ._torch_library import gemm_pointers, parallel_for_pointer
 
 FAMILIES = (_composites, _control_flow, _elementwise, _gather, _reductions, _scatter, _view_scatters, _views)
 
@@ -34,5 +35,6 @@ __all__ = [
     "gemm_pointers",
     "last_error",
     "lower_to_torch_call",
+    "parallel_for_pointer",
     "torch_table",
 ]

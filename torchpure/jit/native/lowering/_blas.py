@@ -1,15 +1,15 @@
 """Large matrix products: call the BLAS library that torch was built with."""
 
-import ctypes
-from functools import lru_cache, partial
-from pathlib import Path
+from functools import partial
+from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, UnsupportedError, View, c_type
+from torchpure.jit.native.ir import Opaque, UnsupportedError, View, c_type, loop_heads
 
 from ._matvec import transpose_view
 from ._scope import Scope
+from ._torch_library import gemm_pointers
 
 # BLAS has a Fortran interface: arguments by reference, column-major matrices
 BLAS_TYPES = "\n".join(
@@ -33,7 +33,7 @@ def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     n = b.shape[-1]
     a, b = (v if _blas_layout(v) else scope.materialize(v, range(len(v.shape))) for v in (a, b))
     letter, c = ("s" if dtype is torch.float32 else "d"), c_type(dtype)
-    loops = "".join(f"for (int64_t p{d} = 0; p{d} < {s}; p{d}++) " for d, s in enumerate(batch))
+    loops, count = loop_heads("p", list(enumerate(batch)))
     place = [" + ".join([str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))]) for v in (a, b, made)]
     (ta, la), (tb, lb) = _blas_layout(a) or ("N", 1), _blas_layout(b) or ("N", 1)
 
@@ -47,7 +47,8 @@ def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 
     whole, read = text(made.buffer.name, "1", 0), (a.buffer, b.buffer)
     adds = partial(text, kept=1)
-    scope.items.append(Opaque(whole, read, (made.buffer,), adds, needs_nonzero_factor=True))
+    cost = prod([*batch, m, n, k])
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds, needs_nonzero_factor=True, count=count, cost=cost))
     return result
 
 
@@ -65,21 +66,3 @@ def _blas_layout(view: View) -> tuple[str, int] | None:
     if far == 1 and near >= max(rows, 1):
         return "T", near
     return None
-
-
-@lru_cache(maxsize=1)
-def torch_library() -> ctypes.CDLL | None:
-    """Return torch's CPU library, if it is at its usual place."""
-    paths = (Path(torch.__file__).parent / "lib" / f"libtorch_cpu.{end}" for end in ("so", "dylib"))
-    path = next(filter(Path.exists, paths), None)
-    return None if path is None else ctypes.CDLL(str(path))
-
-
-@lru_cache(maxsize=1)
-def gemm_pointers() -> tuple[int, int] | None:
-    """Return the addresses of sgemm and dgemm in torch's library, if they are exported."""
-    functions = [getattr(torch_library(), f"{letter}gemm_", None) for letter in "sd"]
-    if None in functions:
-        return None
-    one, two = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions if function)
-    return one, two

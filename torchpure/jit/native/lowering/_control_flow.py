@@ -21,7 +21,7 @@ _MAX_RELAYOUT = 1 << 18  # elements; larger constants of a loop keep their layou
 def _child_scope(scope: Scope, module: Any) -> Scope:
     if not isinstance(module, GraphModule):
         raise UnsupportedError("a loop whose body is not traced")
-    return Scope(scope.state, module, scope)
+    return Scope(scope.state, module)
 
 
 def _used_outputs(node: Node, count: int) -> list[bool]:

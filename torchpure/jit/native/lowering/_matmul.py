@@ -4,7 +4,7 @@ A tile of the result stays in registers while the inner dimension runs. Vector l
 result that is contiguous in an operand. If there is none, the smaller operand is transposed first.
 
 By number of multiplications: below `MIN_TILED`, an ordinary kernel, which is fused with what follows; from `MIN_TILED`,
-tiles; from `MIN_BLAS`, BLAS; above `MAX_PRODUCT`, the whole program goes to another backend.
+tiles; from `MIN_BLAS`, BLAS.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides
+from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, loop_heads
 
 from ._blas import blas_product
 from ._matvec import matvec_product, num_vector_registers, transpose_view
@@ -21,7 +21,6 @@ from ._scope import Scope
 
 MIN_TILED = 4096  # multiplications; below, a fused kernel is as fast (benchmarks/small_products.py)
 MIN_BLAS = 1 << 19  # multiplications; from here on, BLAS is faster
-MAX_PRODUCT = 1 << 23  # multiplications; above, other backends are faster: they use several threads around it
 _MIN_TILED_DEPTH = 8  # inner size; below, fusing the product with what follows saves more
 _MAX_TILE_ROWS = 8  # at most so many rows in a tile
 _ASSIGN = "<-"  # placeholder for the assignment operator of a tile
@@ -74,15 +73,16 @@ def _append_tiles(scope: Scope, a: View, b: View, made: View) -> None:
         b = _transpose_copy(scope, b)
     whole, read = _product_text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
     adds = partial(_product_text, a, b, made)
-    scope.items.append(Opaque(whole, read, (made.buffer,), adds))
+    *batch, m, k = a.shape
+    count, cost = max(batch, default=1), prod([*batch, m, k, b.shape[-1]])
+    scope.items.append(Opaque(whole, read, (made.buffer,), adds, count=count, cost=cost))
 
 
 def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str:
     """Write a product to the memory at `target`, laid out as `made`. With a factor, add factor · product there."""
     *batch, m, k = a.shape
     n, c = b.shape[-1], c_type(made.dtype)
-    lines = [f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++)" for d, size in enumerate(batch)]
-    lines.append("{")
+    lines = [f"{loop_heads('p', list(enumerate(batch)))[0]}{{"]
     for name, pointer, view in (("A", a.buffer.name, a), ("B", b.buffer.name, b), ("C", target, made)):
         place = " + ".join([str(view.offset), *(f"p{d} * {view.strides[d]}" for d in range(len(batch)))])
         lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
@@ -164,13 +164,13 @@ def _transpose_copy(scope: Scope, view: View) -> View:
     """Copy a matrix so that its columns are contiguous. Opaque to fusion, since it reads and writes in other orders."""
     made = View(scope.buffer(view.dtype, prod(view.shape)), view.shape, dense_strides(view.shape))
     *batch, k, n = view.shape
-    loops = "".join(f"for (int64_t p{d} = 0; p{d} < {size}; p{d}++) " for d, size in enumerate(batch))
+    loops, count = loop_heads("p", list(enumerate(batch)))
     source, target = (
         " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
         for v in (view, made)
     )
     text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"
-    scope.items.append(Opaque(text, (view.buffer,), (made.buffer,)))
+    scope.items.append(Opaque(text, (view.buffer,), (made.buffer,), count=count, cost=4 * prod(view.shape)))
     return made
 
 

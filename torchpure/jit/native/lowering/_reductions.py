@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Opaque, UnsupportedError, Value, View, c_type
+from torchpure.jit.native.ir import Opaque, UnsupportedError, Value, View, c_type, loop_heads
 
-from ._matmul import MAX_PRODUCT, matrix_product, use_tiles
+from ._matmul import matrix_product, use_tiles
 from ._pointwise import as_value, pointwise
 from ._scope import Scope, cast, fake_value, handles, operation_name
 
@@ -106,7 +106,7 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
     values, indices = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
-    head = "".join(f"for (int64_t i{d} = 0; i{d} < {x.shape[d]}; i{d}++) " for d in kept)
+    head, count = loop_heads("i", [(d, x.shape[d]) for d in kept])
     offset = " + ".join([str(x.offset), *(f"i{d} * ({x.strides[d]})" for d in kept)])
     result_offset, step = "0", 1
     for d in reversed(kept):
@@ -118,7 +118,8 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         f" if (v {better} top || (v != v && top == top)) {{ top = v; best = k; }} }}"
         f" {values.buffer.name}[{result_offset}] = top; {indices.buffer.name}[{result_offset}] = best; }}"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer)))
+    written = (values.buffer, indices.buffer)
+    scope.items.append(Opaque(text, (x.buffer,), written, count=count, cost=8 * prod(x.shape)))
     return indices if name.startswith("arg") else [values, indices]
 
 
@@ -156,7 +157,7 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
         raise UnsupportedError("cumsum of a scalar tensor")
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
-    loops = "".join(f"for (int64_t i{d} = 0; i{d} < {out.shape[d]}; i{d}++) " for d in range(out.ndim) if d != dim)
+    loops, count = loop_heads("i", [(d, size) for d, size in enumerate(out.shape) if d != dim])
     source, target = (
         " + ".join([str(v.offset), *(f"i{d} * ({v.strides[d]})" for d in range(out.ndim) if d != dim)])
         for v in (x, made)
@@ -167,7 +168,7 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
         f" acc {sign} ({c}){x.buffer.name}[{source} + k * ({x.strides[dim]})];"
         f" {made.buffer.name}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
     )
-    scope.items.append(Opaque(text, (x.buffer,), (made.buffer,)))
+    scope.items.append(Opaque(text, (x.buffer,), (made.buffer,), count=count, cost=8 * prod(out.shape)))
     return made
 
 
@@ -175,8 +176,6 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
     """Multiply matrices: a of shape (*batch, m, k) and b of shape (*batch, k, n)."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    if prod([*batch, m, n, k]) > MAX_PRODUCT:
-        raise UnsupportedError(f"a product of {m}×{k}×{n}")
     if k == 0:
         raise UnsupportedError("a product with an inner size of 0")
     rank = len(batch)

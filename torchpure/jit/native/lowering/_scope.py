@@ -33,8 +33,6 @@ from torchpure.jit.native.ir import (
     longest_last,
 )
 
-MAX_KERNEL_ITERATIONS = 1 << 18  # a larger kernel is faster on several threads: leave it to another backend
-MAX_KERNEL_ITERATIONS_AROUND_LOOPS = 1 << 22  # the same for kernels outside the loops of a program: these run once
 Handler = Callable[..., Any]
 HANDLERS: dict[str, Handler] = {}  # operation name -> handler(scope, node, *args, **kwargs)
 PRIMITIVES: dict[str, Handler] = {}  # name of a control flow primitive -> handler
@@ -62,15 +60,15 @@ class ModuleState:
         self.check_messages: list[str] = []
         self.uses_blas = False
         self.calls_torch = False
+        self.shares_work = False  # threads share a kernel
         self.may_reenter = False  # a callback may call the program again
 
 
 class Scope:
     """A piece of straight-line code, such as the body of a loop: the values of its nodes, and its items in order."""
 
-    def __init__(self, state: ModuleState, module: GraphModule, parent: "Scope | None" = None) -> None:
-        self.state, self.module, self.parent = state, module, parent
-        self.loops = any(isinstance(node.target, HigherOrderOperator) for node in module.graph.nodes)
+    def __init__(self, state: ModuleState, module: GraphModule) -> None:
+        self.state, self.module = state, module
         self.items: list[Any] = []  # Kernel, Opaque, Loop, Branches or Callback
         self.values: dict[Node, Any] = {}
         self.temporaries: list[Buffer] = []
@@ -94,16 +92,7 @@ class Scope:
         return KernelBuilder(self.state.names, shape, reduced_dims)
 
     def append_kernel(self, builder: KernelBuilder) -> None:
-        """Append a kernel, unless its domain is empty.
-
-        Raises:
-            UnsupportedError: it is so large that several threads should share it.
-        """
-        iterations = prod(builder.kernel.sizes)
-        if iterations > (
-            MAX_KERNEL_ITERATIONS_AROUND_LOOPS if self.parent is None and self.loops else MAX_KERNEL_ITERATIONS
-        ):
-            raise UnsupportedError("a large tensor")
+        """Append a kernel, unless its domain is empty."""
         if 0 not in builder.kernel.sizes:
             self.items.append(builder.kernel)
 

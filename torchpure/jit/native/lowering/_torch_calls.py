@@ -17,8 +17,8 @@ from torch.fx import Node
 from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, literal
 from torchpure.transforms.purity import operator_draws
 
-from ._blas import torch_library
 from ._scope import Scope
+from ._torch_library import torch_library
 
 _ABI_VERSION = 2 << 56 | 13 << 48  # version of the ABI that the generated code uses
 _SHIM_FUNCTIONS = (

@@ -60,7 +60,8 @@ def _accumulating_product(product: Opaque, found_sum: _ProductSum) -> Opaque:
     text = (
         f"{{ {found_sum.before}\n{product.accumulate(f'({store.buffer.name} + {store.offset})', found_sum.factor)} }}"
     )
-    return Opaque(text, (*product.read_buffers, *found_sum.reads, store.buffer), (store.buffer,))
+    reads = (*product.read_buffers, *found_sum.reads, store.buffer)
+    return Opaque(text, reads, (store.buffer,), count=product.count, cost=product.cost)
 
 
 def _find_sum(kernel: Kernel, target: Buffer) -> _ProductSum | None:

@@ -3,6 +3,7 @@
 Law: a loop computes the same, whether it updates its carry in place or in a second buffer.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -11,38 +12,50 @@ from torchpure.jit.native.ir import Buffer, IndirectLoad, Kernel, Load, Opaque, 
 from torchpure.jit.native.lowering import CarrySlot
 
 
+class Accesses:
+    """Which items read and write a buffer, by position."""
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items, self.readers, self.writers = items, defaultdict[Buffer, list[int]](list), defaultdict(list)
+        for position, item in enumerate(items):
+            for buffer in item.reads():
+                self.readers[buffer].append(position)
+            for buffer in item.writes():
+                self.writers[buffer].append(position)
+
+
 def can_update_in_place(pair: CarrySlot, items: Sequence[Any]) -> bool:
     """Tell whether one iteration may write the next carry over the current one, in this order of items."""
-    current, next_buffer = pair.now.buffer, pair.next.buffer
-    writers = [position for position, item in enumerate(items) if next_buffer in item.writes()]
-    readers = [position for position, item in enumerate(items) if current in item.reads()]
-    if (
-        not writers
-        or any(current in item.writes() for item in items)
-        or any(next_buffer in i.reads() for i in items[: writers[0]])
-    ):
-        return False
-    first = items[writers[0]]
-    if any(position > writers[0] for position in readers) or not all(
-        isinstance(items[w], Kernel | Opaque) for w in writers
-    ):
-        return False
-    return writers[0] not in readers or (isinstance(first, Kernel) and _element_by_element(first, current, next_buffer))
+    return can_overwrite(pair.now.buffer, pair.next.buffer, Accesses(items))
 
 
-def _element_by_element(kernel: Kernel, current: Buffer, next_buffer: Buffer) -> bool:
+def can_overwrite(old: Buffer, new: Buffer, accesses: Accesses) -> bool:
+    """Tell whether `new` may take the memory of `old`: nothing reads an old element after the new one is written."""
+    writers, readers = accesses.writers.get(new, []), accesses.readers.get(old, [])
+    if not writers or old in accesses.writers or min(accesses.readers.get(new, writers)) < writers[0]:
+        return False
+    both = [accesses.items[position] for position in writers if position in readers]
+    if any(position > writers[0] and position not in writers for position in readers):
+        return False
+    if not both:
+        return all(isinstance(accesses.items[position], Kernel | Opaque) for position in writers)
+    kernels = [accesses.items[position] for position in writers]
+    return (
+        all(isinstance(kernel, Kernel) and _element_by_element(kernel, old, new) for kernel in kernels)
+        and sum(prod(kernel.sizes) for kernel in kernels) == new.size
+    )
+
+
+def _element_by_element(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     """Tell whether a kernel reads each old element only before it writes the new one at the same address."""
-    if kernel.reduces:
-        return False
     loads = [
         (position, s)
         for position, s in enumerate(kernel.body)
-        if isinstance(s, Load | IndirectLoad) and s.buffer is current
+        if isinstance(s, Load | IndirectLoad) and s.buffer is old
     ]
-    stores = [
-        (position, s) for position, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is next_buffer
-    ]
-    if len(stores) != 1 or prod(kernel.sizes) != next_buffer.size:
+    stores = [(position, s) for position, s in enumerate(kernel.body) if isinstance(s, Store) and s.buffer is new]
+    later = any(isinstance(s, Load | IndirectLoad | Store) and s.buffer in {old, new} for s in kernel.epilogue)
+    if len(stores) != 1 or later:
         return False
     store_position, store = stores[0]
     return all(

@@ -13,6 +13,7 @@ from torchpure.jit.native.lowering import Branches, Loop, Scope
 from ._accumulate import accumulate_products
 from ._fusion import fuse_kernels
 from ._inplace_carry import can_update_in_place, eliminate_self_copies
+from ._split_reductions import split_reductions
 
 ALIGNMENT = 64  # bytes of a cache line
 
@@ -28,6 +29,7 @@ def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -
                 inner.items = fuse_kernels(inner.items, set(inner.temporaries), item.live_out(inner))
     exclusive = set(scope.temporaries)
     scope.items = accumulate_products(fuse_kernels(scope.items, exclusive, set(live_out)), exclusive - set(live_out))
+    scope.items = split_reductions(scope.items, scope.buffer)
     end = _place_temporaries(scope, start, set(live_out))
     largest_end = end
     for item in scope.items:
