@@ -110,6 +110,12 @@ def _uniform(key: Tensor) -> Tensor:
     return tp.random.uniform(key, (5,))
 
 
+def _attention(x: Tensor, w: Tensor) -> Tensor:
+    """Attend over values that the program computes in another layout than torch."""
+    q, k, v = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in (x @ w).split(32, 2))
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 S = A @ A.T + torch.eye(4, dtype=A.dtype)
 PICTURE, FILTERS = rows(2, 3, 8, 8), rows(4, 3, 3, 3, seed=1)
 BY_TORCH = {
@@ -127,6 +133,7 @@ BY_TORCH = {
         PICTURE,
         FILTERS,
     ),
+    "attention": (_attention, rows(2, 64, 16), rows(16, 96, seed=1)),
     "pooled": (lambda x: (*torch.nn.functional.max_pool2d(x, 2, return_indices=True), torch.nn.functional.interpolate(x, (5, 7), mode="bilinear")), PICTURE),
     "in a loop": (
         lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),

@@ -1,6 +1,7 @@
 """Operations without a handler: the program calls torch's kernel through torch's C interface.
 
-Operands are passed as they lie in memory. Results are copied to the program's buffers.
+Operands are passed in the layout that they have in the traced program: some of torch's kernels compute wrong numbers
+for others, such as attention if the last dimension is not contiguous. Results are copied to the program's buffers.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -17,7 +18,7 @@ from torch.fx import Node
 from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, literal
 from torchpure.transforms.purity import operator_draws
 
-from ._scope import Scope
+from ._scope import Scope, fake_value
 from ._torch_library import torch_library
 
 _ABI_VERSION = 2 << 56 | 13 << 48  # version of the ABI that the generated code uses
@@ -133,7 +134,8 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
     _check_supported(target)
     scope.state.calls_torch = True
     writer = _ArgumentWriter(scope)
-    texts = [writer.text(value, kind) for value, kind in _arguments(schema, args, kwargs)]
+    values, traced = _arguments(schema, args, kwargs), _arguments(schema, node.args, node.kwargs)
+    texts = [writer.text(value, kind, like) for (value, kind), (like, _) in zip(values, traced, strict=True)]
     outs = node.meta.get("val")
     several = isinstance(outs, tuple | list)
     made = [_result_view(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
@@ -176,17 +178,17 @@ class _ArgumentWriter:
     def __init__(self, scope: Scope) -> None:
         self._scope, self.views = scope, list[View]()
 
-    def text(self, value: Any, kind: str) -> str:
-        """Write the C++ expression for a value of a type."""
+    def text(self, value: Any, kind: str, like: Any) -> str:
+        """Write the C++ expression for a value of a type. `like` is the argument in the traced program."""
         inner = _type_argument("Optional", kind)
         if inner is not None:
-            return "0" if value is None else f"op_some(torch_, {self.text(value, inner)})"
+            return "0" if value is None else f"op_some(torch_, {self.text(value, inner, like)})"
         inner = _type_argument("List", kind)
         if inner is not None:
-            parts = [self.text(part, inner) for part in value]
+            parts = [self.text(part, inner, one) for part, one in zip(value, like, strict=True)]
             return f"op_list(torch_, {len(parts)}, (const uint64_t[]){{{', '.join(parts) or 0}}})"
         if kind == "Tensor":
-            return self._tensor(value)
+            return self._tensor(value, fake_value(like))
         if kind in {"int", "bool"} and isinstance(value, int):
             return f"(uint64_t){literal(value, torch.int64)}"
         if kind == "float" and isinstance(value, int | float):
@@ -195,14 +197,25 @@ class _ArgumentWriter:
             return f'op_text(torch_, "{value}")'
         raise UnsupportedError(f"an argument of type {kind}")
 
-    def _tensor(self, value: Any) -> str:
+    def _tensor(self, value: Any, traced: Tensor) -> str:
         if not isinstance(value, View | Number) or 0 in value.shape:
             raise UnsupportedError("an operation of torch on an empty tensor")
         view = self._scope.materialize(value)
-        if min(view.strides, default=0) < 0:
-            view = self._scope.materialize(view, range(len(view.shape)))
+        if not _same_layout(view, traced):
+            view = self._scope.materialize(view, _memory_order(traced))
         self.views.append(view)
         return f"op_tensor(torch_, {_tensor_arguments(view)})"
+
+
+def _same_layout(view: View, traced: Tensor) -> bool:
+    """Tell whether a view has the strides of a traced tensor. Those of dimensions of size 1 do not matter."""
+    return all(size == 1 or a == b for size, a, b in zip(view.shape, view.strides, traced.stride(), strict=True))
+
+
+def _memory_order(like: Tensor) -> list[int]:
+    """Order the dimensions of a tensor from outermost to innermost in memory."""
+    strides = like.stride()
+    return sorted(range(like.ndim), key=lambda dim: (-strides[dim], dim))
 
 
 def _type_argument(name: str, kind: str) -> str | None:
@@ -223,8 +236,7 @@ def _result_view(scope: Scope, out: Any) -> View | None:
     if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":
         raise UnsupportedError("an operation of torch with an empty result")
     c_type(out.dtype)
-    strides = out.stride()
-    return scope.empty(out.shape, out.dtype, sorted(range(out.ndim), key=lambda dim: (-strides[dim], dim)))
+    return scope.empty(out.shape, out.dtype, _memory_order(out))
 
 
 def _store_result(number: int, view: View | None) -> str:
