@@ -67,7 +67,7 @@ def test_memory_shared_with_other_tensors_is_not_overwritten(size):
 @pytest.mark.compile
 def test_a_step_with_a_large_loop_writes_into_donated_memory(monkeypatch):
     """The native backend is disabled: it would take this loop, and allocate new results."""
-    monkeypatch.setattr(backends, "compile_native", lambda module, tensors, donated=None: None)
+    monkeypatch.setattr(backends, "compile_native", lambda module, tensors, donated=None: "the test says so")
 
     def accumulated(params, batches):
         gradient = tp.grad(lambda p, batch: (torch.linalg.vector_norm(p["w"] @ batch) - p["b"].sum()) ** 2)

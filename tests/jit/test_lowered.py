@@ -1,5 +1,6 @@
 """What `lower` shows and counts."""
 
+import pytest
 import torch
 
 import torchpure as tp
@@ -19,7 +20,18 @@ def test_a_lowered_function_shows_its_programs():
     lowered = tp.jit(f).lower(X, w=W)
     assert lowered.traced.count("aten.mm") == 2 and lowered.passed.count("aten.mm") == 1
     assert "def forward" in lowered.traced and "tanh" in lowered.source
-    assert str(lowered) == f"# traced\n{lowered.traced}\n\n# passed\n{lowered.passed}\n\n# source\n{lowered.source}"
+    assert lowered.backend == "native"
+    parts = (lowered.traced, lowered.passed, "native", lowered.source)
+    wanted = zip(("traced", "passed", "backend", "source"), parts, strict=True)
+    assert str(lowered) == "\n\n".join(f"# {name}\n{text}" for name, text in wanted)
+
+
+@pytest.mark.compile
+def test_a_lowered_function_says_why_it_is_not_native():
+    lowered = tp.jit(lambda x: x.to(torch.bfloat16) + 1).lower(X)
+    assert lowered.backend == "inductor (not native: tensors of torch.bfloat16)"
+    lowered = tp.jit(lambda x: torch.fft.fft(x)).lower(X)
+    assert lowered.backend.startswith("interpreted (not native: ")
 
 
 def test_a_lowered_function_shows_bodies():

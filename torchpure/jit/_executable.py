@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from torchpure import tree
 from torchpure.jit import backends
-from torchpure.jit.backends import CompilerError
+from torchpure.jit.backends import CompiledProgram, CompilerError
 from torchpure.jit.passes import (
     attribute,
     eliminate_common_subexpressions,
@@ -131,11 +131,11 @@ def compile_trace(function_name: str, trace: Trace, tensors: Sequence[Tensor], d
     size = sum(fake_value(placeholders(module)[position]).nbytes for position in pairs.values())
     if size < _MIN_DONATED_BYTES:
         return Executable(function_name, trace, backends.compile_program(module, tensors), donated)
-    run = backends.compile_native(module, tensors, pairs)
-    if run is not None:
-        pairs = run.overwritten
+    native = backends.compile_native(module, tensors, pairs)
+    if isinstance(native, str):
+        run: CompiledProgram = backends.compile_without_native(write_into_donated(module, pairs), tensors, native)
     else:
-        run = backends.compile_without_native(write_into_donated(module, pairs), tensors)
+        run, pairs = native, native.overwritten
     executable = Executable(function_name, trace, run, donated)
     executable.set_donation_pairs(pairs)
     return executable
@@ -152,8 +152,8 @@ def compile_native_or_measure(
         CompilerError: there is no working C++ compiler.
     """
     module = run_passes(trace.module)
-    run = None if _trivial_program(module) else backends.compile_native(module, tensors)
-    if run is None or run.workspace > max_bytes:
+    run = "" if _trivial_program(module) else backends.compile_native(module, tensors)
+    if isinstance(run, str) or run.workspace > max_bytes:
         return peak_memory(module)
     return Executable(function_name, trace, run, ())
 

@@ -54,7 +54,14 @@ class Lowered:
     @cached_property
     def source(self) -> str:
         """The generated code."""
-        return backends.compile_program(self._passed, self.tensors).source
+        return self._compiled.source
+
+    @cached_property
+    def backend(self) -> str:
+        """The backend, and why it is not the native one."""
+        made = self._compiled
+        name = type(made).__name__.removesuffix("Program").lower()
+        return f"{name} (not native: {made.reason})" if made.reason else name
 
     def cost(self) -> Cost:
         """Count the operations, and the bytes read and written."""
@@ -69,8 +76,12 @@ class Lowered:
         return Cost(_operations(self._passed), num_bytes)
 
     def __str__(self) -> str:
-        parts = {"traced": self.traced, "passed": self.passed, "source": self.source}
+        parts = {"traced": self.traced, "passed": self.passed, "backend": self.backend, "source": self.source}
         return "\n\n".join(f"# {name}\n{text}" for name, text in parts.items())
+
+    @cached_property
+    def _compiled(self) -> backends.CompiledProgram:
+        return backends.compile_program(self._passed, self.tensors)
 
     @cached_property
     def _passed(self) -> GraphModule:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchpure import jit
 from torchpure.errors import CheckError
 from torchpure.jit.backends._disk_cache import build_library
-from torchpure.jit.native import compile_cpp
+from torchpure.jit.native import UnsupportedError, compile_cpp
 from torchpure.jit.native.codegen import _translation_unit
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 from torchpure.transforms.tracing._make_fx import trace
@@ -353,7 +353,8 @@ def test_unsupported_programs_are_left_to_other_backends():
         (lambda x: scan_p(lambda c, row: (c, row[:0].max(0)[0]), (x[0],), (x,), (), 4, False), A),
         (lambda x: x.to(torch.bfloat16) + 1, A),
     ):
-        assert compile_cpp(trace(lambda x, fn=fn: tuple(as_tuple(fn(x))), (leaf,)), (leaf,), build_library) is None
+        with pytest.raises(UnsupportedError):
+            compile_cpp(trace(lambda x, fn=fn: tuple(as_tuple(fn(x))), (leaf,)), (leaf,), build_library)
 
 
 def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():

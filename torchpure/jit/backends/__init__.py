@@ -5,5 +5,6 @@
 
 from ._choose import compile_native, compile_program, compile_without_native
 from ._disk_cache import CompilerError
+from ._protocol import CompiledProgram
 
-__all__ = ["CompilerError", "compile_native", "compile_program", "compile_without_native"]
+__all__ = ["CompiledProgram", "CompilerError", "compile_native", "compile_program", "compile_without_native"]

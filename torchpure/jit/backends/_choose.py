@@ -1,9 +1,10 @@
 """Choose the backend that compiles a program.
 
 In this order: the native generator; Python loops around compiled parts, for programs with loops; the interpreter, for
-programs that inductor computes wrongly; inductor.
+programs that inductor computes wrongly; inductor; the interpreter, if inductor fails.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure.jit.passes import fake_value, has_control_flow
+from torchpure.jit.passes import fake_value, has_control_flow, placeholders
 
 from ._disk_cache import CompilerError, build_library
 from ._interpreted import InterpretedProgram
@@ -45,29 +46,41 @@ def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledP
     Raises:
         CompilerError: there is no working C++ compiler.
     """
-    return compile_native(module, tensors) or compile_without_native(module, tensors)
+    made = compile_native(module, tensors)
+    return compile_without_native(module, tensors, made) if isinstance(made, str) else made
 
 
 def compile_native(
     module: GraphModule, tensors: Sequence[Tensor], donated: Mapping[int, int] | None = None
-) -> "NativeProgram | None":
-    """Compile a program to C++; None if the generator does not support it.
+) -> "NativeProgram | str":
+    """Compile a program to C++, or return the reason why the generator cannot.
 
     `donated` maps an output to an input whose memory it may take.
 
     Raises:
         CompilerError: there is no working C++ compiler.
     """
-    from torchpure.jit.native import compile_cpp
+    from torchpure.jit.native import UnsupportedError, compile_cpp
 
+    if any(placeholder.device.type != "cpu" for placeholder in map(fake_value, placeholders(module))):
+        return "an input is not on the CPU"
     try:
         return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library, donated)
+    except UnsupportedError as error:
+        return str(error)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
+    except CompilerError:
+        raise
+    except Exception as error:
+        return _failed("the native generator", error)
 
 
-def compile_without_native(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
+def compile_without_native(module: GraphModule, tensors: Sequence[Tensor], reason: str) -> CompiledProgram:
     """Compile a program for tensors like these, with any backend but the native generator.
+
+    `reason` says why the generator does not compile it; the program keeps it. If inductor fails, torch's operations
+    run one after another, and a warning says so.
 
     Raises:
         CompilerError: there is no working C++ compiler.
@@ -76,6 +89,28 @@ def compile_without_native(module: GraphModule, tensors: Sequence[Tensor]) -> Co
     from . import _segmented as _segments  # slow to import
 
     tensors = [leaf.detach() for leaf in tensors]  # tracers merge inputs that are the same tensor object
-    if not has_control_flow(module) and any(map(_needs_torch, module.graph.nodes)):
-        return InterpretedProgram(module)
-    return (_segments if has_control_flow(module) else _inductor).compile_program(module, tensors, compile_program)
+    if has_control_flow(module):
+        made: CompiledProgram = _segments.compile_program(module, tensors, compile_program)
+    elif any(map(_needs_torch, module.graph.nodes)):
+        made = InterpretedProgram(module)
+        reason = f"{reason}; inductor computes complex numbers, strides and elements of empty tensors wrongly"
+    else:
+        try:
+            made = _inductor.compile_program(module, tensors, compile_program)
+        except CompilerError:
+            raise
+        except Exception as error:
+            made, reason = InterpretedProgram(module), f"{reason}; {_failed('inductor', error)}"
+    made.reason = reason
+    return made
+
+
+def _failed(compiler: str, error: Exception) -> str:
+    """Warn that a compiler failed, and return the reason for the program that runs instead."""
+    what = f"{compiler} failed with {type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.300}"
+    warnings.warn(
+        f"jit: {what}. This is a fault of the compiler: the program is right, but slower, since another backend runs "
+        "it. `print(jit(f).lower(…))` shows the program, for a report",
+        stacklevel=2,
+    )
+    return what

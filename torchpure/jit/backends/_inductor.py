@@ -36,7 +36,7 @@ class InductorProgram:
     """A program compiled by inductor. It changes no tensor, unless the program itself does."""
 
     def __init__(self, run: Any, constants: list[Tensor], source: str) -> None:
-        self._run, self._constants, self.source = run, constants, source
+        self._run, self._constants, self.source, self.reason = run, constants, source, ""
 
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
         """Run the program."""

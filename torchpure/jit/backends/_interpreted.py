@@ -13,7 +13,7 @@ from torchpure.transforms.tracing import program_text
 class InterpretedProgram:
     """A program whose operations run one after another, with torch's own kernels.
 
-    Inductor computes some programs wrongly, and these run here:
+    Programs run here if inductor fails, and if it computes them wrongly:
 
     - Complex numbers: the gradient of a gradient through `linalg.eig` had wrong numbers.
     - Strides of memory that is not row-major: `as_strided_scatter` wrote to wrong places.
@@ -21,7 +21,7 @@ class InterpretedProgram:
     """
 
     def __init__(self, module: GraphModule) -> None:
-        self._module, self.source = module, program_text(module)
+        self._module, self.source, self.reason = module, program_text(module), ""
 
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
         """Run the program."""

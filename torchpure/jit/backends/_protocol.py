@@ -11,6 +11,7 @@ class CompiledProgram(Protocol):
     """A compiled program: a function of tensors, with the code that was generated for it."""
 
     source: str
+    reason: str  # why the native generator did not compile it; empty if it did
 
     def __call__(self, *tensors: Tensor) -> Sequence[Any]:
         """Run the program."""

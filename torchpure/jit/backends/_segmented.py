@@ -49,7 +49,7 @@ class SegmentedProgram:
         self._last_uses = _last_uses(
             used, [*self._constants, *(node for node in self._results if isinstance(node, Node))]
         )
-        self.source = "\n".join(self._sources)
+        self.source, self.reason = "\n".join(self._sources), ""
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         """Run the program."""

@@ -31,7 +31,7 @@ class NativeProgram:
     """A compiled program: a function of tensors. It changes none of them, except donated ones."""
 
     def __init__(self, lowered: TranslationUnit, library: Path) -> None:
-        self.source, self.workspace = lowered.source, lowered.workspace
+        self.source, self.reason, self.workspace = lowered.source, "", lowered.workspace
         self.overwritten = lowered.overwritten  # output -> the donated input whose memory it takes
         self._outputs, self._state = lowered.outputs, lowered.state
         self._new_outputs = [
@@ -139,16 +139,16 @@ def _copy_out(pointer: int, view: View) -> Tensor:
 
 def compile_cpp(
     module: GraphModule, tensors: Sequence[Tensor], build: Build, donated: Mapping[int, int] | None = None
-) -> NativeProgram | None:
-    """Compile a program for the CPU; None if the generator does not support it.
+) -> NativeProgram:
+    """Compile a program for the CPU.
 
     `donated` maps an output to an input whose memory it may take.
+
+    Raises:
+        UnsupportedError: the generator does not support the program.
     """
     try:
         made = generate_cpp(module, tensors, donated)
     except UnsupportedError:  # its decomposition may be supported
-        try:
-            made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
-        except UnsupportedError:
-            return None
+        made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
     return NativeProgram(made, build(made.source, compiler_command()))
