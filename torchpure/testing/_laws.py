@@ -132,7 +132,8 @@ def _reverse(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 def _slope(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
     with forward_ad.dual_level():
-        return forward_ad.unpack_dual(function(forward_ad.make_dual(at, direction))).tangent
+        value, slope = forward_ad.unpack_dual(function(forward_ad.make_dual(at, direction)))
+    return torch.zeros_like(value) if slope is None else slope
 
 
 def finite_at_zero_gradients(case: Case) -> None:
