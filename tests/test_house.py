@@ -14,7 +14,11 @@ import torchpure
 ROOT = Path(torchpure.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in FILES if path.name == "__init__.py")
-SHARED = {"torchpure._types", "torchpure._collector"}  # files of the top package, below every layer
+SHARED = {
+    "torchpure._types",
+    "torchpure._collector",
+    "torchpure._progress",
+}  # files of the top package, below every layer
 
 
 def _name(path: Path) -> str:
