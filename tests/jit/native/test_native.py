@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchpure import jit
+from torchpure._cpp import build_library
 from torchpure.errors import CheckError
-from torchpure.jit.backends._disk_cache import build_library
 from torchpure.jit.native import UnsupportedError, compile_cpp
 from torchpure.jit.native.codegen import _translation_unit
 from torchpure.jit.native.lowering import _torch_calls

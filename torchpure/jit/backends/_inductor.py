@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure._collector import gc_resumed
+from torchpure._cpp import CompilerError
 from torchpure._progress import stage
 from torchpure._torch import FakeTensorMode, TracingContext, tracing
 from torchpure.jit.passes import (
@@ -26,7 +27,6 @@ from torchpure.jit.passes import (
 )
 from torchpure.transforms.rules import recomputation_of
 
-from ._disk_cache import CompilerError
 from ._inductor_cache import Boxed, load, program_key, save
 from ._protocol import Compile
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from torchpure._cpp import compiler_command
 from torchpure._progress import stage
 from torchpure.errors import CheckError
-from torchpure.jit.native.codegen import TranslationUnit, compiler_command, generate_cpp
+from torchpure.jit.native.codegen import TranslationUnit, generate_cpp
 from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View
 from torchpure.jit.native.lowering import (
