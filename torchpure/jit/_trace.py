@@ -156,7 +156,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
             _replace_constant(module, str(node.target), constant.detach())
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
     module = eliminate_dead_code(module)  # a dead loop must not block functionalization
-    program = eliminate_dead_code(_functionalize(module, tensors))
+    functional = _functionalize(module, tensors)
+    program = module if functional is module else eliminate_dead_code(functional)
     _clone_returned_constants(program, captured)
     return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 

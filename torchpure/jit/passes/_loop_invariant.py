@@ -11,6 +11,7 @@ from ._fx import (
     control_flow_kind,
     copy_program,
     fake_value,
+    has_control_flow,
     has_side_effects,
     is_view,
     mutates,
@@ -29,7 +30,7 @@ def hoist_loop_invariants(module: GraphModule) -> GraphModule:
 
     Law: `hoist_loop_invariants(module)(*args) == module(*args)`, bit for bit.
     """
-    if mutates(module):
+    if not has_control_flow(module) or mutates(module):
         return module
     program = copy_program(module, hoist_loop_invariants)
     for node in list(program.graph.nodes):

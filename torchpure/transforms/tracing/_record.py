@@ -211,6 +211,10 @@ class RecordingMode(LightProxyMode):
         plan = plan_of(func) if self._is_light else None
         if plan is None or func in self.decomposition_table:
             return NotImplemented
+        with DisableTorchFunction():  # function modes would see each look at a shape
+            return self._record(plan, func, args, kwargs, note_constants)
+
+    def _record(self, plan: Plan, func: Any, args: Any, kwargs: Any, note_constants: Callable[..., Any]) -> Any:
         given = _Arguments(self.tracer, self._fakes)
         try:
             pairs = [given.convert(arg) for arg in args]
@@ -233,7 +237,7 @@ class RecordingMode(LightProxyMode):
 
     def _change_argument(self, plan: Plan, func: Any, args: Any, memory: Tensor, node: Any, device: Any) -> Any:
         if plan.reshapes:
-            with DisableTorchFunction(), meta_kernels(self._fakes):
+            with meta_kernels(self._fakes):
                 getattr(Tensor, func.overloadpacket.__name__)(*args)
         return self._track(args[0], memory, self.tracer.proxy(node), device)
 
