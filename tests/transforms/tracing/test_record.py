@@ -76,6 +76,20 @@ def test_the_shape_of_a_traced_tensor_is_changed_by_a_new_tensor():
     assert torch.equal(program(A), (A.t() + 1)[None])
 
 
+def test_writes_to_memory_that_has_views_stay():
+    def function(x):
+        own, viewed = x + 1, x * 2
+        view = viewed[0]
+        own.add_(1)
+        viewed.add_(own)
+        return own, view, own[0].mul_(3)
+
+    program = trace(function, [A])
+    names = [str(node.target).split(".")[1] for node in program.graph.nodes if node.op == "call_function"]
+    assert names == ["add", "mul", "select", "add", "add_", "select", "mul_"]
+    assert all(map(torch.equal, program(A), function(A)))
+
+
 def test_wrong_shapes_are_torchs_errors():
     for wrong in (lambda a, b: a + b[:3], lambda a, b: a @ a, lambda a, b: torch.cat([a, b])):
         with pytest.raises(RuntimeError) as ours:

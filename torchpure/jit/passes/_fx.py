@@ -85,6 +85,13 @@ def has_side_effects(module: GraphModule, node: Node) -> bool:
     )
 
 
+def prune(module: GraphModule) -> None:
+    """Remove operations whose results are never read from a program of one's own. Its loops stay as they are."""
+    module.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(module, node)
+    )
+
+
 def mutates(module: GraphModule) -> bool:
     """Tell whether a program changes a tensor in place, also in its loops."""
     return any(

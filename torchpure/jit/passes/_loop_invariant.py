@@ -11,12 +11,12 @@ from ._fx import (
     control_flow_kind,
     copy_program,
     fake_value,
-    has_control_flow,
     has_side_effects,
     is_view,
     mutates,
     output_aliases,
     placeholders,
+    prune,
 )
 
 _SMALL_BYTES = 4096  # values up to this size may always move
@@ -30,15 +30,13 @@ def hoist_loop_invariants(module: GraphModule) -> GraphModule:
 
     Law: `hoist_loop_invariants(module)(*args) == module(*args)`, bit for bit.
     """
-    if not has_control_flow(module) or mutates(module):
+    if mutates(module):
         return module
     program = copy_program(module, hoist_loop_invariants)
     for node in list(program.graph.nodes):
         if control_flow_kind(node) in {"scan_p", "while_p"} and _bodies_are_unshared(program, node):
             _LoopHoister(program, node).hoist()
-    program.graph.eliminate_dead_code(
-        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
-    )
+    prune(program)
     program.recompile()
     return program
 
@@ -77,9 +75,7 @@ class _LoopHoister:
                         before_loop[placeholder] = moved  # later moves may read it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
-            body.graph.eliminate_dead_code(
-                lambda n, body=body: n.op in {"placeholder", "output"} or has_side_effects(body, n)
-            )
+            prune(body)
             body.recompile()
 
     def _copy_before_loop(self, body: GraphModule, node: Node, before_loop: dict[Node, Any]) -> Any:

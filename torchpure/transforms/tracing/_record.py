@@ -4,7 +4,8 @@ torch asks three modes in turn about each operation, and flattens its arguments 
 that: their arguments are fake tensors and numbers, and one kernel gives the shapes of their results. Every other
 operation goes through torch's modes.
 
-Law: the program is the one that torch's modes would record, with `squeeze` in the place of `squeeze_`.
+Law: the program is the one that torch's modes would record, with `squeeze` in the place of `squeeze_`, and `add` in the
+place of `add_` where no view of the changed tensor exists.
 """
 
 from collections.abc import Callable
@@ -94,7 +95,8 @@ def plan_of(func: Any) -> Plan | None:
 def _functional_form(func: OpOverload) -> OpOverload | None:
     """Return the elementwise operation whose result an operation in place writes to its first argument."""
     name, overload = func.overloadpacket.__name__, str(func).rpartition(".")[2]
-    if func.namespace != "aten" or torch.Tag.pointwise not in func.tags or not name.endswith("_"):
+    elementwise = func.namespace == "aten" and torch.Tag.pointwise in func.tags and name.endswith("_")
+    if not elementwise or name in {"fill_", "copy_"}:  # whose functional forms are not elementwise
         return None
     found = getattr(getattr(_aten, name[:-1], None), overload, None)
     return found if found is not None and _has_plain_kernel(found) else None
@@ -228,6 +230,8 @@ class RecordingMode(LightProxyMode):
             out = _shapes(plan, values, kwargs)
             if plan.writes and (out.shape != args[0].shape or not torch.can_cast(out.dtype, args[0].dtype)):
                 return NotImplemented
+        if plan.writes and _owns_memory(pairs[0][0]) and _same_layout(out, values[0]):
+            plan = plan._replace(target=plan.kernel, name=plan.kernel.overloadpacket.__name__)
         node = self.tracer.create_node("call_function", plan.target, tuple([n for n, _ in pairs]), kwargs, plan.name)
         if traceback.has_preserved_node_meta():
             node.meta.setdefault("original_aten", func)
@@ -254,6 +258,19 @@ class RecordingMode(LightProxyMode):
         proxy.node.meta["val"] = self._fakes.wrap(memory, device)
         self.tracer.tensor_tracker[fake] = _Tracked(proxy, memory)
         return fake
+
+
+def _owns_memory(node: Any) -> bool:
+    """Return whether a node made the memory of its value, and no other node reads or writes that memory."""
+    return node.op == "call_function" and not any(_shares_memory(other.target) for other in (node, *node.users))
+
+
+def _shares_memory(target: Any) -> bool:
+    return not isinstance(target, OpOverload) or _may_alias(target)
+
+
+def _same_layout(one: Tensor, two: Tensor) -> bool:
+    return one.dtype == two.dtype and one.stride() == two.stride()
 
 
 def _shapes(plan: Plan, args: Any, kwargs: Any) -> Any:
