@@ -22,7 +22,8 @@ from ._constant_recipes import Recipes
 from ._dtype_check import check_dtypes
 from ._make_fx import trace
 from ._mutated_constants import MutatedConstants, copy_mutated_constants
-from ._record import RecordingMode, plan_of
+from ._plans import plan_of
+from ._record import RecordingMode
 
 
 def is_fake(leaf: Tensor) -> bool:
