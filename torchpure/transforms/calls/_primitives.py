@@ -28,14 +28,12 @@ from torchpure._torch import (
     get_dispatch_mode,
     get_proxy_mode,
     reenter_make_fx,
-    track_tensor_tree,
 )
-from torchpure.transforms.engine import TensorIndexing, functorch
+from torchpure.transforms.engine import LightFakeMode, TensorIndexing, functorch, track_fakes
 
 FlatFn = Callable[..., Sequence[Tensor]]  # takes and returns tensors only
 _FAKE: Any = TorchDispatchModeKey.FAKE
 _dispatch_mode: Any = get_dispatch_mode  # pyrefly: ignore[missing-attribute]
-_track_results: Any = track_tensor_tree
 
 
 def is_tracing() -> bool:
@@ -207,7 +205,7 @@ def _create_node(op: _Primitive, tracer: Any, args: Any, results: Callable[[], A
     node = tracer.create_proxy("call_function", op, proxies, {}, name=op.name().removeprefix("torchpure_"))
     with disable_proxy_modes_tracing():
         values = results()
-    return _track_results(values, node, constant=None, tracer=tracer)
+    return track_fakes(tracer, values, node)
 
 
 def _trace_callback(mode: Any, fn: Any, operands: Any, token: str) -> tuple[()]:
@@ -252,6 +250,12 @@ def register_mode(mode_class: Any) -> None:
         op.py_impl(mode_class)(partial(_call_under_mode, op))
 
 
+def register_recorder(mode_class: Any) -> None:
+    """Let the primitives become nodes under a proxy mode of this library."""
+    for op in (scan_p, while_p, switch_p, callback_p):
+        op.py_impl(mode_class)(_trace_callback if op is callback_p else partial(_trace_node, op))
+
+
 def _call_under_mode(op: _Primitive, mode: Any, *args: Any) -> Any:
     fns, rest = op.split_functions(args)
     inputs = [leaf for leaf in tree.leaves(rest) if isinstance(leaf, Tensor)]
@@ -275,5 +279,6 @@ _primitives: tuple[_Primitive, ...] = (scan_p, while_p, switch_p, callback_p)
 for _op in _primitives:
     _op.py_impl(DispatchKey.CompositeExplicitAutograd)(_op.run)
     _op.py_impl(DispatchKey.Autograd)(partial(_below_autograd, _op))
-    _op.py_impl(FakeTensorMode)(partial(_fake_results, _op))
-    _op.py_impl(ProxyTorchDispatchMode)(_trace_callback if _op is callback_p else partial(_trace_node, _op))
+    for _mode in (FakeTensorMode, LightFakeMode):
+        _op.py_impl(_mode)(partial(_fake_results, _op))
+register_recorder(ProxyTorchDispatchMode)
