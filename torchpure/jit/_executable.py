@@ -17,6 +17,7 @@ from torchpure.jit.passes import (
     attribute,
     eliminate_common_subexpressions,
     fake_value,
+    has_control_flow,
     hoist_loop_invariants,
     peak_memory,
     placeholders,
