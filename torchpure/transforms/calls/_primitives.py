@@ -165,6 +165,13 @@ def _example_like(leaf: Tensor) -> Tensor:
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=leaf.device)
 
 
+def with_known_results(fn: FlatFn, results: Sequence[Tensor]) -> FlatFn:
+    """Note the results of a function on inputs like those that it will get. Nested loops then run it less often."""
+    if all(isinstance(leaf, FakeTensor) for leaf in results):  # a transform's tensors have other shapes inside
+        fn.known_results = results  # pyrefly: ignore[missing-attribute]
+    return fn
+
+
 def _run_once(fn: FlatFn, last_results: list[Tensor], *inputs: Tensor) -> Any:
     """Run a function; make its results contiguous and unaliased with its inputs and with each other."""
     storages = {leaf.untyped_storage()._cdata for leaf in inputs}
@@ -239,8 +246,10 @@ def _fake_results(op: _Primitive, mode: FakeTensorMode, *args: Any) -> Any:
         inputs = op.example_inputs(*rest)
         outs: list[list[Tensor]] = []
         for fn in fns:
-            outs.append(last_results := [])
-            _run_once(fn, last_results, *inputs)
+            known = getattr(fn, "known_results", None)
+            outs.append(last_results := [] if known is None else [_zeros(leaf, leaf.shape) for leaf in known])
+            if known is None:
+                _run_once(fn, last_results, *inputs)
         return op.example_results(rest, outs)
 
 
@@ -262,7 +271,10 @@ def _call_under_mode(op: _Primitive, mode: Any, *args: Any) -> Any:
     if fns and inputs and not any(isinstance(leaf, FakeTensor) for leaf in inputs):
         with disable_current_modes():
             return op.run(*args)
-    return op(*op.join_functions([partial(_run_with_mode, mode, fn) for fn in fns], rest))
+    wrapped = [
+        with_known_results(partial(_run_with_mode, mode, fn), getattr(fn, "known_results", [None])) for fn in fns
+    ]
+    return op(*op.join_functions(wrapped, rest))
 
 
 def _run_with_mode(mode: Any, fn: FlatFn, *inputs: Tensor) -> Any:
