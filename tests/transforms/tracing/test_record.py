@@ -30,6 +30,7 @@ FUNCTIONS = {
     "layers": lambda a, b: (F.layer_norm(a, (4,), b), F.softmax(a, 1), F.log_softmax(a.t(), 0), F.gelu(a)),
     "images": lambda a, b: (F.conv2d(IMAGE + b.sum(), KERNEL), F.max_pool2d(IMAGE + b.sum(), 2), F.pad(a, (1, 2))),
     "indices": lambda a, b: (a.gather(1, a.long().clamp(0, 3)), F.embedding(b.long(), a.t()), a.index_select(1, b.long())),
+    "embedding": lambda a, b: torch.func.grad(lambda w: F.embedding(b.long()[:, None], w).sin().sum())(a.t()),
     "gradient": lambda a, b: torch.func.grad(lambda x: (torch.tanh(x @ a.t()) ** 2).mean())(b),
     "gradient of members": lambda a, b: torch.func.vmap(torch.func.grad(lambda x: torch.sigmoid(x * 0.5).prod()))(a),
 }  # fmt: skip

@@ -10,28 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure import tree
+from ._run_on_zeros import MAX_ELEMENTS, RUNNABLE, zeros_like
 
 _aten = torch.ops.aten
-_MAX_ELEMENTS = 1 << 16
 _MAX_KNOWN = 1 << 14  # layouts that are kept; a network has some hundreds
 _known: dict[Any, "Found"] = {}
-
-
-RUNNABLE = frozenset({  # operations that return new tensors, and raise no error for zeros
-    _aten.native_layer_norm.default, _aten.native_layer_norm_backward.default, _aten.native_group_norm.default,
-    _aten.native_group_norm_backward.default, _aten._softmax.default, _aten._softmax_backward_data.default,
-    _aten._log_softmax.default, _aten._log_softmax_backward_data.default, _aten.nll_loss_forward.default,
-    _aten.nll_loss_backward.default, _aten.convolution.default, _aten.convolution_backward.default,
-    _aten.max_pool2d_with_indices.default, _aten.max_pool2d_with_indices_backward.default, _aten.avg_pool2d.default,
-    _aten.avg_pool2d_backward.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward.default, _aten.embedding.default,
-    _aten.embedding_dense_backward.default, _aten.var.correction, _aten.var_mean.correction, _aten.sort.default,
-    _aten.topk.default, _aten.scatter_add.default, _aten.scatter.value, _aten.scatter.src, _aten.index_add.default,
-    _aten.cumprod.default, _aten.logsumexp.default, _aten.constant_pad_nd.default, _aten.flip.default,
-    _aten.roll.default, _aten.tril.default, _aten.triu.default, _aten.prod.default, _aten.prod.dim_int,
-    _aten.linalg_vector_norm.default, _aten.repeat.default,
-})  # fmt: skip
 
 
 class Layout(NamedTuple):
@@ -229,16 +212,20 @@ def _full(func: Any, shape: Sequence[int], value: Any, *, dtype: Any = None, **o
     return _row_major(shape, dtype or torch.full((), value).dtype)
 
 
-def _eye(func: Any, *shape: int, dtype: Any = None, **options: Any) -> Layout:
-    return _row_major((shape[0], shape[-1]), dtype or torch.get_default_dtype())
-
-
 def _arange(func: Any, *bounds: Any, dtype: Any = None, **options: Any) -> Layout:
     start, end, step = (*bounds, 1) if len(bounds) == 2 else bounds if len(bounds) == 3 else (0, *bounds, 1)
-    if not 0 <= (end - start) / step <= _MAX_ELEMENTS:
+    if not 0 <= (end - start) / step <= MAX_ELEMENTS:
         raise TypeError("many numbers, or an error")
     found = torch.arange(*bounds, dtype=dtype)
     return _row_major(found.shape, found.dtype)
+
+
+def _embedding(_: Any, weight: Tensor, index: Tensor, *rest: Any) -> Layout:
+    return _row_major((*index.shape, *weight.shape[1:]), weight.dtype)
+
+
+def _embedding_backward(_: Any, gradient: Tensor, index: Tensor, count: int, *rest: Any) -> Layout:
+    return _row_major((count, gradient.shape[-1]), gradient.dtype)
 
 
 def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
@@ -253,42 +240,31 @@ def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
 
 def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the operation on zeros: the time is short, because `can_run` limits their number."""
-    return _layout_of(func(*_zeros(args), **kwargs))
-
-
-def can_run(args: Sequence[Any]) -> bool:
-    """Return whether tensors are so small that an operation on them takes no time."""
-    return sum(leaf.numel() for leaf in tree.leaves(args) if isinstance(leaf, Tensor)) <= _MAX_ELEMENTS
-
-
-def _zeros(args: Sequence[Any]) -> list[Any]:
-    return [
-        torch.zeros(arg.untyped_storage().nbytes() // arg.element_size(), dtype=arg.dtype).as_strided(
-            arg.shape, arg.stride(), arg.storage_offset()
-        )
-        if isinstance(arg, Tensor)
-        else _zeros(arg)
-        if isinstance(arg, list | tuple)
-        else arg
-        for arg in args
-    ]
+    return _layout_of(func(*zeros_like(args), **kwargs))
 
 
 _SUMS = {_aten.sum.default, _aten.sum.dim_IntList}
 _MEANS = {_aten.mean.default, _aten.mean.dim}
+_LIKES = (
+    _aten.clone.default, _aten._to_copy.default, _aten.ones_like.default, _aten.zeros_like.default,
+    _aten.full_like.default, _aten.empty_like.default,
+)  # fmt: skip
+_NEWS = (
+    _aten.new_zeros.default, _aten.new_ones.default, _aten.new_empty.default, _aten.new_full.default,
+    _aten.select_backward.default, _aten.slice_backward.default,
+)  # fmt: skip
 _RULES: dict[Any, Any] = {
     _aten.stack.default: _stack,
     _aten.cat.default: _cat,
+    _aten.embedding.default: _embedding,
+    _aten.embedding_dense_backward.default: _embedding_backward,
     **dict.fromkeys((_aten.mm.default, _aten.bmm.default, _aten.addmm.default, _aten.baddbmm.default), _product),
     **dict.fromkeys((*_SUMS, *_MEANS, _aten.amax.default, _aten.amin.default), _reduction),
-    **dict.fromkeys((_aten.clone.default, _aten._to_copy.default), _like),
-    **dict.fromkeys((_aten.ones_like.default, _aten.zeros_like.default), _like),
-    **dict.fromkeys((_aten.full_like.default, _aten.empty_like.default), _like),
-    **dict.fromkeys((_aten.new_zeros.default, _aten.new_ones.default, _aten.new_empty.default), _new),
-    **dict.fromkeys((_aten.new_full.default, _aten.select_backward.default, _aten.slice_backward.default), _new),
+    **dict.fromkeys(_LIKES, _like),
+    **dict.fromkeys(_NEWS, _new),
     **dict.fromkeys((_aten.zeros.default, _aten.ones.default, _aten.empty.memory_format), _make),
     **dict.fromkeys((_aten.arange.default, _aten.arange.start, _aten.arange.start_step), _arange),
-    **dict.fromkeys((_aten.eye.default, _aten.eye.m), _eye),
+    **dict.fromkeys((_aten.eye.default, _aten.eye.m), lambda _, *n, **o: _make(_, (n[0], n[-1]), **o)),
     _aten.full.default: _full,
     **dict.fromkeys(RUNNABLE, _by_running),
 }

@@ -7,7 +7,7 @@ import torch
 
 from torchpure._torch import DispatchKey, OpOverload, has_kernel
 
-from ._layouts import RUNNABLE
+from ._run_on_zeros import RUNNABLE
 
 _aten = torch.ops.aten
 _PLAIN = frozenset({  # operations whose kernels for shapes read nothing but their arguments
@@ -19,6 +19,7 @@ _PLAIN = frozenset({  # operations whose kernels for shapes read nothing but the
     _aten.new_full.default, _aten.new_empty.default, _aten._to_copy.default, _aten.cumsum.default,
     _aten.max.dim, _aten.min.dim, _aten.max.default, _aten.min.default, _aten.argmax.default, _aten.argmin.default,
     _aten.gather.default, _aten.index_select.default, _aten.all.default, _aten.any.default,
+    _aten.embedding.default, _aten.embedding_dense_backward.default,
 })  # fmt: skip
 _CONSTRUCTORS = frozenset({
     _aten.zeros.default, _aten.ones.default, _aten.full.default, _aten.empty.memory_format, _aten.arange.default,

@@ -28,6 +28,7 @@ from torchpure.transforms.engine import LightFakeMode, LightProxyMode, empty_lik
 
 from . import _layouts as layouts
 from ._plans import Plan, is_composite, may_alias, plan_of
+from ._run_on_zeros import RUNNABLE, can_run
 
 _aten = torch.ops.aten
 _TO_COPY = _aten._to_copy.default  # vmap calls it with a number, to make a tensor of it
@@ -198,7 +199,7 @@ def _result_device(plan: Plan, args: Any, options: Any, given: _Arguments) -> to
         if asked is not None and asked != _CPU:
             raise _NeedsTorchError
         return _CPU
-    if plan.target in layouts.RUNNABLE and not (devices == {_CPU} and layouts.can_run(args)):
+    if plan.target in RUNNABLE and not (devices == {_CPU} and can_run(args)):
         raise _NeedsTorchError
     if (plan.writes or plan.reshapes) and not isinstance(args[0], FakeTensor):
         raise _NeedsTorchError
