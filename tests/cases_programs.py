@@ -5,6 +5,7 @@ add a program, write a function that returns a `Program`, and a line in `PROGRAM
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -257,14 +258,14 @@ def mobilenet() -> Program:
 class Unet(nn.Module):
     """Ronneberger et al. 2015, with one level, attention at the bottom and a time that is added to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU())
-        self.deep = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.SiLU(), nn.Dropout(0.1))
-        self.time = nn.Linear(8, 16)
-        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
-        self.up = nn.ConvTranspose2d(16, 8, 2, stride=2)
-        self.out = nn.Conv2d(16, 3, 3, padding=1)
+        self.down = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.GroupNorm(2, width), nn.SiLU())
+        low = nn.Conv2d(width, 2 * width, 3, 2, 1), nn.GroupNorm(4, 2 * width), nn.SiLU(), nn.Dropout(0.1)
+        self.deep, self.time = nn.Sequential(*low), nn.Linear(8, 2 * width)
+        self.attention = nn.MultiheadAttention(2 * width, 2, batch_first=True)
+        self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
+        self.out = nn.Conv2d(3 + width, 3, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         rates = torch.exp(torch.arange(4, dtype=x.dtype) * -2.0)
@@ -274,11 +275,11 @@ class Unet(nn.Module):
         tokens = low.flatten(2).transpose(1, 2)
         low = low + self.attention(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).reshape(low.shape)
         wide = F.interpolate(self.up(low), size=x.shape[-2:], mode="bilinear")
-        return self.out(torch.cat([high, wide], 1))
+        return self.out(torch.cat([x, high + wide], 1))
 
 
 def unet() -> Program:
-    return training(Unet, lambda out: out.square().mean(), rows(2, 3, 8, 8), torch.tensor([0.1, 0.7], dtype=D))
+    return training(lambda: Unet(8), lambda out: out.square().mean(), rows(2, 3, 8, 8), rows(2))
 
 
 def per_sample_gradients() -> Program:
@@ -362,7 +363,7 @@ def kalman_filter() -> Program:
 
 
 def _mlp(*sizes: int) -> nn.Module:
-    layers = [part for old, new in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(old, new), nn.Tanh())]
+    layers = [part for old, new in pairwise(sizes) for part in (nn.Linear(old, new), nn.Tanh())]
     return nn.Sequential(*layers[:-1])
 
 
@@ -408,7 +409,7 @@ def pinn() -> Program:
 
 def diffusion() -> Program:
     """One training step of Ho et al. 2020 with Adam, whose results take the memory of parameters and state."""
-    net = net_of(Unet)
+    net = net_of(lambda: Unet(32))  # so large that results take donated memory
     optimizer = tp.optim.chain(tp.optim.clip_by_global_norm(1.0), tp.optim.adam(1e-3))
     kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 50, dtype=D), 0)
 
