@@ -252,7 +252,7 @@ def mobilenet() -> Program:
         return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16, 4))
 
     made = classified(make, 4, 3, 16, 16)
-    return made._replace(tolerance=1e-6)  # torch's derivative of hardsigmoid has 1/6 in float32
+    return made._replace(tolerance=1e-6)  # eager: torch's kernel for the derivative of hardsigmoid has 1/6 in float32
 
 
 class Unet(nn.Module):
