@@ -97,8 +97,9 @@ def vit() -> Program:
 
     config = ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=8, patch_size=4,
-        hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, num_labels=4,
+        hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1,
     )  # fmt: skip
+    config.num_labels = 4
     labels = words(4, 2)
     return training(lambda: ViTForImageClassification(config), lambda out: out.loss, rows(2, 3, 8, 8), labels=labels)
 
@@ -300,7 +301,7 @@ def per_sample_gradients() -> Program:
 
 
 class Recurrent(nn.Module):
-    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
+    def __init__(self, kind: Callable[..., nn.Module], **options: Any) -> None:
         super().__init__()
         self.words = nn.Embedding(20, 6)
         self.layers = kind(6, 8, num_layers=2, batch_first=True, **options)

@@ -134,6 +134,9 @@ BY_TORCH = {
     ),
     "attention": (_attention, rows(2, 64, 16), rows(16, 96, seed=1)),
     "pooled": (lambda x: (*torch.nn.functional.max_pool2d(x, 2, return_indices=True), torch.nn.functional.interpolate(x, (5, 7), mode="bilinear")), PICTURE),
+    "scattered": (lambda a, n: (*(a.scatter_reduce(1, n.T % 6, a[:, :3], kind) for kind in ("amax", "amin", "mean")), a.scatter_reduce(0, n[:, :3] % 4, a, "sum", include_self=False)), A, N),
+    "masked": (lambda a, v: (a.index_put((a > 0,), v[0]), a.index_put((a[:, 0] > 0,), v, accumulate=True), _aten.index_put(a.T, [None, a[:, 0] > 0], v[:, None])), A, V),
+    "decimals": (lambda a: (a.round(decimals=1), a.T.round(decimals=-1)), A),
     "in a loop": (
         lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),
         S,
