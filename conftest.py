@@ -32,3 +32,19 @@ def _nothing_global_changes():
     before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
     yield
     assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Give the test an empty cache folder of compiled programs."""
+    made = tmp_path / "cache"
+    monkeypatch.setenv("TORCHPURE_CACHE", str(made))
+    return made
+
+
+@pytest.fixture
+def compiler_of_environment(monkeypatch):
+    """Return a function that sets the C++ compiler for one test."""
+    import torch._inductor.config  # noqa: F401, TID251 it reads the variable once, when it is imported
+
+    return lambda words: monkeypatch.setenv("CXX", words)

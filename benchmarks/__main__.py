@@ -19,6 +19,7 @@ FIGURES = (
     "jit_call",
     "poisson_run",
     "compile_time",
+    "compile_growth",
     "first_step",
     "small_products",
     "article_step",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchpure.jit.backends._disk_cache import build_library
+from torchpure._cpp import build_library
 from torchpure.jit.native import compile_cpp
 from torchpure.transforms.calls._primitives import scan_p
 from torchpure.transforms.tracing._make_fx import trace

@@ -1,5 +1,7 @@
 """What is relied on of torch's unnamed operations, of its modules, and of its compiler."""
 
+from collections import OrderedDict, defaultdict
+
 import torch
 from contracts import called, relied_on
 from torch import Tensor, nn
@@ -40,8 +42,6 @@ called("inductor.compile_fx", "module", ["tensor"], inner_compile="function", co
 called("inductor.compile_fx_inner", "module", ["tensor"])
 called("inductor.ShapeEnv")
 called("pytree.register_pytree_node", "class", "flatten", "unflatten")
-called("pytree.tree_flatten", "tree")
-called("pytree.tree_unflatten", ["leaf"], "structure")
 
 
 @relied_on("foreach_add", "foreach_sub", "foreach_mul", "foreach_lerp", "foreach_norm", "foreach_clone")
@@ -150,17 +150,21 @@ def functions_of_torchs_python_live_there():
     assert F.max_pool2d.__globals__["__name__"] == jit_internal.__name__
 
 
-@relied_on("pytree.TreeSpec", "pytree.tree_flatten", "pytree.tree_unflatten", "pytree.register_pytree_node")
+@relied_on("pytree.SUPPORTED_NODES", "pytree.register_pytree_node")
 def trees_are_taken_apart():
     class Pair:
         def __init__(self, one, two):
             self.one, self.two = one, two
 
     pytree.register_pytree_node(Pair, lambda pair: ([pair.one, pair.two], None), lambda leaves, _: Pair(*leaves))
-    leaves, structure = pytree.tree_flatten({"b": 1, "a": Pair(2, None)})
-    assert leaves == [1, 2, None] and isinstance(structure, pytree.TreeSpec)  # insertion order, and None is a leaf
-    assert pytree.tree_unflatten(leaves, structure)["a"].one == 2
-    assert structure.flatten_up_to({"b": 3, "a": Pair([4], 5)}) == [3, [4], 5]
+    node = pytree.SUPPORTED_NODES[Pair]
+    children, context = node.flatten_fn(Pair(1, 2))
+    assert (children, context) == ([1, 2], None) and node.unflatten_fn(children, context).two == 2
+    keys = {}
+    for filled in (OrderedDict(b=1, a=2), defaultdict(None, b=1, a=2)):
+        children, keys[type(filled)] = pytree.SUPPORTED_NODES[type(filled)].flatten_fn(filled)
+        assert children == [1, 2]  # insertion order
+    assert keys == {OrderedDict: ["b", "a"], defaultdict: [None, ["b", "a"]]}
 
 
 @relied_on("compiler_config.functorch_config", "compiler_config.inductor_config")

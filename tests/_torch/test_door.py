@@ -196,4 +196,4 @@ def test_the_slow_part_waits_until_it_is_wanted():
 def test_what_the_door_hands_on_is_torchs_own():
     assert _torch.functorch.add_batch_dim is torch._C._functorch._add_batch_dim
     assert _torch.foreach_add is torch._foreach_add
-    assert _torch.pytree.tree_flatten is torch.utils._pytree.tree_flatten
+    assert _torch.pytree.SUPPORTED_NODES is torch.utils._pytree.SUPPORTED_NODES

@@ -91,6 +91,22 @@ def test_a_step_with_a_large_loop_writes_into_donated_memory(monkeypatch):
 
 
 @pytest.mark.compile
+def test_results_take_memory_of_their_own_shape():
+    """Every pair of weights has one size in two shapes, and each new weight reads its old one alone."""
+    step = tp.jit(lambda p, g: [(w - 0.1 * g.sum(), v * 2) for w, v in p], donate=0)
+    params = [
+        tuple(_x(LARGE, seed).reshape(shape).clone() for seed, shape in enumerate(((512, -1), (-1, 256)))) for _ in "12"
+    ]
+    wanted = [(w - 0.1 * 3, v * 2) for w, v in params]
+    memory = {leaf.data_ptr() for leaf in tp.tree.leaves(params)}
+    found = step([(w.clone(), v.clone()) for w, v in params], torch.ones(3, dtype=D))
+    assert_trees_close(found, wanted, rtol=1e-13)
+    assert [leaf.shape for leaf in tp.tree.leaves(found)] == [leaf.shape for leaf in tp.tree.leaves(params)]
+    again = step(params, torch.ones(3, dtype=D))
+    assert {leaf.data_ptr() for leaf in tp.tree.leaves(again)} == memory
+
+
+@pytest.mark.compile
 def test_results_may_read_inputs_that_other_results_overwrite():
     """The memory of x and y may be overwritten in any order, if nothing reads it afterwards."""
 

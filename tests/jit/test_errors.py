@@ -207,8 +207,10 @@ def test_errors_of_the_function_are_its_own():
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
-def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(compiler, monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", compiler)
+def test_without_a_compiler_functions_run_uncompiled_and_say_so_once(
+    compiler, compiler_of_environment, monkeypatch, tmp_path
+):
+    compiler_of_environment(compiler)
     monkeypatch.setenv("TORCHPURE_CACHE", str(tmp_path))
     _executable._warn.cache_clear()
     f, g = tp.jit(lambda x: torch.sin(x) * 3), tp.jit(lambda x: torch.cos(x) * 3, donate=0)

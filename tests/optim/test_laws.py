@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch._dynamo
+import torch.fx.passes._tensorify_python_scalars
 from cases import OPTIMIZERS
 from cases_transforms import COMBINATORS, TRANSFORMS
 
@@ -20,9 +21,11 @@ def test_law(name, law):
 
 @pytest.mark.compile
 @pytest.mark.parametrize("name", CASES)
-def test_compiled_step_is_one_graph_and_does_not_recompile(name):
-    # Transformations use the backend "eager", which takes half the time. specialize_float makes numbers constants: else
-    # torch lowers each program twice to find out that they are constants
+def test_compiled_step_is_one_graph_and_does_not_recompile(name, monkeypatch):
+    # Transformations use the backend "eager", which takes half the time. specialize_float makes numbers constants. The
+    # pass that turns numbers into tensors has then nothing to do, and would still ask for a second trace of each
+    # program that has an input of shape ()
+    monkeypatch.setattr(torch.fx.passes._tensorify_python_scalars, "_is_tensorify_enabled", lambda: False)
     with torch._dynamo.config.patch(specialize_float=True):
         testing.check_compiled(CASES[name], backend="aot_eager" if name in OPTIMIZERS else "eager")
 

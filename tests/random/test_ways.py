@@ -136,27 +136,25 @@ def test_draws_compiled_to_cpp_have_the_same_bits():
 
 
 @pytest.mark.compile
-def test_the_compiled_sampler_gives_the_same_bits():
+@pytest.mark.parametrize("blocks", [1, 7, 1000])
+def test_the_compiled_sampler_gives_the_same_bits(blocks, monkeypatch):
     sampler = _compiled.CompiledSampler()
-    assert not sampler.ready() and sampler.ready()  # the first large draw does not wait for the compiler
-    blocks = _compiled.BLOCKS + 10
+    assert sampler(KEY, blocks) is None  # numpy draws until many numbers were drawn
+    monkeypatch.setattr(_compiled, "MIN_WORDS", 0)
     expected = (_reference(KEY, 4 * blocks) >> 8).float() * 2.0**-24
     assert torch.equal(sampler(KEY, blocks).reshape(-1), expected)
+    assert torch.equal(sampler(-KEY, blocks).reshape(-1), (_reference(-KEY, 4 * blocks) >> 8).float() * 2.0**-24)
 
 
-def test_without_a_compiler_large_draws_run_uncompiled_and_warn_once(monkeypatch):
-    sampler = _compiled.CompiledSampler()
-
-    def broken(*_):
-        raise RuntimeError("no compiler")
-
-    sampler._compiled = broken
-    sampler.ready()
-    monkeypatch.setattr(_words, "compiled_sampler", sampler)
-    with pytest.warns(UserWarning, match="large draws run uncompiled, .* RuntimeError: no compiler. Install"):
-        first = random.uniform(KEY, (_words._COMPILE_WORDS,))
-    assert torch.equal(random.uniform(KEY, (_words._COMPILE_WORDS,)), first)
-    assert torch.equal(first[:5], (_reference(KEY, _words._COMPILE_WORDS)[:5] >> 8).float() * 2.0**-24)
+@pytest.mark.compile
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "true"])
+def test_without_a_compiler_numpy_draws_the_same_bits(compiler, compiler_of_environment, monkeypatch, tmp_path):
+    compiler_of_environment(compiler)
+    monkeypatch.setenv("TORCHPURE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_compiled, "MIN_WORDS", 0)
+    monkeypatch.setattr(_words, "compiled_sampler", _compiled.CompiledSampler())
+    drawn = random.uniform(KEY, (2 * _words._LARGE,))
+    assert torch.equal(drawn, (_reference(KEY, 2 * _words._LARGE) >> 8).float() * 2.0**-24)
 
 
 def test_keys_keep_dtype_and_shape():

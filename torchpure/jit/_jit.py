@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._collector import gc_paused
+from torchpure._progress import progress
 from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
 from torchpure._types import P
 from torchpure.jit.backends import CompilerError
@@ -128,7 +129,7 @@ class _ProgramCache:
         call = CallArguments(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
-        with self._lock, gc_paused():
+        with self._lock, gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
             key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
                 result = compile_native_or_measure(self._function_name, new_trace, call.tensors, CHUNK_MEMORY)
@@ -172,7 +173,7 @@ class _ProgramCache:
         donated = call.positions(self._donate, args, kwargs)
         self._warn_about_many_programs(call)
         try:
-            with gc_paused():
+            with gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
                 new_trace = self._pending_trace.pop(key, None)
                 if new_trace is None or new_trace.captures.stale():
                     new_trace = trace(self._fn, call.arguments, tensors)

@@ -21,7 +21,7 @@ DRAW, SPLIT, FOLD = 0, 1, 2  # the purpose: the last word of the counter
 
 _PYTHON_BLOCKS = 32  # up to this many blocks Python is faster
 _CACHE_BLOCKS = 1 << 15  # this many blocks fit in the cache
-_COMPILE_WORDS = 1 << 18  # from this many words on, compiling pays
+_LARGE = 1 << 12  # from this many words on, a call of compiled code is faster
 
 _functorch: Any = functorch
 
@@ -52,7 +52,7 @@ def unit_float32(key: Tensor, num: int) -> Tensor:
     if key.ndim > 1 or not _is_plain(key):
         return (words(key, num) >> 8).to(torch.float32) * 2.0**-24
     blocks, numbers = (num + 3) // 4, key.numpy()
-    compiled = compiled_sampler(key, blocks) if num >= _COMPILE_WORDS and compiled_sampler.ready() else None
+    compiled = compiled_sampler(key, blocks) if num >= _LARGE else None
     if compiled is not None:
         return compiled.reshape(-1)[:num]
     drawn = np.empty((4, blocks), np.float32)

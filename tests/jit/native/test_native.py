@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchpure import jit
+from torchpure._cpp import build_library
 from torchpure.errors import CheckError
-from torchpure.jit.backends._disk_cache import build_library
 from torchpure.jit.native import UnsupportedError, compile_cpp
 from torchpure.jit.native.codegen import _translation_unit
+from torchpure.jit.native.lowering import _torch_calls
 from torchpure.transforms.calls._primitives import callback_p, scan_p, switch_p, while_p
 from torchpure.transforms.tracing._make_fx import trace
 
@@ -29,6 +30,26 @@ def test_operations_without_a_handler_are_computed_by_torch(name):
     fn, *tensors = BY_TORCH[name]
     check(fn, *tensors)
     assert "torch_->call" in native(fn, *tensors).source
+
+
+def _scores(x, w):
+    """Two convolutions whose results are temporaries; the first is read once more at the end."""
+    first = torch.conv2d(x, w).tanh()
+    second = torch.conv2d(first, w[:, :1].expand(4, 4, 3, 3).contiguous())
+    return second.sum((2, 3)) * first.mean()
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("layout", ["as traced", "another"])
+def test_a_temporary_takes_the_memory_of_a_result_of_torch(layout, monkeypatch):
+    if layout == "another":  # what torch returns is then copied
+        monkeypatch.setattr(
+            _torch_calls, "_result_view", lambda scope, out: out if out is None else scope.empty(out.shape, out.dtype)
+        )
+    picture, filters = rows(2, 3, 8, 12), rows(4, 3, 3, 3, seed=1)
+    source = native(_scores, picture, filters).source
+    assert source.count("op_hold(torch_") == 2 and source.count("_held.release()") == 2
+    check(_scores, picture, filters)
 
 
 def test_errors_of_torch_at_run_time_are_raised():

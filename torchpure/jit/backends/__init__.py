@@ -3,8 +3,9 @@
 `_choose.py` decides. `_protocol.py` says what every backend returns. The native generator is in `jit/native`.
 """
 
+from torchpure._cpp import CompilerError
+
 from ._choose import compile_native, compile_program, compile_without_native
-from ._disk_cache import CompilerError
 from ._protocol import CompiledProgram
 
 __all__ = ["CompiledProgram", "CompilerError", "compile_native", "compile_program", "compile_without_native"]

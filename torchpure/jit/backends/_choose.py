@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
+from torchpure._cpp import CompilerError, build_library
 from torchpure.jit.passes import fake_value, has_control_flow, placeholders
 
-from ._disk_cache import CompilerError, build_library
 from ._interpreted import InterpretedProgram
 from ._protocol import CompiledProgram
 

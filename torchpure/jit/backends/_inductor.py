@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure._collector import gc_resumed
+from torchpure._cpp import CompilerError
+from torchpure._progress import stage
 from torchpure._torch import FakeTensorMode, TracingContext, tracing
 from torchpure.jit.passes import (
     constants,
@@ -25,7 +27,6 @@ from torchpure.jit.passes import (
 )
 from torchpure.transforms.rules import recomputation_of
 
-from ._disk_cache import CompilerError
 from ._inductor_cache import Boxed, load, program_key, save
 from ._protocol import Compile
 
@@ -126,6 +127,8 @@ def _run_inductor(
 ) -> tuple[list[Any], Any, Any]:
     """Return the compiled graphs, torch's metadata about results, and the function that runs both."""
     from torchpure._torch import inductor  # takes seconds to import
+
+    stage(f"inductor, {len(module.graph.nodes):,} operations")
 
     graphs: list[Any] = []
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from torchpure._cpp import find_file, key_of, store_file
 from torchpure._torch import OpOverload
-
-from ._disk_cache import find_file, key_of, store_file
 
 _TORCH_NAMESPACES = frozenset({"aten", "prims"})
 _MODULE_NAME = "torchpure_program"

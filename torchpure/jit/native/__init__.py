@@ -9,7 +9,7 @@ A program goes through these stages. Each is a package, and imports only `ir` an
 3. `lowering/`: fx nodes to kernels, one file per family of operations. `_scope.py` walks the graph and calls a handler
    per operation.
 4. `optimize/`: kernels to fewer kernels (fusion), and where each buffer lies in memory (memory plan).
-5. `codegen/`: kernels to C++ text, which threads share which kernel, and the compiler command.
+5. `codegen/`: kernels to C++ text, and which threads share which kernel.
 
 `_compile.py` runs the stages, loads the library, and calls it. Any stage may raise `UnsupportedError`: then
 `compile_cpp` returns None, and another backend compiles the program.

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from torchpure._cpp import compiler_command
+from torchpure._progress import stage
 from torchpure.errors import CheckError
-from torchpure.jit.native.codegen import TranslationUnit, compiler_command, generate_cpp
+from torchpure.jit.native.codegen import TranslationUnit, generate_cpp
 from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View
 from torchpure.jit.native.lowering import (
@@ -147,8 +149,10 @@ def compile_cpp(
     Raises:
         UnsupportedError: the generator does not support the program.
     """
+    stage(f"writing C++ for {len(module.graph.nodes):,} operations")
     try:
         made = generate_cpp(module, tensors, donated)
     except UnsupportedError:  # its decomposition may be supported
         made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
+    stage(f"the C++ compiler, {made.source.count(chr(10)):,} lines")
     return NativeProgram(made, build(made.source, compiler_command()))

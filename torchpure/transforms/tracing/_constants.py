@@ -40,7 +40,7 @@ class RealConstants(TorchDispatchMode):
             with disable_current_modes():
                 return func(*args, **(kwargs or {}))
         check_dtypes(func, args)
-        self.mutated.note(func, [None if isinstance(leaf, FakeTensor) else leaf for leaf in args])
+        self.mutated.note(func, args, kwargs or {})
         args, numbers = self._with_numbers(func, args, kwargs or {})
         if numbers is not None:
             with disable_current_modes():

@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from torchpure._torch import FakeTensor
 from torchpure.errors import TransformError
+from torchpure.transforms.purity import mutated_arguments
 
 
 class MutatedConstants:
@@ -20,12 +21,12 @@ class MutatedConstants:
     def __init__(self) -> None:
         self._kept: dict[int, Tensor] = {}  # by storage; kept alive, so that no key is used again
 
-    def note(self, func: Any, args: Any) -> None:
+    def note(self, func: Any, args: Any, kwargs: Any) -> None:
         """Record the constants that an operation writes to."""
-        if getattr(func, "_schema", None) is not None and func._schema.is_mutable:
-            for leaf, argument in zip(args, func._schema.arguments, strict=False):
-                if isinstance(leaf, Tensor) and argument.is_write:
-                    self._kept.setdefault(leaf.untyped_storage()._cdata, leaf)
+        if getattr(func, "_schema", None) is not None:
+            changed = mutated_arguments(func, args, kwargs)
+            for leaf in (leaf for leaf in changed if not isinstance(leaf, FakeTensor)):
+                self._kept.setdefault(leaf.untyped_storage()._cdata, leaf)
 
     def __contains__(self, leaf: Tensor) -> bool:
         return bool(self._kept) and leaf.untyped_storage()._cdata in self._kept

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from torchpure.jit.native.ir import Buffer, Compute, IndirectLoad, Kernel, Load, Opaque, Reduce, Store, c_type
-from torchpure.jit.native.lowering import Branches, Loop
+from torchpure.jit.native.lowering import Branches, Loop, held_name, store_results
 
 from ._lines import Lines
 from ._loop_nest import LoopNest
@@ -63,7 +63,7 @@ class Functions:
     def call_shared(self, item: Kernel | Opaque, split: Split) -> str:
         """Return the C++ statement that runs a kernel or a C++ text on several threads."""
         body, parameters, arguments = _function(item, split.variable)
-        fields = [parameter.split(" ")[-1].lstrip("*") for parameter in parameters]
+        fields = [parameter.split(" ")[-1].lstrip("*&") for parameter in parameters]
         last = f"end * {split.block} < {split.size} ? end * {split.block} : {split.size}"
         head = [
             f"struct NAME_arguments {{ {' '.join(f'{p};' for p in parameters)} int *bad; }};",
@@ -88,28 +88,26 @@ class Functions:
 
 def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list[str], list[str]]:
     """Return the body of a function, its parameters, and the arguments of a call."""
-    body, buffers, arguments = _kernel(item, split) if isinstance(item, Kernel) else _opaque(item)
+    if isinstance(item, Kernel):
+        body, parameters, arguments = _kernel(item, split)
+    else:
+        body, parameters, arguments = _opaque(item, shared=split is not None)
     tables = [name for name in _TABLES if any(re.search(rf"\b{name}\b", line) for line in body)]
-    parameters = [
-        *(f"{c_type(buffer.dtype)} *{_parameter(number)}" for number, buffer in enumerate(buffers)),
-        *(f"{_TABLES[name]} {name}" for name in tables),
-    ]
-    if split is None and isinstance(item, Opaque) and item.count > 1:
-        body = [whole_range(item), *body]
-    return body, parameters, [*arguments, *tables]
+    return body, [*parameters, *(f"{_TABLES[name]} {name}" for name in tables)], [*arguments, *tables]
 
 
-def whole_range(item: Opaque) -> str:
-    """Return the C++ declaration of the range of a text that runs on one thread."""
-    return f"const int64_t first = 0, last = {item.count};"
+def opaque_lines(item: Opaque, *, shared: bool = False) -> list[str]:
+    """Return the lines of a C++ text. A text that is not shared runs all of its iterations."""
+    whole = [f"const int64_t first = 0, last = {item.count};"] if item.count > 1 and not shared else []
+    return [*whole, *item.text.split("\n"), *store_results(item.results)]
 
 
 def _parameter(number: int) -> str:
     return f"arg{number}"  # no C++ text has such a name: in those of products p0, p1 … are loop variables
 
 
-def _kernel(kernel: Kernel, split: int | None) -> tuple[list[str], list[Buffer], list[str]]:
-    """Return the body of a kernel's function, the buffers that it uses, and the pointers that a call passes."""
+def _kernel(kernel: Kernel, split: int | None) -> tuple[list[str], list[str], list[str]]:
+    """Return the body of a kernel's function, its parameters, and the arguments of a call."""
     starts: dict[Buffer, int] = {}  # offset of the first access: kernels of one structure may start elsewhere
     for s in kernel.statements():
         if isinstance(s, Load | IndirectLoad | Store):
@@ -122,7 +120,8 @@ def _kernel(kernel: Kernel, split: int | None) -> tuple[list[str], list[Buffer],
     )
     lines = Lines()
     LoopNest(lines, replace(kernel, body=body, reductions=reductions, epilogue=epilogue), split).write()
-    return lines.text, list(starts), [f"{buffer.name} + {start}" for buffer, start in starts.items()]
+    declared = [f"{c_type(new.dtype)} *{new.name}" for new in parameters.values()]
+    return lines.text, declared, [f"{buffer.name} + {start}" for buffer, start in starts.items()]
 
 
 def _canonical(s: Any, names: dict[str, str], parameters: dict[Buffer, Buffer], starts: dict[Buffer, int]) -> Any:
@@ -141,8 +140,15 @@ def _canonical(s: Any, names: dict[str, str], parameters: dict[Buffer, Buffer], 
     return replace(s, name=names[s.name])
 
 
-def _opaque(item: Opaque) -> tuple[list[str], list[Buffer], list[str]]:
-    """Return the body of the function of a C++ text, the buffers that it uses, and the pointers that a call passes."""
+def _opaque(item: Opaque, *, shared: bool) -> tuple[list[str], list[str], list[str]]:
+    """Return the body of the function of a C++ text, its parameters, and the arguments of a call."""
     buffers = list(dict.fromkeys((*item.read_buffers, *item.written_buffers)))
-    text = item.text_with({buffer.name: _parameter(number) for number, buffer in enumerate(buffers)})
-    return [f"  {line}" for line in text.split("\n")], buffers, [buffer.name for buffer in buffers]
+    renamed = {buffer: replace(buffer, name=_parameter(number)) for number, buffer in enumerate(buffers)}
+    results = tuple(view and replace(view, buffer=renamed[view.buffer]) for view in item.results)
+    text = item.text_with({buffer.name: new.name for buffer, new in renamed.items()})
+    lines = opaque_lines(replace(item, text=text, results=results), shared=shared)
+    taken = {view.buffer for view in item.results if view and view.buffer.held}  # the call sets these pointers
+    parameters = [f"{c_type(b.dtype)} *{'&' * (b in taken)}{new.name}" for b, new in renamed.items()]
+    held = [buffer.name for buffer in buffers if buffer in taken]
+    parameters += [f"Held &{held_name(new.name)}" for b, new in renamed.items() if b in taken]
+    return [f"  {line}" for line in lines], parameters, [*(b.name for b in buffers), *map(held_name, held)]

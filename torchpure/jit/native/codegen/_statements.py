@@ -3,10 +3,10 @@
 from typing import Any
 
 from torchpure.jit.native.ir import Buffer, Kernel, Opaque, c_type
-from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope
+from torchpure.jit.native.lowering import Branches, Callback, Loop, Scope, held_name
 from torchpure.jit.native.optimize import collapse_loops
 
-from ._functions import Functions, whole_range
+from ._functions import Functions, opaque_lines
 from ._lines import Lines
 from ._loop_nest import LoopNest
 from ._parallel import split_kernel, split_text
@@ -27,17 +27,24 @@ class StatementWriter:
 
     def scope(self, scope: Scope) -> None:
         """Write a scope: the pointers of its temporaries, then its items."""
-        used = {b for item in scope.items for b in item.reads() | item.writes()}
+        last_use = {b: at for at, item in enumerate(scope.items) for b in item.reads() | item.writes()}
         for buffer in scope.temporaries:
-            if buffer.offset >= 0 and buffer in used:
+            if buffer in last_use:
                 self.pointer(buffer)
-        for item in scope.items:
+        held = [buffer for buffer in scope.temporaries if buffer.held and buffer in last_use]
+        for position, item in enumerate(scope.items):
             self.item(item)
+            for buffer in held:
+                if last_use[buffer] == position:
+                    self.out.line(f"{held_name(buffer.name)}.release();")
 
     def pointer(self, buffer: Buffer) -> None:
         """Declare the pointer of a temporary."""
         c = c_type(buffer.dtype)
-        self.out.line(f"{c} *{buffer.name} = ({c} *)(work + {buffer.offset});")
+        if buffer.held:
+            self.out.line(f"Held {held_name(buffer.name)} = {{torch_}}; {c} *{buffer.name} = 0;")
+        elif buffer.offset >= 0:
+            self.out.line(f"{c} *{buffer.name} = ({c} *)(work + {buffer.offset});")
 
     def item(self, item: Any) -> None:
         """Write one item."""
@@ -67,7 +74,7 @@ class StatementWriter:
         elif isinstance(item, Kernel):
             LoopNest(self.out, item).write()
         else:
-            self.out.line(item.text if item.count == 1 else f"{{ {whole_range(item)} {item.text} }}")
+            self.out.line("\n".join(["{", *opaque_lines(item), "}"]))
 
     def loop(self, loop: Loop) -> None:
         """Write a loop. Each iteration ends with a swap of the two pointers of every carry."""

@@ -79,8 +79,8 @@ def generate_cpp(
         *writer.functions.text,
     ]
     overwritten = choose_donated(
-        {at: inputs[at].buffer for at in (donated or {}).values()},
-        {output: outputs[output].buffer for output in donated or {} if isinstance(outputs[output], View)},
+        {at: inputs[at] for at in (donated or {}).values()},
+        {output: outputs[output] for output in donated or {} if isinstance(outputs[output], View)},
         scope.items,
     )
     return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs, overwritten, size)

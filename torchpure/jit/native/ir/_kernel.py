@@ -124,6 +124,7 @@ class Opaque:
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
     count: int = 1  # above 1: the text runs the iterations from `first` to `last` of so many, which are independent
     cost: int = 0  # of all iterations, in the unit of `kernel_cost`
+    results: tuple[View | None, ...] = ()  # of a call of torch: where each result goes; None if it is not used
 
     def text_with(self, names: dict[str, str]) -> str:
         """Return the text with other names of buffers."""
@@ -132,7 +133,9 @@ class Opaque:
     def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same text with buffer `new` written in the place of `old`."""
         written = tuple(new if buffer is old else buffer for buffer in self.written_buffers)
-        return replace(self, text=self.text_with({old.name: new.name}), written_buffers=written, accumulate=None)
+        results = tuple(replace(v, buffer=new) if v and v.buffer is old else v for v in self.results)
+        text = self.text_with({old.name: new.name})
+        return replace(self, text=text, written_buffers=written, accumulate=None, results=results)
 
     def reads(self) -> set[Buffer]:
         """Return the buffers that are read."""

@@ -33,6 +33,7 @@ class Buffer:
     temporary: bool = True  # placed by the memory plan; else an input, output, constant or loop slice
     disjoint_writes: bool = False  # each of its writers writes other elements
     offset: int = field(default=-1)  # in bytes, in the workspace; set by the memory plan
+    held: bool = False  # its memory is that of a tensor that torch makes while the program runs; set by the memory plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,14 @@ from ._cpp_formulas import PRELUDE
 from ._matmul import TRANSPOSE_HELPERS, VECTOR_TYPES
 from ._regions import Branches, Callback, CarrySlot, Loop
 from ._scope import Handler, ModuleState, Scope
-from ._torch_calls import TORCH_HELPERS, last_error, lower_to_torch_call, torch_table
+from ._torch_calls import (
+    TORCH_HELPERS,
+    held_name,
+    last_error,
+    lower_to_torch_call,
+    store_results,
+    torch_table,
+)
 from ._torch_library import gemm_pointers, parallel_for_pointer
 
 FAMILIES = (_composites, _control_flow, _elementwise, _gather, _reductions, _scatter, _view_scatters, _views)
@@ -33,8 +40,10 @@ __all__ = [
     "TRANSPOSE_HELPERS",
     "VECTOR_TYPES",
     "gemm_pointers",
+    "held_name",
     "last_error",
     "lower_to_torch_call",
     "parallel_for_pointer",
+    "store_results",
     "torch_table",
 ]

@@ -1,7 +1,8 @@
 """Operations without a handler: the program calls torch's kernel through torch's C interface.
 
 Operands are passed in the layout that they have in the traced program: some of torch's kernels compute wrong numbers
-for others, such as attention if the last dimension is not contiguous. Results are copied to the program's buffers.
+for others, such as attention if the last dimension is not contiguous. A temporary takes the memory of torch's result
+until its last use; other results are copied.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -72,29 +73,67 @@ static uint64_t op_text(const Torch *t, const char *text) {
   t->text(text, __builtin_strlen(text), &made);
   return (uint64_t)made;
 }
-template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, int64_t rank, const int64_t *sizes,
-                                       const int64_t *strides, int32_t dtype) {
-  void *made = (void *)handle, *data = 0;
-  int64_t found = 0, count = 1, at[64] = {}, from = 0, place = 0, *size = 0, *stride = 0;
-  int32_t kind = 0;
-  t->rank(made, &found), t->dtype(made, &kind), t->sizes(made, &size), t->strides(made, &stride);
-  t->pointer(made, &data);
-  bool same = found == rank && kind == dtype, alike = true;
-  for (int64_t d = 0; same && d < rank; d++) {
-    same = size[d] == sizes[d], count *= sizes[d];
-    alike = alike && (sizes[d] == 1 || stride[d] == strides[d]);
-  }
-  if (same && alike) __builtin_memcpy(to, data, count * sizeof(T));
-  else for (int64_t i = 0; same && i < count; i++) {
-    to[place] = ((const T *)data)[from];
-    for (int64_t d = rank - 1; d >= 0; d--) {
-      from += stride[d], place += strides[d];
-      if (++at[d] < sizes[d]) break;
-      from -= stride[d] * sizes[d], place -= strides[d] * sizes[d], at[d] = 0;
+struct Result {
+  void *tensor, *data = 0;
+  int64_t count = 1, *size = 0, *stride = 0;
+  bool same, alike = true;  // as traced: rank, sizes and dtype; strides
+  Result(const Torch *t, uint64_t handle, int64_t rank, const int64_t *sizes, const int64_t *strides, int32_t dtype) {
+    int64_t found = 0;
+    int32_t kind = 0;
+    tensor = (void *)handle;
+    t->rank(tensor, &found), t->dtype(tensor, &kind), t->sizes(tensor, &size), t->strides(tensor, &stride);
+    t->pointer(tensor, &data);
+    same = found == rank && kind == dtype;
+    for (int64_t d = 0; same && d < rank; d++) {
+      same = size[d] == sizes[d], count *= sizes[d];
+      alike = alike && (sizes[d] == 1 || stride[d] == strides[d]);
     }
   }
-  t->drop(made);
-  return same;
+};
+template <class T> static void op_copy(const Result &made, T *to, int64_t rank, const int64_t *sizes,
+                                       const int64_t *strides) {
+  int64_t at[64] = {}, from = 0, place = 0;
+  if (made.alike) __builtin_memcpy(to, made.data, made.count * sizeof(T));
+  else for (int64_t i = 0; i < made.count; i++) {
+    to[place] = ((const T *)made.data)[from];
+    for (int64_t d = rank - 1; d >= 0; d--) {
+      from += made.stride[d], place += strides[d];
+      if (++at[d] < sizes[d]) break;
+      from -= made.stride[d] * sizes[d], place -= strides[d] * sizes[d], at[d] = 0;
+    }
+  }
+}
+template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, int64_t rank, const int64_t *sizes,
+                                       const int64_t *strides, int32_t dtype) {
+  const Result made(t, handle, rank, sizes, strides, dtype);
+  if (made.same) op_copy(made, to, rank, sizes, strides);
+  t->drop(made.tensor);
+  return made.same;
+}
+struct Held {
+  const Torch *t;
+  void *tensor = 0;
+  char *memory = 0;
+  void release() {
+    if (tensor) t->drop(tensor);
+    free(memory), tensor = 0, memory = 0;
+  }
+  ~Held() { release(); }
+};
+template <class T> static bool op_hold(const Torch *t, uint64_t handle, Held &held, T *&to, int64_t rank,
+                                       const int64_t *sizes, const int64_t *strides, int32_t dtype) {
+  const Result made(t, handle, rank, sizes, strides, dtype);
+  held.release();
+  if (made.same && made.alike) {
+    held.tensor = made.tensor, to = (T *)made.data;
+    return true;
+  }
+  if (made.same && (held.memory = (char *)malloc(made.count * sizeof(T)))) {
+    to = (T *)held.memory;
+    op_copy(made, to, rank, sizes, strides);
+  }
+  t->drop(made.tensor);
+  return made.same && held.memory;
 }
 """
 
@@ -140,13 +179,12 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
     several = isinstance(outs, tuple | list)
     made = [_result_view(scope, out) for out in (outs if several else [outs] if schema.returns else [])]
     slots = max(len(texts), len(made), 1)
-    lines = [f"{{ uint64_t s[{slots}] = {{{', '.join(texts)}}}; bool same = true;"]
-    lines.append(f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_ABI_VERSION}u)) return -5;')
-    for number, view in enumerate(made):
-        lines.append(_store_result(number, view))
-    lines.append("if (!same) return -6; }")
+    text = (
+        f"uint64_t s[{slots}] = {{{', '.join(texts)}}};\n"
+        f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_ABI_VERSION}u)) return -5;'
+    )
     written = tuple(view.buffer for view in made if view)
-    scope.items.append(Opaque("\n".join(lines), tuple(view.buffer for view in writer.views), written))
+    scope.items.append(Opaque(text, tuple(view.buffer for view in writer.views), written, results=tuple(made)))
     return made if several else made[0] if made else None
 
 
@@ -204,7 +242,7 @@ class _ArgumentWriter:
         if not _same_layout(view, traced):
             view = self._scope.materialize(view, _memory_order(traced))
         self.views.append(view)
-        return f"op_tensor(torch_, {_tensor_arguments(view)})"
+        return f"op_tensor(torch_, {view.buffer.name} + {view.offset}, {_layout(view)})"
 
 
 def _same_layout(view: View, traced: Tensor) -> bool:
@@ -222,11 +260,12 @@ def _type_argument(name: str, kind: str) -> str | None:
     return kind[len(name) + 1 : -1] if kind.startswith(f"{name}[") else None
 
 
-def _tensor_arguments(view: View) -> str:
+def _layout(view: View) -> str:
+    """Write rank, sizes, strides and dtype."""
     sizes, strides = (
         f"(const int64_t[]){{{', '.join(map(str, numbers)) or 0}}}" for numbers in (view.shape, view.strides)
     )
-    return f"{view.buffer.name} + {view.offset}, {len(view.shape)}, {sizes}, {strides}, {_DTYPE_CODES[view.dtype]}"
+    return f"{len(view.shape)}, {sizes}, {strides}, {_DTYPE_CODES[view.dtype]}"
 
 
 def _result_view(scope: Scope, out: Any) -> View | None:
@@ -239,7 +278,20 @@ def _result_view(scope: Scope, out: Any) -> View | None:
     return scope.empty(out.shape, out.dtype, _memory_order(out))
 
 
-def _store_result(number: int, view: View | None) -> str:
-    if view is None:
-        return f"torch_->drop((void *)s[{number}]);"
-    return f"same &= op_take(torch_, s[{number}], {_tensor_arguments(view)});"
+def store_results(results: Sequence[View | None]) -> list[str]:
+    """Write what happens to the results of a call: a buffer takes the memory of torch's tensor, or gets a copy."""
+    lines = ["bool same = true;"] if results else []
+    for number, view in enumerate(results):
+        if view is None:
+            lines.append(f"torch_->drop((void *)s[{number}]);")
+        elif view.buffer.held:
+            name = view.buffer.name
+            lines.append(f"same &= op_hold(torch_, s[{number}], {held_name(name)}, {name}, {_layout(view)});")
+        else:
+            lines.append(f"same &= op_take(torch_, s[{number}], {view.buffer.name} + {view.offset}, {_layout(view)});")
+    return [*lines, "if (!same) return -6;"] if results else lines
+
+
+def held_name(buffer_name: str) -> str:
+    """Return the name of the C++ variable that keeps the memory of a buffer alive."""
+    return f"{buffer_name}_held"

@@ -6,22 +6,22 @@ Law: a program computes the same, whether a result takes the memory of an input 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchpure.jit.native.ir import Buffer
+from torchpure.jit.native.ir import View
 
 from ._inplace_carry import Accesses, can_overwrite
 
 
-def choose_donated(inputs: Mapping[int, Buffer], outputs: Mapping[int, Buffer], items: Sequence[Any]) -> dict[int, int]:
+def choose_donated(inputs: Mapping[int, View], outputs: Mapping[int, View], items: Sequence[Any]) -> dict[int, int]:
     """Return result -> input, for as many results as possible. All are dense and row-major.
 
-    A result may take the memory of an input of its dtype and size, if nothing reads that input later.
+    A result may take the memory of an input of its shape and dtype, if nothing reads that input later.
     """
     accesses = Accesses(items)
     possible = {
         output: [
             at
             for at, old in inputs.items()
-            if (old.dtype, old.size) == (new.dtype, new.size) and can_overwrite(old, new, accesses)
+            if (old.dtype, old.shape) == (new.dtype, new.shape) and can_overwrite(old.buffer, new.buffer, accesses)
         ]
         for output, new in outputs.items()
     }

@@ -5,9 +5,11 @@ Law: no two temporaries that are needed at one time share memory.
 The memory of an inner scope lies behind that of the scopes around it, so an iteration of a loop allocates nothing.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from torchpure.jit.native.ir import Buffer
+from torchpure.jit.native.ir import Buffer, Opaque
 from torchpure.jit.native.lowering import Branches, Loop, Scope
 
 from ._accumulate import accumulate_products
@@ -30,6 +32,7 @@ def plan_memory(scope: Scope, start: int = 0, live_out: Sequence[Buffer] = ()) -
     exclusive = set(scope.temporaries)
     scope.items = accumulate_products(fuse_kernels(scope.items, exclusive, set(live_out)), exclusive - set(live_out))
     scope.items = split_reductions(scope.items, scope.buffer)
+    _hold_results(scope.items, exclusive - set(live_out))
     end = _place_temporaries(scope, start, set(live_out))
     largest_end = end
     for item in scope.items:
@@ -55,6 +58,15 @@ def _plan_loop(loop: Loop, start: int) -> int:
     return largest_end
 
 
+def _hold_results(items: Sequence[Any], exclusive: set[Buffer]) -> None:
+    """Let buffers that one call of torch fills take the memory of its result. They need no place in the workspace."""
+    writers = Counter(buffer for item in items for buffer in item.writes())
+    for item in items:
+        for view in item.results if isinstance(item, Opaque) else ():
+            if view and view.buffer in exclusive and writers[view.buffer] == 1:
+                view.buffer.held = True
+
+
 def _place_at(buffer: Buffer, offset: int) -> int:
     buffer.offset = offset
     size = buffer.size * buffer.dtype.itemsize
@@ -65,7 +77,7 @@ def _place_temporaries(scope: Scope, start: int, live_out: set[Buffer]) -> int:
     """Place each temporary in the first gap between those that are needed at the same time."""
     last: dict[Buffer, int] = {}
     first: dict[Buffer, int] = {}
-    exclusive = set(scope.temporaries)
+    exclusive = {buffer for buffer in scope.temporaries if not buffer.held}
     for number, item in enumerate(scope.items):
         for buffer in (item.reads() | item.writes()) & exclusive:
             first.setdefault(buffer, number)

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import torchpure as tp
+from torchpure._cpp import _disk_cache, compiler_command
 from torchpure.errors import InputError
-from torchpure.jit.backends import _disk_cache
-from torchpure.jit.native.codegen._toolchain import compiler_command
 
 pytestmark = pytest.mark.usefixtures("folder")
 COMMAND = ("g++", "-shared", "-fPIC", "-O1", "{source}", "-o", "{library}")
@@ -119,7 +118,7 @@ def test_a_compiler_that_is_missing_or_fails_leaves_nothing(folder):
 def test_several_processes_share_a_folder(folder):
     program = (
         "import sys, ctypes; sys.path.insert(0, sys.argv[1])\n"
-        "from torchpure.jit.backends import _disk_cache\n"
+        "from torchpure._cpp import _disk_cache\n"
         f"files = [_disk_cache.build_library({SOURCE!r} + f'// {{n}}', {COMMAND!r}) for n in range(3)]\n"
         "assert all(ctypes.CDLL(str(file)).run() == 7 for file in files)\n"
     )
@@ -132,7 +131,7 @@ def test_several_processes_share_a_folder(folder):
 def test_a_process_killed_while_it_compiles_leaves_no_library(folder):
     folder.mkdir(mode=0o700)
     slow = ("env", "sh", "-c", "echo half > {library}; sleep 30")
-    program = f"from torchpure.jit.backends import _disk_cache; _disk_cache.build_library({SOURCE!r}, {slow!r})"
+    program = f"from torchpure._cpp import _disk_cache; _disk_cache.build_library({SOURCE!r}, {slow!r})"
     process = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3], start_new_session=True)
     while not list(folder.glob("build-*/program.so")):
         time.sleep(0.05)
@@ -153,8 +152,8 @@ def test_where_the_folder_has_no_room_a_file_lasts_as_long_as_the_process(folder
     assert not list(folder.iterdir())
 
 
-def test_a_compiler_may_be_several_words(folder, monkeypatch):
-    monkeypatch.setenv("CXX", "env g++")
+def test_a_compiler_may_be_several_words(folder, compiler_of_environment):
+    compiler_of_environment("env g++")
     assert compiler_command()[:2] == ("env", "g++")
     x = torch.linspace(0, 1, 5)
     assert torch.equal(tp.jit(lambda x: x * 2 + 1)(x), x * 2 + 1)
