@@ -5,9 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import torchpure as tp
 from torchpure import testing
+from torchpure.jit.native.codegen import generate_cpp, lower_program
+from torchpure.jit.native.ir import describe_items
+from torchpure.jit.native.optimize import plan_memory
+from torchpure.transforms.tracing import program_text, trace
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -71,3 +76,17 @@ def test_the_recipe_of_a_transform_works_as_it_is_printed(tmp_path):
             law(recipe.CASES["microbatch"])
     finally:
         del tp.microbatch
+
+
+def test_the_stages_of_a_native_program_are_what_the_page_shows():
+    page = (DOCS / "architecture-jit.md").read_text(encoding="utf-8")
+    traced, lowered, fused, cpp = (block.strip() for block in re.findall(r"```(?:cpp)?\n(.*?)```", page, re.DOTALL))
+    a = torch.ones(3, 5)
+    module = trace(lambda a: (torch.tanh(a * 2).sum(1),), (a,))
+    assert traced.splitlines() == [line.strip() for line in program_text(module).splitlines()[1:-1]]
+    scope = lower_program(module, [a]).scope
+    assert describe_items(scope.items) == lowered
+    plan_memory(scope)
+    assert describe_items(scope.items) == fused
+    source = [line.strip() for line in generate_cpp(module, [a]).source.splitlines()]
+    assert "\n".join(line.strip() for line in cpp.splitlines()) in "\n".join(source)

@@ -18,7 +18,8 @@ class _Line:
     """The line of one piece of work. It appears when the work has taken `DELAY` seconds."""
 
     def __init__(self, what: str, stage: str) -> None:
-        self._what, self._stage, self._shown = what, stage, None
+        self._what, self._stage = what, stage
+        self._shown: tuple[Any, Any] | None = None  # the line and its task
         self._lock, self._done = threading.Lock(), False
         self._timer = threading.Timer(DELAY, self._show)
         self._timer.daemon = True

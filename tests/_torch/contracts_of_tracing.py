@@ -1,7 +1,6 @@
 """What is relied on of torch's modes, of its tracer and of its operators."""
 
 import operator
-from contextlib import ExitStack
 
 import torch
 from contracts import called, relied_on
@@ -11,15 +10,19 @@ from torch.overrides import TorchFunctionMode
 from torchpure._torch import (
     PH,
     AutoDispatchBelowAutograd,
+    DisableTorchDispatch,
     DisableTorchFunction,
     DispatchKey,
     DynamicOutputShapeException,
     FakeTensor,
+    FakeTensorConverter,
     FakeTensorMode,
     HigherOrderOperator,
+    LazyGraphModule,
     MakefxTracer,
     OpOverload,
     OpOverloadPacket,
+    ProxyTensor,
     ProxyTorchDispatchMode,
     PythonKeyTracer,
     TensorGuards,
@@ -37,20 +40,24 @@ from torchpure._torch import (
     get_current_function_mode_stack,
     get_decompositions,
     get_dispatch_mode,
+    get_eval_frame_callback,
     get_proxy_mode,
     get_proxy_slot,
+    has_kernel,
     is_any_autocast_enabled,
     is_impure,
     len_torch_dispatch_stack,
     len_torch_function_stack,
     make_fx,
+    make_subclass,
+    meta_kernels,
     pop_mode,
     push_mode,
     reenter_make_fx,
     set_make_fx_tracer,
     tracing,
     track_tensor_tree,
-    wrap_key,
+    warn_on_data_pointer,
 )
 
 X = torch.tensor([1.0, 2.0, 3.0])
@@ -71,6 +78,9 @@ called("get_current_function_mode_stack")
 called("get_decompositions", ["operator"])
 called("get_proxy_mode")
 called("get_proxy_slot", "tensor", "tracer", None)
+called("meta_kernels", "mode")
+called("FakeTensorConverter", copy_data=False, export=False)
+called("ProxyTensor", "proxy", None)
 called("is_impure", "operator", args=(), kwargs={})
 called("make_fx", "function", tracing_mode="fake")
 called("pop_mode")
@@ -79,7 +89,6 @@ called("reenter_make_fx", "function")
 called("set_make_fx_tracer", "tracer")
 called("track_tensor_tree", ("tensor",), "proxy", constant=None, tracer="tracer")
 called("tracing", "context")
-called("wrap_key", "function", ("tensor",), "tracer", False)
 called("FakeTensorMode", allow_fallback_kernels=True, allow_non_fake_inputs=True, shape_env=None, static_shapes=True)
 called("MakefxTracer", **TRACER)
 called("TracingContext", "mode")
@@ -181,8 +190,8 @@ def a_tracer_at_work_is_found():
     assert [node.target for node in program.graph.nodes if node.op == "call_function"] == [ATEN.sin.default]
 
 
-@relied_on("MakefxTracer", "PythonKeyTracer", "fake_signature", "wrap_key", "set_make_fx_tracer", "PH",
-           "disable_autocast_cache")  # fmt: skip
+@relied_on("MakefxTracer", "PythonKeyTracer", "fake_signature", "set_make_fx_tracer", "PH", "disable_autocast_cache",
+           "ProxyTensor", "LazyGraphModule")  # fmt: skip
 def a_tracer_is_made_of_torchs_parts():
     """What the tracer of `transforms` does, in the fewest steps."""
     tracer = MakefxTracer(**TRACER)
@@ -190,19 +199,49 @@ def a_tracer_is_made_of_torchs_parts():
     try:
         tracer.fx_tracer = names = PythonKeyTracer()
         tracer.fake_tensor_mode = FakeTensorMode(allow_non_fake_inputs=True, static_shapes=True)
-        tracer._construct_modes_with_fx_tracer(names)
+        tracer.proxy_mode = ProxyTorchDispatchMode(names, "fake")
         fake = tracer.fake_tensor_mode.from_tensor(X)
-        modes = ExitStack()
-        for mode in (tracer.fake_tensor_mode, tracer.torch_fn_metadata_mode, tracer.proxy_mode):
-            modes.enter_context(mode)
-        with modes, disable_autocast_cache(), set_make_fx_tracer(tracer):
-            run = wrap_key(fake_signature(torch.sin, 1), (fake,), names, False)
-            graph = names.trace(run, (PH,))
+
+        def run(proxy):
+            names.tensor_tracker[fake] = ProxyTensor(proxy, None)
+            return names.unwrap_proxy(torch.sin(fake))
+
+        with tracer.fake_tensor_mode, tracer.proxy_mode, disable_autocast_cache(), set_make_fx_tracer(tracer):
+            graph = names.trace(fake_signature(run, 1), (PH,))
     finally:
         tracer._restore_modes(*before)
+    program = LazyGraphModule(names.root, graph, "Program")
     assert [node.target for node in graph.nodes if node.op == "call_function"] == [ATEN.sin.default]
+    assert torch.equal(program(X), X.sin()) and "sin" in program.code
+    assert names.tensor_tracker[fake].constant is None and names.tensor_tracker.get(X) is None
     assert isinstance(names.root._buffers, dict) and names.get_fresh_qualname("_tensor_constant")
     assert {"_init_modes_from_parent", "_make_sub_tracer", "_trace_inner"} <= set(dir(MakefxTracer))
+
+
+@relied_on("meta_kernels", "DisableTorchDispatch", "has_kernel", "make_subclass", "warn_on_data_pointer",
+           "FakeTensorConverter")  # fmt: skip
+def fake_tensors_are_made_of_tensors_on_the_device_meta():
+    mode = FakeTensorMode()
+    memory = torch.empty(3, device="meta")
+    made = make_subclass(FakeTensor, memory, False, dispatch_device=True, device_for_backend_keys=X.device)
+    warn_on_data_pointer(made)
+    vars(made).update(vars(FakeTensor(mode, memory, X.device)))
+    assert made.fake_device == X.device and made.fake_mode is mode and made.constant is None
+    assert made.untyped_storage()._cdata == memory.untyped_storage()._cdata
+    with meta_kernels(mode), DisableTorchFunction():
+        Tensor.unsqueeze_(made, 0)
+    assert (made.shape, memory.shape) == ((1, 3), (3,))
+    with _Through() as seen, DisableTorchDispatch():
+        X.sin()
+    assert not vars(seen).get("seen") and not vars(FakeTensorConverter(copy_data=False, export=False))["export"]
+    assert has_kernel("aten::sin", DispatchKey.Meta) and not has_kernel(
+        "aten::sin", DispatchKey.CompositeImplicitAutograd
+    )
+
+
+@relied_on("get_eval_frame_callback")
+def torch_compile_is_noticed():
+    assert get_eval_frame_callback() is None
 
 
 class _Twice(HigherOrderOperator):

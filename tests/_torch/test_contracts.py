@@ -13,6 +13,12 @@ import pytest
 from contracts import CALLS, CONTRACTS
 
 from torchpure import _torch
+from torchpure._torch import (
+    FakeTensorMode,
+    ProxyTorchDispatchMode,
+    PythonKeyTracer,
+)
+from torchpure.transforms.engine import LightFakeMode, LightProxyMode
 
 SLOW = ("inductor", "compiler_config")
 assert contracts_of_kernels and contracts_of_tracing and contracts_of_transforms  # they fill the tables
@@ -64,3 +70,15 @@ def test_every_function_in_python_has_a_call():
     functions = [name for name, entry in entries().items() if inspect.isfunction(entry)]
     missing = sorted(set(functions) - CALLS.keys())
     assert missing == [], f'write `called("name", …)` in tests/_torch, as the library calls them: {missing}'
+
+
+def test_light_modes_have_the_attributes_of_torchs():
+    light, full = LightFakeMode(), FakeTensorMode(allow_non_fake_inputs=True, static_shapes=True)
+    for name, value in vars(full).items():
+        found = getattr(light, name)
+        assert type(found) is type(value), name
+        assert found == value or not isinstance(value, bool), name
+    light, full = LightProxyMode(PythonKeyTracer(), {}), ProxyTorchDispatchMode(PythonKeyTracer(), "fake")
+    for name, value in vars(full).items():
+        assert type(getattr(light, name)) is type(value), name
+        assert getattr(light, name) == value or not isinstance(value, bool | str), name

@@ -2,6 +2,7 @@
 
 from torch._C import DispatchKey as DispatchKey
 from torch._C import _AutoDispatchBelowAutograd as AutoDispatchBelowAutograd
+from torch._C import _dispatch_has_kernel_for_dispatch_key as has_kernel
 from torch._C._dynamo.guards import TensorGuards as TensorGuards
 from torch._decomp import core_aten_decompositions as core_aten_decompositions
 from torch._decomp import get_decompositions as get_decompositions

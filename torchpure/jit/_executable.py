@@ -17,6 +17,7 @@ from torchpure.jit.passes import (
     attribute,
     eliminate_common_subexpressions,
     fake_value,
+    has_control_flow,
     hoist_loop_invariants,
     peak_memory,
     placeholders,
@@ -33,7 +34,8 @@ _MIN_DONATED_BYTES = 1 << 20  # below this size of results, writing into donated
 
 def run_passes(module: GraphModule) -> GraphModule:
     """Run all passes over a traced program."""
-    return hoist_loop_invariants(eliminate_common_subexpressions(module))
+    program = eliminate_common_subexpressions(module)
+    return hoist_loop_invariants(program) if has_control_flow(program) else program
 
 
 class Executable:

@@ -79,8 +79,9 @@ class _CaptureMode(RealConstants):
         self.captured: dict[int, Tensor] = {}
         self.constant_folded: dict[int, Tensor] = {}  # the subset whose numbers are in the program
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if operator_draws(func, args, kwargs or {}):
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation that is not recorded in one step."""
+        if operator_draws(func, args, kwargs):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} draws from the global generator, `{func}`: a program "
                 "would return the same numbers at every call. Pass a key, and draw with tp.random"
@@ -88,14 +89,14 @@ class _CaptureMode(RealConstants):
         if func is torch.ops.aten.lift_fresh.default:  # torch.tensor creates it without a dispatched operation
             self._created.update((id(leaf), leaf) for leaf in _real_tensors(args))
         captured = self.note_captures((args, kwargs))
-        for leaf in mutated_arguments(func, args, kwargs or {}):
+        for leaf in mutated_arguments(func, args, kwargs):
             if not isinstance(leaf, FakeTensor) and storage_key(leaf) not in self._created_addresses:
                 raise ImpureError(
                     f"jit: {describe_function(self._fn)}{user_line()} would change {name_of(leaf, self._fn)}, which it "
                     "captures: clone it, or return the new value"
                 )
         try:
-            out = super().__torch_dispatch__(func, types, args, kwargs)
+            out = super().run(func, args, kwargs)
         except DynamicOutputShapeException as error:
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} makes a tensor whose size depends on numbers, with "
@@ -155,7 +156,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
             _replace_constant(module, str(node.target), constant.detach())
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
     module = eliminate_dead_code(module)  # a dead loop must not block functionalization
-    program = eliminate_dead_code(_functionalize(module, tensors))
+    functional = _functionalize(module, tensors)
+    program = module if functional is module else eliminate_dead_code(functional)
     _clone_returned_constants(program, captured)
     return Trace(program, outputs, Captures(captured, constant_folded, _fingerprints(captured, constant_folded)))
 

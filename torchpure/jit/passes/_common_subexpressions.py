@@ -8,7 +8,7 @@ from torch.fx.node import map_arg
 
 from torchpure.transforms.rules import recomputation_of
 
-from ._fx import attribute, control_flow_kind, copy_program, has_side_effects, mutates, output_aliases
+from ._fx import attribute, control_flow_kind, copy_program, has_side_effects, mutates, output_aliases, prune
 
 
 def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
@@ -34,6 +34,7 @@ def eliminate_common_subexpressions(module: GraphModule) -> GraphModule:
         if first is not node and not (first in aliases and node in aliases):
             node.replace_all_uses_with(first)
             program.graph.erase_node(node)
+    prune(program)  # what only the later occurrences read
     program.recompile()
     return program
 

@@ -2,7 +2,7 @@
 
 from torch.fx import GraphModule
 
-from ._fx import copy_program, has_side_effects
+from ._fx import copy_program, prune
 
 
 def eliminate_dead_code(module: GraphModule) -> GraphModule:
@@ -11,8 +11,6 @@ def eliminate_dead_code(module: GraphModule) -> GraphModule:
     Law: `eliminate_dead_code(module)(*args) == module(*args)`, bit for bit.
     """
     program = copy_program(module, eliminate_dead_code)
-    program.graph.eliminate_dead_code(
-        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
-    )
+    prune(program)
     program.recompile()
     return program

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from torchpure._torch import OpOverload, is_impure
+from torchpure._torch import LazyGraphModule, OpOverload, is_impure
 from torchpure.transforms.calls import callback_p, scan_p, switch_p, while_p
 
 _PRIMITIVES: dict[Any, str] = {scan_p: "scan_p", while_p: "while_p", switch_p: "switch_p", callback_p: "callback_p"}
@@ -85,6 +85,13 @@ def has_side_effects(module: GraphModule, node: Node) -> bool:
     )
 
 
+def prune(module: GraphModule) -> None:
+    """Remove operations whose results are never read from a program of one's own. Its loops stay as they are."""
+    module.graph.eliminate_dead_code(
+        lambda node: node.op in {"placeholder", "output"} or has_side_effects(module, node)
+    )
+
+
 def mutates(module: GraphModule) -> bool:
     """Tell whether a program changes a tensor in place, also in its loops."""
     return any(
@@ -128,7 +135,7 @@ def copy_program(module: GraphModule, change: Callable[[GraphModule], GraphModul
     out: Any = graph.graph_copy(module.graph, mapping, return_output_node=True)
     result, old = out
     graph.output(result).meta = dict(old.meta)
-    program = GraphModule(module, graph)
+    program = LazyGraphModule(module, graph)
     for node in program.graph.find_nodes(op="get_attr"):
         inner = attribute(program, node)
         if isinstance(inner, GraphModule):
@@ -158,4 +165,4 @@ def extract_subprogram(
     for node in nodes:
         mapping[node] = graph.node_copy(node, mapping.__getitem__)
     graph.output(tuple(mapping[node] for node in outputs))
-    return GraphModule(module, graph), inputs
+    return LazyGraphModule(module, graph), inputs

@@ -16,6 +16,7 @@ from ._fx import (
     mutates,
     output_aliases,
     placeholders,
+    prune,
 )
 
 _SMALL_BYTES = 4096  # values up to this size may always move
@@ -35,9 +36,7 @@ def hoist_loop_invariants(module: GraphModule) -> GraphModule:
     for node in list(program.graph.nodes):
         if control_flow_kind(node) in {"scan_p", "while_p"} and _bodies_are_unshared(program, node):
             _LoopHoister(program, node).hoist()
-    program.graph.eliminate_dead_code(
-        lambda node: node.op in {"placeholder", "output"} or has_side_effects(program, node)
-    )
+    prune(program)
     program.recompile()
     return program
 
@@ -76,9 +75,7 @@ class _LoopHoister:
                         before_loop[placeholder] = moved  # later moves may read it
         self.node.update_arg(3, tuple(self.consts))
         for body in self.bodies:
-            body.graph.eliminate_dead_code(
-                lambda n, body=body: n.op in {"placeholder", "output"} or has_side_effects(body, n)
-            )
+            prune(body)
             body.recompile()
 
     def _copy_before_loop(self, body: GraphModule, node: Node, before_loop: dict[Node, Any]) -> Any:

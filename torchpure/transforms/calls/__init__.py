@@ -16,7 +16,17 @@ from ._cell_snapshot import snapshot_cells
 from ._closure_convert import ClosureConversion
 from ._forward_rule import ForwardRule, ForwardRuleCall
 from ._packed import Packed
-from ._primitives import CHECK, FlatFn, callback_p, is_tracing, register_mode, scan_p, switch_p, while_p
+from ._primitives import (
+    CHECK,
+    FlatFn,
+    callback_p,
+    is_tracing,
+    register_mode,
+    register_recorder,
+    scan_p,
+    switch_p,
+    while_p,
+)
 from ._rerun import Rerun, insert_nones, jvp_by_rerun, restrict_to_variables, vjp_by_rerun
 
 __all__ = [
@@ -41,6 +51,7 @@ __all__ = [
     "number_to_tensor",
     "primal",
     "register_mode",
+    "register_recorder",
     "replace_at",
     "restrict_to_variables",
     "save_for_rules",

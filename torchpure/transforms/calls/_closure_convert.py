@@ -18,6 +18,7 @@ from torchpure._torch import (
     FakeTensor,
     custom_function_call,
     disable_proxy_modes_tracing,
+    get_current_function_mode_stack,
     get_proxy_mode,
     get_proxy_slot,
     get_sequence_nr,
@@ -25,6 +26,8 @@ from torchpure._torch import (
 )
 from torchpure.transforms.context import AxisEnv, current, suppress_callbacks
 from torchpure.transforms.engine import current_level, expose, functorch, innermost
+
+from ._primitives import with_known_results
 
 _proxy_of: Any = get_proxy_slot
 _dispatch_depth = len_torch_dispatch_stack
@@ -188,16 +191,21 @@ class ClosureConversion:
     ) -> None:
         self._axis_env = AxisEnv()
         self._context = context  # in which converted functions run, besides the axis environment
+        nested = any(isinstance(mode, _FindCaptures) for mode in get_current_function_mode_stack())
         found, was_traced, self.outputs = _find_captures(run, inputs)
-        if found and not was_traced:  # a tensor that a second run does not use again was made inside unseen
+        # A tensor that a second run does not use again was made inside unseen. Inside another search only shapes count.
+        if found and not was_traced and not nested:
             in_second_run, _, _ = _find_captures(run, inputs)
             found = {key: pair for key, pair in found.items() if key in in_second_run}
         self._captured = [leaf for leaf, _ in found.values()]  # keeps their ids taken
         self._ids = list(found)
         self.consts = tuple(outer_leaf for _, outer_leaf in found.values())
 
-    def convert(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that takes the captured tensors after its own arguments."""
+    def convert(self, fn: Callable[..., Any], results: Sequence[Tensor]) -> Callable[..., Any]:
+        """Return a function that takes the captured tensors after its own arguments.
+
+        `results` are those of `fn` when the captures were found. Where only shapes count, `fn` need not run again.
+        """
         count = len(self._ids)
 
         def run(*inputs: Tensor) -> Any:
@@ -208,4 +216,4 @@ class ClosureConversion:
                 with _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :]) as mode:
                     return mode.visit_results(fn(*inputs[: len(inputs) - count]))
 
-        return run
+        return with_known_results(run, results)

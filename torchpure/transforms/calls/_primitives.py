@@ -28,14 +28,12 @@ from torchpure._torch import (
     get_dispatch_mode,
     get_proxy_mode,
     reenter_make_fx,
-    track_tensor_tree,
 )
-from torchpure.transforms.engine import TensorIndexing, functorch
+from torchpure.transforms.engine import LightFakeMode, TensorIndexing, functorch, track_fakes
 
 FlatFn = Callable[..., Sequence[Tensor]]  # takes and returns tensors only
 _FAKE: Any = TorchDispatchModeKey.FAKE
 _dispatch_mode: Any = get_dispatch_mode  # pyrefly: ignore[missing-attribute]
-_track_results: Any = track_tensor_tree
 
 
 def is_tracing() -> bool:
@@ -167,6 +165,13 @@ def _example_like(leaf: Tensor) -> Tensor:
     return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device=leaf.device)
 
 
+def with_known_results(fn: FlatFn, results: Sequence[Tensor]) -> FlatFn:
+    """Note the results of a function on inputs like those that it will get. Nested loops then run it less often."""
+    if all(isinstance(leaf, FakeTensor) for leaf in results):  # a transform's tensors have other shapes inside
+        fn.known_results = results  # pyrefly: ignore[missing-attribute]
+    return fn
+
+
 def _run_once(fn: FlatFn, last_results: list[Tensor], *inputs: Tensor) -> Any:
     """Run a function; make its results contiguous and unaliased with its inputs and with each other."""
     storages = {leaf.untyped_storage()._cdata for leaf in inputs}
@@ -207,7 +212,7 @@ def _create_node(op: _Primitive, tracer: Any, args: Any, results: Callable[[], A
     node = tracer.create_proxy("call_function", op, proxies, {}, name=op.name().removeprefix("torchpure_"))
     with disable_proxy_modes_tracing():
         values = results()
-    return _track_results(values, node, constant=None, tracer=tracer)
+    return track_fakes(tracer, values, node)
 
 
 def _trace_callback(mode: Any, fn: Any, operands: Any, token: str) -> tuple[()]:
@@ -241,8 +246,10 @@ def _fake_results(op: _Primitive, mode: FakeTensorMode, *args: Any) -> Any:
         inputs = op.example_inputs(*rest)
         outs: list[list[Tensor]] = []
         for fn in fns:
-            outs.append(last_results := [])
-            _run_once(fn, last_results, *inputs)
+            known = getattr(fn, "known_results", None)
+            outs.append(last_results := [] if known is None else [_zeros(leaf, leaf.shape) for leaf in known])
+            if known is None:
+                _run_once(fn, last_results, *inputs)
         return op.example_results(rest, outs)
 
 
@@ -252,13 +259,22 @@ def register_mode(mode_class: Any) -> None:
         op.py_impl(mode_class)(partial(_call_under_mode, op))
 
 
+def register_recorder(mode_class: Any) -> None:
+    """Let the primitives become nodes under a proxy mode of this library."""
+    for op in (scan_p, while_p, switch_p, callback_p):
+        op.py_impl(mode_class)(_trace_callback if op is callback_p else partial(_trace_node, op))
+
+
 def _call_under_mode(op: _Primitive, mode: Any, *args: Any) -> Any:
     fns, rest = op.split_functions(args)
     inputs = [leaf for leaf in tree.leaves(rest) if isinstance(leaf, Tensor)]
     if fns and inputs and not any(isinstance(leaf, FakeTensor) for leaf in inputs):
         with disable_current_modes():
             return op.run(*args)
-    return op(*op.join_functions([partial(_run_with_mode, mode, fn) for fn in fns], rest))
+    wrapped = [
+        with_known_results(partial(_run_with_mode, mode, fn), getattr(fn, "known_results", [None])) for fn in fns
+    ]
+    return op(*op.join_functions(wrapped, rest))
 
 
 def _run_with_mode(mode: Any, fn: FlatFn, *inputs: Tensor) -> Any:
@@ -275,5 +291,6 @@ _primitives: tuple[_Primitive, ...] = (scan_p, while_p, switch_p, callback_p)
 for _op in _primitives:
     _op.py_impl(DispatchKey.CompositeExplicitAutograd)(_op.run)
     _op.py_impl(DispatchKey.Autograd)(partial(_below_autograd, _op))
-    _op.py_impl(FakeTensorMode)(partial(_fake_results, _op))
-    _op.py_impl(ProxyTorchDispatchMode)(_trace_callback if _op is callback_p else partial(_trace_node, _op))
+    for _mode in (FakeTensorMode, LightFakeMode):
+        _op.py_impl(_mode)(partial(_fake_results, _op))
+register_recorder(ProxyTorchDispatchMode)

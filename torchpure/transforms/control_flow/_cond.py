@@ -157,7 +157,7 @@ def _run_branches(
     out: Sequence[Tensor] = ()
     if not all(has_collective):
         operation_branches = [
-            _zero_branch(example) if collective else closure.convert(run)
+            _zero_branch(example) if collective else closure.convert(run, example)
             for run, collective, example in zip(flat_branches, has_collective, closure.outputs, strict=True)
         ]
         out = switch_flat(index, operation_branches, (*tensors, *closure.consts))

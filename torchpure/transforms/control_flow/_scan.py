@@ -226,7 +226,7 @@ class _ScanOperation:
         carry, xs = self._inputs[:num_carry], self._inputs[num_carry:]
         rows = [x[0] if length else x.new_zeros(x.shape[1:]) for x in xs]
         closure = ClosureConversion(self.step, [*carry, *rows], overriding)
-        body = closure.convert(self.step)
+        body = closure.convert(self.step, closure.outputs)
         unrolled = partial(_nested_scans, scan_p.run, unroll)
         if remat is None:
             out = unrolled(body, carry, xs, closure.consts, length, reverse)

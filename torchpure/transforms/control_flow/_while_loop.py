@@ -97,10 +97,9 @@ def _as_operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_
         return carry.flatten(body_fn, body_fn(carry.unflatten(inputs)))
 
     closure = ClosureConversion(lambda *inputs: (flat_cond(*inputs), *flat_body(*inputs)), tensors, overriding)
-    name = describe_function(body_fn)
-    return carry.unflatten(
-        while_flat(closure.convert(flat_cond), closure.convert(flat_body), tensors, closure.consts, name)
-    )
+    test = closure.convert(flat_cond, closure.outputs[:1])
+    body = closure.convert(flat_body, closure.outputs[1:])
+    return carry.unflatten(while_flat(test, body, tensors, closure.consts, describe_function(body_fn)))
 
 
 def _as_bounded_scan(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int) -> Tree:

@@ -15,6 +15,7 @@ from ._levels import (
     without_function_modes,
     without_transforms,
 )
+from ._light_modes import LightFakeMode, LightProxyMode, empty_like_memory, is_plain, track_fakes
 from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
 from ._open_level import backward, in_first_gradient, reruns, run_grad, run_jvp, run_vmap, torch_jvp, torch_vjp
 from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
@@ -25,6 +26,8 @@ from ._tensor_index import TensorIndexing
 __all__ = [
     "AUTOGRAD",
     "DATA_DEPENDENT",
+    "LightFakeMode",
+    "LightProxyMode",
     "OUTERMOST",
     "SHARED_WRITE",
     "TensorIndexing",
@@ -38,6 +41,7 @@ __all__ = [
     "depends_on",
     "describe_function",
     "describe_program",
+    "empty_like_memory",
     "explain",
     "expose",
     "expose_all",
@@ -47,6 +51,7 @@ __all__ = [
     "in_first_gradient",
     "in_outermost_grad",
     "innermost",
+    "is_plain",
     "is_shared_write",
     "is_variable",
     "level_kinds",
@@ -60,6 +65,7 @@ __all__ = [
     "stale",
     "torch_jvp",
     "torch_vjp",
+    "track_fakes",
     "unaliased",
     "user_line",
     "validation_advice",

@@ -9,13 +9,21 @@ from torch import Tensor
 from torch.fx import GraphModule, traceback
 
 from torchpure import tree
-from torchpure._torch import FakeTensor, TorchDispatchMode, disable_current_modes, disable_fake_tensor_cache
+from torchpure._torch import (
+    FakeTensor,
+    TorchDispatchMode,
+    disable_current_modes,
+    disable_fake_tensor_cache,
+    get_proxy_mode,
+)
 from torchpure.transforms.engine import TensorIndexing, innermost
 
 from ._constant_recipes import Recipes
 from ._dtype_check import check_dtypes
 from ._make_fx import trace
 from ._mutated_constants import MutatedConstants, copy_mutated_constants
+from ._plans import plan_of
+from ._record import RecordingMode
 
 
 def is_fake(leaf: Tensor) -> bool:
@@ -34,11 +42,33 @@ class RealConstants(TorchDispatchMode):
         super().__init__()
         self.mutated, self.recipes = MutatedConstants(), Recipes()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:
+            return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
+        out = self.record(func, args, kwargs or {})
+        return self.run(func, args, kwargs or {}) if out is NotImplemented else out
+
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Record an operation in one step, and return its result; NotImplemented if it needs more care."""
+        mode = get_proxy_mode()
+        if not isinstance(mode, RecordingMode) or _writes(func):
+            return NotImplemented
+        check_dtypes(func, args)
+        out = mode.record(func, args, kwargs, self.note_captures)
+        if out is not NotImplemented:
+            self.recipes.note(func, args, kwargs, out)
+        return out
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation: with numbers, if its arguments have them."""
         given = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if given and not any(isinstance(leaf, FakeTensor) or leaf in self.mutated for leaf in given):
             with disable_current_modes():
-                return func(*args, **(kwargs or {}))
+                return func(*args, **kwargs)
         check_dtypes(func, args)
         self.mutated.note(func, args, kwargs or {})
         args, numbers = self._with_numbers(func, args, kwargs or {})
@@ -60,14 +90,23 @@ class RealConstants(TorchDispatchMode):
             self.used(found.constants)
         return args, found and found.values
 
+    def note_captures(self, values: Any) -> Any:
+        """Record constants that an operation reads."""
+
     def used(self, constants: Sequence[Tensor]) -> None:
         """Record constants whose numbers the program depends on."""
 
 
 _ASKS_FOR_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_DEVICE = torch.ops.prim.device.default
 _MASKED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
 _ZEROS = {torch.ops.aten._efficientzerotensor.default}
 _LIKE = {torch.ops.aten._new_zeros_with_same_feature_meta.default}
+
+
+def _writes(func: Any) -> bool:
+    plan = plan_of(func)
+    return plan is None or plan.writes
 
 
 def _without_fake_cache(given: Sequence[Tensor]) -> AbstractContextManager[Any]:

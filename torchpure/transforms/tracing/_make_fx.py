@@ -4,18 +4,36 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from torchpure import _torch
+from torchpure import _torch, tree
 from torchpure._collector import gc_paused
-from torchpure._torch import PH, FakeTensorMode, detect_fake_mode
+from torchpure._torch import (
+    PH,
+    FakeTensor,
+    LazyGraphModule,
+    OpOverload,
+    detect_fake_mode,
+    get_eval_frame_callback,
+)
+from torchpure.transforms.calls import register_recorder
+from torchpure.transforms.engine import LightFakeMode, is_plain, track_fakes
 
+from ._record import RecordingMode
+
+_active_compiler: Any = get_eval_frame_callback
 _parts: Any = _torch  # Any: the declared types do not allow subclasses
+register_recorder(RecordingMode)
 
 
 class _Names(_parts.PythonKeyTracer):
     """Names constants for each program separately: torch may take the name of a constant of an inner program."""
+
+    def __init__(self, fakes: Any) -> None:
+        super().__init__()
+        self._fakes = fakes
 
     def create_arg(self, a: Any) -> Any:
         if not isinstance(a, Tensor):
@@ -25,6 +43,31 @@ class _Names(_parts.PythonKeyTracer):
             found = self.get_fresh_qualname("_tensor_constant")
             self.root.register_buffer(found, a, persistent=False)
         return self.create_node("get_attr", found, (), {})
+
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: Any = None, type_expr: Any = None
+    ) -> Any:
+        """Create a node. torch's way imports sympy; only operations from outside of torch need what it adds."""
+        held = getattr(self.root, target) if kind == "get_attr" else None
+        foreign = isinstance(target, OpOverload) and target.namespace not in _NAMESPACES
+        if foreign or (isinstance(held, Tensor) and not self._is_simple(held)):
+            return super().create_node(kind, target, args, kwargs, name, type_expr)
+        node = super(_parts.PythonKeyTracer, self).create_node(kind, target, args, kwargs, name, type_expr)
+        if isinstance(held, Tensor):
+            node.meta["val"] = _snapshot(self._fakes, held)
+        return node
+
+    def _is_simple(self, held: Tensor) -> bool:
+        """Return whether a light mode can make a fake tensor of a constant."""
+        own = isinstance(held, FakeTensor) and held.fake_mode is self._fakes
+        return own or (isinstance(self._fakes, LightFakeMode) and is_plain(held))
+
+
+_NAMESPACES = frozenset({"aten", "prims", "prim"})
+
+
+def _snapshot(mode: LightFakeMode, leaf: Tensor) -> Tensor:
+    return mode.alias(leaf) if isinstance(leaf, FakeTensor) else mode.like(leaf)
 
 
 class _Tracer(_parts.MakefxTracer):
@@ -46,43 +89,56 @@ class _Tracer(_parts.MakefxTracer):
         """Trace a function of tensors."""
         before = self._checkpoint_modes()
         try:
-            self.fx_tracer = _Names()
-            self.fake_tensor_mode = detect_fake_mode(tuple(tensors)) or FakeTensorMode(
-                allow_fallback_kernels=True, allow_non_fake_inputs=True, static_shapes=True
-            )
-            self._construct_modes_with_fx_tracer(self.fx_tracer)
+            self.fake_tensor_mode = detect_fake_mode(tuple(tensors)) or LightFakeMode()
+            self._construct_modes()
             return self._trace_inner(fn, *tensors)
         finally:
             self._restore_modes(*before)
+
+    def _with_proxies(self, fn: Callable[..., Any], fakes: Sequence[Any]) -> Callable[..., Any]:
+        """Return a function of proxies that runs `fn` on fake tensors."""
+
+        def run(*proxies: Any) -> Any:
+            for fake, proxy in zip(fakes, proxies, strict=True):
+                track_fakes(self.fx_tracer, fake, proxy)
+            return tree.map(self.fx_tracer.unwrap_proxy, fn(*fakes))
+
+        return _parts.fake_signature(run, len(fakes))
 
     @contextmanager
     def _init_modes_from_parent(self, parent: "_Tracer") -> Iterator[None]:
         before = self._checkpoint_modes()
         try:
             self.fake_tensor_mode = parent.fake_tensor_mode
-            self.fx_tracer = _Names()
-            self._construct_modes_with_fx_tracer(self.fx_tracer)
+            self._construct_modes()
             yield
         finally:
             self._restore_modes(*before)
+
+    def _construct_modes(self) -> None:
+        self.fx_tracer = _Names(self.fake_tensor_mode)
+        self.proxy_mode = RecordingMode(self.fx_tracer, self.decomposition_table, self.fake_tensor_mode)
 
     def _make_sub_tracer(self, decomp_table: Any = None) -> "_Tracer":
         return _Tracer(self.decomposition_table if decomp_table is None else decomp_table, self)
 
     def _trace_inner(self, fn: Callable[..., Any], *tensors: Any) -> GraphModule:
-        fakes = tuple(self.fake_tensor_mode.from_tensor(leaf) for leaf in tensors)
-        run = _parts.fake_signature(fn, len(fakes))
+        mode = self.fake_tensor_mode
+        light = isinstance(mode, LightFakeMode) and not any(isinstance(leaf, FakeTensor) for leaf in tensors)
+        fakes = mode.from_tensors(tensors) if light else [mode.from_tensor(leaf) for leaf in tensors]
         with ExitStack() as stack:
-            for mode in (self.fake_tensor_mode, self.torch_fn_metadata_mode, self.proxy_mode):
-                stack.enter_context(mode)
+            stack.enter_context(self.fake_tensor_mode)
+            stack.enter_context(self.proxy_mode)
             stack.enter_context(_parts.disable_autocast_cache())
             stack.enter_context(_parts.set_make_fx_tracer(self))
-            wrapped = _parts.wrap_key(run, fakes, self.fx_tracer, False)
-            graph = self.fx_tracer.trace(wrapped, tuple(PH for _ in fakes))
-        return GraphModule(self.fx_tracer.root, graph, "Program")
+            graph = self.fx_tracer.trace(self._with_proxies(fn, fakes), tuple(PH for _ in fakes))
+        return LazyGraphModule(self.fx_tracer.root, graph, "Program")
 
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
     """Return the program of a function of tensors; `table` holds decompositions of operations."""
+    start = _Tracer(table or {}).start
+    if _active_compiler() is not None:  # torch.compile runs the caller, and would compile the tracer
+        start = torch.compiler.disable(start)
     with gc_paused():
-        return _Tracer(table or {}).start(fn, tensors)
+        return start(fn, tensors)

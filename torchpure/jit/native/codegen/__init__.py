@@ -4,6 +4,6 @@
 writes scopes and loops. `_loop_nest.py` writes one kernel. `_parallel.py` decides what threads share.
 """
 
-from ._translation_unit import TranslationUnit, generate_cpp
+from ._translation_unit import TranslationUnit, generate_cpp, lower_program
 
-__all__ = ["TranslationUnit", "generate_cpp"]
+__all__ = ["TranslationUnit", "generate_cpp", "lower_program"]

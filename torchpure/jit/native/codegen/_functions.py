@@ -9,7 +9,6 @@ A kernel that several threads share is a function too, which runs some iteration
 Law: a program computes the same bits with its kernels in functions.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -89,11 +88,10 @@ class Functions:
 def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list[str], list[str]]:
     """Return the body of a function, its parameters, and the arguments of a call."""
     if isinstance(item, Kernel):
-        body, parameters, arguments = _kernel(item, split)
-    else:
-        body, parameters, arguments = _opaque(item, shared=split is not None)
-    tables = [name for name in _TABLES if any(re.search(rf"\b{name}\b", line) for line in body)]
-    return body, [*parameters, *(f"{_TABLES[name]} {name}" for name in tables)], [*arguments, *tables]
+        return _kernel(item, split)
+    body, parameters, arguments = _opaque(item, shared=split is not None)
+    tables = [f"{_TABLES[name]} {name}" for name in item.tables]
+    return body, [*parameters, *tables], [*arguments, *item.tables]
 
 
 def opaque_lines(item: Opaque, *, shared: bool = False) -> list[str]:

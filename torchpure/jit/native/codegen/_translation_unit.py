@@ -51,10 +51,7 @@ def generate_cpp(
     Raises:
         UnsupportedError: the generator does not support the program.
     """
-    state = ModuleState(fallback)
-    scope = Scope(state, module)
-    inputs = [_input_view(state, leaf) for leaf in tensors]
-    outputs = [_output_value(state, scope, inputs, result) for result in scope.lower(inputs)]
+    state, scope, inputs, outputs = lower_program(module, tensors, fallback)
     size = plan_memory(scope)
     writer = StatementWriter(inline=count_kernels(scope.items) <= MAX_INLINE_KERNELS)
     writer.scope(scope)
@@ -84,6 +81,28 @@ def generate_cpp(
         scope.items,
     )
     return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs, overwritten, size)
+
+
+class LoweredProgram(NamedTuple):
+    """A program as kernels."""
+
+    state: ModuleState
+    scope: Scope
+    inputs: list[View]
+    outputs: list[Any]
+
+
+def lower_program(module: GraphModule, tensors: Sequence[Tensor], fallback: Handler | None = None) -> LoweredProgram:
+    """Lower every node, and copy the results to the outputs.
+
+    Raises:
+        UnsupportedError: the generator does not support the program.
+    """
+    state = ModuleState(fallback)
+    scope = Scope(state, module)
+    inputs = [_input_view(state, leaf) for leaf in tensors]
+    outputs = [_output_value(state, scope, inputs, result) for result in scope.lower(inputs)]
+    return LoweredProgram(state, scope, inputs, outputs)
 
 
 def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]) -> list[str]:

@@ -4,6 +4,7 @@ A `View` is a tensor: shape, strides and offset into a `Buffer`. A `Number` is a
 A `Kernel` is a loop nest with statements in its body. An `Opaque` is C++ text with known reads and writes.
 """
 
+from ._describe import describe_items
 from ._kernel import (
     Compute,
     IndirectLoad,
@@ -53,6 +54,7 @@ __all__ = [
     "View",
     "c_type",
     "dense_strides",
+    "describe_items",
     "literal",
     "longest_last",
     "loop_heads",

@@ -124,6 +124,7 @@ class Opaque:
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
     count: int = 1  # above 1: the text runs the iterations from `first` to `last` of so many, which are independent
     cost: int = 0  # of all iterations, in the unit of `kernel_cost`
+    tables: tuple[str, ...] = ()  # pointers to functions of torch that the text uses: sgemm_, dgemm_, torch_
     results: tuple[View | None, ...] = ()  # of a call of torch: where each result goes; None if it is not used
 
     def text_with(self, names: dict[str, str]) -> str:

@@ -48,7 +48,18 @@ def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     whole, read = text(made.buffer.name, "1", 0), (a.buffer, b.buffer)
     adds = partial(text, kept=1)
     cost = prod([*batch, m, n, k])
-    scope.items.append(Opaque(whole, read, (made.buffer,), adds, needs_nonzero_factor=True, count=count, cost=cost))
+    scope.items.append(
+        Opaque(
+            whole,
+            read,
+            (made.buffer,),
+            adds,
+            needs_nonzero_factor=True,
+            count=count,
+            cost=cost,
+            tables=(f"{letter}gemm_",),
+        )
+    )
     return result
 
 

@@ -184,7 +184,8 @@ def lower_to_torch_call(scope: Scope, node: Node, args: Sequence[Any], kwargs: d
         f'if (torch_->call("{schema.name}", "{schema.overload_name}", s, {_ABI_VERSION}u)) return -5;'
     )
     written = tuple(view.buffer for view in made if view)
-    scope.items.append(Opaque(text, tuple(view.buffer for view in writer.views), written, results=tuple(made)))
+    reads = tuple(view.buffer for view in writer.views)
+    scope.items.append(Opaque(text, reads, written, tables=("torch_",), results=tuple(made)))
     return made if several else made[0] if made else None
 
 

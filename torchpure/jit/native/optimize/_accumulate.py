@@ -3,6 +3,7 @@
 Law: accumulation changes no result by more than a rounding.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
@@ -30,9 +31,11 @@ def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[An
     Only products in `exclusive` buffers, which nothing outside the scope reads, are candidates.
     """
     found = list(items)
+    readers_of = defaultdict[Buffer, list[Any]](list)
+    _replace_readers(readers_of, [], items)
     for product in [item for item in items if isinstance(item, Opaque) and item.accumulate]:
         target = product.written_buffers[0]
-        readers = [item for item in found if target in item.reads()]
+        readers = readers_of[target]
         if target not in exclusive or len(readers) != 1 or not isinstance(readers[0], Kernel):
             continue
         reader, start = readers[0], found.index(product)
@@ -43,10 +46,21 @@ def accumulate_products(items: Sequence[Any], exclusive: set[Buffer]) -> list[An
             and product.needs_nonzero_factor <= found_sum.nonzero_factor
             and not reader.writes() & {*reader.reads(), *found_sum.reads}
         ):
+            accumulating = _accumulating_product(product, found_sum)
             found[found.index(reader)] = found_sum.kernel
-            found.insert(found.index(found_sum.kernel) + 1, _accumulating_product(product, found_sum))
+            found.insert(found.index(found_sum.kernel) + 1, accumulating)
             found.remove(product)
+            _replace_readers(readers_of, [reader, product], [found_sum.kernel, accumulating])
     return found
+
+
+def _replace_readers(readers_of: dict[Buffer, list[Any]], old: Sequence[Any], new: Sequence[Any]) -> None:
+    for item in old:
+        for buffer in item.reads():
+            readers_of[buffer].remove(item)
+    for item in new:
+        for buffer in item.reads():
+            readers_of[buffer].append(item)
 
 
 def _operands_change(product: Opaque, between: Sequence[Any]) -> bool:
@@ -61,7 +75,7 @@ def _accumulating_product(product: Opaque, found_sum: _ProductSum) -> Opaque:
         f"{{ {found_sum.before}\n{product.accumulate(f'({store.buffer.name} + {store.offset})', found_sum.factor)} }}"
     )
     reads = (*product.read_buffers, *found_sum.reads, store.buffer)
-    return Opaque(text, reads, (store.buffer,), count=product.count, cost=product.cost)
+    return Opaque(text, reads, (store.buffer,), count=product.count, cost=product.cost, tables=product.tables)
 
 
 def _find_sum(kernel: Kernel, target: Buffer) -> _ProductSum | None:
