@@ -71,6 +71,7 @@ PROGRAMS = {
     "divided": (lambda a: (torch.div(a, 0.3, rounding_mode="floor"), torch.div(a, 0.3, rounding_mode="trunc"), a % 0.7), A),
     "special": (lambda a: (a.erf(), a.expm1(), a.abs().log1p(), a.atan2(a + 1), a.abs() ** 0.3, a.asinh(), a.cosh()), A),
     "numbers": (lambda a: (torch.ones(3) * 2 + a[0, 0], torch.arange(5) * a[0, 1], torch.zeros(2, 2), a.new_full((2,), 7.0)), A),
+    "identities": (lambda v: (torch.eye(300, dtype=v.dtype) * v[0], torch.eye(2, 3) + v[1], torch.eye(300, 6, dtype=torch.bool)), V),
     "clamped": (lambda a: (a.clamp(-0.5, 0.5), a.clamp(min=0), torch.maximum(a, -a), a.clamp(max=a[0, 0]), a.relu()), A),
     "nans": (lambda a: (a.sqrt(), a.log(), a.sqrt().amax(), torch.maximum(a.sqrt(), a), a.nan_to_num()), A),
     "in place": (lambda a: (torch.zeros(4, 6, dtype=a.dtype).add_(a).mul_(2), a.clone().t_().sub_(1), a.clone().fill_(2)), A),
@@ -133,6 +134,9 @@ BY_TORCH = {
     ),
     "attention": (_attention, rows(2, 64, 16), rows(16, 96, seed=1)),
     "pooled": (lambda x: (*torch.nn.functional.max_pool2d(x, 2, return_indices=True), torch.nn.functional.interpolate(x, (5, 7), mode="bilinear")), PICTURE),
+    "scattered": (lambda a, n: (*(a.scatter_reduce(1, n.T % 6, a[:, :3], kind) for kind in ("amax", "amin", "mean")), a.scatter_reduce(0, n[:, :3] % 4, a, "sum", include_self=False)), A, N),
+    "masked": (lambda a, v: (a.index_put((a > 0,), v[0]), a.index_put((a[:, 0] > 0,), v, accumulate=True), _aten.index_put(a.T, [None, a[:, 0] > 0], v[:, None])), A, V),
+    "decimals": (lambda a: (a.round(decimals=1), a.T.round(decimals=-1)), A),
     "in a loop": (
         lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),
         S,

@@ -39,11 +39,18 @@ def _decomposition_table() -> dict[Any, Any]:
     }
     table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
+    table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
 
 _FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # their indices may be negative
+
+
+def _identity(rows: int, columns: int | None = None, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
+    """Make a matrix with ones on the diagonal. torch's rule counts in uint16, of which the generator has no values."""
+    i, j = (torch.arange(count, device=options.get("device")) for count in (rows, rows if columns is None else columns))
+    return (i[:, None] == j).to(dtype or torch.get_default_dtype())
 
 
 def _shrink_backward(gradient: Tensor, x: Tensor, bound: float) -> Tensor:

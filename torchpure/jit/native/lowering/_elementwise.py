@@ -154,7 +154,7 @@ def _clamp(scope: Scope, node: Node, x: Any, low: Any = None, high: Any = None) 
 @handles("round")
 def _round(scope: Scope, node: Node, x: Any, decimals: int = 0) -> View:
     if decimals:
-        raise UnsupportedError("round to decimals")
+        return scope.call_torch(node)
     out = fake_value(node)
     return pointwise(scope, out.shape, out.dtype, [x], _in_dtype("op_rint({0})", out.dtype))
 

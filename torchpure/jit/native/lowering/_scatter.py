@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, Value, View
+from torchpure.jit.native.ir import Number, Opaque, Value, View
 
 from ._pointwise import as_value
 from ._scope import Scope, fake_value, handles
@@ -22,7 +22,7 @@ def _scatter(
     if "scatter_add" in str(node.target):
         reduce = "sum"
     if reduce not in _UPDATES or not include_self or not out.ndim:
-        raise UnsupportedError(f"scatter with {reduce}")
+        return scope.call_torch(node)
     dim %= out.ndim
     made = _copy_of(scope, x, out)
     indices = scope.materialize(index)
@@ -47,7 +47,7 @@ def _index_put(
     out = fake_value(node)
     used = [d for d, index in enumerate(indices) if index is not None]
     if any(indices[d].dtype is torch.bool for d in used):
-        raise UnsupportedError("indices that are masks")
+        return scope.call_torch(node)
     adjacent = used == list(range(used[0], used[-1] + 1))
     shape = torch.broadcast_shapes(*(indices[d].shape for d in used))
     position = used[0] if adjacent else 0

@@ -188,13 +188,18 @@ class Scope:
             handler = HANDLERS.get(name.removesuffix("_"))
         if handler is None and mutates_argument(node) and name.endswith("_"):
             return self._lower_mutation(node, name, args, kwargs)
-        if handler is None and self.state.fallback and isinstance(target, OpOverload):
-            return self.state.fallback(self, node, args, kwargs)
         if handler is None:
-            raise UnsupportedError(f"the operation {name}")
+            return self.call_torch(node)
         if _is_uniform(name, args, kwargs) and isinstance(node.meta.get("val"), Tensor):
             return _evaluate_now(node, args, kwargs)
         return handler(self, node, *args, **kwargs)
+
+    def call_torch(self, node: Node) -> Any:
+        """Lower an operation to a call of torch's kernel: it has no handler, or its handler does not know the case."""
+        if self.state.fallback is None or not isinstance(node.target, OpOverload):
+            raise UnsupportedError(f"the operation {getattr(node.target, '_opname', node.target)}")
+        args, kwargs = self.resolve(node.args), {name: self.resolve(arg) for name, arg in node.kwargs.items()}
+        return self.state.fallback(self, node, args, kwargs)
 
     def _lower_mutation(self, node: Node, name: str, args: list[Any], kwargs: dict[str, Any]) -> View:
         """Compute what an in-place operation writes, then write it to its first argument."""

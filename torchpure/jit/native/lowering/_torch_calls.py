@@ -62,10 +62,10 @@ static uint64_t op_some(const Torch *t, uint64_t value) {
   *made = value;
   return (uint64_t)made;
 }
-static uint64_t op_list(const Torch *t, int64_t count, const uint64_t *values) {
+template <class... Values> static uint64_t op_list(const Torch *t, Values... values) {
   void *made = 0;
-  t->list(count, &made);
-  for (int64_t i = 0; i < count; i++) t->push(made, values[i]);
+  t->list(sizeof...(values), &made);
+  (t->push(made, (uint64_t)values), ...);
   return (uint64_t)made;
 }
 static uint64_t op_text(const Torch *t, const char *text) {
@@ -225,7 +225,7 @@ class _ArgumentWriter:
         inner = _type_argument("List", kind)
         if inner is not None:
             parts = [self.text(part, inner, one) for part, one in zip(value, like, strict=True)]
-            return f"op_list(torch_, {len(parts)}, (const uint64_t[]){{{', '.join(parts) or 0}}})"
+            return f"op_list({', '.join(['torch_', *parts])})"
         if kind == "Tensor":
             return self._tensor(value, fake_value(like))
         if kind in {"int", "bool"} and isinstance(value, int):
