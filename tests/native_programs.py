@@ -38,6 +38,16 @@ ACTIVATIONS = (
     functional.leaky_relu, functional.elu, functional.celu, functional.selu, functional.relu6, functional.hardtanh, functional.hardswish, functional.hardsigmoid, functional.silu, functional.mish, functional.gelu,
     functional.softplus, functional.softsign, functional.logsigmoid, lambda x: functional.softshrink(x, 0.3), lambda x: functional.hardshrink(x, 0.3),
 )  # fmt: skip
+
+
+def _norms_of_transposed(w):
+    mean, scale, ones = w.mean(2, keepdim=True), w.std(2, keepdim=True), w.new_ones(6)
+    gradient = w.transpose(0, 1).contiguous().transpose(0, 1)
+    found = _aten.native_layer_norm_backward(gradient, w, [6], mean, 1 / scale, ones, ones, [True, True, True])
+    normed = _aten.native_layer_norm(gradient, [6], ones, ones, 1e-5)[0]
+    return found[0].view(-1, 6) * 2, found[1], normed.view(-1, 6) + 1
+
+
 PROGRAMS = {
     "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
     "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
@@ -71,6 +81,7 @@ PROGRAMS = {
     "divided": (lambda a: (torch.div(a, 0.3, rounding_mode="floor"), torch.div(a, 0.3, rounding_mode="trunc"), a % 0.7), A),
     "special": (lambda a: (a.erf(), a.expm1(), a.abs().log1p(), a.atan2(a + 1), a.abs() ** 0.3, a.asinh(), a.cosh()), A),
     "numbers": (lambda a: (torch.ones(3) * 2 + a[0, 0], torch.arange(5) * a[0, 1], torch.zeros(2, 2), a.new_full((2,), 7.0)), A),
+    "norms of transposed": (_norms_of_transposed, W),
     "identities": (lambda v: (torch.eye(300, dtype=v.dtype) * v[0], torch.eye(2, 3) + v[1], torch.eye(300, 6, dtype=torch.bool)), V),
     "clamped": (lambda a: (a.clamp(-0.5, 0.5), a.clamp(min=0), torch.maximum(a, -a), a.clamp(max=a[0, 0]), a.relu()), A),
     "nans": (lambda a: (a.sqrt(), a.log(), a.sqrt().amax(), torch.maximum(a.sqrt(), a), a.nan_to_num()), A),

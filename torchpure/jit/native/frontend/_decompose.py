@@ -40,11 +40,24 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
+    table |= {op: _row_major(table[op]) for op in _LAYER_NORMS}
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
 
 _FILLS = (_aten.index_fill.int_Scalar, _aten.index_fill.int_Tensor)  # their indices may be negative
+
+
+_LAYER_NORMS = (_aten.native_layer_norm.default, _aten.native_layer_norm_backward.default)
+
+
+def _row_major(rule: Any) -> Any:
+    """Return a rule whose results have the strides of torch's kernel, with which later views were traced."""
+
+    def decompose(*args: Any) -> Any:
+        return rule(*(arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args))
+
+    return decompose
 
 
 def _identity(rows: int, columns: int | None = None, *, dtype: torch.dtype | None = None, **options: Any) -> Tensor:
