@@ -87,14 +87,19 @@ def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> t
     return tuple(strides)
 
 
-def longest_last(shape: Sequence[int]) -> list[int]:
-    """Order dimensions so that the longest is innermost in memory; of equal ones, the last.
+LONG = 64  # elements of a dimension that fill vector registers well
 
-    >>> longest_last((40, 5)), longest_last((5, 40))
-    ([1, 0], [0, 1])
+
+def longest_last(shape: Sequence[int]) -> list[int]:
+    """Order dimensions so that a long one is innermost in memory: the last if it is long, else the longest.
+
+    torch's order serves large tensors: neither its kernels nor results and inputs then need another one.
+
+    >>> longest_last((40, 5)), longest_last((5, 40)), longest_last((1000, 64))
+    ([1, 0], [0, 1], [0, 1])
     """
     dims = list(range(len(shape)))
-    if dims:
+    if dims and shape[-1] < LONG:
         longest = max(dims, key=lambda dim: (shape[dim], dim))
         dims.remove(longest)
         dims.append(longest)

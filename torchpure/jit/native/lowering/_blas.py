@@ -5,7 +5,7 @@ from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, UnsupportedError, View, c_type, loop_heads
+from torchpure.jit.native.ir import Opaque, UnsupportedError, View, c_type, longest_last, loop_heads
 
 from ._matvec import transpose_view
 from ._scope import Scope
@@ -64,9 +64,10 @@ def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 
 
 def _row_and_column_order(a: View, b: View) -> tuple[int, int]:
-    """Order rows and columns of a result: the longer dimension is innermost, as in later kernels."""
+    """Order rows and columns of a result as later kernels order them."""
     rank = len(a.shape)
-    return (rank - 1, rank - 2) if a.shape[-2] > b.shape[-1] else (rank - 2, rank - 1)
+    first, second = longest_last((a.shape[-2], b.shape[-1]))
+    return rank - 2 + first, rank - 2 + second
 
 
 def _blas_layout(view: View) -> tuple[str, int] | None:

@@ -31,7 +31,6 @@ ARITHMETIC = {  # arguments and result have the same dtype
     "ceil": "op_ceil({0})",
     "trunc": "op_trunc({0})",
     "sigmoid": "1 / (1 + op_exp(-{0}))",
-    "clone": "{0}",
     "lift_fresh_copy": "{0}",
     "square": "{0} * {0}",
 }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from torchpure.jit.native.ir import KernelBuilder, Number, Opaque, UnsupportedError, View, c_type
+from torchpure.jit.native.ir import KernelBuilder, Number, Opaque, UnsupportedError, Value, View, c_type, longest_last
 
 from . import _cpp_formulas as formats
 from ._pointwise import as_value, pointwise
@@ -65,6 +65,14 @@ def _compare_handler(text: str) -> Any:
 
 HANDLERS.update({name: _arithmetic_handler(name, text) for name, text in formats.ARITHMETIC.items()})
 HANDLERS.update({name: _compare_handler(text) for name, text in formats.COMPARISONS.items()})
+
+
+@handles("clone")
+def _clone(scope: Scope, node: Node, x: Value, **options: Any) -> Value:
+    """Return a temporary itself, if no node of this scope changes memory: nobody sees that it is no copy."""
+    if isinstance(x, Number) or (x.buffer.temporary and not scope.mutated):
+        return x
+    return scope.materialize(x, longest_last(x.shape))
 
 
 @handles("bitwise_not")

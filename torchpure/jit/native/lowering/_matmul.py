@@ -13,7 +13,7 @@ from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, loop_heads
+from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, longest_last, loop_heads
 
 from ._blas import blas_product
 from ._matvec import matvec_product, num_vector_registers, transpose_view
@@ -54,7 +54,7 @@ def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
     """Multiply a of shape (*batch, m, k) by b of shape (*batch, k, n), in register tiles."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    tall = m > n  # later kernels then have the rows innermost
+    tall = longest_last((m, n)) == [1, 0]  # later kernels then have the rows innermost
     rows_cost = (0 if a.strides[-2] == 1 else m * k) + (0 if tall else m * n)
     columns_cost = (0 if b.strides[-1] == 1 else n * k) + (m * n if tall else 0)
     rank = len(batch)

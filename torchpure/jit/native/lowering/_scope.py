@@ -71,6 +71,7 @@ class Scope:
         self.state, self.module = state, module
         self.items: list[Any] = []  # Kernel, Opaque, Loop, Branches or Callback
         self.values: dict[Node, Any] = {}
+        self.mutated = mutated_nodes(module)  # nodes whose memory is changed later
         self.temporaries: list[Buffer] = []
 
     def buffer(self, dtype: torch.dtype, size: int, *, temporary: bool = True, disjoint_writes: bool = False) -> Buffer:
@@ -128,7 +129,7 @@ class Scope:
 
     def lower(self, inputs: Sequence[Any]) -> list[Any]:
         """Lower every node. Return the values of the outputs."""
-        remaining, mutated = iter(inputs), mutated_nodes(self.module)
+        remaining = iter(inputs)
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
                 self.values[node] = next(remaining)
@@ -138,7 +139,7 @@ class Scope:
                 return [self.resolve(arg) for arg in _outputs(node)]
             else:
                 self.values[node] = self._lower_call(node)
-                if node in mutated:
+                if node in self.mutated:
                     self.values[node] = self._row_major_results(self.values[node])
         raise UnsupportedError("a program without an output")
 
