@@ -58,6 +58,17 @@ PROGRAMS = {
     "softmax": (lambda w: (w.softmax(-1), w.log_softmax(1), torch.logsumexp(w, 0)), W),
     "norms": (lambda w: (torch.nn.functional.layer_norm(w, (6,)), torch.linalg.vector_norm(w)), W),
     "reshaped": (lambda w: (w.reshape(12, 6).T.reshape(8, 9) * 2, w.permute(2, 0, 1).reshape(-1)), W),
+    "reshapes between": (
+        lambda w, v: (
+            ((w.reshape(12, 6) + v).reshape(3, 4, 6).tanh() * w).sum(1),
+            ((w.reshape(12, 6) * v).reshape(3, 24).exp() + 1).reshape(72).reshape(6, 12).sum(0),
+            (w.transpose(0, 1).reshape(12, 6) + v).reshape(4, 18).sin().sum(1),
+            (w.reshape(3, 24).softmax(1).reshape(12, 6) - v).reshape(2, 6, 6) ** 2,
+            ((w + v).reshape(3, 2, 2, 6).amax(2).reshape(6, 6) * v).reshape(36).roll(1),
+        ),
+        W,
+        V,
+    ),
     "pieces": (lambda w: (w[:, 1:3], w[1], w[..., ::2], w[:, -1, 2:], w.unbind(1)[2], w.split(2, -1)[1]), W),
     "joined": (lambda a: (torch.cat([a, a.T.reshape(4, 6), -a], 1), torch.stack([a, a * 2], 1)), A),
     "padded": (lambda a: (torch.nn.functional.pad(a, (1, 2, -1, 3), value=2.0), a.roll(2, 1), a.flip(0, 1)), A),

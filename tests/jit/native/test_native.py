@@ -385,6 +385,18 @@ def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
     assert "work +" not in kernel
 
 
+def test_kernels_are_fused_over_a_reshape():
+    """A layer adds its bias to rows, and the next operation works on batches of rows."""
+
+    def layer(x, bias):
+        rows_with_bias = (x * 2).reshape(8, 6) + bias
+        return rows_with_bias.reshape(2, 4, 6).relu().reshape(48).exp()
+
+    program = native(layer, rows(2, 4, 6), V)
+    kernel = program.source[program.source.index("int run(") :]
+    assert kernel.count("for (int64_t") == 2 and "work +" not in kernel  # rows and columns
+
+
 def _deep(x, depth):
     for _ in range(depth):
         x = torch.tanh(x).cumsum(0).sort(-1)[0]  # neither sums nor sorts can be fused

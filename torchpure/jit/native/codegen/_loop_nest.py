@@ -29,6 +29,8 @@ from ._lines import Lines
 
 MAX_UNROLLED_ITERATIONS = 16  # inner loops up to this length are unrolled, so that an outer variable is the lane
 MAX_UNROLLED_STATEMENTS = 400  # at most so many statements after unrolling
+WIDE_STRIP = 256  # accumulators of a strip that passes through memory outside of the caches: whole lines are read
+_WIDE_FROM = 1 << 17  # iterations of a kernel from which strips are wide; below, accumulators stay in registers
 _INITIAL_VALUES = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
 _COMBINE = {
     "sum": "{0} + {1}",
@@ -122,6 +124,8 @@ class LoopNest:
         assert self.lane is not None
         kernel, size = self.kernel, self.kernel.sizes[self.lane]
         width = max(64 // max(f.dtype.itemsize for f in kernel.reductions), 8)
+        if prod(kernel.sizes) >= _WIDE_FROM:
+            width = WIDE_STRIP
         whole = size - size % width
         shared = self.lane == self.split
         if whole:

@@ -10,9 +10,8 @@ from torchpure.jit.native.ir import IndirectLoad, Kernel, Load, Opaque, Store
 from torchpure.jit.native.optimize import MIN_SHARED_COST, kernel_cost
 
 from ._lines import Lines
-from ._loop_nest import LoopNest
+from ._loop_nest import WIDE_STRIP, LoopNest
 
-LANE_BLOCK = 64  # iterations of a vectorised variable that stay together: the widest vector of the smallest dtype
 _ENOUGH = 32  # blocks that keep the threads of a usual machine busy
 
 
@@ -33,7 +32,7 @@ def split_kernel(kernel: Kernel) -> Split | None:
         return None
     nest = LoopNest(Lines(), kernel)
     lane = [nest.lane] if nest.lane is not None and nest.lane < kernel.outer else []
-    blocks = {v: LANE_BLOCK if v in lane else 1 for v in [*nest.outer, *lane]}
+    blocks = {v: WIDE_STRIP if v in lane else 1 for v in [*nest.outer, *lane]}
     counts = {v: -(-kernel.sizes[v] // block) for v, block in blocks.items()}
     most = max(counts, key=counts.__getitem__, default=-1)
     chosen = next((v for v, count in counts.items() if count >= _ENOUGH), most)

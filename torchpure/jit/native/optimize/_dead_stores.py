@@ -3,6 +3,7 @@
 Law: clean-up changes no result.
 """
 
+from collections import defaultdict
 from math import prod
 from typing import Any
 
@@ -11,18 +12,22 @@ from torchpure.jit.native.ir import Buffer, Compute, IndirectLoad, Kernel, Load,
 
 def eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
     """Let an opaque item write directly to where its only result would be copied."""
+    users = defaultdict[Buffer, list[int]](list)  # positions of the items that read or write a buffer
+    for position, item in enumerate(items):
+        for buffer in item.reads() | item.writes():
+            users[buffer].append(position)
+    kept: list[Any] = list(items)
     for position, item in enumerate(items):
         copied = _copied_buffers(item) if isinstance(item, Kernel) else None
         if copied is None or copied[0] not in exclusive:
             continue
         source, target = copied
-        writers = [other for other in items if source in other.writes()]
-        readers = [other for other in items if source in other.reads()]
-        others = [o for o in items if o is not item and target in o.reads() | o.writes()]
-        if len(writers) == 1 and isinstance(writers[0], Opaque) and readers == [item] and not others:
-            items[items.index(writers[0])] = writers[0].redirect(source, target)
-            return eliminate_copies(items[:position] + items[position + 1 :], exclusive)
-    return items
+        writer = next((at for at in users[source] if at != position), position)
+        alone = users[source] == [writer, position] and users[target] == [position]
+        if alone and isinstance(kept[writer], Opaque) and source not in kept[writer].reads():
+            kept[writer], kept[position] = kept[writer].redirect(source, target), None
+            users[target] = [writer]
+    return [item for item in kept if item is not None]
 
 
 def _copied_buffers(kernel: Kernel) -> tuple[Buffer, Buffer] | None:

@@ -25,6 +25,7 @@ from torchpure.jit.native.ir import (
 )
 
 from ._dead_stores import eliminate_copies, eliminate_dead_stores
+from ._match_domains import match_domains
 
 MAX_STATEMENTS = 400  # statements of one kernel; more would not fit in registers, and compile slowly
 MAX_LOOKBACK = 40  # how many earlier items are tried
@@ -37,23 +38,34 @@ def fuse_kernels(items: Sequence[Any], exclusive: set[Buffer], live_out: set[Buf
     Stores into `exclusive` buffers of this scope may disappear, except those in `live_out`, which other scopes read.
     """
     fused: list[Any] = []
+    touched: list[set[Buffer]] = []  # what each item reads and writes
     written: dict[Buffer, list[int]] = {}  # buffer -> positions that write it
     read: dict[Buffer, int] = {}  # buffer -> last position that reads it
     for item in items:
-        position = _fuse_into_earlier(fused, item, written, read) if isinstance(item, Kernel) else None
+        reads, writes = item.reads(), item.writes()
+        position = None
+        if isinstance(item, Kernel):
+            position = _fuse_into_earlier(fused, touched, item, written, read)
         if position is None:
             position = len(fused)
             fused.append(item)
-        for buffer in item.writes():
+            touched.append(set())
+        touched[position] |= reads | writes
+        for buffer in writes:
             written.setdefault(buffer, []).append(position)
-        for buffer in item.reads():
+        for buffer in reads:
             read[buffer] = max(read.get(buffer, 0), position)
     return eliminate_copies(eliminate_dead_stores(fused, exclusive, live_out), exclusive - live_out)
 
 
 def _fuse_into_earlier(
-    fused: list[Any], kernel: Kernel, written: dict[Buffer, list[int]], read: dict[Buffer, int]
+    fused: list[Any],
+    touched: list[set[Buffer]],
+    kernel: Kernel,
+    written: dict[Buffer, list[int]],
+    read: dict[Buffer, int],
 ) -> int | None:
+    mine = kernel.reads() | kernel.writes()
     first = max([0, *(position for buffer in kernel.reads() for position in written.get(buffer, ()))])
     for buffer in kernel.writes():  # a second write must come after earlier writes and their readers
         first = max(
@@ -61,20 +73,20 @@ def _fuse_into_earlier(
         )
     for position in range(len(fused) - 1, max(first, len(fused) - MAX_LOOKBACK) - 1, -1):
         other = fused[position]
-        if not isinstance(other, Kernel) or not _share_memory(other, kernel):
-            continue
-        both = _fuse_pair(other, kernel)
+        no_loops = not kernel.sizes and isinstance(other, Kernel) and not other.sizes
+        if not isinstance(other, Kernel) or (mine.isdisjoint(touched[position]) and not no_loops):
+            continue  # fusion would gain nothing
+        both = _fuse_pair(other, kernel) or _fuse_over_reshape(other, kernel)
         if both is not None:
             fused[position] = both
             return position
     return None
 
 
-def _share_memory(one: Kernel, two: Kernel) -> bool:
-    """Tell whether two kernels touch the same memory, or have no loops. Else fusion gains nothing."""
-    if not one.sizes and not two.sizes:
-        return True
-    return bool((one.reads() | one.writes()) & (two.reads() | two.writes()))
+def _fuse_over_reshape(one: Kernel, two: Kernel) -> Kernel | None:
+    """Fuse two kernels whose domains differ by a reshape."""
+    matched = match_domains(one, two)
+    return None if matched is None else _fuse_pair(*matched)
 
 
 def _fuse_pair(one: Kernel, two: Kernel) -> Kernel | None:
