@@ -52,6 +52,31 @@ def test_a_temporary_takes_the_memory_of_a_result_of_torch(layout, monkeypatch):
     check(_scores, picture, filters)
 
 
+@pytest.fixture
+def same():
+    """An operation of a user that returns its argument, though its signature does not say so."""
+    library = torch.library.Library("torchpure_tests", "FRAGMENT")
+    library.define("same(Tensor x) -> Tensor")
+    library.impl("same", lambda x: x, "CPU")
+    library.impl("same", torch.empty_like, "Meta")
+    yield torch.ops.torchpure_tests.same
+    library._destroy()
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("inline", [64, 0])
+def test_a_result_that_is_an_operand_is_copied(same, inline, monkeypatch):
+    """The operand is not read again, so the memory plan gives its place to the next value."""
+    monkeypatch.setattr(_translation_unit, "MAX_INLINE_KERNELS", inline)
+
+    def fn(x):
+        kept = same((x * 2).cumsum(0))
+        return kept + (x + 1).cumsum(0).cumsum(1).sort(-1)[0]
+
+    assert "op_hold(torch_" in native(fn, A).source
+    check(fn, A)
+
+
 def test_errors_of_torch_at_run_time_are_raised():
     def steps(s):
         return scan_p(lambda c: (torch.linalg.cholesky(c) - c,), (s,), (), (), 3, False)

@@ -97,7 +97,7 @@ def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list
 def opaque_lines(item: Opaque, *, shared: bool = False) -> list[str]:
     """Return the lines of a C++ text. A text that is not shared runs all of its iterations."""
     whole = [f"const int64_t first = 0, last = {item.count};"] if item.count > 1 and not shared else []
-    return [*whole, *item.text.split("\n"), *store_results(item.results)]
+    return [*whole, *item.text.split("\n"), *store_results(item)]
 
 
 def _parameter(number: int) -> str:
@@ -144,7 +144,8 @@ def _opaque(item: Opaque, *, shared: bool) -> tuple[list[str], list[str], list[s
     renamed = {buffer: replace(buffer, name=_parameter(number)) for number, buffer in enumerate(buffers)}
     results = tuple(view and replace(view, buffer=renamed[view.buffer]) for view in item.results)
     text = item.text_with({buffer.name: new.name for buffer, new in renamed.items()})
-    lines = opaque_lines(replace(item, text=text, results=results), shared=shared)
+    reads = tuple(renamed[buffer] for buffer in item.read_buffers)
+    lines = opaque_lines(replace(item, text=text, read_buffers=reads, results=results), shared=shared)
     taken = {view.buffer for view in item.results if view and view.buffer.held}  # the call sets these pointers
     parameters = [f"{c_type(b.dtype)} *{'&' * (b in taken)}{new.name}" for b, new in renamed.items()]
     held = [buffer.name for buffer in buffers if buffer in taken]

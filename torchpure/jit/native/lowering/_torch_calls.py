@@ -120,10 +120,15 @@ struct Held {
   }
   ~Held() { release(); }
 };
-template <class T> static bool op_hold(const Torch *t, uint64_t handle, Held &held, T *&to, int64_t rank,
-                                       const int64_t *sizes, const int64_t *strides, int32_t dtype) {
-  const Result made(t, handle, rank, sizes, strides, dtype);
+struct Range { const void *start; int64_t bytes; };  // of an operand; the last of several is {0, 0}
+template <class T> static bool op_hold(const Torch *t, uint64_t handle, Held &held, T *&to, const Range *operand,
+                                       int64_t rank, const int64_t *sizes, const int64_t *strides, int32_t dtype) {
+  Result made(t, handle, rank, sizes, strides, dtype);
   held.release();
+  for (; operand->start; operand++) {  // the memory of an operand is needed for other values later
+    const int64_t place = (const char *)made.data - (const char *)operand->start;
+    if (place >= 0 && place < operand->bytes) made.alike = false;
+  }
   if (made.same && made.alike) {
     held.tensor = made.tensor, to = (T *)made.data;
     return true;
@@ -279,15 +284,19 @@ def _result_view(scope: Scope, out: Any) -> View | None:
     return scope.empty(out.shape, out.dtype, _memory_order(out))
 
 
-def store_results(results: Sequence[View | None]) -> list[str]:
+def store_results(item: Opaque) -> list[str]:
     """Write what happens to the results of a call: a buffer takes the memory of torch's tensor, or gets a copy."""
+    results = item.results
     lines = ["bool same = true;"] if results else []
+    if any(view and view.buffer.held for view in results):
+        operands = [f"{{{b.name}, {b.size * b.dtype.itemsize}}}" for b in item.read_buffers]
+        lines.append(f"const Range operands[] = {{{', '.join([*operands, '{0, 0}'])}}};")
     for number, view in enumerate(results):
         if view is None:
             lines.append(f"torch_->drop((void *)s[{number}]);")
         elif view.buffer.held:
             name = view.buffer.name
-            lines.append(f"same &= op_hold(torch_, s[{number}], {held_name(name)}, {name}, {_layout(view)});")
+            lines.append(f"same &= op_hold(torch_, s[{number}], {held_name(name)}, {name}, operands, {_layout(view)});")
         else:
             lines.append(f"same &= op_take(torch_, s[{number}], {view.buffer.name} + {view.offset}, {_layout(view)});")
     return [*lines, "if (!same) return -6;"] if results else lines
