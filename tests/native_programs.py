@@ -30,6 +30,13 @@ def check(fn, *tensors: Tensor) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors, kept, strict=True))
 
 
+def _extremes(x: Tensor) -> tuple[Tensor, ...]:
+    """Reduce rows of many numbers, with and without NaN."""
+    some = torch.where(x > 2, float("nan"), x)
+    whole = (x.amax(1), x.max(), x.amin((0, 1)), x.max() - x.min(), (x * 2).aminmax()[1])
+    return (*whole, some.amax(1), some.max(), some.amin(0))
+
+
 A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
 N = torch.arange(-6, 6).reshape(3, 4)
 E = torch.tensor([float("inf"), -1.0, 0.0, -0.0, 0.3, 6.0, 1e30, -float("inf")], dtype=A.dtype)
@@ -69,6 +76,18 @@ PROGRAMS = {
         W,
         V,
     ),
+    "one member": (
+        lambda w, n: (
+            torch.bmm(w[:1].reshape(1, 4, 6).repeat(1, 6, 8), w[:1].reshape(1, 6, 4).repeat(1, 8, 9)),
+            torch.einsum("ij,jl->il", w[0].repeat(6, 8), w[0].mT.repeat(8, 9)),
+            w[:1, 0].argmax(1), w[0, :, :1].argmax(0), w[0, :, :1].cumsum(0), w[:1, 0].cumsum(1), n.max(0)[0],
+        ),
+        W,
+        N,
+    ),
+    "int32": (lambda n: (n.int().relu(), n.int().maximum(n.int().flip(0)), n.int().clamp(-2, 3), n.int().amax(1), n.int().max()), N),
+    "extremes of many": (_extremes, rows(3, 70)),
+    "a number flipped": (lambda a: a.sum().flip(0), A),
     "pieces": (lambda w: (w[:, 1:3], w[1], w[..., ::2], w[:, -1, 2:], w.unbind(1)[2], w.split(2, -1)[1]), W),
     "joined": (lambda a: (torch.cat([a, a.T.reshape(4, 6), -a], 1), torch.stack([a, a * 2], 1)), A),
     "padded": (lambda a: (torch.nn.functional.pad(a, (1, 2, -1, 3), value=2.0), a.roll(2, 1), a.flip(0, 1)), A),

@@ -91,6 +91,27 @@ def test_a_step_with_a_large_loop_writes_into_donated_memory(monkeypatch):
 
 
 @pytest.mark.compile
+def test_a_donated_tensor_cannot_be_used_after_an_error():
+    """The program has written to its memory before it failed: a second try with it would give other numbers."""
+    f = tp.jit(lambda x, i: ((x * 2).sin(), (x * 2).sin()[i]), donate=0)
+    x = torch.ones(LARGE, dtype=D)
+    with pytest.raises(IndexError):
+        f(x, torch.tensor(LARGE))
+    with pytest.raises(ImpureError, match="was donated"):
+        f(x, torch.tensor(0))
+    out, _ = f(torch.ones(LARGE, dtype=D), torch.tensor(0))
+    assert torch.allclose(out, torch.sin(torch.full((LARGE,), 2.0, dtype=D)))
+
+
+@pytest.mark.compile
+def test_an_array_of_numpy_is_not_overwritten():
+    f, array = tp.jit(lambda x: x * 2, donate=0), _x(LARGE).numpy().copy()
+    kept = array.copy()
+    assert torch.equal(f(torch.from_numpy(array)), torch.from_numpy(kept) * 2)
+    assert (array == kept).all()
+
+
+@pytest.mark.compile
 def test_results_take_memory_of_their_own_shape():
     """Every pair of weights has one size in two shapes, and each new weight reads its old one alone."""
     step = tp.jit(lambda p, g: [(w - 0.1 * g.sum(), v * 2) for w, v in p], donate=0)

@@ -120,8 +120,10 @@ def check_donated(function_name: str, tensors: Sequence[Tensor], donated: Sequen
 
 
 def ensure_exclusive(leaf: Tensor) -> Tensor:
-    """Return the tensor if no other tensor shares its memory, else a clone."""
-    return leaf if _use_count(leaf.untyped_storage()._cdata) <= _USES_WHEN_EXCLUSIVE else leaf.clone()
+    """Return the tensor if no other tensor and no array of NumPy shares its memory, else a clone."""
+    storage = leaf.untyped_storage()
+    shared = _use_count(storage._cdata) > _USES_WHEN_EXCLUSIVE or not storage.resizable()
+    return leaf.clone() if shared else leaf
 
 
 def move_memory(function_name: str, leaf: Tensor) -> Tensor:

@@ -68,7 +68,13 @@ class Executable:
         inputs = list(tensors)
         for position in self._pairs.values():
             inputs[position] = ensure_exclusive(inputs[position])
-        out = list(self._run(*inputs))
+        try:
+            out = list(self._run(*inputs))
+        except BaseException:
+            for position in self._pairs.values():  # the program may have overwritten them before it failed
+                if inputs[position] is tensors[position]:
+                    invalidate(self._function_name, tensors[position])
+            raise
         moved: dict[int, Tensor] = {}
         for result, leaf in enumerate(out):
             position = next((i for i in self._donated if leaf is tensors[i]), self._pairs.get(result))

@@ -25,6 +25,17 @@ def test_a_fault_of_the_native_generator_ends_in_another_backend(monkeypatch):
 
 
 @pytest.mark.compile
+def test_cpp_that_does_not_compile_ends_in_another_backend(monkeypatch):
+    made = _compile.generate_cpp
+    monkeypatch.setattr(_compile, "generate_cpp", lambda *args: made(*args)._replace(source="int run( {"))
+    f = tp.jit(lambda x: x.cos() + 1)
+    with pytest.warns(UserWarning, match="jit: the C.. compiler failed with CompilerError"):
+        assert torch.allclose(f(X), X.cos() + 1)
+    with pytest.warns(UserWarning):
+        assert f.lower(X).backend.startswith("inductor (not native: the C++ compiler failed")
+
+
+@pytest.mark.compile
 def test_a_fault_of_inductor_ends_in_the_operations_of_torch(monkeypatch):
     def fn(x):
         return (x.to(torch.bfloat16) + 1).sum(0)

@@ -403,6 +403,24 @@ def test_unsupported_programs_are_left_to_other_backends():
             compile_cpp(trace(lambda x, fn=fn: tuple(as_tuple(fn(x))), (leaf,)), (leaf,), build_library)
 
 
+SUMS_OF_MANY = {  # functions whose results are wrong if a sum of float32 loses digits, and their inputs
+    "rows": (lambda z: (z.var(0), z.mean(0), ((z - z.mean(0)) / z.std(0)).square().mean()), rows(30_000, 4)),
+    "more rows": (lambda z: (z.var(0), z.sum(0)), rows(300_000, 3)),
+    "flat": (lambda z: (z.var(), z.mean(), z.sum()), rows(1_000_003)),
+    "columns": (lambda z: (z.var(1), z.sum(1)), rows(3, 200_000)),
+    "running": (lambda z: (z.cumsum(0)[-1],), rows(500_000)),
+}
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", SUMS_OF_MANY)
+def test_sums_of_many_numbers_keep_their_digits(name):
+    fn, z = SUMS_OF_MANY[name]
+    z = (z.sigmoid() + 1000).float()
+    for found, wanted in zip(native(fn, z)(z), fn(z.double()), strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=2e-5, atol=1e-6)
+
+
 def test_fusion_changes_no_result_and_writes_no_memory_that_is_not_read():
     program = native(lambda a: (torch.tanh(a * 2 + 1).exp() / 3).sum(1), A)
     kernel = program.source[program.source.index("int run(") :]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure._cpp import CompilerError, build_library
+from torchpure._cpp import CompilerError, build_library, compiler_command
 from torchpure.jit.passes import fake_value, has_control_flow, placeholders
 
 from ._interpreted import InterpretedProgram
@@ -70,10 +70,20 @@ def compile_native(
         return str(error)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
-    except CompilerError:
-        raise
+    except CompilerError as error:
+        if not _compiler_works():
+            raise
+        return _failed("the C++ compiler", error)
     except Exception as error:
         return _failed("the native generator", error)
+
+
+def _compiler_works() -> bool:
+    try:
+        build_library('extern "C" int run() { return 0; }\n', compiler_command())
+    except CompilerError:
+        return False
+    return True
 
 
 def compile_without_native(module: GraphModule, tensors: Sequence[Tensor], reason: str) -> CompiledProgram:

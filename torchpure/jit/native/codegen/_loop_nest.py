@@ -31,6 +31,8 @@ MAX_UNROLLED_ITERATIONS = 16  # inner loops up to this length are unrolled, so t
 MAX_UNROLLED_STATEMENTS = 400  # at most so many statements after unrolling
 WIDE_STRIP = 256  # accumulators of a strip that passes through memory outside of the caches: whole lines are read
 _WIDE_FROM = 1 << 17  # iterations of a kernel from which strips are wide; below, accumulators stay in registers
+_LONG_CHAIN = 512  # additions to one accumulator of float32; after more, its last digits are wrong
+_PARTIAL_RESULTS = 16  # accumulators of a reduction that compilers do not vectorise
 _INITIAL_VALUES = {"sum": "0", "prod": "1", "any": "false", "all": "true"}
 _COMBINE = {
     "sum": "{0} + {1}",
@@ -84,12 +86,16 @@ class LoopNest:
 
     def vector_loop(self, variable: int, clause: str = "") -> None:
         """Open the loop over lanes."""
+        self.simd(clause)
+        self.out.open(self.head(variable))
+
+    def simd(self, clause: str = "") -> None:
+        """Ask for vectors, unless an iteration may set `bad`: iterations are not independent then."""
         if not any(
             isinstance(s, IndirectLoad) or (isinstance(s, Compute) and "bad" in s.text)
             for s in self.kernel.statements()
         ):
             self.out.line(f"#pragma omp simd{clause}")
-        self.out.open(self.head(variable))
 
     def reduce_outer_lane(self) -> None:
         """Write a reduction whose lane is an outer variable: no sum across lanes is needed."""
@@ -144,17 +150,13 @@ class LoopNest:
         assert self.lane is not None
         self.positions[self.lane] = f"({position})"
         lanes = f"for (int64_t l = 0; l < {width}; l++)"
-        for reduction in kernel.reductions:
-            self.out.line(f"{c_type(reduction.dtype)} {reduction.name}_[{width}];")
-            self.out.line(f"{lanes} {reduction.name}_[l] = {_initial_value(reduction)};")
+        self.declare_accumulators(width, _LONG_CHAIN)
         for variable in self.inner:
             self.out.open(self.head(variable))
-        self.out.line("#pragma omp simd")
+        self.simd()
         self.out.open(lanes)
         self.statements(kernel.body)
-        for reduction in kernel.reductions:
-            value = f"({c_type(reduction.dtype)}){reduction.arg}"
-            self.out.line(f"{reduction.name}_[l] = {_COMBINE[reduction.kind].format(f'{reduction.name}_[l]', value)};")
+        self.accumulate("_[l]")
         self.out.close(1 + len(self.inner))
         self.out.line("#pragma omp simd")
         self.out.open(lanes)
@@ -167,26 +169,71 @@ class LoopNest:
     def reduce_inner_lane(self) -> None:
         """Write a reduction whose lane is an inner variable, or that has no lane."""
         kernel = self.kernel
-        for reduction in kernel.reductions:
-            self.out.line(f"{c_type(reduction.dtype)} {reduction.name} = {_initial_value(reduction)};")
+        clauses = [
+            f"reduction({_OMP_REDUCTIONS[f.kind]}: {f.name})" for f in kernel.reductions if f.kind in _OMP_REDUCTIONS
+        ]
+        vectorised = len(clauses) == len(kernel.reductions)
+        if self.lane is not None and not vectorised and kernel.sizes[self.lane] >= 2 * _PARTIAL_RESULTS:
+            self.reduce_in_partial_results(self.lane)
+            return
+        self.declare_accumulators(0, _LONG_CHAIN * _PARTIAL_RESULTS)
         for variable in self.inner:
             self.out.open(self.head(variable))
-        if self.lane is not None:
-            clauses = [
-                f"reduction({_OMP_REDUCTIONS[f.kind]}: {f.name})"
-                for f in kernel.reductions
-                if f.kind in _OMP_REDUCTIONS
-            ]
-            if len(clauses) == len(kernel.reductions):
-                self.vector_loop(self.lane, " " + " ".join(clauses))
-            else:
-                self.out.open(self.head(self.lane))
+        if self.lane is not None and vectorised:
+            self.vector_loop(self.lane, " " + " ".join(clauses))
+        elif self.lane is not None:
+            self.out.open(self.head(self.lane))
         self.statements(kernel.body)
-        for reduction in kernel.reductions:
-            value = f"({c_type(reduction.dtype)}){reduction.arg}"
-            self.out.line(f"{reduction.name} = {_COMBINE[reduction.kind].format(reduction.name, value)};")
+        self.accumulate("")
         self.out.close(len(self.inner) + (self.lane is not None))
         self.statements(kernel.epilogue)
+
+    def reduce_in_partial_results(self, lane: int) -> None:
+        """Write a reduction that compilers do not vectorise, such as a maximum: one result for each lane."""
+        kernel, size = self.kernel, self.kernel.sizes[lane]
+        whole = size - size % _PARTIAL_RESULTS
+        self.declare_accumulators(_PARTIAL_RESULTS, _LONG_CHAIN * _PARTIAL_RESULTS)
+        for variable in self.inner:
+            self.out.open(self.head(variable))
+        self.out.open(f"for (int64_t j = 0; j < {whole}; j += {_PARTIAL_RESULTS})")
+        self.positions[lane] = "(j + l)"
+        self.simd()
+        self.out.open(f"for (int64_t l = 0; l < {_PARTIAL_RESULTS}; l++)")
+        self.statements(kernel.body)
+        self.accumulate("_[l]")
+        self.out.close(2)
+        self.positions[lane] = f"i{lane}"
+        self.out.open(f"for (int64_t i{lane} = {whole}; i{lane} < {size}; i{lane}++)")
+        self.statements(kernel.body)
+        self.accumulate("_[0]")
+        self.out.close(1 + len(self.inner))
+        for f in kernel.reductions:
+            self.out.line(f"{self.accumulator_type(f, _LONG_CHAIN * _PARTIAL_RESULTS)} {f.name} = {f.name}_[0];")
+            combined = _COMBINE[f.kind].format(f.name, f"{f.name}_[l]")
+            self.out.line(f"for (int64_t l = 1; l < {_PARTIAL_RESULTS}; l++) {f.name} = {combined};")
+        self.statements(kernel.epilogue)
+
+    def declare_accumulators(self, width: int, longest: int) -> None:
+        """Declare the accumulators of all reductions: arrays of a width, or single numbers for width 0."""
+        for f in self.kernel.reductions:
+            c, initial = self.accumulator_type(f, longest), _initial_value(f)
+            if width:
+                self.out.line(f"{c} {f.name}_[{width}];")
+                self.out.line(f"for (int64_t l = 0; l < {width}; l++) {f.name}_[l] = {initial};")
+            else:
+                self.out.line(f"{c} {f.name} = {initial};")
+
+    def accumulator_type(self, reduction: Reduce, longest: int) -> str:
+        """Return the C++ type of an accumulator: a sum of more than `longest` numbers of float32 would lose digits."""
+        is_long = prod(self.kernel.sizes[self.kernel.outer :]) > longest
+        wide = is_long and reduction.kind == "sum" and reduction.dtype is torch.float32
+        return "double" if wide else c_type(reduction.dtype)
+
+    def accumulate(self, suffix: str) -> None:
+        """Combine the accumulators, whose names end in `suffix`, with the values of an iteration."""
+        for f in self.kernel.reductions:
+            value = f"({c_type(f.dtype)}){f.arg}"
+            self.out.line(f"{f.name}{suffix} = {_COMBINE[f.kind].format(f.name + suffix, value)};")
 
     def statements(self, statements: Sequence[Statement], names: dict[str, str] | None = None) -> None:
         """Write statements, with other names for some values."""

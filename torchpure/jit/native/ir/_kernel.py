@@ -152,7 +152,7 @@ def loop_heads(variable: str, sizes: Sequence[tuple[int, int]]) -> tuple[str, in
 
     The longest loop runs from `first` to `last`, so that several threads can share its iterations.
     """
-    longest = max(sizes, key=lambda part: part[1], default=(-1, 1))
+    longest = max(((dim, size) for dim, size in sizes if size > 1), key=lambda part: part[1], default=(-1, 1))
     heads = [
         f"for (int64_t {variable}{dim} = {'first' if dim == longest[0] else 0}; "
         f"{variable}{dim} < {'last' if dim == longest[0] else size}; {variable}{dim}++) "

@@ -12,7 +12,7 @@ ARITHMETIC = {  # arguments and result have the same dtype
     "neg": "-{0}",
     "abs": "op_abs({0})",
     "reciprocal": "1 / {0}",
-    "relu": "op_max({0}, 0)",
+    "relu": "op_relu({0})",
     "maximum": "op_max({0}, {1})",
     "minimum": "op_min({0}, {1})",
     "fmax": "op_fmax({0}, {1})",
@@ -123,7 +123,7 @@ INLINE bool op_isinf(double x) {{ return op_abs(x) == __builtin_inf(); }}
 template <class T> INLINE bool op_isinf(T) {{ return false; }}
 template <class T> INLINE T op_max(T x, T y) {{ return (x != x) | (x > y) ? x : y; }}
 template <class T> INLINE T op_min(T x, T y) {{ return (x != x) | (x < y) ? x : y; }}
-template <class T> INLINE T op_max(T x, int y) {{ return op_max(x, T(y)); }}
+template <class T> INLINE T op_relu(T x) {{ return op_max(x, T(0)); }}
 template <class T> INLINE T op_fmax(T x, T y) {{ return (y != y) | (x > y) ? x : y; }}
 template <class T> INLINE T op_fmin(T x, T y) {{ return (y != y) | (x < y) ? x : y; }}
 template <class T> INLINE T op_sign(T x) {{ return T(T(x > 0) - T(x < 0)); }}

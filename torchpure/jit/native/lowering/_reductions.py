@@ -163,8 +163,9 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
         for v in (x, made)
     )
     c = c_type(out.dtype)
+    wide = "double" if out.dtype is torch.float32 else c  # as torch does: a long sum of float32 loses digits
     text = (
-        f"{loops}{{ {c} acc = {0 if sign == '+=' else 1}; for (int64_t k = 0; k < {out.shape[dim]}; k++) {{"
+        f"{loops}{{ {wide} acc = {0 if sign == '+=' else 1}; for (int64_t k = 0; k < {out.shape[dim]}; k++) {{"
         f" acc {sign} ({c}){x.buffer.name}[{source} + k * ({x.strides[dim]})];"
         f" {made.buffer.name}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
     )

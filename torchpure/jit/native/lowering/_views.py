@@ -148,7 +148,7 @@ def diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, 
 
 @handles("flip", "rev")
 def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
-    if isinstance(x, Number):
+    if isinstance(x, Number) or not x.shape:
         return x
     strides, offset = list(x.strides), x.offset
     for dim in dims:

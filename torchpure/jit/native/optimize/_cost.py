@@ -6,7 +6,7 @@ from math import prod
 from torchpure.jit.native.ir import Compute, IndirectLoad, Kernel, Statement
 
 MIN_SHARED_COST = 1 << 17  # cost from which threads share a kernel; about 30 microseconds on one thread
-_CHEAP_FUNCTIONS = ("op_max", "op_min", "op_abs", "op_sign", "op_sqrt", "op_floor")
+_CHEAP_FUNCTIONS = ("op_max", "op_relu", "op_min", "op_abs", "op_sign", "op_sqrt", "op_floor")
 _FUNCTION_COST = 8  # exp, tanh …, against 1 of an addition
 
 
