@@ -85,6 +85,10 @@ PROGRAMS = {
         W,
         N,
     ),
+    "members in several layouts": (
+        lambda w: (torch.bmm(w, w.mT), torch.bmm(w.transpose(0, 1).contiguous().transpose(0, 1), w), w @ w[0], torch.bmm(w.mT, w.flip(0).exp())),
+        rows(20, 16, 16),
+    ),
     "int32": (lambda n: (n.int().relu(), n.int().maximum(n.int().flip(0)), n.int().clamp(-2, 3), n.int().amax(1), n.int().max()), N),
     "extremes of many": (_extremes, rows(3, 70)),
     "a number flipped": (lambda a: a.sum().flip(0), A),

@@ -26,9 +26,10 @@ _MAX_TILE_ROWS = 8  # at most so many rows in a tile
 _ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
-def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
-    """Tell whether tiles are faster for shape (*batch, m, n, k). Many small members use lanes over members instead."""
-    *batch, m, n, k = shape
+def use_tiles(a: View, b: View, dtype: torch.dtype) -> bool:
+    """Tell whether tiles are faster. Many small members that lie side by side use lanes over members instead."""
+    *batch, m, k = a.shape
+    n = b.shape[-1]
     members = 1
     for size in batch:
         members *= size
@@ -37,8 +38,14 @@ def use_tiles(shape: Sequence[int], dtype: torch.dtype) -> bool:
         and m * n * k >= (MIN_TILED if min(m, n) > 1 else 256)
         and max(m, n) >= 8
         and (k >= _MIN_TILED_DEPTH or min(m, n) == 1)
-        and members < max(m, n, 16)
+        and (members < max(m, n, 16) or not all(map(_has_members_side_by_side, (a, b))))
     )
+
+
+def _has_members_side_by_side(view: View) -> bool:
+    """Tell whether a step to the next member is the shortest in memory, or all members are the same."""
+    steps = [stride for size, stride in zip(view.shape[:-2], view.strides[:-2], strict=True) if size > 1]
+    return min(steps, default=0) in {0, 1}
 
 
 def matrix_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:

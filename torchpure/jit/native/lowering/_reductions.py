@@ -181,7 +181,7 @@ def product(scope: Scope, a: View, b: View, out: Any) -> View:
         raise UnsupportedError("a product with an inner size of 0")
     rank = len(batch)
     shape = [*batch, m, n, k]
-    if len(out.shape) == rank + 2 and use_tiles(shape, out.dtype):
+    if len(out.shape) == rank + 2 and use_tiles(a, b, out.dtype):
         return matrix_product(scope, a, b, out.dtype)
     build = scope.new_kernel(shape, [rank + 2])
     one = View(a.buffer, tuple(shape), (*a.strides[:rank], a.strides[-2], 0, a.strides[-1]), a.offset)
