@@ -90,6 +90,7 @@ def is_composite(func: Any) -> bool:
 
 
 def may_alias(func: OpOverload) -> bool:
+    """Tell whether a result may share memory with an argument."""
     return func in _ALIASES or any(part.alias_info is not None for part in func._schema.returns)
 
 

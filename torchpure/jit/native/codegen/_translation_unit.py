@@ -56,16 +56,18 @@ def generate_cpp(
     writer = StatementWriter(inline=count_kernels(scope.items) <= MAX_INLINE_KERNELS)
     writer.scope(scope)
     state.shares_work = writer.shares_work
-    lines = [
-        _HEAD,
-        "  int bad = 0; (void)bad;",
-        *_pointers(state, inputs, outputs),
-        *_workspace(size, state.may_reenter),
-        *writer.out.text,
-        "  return bad & 1 ? -2 : bad ? -4 : 0;",
-        "}",
-    ]
-    needed = [
+    overwritten = choose_donated(
+        {at: inputs[at] for at in (donated or {}).values()},
+        {output: outputs[output] for output in donated or {} if isinstance(outputs[output], View)},
+        scope.items,
+    )
+    pointers = [*_pointers(state, inputs, outputs), *_workspace(size, state.may_reenter)]
+    return TranslationUnit(_source(state, writer, pointers), state, outputs, overwritten, size)
+
+
+def _source(state: ModuleState, writer: StatementWriter, pointers: Sequence[str]) -> str:
+    """Put the helper functions that a program needs before it, and the declarations of its pointers into it."""
+    helpers = [
         PRELUDE,
         VECTOR_TYPES,
         TRANSPOSE_HELPERS,
@@ -75,12 +77,15 @@ def generate_cpp(
         *([SHARE] if state.shares_work else []),
         *writer.functions.text,
     ]
-    overwritten = choose_donated(
-        {at: inputs[at] for at in (donated or {}).values()},
-        {output: outputs[output] for output in donated or {} if isinstance(outputs[output], View)},
-        scope.items,
-    )
-    return TranslationUnit("\n".join([*needed, *lines, ""]), state, outputs, overwritten, size)
+    run = [
+        _HEAD,
+        "  int bad = 0; (void)bad;",
+        *pointers,
+        *writer.out.text,
+        "  return bad & 1 ? -2 : bad ? -4 : 0;",
+        "}",
+    ]
+    return "\n".join([*helpers, *run, ""])
 
 
 class LoweredProgram(NamedTuple):

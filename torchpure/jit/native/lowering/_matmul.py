@@ -30,15 +30,12 @@ def use_tiles(a: View, b: View, dtype: torch.dtype) -> bool:
     """Tell whether tiles are faster. Many small members that lie side by side use lanes over members instead."""
     *batch, m, k = a.shape
     n = b.shape[-1]
-    members = 1
-    for size in batch:
-        members *= size
     return (
         dtype.is_floating_point
         and m * n * k >= (MIN_TILED if min(m, n) > 1 else 256)
         and max(m, n) >= 8
         and (k >= _MIN_TILED_DEPTH or min(m, n) == 1)
-        and (members < max(m, n, 16) or not all(map(_has_members_side_by_side, (a, b))))
+        and (prod(batch) < max(m, n, 16) or not all(map(_has_members_side_by_side, (a, b))))
     )
 
 
