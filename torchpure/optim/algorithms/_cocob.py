@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     copy_params,
     init_moments,
     leafwise,
+    safe_divide,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale, scale_by_schedule
 
@@ -48,7 +49,8 @@ def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[Co
         largest, sizes = torch.maximum(largest, g.abs()), sizes + g.abs()
         reward = (reward - g * (p - start)).clamp(min=0)
         total = total - g
-        target = start + total / (largest * torch.maximum(sizes + largest, alpha * largest)) * (largest + reward)
+        bet = safe_divide(total, largest * torch.maximum(sizes + largest, alpha * largest))
+        target = start + bet * (largest + reward)
         return target - p, start.clone(), total, largest, sizes, reward
 
     def init(params: Params) -> CocobState:

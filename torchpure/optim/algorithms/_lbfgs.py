@@ -15,6 +15,7 @@ from torchpure.optim.core import (
     init_per_leaf,
     init_step_count,
     is_differentiable,
+    is_negligible,
     safe_divide,
     safe_norm,
 )
@@ -127,12 +128,12 @@ def _push(old: Tensor, new_row: Tensor, is_stored: Tensor) -> Tensor:
 
 def _newest_pair_scale(s: Tensor, y: Tensor) -> Tensor:
     square = y @ y
-    return torch.where(square > 0, safe_divide(s @ y, square), 1)
+    return torch.where(is_negligible(square), 1, safe_divide(s @ y, square))
 
 
 def _first_scale(g: Tensor, form: str) -> Tensor:
     size = g.abs().sum() if form == "torch" else safe_norm(g)
-    inverse = torch.where(size > 0, 1 / torch.where(size > 0, size, 1), 1)
+    inverse = 1 / torch.where(is_negligible(size), 1, size)
     return inverse if form == "scipy" else inverse.clamp(max=1)
 
 

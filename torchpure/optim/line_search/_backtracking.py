@@ -18,7 +18,7 @@ from torchpure.optim.core import (
     scalar_like,
 )
 
-from ._line import bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import bounded_while, dot, error_at, make_line, scale_direction
 
 
 class BacktrackingState(NamedTuple):
@@ -77,7 +77,8 @@ def scale_by_backtracking_linesearch(
 
         def try_step(t: Tensor, rounds: Tensor) -> tuple[Tensor, ...]:
             new_value = search_line.value(t)
-            return t, new_value, nan_to_infinity(new_value - (1 + rtol) * value - t * slope_rtol * slope), rounds + 1
+            error = error_at(new_value, new_value - (1 + rtol) * value - t * slope_rtol * slope)
+            return t, new_value, error, rounds + 1
 
         start = torch.minimum(increase_factor * last, scalar_like(max_learning_rate, like=last))
         search_state = try_step(start, torch.zeros_like(last))

@@ -24,7 +24,7 @@ from torchpure.optim.core import (
     select,
 )
 
-from ._line import Line, Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import Line, Point, bounded_while, dot, error_at, make_line, scale_direction
 
 
 class ZoomState(NamedTuple):
@@ -159,7 +159,8 @@ def _errors(point: Point, first: Point, options: _Options) -> tuple[Tensor, Tens
         by_slope = point.slope - (2 * options.slope_rtol - 1) * first.slope
         risen = point.value - first.value - options.approx_dec_rtol * first.value.abs()
         decrease = torch.minimum(torch.maximum(by_slope, risen), decrease)
-    return nan_to_infinity(decrease), nan_to_infinity(point.slope.abs() - options.curv_rtol * first.slope.abs())
+    curvature = point.slope.abs() - options.curv_rtol * first.slope.abs()
+    return error_at(point.value, decrease), error_at(point.value, curvature)
 
 
 def _extend(
