@@ -125,13 +125,17 @@ def test_partition_by_labels_and_by_a_function():
             StructureError,
             r"partition: no pattern of \['body.\*'\] matches the parameter `head`: add '\*' as the last one",
         ),
-        (lambda: optim.chain(optim.sgd), TypeError, "chain: wanted an Optimizer at 0, got <function sgd"),
+        (
+            lambda: optim.chain(optim.sgd),
+            TypeError,
+            "chain: at 0: wanted an optimizer of tp.optim, got the function sgd: call it first",
+        ),
         (
             lambda: optim.named_chain(("a", optim.sgd(0.1)), ("a", optim.sgd(0.1))),
             ValueError,
             "each name must come once",
         ),
-        (lambda: optim.named_chain(("a", 3)), TypeError, "named_chain: wanted an Optimizer at 'a', got 3"),
+        (lambda: optim.named_chain(("a", 3)), TypeError, "named_chain: at 'a': wanted an optimizer of tp.optim, got 3"),
         (lambda: optim.named_chain(), ValueError, "chain: wanted at least one optimizer"),
         (
             lambda: optim.multi_steps(optim.sgd(0.1), 0),

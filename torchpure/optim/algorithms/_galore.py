@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     Optimizer,
     active_leaves,
     check_count,
+    check_optimizer,
     init_step_count,
     is_differentiable,
     left_singular_vectors,
@@ -55,6 +56,7 @@ def scale_by_galore(
             [0., 0.]])
     """
     check_count("scale_by_galore", rank=rank, update_proj_gap=update_proj_gap)
+    check_optimizer("scale_by_galore", *([] if base_optimizer is None else [base_optimizer]))
     inner = scale_by_adam() if base_optimizer is None else base_optimizer
 
     def init(params: Params) -> GaloreState:

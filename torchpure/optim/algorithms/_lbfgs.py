@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Optimizer,
     active_leaves,
     check_count,
+    check_given,
     init_per_leaf,
     init_step_count,
     is_differentiable,
@@ -88,6 +89,7 @@ def scale_by_lbfgs(
         )
 
     def update(grads: Grads, state: LbfgsState, params: Params) -> tuple[Updates, LbfgsState]:
+        check_given("scale_by_lbfgs", params)
         filled = tree.map(_zero_if_none, params, grads)
         (leaves, param_leaves), rebuild = active_leaves("scale_by_lbfgs", filled, (), params)
         g, p = _to_vector(leaves, state.step), _to_vector(param_leaves, state.step)

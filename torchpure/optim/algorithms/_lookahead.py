@@ -6,7 +6,16 @@ import torch
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Step, Updates
-from torchpure.optim.core import Number, Optimizer, check_count, init_step_count, is_differentiable, leafwise, select
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_count,
+    check_optimizer,
+    init_step_count,
+    is_differentiable,
+    leafwise,
+    select,
+)
 
 
 class LookaheadState(NamedTuple):
@@ -33,6 +42,7 @@ def lookahead(
     >>> opt.step(torch.tensor([-1.0]), opt.init(params), params)[0]
     tensor([0.5000])
     """
+    check_optimizer("lookahead", fast_optimizer)
     check_count("lookahead", sync_period=sync_period)
 
     def init(params: Params) -> LookaheadState:

@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     active_leaves,
     check_count,
     check_nonnegative,
+    check_optimizer,
     copy_params,
     init_scalar,
     init_step_count,
@@ -53,6 +54,7 @@ def mechanize(
     >>> bool(opt.step(torch.tensor([2.0]), opt.init(params), params)[0] < 1)
     True
     """
+    check_optimizer("mechanize", base_optimizer)
     check_nonnegative("mechanize", weight_decay=weight_decay, eps=eps, s_init=s_init)
     check_count("mechanize", num_betas=num_betas)
 

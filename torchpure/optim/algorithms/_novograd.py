@@ -67,7 +67,9 @@ def scale_by_novograd(
             m = torch.where(is_first, term, b1 * m + term)
             return m, m, v
 
-        updates, mean, square = leafwise("scale_by_novograd", rule, grads, (state.mean, state.square), params)
+        updates, mean, square = leafwise(
+            "scale_by_novograd", rule, grads, (state.mean, state.square), params, scalars=1
+        )
         return updates, NovogradState(state.step + 1, mean, square)
 
     return Optimizer(init, update)

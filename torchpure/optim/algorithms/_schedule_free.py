@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     check_nonnegative,
+    check_optimizer,
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
@@ -64,6 +65,7 @@ def schedule_free(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
+    check_optimizer("schedule_free", base_optimizer)
     check_scalar_or_schedule("schedule_free", learning_rate)
     check_unit_interval("schedule_free", b1=b1)
     check_nonnegative("schedule_free", weight_lr_power=weight_lr_power)

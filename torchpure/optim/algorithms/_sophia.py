@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     active_leaves,
     bias_correction,
     check_count,
+    check_given,
     check_nonnegative,
     check_unit_interval,
     ema_update,
@@ -92,6 +93,7 @@ def scale_by_sophia(
         return SophiaState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params))
 
     def update(grads: Grads, state: SophiaState, params: Params, *, value_fn: Any) -> tuple[Updates, SophiaState]:
+        check_given("scale_by_sophia", params)
         (g, m, h, p), rebuild = active_leaves("scale_by_sophia", grads, (state.mean, state.curvature), params)
         step = state.step + 1
         m = [ema_update(old, new, b1) for old, new in zip(m, g, strict=True)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Grads, Params, T, Tree, Updates
-from torchpure.optim.core import Optimizer, is_differentiable
+from torchpure.optim.core import Optimizer, check_given, check_optimizer, is_differentiable
 
 
 def flatten(inner: Optimizer[T]) -> Optimizer[T]:
@@ -21,11 +21,13 @@ def flatten(inner: Optimizer[T]) -> Optimizer[T]:
     >>> flatten(optim.adam(0.1)).init(params).mean.shape
     torch.Size([3])
     """
+    check_optimizer("flatten", inner)
 
     def to_vector(params: Params) -> Tensor:
         return tree.ravel([leaf for leaf in tree.leaves(params) if is_differentiable(leaf)])[0]
 
     def update(grads: Grads, state: Any, params: Params, **extra: Any) -> tuple[Updates, Any]:
+        check_given("flatten", params)
         leaves, structure = tree.flatten(params)
         given = tree.align(structure, params, grads, "flatten")
         differentiable = [leaf for leaf in leaves if is_differentiable(leaf)]
@@ -68,6 +70,7 @@ def split_real_and_imaginary(inner: Optimizer[Any]) -> Optimizer[SplitRealAndIma
     >>> opt.update(params, opt.init(params), params)[0]
     tensor([0.5000+0.5000j])
     """
+    check_optimizer("split_real_and_imaginary", inner)
 
     def init(params: Params) -> SplitRealAndImaginaryState:
         return SplitRealAndImaginaryState(inner.init(tree.map(_split, params)))

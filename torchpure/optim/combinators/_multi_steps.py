@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Optimizer,
     all_finite,
     check_count,
+    check_optimizer,
     evaluate_schedule,
     init_moments,
     init_step_count,
@@ -57,6 +58,7 @@ def multi_steps(
     >>> opt.step(torch.tensor([3.0]), state, params)[0]
     tensor([-2.])
     """
+    check_optimizer("multi_steps", optimizer)
     if not callable(every_k_schedule):
         check_count("multi_steps", every_k_schedule=every_k_schedule)
     should_skip = should_skip_update_fn or never_skip

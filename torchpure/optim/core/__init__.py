@@ -30,7 +30,8 @@ from ._leaves import (
     leafwise,
 )
 from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
-from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, donate, extra_names
+from ._missing_params import check_given
+from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_optimizer, donate, extra_names
 from ._spectral import eigenbasis, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 
@@ -50,7 +51,9 @@ __all__ = [
     "centralize",
     "check_above",
     "check_count",
+    "check_given",
     "check_nonnegative",
+    "check_optimizer",
     "check_scalar_or_schedule",
     "check_unit_interval",
     "copy_params",

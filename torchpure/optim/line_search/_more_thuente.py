@@ -127,9 +127,7 @@ def _evaluate(search: _Search, search_line: Any, options: _Options) -> _Search:
     good = low & (point.slope.abs() <= -options.curv_rtol * options.first.slope)
     at_most = (point.t == _LARGEST) & low & (point.slope <= options.slope_rtol * options.first.slope)
     done = good | stuck | at_most
-    return search._replace(
-        rounds=search.rounds + 1, current=point, first_stage=first_stage, refused=refused, done=done
-    )
+    return search._replace(rounds=search.rounds + 1, current=point, first_stage=first_stage, refused=refused, done=done)
 
 
 def _update_bracket(search: _Search, options: _Options) -> _Search:
