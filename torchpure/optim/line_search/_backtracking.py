@@ -42,7 +42,7 @@ def scale_by_backtracking_linesearch(
     rtol: Number = 0.0,
     store_grad: bool = False,
 ) -> Optimizer[BacktrackingState]:
-    """Shorten updates until the value falls enough: f(p + t u) ≤ (1 + rtol) f(p) + slope_rtol t ⟨g, u⟩ + atol.
+    """Shorten updates until the value falls enough: f(p + t u) ≤ f(p) + rtol |f(p)| + slope_rtol t ⟨g, u⟩ + atol.
 
     A step needs `value=` and `grad=` at the parameters, and `value_fn=`, the function of the parameters. The first t is
     `increase_factor` times the last one, at most `max_learning_rate`. Each round multiplies t by `decrease_factor`.
@@ -77,7 +77,7 @@ def scale_by_backtracking_linesearch(
 
         def try_step(t: Tensor, rounds: Tensor) -> tuple[Tensor, ...]:
             new_value = search_line.value(t)
-            error = error_at(new_value, new_value - (1 + rtol) * value - t * slope_rtol * slope)
+            error = error_at(new_value, new_value - (1 + rtol * value.sign()) * value - t * slope_rtol * slope)
             return t, new_value, error, rounds + 1
 
         start = torch.minimum(increase_factor * last, scalar_like(max_learning_rate, like=last))
