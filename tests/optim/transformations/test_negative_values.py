@@ -18,23 +18,23 @@ def _scales(values, **options):
 @pytest.mark.parametrize("value", [1.0, 0.0, -1.0, -1e6])
 def test_a_constant_value_is_a_plateau(value):
     scales, best = _scales([value] * 7)
-    assert [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001] == scales and best == value
+    assert scales == [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001] and best == value
 
 
 def test_a_value_that_rises_never_becomes_the_best():
     scales, best = _scales([-10 + 1e-4 * i for i in range(5)])
-    assert [1, 1, 0.1, 0.1, 0.01] == scales and best == -10
+    assert scales == [1, 1, 0.1, 0.1, 0.01] and best == -10
 
 
 @pytest.mark.parametrize("start", [10.0, 0.5, -10.0])
 def test_a_value_that_falls_by_more_than_the_tolerance_keeps_the_scale(start):
     scales, best = _scales([start - 0.5 * i for i in range(8)], rtol=0.01)
-    assert [1] * 8 == scales and best == start - 3.5
+    assert scales == [1] * 8 and best == start - 3.5
 
 
 def test_a_value_that_falls_by_less_than_the_tolerance_is_a_plateau():
     scales, best = _scales([-10 - 0.01 * i for i in range(4)], rtol=0.01)
-    assert [1, 1, 0.1, 0.1] == scales and best == -10
+    assert scales == [1, 1, 0.1, 0.1] and best == -10
 
 
 @pytest.mark.parametrize("shift", [100.0, -100.0])

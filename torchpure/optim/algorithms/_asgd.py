@@ -11,8 +11,8 @@ from torchpure.optim.core import (
     Optimizer,
     check_nonnegative,
     check_scalar_or_schedule,
-    copy_params,
     evaluate_schedule,
+    init_average,
     init_step_count,
     leafwise,
 )
@@ -32,6 +32,7 @@ def asgd(
     alpha: Number = 0.75,
     t0: Number = 1e6,
     weight_decay: Number = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AsgdState]:
     """Step with averaged gradient descent: p ← (1 − lambd η) p − η (g + weight_decay p).
 
@@ -49,7 +50,7 @@ def asgd(
     check_nonnegative("asgd", lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
 
     def init(params: Params) -> AsgdState:
-        return AsgdState(init_step_count(params), copy_params(params))
+        return AsgdState(init_step_count(params), init_average(params, accumulator_dtype))
 
     def update(grads: Grads, state: AsgdState, params: Params) -> tuple[Updates, AsgdState]:
         lr = evaluate_schedule(learning_rate, state.step)

@@ -41,6 +41,7 @@ def dadapt_adamw(
     eps: Number = 1e-8,
     estim_lr0: Number = 1e-6,
     weight_decay: Number = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[DAdaptState]:
     """Step with AdamW and an estimated learning rate: p ← p − m / (√v + eps) − λ weight_decay p.
 
@@ -61,7 +62,7 @@ def dadapt_adamw(
     check_nonnegative("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, weight_decay=weight_decay)
 
     def init(params: Params) -> DAdaptState:
-        m, v, s = (init_moments(params) for _ in range(3))
+        m, v, s = (init_moments(params, accumulator_dtype) for _ in range(3))
         return DAdaptState(init_step_count(params), m, v, s, init_scalar(estim_lr0, params), init_scalar(0.0, params))
 
     def update(grads: Grads, state: DAdaptState, params: Params) -> tuple[Updates, DAdaptState]:

@@ -16,10 +16,10 @@ from torchpure.optim.core import (
     check_given,
     check_nonnegative,
     copy_params,
-    init_moments,
     init_scalar,
     init_step_count,
     safe_sqrt,
+    zero_grads,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -168,5 +168,5 @@ def _sum_of_squares(leaves: list[Tensor]) -> Tensor:
 
 
 def _params_norm(params: Params) -> Tensor:
-    _, leaves = active_leaves("scale_by_dog", init_moments(params), (), params)[0]
+    _, leaves = active_leaves("scale_by_dog", zero_grads(params), (), params)[0]
     return safe_sqrt(_sum_of_squares(leaves))

@@ -58,6 +58,7 @@ def scale_by_kron(
     precond_init_scale: Number = 1.0,
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[KronState]:
     """Precondition the mean gradient: u = Qᵀ Q m̂, where Q is a Kronecker product with one factor for each dimension.
 
@@ -90,7 +91,11 @@ def scale_by_kron(
         )
 
     def init(params: Params) -> KronState:
-        return KronState(init_step_count(params), init_moments(params), init_per_leaf(factors, params))
+        return KronState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_per_leaf(factors, params, accumulator_dtype),
+        )
 
     def update(grads: Grads, state: KronState, params: Params) -> tuple[Updates, KronState]:
         (g, m, q, _), rebuild = active_leaves("scale_by_kron", grads, (state.mean, state.factors), params)
@@ -176,6 +181,7 @@ def kron(
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
     max_update_rms: Number = 1.1,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with PSGD: p ← p − learning_rate (clip(u) + weight_decay p), with u of `scale_by_kron`.
 
@@ -196,6 +202,7 @@ def kron(
         precond_init_scale=precond_init_scale,
         max_size_triangular=max_size_triangular,
         min_ndim_triangular=min_ndim_triangular,
+        accumulator_dtype=accumulator_dtype,
     )
     decayed = add_decayed_weights(weight_decay, mask=mask)
     return chain(scaled, clip_by_block_rms(max_update_rms), decayed, scale_by_learning_rate(learning_rate))

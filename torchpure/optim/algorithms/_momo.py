@@ -54,6 +54,7 @@ def momo(
     lower_bound: Number = 0.0,
     weight_decay: Number = 0.0,
     adapt_lower_bound: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[MomoState]:
     """Step with MoMo: p ← p / c − min(learning_rate, τ) m, with c = 1 + learning_rate weight_decay.
 
@@ -74,7 +75,7 @@ def momo(
 
     def init(params: Params) -> MomoState:
         value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoState(init_step_count(params), init_moments(params), value, inner, bound)
+        return MomoState(init_step_count(params), init_moments(params, accumulator_dtype), value, inner, bound)
 
     def update(grads: Grads, state: MomoState, params: Params, *, value: Tensor) -> tuple[Updates, MomoState]:
         (g, m, p), rebuild = active_leaves("momo", grads, (state.mean,), params)
@@ -108,6 +109,7 @@ def momo_adam(
     lower_bound: Number = 0.0,
     weight_decay: Number = 0.0,
     adapt_lower_bound: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[MomoAdamState]:
     """Step with MoMo-Adam: `momo` with the preconditioner eps + √v̂ of Adam.
 
@@ -126,7 +128,14 @@ def momo_adam(
 
     def init(params: Params) -> MomoAdamState:
         value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoAdamState(init_step_count(params), init_moments(params), init_moments(params), value, inner, bound)
+        return MomoAdamState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            value,
+            inner,
+            bound,
+        )
 
     def update(grads: Grads, state: MomoAdamState, params: Params, *, value: Tensor) -> tuple[Updates, MomoAdamState]:
         (g, m, v, p), rebuild = active_leaves("momo_adam", grads, (state.mean, state.square), params)

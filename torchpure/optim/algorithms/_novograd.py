@@ -37,6 +37,7 @@ def scale_by_novograd(
     eps_root: Number = 0.0,
     weight_decay: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[NovogradState]:
     """Accumulate normalised gradients: m ← b1 m + g / (√(v + eps_root) + eps) + weight_decay p.
 
@@ -54,7 +55,9 @@ def scale_by_novograd(
 
     def init(params: Params) -> NovogradState:
         return NovogradState(
-            init_step_count(params), init_moments(params, mu_dtype), init_per_leaf(lambda p: p.new_zeros(()), params)
+            init_step_count(params),
+            init_moments(params, mu_dtype or accumulator_dtype),
+            init_per_leaf(lambda p: p.new_zeros(()), params, accumulator_dtype),
         )
 
     def update(grads: Grads, state: NovogradState, params: Params) -> tuple[Updates, NovogradState]:
@@ -83,6 +86,7 @@ def novograd(
     eps: Number = 1e-6,
     eps_root: Number = 0.0,
     weight_decay: Number = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with NovoGrad: p ← p − learning_rate m, with m of `scale_by_novograd`.
 
@@ -93,5 +97,7 @@ def novograd(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    scaled = scale_by_novograd(b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay)
+    scaled = scale_by_novograd(
+        b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay, accumulator_dtype=accumulator_dtype
+    )
     return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -46,6 +46,7 @@ def prodigy(
     estim_lr_coef: Number = 1.0,
     weight_decay: Number = 0.0,
     safeguard_warmup: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[ProdigyState]:
     """Step with Adam and an estimated learning rate: p ← p − λ m / (√v + d eps) − λ weight_decay p.
 
@@ -67,7 +68,7 @@ def prodigy(
 
     def init(params: Params) -> ProdigyState:
         start = copy_params(params)
-        m, v, s = (init_moments(params) for _ in range(3))
+        m, v, s = (init_moments(params, accumulator_dtype) for _ in range(3))
         distance, numerator = (init_scalar(value, params) for value in (estim_lr0, 0.0))
         return ProdigyState(init_step_count(params), m, v, s, start, distance, numerator)
 

@@ -16,9 +16,9 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    init_average,
     init_scalar,
     init_step_count,
-    is_differentiable,
     is_zero,
     leafwise,
     safe_divide,
@@ -73,7 +73,7 @@ def schedule_free(
         raise ValueError("schedule_free: b1 must be greater than 0: at 0 the average x is not in the parameters y")
 
     def init(params: Params) -> ScheduleFreeState:
-        z = tree.map(lambda leaf: _copy(leaf, state_dtype) if is_differentiable(leaf) else None, params)
+        z = init_average(params, state_dtype)
         numbers = (init_scalar(value, params) for value in (0.0, 0.0, b1))
         return ScheduleFreeState(init_step_count(params), base_optimizer.init(params), z, *numbers)
 
@@ -94,11 +94,6 @@ def schedule_free(
         return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_lr, state.b1.clone())
 
     return Optimizer(init, update, extra=base_optimizer.extra)
-
-
-def _copy(leaf: Tensor, dtype: torch.dtype | None) -> Tensor:
-    kind = dtype.to_complex() if dtype is not None and leaf.is_complex() else dtype
-    return leaf.to(kind or leaf.dtype, copy=True)
 
 
 def _average(y: Tensor, z: Tensor, b1: Number) -> Tensor:

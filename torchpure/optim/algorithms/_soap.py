@@ -49,6 +49,7 @@ def scale_by_soap(
     precondition_frequency: int = 10,
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[SoapState]:
     """Scale with Adam in the eigenbases of the running means of g gᵀ and gᵀ g: u = Q (m̂' / (√v̂ + eps)) Qᵀ.
 
@@ -77,9 +78,19 @@ def scale_by_soap(
         return [size if rotates and size <= max_precond_dim else 0 for size in leaf.shape]
 
     def init(params: Params) -> SoapState:
-        covariance = init_per_leaf(lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params)
-        basis = init_per_leaf(lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params)
-        return SoapState(init_step_count(params), init_moments(params), init_moments(params), covariance, basis)
+        covariance = init_per_leaf(
+            lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params, accumulator_dtype
+        )
+        basis = init_per_leaf(
+            lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params, accumulator_dtype
+        )
+        return SoapState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            covariance,
+            basis,
+        )
 
     def update(grads: Grads, state: SoapState, params: Params) -> tuple[Updates, SoapState]:
         is_first, due = state.step == 0, (state.step % precondition_frequency == 0) & (state.step > 0)
@@ -128,6 +139,7 @@ def soap(
     precondition_frequency: int = 10,
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with SOAP: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_soap`.
 
@@ -148,5 +160,6 @@ def soap(
         precondition_frequency=precondition_frequency,
         max_precond_dim=max_precond_dim,
         precondition_1d=precondition_1d,
+        accumulator_dtype=accumulator_dtype,
     )
     return chain(scaled, add_decayed_weights(weight_decay, mask=mask), scale_by_learning_rate(learning_rate))

@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     init_step_count,
     leafwise,
     select,
+    zero_grads,
     zero_unless,
 )
 
@@ -65,7 +66,7 @@ def multi_steps(
 
     def init(params: Params) -> MultiStepsState:
         mini_step, step = init_step_count(params), init_step_count(params)
-        _, skip_state = should_skip(init_moments(params), step, params)
+        _, skip_state = should_skip(zero_grads(params), step, params)
         gathered = init_moments(params, accumulator_dtype)
         return MultiStepsState(mini_step, step, optimizer.init(params), gathered, skip_state)
 

@@ -22,12 +22,14 @@ from ._leaves import (
     Rebuild,
     active_leaves,
     copy_params,
+    init_average,
     init_moments,
     init_per_leaf,
     init_scalar,
     init_step_count,
     is_differentiable,
     leafwise,
+    zero_grads,
 )
 from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
 from ._missing_params import check_given
@@ -64,6 +66,7 @@ __all__ = [
     "extra_names",
     "glob_label_fn",
     "identity",
+    "init_average",
     "init_moments",
     "init_per_leaf",
     "init_scalar",
@@ -90,5 +93,6 @@ __all__ = [
     "sgd_kernels",
     "stateless",
     "stateless_leafwise",
+    "zero_grads",
     "zero_unless",
 ]

@@ -145,29 +145,38 @@ def _cast_update(inputs: tuple[Any, ...], value: Tensor) -> Tensor:
     return value if value.dtype == dtype else value.to(dtype)
 
 
-def init_per_leaf(fn: Callable[[Tensor], Any], params: Params) -> Tree:
+def init_per_leaf(fn: Callable[[Tensor], Any], params: Params, dtype: torch.dtype | None = None) -> Tree:
     """Make a part of a state: `fn(p)` for each differentiable leaf, None for the others.
 
-    `fn` gets the leaf in the form that formulas get.
+    `fn` gets the leaf in the form that formulas get, or cast to the dtype `dtype`.
 
     >>> init_per_leaf(lambda p: p.new_zeros(p.shape[:1]), {"w": torch.ones(2, 3), "count": 3})
     {'w': tensor([0., 0.]), 'count': None}
     """
-    return tree.map(lambda leaf: fn(_to_compute_form(leaf)) if is_differentiable(leaf) else None, params)
+
+    def made(leaf: Any) -> Any:
+        if not is_differentiable(leaf):
+            return None
+        formed = _to_compute_form(leaf)
+        return fn(formed if dtype is None else formed.to(dtype))
+
+    return tree.map(made, params)
 
 
 def init_moments(params: Params, dtype: torch.dtype | None = None, value: Any = 0) -> Params:
     """Make an accumulator filled with `value` for each differentiable leaf, None for the others.
 
-    It has the shape and the dtype of the leaf, or the dtype `dtype`. For a complex leaf, the real and the imaginary
-    part are both `value`.
+    It has the shape of the leaf and the dtype `dtype`: by default that of the leaf, but float32 for a leaf of half
+    precision, where a running mean would stand still. For a complex leaf, both parts are `value`.
+
+    >>> init_moments(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
     """
 
     def filled(leaf: Any) -> Tensor | None:
         if not is_differentiable(leaf):
             return None
-        kind = dtype.to_complex() if dtype is not None and leaf.is_complex() else dtype
-        zeros = torch.zeros_like(leaf, dtype=kind)
+        zeros = torch.zeros_like(leaf, dtype=accumulator_dtype_of(leaf, dtype))
         if not isinstance(value, Tensor) and value == 0:
             return zeros
         return cast_like(zeros, (torch.view_as_real(zeros) if zeros.is_complex() else zeros) + value)
@@ -175,9 +184,28 @@ def init_moments(params: Params, dtype: torch.dtype | None = None, value: Any = 
     return tree.map(filled, params)
 
 
+def accumulator_dtype_of(leaf: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
+    """Return the dtype of an accumulator for a leaf: `dtype`, or by default float32 for half precision."""
+    if dtype is None:
+        return torch.float32 if leaf.dtype in _HALF else leaf.dtype
+    return dtype.to_complex() if leaf.is_complex() else dtype
+
+
+def zero_grads(params: Params) -> Params:
+    """Make a gradient of zeros for each differentiable leaf, None for the others. Each has the dtype of its leaf."""
+    return tree.map(lambda leaf: torch.zeros_like(leaf) if is_differentiable(leaf) else None, params)
+
+
 def copy_params(params: Params) -> Params:
     """Copy each differentiable leaf, None for the others: the parameters at the start of a run."""
     return tree.map(lambda leaf: leaf.clone() if is_differentiable(leaf) else None, params)
+
+
+def init_average(params: Params, dtype: torch.dtype | None = None) -> Params:
+    """Copy each differentiable leaf to the dtype of an accumulator, None for the others: an average of parameters."""
+    return tree.map(
+        lambda leaf: leaf.to(accumulator_dtype_of(leaf, dtype), copy=True) if is_differentiable(leaf) else None, params
+    )
 
 
 def is_differentiable(leaf: Any) -> bool:

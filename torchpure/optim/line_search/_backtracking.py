@@ -13,9 +13,9 @@ from torchpure.optim.core import (
     check_count,
     check_nonnegative,
     check_unit_interval,
-    init_moments,
     init_scalar,
     scalar_like,
+    zero_grads,
 )
 
 from ._line import bounded_while, dot, error_at, make_line, scale_direction
@@ -66,7 +66,7 @@ def scale_by_backtracking_linesearch(
 
     def init(params: Params) -> BacktrackingState:
         last, infinite, num_steps, error = (init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf")))
-        return BacktrackingState(last, infinite, init_moments(params) if store_grad else None, num_steps, error)
+        return BacktrackingState(last, infinite, zero_grads(params) if store_grad else None, num_steps, error)
 
     def update(
         grads: Grads, state: BacktrackingState, params: Params, *, value: Tensor, grad: Grads, value_fn: Any

@@ -16,12 +16,12 @@ from torchpure.optim.core import (
     active_leaves,
     check_count,
     check_nonnegative,
-    init_moments,
     init_scalar,
     safe_divide,
     safe_sqrt,
     scalar_like,
     select,
+    zero_grads,
 )
 
 from ._line import Line, Point, bounded_while, dot, error_at, make_line, scale_direction
@@ -125,7 +125,7 @@ def init_zoom_state(params: Params) -> ZoomState:
     one, infinite, rounds, *errors = (
         init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf"), float("inf"))
     )
-    return ZoomState(one, infinite, init_moments(params), rounds, *errors)
+    return ZoomState(one, infinite, zero_grads(params), rounds, *errors)
 
 
 def _search(search_line: Line, first: Point, guess: Tensor, options: _Options) -> _Search:

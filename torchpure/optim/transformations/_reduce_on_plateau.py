@@ -34,8 +34,8 @@ def reduce_on_plateau(
     """Multiply updates by a scale; multiply the scale by `factor` when the loss stops improving.
 
     Call `step(grads, state, params, value=loss)`. Losses are averaged over `accumulation_size` updates. An average is
-    better if it is below best − rtol |best| − atol. After `patience` averages in a row that are not better, the scale is
-    reduced. The next `cooldown` averages do not count.
+    better if it is below best − rtol |best| − atol. After `patience` averages in a row that are not better, the scale
+    is reduced. The next `cooldown` averages do not count.
 
     Raises:
         ValueError: `factor` is not in (0, 1), `rtol` not in [0, 1], both tolerances are 0, or a number is negative.
