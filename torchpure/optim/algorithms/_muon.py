@@ -21,6 +21,7 @@ from torchpure.optim.core import (
     ema_update,
     init_moments,
     init_step_count,
+    largest_singular_value,
     leafwise,
     mask_fn,
     safe_norm,
@@ -49,7 +50,7 @@ def _by_frobenius_norm(x: Tensor, eps: Number, form: str) -> Tensor:
 
 def _by_spectral_norm(x: Tensor, eps: Number, form: str) -> Tensor:
     """Divide by the largest singular value."""
-    return x / (torch.linalg.matrix_norm(x, 2) + eps)
+    return x / (largest_singular_value(x) + eps)
 
 
 def _by_row_sums(x: Tensor, eps: Number, form: str) -> Tensor:

@@ -34,7 +34,7 @@ from ._leaves import (
 from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
 from ._missing_params import check_given
 from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_optimizer, donate, extra_names
-from ._spectral import eigenbasis, left_singular_vectors, orthogonal_iteration
+from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 
 __all__ = [
@@ -77,6 +77,7 @@ __all__ = [
     "label_fn",
     "leaf_paths",
     "leafwise",
+    "largest_singular_value",
     "left_singular_vectors",
     "mask_fn",
     "mask_tree",

@@ -77,7 +77,9 @@ TORCH_FORMATS: dict[type, TorchFormat] = {
     NadamState: TorchFormat({"mean": "exp_avg", "square": "exp_avg_sq"}, {"product": "mu_product"}),
     RadamState: TorchFormat({"mean": "exp_avg", "square": "exp_avg_sq"}),
     RmsState: TorchFormat({"mean": "grad_avg", "square": "square_avg"}, counts=False),
-    RpropState: TorchFormat({"size": "step_size", "last": "prev"}, encode=_negate_last, decode=_negate_last, counts=False),
+    RpropState: TorchFormat(
+        {"size": "step_size", "last": "prev"}, encode=_negate_last, decode=_negate_last, counts=False
+    ),
     RssState: TorchFormat({"total": "sum"}, counts=False),
     SgdState: TorchFormat({"momentum": "momentum_buffer"}, counts=False),
     TraceState: TorchFormat({"trace": "momentum_buffer"}, counts=False),

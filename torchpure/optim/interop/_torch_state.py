@@ -224,7 +224,9 @@ def _largest_step(entries: list[Entry]) -> Tensor | None:
 def _set_steps(state: Any, step: Tensor | None) -> Any:
     if step is None:
         return state
-    return _map_parts(state, lambda part: part._replace(step=step.to(part.step, copy=True)) if _has_step(part) else part)
+    return _map_parts(
+        state, lambda part: part._replace(step=step.to(part.step, copy=True)) if _has_step(part) else part
+    )
 
 
 def _step(state: Any) -> Tensor:

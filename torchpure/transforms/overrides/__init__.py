@@ -4,6 +4,7 @@ Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py
 `_retry.py` apply them.
 """
 
+from ._as_member import as_member
 from ._attention import attention_weights
 from ._mode import UserCall, in_transform, in_transform_rule, overriding
 from ._registry import IN_TRANSFORM, INTERCEPTED, OUTERMOST_GRAD, OUTERMOST_NAMES, SEARCHED, SEARCHED_NAMES
@@ -17,6 +18,7 @@ __all__ = [
     "SEARCHED",
     "SEARCHED_NAMES",
     "UserCall",
+    "as_member",
     "attention_weights",
     "in_transform",
     "in_transform_rule",

@@ -14,6 +14,7 @@ from . import (
     _attention,
     _autograd_functions,
     _by_transposition,
+    _failing_members,
     _layers,
     _linear_algebra,
     _losses,
@@ -33,6 +34,7 @@ OVERRIDES: tuple[Override, ...] = (
     *_attention.OVERRIDES,
     *_autograd_functions.OVERRIDES,
     *_by_transposition.OVERRIDES,
+    *_failing_members.OVERRIDES,
     *_layers.OVERRIDES,
     *_linear_algebra.OVERRIDES,
     *_losses.OVERRIDES,
@@ -75,5 +77,7 @@ def code_name(operation: Any) -> str:
     return operation.__name__.removeprefix("linalg_")
 
 
-SEARCHED_NAMES = frozenset(map(code_name, SEARCHED))
+# classes of torch that call an operation of the table
+_CALLERS = frozenset({"MultivariateNormal", "LowRankMultivariateNormal", "Wishart"})
+SEARCHED_NAMES = frozenset(map(code_name, SEARCHED)) | _CALLERS
 OUTERMOST_NAMES = frozenset(map(code_name, OUTERMOST_GRAD))
