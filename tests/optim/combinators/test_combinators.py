@@ -357,9 +357,9 @@ def test_monitors_store_measurements_and_do_not_change_updates():
     assert tree.structure(watch.init(PARAMS)) == tree.structure((monitored, shot, optim.sgd(0.1).init(PARAMS)))
 
 
-def test_half_precision_computes_in_float32_and_may_have_a_float32_mean():
+def test_half_precision_computes_in_float32_and_has_the_asked_dtypes():
     params = {"w": torch.ones(3, dtype=torch.bfloat16)}
-    optimizer = optim.adam(1e-3, mu_dtype=torch.float32)
+    optimizer = optim.adam(1e-3, mu_dtype=torch.float32, accumulator_dtype=torch.bfloat16)
     state = optimizer.init(params)
     assert state.mean["w"].dtype == torch.float32 and state.square["w"].dtype == torch.bfloat16
     grads = {"w": torch.tensor([1.0, 1e-3, 0.0], dtype=torch.bfloat16)}

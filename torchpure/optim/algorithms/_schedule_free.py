@@ -55,7 +55,7 @@ def schedule_free(
     z ← z + base(g) and x ← (1 − c) x + c z, where c = wₜ / Σw and w = max_lr^weight_lr_power; max_lr is the largest
     learning rate so far. The parameters are y. For evaluation use x, which is
     `schedule_free_eval_params(state, params)`. Give the same `learning_rate` to the base optimizer, and no momentum:
-    b1 replaces it. Here the first step uses `learning_rate(1)` of a schedule.
+    b1 replaces it. A schedule is read at the step count of the base optimizer. optax reads it one step later.
 
     Raises:
         ValueError: `b1` is not in (0, 1), or `learning_rate` or `weight_lr_power` is negative.
@@ -79,7 +79,7 @@ def schedule_free(
 
     def update(grads: Grads, state: ScheduleFreeState, params: Params, **extra: Any) -> tuple[Updates, Any]:
         base_updates, inner = base_optimizer.update(grads, state.inner, params, **extra)
-        lr = scalar_like(evaluate_schedule(learning_rate, state.step + 1), like=state.max_lr)
+        lr = scalar_like(evaluate_schedule(learning_rate, state.step), like=state.max_lr)
         max_lr = torch.maximum(state.max_lr, lr)
         weight = torch.where(max_lr > 0, torch.where(max_lr > 0, max_lr, 1) ** weight_lr_power, 0)
         total = state.weight_sum + weight
@@ -129,7 +129,7 @@ def schedule_free_sgd(
     *,
     warmup_steps: int | None = None,
     b1: Number = 0.9,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
@@ -154,7 +154,7 @@ def schedule_free_adamw(
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-8,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
