@@ -43,6 +43,8 @@ def describe_optimizer(value: Any) -> str:
     if callable(value) and not isinstance(value, nn.Module):
         name = getattr(value, "__name__", type(value).__name__)
         return f"the function {name}: call it first, as in {name}(learning_rate)"
+    if isinstance(value, nn.Module):
+        return f"the module {type(value).__name__}"
     return f"{value!r:.60}"
 
 
