@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_scalar_or_schedule,
@@ -105,7 +106,7 @@ def scale_by_factored_rms(
         updates, square = leafwise("scale_by_factored_rms", rule, grads, (state.square,), params)
         return updates, FactoredState(step, square)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def factored_dims(shape: tuple[int, ...], min_size: int, last: bool = False) -> tuple[int, int] | None:

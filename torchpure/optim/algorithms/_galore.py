@@ -13,6 +13,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     active_leaves,
+    by_real_parts,
     check_count,
     check_optimizer,
     init_step_count,
@@ -45,7 +46,8 @@ def scale_by_galore(
 
     For a matrix with at least as many rows as columns, P has the first `rank` left singular vectors of g; else
     u = scale base(g P) Pᵀ with the right ones. P is recomputed every `update_proj_gap` steps. Parameters are projected
-    in the same way. Leaves that are not real matrices are not projected. The default base optimizer is `scale_by_adam`.
+    in the same way. A complex matrix counts as two real ones; other leaves are not projected. The default base
+    optimizer is `scale_by_adam`.
 
     Raises:
         ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1.
@@ -87,7 +89,7 @@ def scale_by_galore(
         )
         return updates, GaloreState(state.step + 1, inner_state, basis)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _is_tall(leaf: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     Optimizer,
     active_leaves,
     bias_correction,
+    by_real_parts,
     check_above,
     check_count,
     check_nonnegative,
@@ -112,7 +113,7 @@ def scale_by_kron(
         u = [_whiten(leaf, factor).reshape(old.shape) for leaf, factor, old in zip(debiased, q, g, strict=True)]
         return rebuild(u), KronState(step, rebuild(m, state.mean), rebuild(q, state.factors))
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _multiply_dim(q: Tensor, leaf: Tensor, dim: int, transposed: bool = False) -> Tensor:

@@ -15,6 +15,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     bias_correction,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_unit_interval,
@@ -152,9 +153,10 @@ def scale_by_muon(
         updates, mean = leafwise("scale_by_muon", rule, grads, (state.mean,), params)
         return updates, MuonState(step, mean)
 
-    return Optimizer(
-        lambda params: MuonState(init_step_count(params), init_moments(params, mu_dtype or accumulator_dtype)), update
-    )
+    def init(params: Params) -> MuonState:
+        return MuonState(init_step_count(params), init_moments(params, mu_dtype or accumulator_dtype))
+
+    return by_real_parts(init, update)
 
 
 def _check_options(form: str, preconditioning: str, ns_coeffs: Sequence[Any], ns_steps: int) -> None:
@@ -186,7 +188,8 @@ def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptySt
             return g * max(1.0, rows / columns) ** 0.5
         return g * max(rows, columns) ** 0.5 * consistent_rms
 
-    return stateless_leafwise("scale_by_shape", rule)
+    scaled = stateless_leafwise("scale_by_shape", rule)
+    return by_real_parts(scaled.init, scaled.rule)
 
 
 def muon(

@@ -11,6 +11,7 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
+    by_real_parts,
     check_nonnegative,
     check_unit_interval,
     init_moments,
@@ -66,7 +67,7 @@ def scale_by_sm3(
         )
         return Sm3State(cover, init_moments(params, accumulator_dtype))
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _max_along(bound: Tensor, dim: int) -> Tensor:

@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     bias_correction,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_unit_interval,
@@ -57,6 +58,7 @@ def scale_by_soap(
     first step computes Q by an eigendecomposition, and its update is 0: in its own eigenbasis, a gradient has only
     its singular values. Every `precondition_frequency` steps, one step of orthogonal iteration updates Q. Dimensions
     longer than `max_precond_dim` are not rotated, and vectors only with `precondition_1d`: for these u is that of Adam.
+    A complex leaf counts as two real ones.
 
     Raises:
         ValueError: `b1`, `b2` or `shampoo_beta` (by default b2) is not in [0, 1), `eps` is negative, or a count is not
@@ -111,7 +113,7 @@ def scale_by_soap(
         updates, *states = leafwise("scale_by_soap", rule, grads, tuple(state[1:]), params)
         return updates, SoapState(state.step + 1, *states)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _covariance(g: Tensor, dim: int) -> Tensor:

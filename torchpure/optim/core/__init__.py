@@ -34,6 +34,7 @@ from ._leaves import (
 from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
 from ._missing_params import check_given
 from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_optimizer, donate, extra_names
+from ._real_parts import RealAndImaginary, by_real_parts, join_complex, split_complex
 from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 
@@ -44,12 +45,14 @@ __all__ = [
     "Mask",
     "Number",
     "Optimizer",
+    "RealAndImaginary",
     "Rebuild",
     "active_leaves",
     "adam_kernels",
     "all_finite",
     "apply_updates",
     "bias_correction",
+    "by_real_parts",
     "centralize",
     "check_above",
     "check_count",
@@ -74,6 +77,7 @@ __all__ = [
     "is_differentiable",
     "is_negligible",
     "is_zero",
+    "join_complex",
     "label_fn",
     "leaf_paths",
     "leafwise",
@@ -92,6 +96,7 @@ __all__ = [
     "select",
     "set_to_zero",
     "sgd_kernels",
+    "split_complex",
     "stateless",
     "stateless_leafwise",
     "zero_grads",
