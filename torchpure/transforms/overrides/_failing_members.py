@@ -18,6 +18,9 @@ from torchpure.transforms.engine import mapped_levels
 from ._override import Override, Where
 
 
+_types: Any = torch.return_types  # Any: torch's stubs lack some of them
+
+
 def is_member(*tensors: Any) -> bool:
     """Return whether a matrix belongs to one member of a vmap."""
     return current.in_member or any(isinstance(tensor, Tensor) and mapped_levels(tensor) for tensor in tensors)
@@ -49,7 +52,7 @@ def by_finite_input(operation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(operation)
     def rule(*args: Any, **kwargs: Any) -> Any:
         name = None if args else next((name for name in ("A", "input") if name in kwargs), None)
-        matrix = args[0] if args else kwargs.get(name)
+        matrix: Any = args[0] if args else kwargs.get(name or "A")
         if not is_member(matrix, *args[1:]):
             return operation(*args, **kwargs)
         failed = ~matrix.isfinite().all(-1).all(-1)
@@ -97,7 +100,7 @@ def _lu_factor(A: Tensor, *, pivot: bool = True) -> Any:  # noqa: N803 torch's n
     if not is_member(A):
         return torch.linalg.lu_factor(A, pivot=pivot)
     factors, pivots, info = torch.linalg.lu_factor_ex(A, pivot=pivot)
-    return torch.return_types.linalg_lu_factor((nan_where(info != 0, factors, A), pivots))
+    return _types.linalg_lu_factor((nan_where(info != 0, factors, A), pivots))
 
 
 def solve_or_nan(a: Tensor, b: Tensor) -> Tensor:
