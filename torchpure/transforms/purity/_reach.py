@@ -123,10 +123,11 @@ def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
 
 
 def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool]:
-    found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
+    held = (item._parameters, item._buffers, item._modules)
+    found: list[tuple[Any, Any]] = [(part, name) for parts in held for name, part in parts.items()]
     if item._forward_hooks or item._forward_pre_hooks:
         found.extend(
-            (hook, "hook") for held in (item._forward_hooks, item._forward_pre_hooks) for hook in held.values()
+            (hook, "hook") for hooks in (item._forward_hooks, item._forward_pre_hooks) for hook in hooks.values()
         )
     if _is_library(kind.__module__):
         return found, False
