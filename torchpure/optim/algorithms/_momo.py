@@ -78,7 +78,7 @@ def momo(
         return MomoState(init_step_count(params), init_moments(params, accumulator_dtype), value, inner, bound)
 
     def update(grads: Grads, state: MomoState, params: Params, *, value: Tensor) -> tuple[Updates, MomoState]:
-        decay = evaluate_schedule(weight_decay, state.step)
+        shrinkage = evaluate_schedule(weight_decay, state.step)
         (g, m, p), rebuild = active_leaves("momo", grads, (state.mean,), params)
         decay = torch.where(state.step == 0, 0, scalar_like(beta, like=state.step))
         mean_value, inner = (
@@ -87,12 +87,12 @@ def momo(
         )
         m = [ema_update(old, new, decay) for old, new in zip(m, g, strict=True)]
         lr, m_dot_p, squares = evaluate_schedule(learning_rate, state.step), _dot(m, p, inner), _dot(m, m, inner)
-        shrink, gap = 1 + lr * decay, mean_value - inner
+        shrink, gap = 1 + lr * shrinkage, mean_value - inner
         bound = (
             _lower_bound(state.bound, shrink * gap + m_dot_p, shrink, lower_bound) if adapt_lower_bound else state.bound
         )
         length = _length(lr, shrink * (gap - bound) + m_dot_p, squares)
-        updates = [-lr * decay / shrink * b - length * a for a, b in zip(m, p, strict=True)]
+        updates = [-lr * shrinkage / shrink * b - length * a for a, b in zip(m, p, strict=True)]
         if adapt_lower_bound:
             bound = (gap + m_dot_p - 0.5 * length * squares).clamp(min=lower_bound)
         new = MomoState(state.step + 1, rebuild(m, state.mean), mean_value, inner, bound + 0)

@@ -17,7 +17,6 @@ from torchpure.transforms.engine import mapped_levels
 
 from ._override import Override, Where
 
-
 _types: Any = torch.return_types  # Any: torch's stubs lack some of them
 
 
