@@ -5,10 +5,11 @@ half precision becomes float32, so that each result is rounded once. Leaves whos
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Step, Tree
@@ -93,26 +94,31 @@ def _check_shapes(
     caller: str, columns: list[list[Any]], leaves: list[Any], base: Tree, has_grad: Sequence[bool]
 ) -> None:
     """Check that the gradients, in the first column, and the states have the shapes of their parameters."""
+    if not is_dynamo_compiling() and _same_shapes(columns, leaves):
+        return
+    for number, column in enumerate(columns):
+        for index, (leaf, part) in enumerate(zip(leaves, column, strict=True)):
+            # a state may have several tensors for each leaf
+            fits = part.shape == leaf.shape if isinstance(part, Tensor) else number > 0 and part is not None
+            if not (isinstance(leaf, Tensor) and fits):
+                path = _filter_leaves(tree.paths(base), list(has_grad))[index]
+                _refuse_shape(caller, path, leaf, part, is_gradient=number == 0)
+
+
+def _same_shapes(columns: list[list[Any]], leaves: list[Any]) -> bool:
     try:
         shapes = [leaf.shape for leaf in leaves]
-        if all([part.shape for part in column] == shapes for column in columns):
-            return
-    except AttributeError:  # a state may have several tensors for each leaf
-        pass
-    paths = _filter_leaves(tree.paths(base), list(has_grad))
-    for number, column in enumerate(columns):
-        for path, leaf, part in zip(paths, leaves, column, strict=True):
-            _check_shape(caller, path, leaf, part, is_gradient=number == 0)
+        return all([part.shape for part in column] == shapes for column in columns)
+    except AttributeError:
+        return False
 
 
-def _check_shape(caller: str, path: str, leaf: Any, part: Any, *, is_gradient: bool) -> None:
+def _refuse_shape(caller: str, path: str, leaf: Any, part: Any, *, is_gradient: bool) -> NoReturn:
     if not isinstance(leaf, Tensor):
         raise StructureError(f"{caller}: wanted a tensor at `{path}`, got {tree.describe(leaf)}")
-    fits = part.shape == leaf.shape if isinstance(part, Tensor) else not is_gradient and part is not None
-    if not fits:
-        name, way_out = ("gradient", "") if is_gradient else ("state", ": make a new state with init(params)")
-        got, wanted = tree.describe(part), tree.describe(leaf)
-        raise StructureError(f"{caller}: the {name} at `{path}` is {got}, the parameter {wanted}{way_out}")
+    name, way_out = ("gradient", "") if is_gradient else ("state", ": make a new state with init(params)")
+    got, wanted = tree.describe(part), tree.describe(leaf)
+    raise StructureError(f"{caller}: the {name} at `{path}` is {got}, the parameter {wanted}{way_out}")
 
 
 def _to_compute_form(leaf: Any) -> Any:
