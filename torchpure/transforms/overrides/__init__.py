@@ -4,10 +4,10 @@ Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py
 `_retry.py` apply them.
 """
 
-from ._as_member import as_member
 from ._attention import attention_weights
 from ._mode import (
     UserCall,
+    as_member,
     in_transform,
     in_transform_rule,
     only_overrides,
