@@ -27,6 +27,15 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
+_DRAWS = (
+    "draws from the global generator. "
+    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random"
+)
+_DRAWS_IN_JACOBIAN = (
+    "draws from the global generator. "
+    "Give it a key as a last argument, {}(fn)(x, key), and draw with tp.random: all rows see the same numbers"
+)
+_JACOBIANS = ("jacfwd", "jacrev", "hessian")
 DATA_DEPENDENT = "data-dependent control flow"
 _WRITES = (
     f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
@@ -40,8 +49,7 @@ _VALIDATES = (
     "and pass validate_args=False to the distribution"
 )
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
-    "randomness error mode": "draws from the global generator. "
-    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    "randomness error mode": _DRAWS,
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
@@ -91,6 +99,8 @@ def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> Transfo
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
+    if advice is _DRAWS and caller in _JACOBIANS:
+        advice = _DRAWS_IN_JACOBIAN.format(caller)
     advice = validation_advice(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]
