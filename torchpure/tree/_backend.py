@@ -16,7 +16,7 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure._types import Tree
 
-from ._registry import NAMESPACE, NODES, SEEN, is_container, names_of_children, synchronize
+from ._registry import NAMESPACE, NODES, SEEN, is_container, name_children, synchronize
 
 # This setting holds for our own namespace only: other users of optree do not see it.
 _insertion_order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
@@ -190,10 +190,7 @@ def children(tree: Tree) -> dict[Any, Tree] | None:
     if tree is None:
         return {}
     level = optree.tree_flatten_one_level(tree, namespace=NAMESPACE)
-    return dict(zip(_names(tree, level), level.children, strict=True))
-
-
-def _names(tree: Tree, level: Any) -> Iterable[Any]:
     if SEEN.get(type(tree)):
-        return names_of_children(tree, len(level.children))
-    return optree.structseq_fields(tree) if optree.is_structseq(tree) else getattr(tree, "_fields", level.entries)
+        return name_children(tree, level.children)
+    names = optree.structseq_fields(tree) if optree.is_structseq(tree) else getattr(tree, "_fields", level.entries)
+    return dict(zip(names, level.children, strict=True))

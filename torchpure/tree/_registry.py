@@ -95,11 +95,30 @@ def _copy(kind: type) -> None:
     optree.register_pytree_node(kind, flatten, unflatten, namespace=NAMESPACE)
 
 
-def names_of_children(node: Any, count: int) -> list[Any]:
-    """Name the children of a node of a registered class: by its keys or fields, else by their numbers."""
+def name_children(node: Any, children: Sequence[Any]) -> dict[Any, Any]:
+    """Name the children of a node of a registered class: by its keys or fields, else by their numbers.
+
+    A field that is None is a child too, although torch and transformers leave it out.
+    """
+    names = _names(node)
+    if len({*names}) != len(children):
+        names = list(range(len(children)))
+    return dict(zip(names, children, strict=True)) | dict.fromkeys(_empty_fields(node, names))
+
+
+def _names(node: Any) -> list[Any]:
     with_keys = NODES[type(node)].flatten_with_keys_fn
-    names = [_key_name(key) for key, _ in with_keys(node)[0]] if with_keys else []
-    return names if len({*names}) == count else list(range(count))
+    return [_key_name(key) for key, _ in with_keys(node)[0]] if with_keys else []
+
+
+def _empty_fields(node: Any, names: list[Any]) -> list[str]:
+    if isinstance(node, dict):
+        fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+        return [field.name for field in fields if field.name not in node]
+    match NODES[type(node)].flatten_fn(node)[1]:
+        case [list() as filled, list() as empty] if filled == names:  # what torch keeps of a dataclass
+            return [name for name in empty if getattr(node, name, node) is None]
+    return []
 
 
 def _key_name(key: Any) -> Any:
@@ -114,12 +133,13 @@ def _key_name(key: Any) -> Any:
 
 
 def kept(node: Any) -> Kept | None:
-    """Return what a node of a registered class keeps; None if that is nothing, or only the keys of its children."""
+    """Return what a node of a registered class keeps; None if that is nothing, or only the names of its children."""
     if not SEEN.get(type(node)):
         return None
     _, context = NODES[type(node)].flatten_fn(node)
-    only_keys = isinstance(node, dict) and isinstance(context, list | tuple) and list(context) == list(node)
-    return None if context is None or only_keys else Kept(type(node), context)
+    names = _names(node)
+    only_names = context in (None, names, [names, _empty_fields(node, names)])
+    return None if only_names else Kept(type(node), context)
 
 
 def register(

@@ -26,7 +26,7 @@ from torchpure.transforms.purity import watched
 from ._outputs import Outputs
 from ._variables import Argnums, Variables
 
-_hint_keywords = hint_keywords(randomness="leave it out, and draw with tp.random from a key that is an argument")
+_hint_keywords = hint_keywords(randomness="leave it out, and draw with tp.random, from a key that is an argument of fn")
 
 
 @_hint_keywords

@@ -27,15 +27,13 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
-_DRAWS = (
-    "draws from the global generator. "
-    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random"
-)
-_DRAWS_IN_JACOBIAN = (
-    "draws from the global generator. "
-    "Give it a key as a last argument, {}(fn)(x, key), and draw with tp.random: all rows see the same numbers"
-)
-_JACOBIANS = ("jacfwd", "jacrev", "hessian")
+_DRAWS = "draws from the global generator. Give "
+_KEYS = {  # the transform around the draw -> how to pass keys to it
+    "vmap": "each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    "jacfwd": "it a key as the last argument: jacfwd(fn)(x, key), and draw with tp.random",
+    "hessian": "it a key as the last argument: hessian(fn)(x, key), and draw with tp.random",
+}
+_KEY = "it a key as an argument, and draw with tp.random; under vmap, give each member its own key"
 DATA_DEPENDENT = "data-dependent control flow"
 _WRITES = (
     f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
@@ -99,8 +97,8 @@ def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> Transfo
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
-    if advice is _DRAWS and caller in _JACOBIANS:
-        advice = _DRAWS_IN_JACOBIAN.format(caller)
+    if advice is _DRAWS:
+        advice += _KEYS.get(caller, _KEY)
     advice = validation_advice(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]
