@@ -1,4 +1,4 @@
-"""The command line, as `python -m torchpure`."""
+"""The command line: `python -m torchpure`."""
 
 import sys
 

@@ -37,7 +37,7 @@ def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
     k_data, k_init = random.split(random.key(config.seed))
     data = load(config, k_data)
     network = build(config, data.train)
-    with draft(out, slug(_label(config))) as folder, catch_signals() as stop:
+    with catch_signals() as stop, draft(out, slug(_label(config))) as folder:
         with live_line(config.steps, quiet=quiet) as report:
             result = fit(network, data, config, k_init, report, stop)
         _write(folder.path, config, data, network, result)
