@@ -132,7 +132,10 @@ HOSTILE = {
     "objects": (npy("|O", (3,), b"cos\nsystem\n"), "array `x` holds Python objects; wanted numbers"),
     "a bomb": (npy("<f8", (10**12,)), "array `x` has shape .* and needs 8000000000000 bytes; at most 1073741824"),
     "a wide bomb": (npy("<f8", (10**9, 999)), "array `x` has shape .* and needs 7992000000000 bytes"),
-    "more than there is": (npy("<f8", (10**6,), b"1234"), "array `x` has shape .* needs 8000000 bytes, but the archive has 4"),
+    "more than there is": (
+        npy("<f8", (10**6,), b"1234"),
+        "array `x` has shape .* needs 8000000 bytes, but the archive has 4",
+    ),
     "less than there is": (npy("<f8", (1,), b"1" * 16), "array `x` has shape .* needs 8 bytes, but the archive has 16"),
     "negative": (npy("<f8", (-5,)), r"array `x` has shape \(-5,\); wanted \(rows,\)"),
     "too many columns": (npy("<f8", (0, 10**9)), "array `x` has shape .*columns up to 1000"),
