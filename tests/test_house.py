@@ -15,6 +15,7 @@ ROOT = Path(torchpure.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in FILES if path.name == "__init__.py")
 SHARED = {
+    "torchpure._compile_lock",
     "torchpure._types",
     "torchpure._collector",
     "torchpure._progress",

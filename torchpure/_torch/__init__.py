@@ -79,7 +79,6 @@ from ._operators import (
     is_impure,
 )
 from ._tracing import (
-    PH,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorConverter,
@@ -94,7 +93,6 @@ from ._tracing import (
     disable_autocast_cache,
     disable_fake_tensor_cache,
     disable_proxy_modes_tracing,
-    fake_signature,
     get_eval_frame_callback,
     get_proxy_mode,
     get_proxy_slot,
@@ -124,7 +122,6 @@ __all__ = [
     "MakefxTracer",
     "OpOverload",
     "OpOverloadPacket",
-    "PH",
     "ProxyTensor",
     "ProxyTorchDispatchMode",
     "PythonKeyTracer",
@@ -145,7 +142,6 @@ __all__ = [
     "eager_transforms",
     "enter_dual_level",
     "exit_dual_level",
-    "fake_signature",
     "foreach_add",
     "foreach_clone",
     "foreach_lerp",

@@ -26,6 +26,8 @@ from torchpure.jit.native.lowering import (
     torch_table,
 )
 
+from ._signals import STOPPED, keep_raised, python_table, take_raised
+
 Build = Callable[[str, Sequence[str]], Path]  # (source, compiler command) -> path of the library
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
 
@@ -46,6 +48,7 @@ class NativeProgram:
         self._run.restype = ctypes.c_int
         gemms = (gemm_pointers() or ()) if self._state.uses_blas else ()
         table = [ctypes.addressof(torch_table())] if self._state.calls_torch else []
+        table += [ctypes.addressof(python_table())] if self._state.polls else []
         pointers = [*(leaf.data_ptr() for leaf in self._state.constants), *gemms, *table]
         self._on_one_thread = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, 0)
         self._constants = self._on_one_thread
@@ -68,6 +71,7 @@ class NativeProgram:
             IndexError: an index is out of range.
             ZeroDivisionError: an integer is divided by zero.
             MemoryError: there is no memory for temporaries.
+            KeyboardInterrupt: Ctrl-C, in a loop; or what another handler of signals raised.
         """
         inputs = _pointer_array(len(tensors))(*map(_data_ptr, tensors))
         outputs = _pointer_array(len(made))(*map(_data_ptr, made))
@@ -75,18 +79,22 @@ class NativeProgram:
         hook = (
             _HOOK_TYPE(lambda number, given: self._call_python(raised, number, given))
             if self._state.callbacks
-            else _NO_HOOK
+            else _SIGNAL_HOOK
         )
         shares = self._state.shares_work and not getattr(_THREAD, "alone", False)
         code = self._run(inputs, outputs, self._constants if shares else self._on_one_thread, hook)
         if code:
             if raised:
                 raise raised[0]
+            if code == STOPPED:
+                raise take_raised()
             if code < 0:
                 raise _error_for(code)
             raise CheckError(self._state.check_messages[code - 1])
 
     def _call_python(self, raised: list[BaseException], number: int, given: Any) -> int:
+        if number < 0:
+            return keep_raised(number, given)
         fn, views = self._state.callbacks[number]
         try:
             fn(*[_copy_out(pointer, view) for pointer, view in zip(given[: len(views)], views, strict=True)])
@@ -97,7 +105,7 @@ class NativeProgram:
 
 
 _new_like, _data_ptr = torch.empty_like, Tensor.data_ptr
-_NO_HOOK = _HOOK_TYPE()
+_SIGNAL_HOOK = _HOOK_TYPE(keep_raised)
 _THREAD = threading.local()
 
 
