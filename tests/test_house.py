@@ -19,6 +19,7 @@ SHARED = {
     "torchpure._types",
     "torchpure._collector",
     "torchpure._progress",
+    "torchpure._missing_names",
 }  # files of the top package, below every layer
 
 

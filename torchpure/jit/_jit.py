@@ -17,7 +17,7 @@ from torchpure._torch import TensorGuards, is_any_autocast_enabled
 from torchpure._types import P
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
 from torchpure.transforms.overrides import as_member, only_overrides, paused_overrides
 
@@ -47,6 +47,17 @@ class Jitted(Protocol[P, Out]):
         ...
 
 
+@hint_keywords(
+    static_argnums="write static",
+    static_argnames="write static",
+    donate_argnums="write donate",
+    donate_argnames="write donate",
+    fullgraph="leave it out: a program is always one graph",
+    dynamic="leave it out: each shape has a program of its own",
+    backend="leave it out: the program decides",
+    mode="leave it out: there is one way to compile",
+    inline="leave it out: under another transform the function is inlined",
+)
 def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Jitted[P, Out]:
     """Return a function that computes what `fn` computes, as one compiled program.
 

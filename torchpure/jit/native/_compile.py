@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,14 +27,14 @@ from torchpure.jit.native.lowering import (
 
 from ._signals import STOPPED, keep_raised, python_table, take_raised
 
-Build = Callable[[str, Sequence[str]], Path]  # (source, compiler command) -> path of the library
+Load = Callable[..., ctypes.CDLL]  # (source, compiler command, names) -> the library, with these functions
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
 
 
 class NativeProgram:
     """A compiled program: a function of tensors. It changes none of them, except donated ones."""
 
-    def __init__(self, lowered: TranslationUnit, library: Path) -> None:
+    def __init__(self, lowered: TranslationUnit, library: ctypes.CDLL) -> None:
         self.source, self.reason, self.workspace = lowered.source, "", lowered.workspace
         self.overwritten = lowered.overwritten  # output -> the donated input whose memory it takes
         self._outputs, self._state = lowered.outputs, lowered.state
@@ -43,7 +42,7 @@ class NativeProgram:
             (_template(o), lowered.overwritten.get(i)) for i, o in enumerate(lowered.outputs) if isinstance(o, View)
         ]
         self._has_effects = bool(self._new_outputs or self._state.callbacks or self._state.check_messages)
-        self._run: Any = ctypes.CDLL(str(library)).run
+        self._run: Any = library.run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _HOOK_TYPE]
         self._run.restype = ctypes.c_int
         gemms = (gemm_pointers() or ()) if self._state.uses_blas else ()
@@ -160,7 +159,7 @@ def _copy_out(pointer: int, view: View) -> Tensor:
 
 
 def compile_cpp(
-    module: GraphModule, tensors: Sequence[Tensor], build: Build, donated: Mapping[int, int] | None = None
+    module: GraphModule, tensors: Sequence[Tensor], load: Load, donated: Mapping[int, int] | None = None
 ) -> NativeProgram:
     """Compile a program for the CPU.
 
@@ -175,4 +174,4 @@ def compile_cpp(
     except UnsupportedError:  # its decomposition may be supported
         made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
     stage(f"the C++ compiler, {made.source.count(chr(10)):,} lines")
-    return NativeProgram(made, build(made.source, compiler_command()))
+    return NativeProgram(made, load(made.source, compiler_command(), "run"))
