@@ -1,6 +1,7 @@
 """The state of one thread that transforms read from the calls around them."""
 
 import threading
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +21,7 @@ class Context(threading.local):
         self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
         self.suppressions = 0  # how many `suppress_callbacks` are open
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
+        self.resumables: tuple[Any, ...] = ()  # calls of modules and modes that are active
         self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode
 
 

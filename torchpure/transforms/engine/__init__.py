@@ -1,6 +1,7 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
-from ._diagnose import AUTOGRAD, DATA_DEPENDENT, clear_autocast_cache, explain, validation_advice
+from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, explain, validation_advice
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._levels import (
@@ -31,6 +32,7 @@ __all__ = [
     "OUTERMOST",
     "SHARED_WRITE",
     "TensorIndexing",
+    "active_autocasts",
     "allow_requires_grad",
     "argument_paths",
     "backward",
@@ -69,6 +71,7 @@ __all__ = [
     "unaliased",
     "user_line",
     "validation_advice",
+    "with_autocasts",
     "with_batch_dims_of",
     "without_function_modes",
     "without_transforms",

@@ -76,22 +76,29 @@ def _update_statistics(mean: Tensor, var: Tensor | None, input: Tensor, dims: tu
 def _count_updates(kind: str) -> Any:
     """Return an interception that bumps the versions of running statistics, so that the guard notices the update.
 
-    torch's kernels update them without.
+    torch's kernels update them without. The update has no derivative, so statistics with a derivative are detached.
     """
+    names = _NORMS[kind]
 
     def before(args: Any, kwargs: Any) -> tuple[Any, Any]:
-        given = dict(zip(_NORMS[kind], args, strict=False)) | kwargs
-        if given.get(_NORMS[kind][5], kind == "instance"):
-            for leaf in (given.get("running_mean"), given.get("running_var")):
-                if isinstance(leaf, Tensor) and not innermost(leaf).is_inference():
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if not given.get(names[5], kind == "instance"):
+            return args, kwargs
+        for name in _STATISTICS:
+            leaf = given.get(name)
+            if isinstance(leaf, Tensor):
+                given[name] = leaf.detach() if leaf.requires_grad else leaf
+                if not innermost(leaf).is_inference():
                     increment_version(innermost(leaf))
-        return args, kwargs
+        return (), given
 
     return before
 
 
+_STATISTICS = ("running_mean", "running_var")
 _FIRST = ("input", "running_mean", "running_var", "weight", "bias")
-_NORMS = {"batch": (*_FIRST, "training"), "instance": (*_FIRST, "use_input_stats")}
+_LAST = ("momentum", "eps")
+_NORMS = {"batch": (*_FIRST, "training", *_LAST), "instance": (*_FIRST, "use_input_stats", *_LAST)}
 
 
 def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
