@@ -69,6 +69,7 @@ from ._modules import BatchNorm, calculate_fan_in_and_fan_out, get_enum, jit_int
 from ._operators import (
     AutoDispatchBelowAutograd,
     DispatchKey,
+    DispatchKeySet,
     HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
@@ -115,6 +116,7 @@ __all__ = [
     "DisableTorchDispatch",
     "DisableTorchFunction",
     "DispatchKey",
+    "DispatchKeySet",
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorConverter",

@@ -16,6 +16,7 @@ from torchpure.transforms.engine import (
     batched_like,
     describe_function,
     in_dual_level,
+    like_primals,
     materialized,
     torch_jvp,
     without_zerotensors,
@@ -117,7 +118,7 @@ def _jacfwd(
             return every(*leaves)
         return _chunked_jacfwd(chunk_size or sum(map(Tensor.numel, leaves)), fn, *leaves)
 
-    return in_dual_level(run)
+    return lambda *leaves: in_dual_level(run, leaves)(*leaves)
 
 
 def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
@@ -126,9 +127,9 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
     aux: list[Any] = []
 
     def push(*tangents: Tensor) -> tuple[Tensor, ...]:
-        _, moved, others = torch_jvp(fn, leaves, tuple(batched_like(leaves, tangents)), has_aux=True)
+        values, moved, others = torch_jvp(fn, leaves, tuple(batched_like(leaves, tangents)), has_aux=True)
         aux[:] = [others]
-        return moved
+        return tuple(like_primals(moved, values))
 
     parts = [
         torch.func.vmap(push)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))

@@ -23,6 +23,7 @@ from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
 from ._shared_writes import SHARED_WRITE, is_shared_write, retry_with_batched_carry, writes_shared
 from ._source_info import argument_paths, describe_function, describe_program, user_line
 from ._tensor_index import TensorIndexing
+from ._zero_tangents import like_primals, traced_zeros
 
 __all__ = [
     "AUTOGRAD",
@@ -57,6 +58,7 @@ __all__ = [
     "is_shared_write",
     "is_variable",
     "level_kinds",
+    "like_primals",
     "mapped_levels",
     "materialized",
     "reruns",
@@ -67,6 +69,7 @@ __all__ = [
     "stale",
     "torch_jvp",
     "torch_vjp",
+    "traced_zeros",
     "track_fakes",
     "unaliased",
     "user_line",
