@@ -1,7 +1,7 @@
 """Zero tangents of Python numbers, which must not change a dtype.
 
-In `x.sum() * 0.5` torch makes a float64 tensor of 0.5. For the product its dtype does not count, because torch marks the
-tensor as a number. Its zero tangent has no such mark: in the sum with the tangent of `x.sum()`, of shape () too, it gives
+In `x.sum() * 0.5` torch makes a float64 tensor of 0.5. For the product its dtype does not count, because torch marks
+the tensor as a number. Its zero tangent has no such mark. Added to the tangent of `x.sum()`, of shape () too, it gives
 float64. So zeros of shape () that torch makes in double precision get the least precision that a primal has.
 
 The rule costs time at each zero tangent. So it starts with the first tangent that has another dtype than its primal.
