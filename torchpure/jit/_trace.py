@@ -29,6 +29,7 @@ from torchpure.transforms.purity import (
     mutated_arguments,
     name_of,
     operator_draws,
+    refuse_hidden_tensors,
     storage_key,
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
@@ -144,8 +145,10 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        out = outputs.flatten(fn(*args, **kwargs))
+        result = fn(*args, **kwargs)
         watch.check(traced=_is_fake)
+        refuse_hidden_tensors("jit", fn, tree.leaves(result), _is_fake)
+        out = outputs.flatten(result)
         mode.note_captures(out)
         return out
 

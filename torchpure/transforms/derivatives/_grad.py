@@ -36,7 +36,7 @@ from torchpure.transforms.engine import (
     run_grad,
 )
 from torchpure.transforms.overrides import run_transform
-from torchpure.transforms.purity import Watch
+from torchpure.transforms.purity import Watch, refuse_hidden_tensors
 
 from ._variables import Argnums, Variables
 
@@ -132,7 +132,9 @@ def _by_autograd(
                 raise TransformError(f"{caller}: {describe_function(fn)} {AUTOGRAD}")
             value, aux = _value_and_aux(caller, fn, has_aux, output)
             watch.check(partial(depends_on, own))
-            aux = aux if aux is None else _detached(aux, own, recording)
+            if aux is not None:
+                refuse_hidden_tensors(caller, fn, tree.leaves(aux), partial(depends_on, own))
+                aux = _detached(aux, own, recording)
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = (recording or value.grad_fn is None) and _depends_on_captured(value, own)
@@ -191,6 +193,7 @@ def _by_torch_func(
         value, tensors, grads = run_transform(caller, fn, run, flat, variables.leaves)
     if watch is not None:
         watch.check()
+        refuse_hidden_tensors(caller, fn, static[0])
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
     return value, tree.unflatten(static[1], aux), grads

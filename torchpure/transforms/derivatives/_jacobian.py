@@ -187,6 +187,7 @@ def _jacobian(
             leaves = map(materialized, variables.leaves) if forward else variables.leaves
             rows, aux = run_transform(caller, fn, transform(flat, argnums=every, has_aux=True), *leaves)
         watch.check()
+        outputs.refuse_hidden_tensors()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result
 

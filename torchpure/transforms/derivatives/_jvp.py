@@ -57,6 +57,7 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     leaves = tuple(variables.leaves)
     value, moved, (others, aux) = run_transform("jvp", fn, in_dual_level(_run, leaves), flat, leaves, tuple(directions))
     watch.check()
+    outputs.refuse_hidden_tensors()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 

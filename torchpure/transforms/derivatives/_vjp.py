@@ -47,6 +47,7 @@ def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_
     with watch.overriding():
         value, flat_pull, (others, aux) = run_transform(caller, fn, run, *variables.leaves)
     watch.check()
+    outputs.refuse_hidden_tensors()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = check_like(f"{caller}: cotangent", outputs.paths, outputs.match(cotangent), list(value))

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -19,9 +19,9 @@ from torchpure._types import P, T
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Rerun, check_callable, snapshot_cells
 from torchpure.transforms.context import CallEnv
-from torchpure.transforms.engine import in_outermost_grad, reruns
+from torchpure.transforms.engine import in_outermost_grad, is_variable, reruns
 from torchpure.transforms.overrides import UserCall
-from torchpure.transforms.purity import watched
+from torchpure.transforms.purity import refuse_hidden_tensors, watched
 
 from ._buffers import with_buffers
 from ._captures import find_captures, guard_captures
@@ -92,11 +92,20 @@ def run_rematerialised(
                 if "hooks" not in str(error):
                     raise  # a gradient inside of fn forbids the hooks of checkpoint: use the operation below
         captured = find_captures(run)
-        call = _RematCall(run, args, captured, keep)
+        call = _RematCall(_without_hidden_tensors(run), args, captured, keep)
         reruns.count += 1
         return call.outputs.unflatten(Rerun.apply(call, *captured, *call.tensors))
 
     return with_buffers(run_pure, snapshot_cells(fn), args)
+
+
+def _without_hidden_tensors(run: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*args: Any) -> Any:
+        out = run(*args)
+        refuse_hidden_tensors("remat", run, tree.leaves(out), is_variable)
+        return out
+
+    return update_wrapper(checked, run, updated=())
 
 
 class _RunInEnv:
