@@ -22,7 +22,7 @@ class Slotted:
 
 OBJECTS = {
     "attribute": (lambda h: SimpleNamespace(a=1, hidden=h), "an object of class SimpleNamespace, .* `hidden` of it"),
-    "nested": (lambda h: SimpleNamespace(a=[{"b": h}]), "`a.0.b` of it"),
+    "nested": (lambda h: SimpleNamespace(a=[{"b": h}]), ".* `a.0.b` of it"),
     "slot": (Slotted, "an object of class Slotted, .* `hidden` of it"),
     "distribution": (lambda h: Normal(h, 1.0, validate_args=False), "an object of class Normal, .* `loc` of it"),
     "closure": (lambda h: lambda: h, "a function, .* `h` of it"),

@@ -21,6 +21,7 @@ class Context(threading.local):
         self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
         self.suppressions = 0  # how many `suppress_callbacks` are open
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
+        self.body: object | None = None  # the run of an operation's function that is active; None outside of all
         self.resumables: tuple[Any, ...] = ()  # calls of modules and modes that are active
         self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
+from torchpure.transforms.context import current
 from torchpure.transforms.overrides import run_transform
 from torchpure.transforms.purity import watched
 
@@ -37,6 +38,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
 def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_aux: bool = False) -> Any:
     """Compute `vjp` for another function of the library, whose name the errors show."""
     variables = Variables(caller, fn, tuple(range(len(primals))), primals)
+    body = current.body
     watch = watched(caller, fn, primals)
     outputs = Outputs(caller, fn, has_aux)
 
@@ -50,6 +52,8 @@ def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_
     outputs.refuse_hidden_tensors()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
+        if current.body is not body:  # an operation calls it, which sees captures of functions, and none of a graph
+            return vjp_for(caller, fn, primals, has_aux)[1](cotangent)
         parts = check_like(f"{caller}: cotangent", outputs.paths, outputs.match(cotangent), list(value))
         return variables.result(run_transform(caller, fn, flat_pull, tuple(parts)))
 

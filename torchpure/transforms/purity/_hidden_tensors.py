@@ -32,8 +32,8 @@ def refuse_hidden_tensors(
         for found, name in _held_tensors(leaf):
             if traced(found):
                 raise TransformError(
-                    f"{caller}: {describe_function(fn)} returns {_described(leaf)}, which is no tree, and `{name}` of it "
-                    "is a traced tensor: return the tensor in a tuple or a dict, or make the class a tree with "
+                    f"{caller}: {describe_function(fn)} returns {_described(leaf)}, which is no tree, and `{name}` of "
+                    "it is a traced tensor: return the tensor in a tuple or a dict, or make the class a tree with "
                     "tree.register_dataclass"
                 )
 

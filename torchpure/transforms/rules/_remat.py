@@ -18,7 +18,7 @@ from torchpure._torch import checkpoint_body, get_proxy_mode
 from torchpure._types import P, T
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Rerun, check_callable, snapshot_cells
-from torchpure.transforms.context import CallEnv
+from torchpure.transforms.context import CallEnv, new_body
 from torchpure.transforms.engine import in_outermost_grad, is_variable, reruns
 from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import refuse_hidden_tensors, watched
@@ -119,7 +119,8 @@ class _RunInEnv:
     def __call__(self, *args: Any) -> Any:
         if not self._has_run:
             self._has_run = True
-            return self._run(*args)
+            with new_body():
+                return self._run(*args)
         with self._env.restored(self._env.tensors):
             return self._run(*args)
 
