@@ -23,7 +23,7 @@ def _pulled(x):
     return lambda v: pull(v)[0]
 
 
-MAPS = {"linearize": _pushed, "vjp": _pulled, "matrix": lambda x: (lambda v: tp.hessian(_energy)(x) @ v)}
+MAPS = {"linearize": _pushed, "vjp": _pulled, "matrix": lambda x: lambda v: tp.hessian(_energy)(x) @ v}
 OPERATIONS = {
     "loop": lambda a, v: [v := a(v) for _ in range(3)][-1],
     "scan": lambda a, v: tp.scan(lambda v, _: (a(v), v.norm()), v, length=3)[0],

@@ -114,15 +114,23 @@ def _native_batch_norm(*_: Any) -> Any:
     )
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # torch's kernels compute in float32 too
+
+
 def _standardize(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # torch's kernels compute in float32 too
+    wide = _wide(x)
     centred = wide - wide.mean(dims, keepdim=True)
     return (centred * torch.rsqrt((centred**2).mean(dims, keepdim=True) + eps)).to(x.dtype)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
+    """Scale and shift; the result has the dtype of `x` if weights have another."""
+    if all(leaf is None or leaf.dtype == x.dtype for leaf in (weight, bias)):
+        x = x if weight is None else x * weight
+        return x if bias is None else x + bias
+    wide = _wide(x) if weight is None else _wide(x) * weight
+    return (wide if bias is None else wide + bias).to(x.dtype)
 
 
 _FORWARD_OR_RETRY = Where.FORWARD_MODE | Where.VMAP_RETRY

@@ -75,5 +75,5 @@ def code_name(operation: Any) -> str:
     return operation.__name__.removeprefix("linalg_")
 
 
-SEARCHED_NAMES = frozenset(map(code_name, SEARCHED))
+SEARCHED_NAMES = frozenset({*map(code_name, SEARCHED), "autocast"})
 OUTERMOST_NAMES = frozenset(map(code_name, OUTERMOST_GRAD))

@@ -16,7 +16,15 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
-from torchpure.transforms.engine import argument_paths, describe_function, functorch, innermost, stale, unaliased
+from torchpure.transforms.engine import (
+    active_autocasts,
+    argument_paths,
+    describe_function,
+    functorch,
+    innermost,
+    stale,
+    unaliased,
+)
 from torchpure.transforms.overrides import overriding
 
 from ._reach import _AUTOGRAD, _search, name_of
@@ -92,7 +100,7 @@ class Watch:
 
     def overriding(self, always: bool = False) -> AbstractContextManager[None]:
         """Turn the override mode on, if the code of the function names an overridden operation."""
-        return overriding() if always or self._flags else _NOTHING
+        return overriding() if always or self._flags or active_autocasts() else _NOTHING
 
     def unaliased(self, result: Tree) -> Tree:
         """Return a result that shares no memory with arguments or captured tensors, as compiled programs do."""
