@@ -8,6 +8,8 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 
 from torchpure._torch import (
     AccumulateGrad,
+    DispatchKey,
+    DispatchKeySet,
     SelectiveCheckpointMode,
     checkpoint_body,
     custom_function_call,
@@ -212,3 +214,13 @@ def checkpoint_runs_what_an_attribute_of_its_body_holds():
         checkpoint_body.__dict__["__dynamo_disable"] = ours
     assert torch.equal(checkpoint_body(torch.sin, X, use_reentrant=False), X.sin())
     assert isinstance(create_selective_checkpoint_contexts([])[0], SelectiveCheckpointMode)
+
+
+@relied_on("DispatchKeySet")
+def a_kernel_of_one_dispatch_key_can_be_called():
+    linear = torch.ops.aten.linear.default
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear.redispatch(DispatchKeySet(DispatchKey.AutocastCPU), X, X[None]).dtype == torch.bfloat16
+    kernel = torch.library.get_kernel("aten::_efficientzerotensor", "CPU")
+    zeros = kernel.call_boxed(DispatchKeySet(DispatchKey.CPU), [], dtype=torch.float32)
+    assert zeros._is_zerotensor() and zeros.dtype == torch.float32

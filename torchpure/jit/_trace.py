@@ -22,7 +22,7 @@ from torchpure.jit.passes import (
     output_aliases,
 )
 from torchpure.transforms.calls import Packed, register_mode
-from torchpure.transforms.engine import describe_function, user_line
+from torchpure.transforms.engine import SPARSE, describe_function, user_line
 from torchpure.transforms.purity import (
     Watch,
     is_lifted_literal,
@@ -158,6 +158,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
         if constant.requires_grad:
             _replace_constant(module, str(node.target), constant.detach())
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
+    if not all(map(_is_strided, captured)):
+        raise TransformError(f"jit: {describe_function(fn)} {SPARSE}")
     module = eliminate_dead_code(module)  # a dead loop must not block functionalization
     functional = _functionalize(module, tensors)
     program = module if functional is module else eliminate_dead_code(functional)

@@ -1,7 +1,7 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
 from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
-from ._diagnose import AUTOGRAD, DATA_DEPENDENT, explain, validation_advice
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, SPARSE, explain, validation_advice
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._levels import (
@@ -32,6 +32,7 @@ __all__ = [
     "LightProxyMode",
     "OUTERMOST",
     "SHARED_WRITE",
+    "SPARSE",
     "TensorIndexing",
     "active_autocasts",
     "allow_requires_grad",

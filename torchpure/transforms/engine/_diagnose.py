@@ -31,10 +31,16 @@ _VALIDATES = (
     "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
     "and pass validate_args=False to the distribution"
 )
+SPARSE = (
+    "captures or makes a sparse tensor, which this transform cannot follow in torch: use its .to_dense(), or give the "
+    "product a rule with custom_jvp or custom_vjp"
+)
+_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend|Tensor that doesn't have storage"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
+    _SPARSE_ERRORS: SPARSE,
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
     "compute with operations of torch, or look at them with tp.debug.callback",
@@ -72,6 +78,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
     "does not have vmap support": _FUNCTION,
+    "marked as dirty during the forward": "changes an argument in place in a torch.autograd.Function under vmap, which "
+    "torch does not support: return a new tensor",
 }
 
 
