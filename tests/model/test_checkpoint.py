@@ -258,3 +258,13 @@ def test_outside_of_transforms_checkpoint_is_torchs_own():
 
     checkpoint(draws, x, use_reentrant=False).sum().backward()
     assert len(states) == 2 and states[0] == states[1]  # `preserve_rng_state`
+
+
+@pytest.mark.parametrize("name", ["vmap(grad)", "vjp", "jvp", "hessian"])
+def test_a_hook_that_asks_for_a_gradient_changes_nothing(name):
+    torch.manual_seed(0)
+    module = Net("not reentrant")
+    plain = tp.functional(module)
+    module.first.register_forward_hook(lambda _, __, out: out.requires_grad_(True))
+    p = tp.tree.map(lambda leaf: leaf * 1.7 + 0.1, plain.params)
+    _close(TRANSFORMS[name](_loss(tp.functional(module)), p), TRANSFORMS[name](_loss(plain), p))

@@ -27,5 +27,7 @@ def test_a_captured_sparse_matrix_is_right_or_refused(layout, call):
     if want:
         torch.testing.assert_close(CALLS[call](lambda x: matrix @ x), DENSE.sum(0))
         return
-    with pytest.raises(TransformError, match=rf"^{call}: .* captures or makes a sparse tensor, .* use its .to_dense\(\)"):
+    with pytest.raises(
+        TransformError, match=rf"^{call}: .* captures or makes a sparse tensor, .* use its .to_dense\(\)"
+    ):
         CALLS[call](lambda x: matrix @ x)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import current
-from torchpure.transforms.overrides import run_transform
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
 from ._outputs import Outputs, check_like
@@ -37,19 +37,19 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
 
 def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_aux: bool = False) -> Any:
     """Compute `vjp` for another function of the library, whose name the errors show."""
-    variables = Variables(caller, fn, tuple(range(len(primals))), primals)
+    outputs, run_fn = Outputs(caller, fn, has_aux), overridden(fn)
     body = current.body
-    watch = watched(caller, fn, primals)
-    outputs = Outputs(caller, fn, has_aux)
 
     def flat(*values: Tensor) -> Any:
-        return outputs.split(fn(*variables.arguments(values)))
+        return outputs.split(run_fn(*variables.arguments(values)))
 
     run = partial(torch.func.vjp, flat, has_aux=True)
-    with watch.overriding():
+    with paused_overrides():
+        variables = Variables(caller, fn, tuple(range(len(primals))), primals)
+        watch = watched(caller, fn, primals)
         value, flat_pull, (others, aux) = run_transform(caller, fn, run, *variables.leaves)
-    watch.check()
-    outputs.refuse_hidden_tensors()
+        watch.check()
+        outputs.refuse_hidden_tensors()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         if current.body is not body:  # an operation calls it, which sees captures of functions, and none of a graph

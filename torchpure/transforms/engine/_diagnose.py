@@ -35,7 +35,7 @@ SPARSE = (
     "captures or makes a sparse tensor, which this transform cannot follow in torch: use its .to_dense(), or give the "
     "product a rule with custom_jvp or custom_vjp"
 )
-_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend|Tensor that doesn't have storage"
+_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": "draws from the global generator. "
     "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",

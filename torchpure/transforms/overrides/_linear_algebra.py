@@ -63,7 +63,7 @@ def _norm(
 
 OVERRIDES = (
     Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
-    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS | Where.OUTERMOST_GRAD, _cholesky_inverse),
+    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS, _cholesky_inverse),
     Override([torch.linalg.vector_norm], Where.FORWARD_MODE, vector_norm),
     Override([torch.linalg.norm], Where.FORWARD_MODE, _linalg_norm),
     Override([torch.norm, Tensor.norm], Where.FORWARD_MODE, _norm),

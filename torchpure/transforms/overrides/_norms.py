@@ -4,6 +4,9 @@ In torch 2.13 their forward derivatives take the mean and the variance for const
 Their second backward passes write in place, which fails under vmap.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,7 +79,8 @@ def _update_statistics(mean: Tensor, var: Tensor | None, input: Tensor, dims: tu
 def _count_updates(kind: str) -> Any:
     """Return an interception that bumps the versions of running statistics, so that the guard notices the update.
 
-    torch's kernels update them without. The update has no derivative, so statistics with a derivative are detached.
+    torch's kernels update them without. A kernel saves them for its backward pass. It gets aliases with versions of
+    their own, because a layer may run twice.
     """
     names = _NORMS[kind]
 
@@ -87,12 +91,37 @@ def _count_updates(kind: str) -> Any:
         for name in _STATISTICS:
             leaf = given.get(name)
             if isinstance(leaf, Tensor):
-                given[name] = leaf.detach() if leaf.requires_grad else leaf
                 if not innermost(leaf).is_inference():
                     increment_version(innermost(leaf))
+                if innermost(leaf) is leaf and not leaf.requires_grad:
+                    given[name] = leaf.data
+                note_update(leaf)
         return (), given
 
     return before
+
+
+class _Thread(threading.local):
+    updated: list[Tensor] | None = None  # the running statistics that norms have updated, where somebody asks
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def updated_statistics() -> Iterator[list[Tensor]]:
+    """Collect the running statistics that norms update inside of the block: such an update has no derivative."""
+    before, _thread.updated = _thread.updated, []
+    try:
+        yield _thread.updated
+    finally:
+        _thread.updated = before
+
+
+def note_update(leaf: Tensor) -> None:
+    """Note that running statistics were updated."""
+    if _thread.updated is not None:
+        _thread.updated.append(leaf)
 
 
 _STATISTICS = ("running_mean", "running_var")

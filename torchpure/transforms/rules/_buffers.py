@@ -5,6 +5,7 @@ A batch norm in such a function updates its buffers at each run. Only the update
 
 from collections.abc import Callable, Sequence
 from functools import update_wrapper
+from itertools import chain, count
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure.transforms.context import Resumable, active_resumables
 from torchpure.transforms.engine import innermost
-from torchpure.transforms.overrides import overriding
+from torchpure.transforms.overrides import note_update, overriding, updated_statistics
 
 
 def with_buffers(
@@ -25,6 +26,8 @@ def with_buffers(
     if not owners:
         return run_pure(run, args)
 
+    statistics = set[int]()  # positions among all buffers
+
     def pure(buffers: list[list[Tensor]], *args: Any) -> tuple[Any, list[dict[int, Tensor]]]:
         owners = _owners()
         before = [owner.buffers for owner in owners]
@@ -32,8 +35,10 @@ def with_buffers(
         versions = [_versions(part) for part in copies]
         _set_buffers(owners, copies)
         try:
-            with overriding():  # torch's norms write to buffers without a new version; the override makes one
+            with overriding(), updated_statistics() as updated:  # the overrides of norms note what they update
                 out = run(*args)
+            now = chain(*(owner.buffers for owner in owners))
+            statistics.update(i for i, leaf in enumerate(now) if any(leaf is other for other in updated))
             return out, list(map(_changed, owners, copies, versions))
         finally:
             _set_buffers(owners, before)
@@ -45,9 +50,17 @@ def with_buffers(
         out, changed = run_pure(update_wrapper(pure, run, updated=()), (given, *args))
     finally:
         _set_buffers(owners, present)
-    pairs = zip(changed, present, strict=True)
-    _set_buffers(owners, [[new.get(i, old) for i, old in enumerate(part)] for new, part in pairs])
+    positions = count()
+    for owner, new, part in zip(owners, changed, present, strict=True):
+        latest = [new.get(i, old) for i, old in enumerate(part)]
+        owner.set_buffers([_constant(leaf) if next(positions) in statistics else leaf for leaf in latest])
     return out
+
+
+def _constant(statistics: Tensor) -> Tensor:
+    detached = statistics.detach()
+    note_update(detached)
+    return detached
 
 
 def _owners() -> list[Resumable]:
