@@ -81,7 +81,6 @@ from ._operators import (
     is_impure,
 )
 from ._tracing import (
-    PH,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorConverter,
@@ -96,7 +95,6 @@ from ._tracing import (
     disable_autocast_cache,
     disable_fake_tensor_cache,
     disable_proxy_modes_tracing,
-    fake_signature,
     get_eval_frame_callback,
     get_proxy_mode,
     get_proxy_slot,
@@ -127,7 +125,6 @@ __all__ = [
     "MakefxTracer",
     "OpOverload",
     "OpOverloadPacket",
-    "PH",
     "ProxyTensor",
     "ProxyTorchDispatchMode",
     "PythonKeyTracer",
@@ -150,7 +147,6 @@ __all__ = [
     "eager_transforms",
     "enter_dual_level",
     "exit_dual_level",
-    "fake_signature",
     "foreach_add",
     "foreach_clone",
     "foreach_lerp",
