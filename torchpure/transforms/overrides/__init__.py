@@ -15,6 +15,7 @@ from ._mode import (
     overriding,
     paused_overrides,
 )
+from ._norms import note_update, updated_statistics
 from ._registry import IN_TRANSFORM
 from ._retry import run_transform
 
@@ -27,7 +28,9 @@ __all__ = [
     "in_transform_rule",
     "only_overrides",
     "overridden",
+    "note_update",
     "overriding",
     "paused_overrides",
     "run_transform",
+    "updated_statistics",
 ]

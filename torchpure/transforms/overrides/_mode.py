@@ -26,10 +26,11 @@ from torchpure.transforms.calls import Call
 from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
+from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_OVERRIDDEN = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_OVERRIDDEN = frozenset({*ALWAYS, *AUTOCAST, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
 _peek = functorch.peek_interpreter_stack
 
 
@@ -61,6 +62,8 @@ class OverrideMode(TorchFunctionMode):
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
         if in_transform():
+            if func in AUTOCAST and is_mapped_autocast():
+                return AUTOCAST[func](*args, **(kwargs or {}))
             if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
                 func = FORWARD_MODE[func]
             elif func in IN_TRANSFORM and not _is_differentiated_once(args):
