@@ -12,12 +12,13 @@ from torch.overrides import TorchFunctionMode
 from torchpure import tree
 from torchpure._torch import HigherOrderOperator, forward_ad, functorch
 from torchpure.transforms.calls import Call
+from torchpure.transforms.constants import NUMBERS, with_tensors_as_numbers
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_OVERRIDDEN = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_OVERRIDDEN = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED, *NUMBERS})
 _peek = functorch.peek_interpreter_stack
 
 
@@ -48,6 +49,8 @@ class OverrideMode(TorchFunctionMode):
         """Run an operation, or its rule."""
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
+        if func in NUMBERS:
+            func = with_tensors_as_numbers(func, args, kwargs)
         if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
             func = FORWARD_MODE[func]
         elif func in IN_TRANSFORM and in_transform() and not _is_differentiated_once(args):

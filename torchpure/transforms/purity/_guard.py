@@ -16,10 +16,11 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
+from torchpure.transforms.constants import with_numbers
 from torchpure.transforms.engine import argument_paths, describe_function, functorch, innermost, stale, unaliased
 from torchpure.transforms.overrides import overriding
 
-from ._reach import _AUTOGRAD, _search, name_of
+from ._reach import _search, name_of
 
 _NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
@@ -92,7 +93,7 @@ class Watch:
 
     def overriding(self, always: bool = False) -> AbstractContextManager[None]:
         """Turn the override mode on, if the code of the function names an overridden operation."""
-        return overriding() if always or self._flags else _NOTHING
+        return overriding()
 
     def unaliased(self, result: Tree) -> Tree:
         """Return a result that shares no memory with arguments or captured tensors, as compiled programs do."""
@@ -102,8 +103,7 @@ class Watch:
 
     def with_nested_autograd(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function for plain autograd; if its code names autograd, it runs under the override mode."""
-        if self._flags < _AUTOGRAD:
-            return fn
+        fn = with_numbers(fn)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             with overriding():
