@@ -2,6 +2,7 @@
 
 from ._bessel import BESSEL
 from ._determinant import determinant
+from ._embeddings import embedding
 from ._gamma import igamma, igammac, zeta
 from ._layer_numbers import (
     celu,
@@ -44,6 +45,9 @@ from ._linear_numbers import (
     var,
 )
 from ._log_sums import logaddexp, logaddexp2, logcumsumexp
+from ._norms import cosine_similarity, dist, linalg_norm, norm, vector_norm
+from ._norms import std as standard_deviation
+from ._of_two import atan2, copysign, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
 from ._products import cumprod, prod
@@ -60,12 +64,17 @@ __all__ = [
     "addcmul",
     "addmm",
     "addr",
+    "atan2",
     "celu",
+    "copysign",
+    "cosine_similarity",
     "cross_entropy",
     "cumprod",
     "cumulative_trapezoid",
     "determinant",
+    "dist",
     "elu",
+    "embedding",
     "float_power",
     "full",
     "full_like",
@@ -79,6 +88,7 @@ __all__ = [
     "index_add",
     "layer_norm",
     "leaky_relu",
+    "linalg_norm",
     "linspace",
     "logaddexp",
     "logaddexp2",
@@ -87,6 +97,7 @@ __all__ = [
     "logspace",
     "margin_ranking_loss",
     "new_full",
+    "norm",
     "pad",
     "poisson_nll_loss",
     "pow",
@@ -99,11 +110,15 @@ __all__ = [
     "softplus",
     "softshrink",
     "spherical_bessel_j0",
+    "standard_deviation",
     "std",
     "sub",
     "threshold",
     "trapezoid",
     "triplet_margin_loss",
     "var",
+    "vector_norm",
+    "xlog1py",
+    "xlogy",
     "zeta",
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._elementwise import Elementwise
+from ._of_two import of_two
 from ._powers import pow
 
 
@@ -24,22 +25,14 @@ _ZETA = Elementwise("zeta", torch.special.zeta, (None, lambda s, q: -s * zeta(s 
 
 def igamma(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.igamma`."""
-    return _of_two(_IGAMMA, input, other)
+    return of_two(_IGAMMA, input, other)
 
 
 def igammac(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.igammac`."""
-    return _of_two(_IGAMMAC, input, other)
+    return of_two(_IGAMMAC, input, other)
 
 
 def zeta(input: Any, other: Any) -> Tensor:
     """Compute `torch.special.zeta`."""
-    return _of_two(_ZETA, input, other)
-
-
-def _of_two(function: Elementwise, a: Any, b: Any) -> Tensor:
-    dtype = torch.result_type(a, b)
-    if not dtype.is_floating_point:
-        return function.value(a, b)
-    like = a if isinstance(a, Tensor) else b
-    return function(*(torch.as_tensor(leaf, dtype=dtype, device=like.device) for leaf in (a, b)))
+    return of_two(_ZETA, input, other)

@@ -67,7 +67,7 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     if not is_variable(x) or (dim is None and keepdim):
         return torch.prod(input, dim, keepdim, dtype=dtype) if dim is not None else torch.prod(input, dtype=dtype)
     if dim is None or x.ndim == 0:
-        return _over_last(x.reshape(-1) if dim is None else x.reshape(1))
+        return _over_last(x.flatten() if dim is None else x.reshape(1))
     out = _over_last(x.movedim(dim, -1))
     return out.unsqueeze(dim) if keepdim else out
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchpure._torch import set_grad_enabled
 from torchpure.transforms import formulas
@@ -44,27 +45,47 @@ def _in_place(rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: self.copy_(rule(self, *args, **kwargs))
 
 
-def _rows(rule: Rule, *operations: Any, choose: Any = _if_differentiated) -> list[Override]:
-    return [Override([operation], Where.ALWAYS, choose(operation, rule)) for operation in operations]
+def _rows(
+    rule: Rule, *operations: Any, where: Where = Where.ALWAYS, choose: Any = _if_differentiated
+) -> list[Override]:
+    return [Override([operation], where, choose(operation, rule)) for operation in operations]
 
+
+_WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
+_ONCE_RIGHT = Where.IN_TRANSFORM  # torch's first gradient is right, and faster
 
 OVERRIDES = (
     *_rows(formulas.prod, torch.prod, Tensor.prod),
-    *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod),
-    *_rows(_in_place(formulas.cumprod), Tensor.cumprod_),
+    *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.cumprod), Tensor.cumprod_, where=_ONCE_RIGHT),
     *_rows(formulas.logcumsumexp, torch.logcumsumexp, Tensor.logcumsumexp),
-    *_rows(formulas.logaddexp, torch.logaddexp, Tensor.logaddexp),
-    *_rows(formulas.logaddexp2, torch.logaddexp2, Tensor.logaddexp2),
-    *_rows(formulas.sinc, torch.sinc, _special.sinc, Tensor.sinc),
-    *_rows(_in_place(formulas.sinc), Tensor.sinc_),
-    *_rows(formulas.pow, torch.pow, Tensor.pow, Tensor.__pow__, choose=_if_exponent_is_tensor),
-    *_rows(lambda self, other: formulas.pow(other, self), Tensor.__rpow__),
-    *_rows(_in_place(formulas.pow), Tensor.pow_, Tensor.__ipow__, choose=_if_exponent_is_tensor),
-    *_rows(formulas.float_power, torch.float_power, Tensor.float_power),
+    *_rows(formulas.logaddexp, torch.logaddexp, Tensor.logaddexp, where=_ONCE_RIGHT),
+    *_rows(formulas.logaddexp2, torch.logaddexp2, Tensor.logaddexp2, where=_ONCE_RIGHT),
+    *_rows(formulas.sinc, torch.sinc, _special.sinc, Tensor.sinc, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.sinc), Tensor.sinc_, where=_ONCE_RIGHT),
+    *_rows(formulas.pow, torch.pow, Tensor.pow, Tensor.__pow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
+    *_rows(lambda self, other: formulas.pow(other, self), Tensor.__rpow__, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.pow), Tensor.pow_, Tensor.__ipow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
+    *_rows(formulas.float_power, torch.float_power, Tensor.float_power, where=_ONCE_RIGHT),
+    *_rows(formulas.atan2, torch.atan2, torch.arctan2, Tensor.atan2, Tensor.arctan2),
+    *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
+    *_rows(formulas.xlog1py, _special.xlog1py),
+    *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm, where=_ONCE_RIGHT),
+    *_rows(formulas.linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
+    *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
+    *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=Where.FORWARD_MODE),
+    *_rows(formulas.embedding, F.embedding, where=Where.FORWARD_MODE),
     *_rows(formulas.spherical_bessel_j0, _special.spherical_bessel_j0),
-    *(row for operation, rule in formulas.BESSEL.items() for row in _rows(rule, operation)),
-    *_rows(formulas.BESSEL[_special.i0], torch.i0, Tensor.i0),
-    *_rows(_in_place(formulas.BESSEL[_special.i0]), Tensor.i0_),
+    *(
+        row
+        for operation, rule in formulas.BESSEL.items()
+        for row in _rows(rule, operation, where=_ONCE_RIGHT if operation in _WITH_DERIVATIVE else Where.ALWAYS)
+    ),
+    *_rows(formulas.BESSEL[_special.i0], torch.i0, Tensor.i0, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.BESSEL[_special.i0]), Tensor.i0_, where=_ONCE_RIGHT),
     *(row for operation, rule in formulas.POLYNOMIALS.items() for row in _rows(rule, operation)),
     *_rows(formulas.zeta, _special.zeta),
     *_rows(formulas.igamma, torch.igamma, _special.gammainc, Tensor.igamma),

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchpure._torch import weight_norm as torch_weight_norm
+from torchpure.transforms.formulas import vector_norm
 
-from ._linear_algebra import vector_norm
 from ._override import Override, Where
 
 
