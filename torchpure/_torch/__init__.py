@@ -62,6 +62,7 @@ from ._modes import (
     is_any_autocast_enabled,
     len_torch_dispatch_stack,
     len_torch_function_stack,
+    mode_at,
     pop_mode,
     push_mode,
 )
@@ -179,6 +180,7 @@ __all__ = [
     "make_subclass",
     "maybe_load_decompositions",
     "meta_kernels",
+    "mode_at",
     "mse_loss",
     "native_batch_norm_legit",
     "pop_mode",

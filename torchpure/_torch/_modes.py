@@ -4,6 +4,7 @@ from torch._C import DisableTorchFunction as DisableTorchFunction
 from torch._C import _autocast_supported_devices as autocast_supported_devices
 from torch._C import _DisableTorchDispatch as DisableTorchDispatch
 from torch._C import _get_dispatch_mode as get_dispatch_mode
+from torch._C import _get_function_stack_at as mode_at
 from torch._C import _is_any_autocast_enabled as is_any_autocast_enabled
 from torch._C import _len_torch_dispatch_stack as len_torch_dispatch_stack
 from torch._C import _len_torch_function_stack as len_torch_function_stack

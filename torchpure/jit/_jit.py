@@ -13,12 +13,13 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._collector import gc_paused
 from torchpure._progress import progress
-from torchpure._torch import TensorGuards, is_any_autocast_enabled, len_torch_function_stack
+from torchpure._torch import TensorGuards, is_any_autocast_enabled
 from torchpure._types import P
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function
+from torchpure.transforms.overrides import only_overrides, paused_overrides
 
 from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
 from ._cache_key import CallArguments
@@ -28,7 +29,6 @@ from ._lowered import Lowered, lowered_from_trace
 from ._trace import Trace, trace
 from ._vmapped import CHUNK_MEMORY, ChunkedVmap
 
-_function_modes: Any = len_torch_function_stack
 _autocasts: Any = is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
 Out = TypeVar("Out", covariant=True)
@@ -76,7 +76,7 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
 
     @wraps(fn, updated=())
     def jitted(*args: Any, **kwargs: Any) -> Any:
-        if not tree.unwatched() or _function_modes() or _autocasts():
+        if not tree.unwatched() or not only_overrides() or _autocasts():
             return fn(*args, **kwargs)
         return run(args, kwargs)
 
@@ -173,7 +173,7 @@ class _ProgramCache:
         donated = call.positions(self._donate, args, kwargs)
         self._warn_about_many_programs(call)
         try:
-            with gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
+            with paused_overrides(), gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
                 new_trace = self._pending_trace.pop(key, None)
                 if new_trace is None or new_trace.captures.stale():
                     new_trace = trace(self._fn, call.arguments, tensors)

@@ -82,7 +82,6 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         to_module=partial(_to_module, members, params, state),
         call=partial(_call, one, run_members),
         deterministic=one.deterministic,
-        needs_overrides=one.needs_overrides,
         name=f"{count} × {one.name}",
     )
 

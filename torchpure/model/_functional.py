@@ -58,7 +58,6 @@ class Functional:
     to_module: ToModule
     call: Callable[..., Any]
     deterministic: bool = False  # True: its code proves that calls never draw
-    needs_overrides: int = 0  # flags: the operations in `forward` that transforms must override
     name: str = "a module"  # the class name of the module
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
@@ -116,7 +115,6 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         state=dict(zip(pool.buffers.names, state, strict=True)),
         trainable=pool.trainable,
         to_module=partial(_to_module, pool),
-        needs_overrides=pool.needs_overrides,
         call=partial(call, pool),
         deterministic=pool.never_draws,
         name=type(made).__name__,

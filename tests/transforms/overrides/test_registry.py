@@ -17,7 +17,7 @@ from torch.testing import assert_close
 import torchpure as tp
 from torchpure.errors import TransformError
 from torchpure.transforms.overrides._override import Override, Where
-from torchpure.transforms.overrides._registry import OVERRIDES, code_name, is_needed, table
+from torchpure.transforms.overrides._registry import OVERRIDES, is_needed, table
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # torch maps some operations in a loop
@@ -200,7 +200,9 @@ INTERCEPTED = {  # operations of which the mode changes the arguments, or refuse
 
 
 def name_of(operation: Any) -> str:
-    return resolve_name(operation) or code_name(operation)
+    if operation.__name__ == "__get__":  # of an attribute, such as `Tensor.data`
+        return operation.__self__.__name__
+    return resolve_name(operation) or operation.__name__
 
 
 CALLS = {name_of(operation): (row, operation) for row in ROWS for operation in row.operations}

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from torchpure._types import Params
 from torchpure.errors import ImpureError, ParameterError
-from torchpure.transforms.purity import needs_overrides
 
 from ._hidden_state import has_hidden_state
 from ._never_draws import names_rand_like, never_draws
@@ -68,7 +67,7 @@ class Pool:
 
     __slots__ = (
         "_free", "_modes", "buffers", "compilable", "give_back", "init_checked", "names_rand_like",
-        "needs_overrides", "never_draws", "parameters", "template", "trainable",
+        "never_draws", "parameters", "template", "trainable",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +83,6 @@ class Pool:
         )
         self.never_draws = never_draws(template)
         self.names_rand_like = names_rand_like(template)
-        self.needs_overrides = needs_overrides(template)  # flags: operations in its code to override
         self.init_checked = False  # True after a check that `init` refills every parameter
         self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []

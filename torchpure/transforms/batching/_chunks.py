@@ -9,7 +9,6 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure.errors import TransformError
-from torchpure.transforms.overrides import overriding
 
 from ._thread_settings import capture_settings
 
@@ -75,7 +74,7 @@ def run_in_chunks(
     settings_of_caller = capture_settings()
 
     def on_device(start: int, stop: int, device: torch.device | str) -> MemberOutputs:
-        with settings_of_caller(), overriding():
+        with settings_of_caller():
             moved = [_to_device(leaf, device) for leaf in _slice_members(leaves, dims, start, stop)]
             members = _run_chunks(run_chunk, moved, dims, stop - start, chunk_size, start)
             stacked, shared = ([_to_device(leaf, home_device) for leaf in group] for group in members[:2])

@@ -16,7 +16,7 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import set_chunk_offset
 from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
-from torchpure.transforms.overrides import run_transform
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
 from ._chunks import MemberOutputs, check_vmap_options, run_in_chunks
@@ -58,17 +58,17 @@ def vmap(
 
     @wraps(fn, updated=())
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
-        flat_args = [tree.flatten(arg) for arg in args]
-        dims = _input_dims(fn, in_dims, args)
-        leaves = expose_all(leaf for value, _ in flat_args for leaf in value)
-        size = _mapped_size(fn, leaves, dims, args)
-        axis = None if axis_name is None else Axis(axis_name, size)
-        call = _VmapCall(fn, flat_args, dims, out_dims, kwargs, axis)
-        watch = watched("vmap", fn, args, kwargs)
-        with watch.overriding():
+        with paused_overrides():
+            flat_args = [tree.flatten(arg) for arg in args]
+            dims = _input_dims(fn, in_dims, args)
+            leaves = expose_all(leaf for value, _ in flat_args for leaf in value)
+            size = _mapped_size(fn, leaves, dims, args)
+            axis = None if axis_name is None else Axis(axis_name, size)
+            call = _VmapCall(fn, flat_args, dims, out_dims, kwargs, axis)
+            watch = watched("vmap", fn, args, kwargs)
             members = run_in_chunks(call.run_members, leaves, dims, size, chunk_size, devices)
-        watch.check()
-        return _assemble(members)
+            watch.check()
+            return _assemble(members)
 
     if axis_name is None and devices is None and chunk_size is None:
         mapped.mapping = Mapping(fn, in_dims, out_dims)  # pyrefly: ignore[missing-attribute] `jit` reads it
@@ -110,13 +110,14 @@ class _VmapCall(NamedTuple):
     def run_members(self, leaves: list[Any], count: int, offset: int | None = None) -> MemberOutputs:
         """Run `count` members, from `offset` on; the mapped leaves hold only these members."""
         result: dict[str, Any] = {}
+        run_fn = overridden(self.fn)
 
         def member(*batched: Tensor) -> list[Tensor]:
             remaining = iter(batched)
             inputs = iter(leaf if dim is None else next(remaining) for leaf, dim in zip(leaves, self.dims, strict=True))
             inner = [tree.unflatten(structure, [next(inputs) for _ in value]) for value, structure in self.flat_args]
             with self._context(remaining, offset):
-                outputs, result["structure"] = tree.flatten(self.fn(*inner, **self.kwargs))
+                outputs, result["structure"] = tree.flatten(run_fn(*inner, **self.kwargs))
             return _member_outputs(self.fn, expose_all(outputs), self.out_dims, result)
 
         # a negative dimension crashes torch or is misread: count from the front

@@ -85,8 +85,7 @@ def run_scan(
         return _ScanOperation(caller, snapshot_cells(f), carry, leaves, structure).run(count, reverse, unroll, remat)
 
     watch = watched(caller, f, (init, xs))
-    with watch.overriding():
-        result = retry_with_batched_carry(run, init)
+    result = retry_with_batched_carry(run, init)
     watch.check()
     return watch.unaliased(result)
 

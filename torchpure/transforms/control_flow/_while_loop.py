@@ -48,9 +48,8 @@ def while_loop(cond_fn: Test, body_fn: Callable[[T], T], init: T, *, max_steps: 
             f"while_loop: max_steps must be an int of at least 0, or None, got {tree.describe(max_steps)}"
         )
     watches = [watched("while_loop", fn, (init,)) for fn in (body_fn, cond_fn)]
-    with watches[0].overriding():
-        run = _as_operation if is_tracing() else _python_loop
-        result = retry_with_batched_carry(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
+    run = _as_operation if is_tracing() else _python_loop
+    result = retry_with_batched_carry(lambda carry: run(cond_fn, body_fn, carry, max_steps), init)
     for watch in watches:
         watch.check()
         result = watch.unaliased(result)

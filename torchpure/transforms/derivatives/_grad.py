@@ -35,8 +35,8 @@ from torchpure.transforms.engine import (
     graph_leaves,
     run_grad,
 )
-from torchpure.transforms.overrides import run_transform
-from torchpure.transforms.purity import Watch
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
+from torchpure.transforms.purity import NoWatch, Watch, watched
 
 from ._variables import Argnums, Variables
 
@@ -92,20 +92,18 @@ def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = Fal
 def _differentiate(
     caller: str, fn: Callable[..., Any], argnums: Argnums, has_aux: bool, args: tuple[Tree, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tree, Tree]:
-    variables = Variables(caller, fn, argnums, args)
-    if is_dynamo_compiling():
-        value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs)
+    with paused_overrides():
+        variables = Variables(caller, fn, argnums, args)
+        watch = watched(caller, fn, args, kwargs)
+        run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
+        try:
+            value, aux, grads = run(caller, fn, has_aux, variables, kwargs, watch)
+        except RuntimeError as error:
+            if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
+                raise
+            # fn uses a tensor made in inference mode: autograd cannot save it, but can save the wrapper of torch.func
+            value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs, watch)
         return value, aux, variables.result(grads)
-    watch = Watch(caller, fn, args, kwargs)
-    run = _by_autograd if _outermost(variables.leaves) else _by_torch_func
-    try:
-        value, aux, grads = run(caller, fn, has_aux, variables, kwargs, watch)
-    except RuntimeError as error:
-        if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
-            raise
-        # fn uses a tensor made in inference mode: autograd cannot save it, but can save the wrapper of torch.func
-        value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs, watch)
-    return value, aux, variables.result(grads)
 
 
 def _outermost(leaves: list[Tensor]) -> bool:
@@ -120,14 +118,19 @@ def _outermost(leaves: list[Tensor]) -> bool:
 
 
 def _by_autograd(
-    caller: str, fn: Callable[..., Any], has_aux: bool, variables: Variables, kwargs: dict[str, Any], watch: Watch
+    caller: str,
+    fn: Callable[..., Any],
+    has_aux: bool,
+    variables: Variables,
+    kwargs: dict[str, Any],
+    watch: Watch | NoWatch,
 ) -> tuple[Tensor, Tree, list[Tensor]]:
     recording = torch.is_grad_enabled()
     own = [leaf.detach().requires_grad_() for leaf in variables.leaves]
     OUTERMOST.variables = own
     try:
         with _ENABLED if recording else torch.enable_grad():
-            output = run_transform(caller, fn, watch.with_nested_autograd(fn), *variables.arguments(own), **kwargs)
+            output = run_transform(caller, fn, overridden(fn), *variables.arguments(own), **kwargs)
             if any(leaf is not None for leaf in map(_grad_of, own)):
                 raise TransformError(f"{caller}: {describe_function(fn)} {AUTOGRAD}")
             value, aux = _value_and_aux(caller, fn, has_aux, output)
@@ -176,21 +179,20 @@ def _by_torch_func(
     has_aux: bool,
     variables: Variables,
     kwargs: dict[str, Any],
-    watch: Watch | None = None,
+    watch: Watch | NoWatch,
 ) -> tuple[Tensor, Tree, list[Tensor]]:
+    run_fn = overridden(fn)
     static: list[Any] = []  # aux without its tensors: only tensors pass through a level
 
     def flat(*values: Tensor) -> tuple[Tensor, list[Tensor]]:
-        value, aux = _value_and_aux(caller, fn, has_aux, fn(*variables.arguments(values), **kwargs))
+        value, aux = _value_and_aux(caller, fn, has_aux, run_fn(*variables.arguments(values), **kwargs))
         leaves, structure = tree.flatten(aux)
         static[:] = [expose_all(leaves), structure]
         return expose_all([value])[0], [leaf for leaf in static[0] if isinstance(leaf, Tensor)]
 
     run = _under_compile if is_dynamo_compiling() else run_grad
-    with nullcontext() if watch is None else watch.overriding():
-        value, tensors, grads = run_transform(caller, fn, run, flat, variables.leaves)
-    if watch is not None:
-        watch.check()
+    value, tensors, grads = run_transform(caller, fn, run, flat, variables.leaves)
+    watch.check()
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
     return value, tree.unflatten(static[1], aux), grads

@@ -20,7 +20,7 @@ from torchpure.transforms.engine import (
     torch_jvp,
     without_zerotensors,
 )
-from torchpure.transforms.overrides import run_transform
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
 from ._outputs import Outputs
@@ -174,16 +174,16 @@ def _jacobian(
         variables = Variables(caller, fn, argnums, args)
         _check_real(caller, fn, variables.leaves, variables.paths)
         watch = watched(caller, fn, args, kwargs)
-        outputs = Outputs(caller, fn, has_aux)
+        outputs, run_fn = Outputs(caller, fn, has_aux), overridden(fn)
 
         def flat(*values: Tensor) -> Any:
-            parts, others = outputs.split(fn(*variables.arguments(values), **kwargs))
+            parts, others = outputs.split(run_fn(*variables.arguments(values), **kwargs))
             _check_real(caller, fn, parts, lambda: [f"the value {path}" for path in outputs.paths()])
             return parts, others[1]
 
         every = tuple(range(len(variables.leaves)))
-        with watch.overriding(always=forward):
-            leaves = map(materialized, variables.leaves) if forward else variables.leaves
+        leaves = map(materialized, variables.leaves) if forward else variables.leaves
+        with paused_overrides():
             rows, aux = run_transform(caller, fn, transform(flat, argnums=every, has_aux=True), *leaves)
         watch.check()
         result = outputs.derivative(variables.result(row) for row in rows)

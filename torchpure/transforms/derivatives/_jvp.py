@@ -12,7 +12,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import in_dual_level, run_jvp
-from torchpure.transforms.overrides import run_transform
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
 from ._outputs import Outputs, check_like
@@ -46,16 +46,14 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     directions = check_like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
     )
-    outputs = Outputs("jvp", fn, has_aux)
+    outputs, run_fn = Outputs("jvp", fn, has_aux), overridden(fn)
 
     def flat(*values: Tensor) -> Any:
-        arguments = variables.arguments(values)
-        with watch.overriding(always=True):
-            result = fn(*arguments)
-        return outputs.split(result)
+        return outputs.split(run_fn(*variables.arguments(values)))
 
     leaves = tuple(variables.leaves)
-    value, moved, (others, aux) = run_transform("jvp", fn, in_dual_level(_run), flat, leaves, tuple(directions))
+    with paused_overrides():
+        value, moved, (others, aux) = run_transform("jvp", fn, in_dual_level(_run), flat, leaves, tuple(directions))
     watch.check()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.overrides import run_transform
+from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
 from ._outputs import Outputs, check_like
@@ -36,17 +36,17 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
 
 def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_aux: bool = False) -> Any:
     """Compute `vjp` for another function of the library, whose name the errors show."""
-    variables = Variables(caller, fn, tuple(range(len(primals))), primals)
-    watch = watched(caller, fn, primals)
-    outputs = Outputs(caller, fn, has_aux)
+    outputs, run_fn = Outputs(caller, fn, has_aux), overridden(fn)
 
     def flat(*values: Tensor) -> Any:
-        return outputs.split(fn(*variables.arguments(values)))
+        return outputs.split(run_fn(*variables.arguments(values)))
 
     run = partial(torch.func.vjp, flat, has_aux=True)
-    with watch.overriding():
+    with paused_overrides():
+        variables = Variables(caller, fn, tuple(range(len(primals))), primals)
+        watch = watched(caller, fn, primals)
         value, flat_pull, (others, aux) = run_transform(caller, fn, run, *variables.leaves)
-    watch.check()
+        watch.check()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
         parts = check_like(f"{caller}: cotangent", outputs.paths, outputs.match(cotangent), list(value))

@@ -5,21 +5,27 @@ Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py
 """
 
 from ._attention import attention_weights
-from ._mode import UserCall, in_transform, in_transform_rule, overriding
-from ._registry import IN_TRANSFORM, INTERCEPTED, OUTERMOST_GRAD, OUTERMOST_NAMES, SEARCHED, SEARCHED_NAMES
+from ._mode import (
+    UserCall,
+    in_transform,
+    in_transform_rule,
+    only_overrides,
+    overridden,
+    overriding,
+    paused_overrides,
+)
+from ._registry import IN_TRANSFORM
 from ._retry import run_transform
 
 __all__ = [
-    "INTERCEPTED",
     "IN_TRANSFORM",
-    "OUTERMOST_GRAD",
-    "OUTERMOST_NAMES",
-    "SEARCHED",
-    "SEARCHED_NAMES",
     "UserCall",
     "attention_weights",
     "in_transform",
     "in_transform_rule",
+    "only_overrides",
+    "overridden",
     "overriding",
+    "paused_overrides",
     "run_transform",
 ]

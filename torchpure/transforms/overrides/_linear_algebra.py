@@ -35,5 +35,5 @@ def _cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
 
 OVERRIDES = (
     Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
-    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS | Where.OUTERMOST_GRAD, _cholesky_inverse),
+    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS, _cholesky_inverse),
 )

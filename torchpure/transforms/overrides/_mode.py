@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
@@ -10,9 +11,17 @@ from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
-from torchpure._torch import HigherOrderOperator, forward_ad, functorch
+from torchpure._torch import (
+    HigherOrderOperator,
+    forward_ad,
+    functorch,
+    len_torch_function_stack,
+    mode_at,
+    pop_mode,
+    push_mode,
+)
 from torchpure.transforms.calls import Call
-from torchpure.transforms.constants import NUMBERS, with_tensors_as_numbers
+from torchpure.transforms.constants import NUMBERS, with_numbers, with_tensors_as_numbers
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
@@ -72,23 +81,68 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+_MODE = OverrideMode()  # it has no state: all threads share it
+_num_modes: Any = len_torch_function_stack
+_NOTHING = nullcontext()
 
 
 class overriding:  # noqa: N801 a context manager
     """Turn the mode on in this thread, if it is off."""
 
-    __slots__ = ("_mode",)
+    __slots__ = ("_was_active",)
 
     def __enter__(self) -> None:
-        self._mode = None if _thread.active else OverrideMode()
-        if self._mode is not None:
+        self._was_active = _thread.active
+        if not self._was_active:
             _thread.active = True
-            self._mode.__enter__()
+            push_mode(_MODE)
 
     def __exit__(self, *error: Any) -> None:
-        if self._mode is not None:
+        if not self._was_active:
             _thread.active = False
-            self._mode.__exit__(*error)
+            pop_mode()
+
+
+def paused_overrides() -> AbstractContextManager[None]:
+    """Turn the mode off in this thread, if it is the innermost function mode.
+
+    A transform does so while it runs code of its own: each operation under the mode costs a microsecond.
+    """
+    return _NOTHING if is_dynamo_compiling() else _Paused()
+
+
+class _Paused:
+    __slots__ = ("_paused",)
+
+    def __enter__(self) -> None:
+        self._paused = _thread.active and _num_modes() > 0 and mode_at(_num_modes() - 1) is _MODE
+        if self._paused:
+            pop_mode()
+            _thread.active = False
+
+    def __exit__(self, *error: Any) -> None:
+        if self._paused:
+            push_mode(_MODE)
+            _thread.active = True
+
+
+def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls `fn` under the mode."""
+    if is_dynamo_compiling():
+        return fn
+
+    run_fn = with_numbers(fn)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with overriding():
+            return run_fn(*args, **kwargs)
+
+    return run
+
+
+def only_overrides() -> bool:
+    """Return whether no function mode is on in this thread, except the mode of the overrides."""
+    return _num_modes() == 0 or (_num_modes() == 1 and mode_at(0) is _MODE)
 
 
 class UserCall(Call):

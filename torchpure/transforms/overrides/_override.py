@@ -12,7 +12,6 @@ class Where(Flag):
     IN_TRANSFORM = auto()  # while a level of torch's transforms is open; a first gradient alone keeps torch's kernel
     FORWARD_MODE = auto()  # while a forward derivative is open
     VMAP_RETRY = auto()  # in the second run of a vmap whose first run failed
-    OUTERMOST_GRAD = auto()  # in addition to ALWAYS: turns the mode on in an outermost gradient, on plain autograd
     INTERCEPTED = auto()  # the rule runs before the operation, and returns the arguments for it, or raises
 
 

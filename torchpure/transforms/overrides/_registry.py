@@ -62,20 +62,4 @@ ALWAYS = table(Where.ALWAYS)
 IN_TRANSFORM = table(Where.IN_TRANSFORM)
 FORWARD_MODE = table(Where.FORWARD_MODE)
 VMAP_RETRY = table(Where.VMAP_RETRY)
-OUTERMOST_GRAD = table(Where.OUTERMOST_GRAD)
 INTERCEPTED = table(Where.INTERCEPTED)
-
-# A function whose code names one of these runs under the mode in every transform. The forward derivatives always use
-# the mode, so they need no search; interceptions have a list of names of their own (`purity/_reach.py`).
-SEARCHED = frozenset({*ALWAYS, *IN_TRANSFORM})
-
-
-def code_name(operation: Any) -> str:
-    """Return the name by which code uses an operation: `solve` for `torch.linalg.solve`, `data` for `Tensor.data`."""
-    if operation.__name__ == "__get__":
-        return operation.__self__.__name__
-    return operation.__name__.removeprefix("linalg_")
-
-
-SEARCHED_NAMES = frozenset(map(code_name, SEARCHED))
-OUTERMOST_NAMES = frozenset(map(code_name, OUTERMOST_GRAD))

@@ -72,9 +72,7 @@ def _to_python(value: Any) -> Any:
 
 OVERRIDES = (
     Override([torch.select_scatter, Tensor.select_scatter], Where.ALWAYS, _select_scatter),
-    Override(
-        [torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS | Where.OUTERMOST_GRAD, _as_strided_scatter
-    ),
+    Override([torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS, _as_strided_scatter),
     Override([torch.column_stack], Where.ALWAYS, _column_stack),
     Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.ALWAYS, _scatter_reduce),
     Override([torch.tensor_split, Tensor.tensor_split], Where.ALWAYS, _tensor_split),

@@ -3,11 +3,15 @@
 Each tensor has a version counter, which views share with their base. The captured tensors are those that can be reached
 from the function: closure cells, defaults, globals that its code names, `self`, modules, containers, classes and plain
 objects. A tensor that only a call can produce is not found; `pure` sees everything, and costs more.
+
+The search has a limit: 2,000 objects in the first call of a function. After a call that passed, it looks at the nearest
+6 objects, for mutations alone. So the cost of a call does not grow with what the function can reach. The check only
+reports: no result depends on it.
 """
 
 import operator
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -16,13 +20,10 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import ImpureError
-from torchpure.transforms.constants import with_numbers
 from torchpure.transforms.engine import argument_paths, describe_function, functorch, innermost, stale, unaliased
-from torchpure.transforms.overrides import overriding
 
-from ._reach import _search, name_of
+from ._reach import LIMIT, SHORT_LIMIT, by_identity, name_of, search
 
-_NOTHING = nullcontext()
 _version = operator.attrgetter("_version")
 peek = functorch.peek_interpreter_stack
 
@@ -34,10 +35,6 @@ class NoWatch:
 
     def check(self) -> None:
         """Check nothing."""
-
-    def overriding(self, always: bool = False) -> AbstractContextManager[None]:
-        """Override nothing."""
-        return _NOTHING
 
     def unaliased(self, result: Tree) -> Tree:
         """Return the result as it is."""
@@ -65,9 +62,9 @@ class Watch:
         "_caller",
         "_can_store",
         "_captured",
-        "_flags",
         "_fn",
         "_given",
+        "_history",
         "_sets_attributes",
         "_versions",
     )
@@ -75,9 +72,12 @@ class Watch:
     def __init__(self, caller: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
         self._caller, self._fn, self._args = caller, fn, args
         self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
-        found = _search(fn)
+        self._history = _history_of(_code_of(fn))
+        found = search(fn, limit=SHORT_LIMIT if self._history.passed else LIMIT)
         self._sets_attributes = found.sets_attributes
-        self._captured, self._can_store, self._flags, _ = _search(fn, deep=True) if found.sets_attributes else found
+        if found.sets_attributes and not self._history.passed:
+            found = search(fn, deep=True)
+        self._captured, self._can_store, _ = found
         self._versions = _versions([*self._given, *self._captured])
 
     def check(self, traced: Callable[[Tensor], bool] = stale) -> None:
@@ -88,28 +88,15 @@ class Watch:
         """
         if _versions([*self._given, *self._captured]) != self._versions:
             self._refuse()
-        if self._can_store:
+        if self._can_store and not self._history.passed:
             self._check_leaks(traced)
-
-    def overriding(self, always: bool = False) -> AbstractContextManager[None]:
-        """Turn the override mode on, if the code of the function names an overridden operation."""
-        return overriding()
+        self._history.passed = True
 
     def unaliased(self, result: Tree) -> Tree:
         """Return a result that shares no memory with arguments or captured tensors, as compiled programs do."""
         leaves, structure = tree.flatten(result)
         new = unaliased(leaves, [*self._given, *self._captured])
         return result if all(map(operator.is_, leaves, new)) else tree.unflatten(structure, new)
-
-    def with_nested_autograd(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function for plain autograd; if its code names autograd, it runs under the override mode."""
-        fn = with_numbers(fn)
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with overriding():
-                return fn(*args, **kwargs)
-
-        return run
 
     def _refuse(self) -> None:
         now = _versions([*self._given, *self._captured])
@@ -128,12 +115,30 @@ class Watch:
 
     def _check_leaks(self, traced: Callable[[Tensor], bool]) -> None:
         before = set(map(id, self._captured))
-        for found in _search(self._fn, deep=self._sets_attributes).tensors:
+        for found in search(self._fn, deep=self._sets_attributes).tensors:
             if id(found) not in before and traced(found):
                 raise ImpureError(
                     f"{self._caller}: {describe_function(self._fn)} lets a traced tensor out, "
                     f"{name_of(found, self._fn)}: it has no meaning there. Return it, as aux with has_aux=True"
                 )
+
+
+class _History:
+    """What is known of a function from earlier calls."""
+
+    passed = False  # a call passed the whole search
+
+
+@by_identity
+def _history_of(code: Any) -> _History:
+    return _History()
+
+
+def _code_of(fn: Any) -> Any:
+    """Return what functions with the same body share: the code, or the class of another callable."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__code__", None) or type(fn)
 
 
 def _versions(leaves: list[Tensor]) -> list[int]:
