@@ -21,6 +21,7 @@ from torchpure._torch import (
     maybe_load_decompositions,
     run_backward,
     set_fwd_grad_enabled,
+    set_grad_enabled,
     temporarily_clear_interpreter_stack,
     unpack_dual,
 )
@@ -196,3 +197,16 @@ def the_functional_api_cuts_off_its_inputs_there():
     assert not cut.grad_fn and cut.requires_grad and cut is not own
     assert grad_preprocess.__name__ in torch.autograd.functional.vjp.__code__.co_names
     assert "detach" in grad_preprocess.__code__.co_names
+
+
+@relied_on("set_grad_enabled")
+def blocks_set_the_grad_mode_by_an_operation_that_modes_see():
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append((func, args))
+            return func(*args, **(kwargs or {}))
+
+    seen = []
+    with Seen(), torch.no_grad():
+        assert seen == [(set_grad_enabled, (False,))] and not torch.is_grad_enabled()
+    assert seen == [(set_grad_enabled, (False,)), (set_grad_enabled, (True,))] and torch.is_grad_enabled()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import is_differentiated, user_line
+from torchpure.transforms.engine import functorch, is_differentiated, user_line
 
 CONVERSIONS = {  # operations -> how the code looks
     Tensor.item: ".item()",
@@ -47,7 +47,7 @@ def _new_tensor(operation: Any, first: int) -> Callable[..., Tensor]:
 
     def run(*args: Any, **kwargs: Any) -> Tensor:
         data = args[first] if len(args) > first else kwargs.get("data", kwargs.get("obj"))
-        if kwargs.get("requires_grad") or not any(map(is_differentiated, _tensors(data))):
+        if kwargs.get("requires_grad") or not any(map(_is_followed, _tensors(data))):
             return operation(*args, **kwargs)
         if isinstance(data, Tensor) and operation in {torch.as_tensor, torch.asarray}:
             return operation(*args, **kwargs)  # the tensor itself, or `to`
@@ -56,6 +56,10 @@ def _new_tensor(operation: Any, first: int) -> Callable[..., Tensor]:
         return _stacked(data, dtype, device)
 
     return run
+
+
+def _is_followed(leaf: Tensor) -> bool:
+    return functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf)
 
 
 def _tensors(data: Any) -> Iterator[Tensor]:

@@ -42,7 +42,7 @@ def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
 
 
 def _in_place(rule: Rule) -> Rule:
-    return lambda self, *args, **kwargs: self.copy_(rule(self, *args, **kwargs))
+    return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
 
 def _rows(
