@@ -58,7 +58,8 @@ _LETTERS = {"r": _reverse, "f": _forward, "m": _mapped, "j": _jacobian, "l": _li
 # words of derivatives, the outermost first: "rf" is grad of jvp
 WORDS = ["".join(word) for order in ORDERS for word in itertools.product("rf", repeat=order)]
 WORDS += ["m", "j", "l", "mm", "jr", "jj", "rj", "lr", "mf", "rm"]
-JIT = "jit"  # one program of all words
+JIT = "jit"  # one program of these words:
+COMPILED = ["r", "f", "m", "l", "rr", "fr", "ff", "rf", "rrr", "frr", "fff"]
 
 
 def derivative(word: str, f: Any, lib: Any = tp) -> Any:
@@ -73,7 +74,7 @@ def outcome(border: Border, word: str, dtype: torch.dtype = torch.float64, lib: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            words = WORDS if word == JIT else [word]
+            words = COMPILED if word == JIT else [word]
             run = partial(_all, border, words, lib)
             found = (tp.jit(run) if word == JIT else run)(torch.zeros((), dtype=dtype))
         except Exception as error:  # whatever it is: an error is an answer, a wrong number is not

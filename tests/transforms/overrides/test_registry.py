@@ -236,6 +236,7 @@ ROWS = [
         V4,
     ),
     Row((Tensor.igamma_, Tensor.igammac_), lambda f, x: f(2 * ONES + 0 * x.detach(), x**2 + 0.1), V4),
+    Row((torch.normal,), lambda f, x: f(x[0], x[1] ** 2, generator=torch.Generator().manual_seed(0)), V34, MAPPED),
     Row((torch.linspace, torch.logspace), lambda f, x: f(x[0], x[1], 4, dtype=D), V4),
     Row((torch.tensor, torch.as_tensor, torch.asarray), lambda f, x: f([x[0], x[1], 2.0]), V4),
     Row((Tensor.new_tensor,), lambda f, x: f(x, [x[0], x[1], 2.0]), V4),

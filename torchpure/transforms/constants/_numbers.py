@@ -1,6 +1,6 @@
-"""Tensors where torch wants a number: slopes, `alpha=`, `eps=`, margins.
+"""Tensors that torch takes for constants: slopes, `alpha=`, `eps=`, margins, and arguments without a derivative.
 
-torch reads the number, and the derivative through it is lost. If such a tensor is differentiated, a formula in tensors
+torch reads a number, and the derivative through it is lost. If such a tensor is differentiated, a formula in tensors
 runs, or the call is refused.
 """
 
@@ -137,6 +137,8 @@ _REFUSED: list[tuple[list[Any], dict[str, int]]] = [
     ([F.interpolate, F.upsample], {"scale_factor": 2}),
     ([F.multi_head_attention_forward], {"dropout_p": 10}),
     ([torch.logspace], {"base": 3}),
+    ([torch.special.airy_ai], {"x": 0}),
+    ([F.nll_loss, F.multilabel_soft_margin_loss], {"weight": 2}),
 ]
 
 
@@ -162,8 +164,8 @@ def with_tensors_as_numbers(operation: Any, args: Any, kwargs: Any) -> Any:
         if given is not None and any(map(is_differentiated, given if isinstance(given, list | tuple) else (given,))):
             if rule is None:
                 raise TransformError(
-                    f"{_name(operation)}{user_line()}: `{name}` is a tensor that is differentiated, and torch wants a "
-                    "number: the derivative would be lost. If it is a constant, pass tp.stop_gradient of it"
+                    f"{_name(operation)}{user_line()}: `{name}` is a tensor that is differentiated, and torch takes it "
+                    "for a constant: the derivative would be lost. If that is meant, pass tp.stop_gradient of it"
                 )
             return rule
     return operation

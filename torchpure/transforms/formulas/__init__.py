@@ -51,7 +51,7 @@ from ._of_two import atan2, copysign, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
 from ._products import cumprod, prod
-from ._ranges import linspace, logspace
+from ._ranges import linspace, logspace, normal
 from ._safe_product import safe_product
 from ._sine_cardinal import sinc, spherical_bessel_j0
 
@@ -98,6 +98,7 @@ __all__ = [
     "margin_ranking_loss",
     "new_full",
     "norm",
+    "normal",
     "pad",
     "poisson_nll_loss",
     "pow",

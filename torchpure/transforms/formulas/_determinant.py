@@ -8,17 +8,17 @@ from torch import Tensor
 _BLOCK = 4  # rows: a matrix whose rank is smaller by more has no derivative of an order up to this one, but zero
 
 
-def determinant(a: Tensor, of_regular: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return det A of a real matrix. `of_regular` is the determinant of a regular matrix.
+def determinant(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return det A of a real matrix. `of_regular` and `solve` are right for regular matrices.
 
     A = U Σ Vᵀ with constant U and V: det A = ± det B with B = Uᵀ A V, which is Σ here. The last four rows and columns
     of B hold the smallest singular values: their Schur complement is a small matrix, whose determinant is a polynomial.
     """
-    followed = _expand(a) if a.shape[-1] <= _BLOCK else _by_blocks(a, of_regular)
+    followed = _expand(a) if a.shape[-1] <= _BLOCK else _by_blocks(a, of_regular, solve)
     return torch.linalg.det(a.detach()) + (followed - followed.detach())  # torch's value, with derivatives
 
 
-def _by_blocks(a: Tensor, of_regular: Callable[[Tensor], Tensor]) -> Tensor:
+def _by_blocks(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     u, sizes, vt = torch.linalg.svd(a.detach())
     sign = torch.linalg.det(u) * torch.linalg.det(vt)
     b = u.mT @ a @ vt.mT
@@ -26,7 +26,7 @@ def _by_blocks(a: Tensor, of_regular: Callable[[Tensor], Tensor]) -> Tensor:
     kept = sizes[..., :-_BLOCK] > torch.finfo(a.dtype).eps * a.shape[-1] * sizes[..., :1]
     vanishes = ~kept.all(-1)  # more than four singular values are zero: so are the derivatives
     regular = torch.where(vanishes[..., None, None], torch.eye(large.shape[-1], dtype=a.dtype, device=a.device), large)
-    complement = b[..., -_BLOCK:, -_BLOCK:] - rest @ torch.linalg.solve(regular, b[..., :-_BLOCK, -_BLOCK:])
+    complement = b[..., -_BLOCK:, -_BLOCK:] - rest @ solve(regular, b[..., :-_BLOCK, -_BLOCK:])
     return torch.where(vanishes, 0.0, sign * of_regular(regular) * _expand(complement))
 
 

@@ -1,4 +1,4 @@
-"""`linspace` and `logspace` between tensors."""
+"""`linspace` and `logspace` between tensors, and normal numbers of a mean and a deviation in tensors."""
 
 from typing import Any
 
@@ -39,3 +39,11 @@ def _between(
         if (steps > 1)
         else start + step * position
     )
+
+
+def normal(mean: Any, std: Any = 1.0, *, generator: Any = None, **other: Any) -> Tensor:
+    """Compute `torch.normal`: mean + std · z with a draw z, which is a constant."""
+    shape = torch.broadcast_shapes(*(leaf.shape for leaf in (mean, std) if isinstance(leaf, Tensor)))
+    like = mean if isinstance(mean, Tensor) else std
+    zeros = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    return mean + std * torch.normal(zeros, 1.0, generator=generator)

@@ -76,7 +76,7 @@ OVERRIDES = (
     *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
     *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
     *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
-    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=Where.FORWARD_MODE),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=_ONCE_RIGHT),
     *_rows(formulas.embedding, F.embedding, where=Where.FORWARD_MODE),
     *_rows(formulas.spherical_bessel_j0, _special.spherical_bessel_j0),
     *(
@@ -92,6 +92,7 @@ OVERRIDES = (
     *_rows(formulas.igammac, torch.igammac, _special.gammaincc, Tensor.igammac),
     *_rows(_in_place(formulas.igamma), Tensor.igamma_),
     *_rows(_in_place(formulas.igammac), Tensor.igammac_),
+    *_rows(formulas.normal, torch.normal),
     Override([torch.linspace], Where.ALWAYS, formulas.linspace),
     Override([torch.logspace], Where.ALWAYS, formulas.logspace),
     *(Override([operation], Where.INTERCEPTED, refuse_conversion(operation)) for operation in CONVERSIONS),

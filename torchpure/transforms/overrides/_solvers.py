@@ -106,7 +106,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # 
 
 def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.det`."""
-    return torch.linalg.det(A) if A.is_complex() else formulas.determinant(A, _regular_determinant)
+    return torch.linalg.det(A) if A.is_complex() else formulas.determinant(A, _regular_determinant, _solve)
 
 
 def _regular_determinant(a: Tensor) -> Tensor:
