@@ -83,6 +83,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
         call=partial(_call, one, run_members),
         deterministic=one.deterministic,
         name=f"{count} × {one.name}",
+        forward_hooks=one.forward_hooks,
     )
 
 

@@ -13,6 +13,7 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model.copies import Pool, fill, pool_of
 from torchpure.transforms.engine import without_transforms
+from torchpure.transforms.purity import forward_hooks
 from torchpure.tree.summaries import shortened, summary, totals
 
 from ._apply import apply, call
@@ -59,6 +60,7 @@ class Functional:
     call: Callable[..., Any]
     deterministic: bool = False  # True: its code proves that calls never draw
     name: str = "a module"  # the class name of the module
+    forward_hooks: tuple[Callable[..., Any], ...] = ()  # forward hooks: the check for leaks searches what they hold
 
     def __call__(self, params: Params, *inputs: Any, **options: Any) -> Any:
         """Call the module with these parameters.
@@ -118,6 +120,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         call=partial(call, pool),
         deterministic=pool.never_draws,
         name=type(made).__name__,
+        forward_hooks=forward_hooks(made),
     )
 
 

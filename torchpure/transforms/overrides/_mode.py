@@ -60,10 +60,11 @@ class OverrideMode(TorchFunctionMode):
             return func(*args, **kwargs) if kwargs else func(*args)
         if func in NUMBERS:
             func = with_tensors_as_numbers(func, args, kwargs)
-        if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
-            func = FORWARD_MODE[func]
-        elif func in IN_TRANSFORM and in_transform() and not _is_differentiated_once(args):
-            func = IN_TRANSFORM[func]
+        if in_transform():
+            if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
+                func = FORWARD_MODE[func]
+            elif func in IN_TRANSFORM and not _is_differentiated_once(args):
+                func = IN_TRANSFORM[func]
         func = ALWAYS.get(func, func)
         if func not in INTERCEPTED and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs) if kwargs else func(*args)

@@ -3,11 +3,12 @@
 from ._draws import operator_draws
 from ._guard import NoWatch, Watch, run_watched, watched
 from ._pure import is_lifted_literal, mutated_arguments, pure, storage_key
-from ._reach import name_of, reachable
+from ._reach import forward_hooks, name_of, reachable
 
 __all__ = [
     "NoWatch",
     "Watch",
+    "forward_hooks",
     "is_lifted_literal",
     "mutated_arguments",
     "name_of",

@@ -100,7 +100,7 @@ def _parts(item: Any, kind: type, limit: int) -> tuple[Iterable[tuple[Any, Any]]
     if isinstance(item, type):
         return (() if _is_library(item.__module__) else [*_held(item), *_methods(item)]), False
     if kind in _OPERATIONS or isinstance(item, ModuleType) or _is_library(kind.__module__):
-        return (), False
+        return [(hook, "hook") for hook in item.forward_hooks] if hasattr(kind, "forward_hooks") else (), False
     return [*_attributes(item), *_methods(kind)], True
 
 
@@ -123,11 +123,22 @@ def _parts_of_wrapper(item: Any) -> tuple[tuple[Any, Any], ...]:
 
 
 def _parts_of_module(item: nn.Module, kind: type) -> tuple[list[tuple[Any, Any]], bool]:
-    found = [(part, name) for held in (item._parameters, item._buffers, item._modules) for name, part in held.items()]
+    held = (item._parameters, item._buffers, item._modules)
+    found: list[tuple[Any, Any]] = [(part, name) for parts in held for name, part in parts.items()]
+    if item._forward_hooks or item._forward_pre_hooks:
+        found.extend(
+            (hook, "hook") for hooks in (item._forward_hooks, item._forward_pre_hooks) for hook in hooks.values()
+        )
     if _is_library(kind.__module__):
         return found, False
     found.extend((value, name) for name, value in item.__dict__.items() if name[0] != "_")
     return [*found, *_methods(kind)], True
+
+
+def forward_hooks(module: nn.Module) -> tuple[Callable[..., Any], ...]:
+    """Return the forward hooks of a module and of the modules inside."""
+    held = [held for part in module.modules() for held in (part._forward_hooks, part._forward_pre_hooks)]
+    return tuple(hook for hooks in held for hook in hooks.values())
 
 
 def _parts_of_function(fn: FunctionType, used: "_Names") -> list[tuple[Any, Any]]:
