@@ -27,7 +27,7 @@ The last column is one compiled program of eleven of them, on the first line. Nu
 
 
 def examine(number: int) -> tuple[str, Counter[str], Counter[str], str]:
-    """Return the function of a problem, the words for its derivatives, ours and torch.func's , and that of its program."""
+    """Return the function of a problem, the words for its derivatives, ours and torch.func's, and that of its program."""
     torch.set_num_threads(1)
     logging.disable(logging.ERROR)
     border = borders()[number]

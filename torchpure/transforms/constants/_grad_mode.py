@@ -22,7 +22,9 @@ def set_forward_mode(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Set forward mode as reverse mode is about to be set; at the end of a block as it was before."""
     if functorch.TransformType.Jvp not in level_kinds():
         return args, kwargs
-    frame: Any = sys._getframe(2)  # below the mode: a method of the block
+    frame: Any = sys._getframe(2)  # below the mode, and other modes: a method of the block
+    while frame.f_code.co_name == "__torch_function__":
+        frame = frame.f_back
     if frame.f_back.f_code in _WRAPPERS:  # which makes a `set_grad_enabled` of its own
         frame = frame.f_back
     if frame.f_back.f_globals.get("__name__", "").startswith("torchpure."):  # a transform starts or ends
