@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torchpure._cpp import build_library
+from torchpure._cpp import load_library
 from torchpure.jit.native import compile_cpp
 from torchpure.transforms.calls._primitives import scan_p
 from torchpure.transforms.tracing._make_fx import trace
@@ -15,7 +15,7 @@ def rows(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
 
 
 def native(fn, *tensors: Tensor):
-    return compile_cpp(trace(lambda *given: as_tuple(fn(*given)), tensors), tensors, build_library)
+    return compile_cpp(trace(lambda *given: as_tuple(fn(*given)), tensors), tensors, load_library)
 
 
 def as_tuple(out):

@@ -15,9 +15,11 @@ ROOT = Path(torchpure.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in FILES if path.name == "__init__.py")
 SHARED = {
+    "torchpure._compile_lock",
     "torchpure._types",
     "torchpure._collector",
     "torchpure._progress",
+    "torchpure._missing_names",
 }  # files of the top package, below every layer
 
 

@@ -1,9 +1,10 @@
 """JAX-style functional PyTorch: `import torchpure as tp`."""
 
 import importlib as _importlib
+import sys as _sys
 import typing as _typing
 
-from . import _collector
+from . import _collector, _missing_names
 
 __version__ = "0.1.0"  # the build reads it here
 
@@ -40,10 +41,12 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> _typing.Any:
-        """Import `testing` when it is first asked for: programs that only train need not wait for it."""
+        """Import `testing` at its first use, because programs that only train do not need it; explain missing names."""
         if name == "testing":
             return _importlib.import_module(".testing", __name__)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        advice = None if name.startswith("_") else _missing_names.remedy(name, (tree, random, optim, train, debug))
+        text = f"module {__name__!r} has no attribute {name!r}" + (f": {advice}" if advice else "")
+        raise AttributeError(text, name=name, obj=_sys.modules[__name__])
 
     def __dir__() -> list[str]:
         return sorted({*globals(), "testing"})

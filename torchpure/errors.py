@@ -1,14 +1,15 @@
 """The exceptions that this library raises.
 
     TorchpureError
-    ├── StructureError    (ValueError)     two trees, or a tree and a module, have different structures
-    │   └── ParameterError                 parameters are missing, unexpected or of the wrong shape
-    ├── TransformError    (ValueError)     a transform cannot do what was asked
-    ├── ImpureError       (RuntimeError)   a function drew without a key or changed state that it was not given
-    ├── CheckError        (ValueError)     a check of the user, `tp.check`, failed
-    └── InputError        (ValueError)     a file, an expression or an option of the user is invalid
+    ├── StructureError (ValueError, RuntimeError)  two trees, or a tree and a module, have different structures
+    │   └── ParameterError                         parameters are missing, unexpected or of the wrong shape
+    ├── TransformError (ValueError, RuntimeError)  a transform cannot do what was asked
+    ├── ImpureError    (RuntimeError)              a function drew without a key, or changed state not given to it
+    ├── CheckError     (ValueError)                a check of the user, `tp.check`, failed
+    └── InputError     (ValueError)                a file, an expression or an option of the user is invalid
 
-Each is also the built-in exception in brackets, so `except ValueError` catches it.
+Each is also the built-in exceptions in brackets, so `except ValueError` catches it. Where torch raises RuntimeError for
+the same fault, `except RuntimeError` catches it too.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class TorchpureError(Exception):
     """The base class of every error of this library."""
 
 
-class StructureError(TorchpureError, ValueError):
+class StructureError(TorchpureError, ValueError, RuntimeError):
     """Report two trees of different structures, with the first path that differs."""
 
 
@@ -36,7 +37,7 @@ class ParameterError(StructureError):
     """Report parameters that a module cannot take, with the path of each."""
 
 
-class TransformError(TorchpureError, ValueError):
+class TransformError(TorchpureError, ValueError, RuntimeError):
     """Report a transform that cannot do what was asked."""
 
 

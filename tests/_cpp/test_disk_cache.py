@@ -12,6 +12,7 @@ import torch
 
 import torchpure as tp
 from torchpure._cpp import _disk_cache, compiler_command
+from torchpure._cpp._folder import _warn
 from torchpure.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -74,11 +75,14 @@ def test_a_damaged_file_is_made_again(damage, compiles):
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
-def test_a_folder_that_others_may_write_is_refused(mode, folder):
+def test_a_folder_that_others_may_write_is_not_used(mode, folder):
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(InputError, match=r"to which other users may write: .*chmod 700.*TORCHPURE_CACHE"):
-        _disk_cache.build_library(SOURCE, COMMAND)
+    _warn.cache_clear()
+    with pytest.warns(UserWarning, match=r"other users may write to it: .*chmod 700.*TORCHPURE_CACHE"):
+        file = _disk_cache.build_library(SOURCE, COMMAND)
+    assert _call(file) == 7 and list(folder.iterdir()) == []
+    assert _disk_cache.build_library(SOURCE, COMMAND) == file  # without another warning
 
 
 def test_where_no_folder_can_be_made_one_lasts_as_long_as_the_process(tmp_path, monkeypatch):

@@ -167,6 +167,13 @@ def trees_are_taken_apart():
     assert keys == {OrderedDict: ["b", "a"], defaultdict: [None, ["b", "a"]]}
 
 
+@relied_on("pytree.GetAttrKey", "pytree.MappingKey", "pytree.SequenceKey")
+def keys_of_nodes_say_what_they_name():
+    kept = pytree.SUPPORTED_NODES[OrderedDict].flatten_with_keys_fn(OrderedDict(b=1))
+    assert kept == ([(pytree.MappingKey("b"), 1)], ["b"])
+    assert (pytree.MappingKey("b").key, pytree.SequenceKey(3).idx, pytree.GetAttrKey("x").name) == ("b", 3, "x")
+
+
 @relied_on("compiler_config.functorch_config", "compiler_config.inductor_config")
 def settings_of_the_compiler_have_a_hash():
     from torchpure._torch.compiler_config import functorch_config, inductor_config

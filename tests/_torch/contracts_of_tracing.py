@@ -5,10 +5,10 @@ import operator
 import torch
 from contracts import called, relied_on
 from torch import Tensor
+from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 
 from torchpure._torch import (
-    PH,
     AutoDispatchBelowAutograd,
     DisableTorchDispatch,
     DisableTorchFunction,
@@ -36,7 +36,6 @@ from torchpure._torch import (
     disable_current_modes,
     disable_fake_tensor_cache,
     disable_proxy_modes_tracing,
-    fake_signature,
     get_current_function_mode_stack,
     get_decompositions,
     get_dispatch_mode,
@@ -51,6 +50,7 @@ from torchpure._torch import (
     make_fx,
     make_subclass,
     meta_kernels,
+    mode_at,
     pop_mode,
     push_mode,
     reenter_make_fx,
@@ -73,7 +73,6 @@ called("disable_autocast_cache")
 called("disable_current_modes")
 called("disable_fake_tensor_cache", "mode")
 called("disable_proxy_modes_tracing")
-called("fake_signature", "function", 1)
 called("get_current_function_mode_stack")
 called("get_decompositions", ["operator"])
 called("get_proxy_mode")
@@ -83,6 +82,7 @@ called("FakeTensorConverter", copy_data=False, export=False)
 called("ProxyTensor", "proxy", None)
 called("is_impure", "operator", args=(), kwargs={})
 called("make_fx", "function", tracing_mode="fake")
+called("mode_at", 0)
 called("pop_mode")
 called("push_mode", "mode")
 called("reenter_make_fx", "function")
@@ -124,12 +124,12 @@ def a_tracer_for_shapes_is_found():
         assert get_dispatch_mode(TorchDispatchModeKey.FAKE) is mode
 
 
-@relied_on("len_torch_function_stack", "get_current_function_mode_stack", "push_mode", "pop_mode")
+@relied_on("len_torch_function_stack", "mode_at", "get_current_function_mode_stack", "push_mode", "pop_mode")
 def modes_of_functions_are_handed_to_another_thread():
     mode = _Functions()
     push_mode(mode)
     try:
-        assert len_torch_function_stack() == 1 and get_current_function_mode_stack() == [mode]
+        assert len_torch_function_stack() == 1 and mode_at(0) is mode and get_current_function_mode_stack() == [mode]
     finally:
         assert pop_mode() is mode
     assert len_torch_function_stack() == 0
@@ -190,7 +190,7 @@ def a_tracer_at_work_is_found():
     assert [node.target for node in program.graph.nodes if node.op == "call_function"] == [ATEN.sin.default]
 
 
-@relied_on("MakefxTracer", "PythonKeyTracer", "fake_signature", "set_make_fx_tracer", "PH", "disable_autocast_cache",
+@relied_on("MakefxTracer", "PythonKeyTracer", "set_make_fx_tracer", "disable_autocast_cache",
            "ProxyTensor", "LazyGraphModule")  # fmt: skip
 def a_tracer_is_made_of_torchs_parts():
     """What the tracer of `transforms` does, in the fewest steps."""
@@ -202,17 +202,16 @@ def a_tracer_is_made_of_torchs_parts():
         tracer.proxy_mode = ProxyTorchDispatchMode(names, "fake")
         fake = tracer.fake_tensor_mode.from_tensor(X)
 
-        def run(proxy):
-            names.tensor_tracker[fake] = ProxyTensor(proxy, None)
-            return names.unwrap_proxy(torch.sin(fake))
-
         with tracer.fake_tensor_mode, tracer.proxy_mode, disable_autocast_cache(), set_make_fx_tracer(tracer):
-            graph = names.trace(fake_signature(run, 1), (PH,))
+            names.root, names.graph, names.tensor_attrs = torch.nn.Module(), Graph(tracer_cls=PythonKeyTracer), {}
+            names.tensor_tracker[fake] = ProxyTensor(names.create_proxy("placeholder", "arg0_1", (), {}), None)
+            sine = names.unwrap_proxy(torch.sin(fake))
+            names.create_node("output", "output", (names.create_arg((sine,)),), {})
     finally:
         tracer._restore_modes(*before)
-    program = LazyGraphModule(names.root, graph, "Program")
-    assert [node.target for node in graph.nodes if node.op == "call_function"] == [ATEN.sin.default]
-    assert torch.equal(program(X), X.sin()) and "sin" in program.code
+    program = LazyGraphModule(names.root, names.graph, "Program")
+    assert [node.target for node in names.graph.nodes if node.op == "call_function"] == [ATEN.sin.default]
+    assert torch.equal(program(X)[0], X.sin()) and "sin" in program.code
     assert names.tensor_tracker[fake].constant is None and names.tensor_tracker.get(X) is None
     assert isinstance(names.root._buffers, dict) and names.get_fresh_qualname("_tensor_constant")
     assert {"_init_modes_from_parent", "_make_sub_tracer", "_trace_inner"} <= set(dir(MakefxTracer))

@@ -1,4 +1,6 @@
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -99,6 +101,7 @@ def test_a_fit_of_a_file(here, capsys):
         (["fit", "x", "--hidden", "10000000"], "--hidden: wanted a number less than"),
         (["fit", "x", "--lr", "nan"], "--learning-rate: wanted a finite number"),
         (["fit", "x", "--device", "nowhere"], "--device: 'nowhere'"),
+        (["fit", "x", "--device", "hpu"], "--device: 'hpu' cannot be used here"),
         (["fit", "x", "--out", "."], "exists already"),
         (["fit", "x", "--out", ""], "'' is not a name for a folder"),
         (["fit", "x", "--out", "a\0b"], "is not a name for a folder"),
@@ -168,6 +171,80 @@ def test_a_signal_saves_the_last_parameters(here, number, code, status, listing)
     assert (last["status"], last["steps"]) == (status, result["steps"])
     assert err.count("\n") == 1
     assert listing(here / "runs") == ["x"]
+
+
+def wait_for_training(here):
+    deadline = time.monotonic() + 300
+    while not list(here.glob("runs/.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word", "gap"),
+    [(signal.SIGINT, 130, "interrupted", 0.01), (signal.SIGTERM, 143, "terminated", 0.2)],
+)
+def test_many_signals_end_in_one_line(here, number, code, word, gap):
+    words = [sys.executable, "-m", "torchpure", "fit", "x", "--steps", "10000000", "--hidden", "4"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_training(here)
+        for _ in range(4):
+            process.send_signal(number)
+            time.sleep(gap)
+        _, err = process.communicate(timeout=300)
+    assert process.returncode == code
+    assert err.startswith(f"torchpure: {word}") and err.count("\n") == 1
+    assert not list(here.glob("runs/.*"))
+
+
+def test_an_error_after_a_signal_is_an_interruption(capsys, monkeypatch):
+    def fail(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)  # recorded by the loop
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("an import that was interrupted") from None
+
+    monkeypatch.setattr(_run, "fit", fail)
+    assert main(["fit", "x"]) == 130
+    assert capsys.readouterr().err == "torchpure: interrupted; nothing was saved\n"
+
+
+OUTPUTS = {
+    "full": ("/dev/full", 2, "torchpure: stdout: no space left on device; the run is saved\n"),
+    "closed pipe": (None, 0, ""),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_an_output_that_cannot_be_written(here, name, listing, monkeypatch, capsys):
+    path, code, message = OUTPUTS[name]
+    if path is None:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    else:
+        descriptor = os.open(path, os.O_WRONLY)
+    with os.fdopen(descriptor, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["fit", "x", *FAST]) == code
+        monkeypatch.undo()
+    assert capsys.readouterr().err == message
+    assert listing(here / "runs") == ["x"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert main(["fit", "x", "--out", "é\udcff", *FAST]) == 0
+    assert sys.stdout.buffer.getvalue().endswith(b"\n\\xe9\\udcff\n")
+
+
+def test_parameters_that_cannot_be_written(here, capsys, monkeypatch, listing):
+    def refuse(*arguments, **options):
+        raise _run.SafetensorError("Error while serializing: File too large")
+
+    monkeypatch.setattr(_run, "save_file", refuse)
+    assert main(["fit", "x", *FAST]) == 2
+    assert "params.safetensors: error while serializing: file too large; nothing was saved" in capsys.readouterr().err
+    assert listing(here) == []
 
 
 def test_default_seeds_fit_the_article_target(capsys):

@@ -123,6 +123,57 @@ def test_refused_quickly_and_in_one_line(source, message):
     assert "\n" not in str(caught.value)
 
 
+def nested(text, depth, start="x"):
+    for _ in range(depth):
+        start = text.format(start)
+    return start
+
+
+COSTLY = {  # text, and its value at x = 0.25, 0.5, 2
+    "comparisons in comparisons": (nested("0<({})<1", 45), [0.0, 0.0, 0.0]),
+    "comparisons on both sides": (nested("1>({})>0", 20, "0<x<1"), [0.0, 0.0, 0.0]),
+    "a chain of comparisons": ("<".join(["0", *["x"] * 199]), [0.0, 0.0, 0.0]),
+    "a chain of true comparisons": ("<=".join(["0", *["x"] * 199]), [1.0, 1.0, 1.0]),
+    "a sum of 200 terms": ("+".join(["x"] * 200), [50.0, 100.0, 400.0]),
+    "a difference of 200 terms": ("-".join(["x"] * 200), [-49.5, -99.0, -396.0]),
+    "a product of 200 factors": ("*".join(["2"] * 199 + ["x"]), [2.0**197, 2.0**198, 2.0**200]),
+    "sums in brackets": (nested("x+({})", 49), [12.5, 25.0, 100.0]),
+    "conditions": ("where(" + " and ".join(["x>0"] * 60) + ", 1, 2)", [1.0, 1.0, 1.0]),
+    "powers in powers": ("1**" * 98 + "x", [1.0, 1.0, 1.0]),
+    "a tower": ("x + 1/9**9**9**9", [0.25, 0.5, 2.0]),
+    "a large hexadecimal number": ("x + 0*0x" + "f" * 250, [0.25, 0.5, 2.0]),
+    "minus signs": ("-" * 98 + "x", [0.25, 0.5, 2.0]),
+    "calls": (nested("abs({})", 50), [0.25, 0.5, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_time_is_linear_in_the_size(name):
+    text, expected = COSTLY[name]
+    compile_expression("x", ["x"])({"x": X})
+    start = time.process_time()
+    value = compile_expression(text, ["x"])({"x": X})
+    assert time.process_time() - start < 0.3  # 5 ms; the collector may run within
+    assert value.tolist() == expected
+
+
+def test_each_side_of_a_chain_is_evaluated_once(monkeypatch):
+    calls = []
+
+    def sin(x):
+        calls.append(1)
+        return torch.sin(x)
+
+    monkeypatch.setitem(_functions.FUNCTIONS, "sin", _functions.Function(sin, 1))
+    compile_expression("0 < sin(x) < 1 > sin(x) > 0", ["x"])({"x": X})
+    assert len(calls) == 2
+
+
+def test_terms_of_a_chain_are_taken_from_left_to_right():
+    value = compile_expression("x - 1 - 2*x/4*3 + (x - (1 - x)) - 7 % 4 ** 2 // 3", ["x"])({"x": X})
+    torch.testing.assert_close(value, X - 1 - 2 * X / 4 * 3 + (X - (1 - X)) - 7 % 4**2 // 3)
+
+
 @pytest.mark.parametrize("error", [RecursionError, MemoryError])
 def test_a_parser_that_gives_up_is_bad_input(monkeypatch, error):
     def give_up(source, mode):

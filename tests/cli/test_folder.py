@@ -1,4 +1,6 @@
+import os
 import threading
+import time
 
 import pytest
 
@@ -89,6 +91,69 @@ def test_out_that_appears_during_the_run_is_an_error(here, listing):
         (here / "mine").mkdir()
         folder.publish()
     assert listing(here) == ["mine"]
+
+
+def abandoned(parent, name=".a-0123abcd.partial", age=100, files=("config.json", ".tmpx")):
+    folder = parent / name
+    folder.mkdir()
+    for file in files:
+        (folder / file).touch()
+    os.utime(folder, (time.time() - age,) * 2)
+    return folder
+
+
+def test_folders_of_killed_runs_are_removed_by_the_next_run(here, listing):
+    (here / "runs").mkdir()
+    abandoned(here / "runs")
+    save()
+    assert listing("runs") == ["a"]
+    abandoned(here, ".mine-01234567.partial")
+    save(here / "mine")
+    assert listing(here) == ["mine", "runs"]
+
+
+KEPT = {
+    "younger": {"age": 1},
+    "with other files": {"files": ("config.json", "notes.txt")},
+    "with another name": {"name": ".a-0123.partial"},
+    "not hidden": {"name": "a-0123abcd.partial"},
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_other_folders_are_kept(here, listing, name):
+    (here / "runs").mkdir()
+    folder = abandoned(here / "runs", **KEPT[name])
+    save()
+    assert folder.name in listing("runs")
+
+
+def test_a_running_writer_keeps_its_folder(here, listing):
+    with draft(None, "slow") as slow:
+        (slow.path / "config.json").touch()
+        os.utime(slow.path, (0, 0))
+        save()
+        assert slow.path.exists()
+        slow.publish()
+    assert listing("runs") == ["a", "slow"]
+
+
+def test_a_link_to_a_folder_is_kept(here, listing):
+    target = abandoned(here, "target")
+    (here / "runs").mkdir()
+    (here / "runs/.a-0123abcd.partial").symlink_to(target)
+    save()
+    assert target.exists() and listing(target) == [".tmpx", "config.json"]
+
+
+def test_a_rename_that_fails_leaves_no_empty_folder(here, listing, monkeypatch):
+    def refuse(path, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        save()
+    assert listing(here) == []
 
 
 def test_runs_as_a_file_is_an_error(here):

@@ -1,4 +1,6 @@
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -6,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from torchpure.cli import _formats
+from torchpure.cli import _formats, _npz
 from torchpure.cli._formats import FORMATS, check_finite
 from torchpure.errors import InputError
 
@@ -40,6 +42,23 @@ def test_names_and_values(tmp_path, name, content):
     assert FORMATS[path.suffix].names(path) == ["x", "y"]
     assert values(path, "y", "x") == [[2.0, 4.0], [1.0, 3.0]]
     assert FORMATS[path.suffix].values(path, ["y"])[0].dtype == torch.float64
+
+
+def test_true_and_false_are_numbers(tmp_path):
+    path = write(tmp_path / "a.csv", "x,y\nTrue,1\nfalse,2\n TRUE ,3\n")
+    assert values(path, "x", "y") == [[1.0, 0.0, 1.0], [1.0, 2.0, 3.0]]
+
+
+def test_a_line_that_never_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(_formats, "MAX_LINE", 10)
+    with pytest.raises(InputError, match="a line has more than 10 characters"):
+        values(write(tmp_path / "a.csv", "x\n1\n12345678901"), "x")
+
+
+def test_more_numbers_than_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(_formats, "MAX_NUMBERS", 3)
+    with pytest.raises(InputError, match="more than 3 numbers; --inputs a,b chooses columns"):
+        values(write(tmp_path / "a.csv", "x,y\n1,2\n3,4\n"), "x", "y")
 
 
 def test_columns_of_a_matrix(tmp_path):
@@ -99,6 +118,67 @@ def test_refused_npz(tmp_path, content, message):
     path = write(tmp_path / "a.npz", content)
     with pytest.raises(InputError, match=message):
         values(path, "x", "y")
+
+
+def npy(descr, shape, data=b""):
+    text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+GOOD = npy("<f8", (3,), np.arange(3.0).tobytes())
+HOSTILE = {
+    "no array": (b"junk", "array `x` is no array: .*EOF"),
+    "nothing": (b"", "array `x` is no array"),
+    "objects": (npy("|O", (3,), b"cos\nsystem\n"), "array `x` holds Python objects; wanted numbers"),
+    "a bomb": (npy("<f8", (10**12,)), "array `x` has shape .* and needs 8000000000000 bytes; at most 1073741824"),
+    "a wide bomb": (npy("<f8", (10**9, 999)), "array `x` has shape .* and needs 7992000000000 bytes"),
+    "more than there is": (
+        npy("<f8", (10**6,), b"1234"),
+        "array `x` has shape .* needs 8000000 bytes, but the archive has 4",
+    ),
+    "less than there is": (npy("<f8", (1,), b"1" * 16), "array `x` has shape .* needs 8 bytes, but the archive has 16"),
+    "negative": (npy("<f8", (-5,)), r"array `x` has shape \(-5,\); wanted \(rows,\)"),
+    "too many columns": (npy("<f8", (0, 10**9)), "array `x` has shape .*columns up to 1000"),
+    "a broken header": (b"\x93NUMPY\x01\x00\x10\x00{'descr': ((((((", "array `x` is no array"),
+    "a deep header": (b"\x93NUMPY\x01\x00\xff\x1f" + b"(" * 0x1FFF, "array `x` is no array"),
+    "an unknown dtype": (npy("<f99", (3,)), "array `x` is no array: .*f99"),
+    "an unknown version": (b"\x93NUMPY\x09\x00" + GOOD[8:], "array `x` is no array"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_members(tmp_path, name):
+    content, message = HOSTILE[name]
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", content)
+        archive.writestr("y.npy", GOOD)
+    assert "x" in FORMATS[".npz"].names(path) or name == "too many columns"
+    assert values(path, "y") == [[0.0, 1.0, 2.0]]  # the other member can be read
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"not a readable .npz archive of numbers: {message}"):
+        values(path, "x", "y")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_a_damaged_member_is_named(tmp_path):
+    path = write(tmp_path / "a.npz", {"x": np.arange(1e5), "y": np.arange(1e5)})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(np.float64(99998.0).tobytes(), np.float64(3.0).tobytes(), 1))
+    with pytest.raises(InputError, match="array `x`: Bad CRC-32"):
+        values(path, "x", "y")
+
+
+def test_an_archive_with_too_many_members(tmp_path, monkeypatch):
+    monkeypatch.setattr(_npz, "MAX_MEMBERS", 2)
+    with pytest.raises(InputError, match="the archive has 3 members; at most 2 are allowed"):
+        FORMATS[".npz"].names(write(tmp_path / "a.npz", dict.fromkeys("abc", np.zeros(2))))
+
+
+def test_other_byte_orders_and_booleans(tmp_path):
+    path = write(tmp_path / "a.npz", {"x": np.array([1, 2], dtype=">i4"), "y": np.array([True, False])})
+    assert values(path, "x", "y") == [[1.0, 2.0], [1.0, 0.0]]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])

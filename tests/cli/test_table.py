@@ -1,3 +1,6 @@
+import os
+import time
+
 import pytest
 
 from torchpure.cli._table import is_table, read_table
@@ -66,6 +69,37 @@ def test_refused_files(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_table(path, "prise" if "price" in content else "b" if ";" in content else "a", None)
+
+
+@pytest.mark.parametrize("inputs", [None, ("c1", "c2")])
+def test_two_hundred_thousand_columns(tmp_path, inputs):
+    path = tmp_path / "a.csv"
+    names = [f"c{number}" for number in range(200_000)]
+    path.write_text("\n".join([",".join(names), *[",".join("1" * len(names))] * 2]))
+    start = time.process_time()
+    if inputs is None:
+        with pytest.raises(InputError, match="199999 input columns; wanted 1 to 1000"):
+            read_table(path, "c7", inputs)
+    else:
+        assert read_table(path, "c7", inputs).x.tolist() == [[1.0, 1.0]] * 2
+    with pytest.raises(InputError, match="no column `d7`"):
+        read_table(path, "d7", None)
+    assert time.process_time() - start < 3
+
+
+def test_an_input_twice(path):
+    with pytest.raises(InputError, match="--inputs: `a` appears twice"):
+        read_table(path, "b", ("a", "a"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+def test_only_regular_files_are_opened(tmp_path, suffix):
+    fifo, device = tmp_path / f"fifo{suffix}", tmp_path / f"device{suffix}"
+    os.mkfifo(fifo)
+    device.symlink_to("/dev/zero")
+    for path, kind in ((fifo, "pipe"), (device, "device or socket")):
+        with pytest.raises(InputError, match=f"is a {kind}; wanted a data file"):
+            read_table(path, "a", None)
 
 
 def test_a_file_that_cannot_be_opened(tmp_path):

@@ -154,7 +154,7 @@ ERRORS = {
     "dimension": (lambda: tp.vmap(loss, in_dims=1)(X), TransformError, "vmap: `@loss`: argument 0 cannot be mapped over dimension 1: it is a float64 tensor of shape (2,). Pass in_dims=None for what is not mapped"),
     "a mapped number": (lambda: tp.vmap(loss)({"a": X, "n": 3}), TransformError, "vmap: `@loss`: argument 0 at `n` cannot be mapped over dimension 0: it is int 3. Pass in_dims=None for what is not mapped"),
     "nothing mapped": (lambda: tp.vmap(loss, in_dims=None)(X), TransformError, "vmap: `@loss` has no mapped argument: no leaf has a dimension in in_dims. Give one of them an int, or call the function as it is"),
-    "output": (lambda: tp.vmap(lambda x: 3)(X), TransformError, "vmap: `@` must return tensors, got int 3 at `.`: make a tensor of it, or leave it out"),
+    "output": (lambda: tp.vmap(lambda x: 3)(X), TransformError, "vmap: `@` must return tensors, got int 3 at `.`: make a tensor of it, or give it None in out_dims"),
     "out_dims": (lambda: tp.vmap(lambda x: {"y": x}, out_dims=None)(X), TransformError, "vmap: the result of `@` at `y` differs between members; out_dims=None is for a result that does not: give it an int"),
     "out_dims shape": (lambda: tp.vmap(loss, out_dims=(0, 0))(X), TransformError, "vmap: out_dims must be an int, None or shaped like the value it is for, a float64 tensor of shape (); got tuple of 2"),
     "out_dims too large": (lambda: tp.vmap(loss, out_dims=2)(X), TransformError, "vmap: the result of `@loss` at `.` has no place for a dimension 2: for one member it is a float64 tensor of shape ()"),

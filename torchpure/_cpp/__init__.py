@@ -1,6 +1,11 @@
-"""C++ sources to shared libraries: the compiler command (`_toolchain.py`), and the cache on disk (`_disk_cache.py`)."""
+"""C++ sources to shared libraries.
 
-from ._disk_cache import CompilerError, build_library, find_file, key_of, store_file
+`_toolchain.py` knows the command of the compiler. `_disk_cache.py` keeps what it made, in the folder that `_folder.py`
+chooses. `_load.py` loads it.
+"""
+
+from ._disk_cache import CompilerError, find_file, key_of, store_file
+from ._load import load_library
 from ._toolchain import compiler_command
 
-__all__ = ["CompilerError", "build_library", "compiler_command", "find_file", "key_of", "store_file"]
+__all__ = ["CompilerError", "compiler_command", "find_file", "key_of", "load_library", "store_file"]

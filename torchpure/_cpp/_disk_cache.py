@@ -5,7 +5,6 @@ depends on. The digest is a hash of its bytes: if a file is damaged, its digest 
 appears under its name only when it is complete, so several processes may share a folder. Nothing is unpickled.
 """
 
-import atexit
 import hashlib
 import os
 import platform
@@ -15,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import takewhile
@@ -24,10 +24,13 @@ import torch
 
 from torchpure.errors import InputError
 
-FOLDER_VARIABLE, SIZE_VARIABLE = "TORCHPURE_CACHE", "TORCHPURE_CACHE_MB"
+from ._folder import cache_folder, process_folder
+
+SIZE_VARIABLE = "TORCHPURE_CACHE_MB"
 _SUFFIXES = frozenset({".so", ".py"})
 _DEFAULT_MEGABYTES = 512
 _MIN_AGE = 60.0  # seconds; a younger file stays, because another process may be about to load it
+_MIN_FREE_BYTES = 1 << 24  # with less, a compiler may fail because of the disk
 _STALE_BUILD_AGE = 3600.0  # seconds; an older build folder belongs to a killed process
 
 
@@ -42,7 +45,7 @@ def build_library(source: str, command: Sequence[str]) -> Path:
 
     Raises:
         CompilerError: there is no such compiler, or it fails.
-        InputError: other users may write to the folder, or its maximal size is not a number.
+        InputError: the maximal size of the folder is not a number.
     """
     key = key_of(source, *command)
     return find_file(key, ".so") or store_file(key, ".so", lambda made: _compile(source, made, command))
@@ -53,7 +56,8 @@ def find_file(key: str, suffix: str) -> Path | None:
     for file in cache_folder().glob(f"{key}-*{suffix}"):
         if _is_intact(file):
             return file
-        file.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder in its place, or a disk that cannot be written
+            file.unlink(missing_ok=True)
     return None
 
 
@@ -66,9 +70,19 @@ def store_file(key: str, suffix: str, make: Callable[[Path], object]) -> Path:
     try:
         file = _write_file(folder, key, suffix, make)
     except OSError:
-        return _write_file(_process_path(), key, suffix, make)
-    prune(folder, max_bytes)
+        return _write_file(process_folder(), key, suffix, make)
+    except CompilerError:
+        if folder == process_folder() or not _is_full(folder):
+            raise
+        return _write_file(process_folder(), key, suffix, make)
+    with suppress(OSError):
+        prune(folder, max_bytes)
     return file
+
+
+def _is_full(folder: Path) -> bool:
+    """Return whether a disk is full: the linker, which fails then, does not say so in one way."""
+    return shutil.disk_usage(folder).free < _MIN_FREE_BYTES
 
 
 def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
@@ -79,44 +93,6 @@ def _write_file(folder: Path, key: str, suffix: str, make: Callable[[Path], obje
         file = folder / f"{key}-{_digest(build)}{suffix}"
         build.replace(file)
     return file
-
-
-def cache_folder() -> Path:
-    """Return the cache folder of this user; a temporary folder of the process if it cannot be used.
-
-    Raises:
-        InputError: other users may write to it.
-    """
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(chosen).expanduser() if chosen else _default_folder()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        return _process_path()
-    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InputError(
-            f"jit: programs are not loaded from {folder}, to which other users may write: "
-            f"make it private (chmod 700), or set {FOLDER_VARIABLE} to another folder"
-        )
-    return folder if writable else _process_path()
-
-
-def _default_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "torchpure"
-
-
-@lru_cache(maxsize=1)
-def _process_folder() -> tempfile.TemporaryDirectory[str]:
-    made = tempfile.TemporaryDirectory(prefix="torchpure-", ignore_cleanup_errors=True)
-    atexit.register(made.cleanup)
-    return made
-
-
-def _process_path() -> Path:
-    return Path(_process_folder().name)
 
 
 def prune(folder: Path, max_bytes: int) -> None:
@@ -170,11 +146,14 @@ def _is_intact(file: Path) -> bool:
     """Tell whether a file matches the digest in its name, and mark it as used."""
     try:
         found = file.stat()
-        if found.st_uid != os.getuid() or _digest(file) != file.stem.rpartition("-")[2]:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
             return False
-        os.utime(file)
+        if _digest(file) != file.stem.rpartition("-")[2]:
+            return False
     except OSError:  # another process has removed it
         return False
+    with suppress(OSError):
+        os.utime(file)
     return True
 
 

@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from ._disk_cache import CompilerError
+
 FLAGS = (
     "-std=gnu++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd", "-fno-math-errno", "-fwrapv",
     "-fno-trapping-math", "-fno-exceptions", "-fno-rtti", "-fno-semantic-interposition", "-fno-stack-protector", "-w",
@@ -22,8 +24,9 @@ def compiler_command() -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: there is no C++ compiler.
+        CompilerError: the variable CXX is not a command.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))  # may be several words, such as `ccache g++`
+    chosen = _words(os.environ.get("CXX", ""))  # may be several words, such as `ccache g++`
     found = chosen or [name for name in map(shutil.which, ("g++", "c++", "clang++")) if name][:1]
     if not found:
         raise FileNotFoundError("no C++ compiler")
@@ -31,6 +34,13 @@ def compiler_command() -> tuple[str, ...]:
     if _has_vector_functions(found[-1]):
         return (*found, *FLAGS, _VECTOR_DEFINE, *end, "-lmvec", "-lm")
     return (*found, *FLAGS, *end, "-lm")
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise CompilerError(f"jit: CXX is not a command of a compiler, {command!r:.80}: {error}.") from error
 
 
 def _has_vector_functions(compiler: str) -> bool:

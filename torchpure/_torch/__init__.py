@@ -80,7 +80,6 @@ from ._operators import (
     is_impure,
 )
 from ._tracing import (
-    PH,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorConverter,
@@ -95,7 +94,6 @@ from ._tracing import (
     disable_autocast_cache,
     disable_fake_tensor_cache,
     disable_proxy_modes_tracing,
-    fake_signature,
     get_eval_frame_callback,
     get_proxy_mode,
     get_proxy_slot,
@@ -125,7 +123,6 @@ __all__ = [
     "MakefxTracer",
     "OpOverload",
     "OpOverloadPacket",
-    "PH",
     "ProxyTensor",
     "ProxyTorchDispatchMode",
     "PythonKeyTracer",
@@ -146,7 +143,6 @@ __all__ = [
     "eager_transforms",
     "enter_dual_level",
     "exit_dual_level",
-    "fake_signature",
     "foreach_add",
     "foreach_clone",
     "foreach_lerp",

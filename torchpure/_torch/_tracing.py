@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch._subclasses.fake_tensor import disable_fake_tensor_cache as disable_fake_tensor_cache
 from torch._subclasses.fake_tensor import in_kernel_invocation_manager as meta_kernels
 from torch.fx._lazy_graph_module import _LazyGraphModule as LazyGraphModule
-from torch.fx._symbolic_trace import PH as PH
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode as ProxyTorchDispatchMode
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer as PythonKeyTracer
 from torch.fx.experimental.proxy_tensor import _MakefxTracer as MakefxTracer
@@ -22,7 +21,6 @@ from torch.fx.experimental.proxy_tensor import _ProxyTensor as ProxyTensor
 from torch.fx.experimental.proxy_tensor import _set_make_fx_tracer as set_make_fx_tracer
 from torch.fx.experimental.proxy_tensor import disable_autocast_cache as disable_autocast_cache
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing as disable_proxy_modes_tracing
-from torch.fx.experimental.proxy_tensor import fake_signature as fake_signature
 from torch.fx.experimental.proxy_tensor import get_proxy_mode as get_proxy_mode
 from torch.fx.experimental.proxy_tensor import get_proxy_slot as get_proxy_slot
 from torch.fx.experimental.proxy_tensor import make_fx as make_fx

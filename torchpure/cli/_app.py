@@ -1,7 +1,9 @@
 """The commands and their options."""
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,9 @@ import typer
 
 from torchpure.errors import InputError
 
-USAGE, INTERRUPTED = 2, 130
+from ._signals import catch_signals, end_quietly, interruptible
+
+USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
 MAX_MESSAGE = 1200
 _FLAGS = ("--json", "--quiet", "--help", "--version")
 
@@ -24,19 +28,35 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, 1 diverged, 2 bad input, 130 interrupted, 143 terminated."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        return app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0
-    except InputError as error:
-        return _print_error(str(error), USAGE)
-    except typer.TyperException as error:
-        return _print_error(error.format_message(), USAGE)
-    except (typer.Abort, KeyboardInterrupt):
-        return _print_error("interrupted; nothing was saved", INTERRUPTED)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return _print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
-    except MemoryError:
-        return _print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
+    with interruptible() as interrupted:
+        try:
+            code = app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0
+        except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted may raise anything
+            code = _report(error, interrupted())
+    if arguments is None and code in (INTERRUPTED, TERMINATED):
+        end_quietly()
+    return code
+
+
+def _report(error: BaseException, signal_number: int) -> int:
+    """Print one line about an error, and return the exit code; raise an error that is a fault of this program."""
+    if signal_number or isinstance(error, typer.Abort | KeyboardInterrupt):
+        name, code = ("terminated", TERMINATED) if signal_number == signal.SIGTERM else ("interrupted", INTERRUPTED)
+        return _print_error(f"{name}; nothing was saved", code)
+    match error:
+        case InputError():
+            return _print_error(str(error), USAGE)
+        case typer.TyperException():
+            return _print_error(error.format_message(), USAGE)
+        case BrokenPipeError():
+            _close_stdout()
+            return USAGE
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            return _print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
+        case MemoryError():
+            return _print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
+    raise error
 
 
 def _escape_leading_minus(words: list[str]) -> list[str]:
@@ -141,16 +161,22 @@ def fit(
 
     torchpure fit houses.csv --target price --inputs area,rooms
     """
+    try:
+        code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
+    except KeyboardInterrupt:
+        raise typer.Abort from None
+    raise typer.Exit(code)
+
+
+def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
     from ._config import FitConfig, configure
     from ._run import run, summary
 
-    config = configure({name: value for name, value in ctx.params.items() if name in FitConfig.model_fields})
-    try:
-        finished = run(config, None if out is None else _output_folder(out), quiet=quiet)
-    except KeyboardInterrupt:
-        raise typer.Abort from None
-    _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
-    raise typer.Exit(finished.fit.code)
+    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
+    finished = run(config, out, quiet=quiet)
+    with catch_signals():  # the run is saved: say so
+        _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
+    return finished.fit.code
 
 
 def _output_folder(text: str) -> Path:
@@ -163,12 +189,14 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
     import json
 
     if as_json:
-        print(json.dumps(result))
+        _print_output(json.dumps(result))
     elif not quiet:
-        print(f"train loss  {_format_loss(result['train_loss'])}")
-        print(f"test loss   {_format_loss(result['test_loss'])}  (mean squared errors)")
-        print(f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters")
-        print(result["directory"])
+        _print_output(
+            f"train loss  {_format_loss(result['train_loss'])}\n"
+            f"test loss   {_format_loss(result['test_loss'])}  (mean squared errors)\n"
+            f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"
+            f"{result['directory']}"
+        )
     if code == 1:
         _print_error(
             f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; "
@@ -180,6 +208,22 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
             f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
             code,
         )
+
+
+def _print_output(text: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        _close_stdout()
+    except OSError as error:
+        _close_stdout()
+        raise InputError(f"stdout: {(error.strerror or str(error)).lower()}; the run is saved") from None
+
+
+def _close_stdout() -> None:
+    """Send later output nowhere: Python would try to write what is left once more at its end, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _format_loss(loss: float | None) -> str:

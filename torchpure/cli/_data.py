@@ -18,6 +18,7 @@ from ._expression import compile_expression
 from ._table import is_table, read_table
 
 TEST_SHARE = 0.2
+MAX_ROWS_AT_ONCE = 2**15  # an expression keeps up to one intermediate result for each level of its depth
 
 
 class Sample(NamedTuple):
@@ -69,11 +70,11 @@ def compile_truth(source: str, domain: Domain) -> Callable[[Tensor], Tensor]:
     """
     evaluate = compile_expression(source, list(domain))
 
-    def truth(x: Tensor) -> Tensor:
+    def chunk(x: Tensor) -> Tensor:
         points: Mapping[str, Tensor] = dict(zip(domain, x.unbind(1), strict=True))
         return evaluate(points).expand(len(x)).clone()
 
-    return truth
+    return lambda x: torch.cat([chunk(rows) for rows in x.split(MAX_ROWS_AT_ONCE)])
 
 
 def _check_values(source: str, domain: Domain, x: Tensor, y: Tensor) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torchpure.errors import InputError
 
+from ._stale import locked, remove_stale
+
 RUNS = Path("runs")
 MAX_NAME = 40
 
@@ -41,10 +43,12 @@ def draft(out: Path | None, name: str) -> Iterator[Draft]:
     """
     parent = RUNS if out is None else out.parent
     created = out is None and _make_runs_folder()
+    remove_stale(parent)
     temporary = parent / f".{out.name if out else name}-{secrets.token_hex(4)}.partial"
     try:
         _make_temporary(temporary, out)
-        yield Draft(temporary, lambda: _publish(temporary, out, name))
+        with locked(temporary):
+            yield Draft(temporary, lambda: _publish(temporary, out, name))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if created:
@@ -98,7 +102,11 @@ def _claim(temporary: Path, path: Path) -> bool:
         path.mkdir()
     except FileExistsError:
         return False
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        path.rmdir()
+        raise
     return True
 
 

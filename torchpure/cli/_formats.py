@@ -2,21 +2,23 @@
 
 import csv
 import math
-import zipfile
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
 
 from torchpure.errors import InputError
 
+from ._npz import archive, members, read
+
 MAX_ROWS = 10_000_000
-_NUMPY_ERRORS = (ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error)
+MAX_NUMBERS = 2**27  # a gigabyte
+MAX_LINE = 2**22
+_BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 class Format(NamedTuple):
@@ -52,20 +54,23 @@ def _csv_values(path: Path, names: list[str]) -> list[Tensor]:
     columns = [array("d") for _ in names]
     with _csv_rows(path) as rows:
         header = [name.strip() for name in next(row for row in rows if row)]
-        indices = [header.index(name) for name in names]
+        places = {name: index for index, name in enumerate(header)}
         for row in filter(None, rows):
             if len(row) != len(header):
                 raise InputError(f"{path}: line {rows.line_num} has {len(row)} fields; the header has {len(header)}")
-            for name, index, column in zip(names, indices, columns, strict=True):
-                column.append(_csv_number(path, name, rows.line_num, row[index]))
+            for name, column in zip(names, columns, strict=True):
+                column.append(_csv_number(path, name, rows.line_num, row[places[name]]))
+            if columns and len(columns[0]) * len(columns) > MAX_NUMBERS:
+                raise InputError(f"{path}: more than {MAX_NUMBERS} numbers; --inputs a,b chooses columns")
             if columns and len(columns[0]) > MAX_ROWS:
                 raise InputError(f"{path}: more than {MAX_ROWS} rows")
     return [torch.tensor(column, dtype=torch.float64) for column in columns]
 
 
 def _csv_number(path: Path, name: str, line: int, text: str) -> float:
+    word = text.strip().lower()
     try:
-        number = float(text) if "_" not in text else None
+        number = _BOOLEANS[word] if word in _BOOLEANS else float(text) if "_" not in text else None
     except ValueError:
         number = None
     if number is None or not math.isfinite(number):
@@ -80,54 +85,37 @@ def _csv_number(path: Path, name: str, line: int, text: str) -> float:
 def _csv_rows(path: Path) -> Iterator[Any]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            yield csv.reader(file)
+            yield csv.reader(_lines(path, file))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}); wanted a csv file in UTF-8") from None
+        byte = error.object[error.start]
+        raise InputError(f"{path}: not UTF-8 text (it has the byte {byte:#x}); wanted a csv file in UTF-8") from None
     except csv.Error as error:
         raise InputError(f"{path}: not a csv file: {error}") from None
 
 
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise InputError(f"{path}: a line has more than {MAX_LINE} characters; wanted a csv file")
+        yield line
+
+
 def _npz_names(path: Path) -> list[str]:
-    with _npz_arrays(path) as arrays:
-        return [name for key in arrays.files for name in _npz_columns(path, key, arrays[key])]
+    with archive(path) as opened:
+        return [name for key, member in members(path, opened) for name in member.columns(key)]
 
 
 def _npz_values(path: Path, names: list[str]) -> list[Tensor]:
-    found: dict[str, Any] = {}
-    with _npz_arrays(path) as arrays:
-        for key in arrays.files:
-            if any(name == key or name.startswith(f"{key}_") for name in names):
-                found |= _npz_columns(path, key, arrays[key])
+    wanted, found = {*names}, dict[str, Any]()
+    with archive(path) as opened:
+        for key, member in members(path, opened):
+            if not wanted.isdisjoint(member.columns(key)):
+                found |= read(path, opened, key, member)
     lengths = {name: len(found[name]) for name in names}
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise InputError(f"{path}: wanted columns of one length, got {shown[:200]}")
     return [_numpy_column(path, name, found[name]) for name in names]
-
-
-@contextmanager
-def _npz_arrays(path: Path) -> Iterator[Any]:
-    import numpy as np
-
-    try:
-        with path.open("rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: not an .npz archive; wanted what numpy.savez writes")
-            with arrays:
-                yield arrays
-    except InputError:
-        raise
-    except _NUMPY_ERRORS as error:
-        raise InputError(f"{path}: not a readable .npz archive of numbers: {error}") from None
-
-
-def _npz_columns(path: Path, key: str, values: Any) -> dict[str, Any]:
-    if values.ndim == 1:
-        return {key: values}
-    if values.ndim == 2 and values.shape[1] <= 1000:
-        return {f"{key}_{index}": values[:, index] for index in range(values.shape[1])}
-    raise InputError(f"{path}: array `{key}` has shape {values.shape}; wanted (rows,) or (rows, columns up to 1000)")
 
 
 def _numpy_column(path: Path, name: str, values: Any) -> Tensor:
@@ -140,7 +128,8 @@ def _numpy_column(path: Path, name: str, values: Any) -> Tensor:
         )
     if len(values) > MAX_ROWS:
         raise InputError(f"{path}: more than {MAX_ROWS} rows")
-    column = torch.from_numpy(np.array(values, dtype=np.float64))
+    with np.errstate(over="ignore"):  # a wider float may not fit: it is not finite then
+        column = torch.from_numpy(np.array(values, dtype=np.float64))
     check_finite(path, name, column)
     return column
 

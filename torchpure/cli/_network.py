@@ -114,7 +114,9 @@ def _usable_device(name: str) -> torch.device:
         device = torch.device(name)
         if torch.zeros((), device=device).is_meta:
             raise InputError("--device: 'meta' holds no numbers; wanted cpu, cuda or a similar device")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+    except InputError:
+        raise
+    except Exception as error:  # each backend of torch raises errors of its own kind where it is missing
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"--device: {name[:40]!r} cannot be used here: {reason[:200]}") from None
     return device

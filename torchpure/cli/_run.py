@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from torchpure import __version__, random
@@ -37,7 +38,7 @@ def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
     k_data, k_init = random.split(random.key(config.seed))
     data = load(config, k_data)
     network = build(config, data.train)
-    with draft(out, slug(_label(config))) as folder, catch_signals() as stop:
+    with catch_signals() as stop, draft(out, slug(_label(config))) as folder:
         with live_line(config.steps, quiet=quiet) as report:
             result = fit(network, data, config, k_init, report, stop)
         _write(folder.path, config, data, network, result)
@@ -77,7 +78,10 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
     _write_metrics(folder / "metrics.jsonl", result)
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    save_file(values, folder / "params.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(values, folder / "params.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"params.safetensors: {error}") from None
     label = _label(config)
     draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss")
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"

@@ -1,6 +1,5 @@
 """`jit`: compile a function once for each input signature."""
 
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -12,14 +11,15 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._collector import gc_paused
+from torchpure._compile_lock import compile_lock
 from torchpure._progress import progress
 from torchpure._torch import TensorGuards, is_any_autocast_enabled
 from torchpure._types import P
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
-from torchpure.transforms.overrides import only_overrides, paused_overrides
+from torchpure.transforms.overrides import as_member, only_overrides, paused_overrides
 
 from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
 from ._cache_key import CallArguments
@@ -47,6 +47,17 @@ class Jitted(Protocol[P, Out]):
         ...
 
 
+@hint_keywords(
+    static_argnums="write static",
+    static_argnames="write static",
+    donate_argnums="write donate",
+    donate_argnames="write donate",
+    fullgraph="leave it out: a program is always one graph",
+    dynamic="leave it out: each shape has a program of its own",
+    backend="leave it out: the program decides",
+    mode="leave it out: there is one way to compile",
+    inline="leave it out: under another transform the function is inlined",
+)
 def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec = ()) -> Jitted[P, Out]:
     """Return a function that computes what `fn` computes, as one compiled program.
 
@@ -72,7 +83,7 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
     programs = _ProgramCache(fn, static, donate)
     mapping = getattr(fn, "mapping", None)
     by_members = isinstance(mapping, Mapping) and not static and not donate
-    run = ChunkedVmap(mapping, programs, _ProgramCache(mapping.fn, (), ())) if by_members else programs
+    run = ChunkedVmap(mapping, programs, _ProgramCache(as_member(mapping.fn), (), ())) if by_members else programs
 
     @wraps(fn, updated=())
     def jitted(*args: Any, **kwargs: Any) -> Any:
@@ -107,7 +118,6 @@ class _ProgramCache:
         self._entries: dict[Any, list[_Entry]] = {}
         self._executables: dict[Any, Executable | EagerFallback] = {}
         self._pending_trace: dict[Any, Trace] = {}  # at most one trace, from `peak_memory`, that is not compiled yet
-        self._lock = threading.RLock()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the program for these arguments. Compile it if it does not exist."""
@@ -129,7 +139,7 @@ class _ProgramCache:
         call = CallArguments(self._static, args, kwargs)
         if any(map(_requires_grad, call.tensors)) or not all(map(has_plain_memory, call.tensors)):
             return 0
-        with self._lock, gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
+        with compile_lock, gc_paused(), progress(lambda: f"jit: compiling {self._function_name}", "tracing"):
             key, new_trace = call.input_signature(), trace(self._fn, call.arguments, call.tensors)
             try:
                 result = compile_native_or_measure(self._function_name, new_trace, call.tensors, CHUNK_MEMORY)
@@ -144,7 +154,8 @@ class _ProgramCache:
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
         call = CallArguments(self._static, *tree.map(_example_input, (args, kwargs)))
-        return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
+        with compile_lock:
+            return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 
     def _first_call(self, call: CallArguments, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run with an input signature that no entry matches."""
@@ -154,7 +165,7 @@ class _ProgramCache:
         needs_grad = any(map(_requires_grad, call.tensors))
         if (needs_grad and torch.is_grad_enabled()) or not all(map(has_plain_memory, call.tensors)):
             return self._fn(*args, **kwargs)
-        with self._lock:
+        with compile_lock:
             executable = self._find_or_compile(call, args, kwargs)
             entries = self._entries.setdefault(call.key, [])
             entries[:] = [entry for entry in entries if not entry.executable.stale()]

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.utils.flop_counter import flop_registry
 
 from torchpure import tree
+from torchpure._compile_lock import compile_lock
 from torchpure._torch import OpOverload
 from torchpure.jit import backends
 from torchpure.jit.passes import attribute, bodies, control_flow_kind, fake_value, is_view, placeholders, results
@@ -81,11 +82,13 @@ class Lowered:
 
     @cached_property
     def _compiled(self) -> backends.CompiledProgram:
-        return backends.compile_program(self._passed, self.tensors)
+        with compile_lock:
+            return backends.compile_program(self._passed, self.tensors)
 
     @cached_property
     def _passed(self) -> GraphModule:
-        return run_passes(self.module)
+        with compile_lock:
+            return run_passes(self.module)
 
 
 def _held_constants(module: GraphModule) -> dict[int, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure._cpp import CompilerError, build_library, compiler_command
+from torchpure._cpp import CompilerError, compiler_command, load_library
 
 MIN_WORDS = 1 << 22  # words that numpy has drawn before the compiler starts: a twentieth of a second
 _SOURCE = """
@@ -55,7 +55,7 @@ class CompiledSampler:
 
     def _load(self) -> None:
         try:
-            run: Any = ctypes.CDLL(str(build_library(_SOURCE, compiler_command()))).uniform
+            run: Any = load_library(_SOURCE, compiler_command(), "uniform").uniform
         except (CompilerError, FileNotFoundError, OSError):
             self._failed = True
             return

@@ -1,25 +1,22 @@
-"""The only file that imports the pytree backends.
+"""Take trees apart and build them: the only file that calls a pytree backend.
 
 Eager code uses optree, which is several times faster, and which `torch.compile` cannot trace. There the functions below
 run, over torch's registry of containers: torch's own pytree functions take several times as long to trace. Both follow
-the same three rules: dicts keep their insertion order, None is an empty subtree, and every registered container is
-registered in both.
+the same three rules: dicts keep their insertion order, None is an empty subtree, and every class in torch's registry is
+a container (`_registry.py`).
 """
 
-import dataclasses
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import optree
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from torchpure._torch import pytree as torch_pytree
 from torchpure._types import Tree
 
-NAMESPACE = "torchpure"
-C = TypeVar("C", bound=type)
+from ._registry import NAMESPACE, NODES, SEEN, is_container, name_children, synchronize
 
 # This setting holds for our own namespace only: other users of optree do not see it.
 _insertion_order = optree.dict_insertion_ordered(True, namespace=NAMESPACE)
@@ -50,6 +47,8 @@ def flatten(tree: Tree) -> tuple[list[Any], Structure]:
     if is_dynamo_compiling():
         leaves: list[Any] = []
         return leaves, _TracedStructure(_flatten_traced(tree, _NONE, leaves))
+    if len(NODES) != len(SEEN):
+        synchronize()
     return optree.tree_flatten(tree, namespace=NAMESPACE)
 
 
@@ -62,6 +61,8 @@ def flatten_holes(tree: Tree) -> tuple[list[Any], Structure]:
     if is_dynamo_compiling():
         leaves: list[Any] = []
         return leaves, _TracedStructure(_flatten_traced(tree, _LEAF, leaves))
+    if len(NODES) != len(SEEN):
+        synchronize()
     return optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
 
 
@@ -112,7 +113,10 @@ def _children_traced(kind: Any, tree: Tree) -> tuple[list[Any], Any] | None:
         return list(tree.values()), list(tree)
     if kind is tuple or kind is list or _is_namedtuple(kind):
         return list(tree), None
-    return torch_pytree.SUPPORTED_NODES[kind].flatten_fn(tree) if kind in torch_pytree.SUPPORTED_NODES else None
+    if not is_container(kind):
+        return None
+    children, context = NODES[kind].flatten_fn(tree)
+    return list(children), context
 
 
 def _is_namedtuple(kind: Any) -> bool:
@@ -132,7 +136,7 @@ def _unflatten_traced(node: _Node, leaves: Iterator[Any]) -> Tree:
         return kind(parts)
     if _is_namedtuple(kind):
         return kind(*parts)
-    return torch_pytree.SUPPORTED_NODES[kind].unflatten_fn(parts, context)
+    return NODES[kind].unflatten_fn(parts, context)
 
 
 def _descend_traced(node: _Node, tree: Tree, found: list[Any]) -> None:
@@ -171,54 +175,22 @@ def _size_traced(node: _Node) -> int:
 
 def accessors(tree: Tree) -> list[tuple[Any, ...]]:
     """List the path to each leaf as a tuple of keys, indices and field names."""
-    return [tuple(map(_entry_name, accessor)) for accessor in optree.tree_accessors(tree, namespace=NAMESPACE)]
+    below = children(tree)
+    if below is None:
+        return [()]
+    return [(name, *path) for name, child in below.items() for path in accessors(child)]
 
 
 def children(tree: Tree) -> dict[Any, Tree] | None:
     """Return the direct children of a node by name; None for a leaf."""
+    if len(NODES) != len(SEEN):
+        synchronize()
     if optree.tree_is_leaf(tree, namespace=NAMESPACE):
         return None
     if tree is None:
         return {}
     level = optree.tree_flatten_one_level(tree, namespace=NAMESPACE)
-    names = getattr(tree, "_fields", level.entries)
+    if SEEN.get(type(tree)):
+        return name_children(tree, level.children)
+    names = optree.structseq_fields(tree) if optree.is_structseq(tree) else getattr(tree, "_fields", level.entries)
     return dict(zip(names, level.children, strict=True))
-
-
-def _entry_name(entry: Any) -> Any:
-    return getattr(entry, "field", entry.entry)
-
-
-def register_dataclass(cls: C) -> C:
-    """Register a dataclass as a tree of its fields, for this library and for torch.func.
-
-    Raises:
-        TypeError: `cls` is not a dataclass.
-
-    >>> @register_dataclass
-    ... @dataclasses.dataclass
-    ... class Point:
-    ...     x: float
-    ...     y: float
-    >>> flatten(Point(1.0, 2.0))[0]
-    [1.0, 2.0]
-    """
-    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
-        raise TypeError(f"register_dataclass: wanted a dataclass, got {cls!r}")
-    names = tuple(field.name for field in dataclasses.fields(cls) if field.init)
-
-    def values(node: Any) -> list[Any]:
-        return [getattr(node, name) for name in names]
-
-    def build(leaves: Iterable[Any]) -> Any:
-        return cls(**dict(zip(names, leaves, strict=True)))
-
-    optree.register_pytree_node(
-        cls,
-        lambda node: (values(node), None, names),
-        lambda _, leaves: build(leaves),
-        path_entry_type=optree.GetAttrEntry,
-        namespace=NAMESPACE,
-    )
-    torch_pytree.register_pytree_node(cls, lambda node: (values(node), None), lambda leaves, _: build(leaves))
-    return cls

@@ -9,6 +9,7 @@ from torchpure._types import Tree
 from torchpure.errors import StructureError
 
 from ._backend import Structure, accessors, children, flatten, flatten_up_to, size, unflatten
+from ._registry import kept
 
 LEAF: Any = object()  # a placeholder for any leaf
 
@@ -67,9 +68,19 @@ def align(shape: Structure, tree: Tree, other: Tree, caller: str) -> list[Any]:
     """
     try:
         return flatten_up_to(shape, other)
-    except ValueError as error:
+    except ValueError:  # they differ, or only keys of a registered dict have another order
         difference = _first_difference(tree, other, ())
-        raise StructureError(f"{caller}: trees differ {difference or f': {error}'}") from None
+        if difference is None:
+            return _matched(tree, other)
+        raise StructureError(f"{caller}: trees differ {difference}") from None
+
+
+def _matched(tree: Tree, other: Tree) -> list[Any]:
+    """List the subtrees of `other` at the leaves of `tree`, by name."""
+    wanted, got = children(tree), children(other)
+    if wanted is None or got is None:
+        return [other]
+    return [part for name, child in wanted.items() for part in _matched(child, got[name])]
 
 
 def ordered(shape: Structure, other: Tree, caller: str) -> list[Any]:
@@ -127,6 +138,8 @@ def _first_difference(tree: Tree, other: Tree, path: tuple[Any, ...], leaf_depth
     assert wanted is not None and got is not None
     if wanted.keys() != got.keys():
         return f"at `{join_path(path)}`: {_key_difference(list(wanted), list(got))}"
+    if kept(tree) != kept(other):
+        return f"at `{join_path(path)}`: wanted {type(tree).__name__} with {kept(tree)}, got {kept(other)}"
     below = (_first_difference(wanted[name], got[name], (*path, name), leaf_depth) for name in wanted)
     return next((difference for difference in below if difference), None)
 

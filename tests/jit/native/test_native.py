@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchpure import jit
-from torchpure._cpp import build_library
+from torchpure._cpp import load_library
 from torchpure.errors import CheckError
 from torchpure.jit.native import UnsupportedError, compile_cpp
 from torchpure.jit.native.codegen import _translation_unit
@@ -400,7 +400,7 @@ def test_unsupported_programs_are_left_to_other_backends():
         (lambda x: x.to(torch.bfloat16) + 1, A),
     ):
         with pytest.raises(UnsupportedError):
-            compile_cpp(trace(lambda x, fn=fn: tuple(as_tuple(fn(x))), (leaf,)), (leaf,), build_library)
+            compile_cpp(trace(lambda x, fn=fn: tuple(as_tuple(fn(x))), (leaf,)), (leaf,), load_library)
 
 
 SUMS_OF_MANY = {  # functions whose results are wrong if a sum of float32 loses digits, and their inputs

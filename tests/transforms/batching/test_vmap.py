@@ -56,6 +56,7 @@ CASES = {
         lambda: tp.vmap(lambda x: {"a": x, "b": (x[0], X)}, out_dims={"a": 1, "b": (0, None)})(XS),
         lambda: {"a": XS.T, "b": (XS[:, 0], X)},
     ),
+    "one entry for one tensor": (lambda: tp.vmap(lambda x: x, out_dims=(1,))(XS), lambda: XS.T),
     "named tuple": (
         lambda: tp.vmap(lambda x: Moments(x.mean(), [x]), out_dims=Moments(0, 1))(XS),
         lambda: Moments(XS.mean(1), [XS.T]),
@@ -173,6 +174,25 @@ def test_keyword_arguments_are_not_mapped():
     assert_close(mapped(X, scale=X, name="ab"), X * X.sum() + 2, rtol=1e-15, atol=0)
 
 
+WAYS_TO_RUN = {
+    "eager": lambda fn, **options: tp.vmap(fn, **options),
+    "program": lambda fn, **options: tp.jit(tp.vmap(fn, **options)),
+    "chunks": lambda fn, **options: tp.vmap(fn, **options, chunk_size=2),
+    "devices": lambda fn, **options: tp.vmap(fn, **options, devices=["cpu", "cpu"]),
+    "inside a vmap": lambda fn, **options: lambda x: tp.vmap(lambda _: tp.vmap(fn, **options)(x), out_dims=None)(XS),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_RUN)
+def test_a_result_that_is_the_same_for_all_members_can_be_anything(way):
+    run = WAYS_TO_RUN[way]
+    if way != "inside a vmap":
+        stacked, *others = run(lambda x: (2 * x, 3, "text", None, {"rate": 0.5}), out_dims=(0, None, None, 0, None))(X)
+        assert torch.equal(stacked, 2 * X) and others == [3, "text", None, {"rate": 0.5}]
+    assert run(lambda x: 3, out_dims=None)(X) == 3
+    assert run(lambda x: {"n": x.ndim}, out_dims={"n": None})(XS) == {"n": 1}
+
+
 def test_shared_results_stay_differentiable():
     w = X.clone().requires_grad_()
     mapped, shared = tp.vmap(lambda x: (x * w, w**2), out_dims=(0, None))(XS)
@@ -201,7 +221,8 @@ ERRORS = {
     "no arguments": (lambda: tp.vmap(lambda: X)(), "has no mapped argument"),
     "keywords only": (lambda: tp.vmap(torch.sin)(input=X), "has no mapped argument"),
     "text": (lambda: tp.vmap(lambda x: {"a": x, "b": "text"})(X), "must return tensors, got str 'text'"),
-    "text, shared": (lambda: tp.vmap(lambda x: "text", out_dims=None)(X), "must return tensors, got str 'text'"),
+    "a number, stacked": (lambda: tp.vmap(lambda x: (x, 3))(X), "must return tensors, got int 3 at `1`: make a tensor of it, or give it None in out_dims"),
+    "a number, stacked, in a program": (lambda: tp.jit(tp.vmap(lambda x: (x, 3)))(X), "must return tensors, got int 3 at `1`"),
     "out_dims of another shape": (lambda: tp.vmap(lambda x: {"a": x}, out_dims={"b": 0})(X), "out_dims must be an int, None or shaped like"),
     "out_dims as text": (lambda: tp.vmap(torch.sin, out_dims="a")(X), "out_dims must be an int, None or shaped like .*; got str 'a'"),
     "out_dims too large": (

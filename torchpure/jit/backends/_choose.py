@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from torchpure import tree
-from torchpure._cpp import CompilerError, build_library, compiler_command
+from torchpure._cpp import CompilerError, compiler_command, load_library
 from torchpure.jit.passes import fake_value, has_control_flow, placeholders
 
 from ._interpreted import InterpretedProgram
@@ -65,7 +65,7 @@ def compile_native(
     if any(placeholder.device.type != "cpu" for placeholder in map(fake_value, placeholders(module))):
         return "an input is not on the CPU"
     try:
-        return compile_cpp(module, [leaf.detach() for leaf in tensors], build_library, donated)
+        return compile_cpp(module, [leaf.detach() for leaf in tensors], load_library, donated)
     except UnsupportedError as error:
         return str(error)
     except FileNotFoundError as error:
@@ -80,7 +80,7 @@ def compile_native(
 
 def _compiler_works() -> bool:
     try:
-        build_library('extern "C" int run() { return 0; }\n', compiler_command())
+        load_library('extern "C" int run() { return 0; }\n', compiler_command(), "run")
     except CompilerError:
         return False
     return True

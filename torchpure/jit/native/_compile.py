@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,14 +25,16 @@ from torchpure.jit.native.lowering import (
     torch_table,
 )
 
-Build = Callable[[str, Sequence[str]], Path]  # (source, compiler command) -> path of the library
+from ._signals import STOPPED, keep_raised, python_table, take_raised
+
+Load = Callable[..., ctypes.CDLL]  # (source, compiler command, names) -> the library, with these functions
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
 
 
 class NativeProgram:
     """A compiled program: a function of tensors. It changes none of them, except donated ones."""
 
-    def __init__(self, lowered: TranslationUnit, library: Path) -> None:
+    def __init__(self, lowered: TranslationUnit, library: ctypes.CDLL) -> None:
         self.source, self.reason, self.workspace = lowered.source, "", lowered.workspace
         self.overwritten = lowered.overwritten  # output -> the donated input whose memory it takes
         self._outputs, self._state = lowered.outputs, lowered.state
@@ -41,11 +42,12 @@ class NativeProgram:
             (_template(o), lowered.overwritten.get(i)) for i, o in enumerate(lowered.outputs) if isinstance(o, View)
         ]
         self._has_effects = bool(self._new_outputs or self._state.callbacks or self._state.check_messages)
-        self._run: Any = ctypes.CDLL(str(library)).run
+        self._run: Any = library.run
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, _HOOK_TYPE]
         self._run.restype = ctypes.c_int
         gemms = (gemm_pointers() or ()) if self._state.uses_blas else ()
         table = [ctypes.addressof(torch_table())] if self._state.calls_torch else []
+        table += [ctypes.addressof(python_table())] if self._state.polls else []
         pointers = [*(leaf.data_ptr() for leaf in self._state.constants), *gemms, *table]
         self._on_one_thread = (ctypes.c_void_p * (len(pointers) + 1))(*pointers, 0)
         self._constants = self._on_one_thread
@@ -68,6 +70,7 @@ class NativeProgram:
             IndexError: an index is out of range.
             ZeroDivisionError: an integer is divided by zero.
             MemoryError: there is no memory for temporaries.
+            KeyboardInterrupt: Ctrl-C, in a loop; or what another handler of signals raised.
         """
         inputs = _pointer_array(len(tensors))(*map(_data_ptr, tensors))
         outputs = _pointer_array(len(made))(*map(_data_ptr, made))
@@ -75,18 +78,22 @@ class NativeProgram:
         hook = (
             _HOOK_TYPE(lambda number, given: self._call_python(raised, number, given))
             if self._state.callbacks
-            else _NO_HOOK
+            else _SIGNAL_HOOK
         )
         shares = self._state.shares_work and not getattr(_THREAD, "alone", False)
         code = self._run(inputs, outputs, self._constants if shares else self._on_one_thread, hook)
         if code:
             if raised:
                 raise raised[0]
+            if code == STOPPED:
+                raise take_raised()
             if code < 0:
                 raise _error_for(code)
             raise CheckError(self._state.check_messages[code - 1])
 
     def _call_python(self, raised: list[BaseException], number: int, given: Any) -> int:
+        if number < 0:
+            return keep_raised(number, given)
         fn, views = self._state.callbacks[number]
         try:
             fn(*[_copy_out(pointer, view) for pointer, view in zip(given[: len(views)], views, strict=True)])
@@ -97,7 +104,7 @@ class NativeProgram:
 
 
 _new_like, _data_ptr = torch.empty_like, Tensor.data_ptr
-_NO_HOOK = _HOOK_TYPE()
+_SIGNAL_HOOK = _HOOK_TYPE(keep_raised)
 _THREAD = threading.local()
 
 
@@ -152,7 +159,7 @@ def _copy_out(pointer: int, view: View) -> Tensor:
 
 
 def compile_cpp(
-    module: GraphModule, tensors: Sequence[Tensor], build: Build, donated: Mapping[int, int] | None = None
+    module: GraphModule, tensors: Sequence[Tensor], load: Load, donated: Mapping[int, int] | None = None
 ) -> NativeProgram:
     """Compile a program for the CPU.
 
@@ -167,4 +174,4 @@ def compile_cpp(
     except UnsupportedError:  # its decomposition may be supported
         made = generate_cpp(decompose_program(module, tensors), tensors, donated, lower_to_torch_call)
     stage(f"the C++ compiler, {made.source.count(chr(10)):,} lines")
-    return NativeProgram(made, build(made.source, compiler_command()))
+    return NativeProgram(made, load(made.source, compiler_command(), "run"))

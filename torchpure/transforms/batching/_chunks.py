@@ -17,7 +17,7 @@ class MemberOutputs(NamedTuple):
     """The outputs of some or all members."""
 
     stacked: list[Tensor]  # outputs that differ between members, which are at dimension 0
-    shared: list[Tensor]  # outputs that are the same for all members
+    shared: list[Any]  # outputs that are the same for all members
     dims: list[int | None]  # the dimension of members in each final output; None if shared
     structure: Any
 

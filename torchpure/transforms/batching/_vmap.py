@@ -13,7 +13,7 @@ from torchpure import tree
 from torchpure._torch import functorch
 from torchpure._types import P, T, Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.context import set_chunk_offset
 from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
@@ -25,6 +25,14 @@ from ._collectives import Axis
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
 
+@hint_keywords(
+    in_axes="write in_dims",
+    out_axes="write out_dims",
+    randomness="give each member its own key, vmap(fn)(random.split(key, n), ...), or all the same one, in_dims=None; "
+    "draw with tp.random",
+    axis_size="map an argument of that size too, such as torch.arange(n)",
+    spmd_axis_name="write devices, to spread members over devices",
+)
 def vmap(
     fn: Callable[P, T],
     in_dims: Dims = 0,
@@ -36,9 +44,10 @@ def vmap(
 ) -> Callable[P, T]:
     """Return the function that maps `fn` over one dimension of its arguments.
 
-    `in_dims` is one int for all arguments, or a tuple with an entry for each: an int, None (not mapped), or a tree of
-    them. `out_dims` has the same form for the result; None means that the result is the same for all members. A
-    negative dimension counts from the end of the tensor with all members. Keyword arguments are not mapped.
+    `in_dims` is one int for all arguments, or a tuple or list with an entry for each: an int, None (not mapped), or a
+    tree of them. `out_dims` is an int or a tree of them for the result; None means that the result is the same for all
+    members, and may be anything, such as a number. A negative dimension counts from the end of the tensor with all
+    members. Keyword arguments are not mapped.
 
     With `axis_name`, members can use collectives such as `psum`. At most `chunk_size` members run at once. With
     `devices`, each device runs an equal part of the members in its own thread; results come back to the device of the
@@ -94,7 +103,7 @@ class Mapping(NamedTuple):
 
     def result_dims(self, value: Tree) -> list[int | None]:
         """Return the mapped dimension of each leaf of a result."""
-        return _broadcast_prefix(self.out_dims, value, "out_dims")
+        return _output_dims(self.fn, tree.leaves(value), self.out_dims, value)
 
 
 class _VmapCall(NamedTuple):
@@ -210,13 +219,10 @@ def _leaf_path(args: tuple[Tree, ...], index: int) -> str:
 def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, result: dict[str, Any]) -> list[Tensor]:
     """Return the outputs of a member that are stacked; put the shared ones and all dimensions into `result`."""
     outputs_tree = tree.unflatten(result["structure"], outputs)
-    dims = _broadcast_prefix(out_dims, outputs_tree, "out_dims")
+    dims = _output_dims(fn, outputs, out_dims, outputs_tree)
     for i, (leaf, dim) in enumerate(zip(outputs, dims, strict=True)):
         if not isinstance(leaf, Tensor):
-            raise TransformError(
-                f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)} at "
-                f"`{tree.paths(outputs_tree)[i]}`: make a tensor of it, or leave it out"
-            )
+            continue
         if dim is None and _depends_on_member(leaf):
             raise TransformError(
                 f"vmap: the result of {describe_function(fn)} at `{tree.paths(outputs_tree)[i]}` differs between "
@@ -230,6 +236,19 @@ def _member_outputs(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, 
     result["dims"] = dims
     result["shared"] = [leaf for leaf, dim in zip(outputs, dims, strict=True) if dim is None]
     return [leaf for leaf, dim in zip(outputs, dims, strict=True) if dim is not None]
+
+
+def _output_dims(fn: Callable[..., Any], outputs: list[Any], out_dims: Dims, value: Tree) -> list[int | None]:
+    """Return the dimension of each leaf of a result; as in torch.func, `(0,)` fits one tensor too."""
+    alone = len(outputs) == 1 and outputs[0] is value and isinstance(out_dims, tuple) and len(out_dims) == 1
+    dims = _broadcast_prefix(out_dims[0] if alone else out_dims, value, "out_dims")
+    for i, (leaf, dim) in enumerate(zip(outputs, dims, strict=True)):
+        if dim is not None and not isinstance(leaf, Tensor):
+            raise TransformError(
+                f"vmap: {describe_function(fn)} must return tensors, got {tree.describe(leaf)} at "
+                f"`{tree.paths(value)[i]}`: make a tensor of it, or give it None in out_dims"
+            )
+    return dims
 
 
 def _depends_on_member(leaf: Tensor) -> bool:

@@ -15,6 +15,7 @@ from ._call import Call, bind_positional, check_callable, check_nondiff_argnums,
 from ._cell_snapshot import snapshot_cells
 from ._closure_convert import ClosureConversion
 from ._forward_rule import ForwardRule, ForwardRuleCall
+from ._keyword_hints import hint_keywords
 from ._packed import Packed
 from ._primitives import (
     CHECK,
@@ -43,6 +44,7 @@ __all__ = [
     "check_callable",
     "check_nondiff_argnums",
     "differentiable",
+    "hint_keywords",
     "insert_nones",
     "instantiate_zeros",
     "is_tracing",

@@ -18,6 +18,7 @@ class Context(threading.local):
         self.pending_masks: Masks = ()  # for the next function that restores an axis environment
         self.collapsed_axes: frozenset[str] = frozenset()  # a custom rule has their members at dimension 0
         self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
+        self.in_member = False  # whether the program of a single member of a vmap is traced
         self.suppressions = 0  # how many `suppress_callbacks` are open
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
         self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode

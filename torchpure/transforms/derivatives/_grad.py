@@ -23,7 +23,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Grads, P, T, Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import (
     AUTOGRAD,
     OUTERMOST,
@@ -45,6 +45,7 @@ _requires_grad = attrgetter("requires_grad")
 _grad_of = attrgetter("grad")
 
 
+@hint_keywords()
 def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return the function that computes the gradient of a scalar function.
 
@@ -68,6 +69,7 @@ def grad(fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False) -> C
     return gradient
 
 
+@hint_keywords()
 def value_and_grad(fn: Callable[P, T], argnums: Argnums = 0, has_aux: bool = False) -> Callable[P, tuple[T, Grads]]:
     """Return the function that computes a scalar function and its gradient: (value, gradient).
 

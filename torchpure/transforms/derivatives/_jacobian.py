@@ -11,7 +11,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure._types import P, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import check_chunk
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import (
     batched_like,
     describe_function,
@@ -26,7 +26,10 @@ from torchpure.transforms.purity import watched
 from ._outputs import Outputs
 from ._variables import Argnums, Variables
 
+_hint_keywords = hint_keywords(randomness="leave it out, and draw with tp.random, from a key that is an argument of fn")
 
+
+@_hint_keywords
 def jacrev(
     fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
 ) -> Callable[P, Any]:
@@ -50,6 +53,7 @@ def jacrev(
     return _jacobian("jacrev", partial(_jacrev, chunk_size), fn, argnums, has_aux, forward=False)
 
 
+@_hint_keywords
 def jacfwd(
     fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
 ) -> Callable[P, Any]:
@@ -69,6 +73,7 @@ def jacfwd(
     return _jacobian("jacfwd", partial(_jacfwd, chunk_size), fn, argnums, has_aux, forward=True)
 
 
+@_hint_keywords
 def hessian(
     fn: Callable[P, Any], argnums: Argnums = 0, has_aux: bool = False, *, chunk_size: int | None = None
 ) -> Callable[P, Any]:

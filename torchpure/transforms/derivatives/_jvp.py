@@ -10,8 +10,8 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import in_dual_level, run_jvp
+from torchpure.transforms.calls import check_callable, hint_keywords
+from torchpure.transforms.engine import describe_function, has_tangent, in_dual_level, run_jvp
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -19,13 +19,21 @@ from ._outputs import Outputs, check_like
 from ._variables import ALL_ARGUMENTS, Variables
 
 
-def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree, ...], has_aux: bool = False) -> Any:
+@hint_keywords()
+def jvp(
+    fn: Callable[..., Any],
+    primals: tuple[Tree, ...],
+    tangents: tuple[Tree, ...],
+    has_aux: bool = False,
+    *,
+    strict: bool = False,
+) -> Any:
     """Push tangents forward: return (fn(*primals), J · tangents); with `has_aux` also aux.
 
-    A tangent of None means zero.
+    A tangent of None means zero. With `strict`, a result that does not depend on the primals is an error.
 
     Raises:
-        TransformError: tangents differ from the primals in shape or dtype.
+        TransformError: tangents differ from the primals in shape or dtype, or a result is independent of the primals.
         StructureError: tangents differ from the primals in structure.
 
     >>> jvp(lambda x: x**2, (torch.tensor(3.0),), (torch.tensor(1.0),))
@@ -49,7 +57,10 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     outputs, run_fn = Outputs("jvp", fn, has_aux), overridden(fn)
 
     def flat(*values: Tensor) -> Any:
-        return outputs.split(run_fn(*variables.arguments(values)))
+        parts, others = outputs.split(run_fn(*variables.arguments(values)))
+        if strict:
+            _check_dependent(fn, parts, outputs)
+        return parts, others
 
     leaves = tuple(variables.leaves)
     with paused_overrides():
@@ -57,6 +68,15 @@ def jvp(fn: Callable[..., Any], primals: tuple[Tree, ...], tangents: tuple[Tree,
     watch.check()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
+
+
+def _check_dependent(fn: Callable[..., Any], parts: Sequence[Tensor], outputs: Outputs) -> None:
+    for number, part in enumerate(parts):
+        if not has_tangent(part):
+            raise TransformError(
+                f"jvp: the result of {describe_function(fn)} {outputs.paths()[number]} does not depend on the primals: "
+                "return what does, or leave out strict=True"
+            )
 
 
 def _run(fn: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Any:

@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._torch import FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import (
     describe_function,
     functorch,
@@ -27,6 +27,7 @@ from ._variables import Variables
 from ._vjp import vjp_for
 
 
+@hint_keywords(has_aux="call fn once more for aux, or use jvp(fn, primals, tangents, has_aux=True)")
 def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[..., Any]]:
     """Return (fn(*primals), push): `push(*tangents)` is J · tangents, without another run of `fn`.
 

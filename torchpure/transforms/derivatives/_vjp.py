@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Tree
-from torchpure.transforms.calls import check_callable
+from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -16,6 +16,7 @@ from ._outputs import Outputs, check_like
 from ._variables import Variables
 
 
+@hint_keywords()
 def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
     """Return (fn(*primals), pull): `pull(cotangent)` is a tuple with cotangent · J for each primal.
 

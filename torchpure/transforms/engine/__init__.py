@@ -18,7 +18,17 @@ from ._levels import (
 )
 from ._light_modes import LightFakeMode, LightProxyMode, empty_like_memory, is_plain, track_fakes
 from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
-from ._open_level import backward, in_first_gradient, reruns, run_grad, run_jvp, run_vmap, torch_jvp, torch_vjp
+from ._open_level import (
+    backward,
+    has_tangent,
+    in_first_gradient,
+    reruns,
+    run_grad,
+    run_jvp,
+    run_vmap,
+    torch_jvp,
+    torch_vjp,
+)
 from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
 from ._shared_writes import SHARED_WRITE, is_shared_write, retry_with_batched_carry, writes_shared
 from ._source_info import argument_paths, describe_function, describe_program, user_line
@@ -48,6 +58,7 @@ __all__ = [
     "expose_all",
     "functorch",
     "graph_leaves",
+    "has_tangent",
     "in_dual_level",
     "in_first_gradient",
     "in_outermost_grad",

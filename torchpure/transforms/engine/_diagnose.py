@@ -27,6 +27,13 @@ _FUNCTION = (
     "uses a torch.autograd.Function that transforms cannot follow: give it setup_context and generate_vmap_rule, or "
     "use custom_vjp"
 )
+_DRAWS = "draws from the global generator. Give "
+_KEYS = {  # the transform around the draw -> how to pass keys to it
+    "vmap": "each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    "jacfwd": "it a key as the last argument: jacfwd(fn)(x, key), and draw with tp.random",
+    "hessian": "it a key as the last argument: hessian(fn)(x, key), and draw with tp.random",
+}
+_KEY = "it a key as an argument, and draw with tp.random; under vmap, give each member its own key"
 DATA_DEPENDENT = "data-dependent control flow"
 _WRITES = (
     f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
@@ -40,8 +47,7 @@ _VALIDATES = (
     "and pass validate_args=False to the distribution"
 )
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
-    "randomness error mode": "draws from the global generator. "
-    "Give each member a key: vmap(fn)(random.split(key, n), ...), and draw with tp.random",
+    "randomness error mode": _DRAWS,
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
@@ -91,6 +97,8 @@ def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> Transfo
     match, advice = found
     if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
         return None
+    if advice is _DRAWS:
+        advice += _KEYS.get(caller, _KEY)
     advice = validation_advice(error) or advice
     kind = ImpureError if advice is _MUTATES else TransformError
     names = [f"`{name}`" for name in match.groups()]

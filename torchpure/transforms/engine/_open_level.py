@@ -141,3 +141,8 @@ def run_jvp(
         torch.zeros_like(v) if t is None else without_zerotensors(t) for v, t in zip(values, moved, strict=True)
     ]
     return values, tangents, rest
+
+
+def has_tangent(output: Tensor) -> bool:
+    """Return whether a tensor depends on the variables of the innermost forward derivative."""
+    return _unpack_dual(output, level=forward_ad._current_level)[1] is not None

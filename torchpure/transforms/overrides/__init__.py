@@ -7,6 +7,7 @@ Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py
 from ._attention import attention_weights
 from ._mode import (
     UserCall,
+    as_member,
     in_transform,
     in_transform_rule,
     only_overrides,
@@ -20,6 +21,7 @@ from ._retry import run_transform
 __all__ = [
     "IN_TRANSFORM",
     "UserCall",
+    "as_member",
     "attention_weights",
     "in_transform",
     "in_transform_rule",

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
@@ -20,8 +21,10 @@ from torchpure._torch import (
     pop_mode,
     push_mode,
 )
+from torchpure._types import P, T
 from torchpure.transforms.calls import Call
 from torchpure.transforms.constants import NUMBERS, with_numbers, with_tensors_as_numbers
+from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
@@ -139,6 +142,24 @@ def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
             return run_fn(*args, **kwargs)
 
     return run
+
+
+def as_member(fn: Callable[P, T]) -> Callable[P, T]:
+    """Make a function whose operations are replaced as they are under a vmap.
+
+    A compiled vmap may run members one after another. A member that fails must not end the others then either.
+    """
+
+    @wraps(fn, updated=())
+    def member(*args: P.args, **kwargs: P.kwargs) -> T:
+        before, current.in_member = current.in_member, True
+        try:
+            with overriding():
+                return fn(*args, **kwargs)
+        finally:
+            current.in_member = before
+
+    return member
 
 
 def only_overrides() -> bool:

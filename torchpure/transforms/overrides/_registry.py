@@ -10,11 +10,11 @@ import torch
 from torch.torch_version import TorchVersion
 
 from . import (
-    _activations,
     _attention,
     _autograd_functions,
     _borders,
     _by_transposition,
+    _failing_members,
     _layers,
     _linear_algebra,
     _losses,
@@ -30,11 +30,11 @@ from ._override import Override, Where
 Table = dict[Any, Callable[..., Any]]  # operation -> rule
 
 OVERRIDES: tuple[Override, ...] = (
-    *_activations.OVERRIDES,
     *_attention.OVERRIDES,
     *_autograd_functions.OVERRIDES,
     *_borders.OVERRIDES,
     *_by_transposition.OVERRIDES,
+    *_failing_members.OVERRIDES,
     *_layers.OVERRIDES,
     *_linear_algebra.OVERRIDES,
     *_losses.OVERRIDES,

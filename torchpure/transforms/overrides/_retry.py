@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
+from torchpure.errors import TorchpureError
 from torchpure.transforms.engine import (
     DATA_DEPENDENT,
     SHARED_WRITE,
@@ -35,6 +36,8 @@ def run_transform(caller: str, fn: Callable[..., Any], run: Callable[..., Any], 
     """
     try:
         return _run(caller, run, *args, **kwargs)
+    except TorchpureError:
+        raise
     except RuntimeError as error:
         known = explain(caller, fn, error)
         if known is None:
@@ -49,6 +52,8 @@ def _run(caller: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     """Run a transform; if it fails in a way that a mode can repair or explain, run it again under that mode."""
     try:
         return run(*args, **kwargs)
+    except TorchpureError:
+        raise
     except RuntimeError as error:
         mode = _retry_mode(caller, str(error))
         if mode is None:

@@ -12,6 +12,7 @@ reports: no result depends on it.
 import operator
 from collections.abc import Callable
 from functools import partial
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -22,9 +23,10 @@ from torchpure._types import Tree
 from torchpure.errors import ImpureError
 from torchpure.transforms.engine import argument_paths, describe_function, functorch, innermost, stale, unaliased
 
-from ._reach import LIMIT, SHORT_LIMIT, by_identity, name_of, search
+from ._reach import LIMIT, SHORT_LIMIT, name_of, search
 
 _version = operator.attrgetter("_version")
+_MAX_HISTORIES = 4096
 peek = functorch.peek_interpreter_stack
 
 
@@ -72,7 +74,7 @@ class Watch:
     def __init__(self, caller: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
         self._caller, self._fn, self._args = caller, fn, args
         self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
-        self._history = _history_of(_code_of(fn))
+        self._history = _history_of(fn)
         found = search(fn, limit=SHORT_LIMIT if self._history.passed else LIMIT)
         self._sets_attributes = found.sets_attributes
         if found.sets_attributes and not self._history.passed:
@@ -129,16 +131,34 @@ class _History:
     passed = False  # a call passed the whole search
 
 
-@by_identity
-def _history_of(code: Any) -> _History:
-    return _History()
+_histories: dict[tuple[Any, ...], _History] = {}
+
+
+def _history_of(fn: Any) -> _History:
+    """Return the history of a function; functions with the same code, around functions with the same code, share it."""
+    own = _code_of(fn)
+    inner = [cell.cell_contents for cell in getattr(fn, "__closure__", None) or () if not _is_empty(cell)]
+    key = (own, *[_code_of(held) for held in inner if callable(held) and not isinstance(held, Tensor)])
+    if len(_histories) >= _MAX_HISTORIES:
+        _histories.clear()
+    return _histories.setdefault(key, _History())
 
 
 def _code_of(fn: Any) -> Any:
-    """Return what functions with the same body share: the code, or the class of another callable."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    return getattr(fn, "__code__", None) or type(fn)
+    """Return the code of a function without its wrappers, or the class of another callable."""
+    while True:
+        inner = fn.func if isinstance(fn, partial) else isinstance(fn, FunctionType) and fn.__dict__.get("__wrapped__")
+        if not inner:
+            return getattr(fn, "__code__", None) or type(fn)
+        fn = inner
+
+
+def _is_empty(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
 
 
 def _versions(leaves: list[Tensor]) -> list[int]:

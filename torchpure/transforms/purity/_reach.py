@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from torchpure import tree
-from torchpure._types import T
 
 LIMIT = 2000  # objects: a list of a million numbers is not searched
 SHORT_LIMIT = 6  # objects: for a function that a whole search has passed before
-_CACHED = 4096  # objects in a cache
 _ATOMS = frozenset({
     type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size,
     ModuleType,
@@ -174,21 +172,6 @@ def _is_library(module: str | None) -> bool:
     return (module or "").partition(".")[0] in {"torchpure", "torch", "numpy", "builtins"}
 
 
-def by_identity(fn: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Cache a function of one object by its identity: to hash code takes longer than to look at it."""
-    cache: dict[int, tuple[Any, T]] = {}  # holds the objects too, so that no other gets their id
-
-    def cached(item: Any) -> T:
-        found = cache.get(id(item))
-        if found is None:
-            if len(cache) >= _CACHED:
-                cache.clear()
-            found = cache[id(item)] = (item, fn(item))
-        return found[1]
-
-    return cached
-
-
 class _Names(NamedTuple):
     """What code does with names; nested functions are included."""
 
@@ -198,7 +181,7 @@ class _Names(NamedTuple):
     sets_attributes: bool
 
 
-@by_identity
+@lru_cache(maxsize=4096)
 def _names(code: CodeType) -> _Names:
     steps = list(dis.get_instructions(code))
     read = [step.argval for step in steps if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"}]

@@ -17,7 +17,7 @@ from torchpure import tree
 from torchpure._torch import get_proxy_mode
 from torchpure._types import P, T
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import Rerun, check_callable, snapshot_cells
+from torchpure.transforms.calls import Rerun, check_callable, hint_keywords, snapshot_cells
 from torchpure.transforms.engine import in_outermost_grad, reruns
 from torchpure.transforms.overrides import UserCall
 from torchpure.transforms.purity import watched
@@ -37,6 +37,13 @@ _MATRIX_PRODUCTS = {
 Policy = Callable[[Any], bool]  # gets an operation, or the name of a value; True: save the result
 
 
+@hint_keywords(
+    prevent_cse="leave it out: recomputation stays in the program",
+    static_argnums="leave it out: what is no tensor passes through",
+    concrete="leave it out: what is no tensor passes through",
+    use_reentrant="leave it out: every derivative works",
+    context_fn="write policy",
+)
 def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing") -> Callable[P, T]:
     """Return a function whose values are computed again in the backward pass: less memory for more time.
 
@@ -76,7 +83,7 @@ def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing"
             options: dict[str, Any] = {} if keep is None else {"context_fn": partial(_checkpoint_contexts, keep)}
             try:
                 return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
-            except (RuntimeError, TransformError) as error:
+            except RuntimeError as error:
                 if "hooks" not in str(error):
                     raise  # a gradient inside of fn forbids the hooks of checkpoint: use the operation below
         captured = find_captures(run)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule, traceback
 
 from torchpure import tree
+from torchpure._compile_lock import compile_lock
 from torchpure._torch import (
     FakeTensor,
     TorchDispatchMode,
@@ -122,5 +123,5 @@ def trace_with_constants(flat: Callable[..., Any], tensors: Sequence[Tensor], mo
         with mode, TensorIndexing():
             return flat(*values)
 
-    with traceback.preserve_node_meta():
+    with compile_lock, traceback.preserve_node_meta():
         return copy_mutated_constants(trace(run, tensors), mode.mutated)

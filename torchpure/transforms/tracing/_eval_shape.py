@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._compile_lock import compile_lock
 from torchpure._torch import FakeTensorMode
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
@@ -40,11 +41,12 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     """
     check_callable("eval_shape", fn)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake_args, fake_kwargs = tree.map(lambda leaf: _to_fake(mode, leaf), (args, kwargs))
-    with mode, RealConstants(), TensorIndexing(), explain_tracing_errors("eval_shape", fn):
-        watch = Watch("eval_shape", fn, fake_args, fake_kwargs)
-        out = fn(*fake_args, **fake_kwargs)
-        watch.check(traced=is_fake)
+    with compile_lock:
+        fake_args, fake_kwargs = tree.map(lambda leaf: _to_fake(mode, leaf), (args, kwargs))
+        with mode, RealConstants(), TensorIndexing(), explain_tracing_errors("eval_shape", fn):
+            watch = Watch("eval_shape", fn, fake_args, fake_kwargs)
+            out = fn(*fake_args, **fake_kwargs)
+            watch.check(traced=is_fake)
     return tree.map(_shape_of, out)
 
 

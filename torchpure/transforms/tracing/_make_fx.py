@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from torchpure import _torch, tree
 from torchpure._collector import gc_paused
+from torchpure._compile_lock import compile_lock
 from torchpure._torch import (
-    PH,
     FakeTensor,
     LazyGraphModule,
     OpOverload,
@@ -34,6 +34,15 @@ class _Names(_parts.PythonKeyTracer):
     def __init__(self, fakes: Any) -> None:
         super().__init__()
         self._fakes = fakes
+
+    def record_graph(self, run: Callable[[Sequence[Any]], Any], count: int) -> None:
+        """Record a function of proxies.
+
+        torch's way replaces methods of `nn.Module` in the whole process meanwhile, which other threads would see.
+        """
+        self.root, self.graph, self.tensor_attrs = torch.nn.Module(), Graph(tracer_cls=type(self)), {}
+        proxies = [self.create_proxy("placeholder", f"arg{number}_1", (), {}) for number in range(count)]
+        self.create_node("output", "output", (self.create_arg(run(proxies)),), {})
 
     def create_arg(self, a: Any) -> Any:
         if not isinstance(a, Tensor):
@@ -95,15 +104,15 @@ class _Tracer(_parts.MakefxTracer):
         finally:
             self._restore_modes(*before)
 
-    def _with_proxies(self, fn: Callable[..., Any], fakes: Sequence[Any]) -> Callable[..., Any]:
+    def _on_fakes(self, fn: Callable[..., Any], fakes: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
         """Return a function of proxies that runs `fn` on fake tensors."""
 
-        def run(*proxies: Any) -> Any:
+        def run(proxies: Sequence[Any]) -> Any:
             for fake, proxy in zip(fakes, proxies, strict=True):
                 track_fakes(self.fx_tracer, fake, proxy)
             return tree.map(self.fx_tracer.unwrap_proxy, fn(*fakes))
 
-        return _parts.fake_signature(run, len(fakes))
+        return run
 
     @contextmanager
     def _init_modes_from_parent(self, parent: "_Tracer") -> Iterator[None]:
@@ -131,8 +140,8 @@ class _Tracer(_parts.MakefxTracer):
             stack.enter_context(self.proxy_mode)
             stack.enter_context(_parts.disable_autocast_cache())
             stack.enter_context(_parts.set_make_fx_tracer(self))
-            graph = self.fx_tracer.trace(self._with_proxies(fn, fakes), tuple(PH for _ in fakes))
-        return LazyGraphModule(self.fx_tracer.root, graph, "Program")
+            self.fx_tracer.record_graph(self._on_fakes(fn, fakes), len(fakes))
+        return LazyGraphModule(self.fx_tracer.root, self.fx_tracer.graph, "Program")
 
 
 def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) -> GraphModule:
@@ -140,5 +149,5 @@ def trace(fn: Callable[..., Any], tensors: Sequence[Tensor], table: Any = None) 
     start = _Tracer(table or {}).start
     if _active_compiler() is not None:  # torch.compile runs the caller, and would compile the tracer
         start = torch.compiler.disable(start)
-    with gc_paused():
+    with compile_lock, gc_paused():
         return start(fn, tensors)

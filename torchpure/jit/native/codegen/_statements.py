@@ -10,6 +10,7 @@ from ._functions import Functions, opaque_lines
 from ._lines import Lines
 from ._loop_nest import LoopNest
 from ._parallel import split_kernel, split_text
+from ._signals import LEAVE, polling_interval
 
 
 class StatementWriter:
@@ -22,6 +23,7 @@ class StatementWriter:
     def __init__(self, *, inline: bool) -> None:
         self.out, self.functions = Lines(), Functions()
         self.shares_work = False  # whether threads share a kernel
+        self.polls = False  # whether a loop looks for signals
         self._inline = inline
         self._loops = 0
 
@@ -77,34 +79,59 @@ class StatementWriter:
             self.out.line("\n".join(["{", *opaque_lines(item), "}"]))
 
     def loop(self, loop: Loop) -> None:
-        """Write a loop. Each iteration ends with a swap of the two pointers of every carry."""
+        """Write a loop."""
         self._loops += 1
-        turn = f"turn{self._loops}"
         self.out.open("")
         for buffer in loop.setup.temporaries:
             self.pointer(buffer)
         for item in loop.setup.items:
             self.item(item)
-        if loop.length is None:
-            self.out.open("while (1)")
+        interval = polling_interval(loop)
+        if loop.length is not None and loop.length <= interval:
+            self.iterations(loop, f"n < {loop.length}")
         else:
-            self.out.open(f"for (int64_t n = 0; n < {loop.length}; n++)")
+            self.polled(loop, interval)
+        self.scope(loop.teardown)
+        self.out.close()
+
+    def polled(self, loop: Loop, interval: int) -> None:
+        """Write a long loop: after `interval` iterations it looks for signals."""
+        self.polls = True
+        more = f"more{self._loops}"
+        self.out.line("Poll poll = {python_};")
+        if loop.length is None:
+            self.out.open(f"for (bool {more} = true; {more};)")
+            self.out.line(f"const int64_t stop = {interval};")
+            self.iterations(loop, "n < stop", more)
+        else:
+            self.out.open(f"for (int64_t start = 0; start < {loop.length}; start += {interval})")
+            last = loop.length - interval
+            self.out.line(f"const int64_t stop = start < {last} ? start + {interval} : {loop.length};")
+            self.iterations(loop, "n < stop", start="start")
+        self.out.line("if (poll.late() && poll.stopped(hook)) return -7;")
+        self.out.close()
+
+    def iterations(self, loop: Loop, limit: str, more: str = "", start: str = "0") -> None:
+        """Write iterations. Each ends with a swap of the two pointers of every carry."""
+        turn = f"turn{self._loops}"
+        self.out.open(f"for (int64_t n = {start}; {limit}; n++)")
+        if loop.length is not None:
             self.out.line(f"const int64_t {turn} = {f'{loop.length - 1} - n' if loop.reverse else 'n'}; (void){turn};")
         if loop.condition:
             test, flag = loop.condition
             self.scope(test)
-            self.out.line(f"if (!{flag.buffer.name}[{flag.offset}]) break;")
+            self.out.line(LEAVE)
+            self.out.line(f"if (!{flag.buffer.name}[{flag.offset}]) {{ {more} = false; break; }}")
         for part in loop.slices:
             c = c_type(part.buffer.dtype)
             self.out.line(
                 f"{c} *{part.buffer.name} = {part.base.buffer.name} + {part.base.offset} + {turn} * {part.step};"
             )
         self.scope(loop.body)
+        self.out.line(LEAVE)
         for pair in loop.carried:
             a, b = pair.now.buffer.name, pair.next.buffer.name
             self.out.line(f"{{ auto *other = {a}; {a} = {b}; {b} = other; }}")
-        self.out.close()
-        self.scope(loop.teardown)
         self.out.close()
 
     def branches(self, item: Branches) -> None:

@@ -21,6 +21,7 @@ from torchpure.jit.native.lowering import (
 from torchpure.jit.native.optimize import choose_donated, plan_memory
 
 from ._functions import MAX_INLINE_KERNELS, SHARE, count_kernels
+from ._signals import LEAVE, POLL
 from ._statements import StatementWriter
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
@@ -55,7 +56,7 @@ def generate_cpp(
     size = plan_memory(scope)
     writer = StatementWriter(inline=count_kernels(scope.items) <= MAX_INLINE_KERNELS)
     writer.scope(scope)
-    state.shares_work = writer.shares_work
+    state.shares_work, state.polls = writer.shares_work, writer.polls
     overwritten = choose_donated(
         {at: inputs[at] for at in (donated or {}).values()},
         {output: outputs[output] for output in donated or {} if isinstance(outputs[output], View)},
@@ -75,6 +76,7 @@ def _source(state: ModuleState, writer: StatementWriter, pointers: Sequence[str]
         *([TORCH_HELPERS] if state.calls_torch else []),
         _ARENA,
         *([SHARE] if state.shares_work else []),
+        *([POLL] if state.polls else []),
         *writer.functions.text,
     ]
     run = [
@@ -82,7 +84,8 @@ def _source(state: ModuleState, writer: StatementWriter, pointers: Sequence[str]
         "  int bad = 0; (void)bad;",
         *pointers,
         *writer.out.text,
-        "  return bad & 1 ? -2 : bad ? -4 : 0;",
+        f"  {LEAVE}",
+        "  return 0;",
         "}",
     ]
     return "\n".join([*helpers, *run, ""])
@@ -124,8 +127,11 @@ def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]
     place = len(constants) + 2 * state.uses_blas
     if state.calls_torch:
         pointers.append(f"  const Torch *torch_ = (const Torch *)constants[{place}];")
+    if state.polls:
+        pointers.append(f"  const Python *python_ = (const Python *)constants[{place + state.calls_torch}];")
     if state.shares_work:
-        pointers.append(f"  const Parallel parallel_ = (Parallel)constants[{place + state.calls_torch}];")
+        last = place + state.calls_torch + state.polls
+        pointers.append(f"  const Parallel parallel_ = (Parallel)constants[{last}];")
     return pointers
 
 

@@ -61,6 +61,7 @@ class ModuleState:
         self.uses_blas = False
         self.calls_torch = False
         self.shares_work = False  # threads share a kernel
+        self.polls = False  # a loop looks for signals
         self.may_reenter = False  # a callback may call the program again
 
 
