@@ -6,7 +6,7 @@ PIP := $(VENV)/$(INSTALL) -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test test-python test-torch proof operators docs-tables check format bench clean
+.PHONY: fit test test-python test-torch proof operators borders docs-tables check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -54,6 +54,9 @@ proof: $(VENV)/.dev
 
 operators: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table.py
+
+borders: $(VENV)/.dev
+	$(BIN)/python -W ignore tests/compositions/table_of_borders.py
 
 # The tables of docs/optimizers.md. `make operators` writes docs/operators.md, which takes long.
 docs-tables: $(VENV)/.dev

@@ -26,6 +26,7 @@ from torchpure._torch import (
     maybe_load_decompositions,
     run_backward,
     set_fwd_grad_enabled,
+    set_grad_enabled,
     temporarily_clear_interpreter_stack,
     unpack_dual,
 )
@@ -224,3 +225,16 @@ def a_kernel_of_one_dispatch_key_can_be_called():
     kernel = torch.library.get_kernel("aten::_efficientzerotensor", "CPU")
     zeros = kernel.call_boxed(DispatchKeySet(DispatchKey.CPU), [], dtype=torch.float32)
     assert zeros._is_zerotensor() and zeros.dtype == torch.float32
+
+
+@relied_on("set_grad_enabled")
+def blocks_set_the_grad_mode_by_an_operation_that_modes_see():
+    class Seen(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append((func, args))
+            return func(*args, **(kwargs or {}))
+
+    seen = []
+    with Seen(), torch.no_grad():
+        assert seen == [(set_grad_enabled, (False,))] and not torch.is_grad_enabled()
+    assert seen == [(set_grad_enabled, (False,)), (set_grad_enabled, (True,))] and torch.is_grad_enabled()

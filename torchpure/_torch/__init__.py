@@ -26,6 +26,7 @@ from ._dual_numbers import (
     make_dual,
     maybe_load_decompositions,
     set_fwd_grad_enabled,
+    set_grad_enabled,
     unpack_dual,
 )
 from ._kernels import (
@@ -192,6 +193,7 @@ __all__ = [
     "run_backward",
     "sample_dirichlet",
     "set_fwd_grad_enabled",
+    "set_grad_enabled",
     "set_make_fx_tracer",
     "standard_gamma",
     "standard_gamma_grad",

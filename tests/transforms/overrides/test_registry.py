@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, nn, special
 from torch._functorch.autograd_function import custom_function_call
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.errors import TransformError
+from torchpure.transforms.formulas import POLYNOMIALS
 from torchpure.transforms.overrides._override import Override, Where
 from torchpure.transforms.overrides._registry import OVERRIDES, is_needed, table
 
@@ -123,6 +124,7 @@ IN_TRANSFORM = [
     Row((torch.rnn_tanh_cell, torch.rnn_relu_cell), cell(RNN), values(2, 4)),
 ]
 BILINEAR = values(5, 3, 2, seed=2)
+ONES = torch.ones(4, dtype=D)
 LU = torch.linalg.lu_factor(V44)
 ROWS = [
     *IN_TRANSFORM,
@@ -175,6 +177,84 @@ ROWS = [
     Row((F.hardsigmoid,), lambda f, x: f(x), V34),
     Row((torch.prelu, Tensor.prelu), lambda f, x: f(x, x[0]), V34),
     Row((torch.ops.aten._safe_softmax.default,), lambda f, x: f(x, -1), V34),
+    # borders of formulas: the values there are in test_borders.py
+    Row((torch.prod, Tensor.prod, torch.cumprod, Tensor.cumprod), lambda f, x: f(x, 1), V34),
+    Row((torch.logcumsumexp, Tensor.logcumsumexp), lambda f, x: f(x, 1), V34),
+    Row(
+        (
+            torch.logaddexp,
+            Tensor.logaddexp,
+            torch.logaddexp2,
+            Tensor.logaddexp2,
+            torch.atan2,
+            torch.arctan2,
+            Tensor.atan2,
+            Tensor.arctan2,
+            torch.copysign,
+            Tensor.copysign,
+            torch.dist,
+            Tensor.dist,
+        ),
+        lambda f, x: f(x[0], x[1]),
+        V34,
+    ),
+    Row((torch.xlogy, special.xlogy, Tensor.xlogy, special.xlog1py), lambda f, x: f(x[0], x[1] ** 2 + 0.1), V34),
+    Row((F.cosine_similarity,), lambda f, x: f(x, x.flip(0) ** 2, 1), V34),
+    Row((torch.std, Tensor.std), lambda f, x: f(x, 1), V34),
+    Row((F.embedding,), lambda f, x: f(WORDS, x, 2), values(6, 3)),
+    Row(
+        (
+            torch.sinc,
+            special.sinc,
+            Tensor.sinc,
+            torch.i0,
+            Tensor.i0,
+            special.i0,
+            special.i1,
+            special.i0e,
+            special.i1e,
+            special.bessel_j0,
+            special.bessel_j1,
+            special.modified_bessel_i0,
+            special.modified_bessel_i1,
+            special.spherical_bessel_j0,
+        ),
+        lambda f, x: f(x),
+        V34,
+    ),
+    Row(
+        (
+            special.bessel_y0,
+            special.bessel_y1,
+            special.modified_bessel_k0,
+            special.modified_bessel_k1,
+            special.scaled_modified_bessel_k0,
+            special.scaled_modified_bessel_k1,
+        ),
+        lambda f, x: f(0.1 * x**2 + 0.3),  # elsewhere torch has errors of 1e-7 in Y
+        V34,
+    ),
+    Row(tuple(POLYNOMIALS), lambda f, x: f(x, 3), V34),
+    Row((Tensor.sinc_, Tensor.i0_), lambda f, x: f(x * 2), V34),
+    Row((Tensor.cumprod_,), lambda f, x: f(x * 2, 1), V34),
+    Row(
+        (torch.pow, Tensor.pow, Tensor.__pow__, torch.float_power, Tensor.float_power),
+        lambda f, x: f(x[0] ** 2 + 0.1, x[1]),
+        V34,
+    ),
+    Row((Tensor.__rpow__,), lambda f, x: f(x[1], x[0] ** 2 + 0.1), V34),
+    Row((Tensor.pow_, Tensor.__ipow__), lambda f, x: f(x[0] ** 2 + 0.1, x[1]), V34),
+    Row((special.zeta,), lambda f, x: f(3.0 * torch.ones_like(x), x**2 + 0.5), V34),
+    Row(
+        (torch.igamma, special.gammainc, Tensor.igamma, torch.igammac, special.gammaincc, Tensor.igammac),
+        lambda f, x: f(ONES, x**2 + 0.1),
+        V4,
+    ),
+    Row((Tensor.igamma_, Tensor.igammac_), lambda f, x: f(2 * ONES + 0 * x.detach(), x**2 + 0.1), V4),
+    Row((torch.normal,), lambda f, x: f(x[0], x[1] ** 2, generator=torch.Generator().manual_seed(0)), V34, MAPPED),
+    Row((torch.linspace, torch.logspace), lambda f, x: f(x[0], x[1], 4, dtype=D), V4),
+    Row((torch.tensor, torch.as_tensor, torch.asarray), lambda f, x: f([x[0], x[1], 2.0]), V4),
+    Row((Tensor.new_tensor,), lambda f, x: f(x, [x[0], x[1], 2.0]), V4),
     # results that share the tangent of their argument
     Row((torch.frac, Tensor.frac, torch.t_copy, torch.alias_copy), lambda f, x: f(x), V34),
     Row((torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder), lambda f, x: f(x, 5.0), V34),
@@ -209,6 +289,16 @@ INTERCEPTED = {  # operations of which the mode changes the arguments, or refuse
     Tensor.backward: lambda x: (x**3).sum().backward(inputs=[x]),
     Tensor.detach: lambda x: torch.autograd.functional.vjp(torch.sin, x.detach(), V3)[1],
     Tensor.new_empty: lambda x: torch.func.linearize(torch.sin, x)[1](x),
+    torch._C._set_grad_enabled: lambda x: torch.set_grad_enabled(True),
+    Tensor.item: lambda x: x[0].item(),
+    Tensor.tolist: lambda x: x.tolist(),
+    Tensor.numpy: lambda x: x.detach().numpy(),
+    Tensor.__array__: lambda x: __import__("numpy").asarray(x.detach()),
+    Tensor.__float__: lambda x: float(x[0].detach()),
+    Tensor.__int__: lambda x: int(x[0]),
+    Tensor.__index__: lambda x: range(WORDS[0]),
+    Tensor.__complex__: lambda x: complex(x[0].detach()),
+    Tensor.__dlpack__: lambda x: torch.from_dlpack(x.detach()),
     F.batch_norm: lambda x: F.batch_norm(x[None].expand(2, 3), MEANS.clone(), VARIANCES.clone(), training=True),
     F.instance_norm: lambda x: F.instance_norm(x[None, None], VARIANCES[:1].clone(), VARIANCES[:1].clone()),
 }

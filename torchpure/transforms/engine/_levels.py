@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import _torch
-from torchpure._torch import disable_current_modes, get_proxy_mode, temporarily_clear_interpreter_stack
+from torchpure._torch import disable_current_modes, forward_ad, get_proxy_mode, temporarily_clear_interpreter_stack
 
 functorch: Any = _torch.functorch
 _VMAP = functorch.TransformType.Vmap
@@ -82,3 +82,19 @@ def level_kinds() -> list[Any]:
 def is_variable(leaf: Any) -> bool:
     """Return whether a leaf can be differentiated: a tensor of real or complex numbers."""
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def is_differentiated(leaf: Tensor) -> bool:
+    """Return whether a derivative of any open level, or of plain autograd, is taken along a tensor."""
+    if not is_variable(leaf):
+        return False
+    forward = forward_ad._current_level >= 0
+    while not leaf.requires_grad and not (forward and _has_tangent(leaf)):
+        if not functorch.is_functorch_wrapped_tensor(leaf):
+            return False
+        leaf = functorch.get_unwrapped(leaf)
+    return True
+
+
+def _has_tangent(leaf: Tensor) -> bool:
+    return not functorch.is_batchedtensor(leaf) and forward_ad.unpack_dual(leaf).tangent is not None

@@ -1,4 +1,4 @@
-"""Layers in plain operations: embedding bags, weight norm, bilinear, fractional pooling, and some small ones.
+"""Layers in plain operations: embedding bags, weight norm, bilinear, fractional pooling, activations, and small ones.
 
 torch lacks a vmap rule, a forward derivative or a second derivative for each of them; the second derivative of its
 weight norm is wrong. The rules run inside transforms only. Outside, torch's own kernels are faster.
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchpure._torch import weight_norm as torch_weight_norm
+from torchpure.transforms.formulas import vector_norm
 
-from ._linear_algebra import vector_norm
 from ._override import Override, Where
 
 
@@ -189,7 +189,21 @@ def _data(self: Tensor, *_: Any) -> Tensor:
     return self.detach()
 
 
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    out = F.relu6(input + 3) / 6
+    return input.copy_(out) if inplace else out
+
+
+def _prelu(input: Tensor, weight: Tensor) -> Tensor:
+    channels = input.shape[1] if input.ndim > 1 else 1
+    if weight.numel() not in {1, channels} or weight.dtype != input.dtype:
+        return torch.prelu(input, weight)  # raises
+    return torch.where(input > 0, input, input * weight.reshape([-1 if d == 1 else 1 for d in range(input.ndim)]))
+
+
 OVERRIDES = (
+    Override([F.hardsigmoid], Where.IN_TRANSFORM, _hardsigmoid),
+    Override([torch.prelu, Tensor.prelu], Where.FORWARD_MODE, _prelu),
     Override([Tensor.data.__get__], Where.IN_TRANSFORM, _data),  # type: ignore[attr-defined]
     Override([Tensor.index_copy_], Where.IN_TRANSFORM, index_copy_),
     Override([F.bilinear], Where.IN_TRANSFORM, bilinear),

@@ -23,6 +23,7 @@ from torchpure._torch import (
 )
 from torchpure._types import P, T
 from torchpure.transforms.calls import Call
+from torchpure.transforms.constants import NUMBERS, with_numbers, with_tensors_as_numbers
 from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
@@ -30,7 +31,7 @@ from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_OVERRIDDEN = frozenset({*ALWAYS, *AUTOCAST, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_OVERRIDDEN = frozenset({*ALWAYS, *AUTOCAST, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED, *NUMBERS})
 _peek = functorch.peek_interpreter_stack
 
 
@@ -61,6 +62,8 @@ class OverrideMode(TorchFunctionMode):
         """Run an operation, or its rule."""
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
+        if func in NUMBERS:
+            func = with_tensors_as_numbers(func, args, kwargs)
         if in_transform():
             if func in AUTOCAST and is_mapped_autocast():
                 return AUTOCAST[func](*args, **(kwargs or {}))
@@ -135,9 +138,11 @@ def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
     if is_dynamo_compiling():
         return fn
 
+    run_fn = with_numbers(fn)
+
     def run(*args: Any, **kwargs: Any) -> Any:
         with overriding():
-            return fn(*args, **kwargs)
+            return run_fn(*args, **kwargs)
 
     return run
 

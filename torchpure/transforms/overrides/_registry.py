@@ -10,9 +10,9 @@ import torch
 from torch.torch_version import TorchVersion
 
 from . import (
-    _activations,
     _attention,
     _autograd_functions,
+    _borders,
     _by_transposition,
     _failing_members,
     _layers,
@@ -30,9 +30,9 @@ from ._override import Override, Where
 Table = dict[Any, Callable[..., Any]]  # operation -> rule
 
 OVERRIDES: tuple[Override, ...] = (
-    *_activations.OVERRIDES,
     *_attention.OVERRIDES,
     *_autograd_functions.OVERRIDES,
+    *_borders.OVERRIDES,
     *_by_transposition.OVERRIDES,
     *_failing_members.OVERRIDES,
     *_layers.OVERRIDES,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure.transforms import formulas
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall, differentiable, saved_primals
 
 from ._failing_members import solve_or_nan
@@ -65,18 +66,13 @@ class _LogDeterminant(ForwardRuleCall):
 
 
 class _Determinant(ForwardRuleCall):
-    """det A: d det A = tr adj(A) dA with adj(A) = det A · A⁻¹; for a singular A that of a regular matrix near A."""
+    """The determinant of a regular matrix: d det A = det A · tr A⁻¹ dA."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return (torch.linalg.det(tensors[0]),)
 
     def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
-        a = tensors[0]
-        size = a.detach().abs().amax((-2, -1), keepdim=True) + torch.finfo(a.dtype).tiny
-        shift = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device) * size * torch.finfo(a.dtype).eps ** 0.5
-        singular = (torch.linalg.det(a.detach()) == 0)[..., None, None]
-        regular = torch.where(singular, a + shift, a)
-        return [determinant(regular) * _trace(_solve(regular, tangents[0]))]
+        return [_regular_determinant(tensors[0]) * _trace(_solve(tensors[0], tangents[0]))]
 
 
 _LOG_DETERMINANT, _DETERMINANT = _LogDeterminant(), _Determinant()
@@ -111,7 +107,11 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # 
 
 def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.det`."""
-    return torch.linalg.det(A) if A.is_complex() else ForwardRule.apply(_DETERMINANT, A)[0]
+    return torch.linalg.det(A) if A.is_complex() else formulas.determinant(A, _regular_determinant, _solve)
+
+
+def _regular_determinant(a: Tensor) -> Tensor:
+    return ForwardRule.apply(_DETERMINANT, a)[0]
 
 
 def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803

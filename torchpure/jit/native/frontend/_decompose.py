@@ -37,6 +37,12 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {
         op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)
     }
+    table[_aten.index_add.default] = _of_bools(table[_aten.index_add.default])
+    table[_aten.std.correction] = _standard_deviation
+    table[_aten.std_mean.correction] = lambda x, *args, **kwargs: (
+        _standard_deviation(x, *args, **kwargs),
+        torch.var_mean(x, *args, **kwargs)[1],
+    )
     table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
@@ -86,6 +92,23 @@ def _with_index(rule: Any, rows: Any) -> Any:
         return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
 
     return decompose
+
+
+def _of_bools(rule: Any) -> Any:
+    """Take the factor of a sum of bools for a bool, as torch's kernel does: −1 is True."""
+
+    def decompose(x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any = 1) -> Tensor:
+        return rule(x, dim, index, source, alpha=bool(alpha) if x.dtype is torch.bool else alpha)
+
+    return decompose
+
+
+def _standard_deviation(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Tensor:
+    """Compute the variance of float32 in double precision, as torch's kernel does: its square may overflow."""
+    wide = x.double() if x.dtype is torch.float32 else x
+    return torch.sqrt(torch.var(wide, dim, correction=1 if correction is None else correction, keepdim=keepdim)).to(
+        x.dtype
+    )
 
 
 def _embedding_backward(rule: Any) -> Any:

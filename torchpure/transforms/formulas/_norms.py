@@ -1,0 +1,96 @@
+"""Vector norms of every order, at zeros and over any range; distances, angles and standard deviations by them."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._elementwise import Elementwise
+
+
+def vector_norm(
+    x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **other: Any
+) -> Tensor:
+    """Compute `torch.linalg.vector_norm`: m (Σ |xᵢ/m|ᵖ)^(1/p) with m the largest |xᵢ|, a constant.
+
+    The norm of zeros has derivative zero, as in torch.
+    """
+    dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)  # torch takes NumPy's names too
+    values = x if dtype is None else x.to(dtype)
+    p = float(ord)
+    if values.dtype not in {torch.float32, torch.float64} or not x.numel() or p <= 0 or math.isinf(p) or p == 1:
+        return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
+    dims = tuple(range(x.ndim)) if dim is None else dim
+    largest = values.detach().abs().amax(dims, keepdim=True)
+    zero = largest == 0
+    largest = torch.where(zero | largest.isinf(), 1.0, largest)
+    total = _power_of_size(values / largest, p).sum(dims, keepdim=True)
+    root = torch.where(zero, 1.0, total)  # at least 1, since one of the terms is
+    root = (torch.sqrt(root) if p == 2 else root ** (1 / p)) * torch.where(zero, 0.0, largest)
+    followed = root if keepdim or not x.ndim else root.squeeze(dims)
+    value = torch.linalg.vector_norm(x.detach(), ord, dim, keepdim, dtype=dtype)
+    return value + (followed - followed.detach())
+
+
+def _power_of_size(x: Tensor, p: float) -> Tensor:
+    """Return |x|ᵖ: a polynomial if p is even."""
+    return x ** int(p) if p % 2 == 0 else _size(p, False)(x)
+
+
+@lru_cache(maxsize=64)
+def _size(p: float, signed: bool) -> Elementwise:
+    """Return |x|ᵖ, with the sign of x or without."""
+
+    def value(x: Tensor) -> Tensor:
+        return torch.sgn(x) * x.abs() ** p if signed else x.abs() ** p
+
+    def derivative(x: Tensor) -> Tensor:
+        return p * _size(p - 1, not signed)(x) if p else torch.zeros_like(x)
+
+    return Elementwise("vector_norm", value, (derivative,))
+
+
+def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
+    """Compute `torch.dist`."""
+    return vector_norm(input - other, p)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """Compute `F.cosine_similarity`."""
+    sizes = [vector_norm(x, 2, dim, True).clamp(min=eps) for x in torch.broadcast_tensors(x1, x2)]
+    return ((x1 / sizes[0]) * (x2 / sizes[1])).sum(dim)
+
+
+def std(
+    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Tensor:
+    """Compute `torch.std`; where all numbers are equal its derivative is zero, as in torch's backward pass."""
+    if isinstance(dim, bool):  # torch.std(input, unbiased)
+        dim, unbiased = None, dim
+    less = float(correction) if correction is not None else 1.0 if unbiased is None else float(unbiased)
+    dims = tuple(range(input.ndim)) if dim is None or dim == () else dim
+    centred = input - input.mean(dims, keepdim=True)
+    spread = vector_norm(centred, 2, dims, keepdim)
+    count = input.numel() / max(spread.numel(), 1)
+    value = torch.std(input.detach(), dims, correction=less, keepdim=keepdim)
+    followed = spread / math.sqrt(max(count - less, 0.0)) if count > less else spread * math.nan
+    return value + (followed - followed.detach())
+
+
+def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    """Compute `torch.linalg.norm`; norms of matrices are torch's."""
+    dim, keepdim = other.pop("axis", dim), other.pop("keepdims", keepdim)
+    if ord is None or (isinstance(ord, int | float) and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
+        return vector_norm(x, 2 if ord is None else ord, dim, keepdim, **other)
+    return torch.linalg.norm(x, ord, dim, keepdim, **other)
+
+
+def norm(
+    x: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Tensor:
+    """Compute `torch.norm`."""
+    if out is None and (p in {"fro", None} or isinstance(p, int | float)):
+        return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
+    return torch.norm(x, p, dim, keepdim, out, dtype)

@@ -1,0 +1,101 @@
+"""Operations whose formulas in torch are wrong at zeros, ties and far out, or that have no derivative: see `formulas`.
+
+The rules run where one of the arguments is differentiated. Elsewhere torch's own kernels do.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from torchpure._torch import set_grad_enabled
+from torchpure.transforms import formulas
+from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, set_forward_mode
+from torchpure.transforms.engine import is_differentiated
+
+from ._override import Override, Where
+
+Rule = Callable[..., Any]
+_special = torch.special
+
+
+def _if_differentiated(operation: Rule, rule: Rule) -> Rule:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = (*args, *kwargs.values()) if kwargs else args
+        follows = any(isinstance(leaf, Tensor) and is_differentiated(leaf) for leaf in given)
+        return (rule if follows and kwargs.get("out") is None else operation)(*args, **kwargs)
+
+    return run
+
+
+def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of powers: those with a number as exponent are right in torch, and frequent."""
+    followed = _if_differentiated(operation, rule)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        chosen = followed if kwargs or isinstance(args[1], Tensor) else operation
+        return chosen(*args, **kwargs)
+
+    return run
+
+
+def _in_place(rule: Rule) -> Rule:
+    return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
+
+
+def _rows(
+    rule: Rule, *operations: Any, where: Where = Where.ALWAYS, choose: Any = _if_differentiated
+) -> list[Override]:
+    return [Override([operation], where, choose(operation, rule)) for operation in operations]
+
+
+_WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
+_ONCE_RIGHT = Where.IN_TRANSFORM  # torch's first gradient is right, and faster
+
+OVERRIDES = (
+    *_rows(formulas.prod, torch.prod, Tensor.prod),
+    *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.cumprod), Tensor.cumprod_, where=_ONCE_RIGHT),
+    *_rows(formulas.logcumsumexp, torch.logcumsumexp, Tensor.logcumsumexp),
+    *_rows(formulas.logaddexp, torch.logaddexp, Tensor.logaddexp, where=_ONCE_RIGHT),
+    *_rows(formulas.logaddexp2, torch.logaddexp2, Tensor.logaddexp2, where=_ONCE_RIGHT),
+    *_rows(formulas.sinc, torch.sinc, _special.sinc, Tensor.sinc, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.sinc), Tensor.sinc_, where=_ONCE_RIGHT),
+    *_rows(formulas.pow, torch.pow, Tensor.pow, Tensor.__pow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
+    *_rows(lambda self, other: formulas.pow(other, self), Tensor.__rpow__, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.pow), Tensor.pow_, Tensor.__ipow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
+    *_rows(formulas.float_power, torch.float_power, Tensor.float_power, where=_ONCE_RIGHT),
+    *_rows(formulas.atan2, torch.atan2, torch.arctan2, Tensor.atan2, Tensor.arctan2),
+    *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
+    *_rows(formulas.xlog1py, _special.xlog1py),
+    *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm, where=_ONCE_RIGHT),
+    *_rows(formulas.linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
+    *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
+    *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=_ONCE_RIGHT),
+    *_rows(formulas.embedding, F.embedding, where=Where.FORWARD_MODE),
+    *_rows(formulas.spherical_bessel_j0, _special.spherical_bessel_j0),
+    *(
+        row
+        for operation, rule in formulas.BESSEL.items()
+        for row in _rows(rule, operation, where=_ONCE_RIGHT if operation in _WITH_DERIVATIVE else Where.ALWAYS)
+    ),
+    *_rows(formulas.BESSEL[_special.i0], torch.i0, Tensor.i0, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.BESSEL[_special.i0]), Tensor.i0_, where=_ONCE_RIGHT),
+    *(row for operation, rule in formulas.POLYNOMIALS.items() for row in _rows(rule, operation)),
+    *_rows(formulas.zeta, _special.zeta),
+    *_rows(formulas.igamma, torch.igamma, _special.gammainc, Tensor.igamma),
+    *_rows(formulas.igammac, torch.igammac, _special.gammaincc, Tensor.igammac),
+    *_rows(_in_place(formulas.igamma), Tensor.igamma_),
+    *_rows(_in_place(formulas.igammac), Tensor.igammac_),
+    *_rows(formulas.normal, torch.normal),
+    Override([torch.linspace], Where.ALWAYS, formulas.linspace),
+    Override([torch.logspace], Where.ALWAYS, formulas.logspace),
+    *(Override([operation], Where.INTERCEPTED, refuse_conversion(operation)) for operation in CONVERSIONS),
+    *(Override([operation], Where.ALWAYS, rule) for operation, rule in NEW_TENSORS.items()),
+    Override([set_grad_enabled], Where.INTERCEPTED, set_forward_mode),
+)
