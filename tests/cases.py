@@ -25,6 +25,14 @@ def _torch_adafactor(lr=1e-2, beta2_decay=-0.8, eps=(None, 1e-3), d=1.0, weight_
     return optim.adafactor(lr, weight_decay=weight_decay, form="torch", **given)
 
 
+def _optax_schedule_free(base):
+    """Let optax read a warm-up at the count of the base optimizer; it reads it one step later."""
+    import optax
+
+    rate = optax.warmup_constant_schedule(0.0, 0.05, 5)
+    return optax.contrib.schedule_free(base(optax, rate), lambda step: rate(step - 1))
+
+
 def _decay_rate(step: Any, power: Any) -> Any:
     return 1 - (step + 1.0) ** -power
 
@@ -357,7 +365,7 @@ OPTIMIZERS: dict[str, Case] = {
         parabola=None,
         rosenbrock=None,
         scheduled=False,
-        optax="schedule_free_sgd",
+        optax=lambda: _optax_schedule_free(lambda ox, rate: ox.chain(ox.add_decayed_weights(0.01), ox.sgd(rate))),
         rtol=1e-7,  # optax's warm-up is in float32
     ),
     "schedule_free_adamw": Case(
@@ -374,7 +382,13 @@ OPTIMIZERS: dict[str, Case] = {
         parabola=None,
         rosenbrock=None,
         scheduled=False,
-        optax="schedule_free_adamw",
+        optax=lambda: _optax_schedule_free(
+            lambda ox, rate: ox.chain(
+                ox.scale_by_rms(decay=0.999, eps=1e-8, eps_in_sqrt=False, bias_correction=True),
+                ox.add_decayed_weights(0.01),
+                ox.scale_by_learning_rate(rate),
+            )
+        ),
         rtol=1e-7,
     ),
     "sophia": Case(

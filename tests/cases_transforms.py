@@ -300,7 +300,7 @@ COMBINATORS: dict[str, Case] = {
         lambda learning_rate, *, b1=0.9, weight_lr_power=2.0: optim.schedule_free(
             optim.sgd(learning_rate), lambda step: learning_rate * 0.999**step, b1=b1, weight_lr_power=weight_lr_power
         ),
-        lambda ox: ox.contrib.schedule_free(ox.sgd(0.05), lambda step: 0.05 * 0.999**step),
+        lambda ox: ox.contrib.schedule_free(ox.sgd(0.05), lambda step: 0.05 * 0.999 ** (step - 1)),
         scheduled=False,
     ),
     "scale_by_backtracking_linesearch": _wrapper(

@@ -4,9 +4,14 @@ import torch
 from contracts import called, relied_on
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from torchpure._torch import (
     AccumulateGrad,
+    DispatchKey,
+    DispatchKeySet,
+    SelectiveCheckpointMode,
+    checkpoint_body,
     custom_function_call,
     eager_transforms,
     enter_dual_level,
@@ -26,6 +31,7 @@ from torchpure._torch import (
 )
 
 X = torch.tensor([1.0, 2.0, 3.0])
+called("checkpoint_body", "function", "tensor", use_reentrant=False, preserve_rng_state=False, context_fn="contexts")
 called("custom_function_call", "function", "tensor")
 called("grad_preprocess", ("tensor",), create_graph=True, need_graph=True)
 called("lazy_load_decompositions")
@@ -196,3 +202,25 @@ def the_functional_api_cuts_off_its_inputs_there():
     assert not cut.grad_fn and cut.requires_grad and cut is not own
     assert grad_preprocess.__name__ in torch.autograd.functional.vjp.__code__.co_names
     assert "detach" in grad_preprocess.__code__.co_names
+
+
+@relied_on("checkpoint_body", "SelectiveCheckpointMode")
+def checkpoint_runs_what_an_attribute_of_its_body_holds():
+    ours = checkpoint_body.__dict__["__dynamo_disable"]
+    checkpoint_body.__dict__["__dynamo_disable"] = lambda *args, **options: (args, options)
+    try:
+        assert checkpoint(torch.sin, X, use_reentrant=False) == ((torch.sin, X), {"use_reentrant": False})
+    finally:
+        checkpoint_body.__dict__["__dynamo_disable"] = ours
+    assert torch.equal(checkpoint_body(torch.sin, X, use_reentrant=False), X.sin())
+    assert isinstance(create_selective_checkpoint_contexts([])[0], SelectiveCheckpointMode)
+
+
+@relied_on("DispatchKeySet")
+def a_kernel_of_one_dispatch_key_can_be_called():
+    linear = torch.ops.aten.linear.default
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear.redispatch(DispatchKeySet(DispatchKey.AutocastCPU), X, X[None]).dtype == torch.bfloat16
+    kernel = torch.library.get_kernel("aten::_efficientzerotensor", "CPU")
+    zeros = kernel.call_boxed(DispatchKeySet(DispatchKey.CPU), [], dtype=torch.float32)
+    assert zeros._is_zerotensor() and zeros.dtype == torch.float32

@@ -16,6 +16,7 @@ tests/_torch/test_contracts.py says of each name what this library relies on.
 
 from . import functorch, pytree
 from ._autograd import AccumulateGrad, custom_function_call, get_sequence_nr, grad_preprocess, run_backward
+from ._checkpoint import SelectiveCheckpointMode, checkpoint_body
 from ._dual_numbers import (
     eager_transforms,
     enter_dual_level,
@@ -69,6 +70,7 @@ from ._modules import BatchNorm, calculate_fan_in_and_fan_out, get_enum, jit_int
 from ._operators import (
     AutoDispatchBelowAutograd,
     DispatchKey,
+    DispatchKeySet,
     HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
@@ -113,6 +115,7 @@ __all__ = [
     "DisableTorchDispatch",
     "DisableTorchFunction",
     "DispatchKey",
+    "DispatchKeySet",
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorConverter",
@@ -125,12 +128,14 @@ __all__ = [
     "ProxyTensor",
     "ProxyTorchDispatchMode",
     "PythonKeyTracer",
+    "SelectiveCheckpointMode",
     "TensorGuards",
     "TorchDispatchMode",
     "TorchDispatchModeKey",
     "TracingContext",
     "assert_async",
     "autocast_supported_devices",
+    "checkpoint_body",
     "calculate_fan_in_and_fan_out",
     "core_aten_decompositions",
     "custom_function_call",

@@ -1,6 +1,7 @@
 """What operators are in a program, how some decompose, and how to write one that takes functions."""
 
 from torch._C import DispatchKey as DispatchKey
+from torch._C import DispatchKeySet as DispatchKeySet
 from torch._C import _AutoDispatchBelowAutograd as AutoDispatchBelowAutograd
 from torch._C import _dispatch_has_kernel_for_dispatch_key as has_kernel
 from torch._C._dynamo.guards import TensorGuards as TensorGuards

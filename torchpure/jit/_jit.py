@@ -19,7 +19,7 @@ from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
-from torchpure.transforms.overrides import only_overrides, paused_overrides
+from torchpure.transforms.overrides import as_member, only_overrides, paused_overrides
 
 from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
 from ._cache_key import CallArguments
@@ -83,7 +83,7 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
     programs = _ProgramCache(fn, static, donate)
     mapping = getattr(fn, "mapping", None)
     by_members = isinstance(mapping, Mapping) and not static and not donate
-    run = ChunkedVmap(mapping, programs, _ProgramCache(mapping.fn, (), ())) if by_members else programs
+    run = ChunkedVmap(mapping, programs, _ProgramCache(as_member(mapping.fn), (), ())) if by_members else programs
 
     @wraps(fn, updated=())
     def jitted(*args: Any, **kwargs: Any) -> Any:

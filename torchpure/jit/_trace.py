@@ -22,13 +22,14 @@ from torchpure.jit.passes import (
     output_aliases,
 )
 from torchpure.transforms.calls import Packed, register_mode
-from torchpure.transforms.engine import describe_function, user_line
+from torchpure.transforms.engine import SPARSE, describe_function, user_line
 from torchpure.transforms.purity import (
     Watch,
     is_lifted_literal,
     mutated_arguments,
     name_of,
     operator_draws,
+    refuse_hidden_tensors,
     storage_key,
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
@@ -144,8 +145,10 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        out = outputs.flatten(fn(*args, **kwargs))
+        result = fn(*args, **kwargs)
         watch.check(traced=_is_fake)
+        refuse_hidden_tensors("jit", fn, tree.leaves(result), _is_fake)
+        out = outputs.flatten(result)
         mode.note_captures(out)
         return out
 
@@ -155,6 +158,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
         if constant.requires_grad:
             _replace_constant(module, str(node.target), constant.detach())
     captured, constant_folded = list(mode.captured.values()), list(mode.constant_folded.values())
+    if not all(map(_is_strided, captured)):
+        raise TransformError(f"jit: {describe_function(fn)} {SPARSE}")
     module = eliminate_dead_code(module)  # a dead loop must not block functionalization
     functional = _functionalize(module, tensors)
     program = module if functional is module else eliminate_dead_code(functional)

@@ -10,7 +10,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.errors import ImpureError
-from torchpure.model.copies import Pool, Skeleton, fill
+from torchpure.model.copies import Pool, RunningCall, Skeleton, fill
 from torchpure.model.draws import (
     APPLY_ADVICE,
     CALL_ADVICE,
@@ -19,6 +19,7 @@ from torchpure.model.draws import (
     run_refusing_draws,
     run_with_keyed_draws,
 )
+from torchpure.transforms.context import resumable
 from torchpure.transforms.engine import without_function_modes
 
 from ._apply_compiled import apply_compiled, call_compiled
@@ -40,20 +41,21 @@ def call(pool: Pool, params: Params, *inputs: Any, **options: Any) -> Any:
     if is_dynamo_compiling():
         return call_compiled(pool, parameters, inputs, options, may_draw)
     skeleton = pool.take()
+    running = RunningCall(skeleton)
     fill(skeleton.parameters, parameters)
     versions = _input_versions(inputs, may_draw)
-    if not may_draw and not skeleton.buffers:
-        output = skeleton.module(*inputs, **options)
-    else:
-        before = _versions(parameters)
-        forward = partial(skeleton.module, *inputs, **options)
-        run = partial(_run_forward, skeleton, None, CALL_ADVICE, may_draw, forward)
-        output = _retry_per_member(skeleton, (parameters, inputs, options), run)
-        _check_parameters(pool, parameters, before)
-        _check_buffers(pool, skeleton)
+    with resumable(running):
+        if not may_draw and not skeleton.buffers:
+            output = skeleton.module(*inputs, **options)
+        else:
+            before = _versions(parameters)
+            forward = partial(skeleton.module, *inputs, **options)
+            run = partial(_run_forward, skeleton, None, CALL_ADVICE, may_draw, forward)
+            output = _retry_per_member(skeleton, (parameters, inputs, options), run)
+            _check_parameters(pool, parameters, before)
+            _check_buffers(pool, skeleton)
     _check_inputs(pool, _input_versions(inputs, may_draw), versions)
-    fill(skeleton.parameters, pool.parameters.tensors)
-    pool.give_back(skeleton)  # not reached if forward raised: the copy may then be inconsistent
+    running.give_back(pool)  # not reached if forward raised: the copy may then be inconsistent
     return output
 
 
@@ -89,6 +91,7 @@ def apply(
         return apply_compiled(pool, parameters, buffers, inputs, options, key if may_draw else None, may_draw)
     before, versions = _versions(parameters), _input_versions(inputs, may_draw)
     skeleton = pool.take()
+    running = RunningCall(skeleton)
     fill(skeleton.parameters, parameters)
 
     def run(flag: Tensor | None) -> Any:
@@ -98,13 +101,12 @@ def apply(
 
         return _run_forward(skeleton, key, APPLY_ADVICE, may_draw, forward, flag)
 
-    output = _retry_per_member(skeleton, (parameters, buffers, inputs, options, key), run)
+    with resumable(running):
+        output = _retry_per_member(skeleton, (parameters, buffers, inputs, options, key), run)
     _check_parameters(pool, parameters, before)
     _check_inputs(pool, _input_versions(inputs, may_draw), versions)
     after = {number: holder[name] for holder, name, number in skeleton.buffers}
-    fill(skeleton.parameters, pool.parameters.tensors)
-    fill(skeleton.buffers, skeleton.working_buffers)
-    pool.give_back(skeleton)
+    running.give_back(pool)
     return output, {name: after[number] for number, name in enumerate(pool.buffers.names)}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchpure import random, tree
 from torchpure._types import Key, Params, State, T, Tree
 from torchpure.errors import StructureError
+from torchpure.model.copies import Pool, first_difference
 from torchpure.transforms import vmap
 
 from ._functional import Functional, functional
@@ -61,7 +62,8 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
 
     Raises:
         TypeError: no net is given, or no number of members.
-        StructureError: the members' parameters or buffers differ; the message names the leaf.
+        StructureError: members differ in parameters or buffers, or in class, configuration, mode or hooks; the message
+            names the place.
 
     >>> from torchpure import random
     >>> net = ensemble(functional(nn.Linear(3, 1)), 5)
@@ -71,6 +73,7 @@ def ensemble(net: Functional | nn.Module | Sequence[Any], num: int | None = None
     members = _nets(net, num)
     one, count = members[0], len(members)
     params, state = stack([member.params for member in members]), stack([member.state for member in members])
+    _check_same_code(members)
     trainable = [name for name in one.params if any(name in member.trainable for member in members)]
     run_members = partial(_run_members, count, in_dims)
     return Functional(
@@ -98,6 +101,26 @@ def _nets(net: Any, num: int | None) -> list[Functional]:
             f"ensemble: wanted at least one net, and num=None or their number, got {len(nets)} net(s) and num={num}"
         )
     return nets
+
+
+def _check_same_code(members: list[Functional]) -> None:
+    """Check that every member runs the code of the first, because one run computes all."""
+    first = None
+    for number, member in enumerate(members):
+        if member is members[0]:
+            continue
+        first = _template(members[0]) if first is None else first
+        found = first_difference(first, _template(member))
+        if found is not None:
+            raise StructureError(
+                f"ensemble: member {number} differs from member 0: {found}. All members run the code of member 0: make "
+                "an ensemble of each kind, or give all one class, configuration and mode"
+            )
+
+
+def _template(net: Functional) -> nn.Module:
+    held = getattr(net.to_module, "args", ())
+    return held[0].template if held and isinstance(held[0], Pool) else net.to_module()
 
 
 def _init(net: Functional, num: int, key: Key) -> tuple[Params, State]:

@@ -136,7 +136,6 @@ from .combinators import (
     MaskedState,
     MultiStepsState,
     PartitionState,
-    RealAndImaginary,
     SplitRealAndImaginaryState,
     apply_if_finite,
     chain,
@@ -155,7 +154,17 @@ from .combinators import (
     skip_not_finite,
     split_real_and_imaginary,
 )
-from .core import EmptyState, Optimizer, apply_updates, centralize, donate, identity, set_to_zero, stateless
+from .core import (
+    EmptyState,
+    Optimizer,
+    RealAndImaginary,
+    apply_updates,
+    centralize,
+    donate,
+    identity,
+    set_to_zero,
+    stateless,
+)
 from .interop import LiftState, from_torch, lift, to_torch
 from .line_search import (
     BacktrackingState,

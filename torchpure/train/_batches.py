@@ -9,31 +9,29 @@ from torch import Tensor
 from torchpure import random, tree
 from torchpure._types import Key
 
+from ._data import Batch, BatchReader, Data
 from ._steps import Step, make_epoch
 from ._windows import CHUNK, Epochs, Window, batch_windows, full_data_windows
-
-Batch = tuple[Any, ...]
 
 
 class BatchSource:
     """The batches of a run: all rows of tensors, minibatches drawn from a key, or repeated items of an iterable."""
 
-    def __init__(self, data: Any, steps: int, batch_size: int | None, key: Key | None, every: int | None) -> None:
+    def __init__(
+        self, data: Data, reader: BatchReader, steps: int, batch_size: int | None, key: Key | None, every: int | None
+    ) -> None:
         """Take the data.
 
         Raises:
             ValueError: the tensors differ in their number of rows, or `batch_size` does not fit or has no key.
         """
-        self._data: Any = (data,) if isinstance(data, Tensor) else data
+        self._data, self._reader = data, reader
         self._steps, self._batch_size, self._key, self._every = steps, batch_size, key, every
-        self._has_tensors = bool(
-            isinstance(self._data, tuple) and self._data and all(isinstance(tensor, Tensor) for tensor in self._data)
-        )
-        if not self._has_tensors:
+        if data.batches is not None:
             if batch_size is not None:
                 raise ValueError("fit: batch_size is for tensors; an iterable of batches sets its own batch sizes")
             return
-        rows = _num_rows(self._data)
+        rows = _num_rows(data.tensors)
         if batch_size is not None and (key is None or not 0 < batch_size <= rows):
             problem = (
                 f"got {batch_size}"
@@ -48,15 +46,15 @@ class BatchSource:
         Raises:
             ValueError: the iterable ends too soon.
         """
-        if not self._has_tensors:
+        data, tensors = self._data, self._data.tensors
+        if data.batches is not None:
             every = self._every or max(min(self._steps, CHUNK), 1)
-            return batch_windows(
-                step, _repeat_batches(self._data, self._steps), every if jit else 1, every, numbers=True
-            )
+            batches = _repeat_batches(data.batches, self._reader, self._steps)
+            return batch_windows(step, batches, every if jit else 1, every, numbers=True)
         if self._batch_size is None or self._key is None:
-            device = (self._data[0] if self._key is None else self._key).device
-            return full_data_windows(step, self._data, self._steps, self._every, device)
-        epochs = Epochs(step, make_epoch(step, self._batch_size), self._data, self._key, self._batch_size)
+            device = (tensors[0] if self._key is None else self._key).device
+            return full_data_windows(step, tensors, self._steps, self._every, device)
+        epochs = Epochs(step, make_epoch(step, self._batch_size), tensors, self._key, self._batch_size)
         return epochs.windows(self._steps, self._every, nest_epochs=jit)
 
 
@@ -81,15 +79,13 @@ def _num_rows(data: tuple[Tensor, ...]) -> int:
     return len(data[0])
 
 
-def _repeat_batches(data: Iterable[Any], steps: int) -> Iterator[Batch]:
-    if not isinstance(data, Iterable):
-        raise TypeError(f"fit: data must be tensors or an iterable of batches, got {tree.describe(data)}")
+def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int) -> Iterator[Batch]:
     count = 0
     while count < steps:
         before = count
-        for batch in itertools.islice(data, steps - count):
+        for batch in reader.batches(itertools.islice(data, steps - count)):
             count += 1
-            yield tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+            yield batch
         if count < steps and (iter(data) is data or count == before):
             raise ValueError(
                 f"fit: the batches ended after {count} of {steps} steps; pass an iterable that can be read again"

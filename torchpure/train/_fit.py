@@ -1,6 +1,6 @@
 """Fit a model to data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +10,11 @@ from torchpure import random, tree
 from torchpure._types import Key, Params, State
 from torchpure.model import Functional, functional
 from torchpure.optim import Optimizer
+from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import counted, shown, summary, totals
 
 from ._batches import BatchSource
+from ._data import BatchReader, Data, float_dtype
 from ._loop import Progress, check_every, run_windows
 from ._steps import make_step
 
@@ -43,12 +45,13 @@ class Fit(NamedTuple):
 
 def fit(
     model: nn.Module | Functional | Callable[..., Tensor],
-    data: Tensor | Iterable[Any],
+    data: Tensor | Iterable[Any] | Mapping[str, Any],
     *,
     optimizer: Optimizer[Any],
     steps: int,
     key: Key | None = None,
     params: Params = None,
+    opt_state: Any = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int | None = None,
     every: int | None = None,
@@ -59,9 +62,10 @@ def fit(
 
     `model` is a module, with a loss `loss(output, target)` that defaults to the mean square, or it is itself a loss
     function `loss(params, *batch)`, which needs `params`. `data` is tensors (inputs …, target) with the same number of
-    rows, or an iterable of such batches, repeated as often as needed. With `batch_size`, `key` gives the order of the
+    rows, or an iterable of such batches, repeated as often as needed. NumPy arrays are converted. A loss function gets
+    a dict of tensors as it is; for a module its values count in order. With `batch_size`, `key` gives the order of the
     rows; draws of the module, such as dropout, come from `key` too. Parameters without requires_grad do not change;
-    the module's buffers are updated and returned.
+    the module's buffers are updated and returned. To continue a fit, pass its `params` and its `opt_state`.
 
     Runs of at least 200 steps are compiled: `every` steps form one program, by default up to 1,000. After each `every`
     steps `callback(progress)` is called; if it returns true, the run ends. With `jit=False` nothing is compiled.
@@ -69,7 +73,8 @@ def fit(
     Law: the result is the same for every `every` and `jit`, up to rounding.
 
     Raises:
-        ValueError: the data, `steps`, `batch_size`, `every` or `params` do not fit.
+        ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit.
+        TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
 
@@ -83,11 +88,15 @@ def fit(
         raise ValueError(f"fit: steps must be an integer, at least 0, got {steps!r}")
     if every is not None:
         check_every("fit", every)
+    _check_kinds(model, optimizer, params, loss)
     problem = _make_problem(model, params, loss)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
-    source = BatchSource(data, steps, batch_size, k_order, every)
-    opt_state, trained, state, history = optimizer.init(problem.start), problem.start, problem.state, []
-    step = make_step(problem.objective, optimizer, _batch_getter(k_draws, stateful=problem.state is not None))
+    reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
+    read = reader.read(data)
+    source = BatchSource(read, reader, steps, batch_size, k_order, every)
+    opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
+    trained, state, history = problem.start, problem.state, []
+    step = make_step(problem.objective, optimizer, _batch_getter(read, k_draws, stateful=problem.state is not None))
     for progress in run_windows((trained, opt_state, state), source.windows(step, jit=jit), jit=jit):
         _, _, trained, opt_state, state, losses = progress
         history.append(losses)
@@ -97,12 +106,34 @@ def fit(
     return Fit(problem.all_params(trained), state or {}, opt_state, losses)
 
 
-def _batch_getter(key: Key | None, *, stateful: bool) -> Callable[[Any, Any], tuple[Any, ...]]:
+def _check_kinds(model: Any, optimizer: Any, params: Params, loss: Any) -> None:
+    """Check that no argument is of a kind that is passed by mistake.
+
+    Raises:
+        TypeError: one is.
+    """
+    if isinstance(model, type):
+        raise TypeError(
+            f"fit: wanted a module, got the class {model.__name__}: make a module, as in {model.__name__}(…)"
+        )
+    if not isinstance(model, Functional) and not callable(model):
+        raise TypeError(f"fit: wanted a module, a Functional or a loss function, got {tree.describe(model)}")
+    check_optimizer("fit", optimizer)
+    if isinstance(params, nn.Module | Iterator):
+        raise TypeError(
+            f"fit: params must be a tree of tensors, got {type(params).__name__}: pass tp.functional(module).params"
+        )
+    if isinstance(loss, type) or not (loss is None or callable(loss)):
+        raise TypeError(f"fit: loss must be a function loss(output, target), got {loss!r:.60}")
+
+
+def _batch_getter(data: Data, key: Key | None, *, stateful: bool) -> Callable[[Any, Any], tuple[Any, ...]]:
     """Return a function from the shared data and a step's own values to the arguments of the loss."""
 
     def get_batch(shared: Any, per_step: Any) -> tuple[Any, ...]:
         rows = per_step.get("rows")
         batch = per_step.get("batch", shared) if rows is None else tuple(tensor[rows] for tensor in shared)
+        batch = data.arguments(batch)
         if not stateful:
             return batch
         return None if key is None else random.fold_in(key, per_step["number"]), *batch

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchpure._types import Params, State
 from torchpure.optim import Optimizer
+from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import shown, totals
 
 from ._steps import Runner, make_step
@@ -52,6 +53,7 @@ def loop(
 
     Raises:
         ValueError: `every` is not an integer of at least 1.
+        TypeError: `optimizer` is no optimizer of this library.
         TransformError: `loss` does not return a real tensor of shape (), or cannot be compiled.
 
     >>> import torch, torchpure as tp
@@ -60,6 +62,7 @@ def loop(
     [0.5, 0.75, 0.875]
     """
     check_every("loop", every)
+    check_optimizer("loop", optimizer)
     step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared))
     carry = (params, optimizer.init(params) if opt_state is None else opt_state, state)
     yield from run_windows(carry, batch_windows(step, batches, every if jit else 1, every), jit=jit)

@@ -164,7 +164,7 @@ def test_a_copy_without_hidden_state_is_reused():
     pool = net.call.args[0]
     net(net.params, X)
     skeleton = pool.take()
-    pool.give_back(skeleton)
+    pool.put_back(skeleton)
     net(net.params, X)
     assert pool.take() is skeleton
 

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
-from torch.utils.checkpoint import checkpoint
 
 import torchpure as tp
 from torchpure import random
@@ -196,10 +195,6 @@ def test_complex_draws():
 REFUSED = {
     "binomial": (lambda x: torch.binomial(x, x / 2), "`binomial` needs a key. The key that was given cannot answer it"),
     "out": (lambda x: torch.rand(2, out=torch.empty(2)), r"`rand\(out=…\)` needs a key"),
-    "checkpoint": (
-        lambda x: checkpoint(lambda x: F.dropout(x), x, use_reentrant=False),
-        "inside torch.utils.checkpoint is made again",
-    ),
 }
 
 

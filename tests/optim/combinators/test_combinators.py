@@ -125,13 +125,17 @@ def test_partition_by_labels_and_by_a_function():
             StructureError,
             r"partition: no pattern of \['body.\*'\] matches the parameter `head`: add '\*' as the last one",
         ),
-        (lambda: optim.chain(optim.sgd), TypeError, "chain: wanted an Optimizer at 0, got <function sgd"),
+        (
+            lambda: optim.chain(optim.sgd),
+            TypeError,
+            "chain: at 0: wanted an optimizer of tp.optim, got the function sgd: call it first",
+        ),
         (
             lambda: optim.named_chain(("a", optim.sgd(0.1)), ("a", optim.sgd(0.1))),
             ValueError,
             "each name must come once",
         ),
-        (lambda: optim.named_chain(("a", 3)), TypeError, "named_chain: wanted an Optimizer at 'a', got 3"),
+        (lambda: optim.named_chain(("a", 3)), TypeError, "named_chain: at 'a': wanted an optimizer of tp.optim, got 3"),
         (lambda: optim.named_chain(), ValueError, "chain: wanted at least one optimizer"),
         (
             lambda: optim.multi_steps(optim.sgd(0.1), 0),
@@ -353,9 +357,9 @@ def test_monitors_store_measurements_and_do_not_change_updates():
     assert tree.structure(watch.init(PARAMS)) == tree.structure((monitored, shot, optim.sgd(0.1).init(PARAMS)))
 
 
-def test_half_precision_computes_in_float32_and_may_have_a_float32_mean():
+def test_half_precision_computes_in_float32_and_has_the_asked_dtypes():
     params = {"w": torch.ones(3, dtype=torch.bfloat16)}
-    optimizer = optim.adam(1e-3, mu_dtype=torch.float32)
+    optimizer = optim.adam(1e-3, mu_dtype=torch.float32, accumulator_dtype=torch.bfloat16)
     state = optimizer.init(params)
     assert state.mean["w"].dtype == torch.float32 and state.square["w"].dtype == torch.bfloat16
     grads = {"w": torch.tensor([1.0, 1e-3, 0.0], dtype=torch.bfloat16)}

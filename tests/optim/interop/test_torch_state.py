@@ -143,3 +143,84 @@ def test_schedules_continue_from_the_step_of_torch():
     opt = optim.chain(optim.scale_by_adam(), optim.scale_by_schedule(lambda step: -0.1 * 0.5**step))
     state = optim.from_torch(theirs.state_dict(), opt.init(params))
     assert state[0].step.item() == 3 and state[1].step.item() == 3
+
+
+def _torch_run(make, counts):
+    """Step torch's optimizer on two parameters, each at the last `counts` steps of five."""
+    leaves = [nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64)) for _ in counts]
+    theirs = make(leaves)
+    for number in range(5):
+        _torch_step(theirs, [leaf for leaf, count in zip(leaves, counts, strict=True) if number >= 5 - count])
+    return theirs, leaves
+
+
+def _torch_step(theirs, leaves):
+    theirs.zero_grad()
+    for leaf in leaves:
+        leaf.grad = 2 * leaf.detach()
+    theirs.step()
+
+
+def _next_step(opt, state, leaves):
+    params = {name: leaf.detach().clone() for name, leaf in zip("wu", leaves, strict=True)}
+    return opt.step({name: 2 * leaf for name, leaf in params.items()}, state, params)[0]
+
+
+START = {"w": torch.ones(2, dtype=torch.float64), "u": torch.ones(2, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("counts", [(5, 1), (2, 5), (5, 0)])
+@pytest.mark.parametrize("name", ["adam", "adamw", "amsgrad", "nadam", "radam", "adamax", "adafactor"])
+def test_different_step_counts_are_refused_with_the_way_out(name, counts):
+    theirs, _ = _torch_run(PAIRS[name][1], counts)
+    with pytest.raises(StructureError, match=f"have {min(counts)}, {max(counts)} steps.* as in partition"):
+        optim.from_torch(theirs.state_dict(), PAIRS[name][0]().init(START))
+
+
+@pytest.mark.parametrize("counts", [(5, 1), (2, 5), (5, 0)])
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "radam", "adamax", "adafactor", "momentum", "rmsprop"])
+def test_a_partition_continues_from_different_step_counts(name, counts):
+    ours, make = PAIRS[name]
+    theirs, leaves = _torch_run(make, counts)
+    opt = optim.partition({"w": ours(), "u": ours()})
+    state = optim.from_torch(theirs.state_dict(), opt.init(START))
+    here = _next_step(opt, state, leaves)
+    back = make([nn.Parameter(leaf.detach().clone()) for leaf in leaves])
+    back.load_state_dict(optim.to_torch(state, back.state_dict()))
+    for optimizer, updated in ((theirs, leaves), (back, back.param_groups[0]["params"])):
+        _torch_step(optimizer, updated)
+        for key, leaf in zip("wu", updated, strict=True):
+            torch.testing.assert_close(here[key], leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["momentum", "rmsprop", "adagrad", "adadelta", "rprop"])
+def test_a_parameter_without_an_entry_starts_anew_where_the_step_count_does_not_matter(name):
+    ours, make = PAIRS[name]
+    theirs, leaves = _torch_run(make, (5, 0))
+    opt = ours()
+    here = _next_step(opt, optim.from_torch(theirs.state_dict(), opt.init(START)), leaves)
+    _torch_step(theirs, leaves)
+    for key, leaf in zip("wu", leaves, strict=True):
+        torch.testing.assert_close(here[key], leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_frozen_parameters_of_a_partition_have_no_entry():
+    theirs, leaves = _torch_run(PAIRS["adam"][1], (5, 0))
+    opt = optim.chain(optim.identity(), optim.partition({"w": PAIRS["adam"][0](), "u": optim.set_to_zero()}))
+    state = optim.from_torch(theirs.state_dict(), opt.init(START))
+    here = _next_step(opt, state, leaves)
+    _torch_step(theirs, leaves[:1])
+    for key, leaf in zip("wu", leaves, strict=True):
+        torch.testing.assert_close(here[key], leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_each_optimizer_of_a_partition_has_its_own_kind():
+    w, u = (nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64)) for _ in range(2))
+    opt = optim.partition({"w": optim.adam(0.05), "u": optim.sgd(0.05, momentum=0.9)})
+    params, state = {"w": w.detach().clone(), "u": u.detach().clone()}, opt.init(START)
+    for _ in range(3):
+        params, state = opt.step({name: 2 * leaf for name, leaf in params.items()}, state, params)
+    theirs = torch.optim.Adam([w, u], 0.05)
+    found = optim.to_torch(state, theirs.state_dict())["state"]
+    assert found[0].keys() == {"step", "exp_avg", "exp_avg_sq"} and found[1].keys() == {"step", "momentum_buffer"}
+    testing.assert_trees_close(optim.from_torch({**theirs.state_dict(), "state": found}, state), state, rtol=0.0)

@@ -76,3 +76,67 @@ def test_print(capsys):
 def test_a_callback_must_be_a_function():
     with pytest.raises(TransformError, match=r"^debug.callback: wanted a function, got int 3$"):
         tp.debug.callback(3, X)
+
+
+def _in_branches(x):
+    def took(x):
+        tp.debug.print("took {:g}", x)
+        return 2 * x
+
+    def other(x):
+        tp.debug.print("other {:g}", x)
+        return x
+
+    return tp.cond(x > 0.5, took, other, x)
+
+
+def _in_a_loop(x):
+    def body(x):
+        tp.debug.print("{:g}", x)
+        return 2 * x
+
+    return tp.while_loop(lambda x: x < 1, body, x)
+
+
+def _without_operands(x):
+    return tp.cond(x > 0.5, lambda: (tp.debug.print("took"), 2 * x)[1], lambda: x)
+
+
+THREE = torch.tensor([0.25, 0.75, 0.125])
+IN_BRANCHES = {  # name -> (run, lines in any order)
+    "vmap": (lambda: tp.vmap(_in_branches)(THREE), ["other 0.125", "other 0.25", "took 0.75"]),
+    "vmap of grad": (lambda: tp.vmap(tp.grad(_in_branches))(THREE), ["other 0.125", "other 0.25", "took 0.75"]),
+    "vmap of vmap": (
+        lambda: tp.vmap(tp.vmap(_in_branches))(THREE[:, None]),
+        ["other 0.125", "other 0.25", "took 0.75"],
+    ),
+    "nested": (
+        lambda: tp.vmap(lambda x: tp.cond(x > 0.2, _in_branches, lambda x: x, x))(THREE),
+        ["other 0.25", "took 0.75"],
+    ),
+    "while": (lambda: tp.vmap(_in_a_loop)(THREE), ["0.125", "0.25", "0.25", "0.5", "0.5", "0.75"]),
+    "no operands": (lambda: tp.vmap(_without_operands)(THREE), ["took"]),
+    "no member": (lambda: tp.vmap(_without_operands)(THREE[:1]), []),
+    "outside of vmap": (lambda: _in_branches(THREE[1]), ["took 0.75"]),
+    "switch": (
+        lambda: tp.vmap(
+            lambda i, x: tp.switch(i, [lambda x, n=n: (tp.debug.print("{} {:g}", n, x), x)[1] for n in range(3)], x)
+        )(torch.tensor([2, 0, 2]), THREE),
+        ["0 0.75", "2 0.125", "2 0.25"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_BRANCHES)
+def test_a_branch_prints_for_the_members_that_run_it(name, capsys):
+    run, lines = IN_BRANCHES[name]
+    run()
+    assert sorted(capsys.readouterr().out.splitlines()) == lines
+
+
+@pytest.mark.compile
+def test_a_branch_of_a_compiled_program_prints_for_the_members_that_run_it(capsys):
+    fast = tp.jit(tp.vmap(_in_branches))
+    for _ in range(2):
+        fast(THREE)
+        assert sorted(capsys.readouterr().out.splitlines()) == ["other 0.125", "other 0.25", "took 0.75"]

@@ -316,6 +316,11 @@ def checkpointed(x):
     return checkpoint(lambda y: (y**3).sum(), x, use_reentrant=False)
 
 
+def with_hooks(x):
+    with torch.autograd.graph.save_on_cpu():
+        return (x**3).sum()
+
+
 WORKS = {
     "autograd, outermost": (lambda: tp.grad(through_autograd)(X), 36 * X**3),
     "autograd, inner": (lambda: tp.vmap(tp.grad(through_autograd))(X[None])[0], 36 * X**3),
@@ -344,6 +349,12 @@ WORKS = {
     "functional, with a graph": (lambda: tp.grad(with_a_graph)(X), 6 * X),
     "checkpoint, outermost": (lambda: tp.grad(checkpointed)(X), 3 * X**2),
     "checkpoint, forward": (lambda: tp.jacfwd(checkpointed)(X), 3 * X**2),
+    "checkpoint, inner": (lambda: tp.vmap(tp.grad(checkpointed))(X[None])[0], 3 * X**2),
+    "checkpoint, twice": (lambda: tp.grad(lambda x: tp.value_and_grad(checkpointed)(x)[1].sum())(X), 6 * X),
+    "checkpoint, vjp": (lambda: tp.vjp(checkpointed, X)[1](torch.ones((), dtype=D))[0], 3 * X**2),
+    "checkpoint, Jacobian": (lambda: tp.jacrev(checkpointed)(X), 3 * X**2),
+    "checkpoint, Hessian": (lambda: tp.hessian(checkpointed)(X), torch.diag(6 * X)),
+    "hooks, outermost": (lambda: tp.grad(with_hooks)(X), 3 * X**2),
     "checkpoint beside an inner gradient": (
         lambda: tp.grad(lambda x: checkpointed(x) + tp.grad(lambda y: (y**3).sum())(x).sum())(X),
         3 * X**2 + 6 * X,
@@ -357,7 +368,7 @@ def test_torch_apis_inside_a_gradient(name):
     assert_close(call(), expected, rtol=1e-14, atol=0)
 
 
-NO_HOOKS = "uses hooks on saved tensors, as checkpointing does: only the outermost grad or value_and_grad allows them"
+NO_HOOKS = "uses hooks on saved tensors, as save_on_cpu does: only the outermost grad or value_and_grad allows them"
 NO_AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
 NO_FUNCTIONAL = "calls torch.autograd.functional, which gives constants: use tp.jacrev, .* or pass create_graph=True"
 NO_LINEARIZE = "calls torch.func.linearize, which is wrong there: use tp.linearize"
@@ -376,11 +387,11 @@ FAILS = {
     "functional, captured": (lambda: tp.grad(lambda x: hvp(lambda y: (x * y**3).sum(), Y, Y)[1].sum())(X), NO_FUNCTIONAL),
     "torch.func.linearize": (lambda: tp.grad(lambda x: torch.func.linearize(torch.sin, x)[1](x).sum())(X), f"grad: .* {NO_LINEARIZE}"),
     "torch.func.linearize, jvp": (lambda: tp.jvp(lambda x: torch.func.linearize(torch.sin, x)[1](x), (X,), (X,)), f"jvp: .* {NO_LINEARIZE}"),
-    "checkpoint, inner": (lambda: tp.vmap(tp.grad(checkpointed))(X[None]), f"grad: `checkpointed` .* {NO_HOOKS}"),
-    "checkpoint, twice": (lambda: tp.grad(lambda x: tp.value_and_grad(checkpointed)(x)[1].sum())(X), f"value_and_grad: .* {NO_HOOKS}"),
-    "checkpoint, vjp": (lambda: tp.vjp(checkpointed, X), f"vjp: .* {NO_HOOKS}"),
-    "checkpoint, Jacobian": (lambda: tp.jacrev(checkpointed)(X), f"jacrev: .* {NO_HOOKS}"),
-    "checkpoint, Hessian": (lambda: tp.hessian(checkpointed)(X), f"hessian: .* {NO_HOOKS}"),
+    "hooks, inner": (lambda: tp.vmap(tp.grad(with_hooks))(X[None]), f"grad: `with_hooks` .* {NO_HOOKS}"),
+    "hooks, twice": (lambda: tp.grad(lambda x: tp.value_and_grad(with_hooks)(x)[1].sum())(X), f"value_and_grad: .* {NO_HOOKS}"),
+    "hooks, vjp": (lambda: tp.vjp(with_hooks, X), f"vjp: .* {NO_HOOKS}"),
+    "hooks, Jacobian": (lambda: tp.jacrev(with_hooks)(X), f"jacrev: .* {NO_HOOKS}"),
+    "hooks, Hessian": (lambda: tp.hessian(with_hooks)(X), f"hessian: .* {NO_HOOKS}"),
 }  # fmt: skip
 
 

@@ -63,10 +63,10 @@ class NamedTensors:
 
 
 class Pool:
-    """The free copies of one module. `take` and `give_back` are atomic, so threads may share a pool."""
+    """The free copies of one module. `take` and `put_back` are atomic, so threads may share a pool."""
 
     __slots__ = (
-        "_free", "_modes", "buffers", "compilable", "give_back", "init_checked", "names_rand_like",
+        "_free", "_keep", "_modes", "buffers", "compilable", "init_checked", "names_rand_like",
         "never_draws", "parameters", "template", "trainable",
     )  # fmt: skip
 
@@ -87,7 +87,7 @@ class Pool:
         self._modes: dict[bool, Pool] = {}
         self._free: list[Skeleton] = []
         # a copy with hidden state is dropped: the next call must not see it
-        self.give_back: Callable[[Skeleton], None] = _drop if has_hidden_state(template) else self._free.append
+        self._keep: Callable[[Skeleton], None] = _drop if has_hidden_state(template) else self._free.append
 
     def in_mode(self, train: bool | None) -> "Pool":
         """Return the pool of this module in training or evaluation mode; None returns the pool itself."""
@@ -117,6 +117,12 @@ class Pool:
             skeleton = self.make()
             purify_layers(skeleton.module)
             return skeleton
+
+    def put_back(self, skeleton: Skeleton) -> None:
+        """Take a copy back after its call, with the initial parameters and its own buffers."""
+        fill(skeleton.parameters, self.parameters.tensors)
+        fill(skeleton.buffers, skeleton.working_buffers)
+        self._keep(skeleton)
 
     def changed_buffers(self, skeleton: Skeleton) -> list[str]:
         """Name the buffers that a call has changed."""

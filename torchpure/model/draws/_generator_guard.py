@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
 from torchpure._torch import TorchDispatchMode
 from torchpure._types import Key
 from torchpure.errors import ImpureError
+from torchpure.transforms.context import resumable
 
 from ._keyed_mode import DrawError, KeyedDraws, RefuseDraws
 from ._per_member import member_flag
@@ -99,7 +99,8 @@ def call_with_key(caller: str, call: Callable[[], Any], key: Key) -> Any:
         ImpureError: a key cannot answer a draw.
     """
     try:
-        with KeyedDraws(key, member_flag(key)):
+        mode = KeyedDraws(key, member_flag(key))
+        with mode, resumable(mode):
             return call()
     except DrawError as draw:
         message = f"{caller} draws with `{draw}`. {_KEYED_ADVICE}"
@@ -139,9 +140,9 @@ def _repeat_under_modes(name: str, run_under_mode: Callable[[], Any], advice: st
     return output
 
 
-def _run_under_mode(module: nn.Module, call: Callable[[], Any], mode: TorchFunctionMode, advice: str) -> Any:
+def _run_under_mode(module: nn.Module, call: Callable[[], Any], mode: KeyedDraws | RefuseDraws, advice: str) -> Any:
     try:
-        with mode:
+        with mode, resumable(mode):
             return call()
     except DrawError as draw:
         message = _draw_message(type(module).__name__, f"`{draw}`", _innermost_submodule(module, draw), advice)

@@ -4,8 +4,8 @@ A mode sees every call of torch that Python makes in its thread. It answers the 
 the same key gives the same numbers under every transform, and each member of a batch of keys gets its own.
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from torchpure import random
 from torchpure._types import Key
-from torchpure.errors import ImpureError
+from torchpure.transforms.context import resumable
 from torchpure.transforms.overrides import IN_TRANSFORM, in_transform
 
 from . import _keyed_layers as layers
@@ -40,6 +40,26 @@ class _DrawMode(TorchFunctionMode):
     def __init__(self, flag: Tensor | None = None) -> None:
         super().__init__()
         self.flag = flag
+        self.buffers: list[Tensor] = []
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that a later run needs."""
+        return () if self.flag is None else (self.flag,)
+
+    def set_buffers(self, _: Sequence[Tensor]) -> None:
+        """Do nothing: a mode has no buffers."""
+
+    def snapshot(self) -> "_DrawMode":
+        """Return a mode with the state of this one."""
+        return type(self)(*self.tensors)
+
+    @contextmanager
+    def resumed(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Activate the mode again, with these tensors."""
+        again = type(self)(*tensors)
+        with again, resumable(again):
+            yield
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -76,10 +96,31 @@ class KeyedDraws(_DrawMode):
     def __init__(self, key: Key, flag: Tensor | None = None) -> None:
         super().__init__(flag)
         self.key, self.count = key, 0
+        self._original: KeyedDraws | None = None  # of a snapshot: the mode that it was made of
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors that a later run needs."""
+        return (self.key, *super().tensors)
+
+    def snapshot(self) -> "KeyedDraws":
+        """Return a mode that draws what this one is going to draw."""
+        copy = KeyedDraws(self.key, self.flag)
+        copy.count, copy._original = self.count, self
+        return copy
+
+    @contextmanager
+    def resumed(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Draw again from this place on; after the first run, the original mode goes on where it ended."""
+        again = KeyedDraws(*tensors)
+        again.count = self.count
+        with again, resumable(again):
+            yield
+        if self._original is not None:
+            self._original.count = max(self._original.count, again.count)
 
     def next_key(self) -> Key:
         """Return a new key."""
-        _refuse_inside_checkpoint()
         self.count += 1
         return random.fold_in(self.key, self.count)
 
@@ -104,22 +145,6 @@ def _keyed_version(func: Any) -> Callable[..., Any] | None:
     if is_dynamo_compiling() or type(func) is not FunctionType or func.__module__.startswith("torch."):
         return None
     return _INITIALISERS.get(func.__name__)  # a library's wrapper of a function of torch.nn.init
-
-
-def _refuse_inside_checkpoint() -> None:
-    """Refuse a draw inside torch.utils.checkpoint: it runs its function again in the backward pass, without the key.
-
-    Raises:
-        ImpureError: the draw is inside a checkpointed function.
-    """
-    frame = None if is_dynamo_compiling() else sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
-            raise ImpureError(
-                "a draw inside torch.utils.checkpoint is made again in the backward pass, without the key: "
-                "draw outside of it, or use the module without checkpointing"
-            )
-        frame = frame.f_back
 
 
 def _without_dispatch(func: Any) -> Callable[..., Any]:

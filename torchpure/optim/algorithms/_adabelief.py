@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
@@ -36,6 +37,7 @@ def scale_by_belief(
     eps: Number = 1e-16,
     eps_root: Number = 1e-16,
     nesterov: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[BeliefState]:
     """Divide the mean gradient by the root of its mean squared error: u = m̂ / (√ŝ + eps).
 
@@ -71,7 +73,10 @@ def scale_by_belief(
         return updates, BeliefState(step, mean, square)
 
     return Optimizer(
-        lambda params: BeliefState(init_step_count(params), init_moments(params), init_moments(params)), update
+        lambda params: BeliefState(
+            init_step_count(params), init_moments(params, accumulator_dtype), init_moments(params, accumulator_dtype)
+        ),
+        update,
     )
 
 
@@ -83,6 +88,7 @@ def adabelief(
     eps: Number = 1e-16,
     eps_root: Number = 1e-16,
     nesterov: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with AdaBelief: p ← p − learning_rate u, with u of `scale_by_belief`.
 
@@ -94,5 +100,7 @@ def adabelief(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
-    scaled = scale_by_belief(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov)
+    scaled = scale_by_belief(
+        b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov, accumulator_dtype=accumulator_dtype
+    )
     return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
@@ -27,7 +28,9 @@ class AdadeltaState(NamedTuple):
     change: Params  # running mean of the squared updates
 
 
-def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[AdadeltaState]:
+def scale_by_adadelta(
+    *, rho: Number = 0.9, eps: Number = 1e-6, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[AdadeltaState]:
     """Scale gradients by the ratio of two root mean squares: u = √(x + eps) / √(v + eps) g.
 
     v is the running mean of g², and x that of u². Here v includes this step, and x does not.
@@ -52,7 +55,10 @@ def scale_by_adadelta(*, rho: Number = 0.9, eps: Number = 1e-6) -> Optimizer[Ada
         updates, square, change = leafwise("scale_by_adadelta", rule, grads, tuple(state), params)
         return updates, AdadeltaState(square, change)
 
-    return Optimizer(lambda params: AdadeltaState(init_moments(params), init_moments(params)), update)
+    return Optimizer(
+        lambda params: AdadeltaState(init_moments(params, accumulator_dtype), init_moments(params, accumulator_dtype)),
+        update,
+    )
 
 
 def adadelta(
@@ -62,6 +68,7 @@ def adadelta(
     eps: Number = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
     weight_decay_mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Adadelta: p ← p − learning_rate u, with u of `scale_by_adadelta`.
 
@@ -77,6 +84,6 @@ def adadelta(
     """
     return chain(
         add_decayed_weights(weight_decay, mask=weight_decay_mask),
-        scale_by_adadelta(rho=rho, eps=eps),
+        scale_by_adadelta(rho=rho, eps=eps, accumulator_dtype=accumulator_dtype),
         scale_by_learning_rate(learning_rate),
     )

@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Mask,
     Number,
     Optimizer,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_scalar_or_schedule,
@@ -56,6 +57,7 @@ def scale_by_factored_rms(
     min_dim_size_to_factor: int = 128,
     epsilon: Number | None = None,
     form: Literal["optax", "torch"] = "optax",
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[FactoredState]:
     """Divide gradients by the root of a factored running mean square: u = g / √v.
 
@@ -81,7 +83,9 @@ def scale_by_factored_rms(
         return factored_dims(tuple(leaf.shape), min_size, last=form == "torch") if factored else None
 
     def init(params: Params) -> FactoredState:
-        return FactoredState(init_step_count(params), init_per_leaf(lambda leaf: _zeros(leaf, dims(leaf)), params))
+        return FactoredState(
+            init_step_count(params), init_per_leaf(lambda leaf: _zeros(leaf, dims(leaf)), params, accumulator_dtype)
+        )
 
     def update(grads: Grads, state: FactoredState, params: Params) -> tuple[Updates, FactoredState]:
         step = state.step + 1
@@ -102,7 +106,7 @@ def scale_by_factored_rms(
         updates, square = leafwise("scale_by_factored_rms", rule, grads, (state.square,), params)
         return updates, FactoredState(step, square)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def factored_dims(shape: tuple[int, ...], min_size: int, last: bool = False) -> tuple[int, int] | None:
@@ -179,6 +183,7 @@ def adafactor(
     factored: bool = True,
     weight_decay_mask: Mask = None,
     form: Literal["optax", "torch"] = "optax",
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Adafactor: p ← p − learning_rate rms(p) clip(g / √v) − weight_decay p.
 
@@ -200,6 +205,7 @@ def adafactor(
         min_dim_size_to_factor=min_dim_size_to_factor,
         epsilon=eps,
         form=form,
+        accumulator_dtype=accumulator_dtype,
     )
     parts: list[Optimizer[Any]] = [rms]
     if clipping_threshold is not None:
@@ -212,7 +218,7 @@ def adafactor(
     if multiply_by_parameter_scale:
         parts.append(scale_by_param_block_rms(min_scale=min_scale))
     if momentum is not None:
-        parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
+        parts.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum or accumulator_dtype))
     if not is_zero(weight_decay):
         decay = weight_decay if form == "optax" else _scaled_decay(learning_rate, weight_decay)
         parts.append(add_decayed_weights(decay, mask=weight_decay_mask))

@@ -18,7 +18,11 @@ class RssState(NamedTuple):
 
 
 def scale_by_rss(
-    *, initial_accumulator_value: Number = 0.1, eps: Number = 1e-7, eps_in_sqrt: bool = True
+    *,
+    initial_accumulator_value: Number = 0.1,
+    eps: Number = 1e-7,
+    eps_in_sqrt: bool = True,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[RssState]:
     """Divide gradients by the root of the sum of their squares: u = g / √(s + eps), with s ← s + g².
 
@@ -43,7 +47,9 @@ def scale_by_rss(
         updates, total = leafwise("scale_by_rss", rule, grads, (state.total,), params)
         return updates, RssState(total)
 
-    return Optimizer(lambda params: RssState(init_moments(params, value=initial_accumulator_value)), update)
+    return Optimizer(
+        lambda params: RssState(init_moments(params, accumulator_dtype, value=initial_accumulator_value)), update
+    )
 
 
 def adagrad(
@@ -52,6 +58,7 @@ def adagrad(
     initial_accumulator_value: Number = 0.1,
     eps: Number = 1e-7,
     eps_in_sqrt: bool = True,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Adagrad: p ← p − learning_rate u, with u of `scale_by_rss`.
 
@@ -64,5 +71,10 @@ def adagrad(
     >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    scaled = scale_by_rss(initial_accumulator_value=initial_accumulator_value, eps=eps, eps_in_sqrt=eps_in_sqrt)
+    scaled = scale_by_rss(
+        initial_accumulator_value=initial_accumulator_value,
+        eps=eps,
+        eps_in_sqrt=eps_in_sqrt,
+        accumulator_dtype=accumulator_dtype,
+    )
     return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -10,11 +10,13 @@ from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Kernel,
+    Mask,
     Number,
     Optimizer,
     active_leaves,
     adam_kernels,
     bias_correction,
+    check_given,
     check_nonnegative,
     check_scalar_or_schedule,
     check_unit_interval,
@@ -23,6 +25,9 @@ from torchpure.optim.core import (
     init_step_count,
     is_zero,
     leafwise,
+    mask_fn,
+    mask_tree,
+    merge_masked,
     safe_sqrt,
 )
 
@@ -43,12 +48,13 @@ def scale_by_adam(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
     nesterov: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
     """Divide the mean gradient by the root of the mean square: u = m̂ / (√(v̂ + eps_root) + eps).
 
     m ← b1 m + (1 − b1) g, v ← b2 v + (1 − b2) g², m̂ = m / (1 − b1ᵗ), v̂ = v / (1 − b2ᵗ). With `nesterov`,
-    m̂ = b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ) (Dozat 2016, algorithm 2). m has the dtype `mu_dtype`, by default
-    that of its parameter.
+    m̂ = b1 m / (1 − b1ᵗ⁺¹) + (1 − b1) g / (1 − b1ᵗ) (Dozat 2016, algorithm 2). m and v have the
+    dtype `accumulator_dtype`, m that of `mu_dtype` if given. The default is that of the parameter, at least float32.
 
     Raises:
         ValueError: `b1` or `b2` is not in [0, 1), `eps` or `eps_root` negative.
@@ -58,7 +64,7 @@ def scale_by_adam(
     >>> adam.update(torch.tensor([2.0]), adam.init(params), params)[0]
     tensor([1.])
     """
-    return build_scale("scale_by_adam", b1, b2, eps, eps_root, mu_dtype, nesterov)
+    return build_scale("scale_by_adam", b1, b2, eps, eps_root, mu_dtype, nesterov, accumulator_dtype=accumulator_dtype)
 
 
 def adam(
@@ -69,6 +75,7 @@ def adam(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
     """Step with Adam: p ← p − learning_rate m̂ / (√(v̂ + eps_root) + eps).
 
@@ -83,22 +90,34 @@ def adam(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    scaled = build_scale("adam", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
-    plain = is_zero(eps_root) and mu_dtype is None
+    scaled = build_scale("adam", b1, b2, eps, eps_root, mu_dtype, nesterov=False, accumulator_dtype=accumulator_dtype)
+    plain = is_zero(eps_root) and mu_dtype is None and accumulator_dtype is None
     return descend(
         "adam", learning_rate, 0.0, scaled, adam_kernels("adam", learning_rate, b1, b2, eps, 0.0) if plain else ()
     )
 
 
 def build_scale(
-    caller: str, b1: Number, b2: Number, eps: Number, eps_root: Number, mu_dtype: torch.dtype | None, nesterov: bool
+    caller: str,
+    b1: Number,
+    b2: Number,
+    eps: Number,
+    eps_root: Number,
+    mu_dtype: torch.dtype | None,
+    nesterov: bool,
+    *,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
     """Build `scale_by_adam`. Its errors have the name `caller`."""
     check_unit_interval(caller, b1=b1, b2=b2)
     check_nonnegative(caller, eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdamState:
-        return AdamState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params))
+        return AdamState(
+            init_step_count(params),
+            init_moments(params, mu_dtype or accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+        )
 
     def update(grads: Grads, state: AdamState, params: Params) -> tuple[Updates, AdamState]:
         (g, m, v, _), rebuild = active_leaves(caller, grads, (state.mean, state.square), params)
@@ -128,21 +147,31 @@ def _ratio(correction: Tensor, eps: Number, eps_root: Number) -> Callable[[Tenso
 def descend(
     caller: str,
     learning_rate: ScalarOrSchedule,
-    weight_decay: Number,
+    weight_decay: ScalarOrSchedule,
     scaled: Optimizer[AdamState],
     kernels: Sequence[Kernel | None] = (),
+    *,
+    mask: Mask = None,
 ) -> Optimizer[AdamState]:
     """Build p ← p − learning_rate (u + weight_decay p), with u of `scaled`.
 
-    `kernels` is empty, or (plain kernel, donated kernel).
+    `kernels` is empty, or (plain kernel, donated kernel). The mask selects the leaves that decay.
     """
     check_scalar_or_schedule(caller, learning_rate)
-    check_nonnegative(caller, weight_decay=weight_decay)
+    check_scalar_or_schedule(caller, weight_decay, "weight_decay")
+    flags_of = None if mask is None else mask_fn(caller, mask)
+
+    def decayed(direction: Updates, params: Params, decay: Number) -> Updates:
+        check_given(caller, params)
+        flags = None if flags_of is None else flags_of(params)
+        selected = direction if flags is None else mask_tree(flags, params, direction, caller)
+        updates = leafwise(caller, lambda u, p: u + decay * p, selected, (), params)
+        return updates if flags is None else merge_masked(flags, params, updates, direction, caller)
 
     def update(grads: Grads, state: AdamState, params: Params) -> tuple[Updates, AdamState]:
         direction, new_state = scaled.rule(grads, state, params)
         if not is_zero(weight_decay):
-            direction = leafwise(caller, lambda u, p: u + weight_decay * p, direction, (), params)
+            direction = decayed(direction, params, evaluate_schedule(weight_decay, state.step))
         return tree.scale(direction, -evaluate_schedule(learning_rate, state.step)), new_state
 
     kernel, donated = kernels or (None, None)

@@ -30,7 +30,9 @@ class AdamaxState(NamedTuple):
     largest: Params  # decaying maximum of their absolute values
 
 
-def scale_by_adamax(*, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8) -> Optimizer[AdamaxState]:
+def scale_by_adamax(
+    *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[AdamaxState]:
     """Divide the mean gradient by a decaying maximum: u = m̂ / v, with v ← max(b2 v, |g| + eps).
 
     m ← b1 m + (1 − b1) g and m̂ = m / (1 − b1ᵗ). torch and optax have the same formula.
@@ -57,12 +59,20 @@ def scale_by_adamax(*, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8)
         return updates, AdamaxState(step, mean, largest)
 
     return Optimizer(
-        lambda params: AdamaxState(init_step_count(params), init_moments(params), init_moments(params)), update
+        lambda params: AdamaxState(
+            init_step_count(params), init_moments(params, accumulator_dtype), init_moments(params, accumulator_dtype)
+        ),
+        update,
     )
 
 
 def adamax(
-    learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with AdaMax: p ← p − learning_rate u, with u of `scale_by_adamax`.
 
@@ -73,7 +83,10 @@ def adamax(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    return chain(scale_by_adamax(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_adamax(b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype),
+        scale_by_learning_rate(learning_rate),
+    )
 
 
 def adamaxw(
@@ -84,6 +97,7 @@ def adamaxw(
     eps: Number = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with AdaMax and decoupled weight decay: p ← p − learning_rate (u + weight_decay p).
 
@@ -97,7 +111,7 @@ def adamaxw(
     tensor([0.8500])
     """
     return chain(
-        scale_by_adamax(b1=b1, b2=b2, eps=eps),
+        scale_by_adamax(b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -3,7 +3,7 @@
 import torch
 
 from torchpure._types import ScalarOrSchedule
-from torchpure.optim.core import Number, Optimizer, adam_kernels, check_nonnegative, is_zero
+from torchpure.optim.core import Mask, Number, Optimizer, adam_kernels, is_zero
 
 from ._adam import AdamState, build_scale, descend
 
@@ -16,11 +16,13 @@ def adamw(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
-    weight_decay: Number = 1e-2,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdamState]:
     """Step with AdamW: p ← p − learning_rate (m̂ / (√(v̂ + eps_root) + eps) + weight_decay p).
 
-    m̂ and v̂ are those of `adam`.
+    m̂ and v̂ are those of `adam`. The mask, that of `masked`, selects the leaves that decay; the default is all leaves.
 
     Raises:
         ValueError: `learning_rate`, `eps`, `eps_root` or `weight_decay` is negative, `b1` or `b2` not in [0, 1).
@@ -30,13 +32,13 @@ def adamw(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8500])
     """
-    check_nonnegative("adamw", weight_decay=weight_decay)
-    scaled = build_scale("adamw", b1, b2, eps, eps_root, mu_dtype, nesterov=False)
-    plain = is_zero(eps_root) and mu_dtype is None
-    return descend(
-        "adamw",
-        learning_rate,
-        weight_decay,
-        scaled,
-        adam_kernels("adamw", learning_rate, b1, b2, eps, weight_decay) if plain else (),
+    scaled = build_scale("adamw", b1, b2, eps, eps_root, mu_dtype, nesterov=False, accumulator_dtype=accumulator_dtype)
+    plain = (
+        is_zero(eps_root)
+        and mu_dtype is None
+        and accumulator_dtype is None
+        and mask is None
+        and not callable(weight_decay)
     )
+    kernels = adam_kernels("adamw", learning_rate, b1, b2, eps, weight_decay) if plain else ()
+    return descend("adamw", learning_rate, weight_decay, scaled, kernels, mask=mask)

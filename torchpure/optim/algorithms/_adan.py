@@ -40,6 +40,7 @@ def scale_by_adan(
     b3: Number = 0.99,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdanState]:
     """Divide the sum of two means by a root mean square: u = (m̂ + (1 − b2) v̂) / (√(n̂ + eps_root) + eps).
 
@@ -57,7 +58,7 @@ def scale_by_adan(
     check_nonnegative("scale_by_adan", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdanState:
-        return AdanState(init_step_count(params), *(init_moments(params) for _ in range(4)))
+        return AdanState(init_step_count(params), *(init_moments(params, accumulator_dtype) for _ in range(4)))
 
     def update(grads: Grads, state: AdanState, params: Params) -> tuple[Updates, AdanState]:
         step = state.step + 1
@@ -95,6 +96,7 @@ def adan(
     eps_root: Number = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Adan: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_adan`.
 
@@ -108,7 +110,7 @@ def adan(
     tensor([0.9000])
     """
     return chain(
-        scale_by_adan(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root),
+        scale_by_adan(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root, accumulator_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_learning_rate(learning_rate),
     )

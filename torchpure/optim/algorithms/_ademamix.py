@@ -42,6 +42,7 @@ def scale_by_ademamix(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdemamixState]:
     """Combine a fast and a slow mean of the gradients: u = (m̂₁ + alpha m₂) / (√(v̂ + eps_root) + eps).
 
@@ -58,7 +59,9 @@ def scale_by_ademamix(
     check_nonnegative("scale_by_ademamix", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> AdemamixState:
-        return AdemamixState(init_step_count(params), *(init_moments(params, mu_dtype) for _ in range(3)))
+        return AdemamixState(
+            init_step_count(params), *(init_moments(params, mu_dtype or accumulator_dtype) for _ in range(3))
+        )
 
     def update(grads: Grads, state: AdemamixState, params: Params) -> tuple[Updates, AdemamixState]:
         slow_decay, weight = evaluate_schedule(b3, state.step), evaluate_schedule(alpha, state.step)
@@ -87,6 +90,7 @@ def ademamix(
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with AdEMAMix: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_ademamix`.
 
@@ -98,7 +102,16 @@ def ademamix(
     tensor([0.9000])
     """
     return chain(
-        scale_by_ademamix(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype),
+        scale_by_ademamix(
+            b1=b1,
+            b2=b2,
+            b3=b3,
+            alpha=alpha,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            accumulator_dtype=accumulator_dtype,
+        ),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_learning_rate(learning_rate),
     )

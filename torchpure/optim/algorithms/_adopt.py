@@ -44,6 +44,7 @@ def scale_by_adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[Step], Tensor] = _fourth_root,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AdoptState]:
     """Average gradients divided by the previous root mean square: m ← b1 m + (1 − b1) g / max(√v₋₁, eps).
 
@@ -76,7 +77,12 @@ def scale_by_adopt(
         return updates, AdoptState(state.step + 1, mean, square)
 
     return Optimizer(
-        lambda params: AdoptState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params)), update
+        lambda params: AdoptState(
+            init_step_count(params),
+            init_moments(params, mu_dtype or accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+        ),
+        update,
     )
 
 
@@ -90,6 +96,7 @@ def adopt(
     nesterov: bool = False,
     use_clipping: bool = True,
     clip_value_fn: Callable[[Step], Tensor] = _fourth_root,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with ADOPT: p ← p − learning_rate u, with u of `scale_by_adopt`.
 
@@ -108,5 +115,6 @@ def adopt(
         nesterov=nesterov,
         use_clipping=use_clipping,
         clip_value_fn=clip_value_fn,
+        accumulator_dtype=accumulator_dtype,
     )
     return chain(scaled, scale_by_learning_rate(learning_rate))

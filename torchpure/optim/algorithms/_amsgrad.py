@@ -41,6 +41,7 @@ def scale_by_amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     correct_after_max: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AmsgradState]:
     """Divide the mean gradient by the root of the largest mean square so far: u = m̂ / (√(max v̂ + eps_root) + eps).
 
@@ -59,7 +60,10 @@ def scale_by_amsgrad(
 
     def init(params: Params) -> AmsgradState:
         return AmsgradState(
-            init_step_count(params), init_moments(params, mu_dtype), init_moments(params), init_moments(params)
+            init_step_count(params),
+            init_moments(params, mu_dtype or accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
         )
 
     def update(grads: Grads, state: AmsgradState, params: Params) -> tuple[Updates, AmsgradState]:
@@ -88,6 +92,7 @@ def amsgrad(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
     correct_after_max: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with AMSGrad: p ← p − learning_rate u, with u of `scale_by_amsgrad`.
 
@@ -99,6 +104,12 @@ def amsgrad(
     tensor([0.9000])
     """
     scaled = scale_by_amsgrad(
-        b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype, correct_after_max=correct_after_max
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        mu_dtype=mu_dtype,
+        correct_after_max=correct_after_max,
+        accumulator_dtype=accumulator_dtype,
     )
     return chain(scaled, scale_by_learning_rate(learning_rate))

@@ -11,8 +11,8 @@ from torchpure.optim.core import (
     Optimizer,
     check_nonnegative,
     check_scalar_or_schedule,
-    copy_params,
     evaluate_schedule,
+    init_average,
     init_step_count,
     leafwise,
 )
@@ -31,7 +31,8 @@ def asgd(
     lambd: Number = 1e-4,
     alpha: Number = 0.75,
     t0: Number = 1e6,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[AsgdState]:
     """Step with averaged gradient descent: p ← (1 − lambd η) p − η (g + weight_decay p).
 
@@ -46,18 +47,20 @@ def asgd(
     tensor([0.8000])
     """
     check_scalar_or_schedule("asgd", learning_rate)
-    check_nonnegative("asgd", lambd=lambd, alpha=alpha, t0=t0, weight_decay=weight_decay)
+    check_nonnegative("asgd", lambd=lambd, alpha=alpha, t0=t0)
+    check_scalar_or_schedule("asgd", weight_decay, "weight_decay")
 
     def init(params: Params) -> AsgdState:
-        return AsgdState(init_step_count(params), copy_params(params))
+        return AsgdState(init_step_count(params), init_average(params, accumulator_dtype))
 
     def update(grads: Grads, state: AsgdState, params: Params) -> tuple[Updates, AsgdState]:
+        decay = evaluate_schedule(weight_decay, state.step)
         lr = evaluate_schedule(learning_rate, state.step)
         eta = lr / (1 + lambd * lr * state.step) ** alpha
         weight = 1 / torch.clamp(state.step - t0, min=1)
 
         def rule(g: Tensor, average: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
-            u = -lambd * eta * p - eta * (g + weight_decay * p)
+            u = -lambd * eta * p - eta * (g + decay * p)
             return u, average + weight * (p + u - average)
 
         updates, average = leafwise("asgd", rule, grads, (state.average,), params)

@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     copy_params,
     init_moments,
     leafwise,
+    safe_divide,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale, scale_by_schedule
 
@@ -30,7 +31,9 @@ class CocobState(NamedTuple):
     reward: Params  # gain of the bets, at least 0
 
 
-def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[CocobState]:
+def scale_by_cocob(
+    *, alpha: Number = 100.0, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[CocobState]:
     """Move to p₀ + θ (L + R) / (L max(G + L, alpha L)), where p₀ are the initial parameters.
 
     θ is the sum of −g, G the sum of |g|, and L the largest |g|, at least eps. The reward is R ← max(R − g (p − p₀), 0).
@@ -48,13 +51,18 @@ def scale_by_cocob(*, alpha: Number = 100.0, eps: Number = 1e-8) -> Optimizer[Co
         largest, sizes = torch.maximum(largest, g.abs()), sizes + g.abs()
         reward = (reward - g * (p - start)).clamp(min=0)
         total = total - g
-        target = start + total / (largest * torch.maximum(sizes + largest, alpha * largest)) * (largest + reward)
+        bet = safe_divide(total, largest * torch.maximum(sizes + largest, alpha * largest))
+        target = start + bet * (largest + reward)
         return target - p, start.clone(), total, largest, sizes, reward
 
     def init(params: Params) -> CocobState:
         start = copy_params(params)
         return CocobState(
-            start, init_moments(params), init_moments(params, value=eps), init_moments(params), init_moments(params)
+            start,
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype, value=eps),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
         )
 
     def update(grads: Grads, state: CocobState, params: Params) -> tuple[Updates, CocobState]:
@@ -71,6 +79,7 @@ def cocob(
     eps: Number = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with COCOB. The learning rate scales the gradient: `scale_by_cocob` gets learning_rate (g + weight_decay p).
 
@@ -85,4 +94,8 @@ def cocob(
     """
     check_scalar_or_schedule("cocob", learning_rate)
     times = scale_by_schedule(learning_rate) if callable(learning_rate) else scale(learning_rate)
-    return chain(add_decayed_weights(weight_decay, mask=mask), times, scale_by_cocob(alpha=alpha, eps=eps))
+    return chain(
+        add_decayed_weights(weight_decay, mask=mask),
+        times,
+        scale_by_cocob(alpha=alpha, eps=eps, accumulator_dtype=accumulator_dtype),
+    )

@@ -40,7 +40,8 @@ def dadapt_adamw(
     betas: tuple[Number, Number] = (0.9, 0.999),
     eps: Number = 1e-8,
     estim_lr0: Number = 1e-6,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[DAdaptState]:
     """Step with AdamW and an estimated learning rate: p ← p − m / (√v + eps) − λ weight_decay p.
 
@@ -58,13 +59,15 @@ def dadapt_adamw(
     b1, b2 = betas
     b3 = b2**0.5
     check_scalar_or_schedule("dadapt_adamw", learning_rate)
-    check_nonnegative("dadapt_adamw", eps=eps, estim_lr0=estim_lr0, weight_decay=weight_decay)
+    check_nonnegative("dadapt_adamw", eps=eps, estim_lr0=estim_lr0)
+    check_scalar_or_schedule("dadapt_adamw", weight_decay, "weight_decay")
 
     def init(params: Params) -> DAdaptState:
-        m, v, s = (init_moments(params) for _ in range(3))
+        m, v, s = (init_moments(params, accumulator_dtype) for _ in range(3))
         return DAdaptState(init_step_count(params), m, v, s, init_scalar(estim_lr0, params), init_scalar(0.0, params))
 
     def update(grads: Grads, state: DAdaptState, params: Params) -> tuple[Updates, DAdaptState]:
+        decay = evaluate_schedule(weight_decay, state.step)
         old_trees = (state.mean, state.square, state.total)
         (g, m, v, s, p), rebuild = active_leaves("dadapt_adamw", grads, old_trees, params)
         step, zero = state.step + 1, torch.zeros_like(state.distance)
@@ -76,7 +79,7 @@ def dadapt_adamw(
         v = [ema_update(old, new.square(), b2) for old, new in zip(v, g, strict=True)]
         s = [ema_update(old, step_size * new, b3) for old, new in zip(s, g, strict=True)]
         norm = (1 - b3) * sum((leaf.abs().sum() for leaf in s), start=zero)
-        updates = [-a / (safe_sqrt(b) + eps) - weight_decay * step_size * c for a, b, c in zip(m, v, p, strict=True)]
+        updates = [-a / (safe_sqrt(b) + eps) - decay * step_size * c for a, b, c in zip(m, v, p, strict=True)]
         distance = torch.maximum(state.distance, safe_divide(numerator, norm))
         m, v, s = (rebuild(new, old) for new, old in zip((m, v, s), old_trees, strict=True))
         return rebuild(updates), DAdaptState(step, m, v, s, distance, numerator)

@@ -13,12 +13,13 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     active_leaves,
+    check_given,
     check_nonnegative,
     copy_params,
-    init_moments,
     init_scalar,
     init_step_count,
     safe_sqrt,
+    zero_grads,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
@@ -64,6 +65,7 @@ def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Nu
         )
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
+        check_given("scale_by_dog", params)
         (g, start, p), rebuild = active_leaves("scale_by_dog", grads, (state.start,), params)
         distance = torch.maximum(state.distance, safe_sqrt(_sum_of_squares(tree.sub(p, start))))
         total = state.total + _sum_of_squares(g)
@@ -100,6 +102,7 @@ def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-
         )
 
     def update(grads: Grads, state: DogState, params: Params) -> tuple[Updates, DogState]:
+        check_given("scale_by_dowg", params)
         (g, start, p), rebuild = active_leaves("scale_by_dowg", grads, (state.start,), params)
         distance = torch.maximum(state.distance, _sum_of_squares(tree.sub(p, start)))
         total = state.total + distance * _sum_of_squares(g)
@@ -165,5 +168,5 @@ def _sum_of_squares(leaves: list[Tensor]) -> Tensor:
 
 
 def _params_norm(params: Params) -> Tensor:
-    _, leaves = active_leaves("scale_by_dog", init_moments(params), (), params)[0]
+    _, leaves = active_leaves("scale_by_dog", zero_grads(params), (), params)[0]
     return safe_sqrt(_sum_of_squares(leaves))

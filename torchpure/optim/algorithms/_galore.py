@@ -13,7 +13,9 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     active_leaves,
+    by_real_parts,
     check_count,
+    check_optimizer,
     init_step_count,
     is_differentiable,
     left_singular_vectors,
@@ -44,7 +46,8 @@ def scale_by_galore(
 
     For a matrix with at least as many rows as columns, P has the first `rank` left singular vectors of g; else
     u = scale base(g P) Pᵀ with the right ones. P is recomputed every `update_proj_gap` steps. Parameters are projected
-    in the same way. Leaves that are not real matrices are not projected. The default base optimizer is `scale_by_adam`.
+    in the same way. A complex matrix counts as two real ones; other leaves are not projected. The default base
+    optimizer is `scale_by_adam`.
 
     Raises:
         ValueError: `rank` or `update_proj_gap` is not a whole number, at least 1.
@@ -55,6 +58,7 @@ def scale_by_galore(
             [0., 0.]])
     """
     check_count("scale_by_galore", rank=rank, update_proj_gap=update_proj_gap)
+    check_optimizer("scale_by_galore", *([] if base_optimizer is None else [base_optimizer]))
     inner = scale_by_adam() if base_optimizer is None else base_optimizer
 
     def init(params: Params) -> GaloreState:
@@ -85,7 +89,7 @@ def scale_by_galore(
         )
         return updates, GaloreState(state.step + 1, inner_state, basis)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _is_tall(leaf: Tensor) -> bool:

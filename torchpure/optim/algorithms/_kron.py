@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     Optimizer,
     active_leaves,
     bias_correction,
+    by_real_parts,
     check_above,
     check_count,
     check_nonnegative,
@@ -58,6 +59,7 @@ def scale_by_kron(
     precond_init_scale: Number = 1.0,
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[KronState]:
     """Precondition the mean gradient: u = Qᵀ Q m̂, where Q is a Kronecker product with one factor for each dimension.
 
@@ -90,7 +92,11 @@ def scale_by_kron(
         )
 
     def init(params: Params) -> KronState:
-        return KronState(init_step_count(params), init_moments(params), init_per_leaf(factors, params))
+        return KronState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_per_leaf(factors, params, accumulator_dtype),
+        )
 
     def update(grads: Grads, state: KronState, params: Params) -> tuple[Updates, KronState]:
         (g, m, q, _), rebuild = active_leaves("scale_by_kron", grads, (state.mean, state.factors), params)
@@ -107,7 +113,7 @@ def scale_by_kron(
         u = [_whiten(leaf, factor).reshape(old.shape) for leaf, factor, old in zip(debiased, q, g, strict=True)]
         return rebuild(u), KronState(step, rebuild(m, state.mean), rebuild(q, state.factors))
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _multiply_dim(q: Tensor, leaf: Tensor, dim: int, transposed: bool = False) -> Tensor:
@@ -176,6 +182,7 @@ def kron(
     max_size_triangular: int = 8192,
     min_ndim_triangular: int = 2,
     max_update_rms: Number = 1.1,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with PSGD: p ← p − learning_rate (clip(u) + weight_decay p), with u of `scale_by_kron`.
 
@@ -196,6 +203,7 @@ def kron(
         precond_init_scale=precond_init_scale,
         max_size_triangular=max_size_triangular,
         min_ndim_triangular=min_ndim_triangular,
+        accumulator_dtype=accumulator_dtype,
     )
     decayed = add_decayed_weights(weight_decay, mask=mask)
     return chain(scaled, clip_by_block_rms(max_update_rms), decayed, scale_by_learning_rate(learning_rate))

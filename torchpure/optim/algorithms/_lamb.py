@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain
 from torchpure.optim.core import Mask, Number, Optimizer
@@ -19,6 +21,7 @@ def lamb(
     eps_root: Number = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with LAMB: p ← p − learning_rate ‖p‖ u / ‖u‖, with u = m̂ / (√(v̂ + eps_root) + eps) + weight_decay p.
 
@@ -33,7 +36,7 @@ def lamb(
     tensor([2.5000, 4.0000])
     """
     return chain(
-        scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
+        scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, accumulator_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_trust_ratio(),
         scale_by_learning_rate(learning_rate),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain, masked
 from torchpure.optim.core import Mask, Number, Optimizer
@@ -18,6 +20,7 @@ def lars(
     trust_ratio_mask: Mask = None,
     momentum: Number = 0.9,
     nesterov: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with LARS: gradient descent with momentum, and a learning rate for each leaf.
 
@@ -37,5 +40,5 @@ def lars(
         add_decayed_weights(weight_decay, mask=weight_decay_mask),
         ratio if trust_ratio_mask is None else masked(ratio, trust_ratio_mask),
         scale_by_learning_rate(learning_rate),
-        trace(momentum, nesterov=nesterov),
+        trace(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype),
     )

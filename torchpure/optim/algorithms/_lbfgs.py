@@ -12,9 +12,11 @@ from torchpure.optim.core import (
     Optimizer,
     active_leaves,
     check_count,
+    check_given,
     init_per_leaf,
     init_step_count,
     is_differentiable,
+    is_negligible,
     safe_divide,
     safe_norm,
 )
@@ -87,6 +89,7 @@ def scale_by_lbfgs(
         )
 
     def update(grads: Grads, state: LbfgsState, params: Params) -> tuple[Updates, LbfgsState]:
+        check_given("scale_by_lbfgs", params)
         filled = tree.map(_zero_if_none, params, grads)
         (leaves, param_leaves), rebuild = active_leaves("scale_by_lbfgs", filled, (), params)
         g, p = _to_vector(leaves, state.step), _to_vector(param_leaves, state.step)
@@ -127,12 +130,12 @@ def _push(old: Tensor, new_row: Tensor, is_stored: Tensor) -> Tensor:
 
 def _newest_pair_scale(s: Tensor, y: Tensor) -> Tensor:
     square = y @ y
-    return torch.where(square > 0, safe_divide(s @ y, square), 1)
+    return torch.where(is_negligible(square), 1, safe_divide(s @ y, square))
 
 
 def _first_scale(g: Tensor, form: str) -> Tensor:
     size = g.abs().sum() if form == "torch" else safe_norm(g)
-    inverse = torch.where(size > 0, 1 / torch.where(size > 0, size, 1), 1)
+    inverse = 1 / torch.where(is_negligible(size), 1, size)
     return inverse if form == "scipy" else inverse.clamp(max=1)
 
 

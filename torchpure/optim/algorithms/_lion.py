@@ -17,7 +17,13 @@ class LionState(NamedTuple):
     mean: Params  # running mean of the gradients
 
 
-def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype | None = None) -> Optimizer[LionState]:
+def scale_by_lion(
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
+) -> Optimizer[LionState]:
     """Take the sign of an interpolated mean gradient: u = sign(b1 m + (1 − b1) g), then m ← b2 m + (1 − b2) g.
 
     Raises:
@@ -36,7 +42,7 @@ def scale_by_lion(*, b1: Number = 0.9, b2: Number = 0.99, mu_dtype: torch.dtype 
         updates, mean = leafwise("scale_by_lion", rule, grads, (state.mean,), params)
         return updates, LionState(mean)
 
-    return Optimizer(lambda params: LionState(init_moments(params, mu_dtype)), update)
+    return Optimizer(lambda params: LionState(init_moments(params, mu_dtype or accumulator_dtype)), update)
 
 
 def lion(
@@ -47,6 +53,7 @@ def lion(
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
     mask: Mask = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Lion: p ← p − learning_rate (sign(b1 m + (1 − b1) g) + weight_decay p).
 
@@ -60,7 +67,7 @@ def lion(
     tensor([0.9000])
     """
     return chain(
-        scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype),
+        scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype, accumulator_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -4,9 +4,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from torchpure import tree
 from torchpure._types import Grads, Params, Step, Updates
-from torchpure.optim.core import Number, Optimizer, check_count, init_step_count, is_differentiable, leafwise, select
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_count,
+    check_optimizer,
+    init_average,
+    init_step_count,
+    leafwise,
+    select,
+)
 
 
 class LookaheadState(NamedTuple):
@@ -18,7 +26,12 @@ class LookaheadState(NamedTuple):
 
 
 def lookahead(
-    fast_optimizer: Optimizer[Any], *, sync_period: Number = 6, slow_step_size: Number = 0.5, reset_state: bool = False
+    fast_optimizer: Optimizer[Any],
+    *,
+    sync_period: Number = 6,
+    slow_step_size: Number = 0.5,
+    reset_state: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[LookaheadState]:
     """Synchronise fast and slow weights every `sync_period` steps: φ ← φ + slow_step_size (θ − φ), then θ ← φ.
 
@@ -33,10 +46,11 @@ def lookahead(
     >>> opt.step(torch.tensor([-1.0]), opt.init(params), params)[0]
     tensor([0.5000])
     """
+    check_optimizer("lookahead", fast_optimizer)
     check_count("lookahead", sync_period=sync_period)
 
     def init(params: Params) -> LookaheadState:
-        slow = tree.map(lambda leaf: leaf.clone() if is_differentiable(leaf) else None, params)
+        slow = init_average(params, accumulator_dtype)
         return LookaheadState(init_step_count(params), fast_optimizer.init(params), slow)
 
     def update(grads: Grads, state: LookaheadState, params: Params, **extra: Any) -> tuple[Updates, LookaheadState]:

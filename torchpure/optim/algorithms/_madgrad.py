@@ -31,7 +31,12 @@ class MadgradState(NamedTuple):
 
 
 def madgrad(
-    learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9, weight_decay: ScalarOrSchedule = 0.0, eps: Number = 1e-6
+    learning_rate: ScalarOrSchedule,
+    *,
+    momentum: Number = 0.9,
+    weight_decay: ScalarOrSchedule = 0.0,
+    eps: Number = 1e-6,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with MADGRAD: p ← momentum p + (1 − momentum) (p₀ − s / (∛v + eps)).
 
@@ -50,7 +55,12 @@ def madgrad(
 
     def init(params: Params) -> MadgradState:
         start = copy_params(params)
-        return MadgradState(init_step_count(params), init_moments(params), init_moments(params), start)
+        return MadgradState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            start,
+        )
 
     def update(grads: Grads, state: MadgradState, params: Params) -> tuple[Updates, MadgradState]:
         weight = (evaluate_schedule(learning_rate, state.step) + eps) * (state.step + 1) ** 0.5

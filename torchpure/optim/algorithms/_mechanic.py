@@ -5,14 +5,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchpure._types import Grads, Params, Step, Updates
+from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.core import (
     Number,
     Optimizer,
     active_leaves,
     check_count,
     check_nonnegative,
+    check_optimizer,
+    check_scalar_or_schedule,
     copy_params,
+    evaluate_schedule,
     init_scalar,
     init_step_count,
     safe_sqrt,
@@ -34,7 +37,7 @@ class MechanicState(NamedTuple):
 def mechanize(
     base_optimizer: Optimizer[Any],
     *,
-    weight_decay: Number = 1e-2,
+    weight_decay: ScalarOrSchedule = 1e-2,
     eps: Number = 1e-8,
     s_init: Number = 1e-6,
     num_betas: int = 6,
@@ -53,7 +56,9 @@ def mechanize(
     >>> bool(opt.step(torch.tensor([2.0]), opt.init(params), params)[0] < 1)
     True
     """
-    check_nonnegative("mechanize", weight_decay=weight_decay, eps=eps, s_init=s_init)
+    check_optimizer("mechanize", base_optimizer)
+    check_nonnegative("mechanize", eps=eps, s_init=s_init)
+    check_scalar_or_schedule("mechanize", weight_decay, "weight_decay")
     check_count("mechanize", num_betas=num_betas)
 
     def init(params: Params) -> MechanicState:
@@ -61,10 +66,11 @@ def mechanize(
         return MechanicState(init_step_count(params), base_optimizer.init(params), copy_params(params), r, m, v, s)
 
     def update(grads: Grads, state: MechanicState, params: Params, **extra: Any) -> tuple[Updates, MechanicState]:
+        decay = evaluate_schedule(weight_decay, state.step)
         base_updates, inner = base_optimizer.update(grads, state.inner, params, **extra)
         (u, g, start, p), rebuild = active_leaves("mechanize", base_updates, (grads, state.start), params)
         length = state.scale.sum()
-        decay_factor = weight_decay * length * _norm(g, length) / (_norm(p, length) + eps)
+        decay_factor = decay * length * _norm(g, length) / (_norm(p, length) + eps)
         offset = [(a - b) / (length + eps) for a, b in zip(start, p, strict=True)]
         terms = (((a + decay_factor * b) * c).sum() for a, b, c in zip(g, p, offset, strict=True))
         numbers = _bet(state, sum(terms, start=torch.zeros_like(length)), eps, s_init)

@@ -52,8 +52,9 @@ def momo(
     *,
     beta: Number = 0.9,
     lower_bound: Number = 0.0,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[MomoState]:
     """Step with MoMo: p ← p / c − min(learning_rate, τ) m, with c = 1 + learning_rate weight_decay.
 
@@ -70,13 +71,14 @@ def momo(
     """
     check_scalar_or_schedule("momo", learning_rate)
     check_unit_interval("momo", beta=beta)
-    check_nonnegative("momo", weight_decay=weight_decay)
+    check_scalar_or_schedule("momo", weight_decay, "weight_decay")
 
     def init(params: Params) -> MomoState:
         value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoState(init_step_count(params), init_moments(params), value, inner, bound)
+        return MomoState(init_step_count(params), init_moments(params, accumulator_dtype), value, inner, bound)
 
     def update(grads: Grads, state: MomoState, params: Params, *, value: Tensor) -> tuple[Updates, MomoState]:
+        shrinkage = evaluate_schedule(weight_decay, state.step)
         (g, m, p), rebuild = active_leaves("momo", grads, (state.mean,), params)
         decay = torch.where(state.step == 0, 0, scalar_like(beta, like=state.step))
         mean_value, inner = (
@@ -85,12 +87,12 @@ def momo(
         )
         m = [ema_update(old, new, decay) for old, new in zip(m, g, strict=True)]
         lr, m_dot_p, squares = evaluate_schedule(learning_rate, state.step), _dot(m, p, inner), _dot(m, m, inner)
-        shrink, gap = 1 + lr * weight_decay, mean_value - inner
+        shrink, gap = 1 + lr * shrinkage, mean_value - inner
         bound = (
             _lower_bound(state.bound, shrink * gap + m_dot_p, shrink, lower_bound) if adapt_lower_bound else state.bound
         )
         length = _length(lr, shrink * (gap - bound) + m_dot_p, squares)
-        updates = [-lr * weight_decay / shrink * b - length * a for a, b in zip(m, p, strict=True)]
+        updates = [-lr * shrinkage / shrink * b - length * a for a, b in zip(m, p, strict=True)]
         if adapt_lower_bound:
             bound = (gap + m_dot_p - 0.5 * length * squares).clamp(min=lower_bound)
         new = MomoState(state.step + 1, rebuild(m, state.mean), mean_value, inner, bound + 0)
@@ -106,8 +108,9 @@ def momo_adam(
     b2: Number = 0.999,
     eps: Number = 1e-8,
     lower_bound: Number = 0.0,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     adapt_lower_bound: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[MomoAdamState]:
     """Step with MoMo-Adam: `momo` with the preconditioner eps + √v̂ of Adam.
 
@@ -122,13 +125,22 @@ def momo_adam(
     """
     check_scalar_or_schedule("momo_adam", learning_rate)
     check_unit_interval("momo_adam", b1=b1, b2=b2)
-    check_nonnegative("momo_adam", eps=eps, weight_decay=weight_decay)
+    check_nonnegative("momo_adam", eps=eps)
+    check_scalar_or_schedule("momo_adam", weight_decay, "weight_decay")
 
     def init(params: Params) -> MomoAdamState:
         value, inner, bound = (init_scalar(x, params) for x in (0.0, 0.0, lower_bound))
-        return MomoAdamState(init_step_count(params), init_moments(params), init_moments(params), value, inner, bound)
+        return MomoAdamState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            value,
+            inner,
+            bound,
+        )
 
     def update(grads: Grads, state: MomoAdamState, params: Params, *, value: Tensor) -> tuple[Updates, MomoAdamState]:
+        decay = evaluate_schedule(weight_decay, state.step)
         (g, m, v, p), rebuild = active_leaves("momo_adam", grads, (state.mean, state.square), params)
         step = state.step + 1
         mean_value, inner = ema_update(state.value, value, b1), ema_update(state.inner, _dot(g, p, state.bound), b1)
@@ -137,11 +149,11 @@ def momo_adam(
         direction = [a / (eps + safe_sqrt(b / bias_correction(b2, step))) for a, b in zip(m, v, strict=True)]
         lr = evaluate_schedule(learning_rate, state.step)
         m_dot_p, squares = _dot(m, p, inner), _dot(m, direction, inner)
-        correction1, shrink, gap = bias_correction(b1, step), 1 + lr * weight_decay, mean_value - inner
+        correction1, shrink, gap = bias_correction(b1, step), 1 + lr * decay, mean_value - inner
         cap = shrink * gap + m_dot_p
         bound = _lower_bound(state.bound, cap, correction1 * shrink, lower_bound) if adapt_lower_bound else state.bound
         length = _length(lr / correction1, cap - shrink * correction1 * bound, squares)
-        updates = [-lr * weight_decay / shrink * b - length * a for a, b in zip(direction, p, strict=True)]
+        updates = [-lr * decay / shrink * b - length * a for a, b in zip(direction, p, strict=True)]
         if adapt_lower_bound:
             bound = ((gap + m_dot_p - 0.5 * length * squares) / correction1).clamp(min=lower_bound)
         means = rebuild(m, state.mean), rebuild(v, state.square)

@@ -15,12 +15,14 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     bias_correction,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_unit_interval,
     ema_update,
     init_moments,
     init_step_count,
+    largest_singular_value,
     leafwise,
     mask_fn,
     safe_norm,
@@ -49,7 +51,7 @@ def _by_frobenius_norm(x: Tensor, eps: Number, form: str) -> Tensor:
 
 def _by_spectral_norm(x: Tensor, eps: Number, form: str) -> Tensor:
     """Divide by the largest singular value."""
-    return x / (torch.linalg.matrix_norm(x, 2) + eps)
+    return x / (largest_singular_value(x) + eps)
 
 
 def _by_row_sums(x: Tensor, eps: Number, form: str) -> Tensor:
@@ -112,6 +114,7 @@ def scale_by_muon(
     adaptive: bool = False,
     preconditioning: str = "frobenius",
     form: Literal["optax", "torch"] = "optax",
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[MuonState]:
     """Replace the mean gradient with the nearest matrix that has orthogonal rows or columns.
 
@@ -150,7 +153,10 @@ def scale_by_muon(
         updates, mean = leafwise("scale_by_muon", rule, grads, (state.mean,), params)
         return updates, MuonState(step, mean)
 
-    return Optimizer(lambda params: MuonState(init_step_count(params), init_moments(params, mu_dtype)), update)
+    def init(params: Params) -> MuonState:
+        return MuonState(init_step_count(params), init_moments(params, mu_dtype or accumulator_dtype))
+
+    return by_real_parts(init, update)
 
 
 def _check_options(form: str, preconditioning: str, ns_coeffs: Sequence[Any], ns_steps: int) -> None:
@@ -182,7 +188,8 @@ def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptySt
             return g * max(1.0, rows / columns) ** 0.5
         return g * max(rows, columns) ** 0.5 * consistent_rms
 
-    return stateless_leafwise("scale_by_shape", rule)
+    scaled = stateless_leafwise("scale_by_shape", rule)
+    return by_real_parts(scaled.init, scaled.rule)
 
 
 def muon(
@@ -206,6 +213,7 @@ def muon(
     adam_learning_rate: ScalarOrSchedule | None = None,
     matrices: Mask = None,
     consistent_rms: Number | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[PartitionState]:
     """Step matrices with Muon: p ← p − learning_rate (√max(1, rows / columns) u + weight_decay p).
 
@@ -222,13 +230,26 @@ def muon(
     """
     options = {"ns_coeffs": ns_coeffs, "ns_steps": ns_steps, "beta": beta, "eps": eps, "nesterov": nesterov}
     for_matrices = chain(
-        scale_by_muon(**options, mu_dtype=mu_dtype, adaptive=adaptive, preconditioning=preconditioning, form=form),
+        scale_by_muon(
+            **options,
+            mu_dtype=mu_dtype,
+            adaptive=adaptive,
+            preconditioning=preconditioning,
+            form=form,
+            accumulator_dtype=accumulator_dtype,
+        ),
         scale_by_shape(consistent_rms=consistent_rms),
         add_decayed_weights(weight_decay, mask=weight_decay_mask),
         scale_by_learning_rate(learning_rate),
     )
     scaled = scale_by_adam(
-        b1=adam_b1, b2=adam_b2, eps=eps, eps_root=adam_eps_root, mu_dtype=mu_dtype, nesterov=nesterov
+        b1=adam_b1,
+        b2=adam_b2,
+        eps=eps,
+        eps_root=adam_eps_root,
+        mu_dtype=mu_dtype,
+        nesterov=nesterov,
+        accumulator_dtype=accumulator_dtype,
     )
     for_others = chain(
         scaled,

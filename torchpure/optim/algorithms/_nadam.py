@@ -40,7 +40,12 @@ class NadamState(NamedTuple):
 
 
 def scale_by_nadam(
-    *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, momentum_decay: Number = 4e-3
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    momentum_decay: Number = 4e-3,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[NadamState]:
     """Scale like torch.optim.NAdam: u = (μₜ₊₁ m / (1 − Πₜ₊₁) + (1 − μₜ) g / (1 − Πₜ)) / (√v̂ + eps).
 
@@ -60,7 +65,12 @@ def scale_by_nadam(
         return b1 * (1 - 0.5 * 0.96 ** (step * momentum_decay))
 
     def init(params: Params) -> NadamState:
-        return NadamState(init_step_count(params), init_moments(params), init_moments(params), init_scalar(1.0, params))
+        return NadamState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            init_scalar(1.0, params),
+        )
 
     def update(grads: Grads, state: NadamState, params: Params) -> tuple[Updates, NadamState]:
         step = state.step + 1
@@ -79,13 +89,21 @@ def scale_by_nadam(
 
 
 def _scaled(
-    b1: Number, b2: Number, eps: Number, eps_root: Number, mu_dtype: torch.dtype | None, momentum_decay: Number | None
+    b1: Number,
+    b2: Number,
+    eps: Number,
+    eps_root: Number,
+    momentum_decay: Number | None,
+    *,
+    mu_dtype: torch.dtype | None,
+    accumulator_dtype: torch.dtype | None,
 ) -> Optimizer[Any]:
+    options: dict[str, Any] = {"b1": b1, "b2": b2, "eps": eps, "accumulator_dtype": accumulator_dtype}
     if momentum_decay is None:
-        return scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, mu_dtype=mu_dtype, nesterov=True)
+        return scale_by_adam(**options, eps_root=eps_root, mu_dtype=mu_dtype, nesterov=True)
     if mu_dtype is not None or not is_zero(eps_root):
         raise ValueError("nadam: torch's form, with momentum_decay, has neither eps_root nor mu_dtype")
-    return scale_by_nadam(b1=b1, b2=b2, eps=eps, momentum_decay=momentum_decay)
+    return scale_by_nadam(**options, momentum_decay=momentum_decay)
 
 
 def nadam(
@@ -97,6 +115,7 @@ def nadam(
     eps_root: Number = 0.0,
     mu_dtype: torch.dtype | None = None,
     momentum_decay: Number | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with NAdam: p ← p − learning_rate u, with u of `scale_by_adam(nesterov=True)`.
 
@@ -110,7 +129,7 @@ def nadam(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    scaled = _scaled(b1, b2, eps, eps_root, mu_dtype, momentum_decay)
+    scaled = _scaled(b1, b2, eps, eps_root, momentum_decay, mu_dtype=mu_dtype, accumulator_dtype=accumulator_dtype)
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
@@ -125,6 +144,7 @@ def nadamw(
     weight_decay: ScalarOrSchedule = 1e-4,
     mask: Mask = None,
     momentum_decay: Number | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with NAdam and decoupled weight decay: p ← p − learning_rate (u + weight_decay p).
 
@@ -138,7 +158,7 @@ def nadamw(
     tensor([0.8500])
     """
     return chain(
-        _scaled(b1, b2, eps, eps_root, mu_dtype, momentum_decay),
+        _scaled(b1, b2, eps, eps_root, momentum_decay, mu_dtype=mu_dtype, accumulator_dtype=accumulator_dtype),
         add_decayed_weights(weight_decay, mask=mask),
         scale_by_learning_rate(learning_rate),
     )

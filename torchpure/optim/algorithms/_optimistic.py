@@ -23,7 +23,9 @@ class OptimisticState(NamedTuple):
     last: Params  # the last gradients
 
 
-def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> Optimizer[OptimisticState]:
+def scale_by_optimistic_gradient(
+    *, alpha: Number = 1.0, beta: Number = 1.0, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[OptimisticState]:
     """Extrapolate the gradient: u = (alpha + beta) g − beta g₋₁. At the first step g₋₁ is g.
 
     Raises:
@@ -43,11 +45,17 @@ def scale_by_optimistic_gradient(*, alpha: Number = 1.0, beta: Number = 1.0) -> 
         updates, last = leafwise("scale_by_optimistic_gradient", rule, grads, (state.last,), params)
         return updates, OptimisticState(state.step + 1, last)
 
-    return Optimizer(lambda params: OptimisticState(init_step_count(params), init_moments(params)), update)
+    return Optimizer(
+        lambda params: OptimisticState(init_step_count(params), init_moments(params, accumulator_dtype)), update
+    )
 
 
 def optimistic_gradient_descent(
-    learning_rate: ScalarOrSchedule, *, alpha: Number = 1.0, beta: Number = 1.0
+    learning_rate: ScalarOrSchedule,
+    *,
+    alpha: Number = 1.0,
+    beta: Number = 1.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with optimistic gradient descent: p ← p − learning_rate ((alpha + beta) g − beta g₋₁).
 
@@ -58,7 +66,10 @@ def optimistic_gradient_descent(
     >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
     tensor([0.7000])
     """
-    return chain(scale_by_optimistic_gradient(alpha=alpha, beta=beta), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_optimistic_gradient(alpha=alpha, beta=beta, accumulator_dtype=accumulator_dtype),
+        scale_by_learning_rate(learning_rate),
+    )
 
 
 def optimistic_adam(
@@ -71,6 +82,7 @@ def optimistic_adam(
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
     nesterov: bool = True,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with optimistic Adam: p ← p − learning_rate ((alpha + beta) u − beta u₋₁), with u of `scale_by_adam`.
 
@@ -84,7 +96,7 @@ def optimistic_adam(
     tensor([0.9000])
     """
     return chain(
-        scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov),
-        scale_by_optimistic_gradient(alpha=alpha, beta=beta),
+        scale_by_adam(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=nesterov, accumulator_dtype=accumulator_dtype),
+        scale_by_optimistic_gradient(alpha=alpha, beta=beta, accumulator_dtype=accumulator_dtype),
         scale_by_learning_rate(learning_rate),
     )

@@ -44,8 +44,9 @@ def prodigy(
     eps: Number = 1e-8,
     estim_lr0: Number = 1e-6,
     estim_lr_coef: Number = 1.0,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     safeguard_warmup: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[ProdigyState]:
     """Step with Adam and an estimated learning rate: p ← p − λ m / (√v + d eps) − λ weight_decay p.
 
@@ -63,15 +64,17 @@ def prodigy(
     b1, b2 = betas
     b3 = b2**0.5 if beta3 is None else beta3
     check_scalar_or_schedule("prodigy", learning_rate)
-    check_nonnegative("prodigy", eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef, weight_decay=weight_decay)
+    check_nonnegative("prodigy", eps=eps, estim_lr0=estim_lr0, estim_lr_coef=estim_lr_coef)
+    check_scalar_or_schedule("prodigy", weight_decay, "weight_decay")
 
     def init(params: Params) -> ProdigyState:
         start = copy_params(params)
-        m, v, s = (init_moments(params) for _ in range(3))
+        m, v, s = (init_moments(params, accumulator_dtype) for _ in range(3))
         distance, numerator = (init_scalar(value, params) for value in (estim_lr0, 0.0))
         return ProdigyState(init_step_count(params), m, v, s, start, distance, numerator)
 
     def update(grads: Grads, state: ProdigyState, params: Params) -> tuple[Updates, ProdigyState]:
+        decay = evaluate_schedule(weight_decay, state.step)
         old_trees = (state.mean, state.square, state.total, state.start)
         (g, m, v, s, start, p), rebuild = active_leaves("prodigy", grads, old_trees, params)
         step, d = state.step + 1, state.distance
@@ -86,8 +89,7 @@ def prodigy(
         numerator = b3 * state.numerator + d / estim_lr0 * step_size * inner_product
         norm = sum((leaf.abs().sum() for leaf in s), start=torch.zeros_like(d))
         updates = [
-            -step_size * a / (safe_sqrt(b) + d * eps) - weight_decay * step_size * c
-            for a, b, c in zip(m, v, p, strict=True)
+            -step_size * a / (safe_sqrt(b) + d * eps) - decay * step_size * c for a, b, c in zip(m, v, p, strict=True)
         ]
         distance = torch.maximum(d, safe_divide(estim_lr_coef * numerator, norm))
         new_leaves = (m, v, s, [leaf.clone() for leaf in start])

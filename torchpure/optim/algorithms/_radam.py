@@ -38,6 +38,7 @@ def scale_by_radam(
     eps_root: Number = 0.0,
     threshold: float = 5.0,
     eps_on_corrected: bool = True,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[RadamState]:
     """Scale with rectified Adam: u = r m̂ / (√(v̂ + eps_root) + eps) where ρ ≥ threshold, else u = m̂.
 
@@ -76,7 +77,10 @@ def scale_by_radam(
         return updates, RadamState(step, mean, square)
 
     return Optimizer(
-        lambda params: RadamState(init_step_count(params), init_moments(params), init_moments(params)), update
+        lambda params: RadamState(
+            init_step_count(params), init_moments(params, accumulator_dtype), init_moments(params, accumulator_dtype)
+        ),
+        update,
     )
 
 
@@ -89,6 +93,7 @@ def radam(
     eps_root: Number = 0.0,
     threshold: float = 5.0,
     eps_on_corrected: bool = True,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with rectified Adam: p ← p − learning_rate u, with u of `scale_by_radam`.
 
@@ -100,6 +105,12 @@ def radam(
     tensor([0.8000])
     """
     scaled = scale_by_radam(
-        b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold, eps_on_corrected=eps_on_corrected
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_root=eps_root,
+        threshold=threshold,
+        eps_on_corrected=eps_on_corrected,
+        accumulator_dtype=accumulator_dtype,
     )
     return chain(scaled, scale_by_learning_rate(learning_rate))

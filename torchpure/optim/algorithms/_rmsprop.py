@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
@@ -37,6 +38,7 @@ def scale_by_rms(
     initial_scale: Number = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[RmsState]:
     """Divide gradients by their root mean square: u = g / √(v + eps).
 
@@ -51,7 +53,9 @@ def scale_by_rms(
     >>> rms.update(torch.tensor([3.0]), rms.init(params), params)[0]
     tensor([2.])
     """
-    return _build("scale_by_rms", decay, eps, initial_scale, eps_in_sqrt, bias_correction, centred=False)
+    return _build(
+        "scale_by_rms", decay, eps, initial_scale, eps_in_sqrt, bias_correction, accumulator_dtype, centred=False
+    )
 
 
 def scale_by_stddev(
@@ -61,6 +65,7 @@ def scale_by_stddev(
     initial_scale: Number = 0.0,
     eps_in_sqrt: bool = True,
     bias_correction: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[RmsState]:
     """Divide gradients by their standard deviation: u = g / √(v − m² + eps).
 
@@ -74,19 +79,28 @@ def scale_by_stddev(
     >>> deviation.update(torch.tensor([3.0]), deviation.init(params), params)[0]
     tensor([2.])
     """
-    return _build("scale_by_stddev", decay, eps, initial_scale, eps_in_sqrt, bias_correction, centred=True)
+    return _build(
+        "scale_by_stddev", decay, eps, initial_scale, eps_in_sqrt, bias_correction, accumulator_dtype, centred=True
+    )
 
 
 def _build(
-    caller: str, decay: Number, eps: Number, initial: Number, eps_in_sqrt: bool, correct_bias: bool, centred: bool
+    caller: str,
+    decay: Number,
+    eps: Number,
+    initial: Number,
+    eps_in_sqrt: bool,
+    correct_bias: bool,
+    dtype: torch.dtype | None,
+    *,
+    centred: bool,
 ) -> Optimizer[RmsState]:
     check_unit_interval(caller, decay=decay)
     check_nonnegative(caller, eps=eps, initial_scale=initial)
 
     def init(params: Params) -> RmsState:
-        return RmsState(
-            init_step_count(params), init_moments(params) if centred else None, init_moments(params, value=initial)
-        )
+        mean = init_moments(params, dtype) if centred else None
+        return RmsState(init_step_count(params), mean, init_moments(params, dtype, initial))
 
     def update(grads: Grads, state: RmsState, params: Params) -> tuple[Updates, RmsState]:
         step = state.step + 1
@@ -118,6 +132,7 @@ def rmsprop(
     momentum: Number | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with RMSProp: p ← p − learning_rate u, with u of `scale_by_rms`, or of `scale_by_stddev` if `centered`.
 
@@ -133,9 +148,14 @@ def rmsprop(
     tensor([0.8000])
     """
     scaled = (scale_by_stddev if centered else scale_by_rms)(
-        decay=decay, eps=eps, initial_scale=initial_scale, eps_in_sqrt=eps_in_sqrt, bias_correction=bias_correction
+        decay=decay,
+        eps=eps,
+        initial_scale=initial_scale,
+        eps_in_sqrt=eps_in_sqrt,
+        bias_correction=bias_correction,
+        accumulator_dtype=accumulator_dtype,
     )
-    summed = identity() if momentum is None else trace(momentum, nesterov=nesterov)
+    summed = identity() if momentum is None else trace(momentum, nesterov=nesterov, accumulator_dtype=accumulator_dtype)
     descend = scale_by_learning_rate(learning_rate)
     # with a constant learning rate, both orders give the same steps
     return chain(scaled, descend, summed) if eps_in_sqrt else chain(scaled, summed, descend)

@@ -23,6 +23,7 @@ def rprop(
     eta_plus: Number = 1.2,
     min_step_size: Number = 1e-6,
     max_step_size: Number = 50.0,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[RpropState]:
     """Step with Rprop: p ← p − size sign(g), with a step size for each entry.
 
@@ -52,4 +53,9 @@ def rprop(
         updates, size, last = leafwise("rprop", rule, grads, tuple(state), params)
         return updates, RpropState(size, last)
 
-    return Optimizer(lambda params: RpropState(init_moments(params, value=learning_rate), init_moments(params)), update)
+    return Optimizer(
+        lambda params: RpropState(
+            init_moments(params, accumulator_dtype, value=learning_rate), init_moments(params, accumulator_dtype)
+        ),
+        update,
+    )

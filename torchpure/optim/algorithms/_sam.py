@@ -8,6 +8,8 @@ from torchpure.optim.core import (
     Optimizer,
     apply_updates,
     check_count,
+    check_given,
+    check_optimizer,
     copy_params,
     extra_names,
     init_step_count,
@@ -49,6 +51,7 @@ def sam(
     >>> opt.step(2 * params, opt.init(params), params, grad_fn=lambda p: 2 * p)[0]
     tensor([0.6000])
     """
+    check_optimizer("sam", optimizer, adv_optimizer)
     check_count("sam", sync_period=sync_period)
 
     def init(params: Params) -> SamState:
@@ -67,6 +70,7 @@ def sam(
 
 def _transparent(down: Optimizer[Any], up: Optimizer[Any], period: int, reset: bool) -> Any:
     def sam(grads: Grads, state: SamState, params: Params, **extra: Any) -> tuple[Updates, SamState]:
+        check_given("sam", params)
         position = state.step % period
         is_first, is_last = position == 0, position == period - 1
         stored = tree.map(lambda p, cache: p if cache is None else cache, params, state.cache)
@@ -84,6 +88,7 @@ def _transparent(down: Optimizer[Any], up: Optimizer[Any], period: int, reset: b
 
 def _opaque(down: Optimizer[Any], up: Optimizer[Any], period: int, reset: bool) -> Any:
     def sam(grads: Grads, state: SamState, params: Params, *, grad_fn: Any, **extra: Any) -> tuple[Updates, SamState]:
+        check_given("sam", params)
         ascended, adversary = params, state.adversary
         for _ in range(period - 1):
             ascent, adversary = up.update(grads, adversary, ascended, grad_fn=grad_fn, **extra)

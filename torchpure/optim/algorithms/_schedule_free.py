@@ -12,12 +12,13 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     check_nonnegative,
+    check_optimizer,
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    init_average,
     init_scalar,
     init_step_count,
-    is_differentiable,
     is_zero,
     leafwise,
     safe_divide,
@@ -54,7 +55,7 @@ def schedule_free(
     z ← z + base(g) and x ← (1 − c) x + c z, where c = wₜ / Σw and w = max_lr^weight_lr_power; max_lr is the largest
     learning rate so far. The parameters are y. For evaluation use x, which is
     `schedule_free_eval_params(state, params)`. Give the same `learning_rate` to the base optimizer, and no momentum:
-    b1 replaces it. Here the first step uses `learning_rate(1)` of a schedule.
+    b1 replaces it. A schedule is read at the step count of the base optimizer. optax reads it one step later.
 
     Raises:
         ValueError: `b1` is not in (0, 1), or `learning_rate` or `weight_lr_power` is negative.
@@ -64,6 +65,7 @@ def schedule_free(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0]
     tensor([0.8000])
     """
+    check_optimizer("schedule_free", base_optimizer)
     check_scalar_or_schedule("schedule_free", learning_rate)
     check_unit_interval("schedule_free", b1=b1)
     check_nonnegative("schedule_free", weight_lr_power=weight_lr_power)
@@ -71,13 +73,13 @@ def schedule_free(
         raise ValueError("schedule_free: b1 must be greater than 0: at 0 the average x is not in the parameters y")
 
     def init(params: Params) -> ScheduleFreeState:
-        z = tree.map(lambda leaf: _copy(leaf, state_dtype) if is_differentiable(leaf) else None, params)
+        z = init_average(params, state_dtype)
         numbers = (init_scalar(value, params) for value in (0.0, 0.0, b1))
         return ScheduleFreeState(init_step_count(params), base_optimizer.init(params), z, *numbers)
 
     def update(grads: Grads, state: ScheduleFreeState, params: Params, **extra: Any) -> tuple[Updates, Any]:
         base_updates, inner = base_optimizer.update(grads, state.inner, params, **extra)
-        lr = scalar_like(evaluate_schedule(learning_rate, state.step + 1), like=state.max_lr)
+        lr = scalar_like(evaluate_schedule(learning_rate, state.step), like=state.max_lr)
         max_lr = torch.maximum(state.max_lr, lr)
         weight = torch.where(max_lr > 0, torch.where(max_lr > 0, max_lr, 1) ** weight_lr_power, 0)
         total = state.weight_sum + weight
@@ -92,11 +94,6 @@ def schedule_free(
         return updates, ScheduleFreeState(state.step + 1, inner, z, total, max_lr, state.b1.clone())
 
     return Optimizer(init, update, extra=base_optimizer.extra)
-
-
-def _copy(leaf: Tensor, dtype: torch.dtype | None) -> Tensor:
-    kind = dtype.to_complex() if dtype is not None and leaf.is_complex() else dtype
-    return leaf.to(kind or leaf.dtype, copy=True)
 
 
 def _average(y: Tensor, z: Tensor, b1: Number) -> Tensor:
@@ -132,7 +129,7 @@ def schedule_free_sgd(
     *,
     warmup_steps: int | None = None,
     b1: Number = 0.9,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:
@@ -157,7 +154,7 @@ def schedule_free_adamw(
     b1: Number = 0.9,
     b2: Number = 0.999,
     eps: Number = 1e-8,
-    weight_decay: Number = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     weight_lr_power: Number = 2.0,
     state_dtype: torch.dtype | None = None,
 ) -> Optimizer[ScheduleFreeState]:

@@ -44,7 +44,8 @@ def sgd(
     """Step with gradient descent and momentum: b ← momentum b + g, p ← p − learning_rate b.
 
     With `nesterov`, p ← p − learning_rate (g + momentum b). With `dampening`, b ← momentum b + (1 − dampening) g after
-    the first step, as in torch. b has the dtype `accumulator_dtype`, by default that of its parameter.
+    the first step, as in torch. b has the dtype `accumulator_dtype`, by default that of its parameter, at least
+    float32.
 
     Raises:
         ValueError: `learning_rate` or `dampening` is negative, `momentum` is not in [0, 1), or `nesterov` is combined

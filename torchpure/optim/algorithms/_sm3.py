@@ -11,6 +11,7 @@ from torchpure.optim.combinators import chain
 from torchpure.optim.core import (
     Number,
     Optimizer,
+    by_real_parts,
     check_nonnegative,
     check_unit_interval,
     init_moments,
@@ -28,7 +29,9 @@ class Sm3State(NamedTuple):
     mean: Params  # running mean of the updates
 
 
-def scale_by_sm3(*, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8) -> Optimizer[Sm3State]:
+def scale_by_sm3(
+    *, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[Sm3State]:
     """Divide gradients by the root of an upper bound of their summed squares: u = b1 u₋₁ + (1 − b1) g / √(ν + eps).
 
     ν = c g² + b2 minᵢ μᵢ, where c is 1 − b2, or 1 if b2 is 1. The state has a bound μᵢ for each row and each column
@@ -58,11 +61,13 @@ def scale_by_sm3(*, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8) -> O
 
     def init(params: Params) -> Sm3State:
         cover = init_per_leaf(
-            lambda p: tuple(_max_along(torch.zeros_like(p), dim) for dim in range(max(p.ndim, 1))), params
+            lambda p: tuple(_max_along(torch.zeros_like(p), dim) for dim in range(max(p.ndim, 1))),
+            params,
+            accumulator_dtype,
         )
-        return Sm3State(cover, init_moments(params))
+        return Sm3State(cover, init_moments(params, accumulator_dtype))
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _max_along(bound: Tensor, dim: int) -> Tensor:
@@ -71,7 +76,9 @@ def _max_along(bound: Tensor, dim: int) -> Tensor:
     return bound.amax(rest, keepdim=True) if rest and bound.numel() else bound.clone()
 
 
-def sm3(learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9) -> Optimizer[tuple[Any, ...]]:
+def sm3(
+    learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9, accumulator_dtype: torch.dtype | None = None
+) -> Optimizer[tuple[Any, ...]]:
     """Step with SM3: p ← p − learning_rate u, with u of `scale_by_sm3`.
 
     Raises:
@@ -81,4 +88,4 @@ def sm3(learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9) -> Optimizer
     >>> opt.step(torch.tensor([3.0]), opt.init(params), params)[0]
     tensor([0.9000])
     """
-    return chain(scale_by_sm3(b1=momentum), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_sm3(b1=momentum, accumulator_dtype=accumulator_dtype), scale_by_learning_rate(learning_rate))

@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     bias_correction,
+    by_real_parts,
     check_count,
     check_nonnegative,
     check_unit_interval,
@@ -49,6 +50,7 @@ def scale_by_soap(
     precondition_frequency: int = 10,
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[SoapState]:
     """Scale with Adam in the eigenbases of the running means of g gᵀ and gᵀ g: u = Q (m̂' / (√v̂ + eps)) Qᵀ.
 
@@ -56,6 +58,7 @@ def scale_by_soap(
     first step computes Q by an eigendecomposition, and its update is 0: in its own eigenbasis, a gradient has only
     its singular values. Every `precondition_frequency` steps, one step of orthogonal iteration updates Q. Dimensions
     longer than `max_precond_dim` are not rotated, and vectors only with `precondition_1d`: for these u is that of Adam.
+    A complex leaf counts as two real ones.
 
     Raises:
         ValueError: `b1`, `b2` or `shampoo_beta` (by default b2) is not in [0, 1), `eps` is negative, or a count is not
@@ -77,9 +80,19 @@ def scale_by_soap(
         return [size if rotates and size <= max_precond_dim else 0 for size in leaf.shape]
 
     def init(params: Params) -> SoapState:
-        covariance = init_per_leaf(lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params)
-        basis = init_per_leaf(lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params)
-        return SoapState(init_step_count(params), init_moments(params), init_moments(params), covariance, basis)
+        covariance = init_per_leaf(
+            lambda leaf: tuple(leaf.new_zeros(size, size) for size in sizes(leaf)), params, accumulator_dtype
+        )
+        basis = init_per_leaf(
+            lambda leaf: tuple(torch.eye(size).to(leaf) for size in sizes(leaf)), params, accumulator_dtype
+        )
+        return SoapState(
+            init_step_count(params),
+            init_moments(params, accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+            covariance,
+            basis,
+        )
 
     def update(grads: Grads, state: SoapState, params: Params) -> tuple[Updates, SoapState]:
         is_first, due = state.step == 0, (state.step % precondition_frequency == 0) & (state.step > 0)
@@ -100,7 +113,7 @@ def scale_by_soap(
         updates, *states = leafwise("scale_by_soap", rule, grads, tuple(state[1:]), params)
         return updates, SoapState(state.step + 1, *states)
 
-    return Optimizer(init, update)
+    return by_real_parts(init, update)
 
 
 def _covariance(g: Tensor, dim: int) -> Tensor:
@@ -128,6 +141,7 @@ def soap(
     precondition_frequency: int = 10,
     max_precond_dim: int = 10000,
     precondition_1d: bool = False,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with SOAP: p ← p − learning_rate (u + weight_decay p), with u of `scale_by_soap`.
 
@@ -148,5 +162,6 @@ def soap(
         precondition_frequency=precondition_frequency,
         max_precond_dim=max_precond_dim,
         precondition_1d=precondition_1d,
+        accumulator_dtype=accumulator_dtype,
     )
     return chain(scaled, add_decayed_weights(weight_decay, mask=mask), scale_by_learning_rate(learning_rate))

@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     active_leaves,
     bias_correction,
     check_count,
+    check_given,
     check_nonnegative,
     check_unit_interval,
     ema_update,
@@ -70,6 +71,7 @@ def scale_by_sophia(
     update_interval: int = 10,
     hessian_diagonal_fn: HessianDiagonal = hutchinson,
     mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[SophiaState]:
     """Divide the mean gradient by a running mean h of the Hessian's diagonal: u = clip(m̂ / max(gamma h, eps)).
 
@@ -89,9 +91,14 @@ def scale_by_sophia(
     check_count("scale_by_sophia", update_interval=update_interval)
 
     def init(params: Params) -> SophiaState:
-        return SophiaState(init_step_count(params), init_moments(params, mu_dtype), init_moments(params))
+        return SophiaState(
+            init_step_count(params),
+            init_moments(params, mu_dtype or accumulator_dtype),
+            init_moments(params, accumulator_dtype),
+        )
 
     def update(grads: Grads, state: SophiaState, params: Params, *, value_fn: Any) -> tuple[Updates, SophiaState]:
+        check_given("scale_by_sophia", params)
         (g, m, h, p), rebuild = active_leaves("scale_by_sophia", grads, (state.mean, state.curvature), params)
         step = state.step + 1
         m = [ema_update(old, new, b1) for old, new in zip(m, g, strict=True)]
@@ -136,6 +143,7 @@ def sophia(
     update_interval: int = 10,
     hessian_diagonal_fn: HessianDiagonal = hutchinson,
     mu_dtype: torch.dtype | None = None,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Sophia: p ← p − learning_rate (clip(m̂ / max(gamma h, eps)) + weight_decay p).
 
@@ -158,6 +166,7 @@ def sophia(
         update_interval=update_interval,
         hessian_diagonal_fn=hessian_diagonal_fn,
         mu_dtype=mu_dtype,
+        accumulator_dtype=accumulator_dtype,
     )
     decayed = add_decayed_weights(weight_decay, mask=weight_decay_mask)
     return chain(scaled, decayed, scale_by_learning_rate(learning_rate))

@@ -36,6 +36,7 @@ def scale_by_yogi(
     eps: Number = 1e-3,
     eps_root: Number = 0.0,
     initial_accumulator_value: float = 1e-6,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[YogiState]:
     """Divide the mean gradient by the root of a slowly changing mean square: u = m̂ / (√(v̂ + eps_root) + eps).
 
@@ -53,8 +54,10 @@ def scale_by_yogi(
     check_nonnegative("scale_by_yogi", eps=eps, eps_root=eps_root)
 
     def init(params: Params) -> YogiState:
-        start = init_moments(params, value=initial_accumulator_value)
-        return YogiState(init_step_count(params), start, init_moments(params, value=initial_accumulator_value))
+        start = init_moments(params, accumulator_dtype, value=initial_accumulator_value)
+        return YogiState(
+            init_step_count(params), start, init_moments(params, accumulator_dtype, value=initial_accumulator_value)
+        )
 
     def update(grads: Grads, state: YogiState, params: Params) -> tuple[Updates, YogiState]:
         step = state.step + 1
@@ -72,7 +75,12 @@ def scale_by_yogi(
 
 
 def yogi(
-    learning_rate: ScalarOrSchedule, *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-3
+    learning_rate: ScalarOrSchedule,
+    *,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-3,
+    accumulator_dtype: torch.dtype | None = None,
 ) -> Optimizer[tuple[Any, ...]]:
     """Step with Yogi: p ← p − learning_rate u, with u of `scale_by_yogi`.
 
@@ -83,4 +91,6 @@ def yogi(
     >>> opt.step(torch.tensor([2.0]), opt.init(params), params)[0].round(decimals=3)
     tensor([0.9000])
     """
-    return chain(scale_by_yogi(b1=b1, b2=b2, eps=eps), scale_by_learning_rate(learning_rate))
+    return chain(
+        scale_by_yogi(b1=b1, b2=b2, eps=eps, accumulator_dtype=accumulator_dtype), scale_by_learning_rate(learning_rate)
+    )

@@ -9,7 +9,7 @@ from ._conditional import (
     conditionally_transform,
 )
 from ._inject_hyperparams import InjectHyperparamsState, inject_hyperparams
-from ._layouts import RealAndImaginary, SplitRealAndImaginaryState, flatten, split_real_and_imaginary
+from ._layouts import SplitRealAndImaginaryState, flatten, split_real_and_imaginary
 from ._masked import MaskedState, freeze, masked
 from ._multi_steps import MultiStepsState, has_updated, multi_steps, skip_large_updates, skip_not_finite
 from ._partition import PartitionState, partition, selective_transform
@@ -21,7 +21,6 @@ __all__ = [
     "MaskedState",
     "MultiStepsState",
     "PartitionState",
-    "RealAndImaginary",
     "SplitRealAndImaginaryState",
     "apply_if_finite",
     "chain",

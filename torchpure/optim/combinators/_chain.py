@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Optimizer, extra_names
+from torchpure.optim.core import Optimizer, check_optimizer, extra_names
 
 
 def chain(*optimizers: Optimizer[Any]) -> Optimizer[tuple[Any, ...]]:
@@ -33,7 +33,7 @@ def chain(*optimizers: Optimizer[Any]) -> Optimizer[tuple[Any, ...]]:
 
     def kernel(grads: Grads, state: tuple[Any, ...], params: Params, **extra: Any) -> tuple[Params, tuple[Any, ...]]:
         states = []
-        for optimizer, part in zip(outer, state, strict=False):
+        for optimizer, part in zip(outer, state[:-1], strict=True):
             grads, part = optimizer.update(grads, part, params, **extra)
             states.append(part)
         params, part = last.step(grads, state[-1], params, **extra)
@@ -71,6 +71,4 @@ def named_chain(*pairs: tuple[str, Optimizer[Any]]) -> Optimizer[dict[str, Any]]
 
 def _check_kind(caller: str, optimizers: Iterable[tuple[Any, Any]]) -> None:
     for place, optimizer in optimizers:
-        if not isinstance(optimizer, Optimizer):
-            way_out = "pass each as an argument" if isinstance(optimizer, list | tuple) else "call the factory first"
-            raise TypeError(f"{caller}: wanted an Optimizer at {place!r}, got {optimizer!r:.60}: {way_out}")
+        check_optimizer(f"{caller}: at {place!r}", optimizer)

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     Optimizer,
     all_finite,
     check_nonnegative,
+    check_optimizer,
     init_scalar,
     init_step_count,
     select,
@@ -42,6 +43,7 @@ def conditionally_transform(
     >>> warm.update(torch.tensor([5.0]), warm.init(torch.zeros(1)), torch.zeros(1))[0]
     tensor([1.])
     """
+    check_optimizer("conditionally_transform", inner)
     return _conditional(
         inner, should_transform_fn, extra, lambda applies, updates, grads: select(applies, updates, grads)
     )
@@ -57,6 +59,7 @@ def conditionally_mask(
     >>> late.update(torch.tensor([5.0]), late.init(torch.zeros(1)), torch.zeros(1))[0]
     tensor([0.])
     """
+    check_optimizer("conditionally_mask", inner)
     return _conditional(
         inner, should_transform_fn, extra, lambda applies, updates, grads: zero_unless(applies, updates)
     )
@@ -100,7 +103,9 @@ def apply_if_finite(inner: Optimizer[Any], max_consecutive_errors: int) -> Optim
     >>> opt.step(torch.tensor([float("nan")]), opt.init(params), params)[0]
     tensor([0.])
     """
+    check_optimizer("apply_if_finite", inner)
     check_nonnegative("apply_if_finite", max_consecutive_errors=max_consecutive_errors)
+    check_optimizer("apply_if_finite", inner)
 
     def init(params: Params) -> ApplyIfFiniteState:
         counts = [init_scalar(0, params, torch.int64) for _ in range(2)]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._types import Grads, Params, T, Tree, Updates
-from torchpure.optim.core import Optimizer, is_differentiable
+from torchpure._types import Grads, Params, T, Updates
+from torchpure.optim.core import Optimizer, check_given, check_optimizer, is_differentiable, join_complex, split_complex
 
 
 def flatten(inner: Optimizer[T]) -> Optimizer[T]:
@@ -21,11 +21,13 @@ def flatten(inner: Optimizer[T]) -> Optimizer[T]:
     >>> flatten(optim.adam(0.1)).init(params).mean.shape
     torch.Size([3])
     """
+    check_optimizer("flatten", inner)
 
     def to_vector(params: Params) -> Tensor:
         return tree.ravel([leaf for leaf in tree.leaves(params) if is_differentiable(leaf)])[0]
 
     def update(grads: Grads, state: Any, params: Params, **extra: Any) -> tuple[Updates, Any]:
+        check_given("flatten", params)
         leaves, structure = tree.flatten(params)
         given = tree.align(structure, params, grads, "flatten")
         differentiable = [leaf for leaf in leaves if is_differentiable(leaf)]
@@ -41,13 +43,6 @@ def flatten(inner: Optimizer[T]) -> Optimizer[T]:
         return tree.unflatten(structure, updates), state
 
     return Optimizer(lambda params: inner.init(to_vector(params)), update, extra=inner.extra)
-
-
-class RealAndImaginary(NamedTuple):
-    """The real and the imaginary part of a complex leaf."""
-
-    real: Tensor
-    imaginary: Tensor
 
 
 class SplitRealAndImaginaryState(NamedTuple):
@@ -68,25 +63,16 @@ def split_real_and_imaginary(inner: Optimizer[Any]) -> Optimizer[SplitRealAndIma
     >>> opt.update(params, opt.init(params), params)[0]
     tensor([0.5000+0.5000j])
     """
+    check_optimizer("split_real_and_imaginary", inner)
 
     def init(params: Params) -> SplitRealAndImaginaryState:
-        return SplitRealAndImaginaryState(inner.init(tree.map(_split, params)))
+        return SplitRealAndImaginaryState(inner.init(split_complex(params)))
 
     def update(
         grads: Grads, state: SplitRealAndImaginaryState, params: Params, **extra: Any
     ) -> tuple[Updates, SplitRealAndImaginaryState]:
-        pieces = tree.map(_split, grads), tree.map(_split, params)
-        updates, inner_state = inner.update(pieces[0], state.inner_state, pieces[1], **extra)
-        return tree.map(_join, grads, updates), SplitRealAndImaginaryState(inner_state)
+        grads_of_parts, parts = split_complex(grads), split_complex(params)
+        updates, inner_state = inner.update(grads_of_parts, state.inner_state, parts, **extra)
+        return join_complex(grads, updates), SplitRealAndImaginaryState(inner_state)
 
     return Optimizer(init, update, extra=inner.extra)
-
-
-def _split(leaf: Any) -> Tree:
-    is_complex = isinstance(leaf, Tensor) and leaf.is_complex()
-    return RealAndImaginary(leaf.real, leaf.imag) if is_complex else leaf
-
-
-def _join(gradient: Any, update: Any) -> Any:
-    is_pair = isinstance(gradient, Tensor) and gradient.is_complex()
-    return torch.complex(update.real, update.imaginary) if is_pair else update

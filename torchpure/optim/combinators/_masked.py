@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Mask, Optimizer, mask_fn, mask_tree, merge_masked, set_to_zero
+from torchpure.optim.core import Mask, Optimizer, check_optimizer, mask_fn, mask_tree, merge_masked, set_to_zero
 
 
 class MaskedState(NamedTuple):
@@ -28,6 +28,7 @@ def masked(inner: Optimizer[Any], mask: Mask) -> Optimizer[MaskedState]:
     >>> half.update(params, half.init(params), params)[0]
     {'w': tensor([0.5000]), 'b': tensor([1.])}
     """
+    check_optimizer("masked", inner)
     flags_of = mask_fn("masked", mask)
 
     def init(params: Params) -> MaskedState:
@@ -36,8 +37,9 @@ def masked(inner: Optimizer[Any], mask: Mask) -> Optimizer[MaskedState]:
     def update(grads: Grads, state: MaskedState, params: Params, **extra: Any) -> tuple[Updates, MaskedState]:
         base = grads if params is None else params
         flags = flags_of(base)
-        selected = [mask_tree(flags, base, part, "masked") for part in (grads, base)]
-        updates, inner_state = inner.update(selected[0], state.inner_state, selected[1], **extra)
+        selected = mask_tree(flags, base, grads, "masked")
+        selected_params = None if params is None else mask_tree(flags, base, params, "masked")
+        updates, inner_state = inner.update(selected, state.inner_state, selected_params, **extra)
         return merge_masked(flags, base, updates, grads, "masked"), MaskedState(inner_state)
 
     return Optimizer(init, update, extra=inner.extra)

@@ -12,11 +12,13 @@ from torchpure.optim.core import (
     Optimizer,
     all_finite,
     check_count,
+    check_optimizer,
     evaluate_schedule,
     init_moments,
     init_step_count,
     leafwise,
     select,
+    zero_grads,
     zero_unless,
 )
 
@@ -57,13 +59,14 @@ def multi_steps(
     >>> opt.step(torch.tensor([3.0]), state, params)[0]
     tensor([-2.])
     """
+    check_optimizer("multi_steps", optimizer)
     if not callable(every_k_schedule):
         check_count("multi_steps", every_k_schedule=every_k_schedule)
     should_skip = should_skip_update_fn or never_skip
 
     def init(params: Params) -> MultiStepsState:
         mini_step, step = init_step_count(params), init_step_count(params)
-        _, skip_state = should_skip(init_moments(params), step, params)
+        _, skip_state = should_skip(zero_grads(params), step, params)
         gathered = init_moments(params, accumulator_dtype)
         return MultiStepsState(mini_step, step, optimizer.init(params), gathered, skip_state)
 

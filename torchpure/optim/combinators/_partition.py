@@ -9,6 +9,7 @@ from torchpure.optim.core import (
     LabelFn,
     Mask,
     Optimizer,
+    check_optimizer,
     extra_names,
     glob_label_fn,
     label_fn,
@@ -41,6 +42,7 @@ def partition(
     """
     if not transforms:
         raise ValueError("partition: wanted at least one optimizer")
+    check_optimizer("partition", *transforms.values())
     label_leaves = (
         glob_label_fn("partition", list(transforms)) if param_labels is None else label_fn("partition", param_labels)
     )
@@ -59,8 +61,9 @@ def _by_label(caller: str, transforms: dict[Any, Optimizer[Any]], label_leaves: 
         labels, states = label_leaves(base), {}
         for name, optimizer in transforms.items():
             flags = [label == name for label in labels]
-            selected = [mask_tree(flags, base, part, caller) for part in (grads, base)]
-            updates, states[name] = optimizer.update(selected[0], state.inner_states[name], selected[1], **extra)
+            selected = mask_tree(flags, base, grads, caller)
+            selected_params = None if params is None else mask_tree(flags, base, params, caller)
+            updates, states[name] = optimizer.update(selected, state.inner_states[name], selected_params, **extra)
             grads = merge_masked(flags, base, updates, grads, caller)
         return grads, PartitionState(states)
 
@@ -84,6 +87,7 @@ def selective_transform(optimizer: Optimizer[Any], *, freeze_mask: Mask) -> Opti
     >>> opt.step(params, opt.init(params), params)[0]
     {'w': tensor([0.5000]), 'b': tensor([1.])}
     """
+    check_optimizer("selective_transform", optimizer)
     is_frozen = mask_fn("selective_transform", freeze_mask)
 
     def label_leaves(params: Params) -> list[str]:

@@ -7,6 +7,7 @@ from ._formulas import (
     bias_correction,
     ema_update,
     evaluate_schedule,
+    is_negligible,
     recompute_if,
     safe_divide,
     safe_norm,
@@ -21,16 +22,20 @@ from ._leaves import (
     Rebuild,
     active_leaves,
     copy_params,
+    init_average,
     init_moments,
     init_per_leaf,
     init_scalar,
     init_step_count,
     is_differentiable,
     leafwise,
+    zero_grads,
 )
 from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn, mask_tree, merge_masked
-from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, donate, extra_names
-from ._spectral import eigenbasis, left_singular_vectors, orthogonal_iteration
+from ._missing_params import check_given
+from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_optimizer, donate, extra_names
+from ._real_parts import RealAndImaginary, by_real_parts, join_complex, split_complex
+from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 
 __all__ = [
@@ -40,16 +45,20 @@ __all__ = [
     "Mask",
     "Number",
     "Optimizer",
+    "RealAndImaginary",
     "Rebuild",
     "active_leaves",
     "adam_kernels",
     "all_finite",
     "apply_updates",
     "bias_correction",
+    "by_real_parts",
     "centralize",
     "check_above",
     "check_count",
+    "check_given",
     "check_nonnegative",
+    "check_optimizer",
     "check_scalar_or_schedule",
     "check_unit_interval",
     "copy_params",
@@ -60,15 +69,19 @@ __all__ = [
     "extra_names",
     "glob_label_fn",
     "identity",
+    "init_average",
     "init_moments",
     "init_per_leaf",
     "init_scalar",
     "init_step_count",
     "is_differentiable",
+    "is_negligible",
     "is_zero",
+    "join_complex",
     "label_fn",
     "leaf_paths",
     "leafwise",
+    "largest_singular_value",
     "left_singular_vectors",
     "mask_fn",
     "mask_tree",
@@ -83,7 +96,9 @@ __all__ = [
     "select",
     "set_to_zero",
     "sgd_kernels",
+    "split_complex",
     "stateless",
     "stateless_leafwise",
+    "zero_grads",
     "zero_unless",
 ]

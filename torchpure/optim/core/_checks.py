@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchpure._types import ScalarOrSchedule
 
@@ -21,8 +21,11 @@ def check_scalar_or_schedule(caller: str, value: ScalarOrSchedule, name: str = "
             raise ValueError(
                 f"{caller}: {name} must be a tensor of shape (), got shape {tuple(value.shape)}; vmap over it"
             )
-    elif isinstance(value, bool) or not (callable(value) or isinstance(value, int | float)):
-        raise TypeError(f"{caller}: {name} must be a number, a tensor of shape () or a schedule, got {value!r:.40}")
+    elif isinstance(value, bool | nn.Module) or not (callable(value) or isinstance(value, int | float)):
+        simple = value is None or isinstance(value, bool | str | complex)
+        way_out = "" if simple else f": pass parameters to init, as in {caller}(…).init(params)"
+        got = f"{value!r:.40}" if simple else type(value).__name__
+        raise TypeError(f"{caller}: {name} must be a number, a tensor of shape () or a schedule, got {got}{way_out}")
     elif not callable(value) and not 0 <= value < INFINITY:
         raise ValueError(f"{caller}: {name} must be finite and at least 0, got {value}")
 

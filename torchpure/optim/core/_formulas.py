@@ -26,14 +26,23 @@ def safe_sqrt(value: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, value, 1).sqrt(), 0)  # the true derivative at 0 is infinite
 
 
-def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide; where the divisor is 0, the quotient and its derivatives are 0.
+def is_negligible(value: Tensor) -> Tensor:
+    """Return where numbers are 0 or denormal. The inverse of a denormal number may overflow.
 
-    >>> safe_divide(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 4.0]))
-    tensor([0.0000, 0.2500])
+    >>> is_negligible(torch.tensor([0.0, -1e-40, 1e-30]))
+    tensor([ True,  True, False])
     """
-    zero = denominator == 0
-    return torch.where(zero, 0, numerator / torch.where(zero, 1, denominator))
+    return value.abs() < torch.finfo(value.dtype).tiny
+
+
+def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide; where the divisor is negligible (0 or denormal), the quotient and its derivatives are 0.
+
+    >>> safe_divide(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.0, 1e-40, 4.0]))
+    tensor([0.0000, 0.0000, 0.2500])
+    """
+    negligible = is_negligible(denominator)
+    return torch.where(negligible, 0, numerator / torch.where(negligible, 1, denominator))
 
 
 def safe_norm(value: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:

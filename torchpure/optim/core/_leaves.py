@@ -5,35 +5,40 @@ half precision becomes float32, so that each result is rounded once. Leaves whos
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Step, Tree
 from torchpure.errors import StructureError
+
+from ._missing_params import MissingParameter
 
 _HALF = (torch.bfloat16, torch.float16)
 _COMPUTE_DTYPES = {torch.float32, torch.float64}
 Rebuild = Callable[..., Tree]
 
 
-def leafwise(caller: str, rule: Callable[..., Any], grads: Grads, states: Sequence[Tree], params: Params) -> Any:
+def leafwise(
+    caller: str, rule: Callable[..., Any], grads: Grads, states: Sequence[Tree], params: Params, *, scalars: int = 0
+) -> Any:
     """Apply a formula to each leaf that has a gradient: `rule(g, *states, p)` returns `(u, *states)`.
 
     Returns (updates, *new states). Without states the rule returns only u, and this function only the updates. A state
     keeps its dtype. An update has the dtype to which its inputs promote. A state may hold a tree of tensors for each
-    leaf.
+    leaf. The last `scalars` states have one number for each leaf. Without params, a rule that reads p raises.
 
     Raises:
-        StructureError: a tree is not shaped like params, or a gradient not like its parameter.
+        StructureError: a tree is not shaped like params, or a gradient or a state not like its parameter.
 
     >>> grads, params = {"w": torch.tensor([3.0]), "frozen": None}, {"w": torch.ones(1), "frozen": torch.ones(1)}
     >>> leafwise("halve", lambda g, p: g / 2, grads, (), params)
     {'w': tensor([1.5000]), 'frozen': None}
     """
-    columns, rebuild = active_leaves(caller, grads, states, params)
+    columns, rebuild = active_leaves(caller, grads, states, params, scalars=scalars)
     rows = [rule(*row) for row in zip(*columns, strict=True)]
     if not states:
         return rebuild(rows)
@@ -41,21 +46,23 @@ def leafwise(caller: str, rule: Callable[..., Any], grads: Grads, states: Sequen
     return tuple(rebuild(list(new), old) for new, old in zip(results, (None, *states), strict=True))
 
 
-def active_leaves(caller: str, grads: Grads, states: Sequence[Tree], params: Params) -> tuple[list[list[Any]], Rebuild]:
+def active_leaves(
+    caller: str, grads: Grads, states: Sequence[Tree], params: Params, *, scalars: int = 0
+) -> tuple[list[list[Any]], Rebuild]:
     """List the leaves that have a gradient, as columns (grads, *states, params), with a function to rebuild trees.
 
     `rebuild(values)` returns a tree of updates, with None where there is no gradient. `rebuild(values, state)` returns
-    `state` with `values` in place of its active leaves.
+    `state` with `values` in place of its active leaves. If the params are None, each p is a `MissingParameter`.
 
     Raises:
-        StructureError: a tree is not shaped like params, or a gradient not like its parameter.
+        StructureError: a tree is not shaped like params, or a gradient or a state not like its parameter.
     """
     base = grads if params is None else params
     leaves, structure = tree.flatten(base)
     all_columns = [*(tree.align(structure, base, other, caller) for other in (grads, *states)), leaves]
     has_grad = [grad is not None for grad in all_columns[0]]
-    _check_shapes(caller, all_columns[0], leaves, base)
     columns = all_columns if all(has_grad) else [_filter_leaves(column, has_grad) for column in all_columns]
+    _check_shapes(caller, columns[: len(columns) - 1 - scalars], columns[-1], base, has_grad)
     dtype = _common_compute_dtype([leaf for column in columns for leaf in column])
 
     def rebuild(values: Sequence[Any], old: Tree = None) -> Tree:
@@ -67,9 +74,8 @@ def active_leaves(caller: str, grads: Grads, states: Sequence[Tree], params: Par
         filled = iter(values)
         return tree.unflatten(structure, [next(filled) if c else k for c, k in zip(has_grad, kept, strict=True)])
 
-    return (
-        columns if dtype is not None else [[_to_compute_form(leaf) for leaf in column] for column in columns]
-    ), rebuild
+    formed = columns if dtype is not None else [[_to_compute_form(leaf) for leaf in column] for column in columns]
+    return (formed if params is not None else [*formed[:-1], [MissingParameter(caller)] * len(formed[-1])]), rebuild
 
 
 def _common_compute_dtype(leaves: Sequence[Any]) -> torch.dtype | None:
@@ -84,11 +90,35 @@ def _filter_leaves(leaves: list[Any], has_grad: list[bool]) -> list[Any]:
     return [leaf for leaf, c in zip(leaves, has_grad, strict=True) if c]
 
 
-def _check_shapes(caller: str, grads: list[Any], leaves: list[Any], base: Tree) -> None:
-    for number, (leaf, gradient) in enumerate(zip(leaves, grads, strict=True)):
-        if gradient is not None and getattr(gradient, "shape", None) != getattr(leaf, "shape", None):
-            path, got, wanted = tree.paths(base)[number], tree.describe(gradient), tree.describe(leaf)
-            raise StructureError(f"{caller}: the gradient at `{path}` is {got}, the parameter {wanted}")
+def _check_shapes(
+    caller: str, columns: list[list[Any]], leaves: list[Any], base: Tree, has_grad: Sequence[bool]
+) -> None:
+    """Check that the gradients, in the first column, and the states have the shapes of their parameters."""
+    if not is_dynamo_compiling() and _same_shapes(columns, leaves):
+        return
+    for number, column in enumerate(columns):
+        for index, (leaf, part) in enumerate(zip(leaves, column, strict=True)):
+            # a state may have several tensors for each leaf
+            fits = part.shape == leaf.shape if isinstance(part, Tensor) else number > 0 and part is not None
+            if not (isinstance(leaf, Tensor) and fits):
+                path = _filter_leaves(tree.paths(base), list(has_grad))[index]
+                _refuse_shape(caller, path, leaf, part, is_gradient=number == 0)
+
+
+def _same_shapes(columns: list[list[Any]], leaves: list[Any]) -> bool:
+    try:
+        shapes = [leaf.shape for leaf in leaves]
+        return all([part.shape for part in column] == shapes for column in columns)
+    except AttributeError:
+        return False
+
+
+def _refuse_shape(caller: str, path: str, leaf: Any, part: Any, *, is_gradient: bool) -> NoReturn:
+    if not isinstance(leaf, Tensor):
+        raise StructureError(f"{caller}: wanted a tensor at `{path}`, got {tree.describe(leaf)}")
+    name, way_out = ("gradient", "") if is_gradient else ("state", ": make a new state with init(params)")
+    got, wanted = tree.describe(part), tree.describe(leaf)
+    raise StructureError(f"{caller}: the {name} at `{path}` is {got}, the parameter {wanted}{way_out}")
 
 
 def _to_compute_form(leaf: Any) -> Any:
@@ -121,29 +151,38 @@ def _cast_update(inputs: tuple[Any, ...], value: Tensor) -> Tensor:
     return value if value.dtype == dtype else value.to(dtype)
 
 
-def init_per_leaf(fn: Callable[[Tensor], Any], params: Params) -> Tree:
+def init_per_leaf(fn: Callable[[Tensor], Any], params: Params, dtype: torch.dtype | None = None) -> Tree:
     """Make a part of a state: `fn(p)` for each differentiable leaf, None for the others.
 
-    `fn` gets the leaf in the form that formulas get.
+    `fn` gets the leaf in the form that formulas get, or cast to the dtype `dtype`.
 
     >>> init_per_leaf(lambda p: p.new_zeros(p.shape[:1]), {"w": torch.ones(2, 3), "count": 3})
     {'w': tensor([0., 0.]), 'count': None}
     """
-    return tree.map(lambda leaf: fn(_to_compute_form(leaf)) if is_differentiable(leaf) else None, params)
+
+    def made(leaf: Any) -> Any:
+        if not is_differentiable(leaf):
+            return None
+        formed = _to_compute_form(leaf)
+        return fn(formed if dtype is None else formed.to(dtype))
+
+    return tree.map(made, params)
 
 
 def init_moments(params: Params, dtype: torch.dtype | None = None, value: Any = 0) -> Params:
     """Make an accumulator filled with `value` for each differentiable leaf, None for the others.
 
-    It has the shape and the dtype of the leaf, or the dtype `dtype`. For a complex leaf, the real and the imaginary
-    part are both `value`.
+    It has the shape of the leaf and the dtype `dtype`: by default that of the leaf, but float32 for a leaf of half
+    precision, where a running mean would stand still. For a complex leaf, both parts are `value`.
+
+    >>> init_moments(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
     """
 
     def filled(leaf: Any) -> Tensor | None:
         if not is_differentiable(leaf):
             return None
-        kind = dtype.to_complex() if dtype is not None and leaf.is_complex() else dtype
-        zeros = torch.zeros_like(leaf, dtype=kind)
+        zeros = torch.zeros_like(leaf, dtype=accumulator_dtype_of(leaf, dtype))
         if not isinstance(value, Tensor) and value == 0:
             return zeros
         return cast_like(zeros, (torch.view_as_real(zeros) if zeros.is_complex() else zeros) + value)
@@ -151,9 +190,28 @@ def init_moments(params: Params, dtype: torch.dtype | None = None, value: Any = 
     return tree.map(filled, params)
 
 
+def accumulator_dtype_of(leaf: Tensor, dtype: torch.dtype | None = None) -> torch.dtype:
+    """Return the dtype of an accumulator for a leaf: `dtype`, or by default float32 for half precision."""
+    if dtype is None:
+        return torch.float32 if leaf.dtype in _HALF else leaf.dtype
+    return dtype.to_complex() if leaf.is_complex() else dtype
+
+
+def zero_grads(params: Params) -> Params:
+    """Make a gradient of zeros for each differentiable leaf, None for the others. Each has the dtype of its leaf."""
+    return tree.map(lambda leaf: torch.zeros_like(leaf) if is_differentiable(leaf) else None, params)
+
+
 def copy_params(params: Params) -> Params:
     """Copy each differentiable leaf, None for the others: the parameters at the start of a run."""
     return tree.map(lambda leaf: leaf.clone() if is_differentiable(leaf) else None, params)
+
+
+def init_average(params: Params, dtype: torch.dtype | None = None) -> Params:
+    """Copy each differentiable leaf to the dtype of an accumulator, None for the others: an average of parameters."""
+    return tree.map(
+        lambda leaf: leaf.to(accumulator_dtype_of(leaf, dtype), copy=True) if is_differentiable(leaf) else None, params
+    )
 
 
 def is_differentiable(leaf: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -14,6 +14,9 @@ from torchpure import tree
 from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
 from torchpure.tree.summaries import shortened, shown
+
+from ._missing_params import check_given
+from ._misuse import FAILURES, describe_no_params, describe_optimizer, explain_failure, refuse_state
 
 S = TypeVar("S")
 Kernel = Callable[..., tuple[Params, S] | None]
@@ -42,17 +45,28 @@ class Optimizer(Generic[S]):
     kernel: Kernel[S] | None = None  # the whole step in fewer kernels; returns None where it does not apply
     extra: tuple[str, ...] = ()  # the keywords that the rule needs, such as "value", "grad", "value_fn"
     donated: Kernel[S] | None = None  # the kernel for `donate`: it reuses the memory of its inputs
+    _state_type: type | None = field(init=False, repr=False, compare=False)  # of the rule's annotation
+
+    def __post_init__(self) -> None:
+        """Check the parameters in `init`, and read the type of the state from the rule's annotation."""
+        object.__setattr__(self, "init", _checked_init(self.init, self.rule))
+        object.__setattr__(self, "_state_type", _annotated_state(self.rule))
 
     def update(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Updates, S]:
         """Compute (updates, new state).
 
         Raises:
-            StructureError: grads or state are not shaped like params.
-            TypeError: a keyword that the rule needs is missing.
+            StructureError: grads or state are not shaped like params, or the state is that of another optimizer.
+            TypeError: a keyword that the rule needs is missing, or an argument is a module.
         """
-        if not self.extra:
-            return self.rule(grads, state, params)
-        return self.rule(grads, state, params, **self._required_extra(extra))
+        required = self._required_extra(extra) if self.extra else {}
+        try:
+            if self._state_type is not None and type(state) is not self._state_type:
+                refuse_state(_factory_name(self.rule), self._state_type, state)
+            return self.rule(grads, state, params, **required)
+        except FAILURES:
+            explain_failure(_factory_name(self.rule), self.init, grads, state, params)
+            raise
 
     def step(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S]:
         """Compute (new params, new state): `update` and `apply_updates` in one call.
@@ -60,15 +74,22 @@ class Optimizer(Generic[S]):
         Law: `step(g, s, p) == (apply_updates(p, u), s')` where `u, s' = update(g, s, p)`, up to rounding.
 
         Raises:
-            StructureError: grads or state are not shaped like params.
-            TypeError: a keyword that the rule needs is missing.
+            StructureError: grads or state are not shaped like params, or the state is that of another optimizer.
+            TypeError: a keyword that the rule needs is missing, or an argument is a module.
         """
         required = self._required_extra(extra) if self.extra else {}
-        result = self.kernel(grads, state, params, **required) if self.kernel else None
-        if result is not None:
-            return result
-        updates, new_state = self.rule(grads, state, params, **required)
-        return apply_updates(params, updates), new_state
+        try:
+            if self._state_type is not None and type(state) is not self._state_type:
+                refuse_state(_factory_name(self.rule), self._state_type, state)
+            result = self.kernel(grads, state, params, **required) if self.kernel else None
+            if result is not None:
+                return result
+            updates, new_state = self.rule(grads, state, params, **required)
+            return apply_updates(params, updates), new_state
+        except FAILURES:
+            check_given(_factory_name(self.rule), params)
+            explain_failure(_factory_name(self.rule), self.init, grads, state, params)
+            raise
 
     def __repr__(self) -> str:
         first, *parts = _describe(self)
@@ -81,6 +102,32 @@ class Optimizer(Generic[S]):
             call = ", ".join(f"{name}=…" for name in self.extra)
             raise TypeError(f"{caller}: wanted {', '.join(missing)}: call step(grads, state, params, {call})")
         return {name: extra[name] for name in self.extra}
+
+
+def _checked_init(init: Callable[[Params], S], rule: Callable[..., Any]) -> Callable[[Params], S]:
+    def checked_init(params: Params) -> S:
+        if kind := describe_no_params(params):
+            raise TypeError(f"{_factory_name(rule)}: wanted a tree of tensors as parameters, got {kind}")
+        return init(params)
+
+    return checked_init
+
+
+def _annotated_state(rule: Callable[..., Any]) -> type | None:
+    """Return the named tuple that a rule declares as the type of its state; None if it declares another type."""
+    kind = getattr(rule, "__annotations__", {}).get("state")
+    return kind if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields") else None
+
+
+def check_optimizer(caller: str, *values: Any) -> None:
+    """Check that arguments are optimizers of this library.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for value in values:
+        if not isinstance(value, Optimizer):
+            raise TypeError(f"{caller}: wanted an optimizer of tp.optim, got {describe_optimizer(value)}")
 
 
 def _describe(optimizer: Optimizer[Any]) -> list[str]:
@@ -138,6 +185,7 @@ def donate(optimizer: Optimizer[S]) -> Optimizer[S]:
     >>> new, old
     (tensor([0.8000]), tensor([]))
     """
+    check_optimizer("donate", optimizer)
     eager_kernel = optimizer.donated or optimizer.kernel
 
     def kernel(grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S] | None:
@@ -187,6 +235,8 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     moves = tree.align(structure, params, updates, "apply_updates")
     if leaves and tree.plain(leaves) and tree.plain(moves) and _same_dtypes(leaves, moves):
         return tree.unflatten(structure, foreach_add(leaves, moves))
+    if kind := describe_no_params(params):
+        raise TypeError(f"apply_updates: wanted a tree of tensors as parameters, got {kind}")
     return tree.unflatten(structure, [_add_update(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
 
 

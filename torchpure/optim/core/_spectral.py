@@ -2,8 +2,11 @@
 
 Where eigenvalues or singular values are equal, their vectors are not unique, and have no derivative. So a small
 diagonal matrix with distinct entries is added to each matrix first. Its entries are about ten rounding errors of the
-matrix's norm: enough to separate equal values, and too small to matter otherwise.
+matrix's norm: enough to separate equal values, and too small to matter otherwise. A matrix that is not finite has
+vectors of NaN; torch would raise an error for all members of a batch.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,6 +30,22 @@ def _pad(entries: Tensor, columns: int) -> Tensor:
     return torch.cat([entries, entries.new_zeros(columns - entries.numel())])
 
 
+def _nan_unless_finite(compute: Callable[[Tensor], Tensor], matrix: Tensor) -> Tensor:
+    finite = matrix.isfinite().all()
+    safe = torch.where(finite, matrix, 0)
+    return torch.where(finite, compute(safe + _perturbation(safe)), float("nan"))
+
+
+def largest_singular_value(matrix: Tensor) -> Tensor:
+    """Return the spectral norm of a matrix; NaN if an entry is not finite.
+
+    >>> largest_singular_value(torch.diag(torch.tensor([3.0, 1.0])))
+    tensor(3.)
+    """
+    finite = matrix.isfinite().all()
+    return torch.where(finite, torch.linalg.matrix_norm(torch.where(finite, matrix, 0), 2), float("nan"))
+
+
 def eigenbasis(matrix: Tensor) -> Tensor:
     """Return the eigenvectors of a symmetric matrix as columns, in ascending order of the eigenvalues.
 
@@ -34,7 +53,9 @@ def eigenbasis(matrix: Tensor) -> Tensor:
     tensor([[0., 1.],
             [1., 0.]])
     """
-    return torch.linalg.eigh(matrix + _perturbation(matrix)).eigenvectors.contiguous() if matrix.numel() else matrix
+    if not matrix.numel():
+        return matrix
+    return _nan_unless_finite(lambda finite: torch.linalg.eigh(finite).eigenvectors.contiguous(), matrix)
 
 
 def orthogonal_iteration(matrix: Tensor, basis: Tensor) -> Tensor:
@@ -54,8 +75,9 @@ def left_singular_vectors(matrix: Tensor, rank: int) -> Tensor:
     tensor([[0.],
             [1.]])
     """
-    return (
-        torch.linalg.svd(matrix + _perturbation(matrix), full_matrices=False)
-        .U[:, :rank]
-        .clone(memory_format=torch.contiguous_format)
-    )
+
+    def compute(finite: Tensor) -> Tensor:
+        vectors = torch.linalg.svd(finite, full_matrices=False).U[:, :rank]
+        return vectors.clone(memory_format=torch.contiguous_format)
+
+    return _nan_unless_finite(compute, matrix)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchpure import tree
 from torchpure._types import Grads, Params, Tree, Updates
 from torchpure.errors import TransformError
-from torchpure.optim.core import Optimizer
+from torchpure.optim.core import Optimizer, check_given
 
 Make = Callable[..., torch.optim.Optimizer]
 
@@ -50,6 +50,7 @@ def lift(make: Make, **options: Any) -> Optimizer[LiftState]:
                 f"lift: {getattr(make, '__name__', make)} changes tensors in place, which no transform can follow: "
                 "use the optimizer of this library, or step outside of the transform"
             )
+        check_given("lift", params)
         leaves, structure = tree.flatten(params)
         grad_leaves = tree.align(structure, params, grads, "lift")
         indices = [number for number, gradient in enumerate(grad_leaves) if gradient is not None]

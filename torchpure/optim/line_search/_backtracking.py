@@ -13,12 +13,12 @@ from torchpure.optim.core import (
     check_count,
     check_nonnegative,
     check_unit_interval,
-    init_moments,
     init_scalar,
     scalar_like,
+    zero_grads,
 )
 
-from ._line import bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import bounded_while, dot, error_at, make_line, scale_direction
 
 
 class BacktrackingState(NamedTuple):
@@ -42,7 +42,7 @@ def scale_by_backtracking_linesearch(
     rtol: Number = 0.0,
     store_grad: bool = False,
 ) -> Optimizer[BacktrackingState]:
-    """Shorten updates until the value falls enough: f(p + t u) ≤ (1 + rtol) f(p) + slope_rtol t ⟨g, u⟩ + atol.
+    """Shorten updates until the value falls enough: f(p + t u) ≤ f(p) + rtol |f(p)| + slope_rtol t ⟨g, u⟩ + atol.
 
     A step needs `value=` and `grad=` at the parameters, and `value_fn=`, the function of the parameters. The first t is
     `increase_factor` times the last one, at most `max_learning_rate`. Each round multiplies t by `decrease_factor`.
@@ -66,7 +66,7 @@ def scale_by_backtracking_linesearch(
 
     def init(params: Params) -> BacktrackingState:
         last, infinite, num_steps, error = (init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf")))
-        return BacktrackingState(last, infinite, init_moments(params) if store_grad else None, num_steps, error)
+        return BacktrackingState(last, infinite, zero_grads(params) if store_grad else None, num_steps, error)
 
     def update(
         grads: Grads, state: BacktrackingState, params: Params, *, value: Tensor, grad: Grads, value_fn: Any
@@ -77,7 +77,8 @@ def scale_by_backtracking_linesearch(
 
         def try_step(t: Tensor, rounds: Tensor) -> tuple[Tensor, ...]:
             new_value = search_line.value(t)
-            return t, new_value, nan_to_infinity(new_value - (1 + rtol) * value - t * slope_rtol * slope), rounds + 1
+            error = error_at(new_value, new_value - (1 + rtol * value.sign()) * value - t * slope_rtol * slope)
+            return t, new_value, error, rounds + 1
 
         start = torch.minimum(increase_factor * last, scalar_like(max_learning_rate, like=last))
         search_state = try_step(start, torch.zeros_like(last))

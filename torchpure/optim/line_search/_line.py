@@ -78,14 +78,26 @@ def bounded_while(condition: Callable[[T], Tensor], body: Callable[[T], T], stat
     return state
 
 
-def nan_to_infinity(error: Tensor) -> Tensor:
-    """Clamp an error at 0 from below, and replace NaN with infinity."""
-    return torch.where(error.isnan(), float("inf"), error).clamp(min=0)
+def error_at(value: Tensor, error: Tensor) -> Tensor:
+    """Clamp the error of a point at 0 from below. It is infinite if the error is NaN or the value is not finite."""
+    return torch.where(error.isnan() | ~value.isfinite(), float("inf"), error).clamp(min=0)
+
+
+def replace_if_not_finite(point: Point, low: Any) -> Point:
+    """Replace the value and the slope of a point where one is not finite, so that a search takes a shorter step.
+
+    The new ones are those of a parabola through `low`, whose minimum is a quarter of the way from `low` to the point.
+    """
+    finite = point.value.isfinite() & point.slope.isfinite()
+    # the second term is more than a rounding error of the value: the new value is greater than that of `low`
+    rise = (low.slope * (point.t - low.t)).abs() + 4 * torch.finfo(point.t.dtype).eps * low.value.abs()
+    value = torch.where(finite, point.value, low.value + rise)
+    return point._replace(value=value, slope=torch.where(finite, point.slope, -3 * low.slope))
 
 
 def scale_direction(t: Tensor, direction: Sequence[Any]) -> Leaves:
-    """Multiply each leaf of a direction by a step size."""
-    return [t * u for u in direction]
+    """Multiply each leaf of a direction by a step size. A step size of 0 gives 0, for every direction."""
+    return [torch.where(t == 0, 0, t * u) for u in direction]
 
 
 def value_and_grad_from_state(value_fn: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Params]]:

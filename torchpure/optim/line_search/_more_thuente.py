@@ -17,7 +17,7 @@ from torchpure.optim.core import (
     select,
 )
 
-from ._line import Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import Point, bounded_while, dot, error_at, make_line, replace_if_not_finite, scale_direction
 from ._zoom import ZoomState, init_zoom_state
 
 _LARGEST = 1e10
@@ -38,6 +38,7 @@ class _Search(NamedTuple):
     first_stage: Tensor
     bounds: tuple[Tensor, Tensor]  # of the next step
     widths: tuple[Tensor, Tensor]  # of the last two brackets
+    refused: Tensor  # whether the last point is not finite
     done: Tensor
 
 
@@ -89,10 +90,11 @@ def scale_by_more_thuente_linesearch(
             return _evaluate(_update_bracket(search, options), search_line, options)
 
         end = bounded_while(lambda search: ~search.done, body, _begin(search_line, options), max_linesearch_steps - 1)
-        decrease, curvature = _errors(end.current, options)
-        new_grad = rebuild([leaf.clone() for leaf in end.current.grad], state.grad)
-        new = ZoomState(end.current.t, end.current.value + 0, new_grad, end.rounds, decrease, curvature)
-        return rebuild(scale_direction(end.current.t, u)), new
+        point = select(end.refused, first, end.current)
+        decrease, curvature = _errors(point, options)
+        new_grad = rebuild([leaf.clone() for leaf in point.grad], state.grad)
+        new = ZoomState(point.t, point.value + 0, new_grad, end.rounds, decrease, curvature)
+        return rebuild(scale_direction(point.t, u)), new
 
     return Optimizer(init_zoom_state, update, extra=("value", "grad", "value_fn"))
 
@@ -103,17 +105,20 @@ def _begin(search_line: Any, options: _Options) -> _Search:
     end = _End(zero, first.value, first.slope)
     bounds, widths = (zero, zero + 5), (zero + _LARGEST, zero + 2 * _LARGEST)
     start = first._replace(t=zero + 1)
-    return _evaluate(_Search(zero, start, end, end, no, ~no, bounds, widths, no), search_line, options)
+    return _evaluate(_Search(zero, start, end, end, no, ~no, bounds, widths, no, no), search_line, options)
 
 
 def _errors(point: Point, options: _Options) -> tuple[Tensor, Tensor]:
     decrease = point.value - options.first.value - options.slope_rtol * point.t * options.first.slope
-    return nan_to_infinity(decrease), nan_to_infinity(point.slope.abs() - options.curv_rtol * options.first.slope.abs())
+    curvature = point.slope.abs() - options.curv_rtol * options.first.slope.abs()
+    return error_at(point.value, decrease), error_at(point.value, curvature)
 
 
 def _evaluate(search: _Search, search_line: Any, options: _Options) -> _Search:
     """Evaluate the function at the current step, and decide whether the search is done."""
-    point = search_line.at(search.current.t)
+    found = search_line.at(search.current.t)
+    point = replace_if_not_finite(found, search.best)
+    refused = ~(found.value.isfinite() & found.slope.isfinite())
     limit = options.first.value + point.t * options.slope_rtol * options.first.slope
     low = point.value <= limit
     first_stage = search.first_stage & ~(low & (point.slope >= 0))
@@ -122,7 +127,7 @@ def _evaluate(search: _Search, search_line: Any, options: _Options) -> _Search:
     good = low & (point.slope.abs() <= -options.curv_rtol * options.first.slope)
     at_most = (point.t == _LARGEST) & low & (point.slope <= options.slope_rtol * options.first.slope)
     done = good | stuck | at_most
-    return search._replace(rounds=search.rounds + 1, current=point, first_stage=first_stage, done=done)
+    return search._replace(rounds=search.rounds + 1, current=point, first_stage=first_stage, refused=refused, done=done)
 
 
 def _update_bracket(search: _Search, options: _Options) -> _Search:

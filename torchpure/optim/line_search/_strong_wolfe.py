@@ -17,7 +17,7 @@ from torchpure.optim.core import (
     select,
 )
 
-from ._line import Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import Point, bounded_while, dot, error_at, make_line, replace_if_not_finite, scale_direction
 from ._zoom import ZoomState, init_zoom_state
 
 
@@ -82,15 +82,19 @@ def scale_by_strong_wolfe_linesearch(
         def body(search: _Search) -> _Search:
             inner, stalled = _inner_step(search)
             point = search_line.at(torch.where(search.bracketed, inner, _outer_step(search)))
+            low = select(search.bracketed, select(search.one_is_low, search.one, search.two), search.current)
+            point = replace_if_not_finite(point, low)
             shrunk = _shrink_bracket(search, point, stalled, options)
             return select(search.bracketed, shrunk, _extend(search, point, options))
 
         no = torch.zeros_like(zero, dtype=torch.bool)
         start = _Search(zero - 1, first, first, first, first, no, no, no, no)
-        start = _extend(start, search_line.at(torch.ones_like(zero)), options)
+        point = replace_if_not_finite(search_line.at(torch.ones_like(zero)), first)
+        start = _extend(start, point, options)
         end = bounded_while(continues, body, start, max_linesearch_steps)
         best = select(end.one_is_low, end.one, end.two)
         best = select(end.bracketed, best, select(first.value <= end.current.value, first, end.current))
+        best = select(best.value.isfinite(), best, first)  # a slope of NaN at the start leads nowhere
         return rebuild(scale_direction(best.t, u)), _state(state, best, end, rebuild, options)
 
     return Optimizer(init_zoom_state, update, extra=("value", "grad", "value_fn"))
@@ -98,8 +102,8 @@ def scale_by_strong_wolfe_linesearch(
 
 def _state(old: ZoomState, best: Point, end: _Search, rebuild: Any, options: _Options) -> ZoomState:
     first = options.first
-    decrease = nan_to_infinity(best.value - first.value - options.slope_rtol * best.t * first.slope)
-    curvature = nan_to_infinity(best.slope.abs() - options.curv_rtol * first.slope.abs())
+    decrease = error_at(best.value, best.value - first.value - options.slope_rtol * best.t * first.slope)
+    curvature = error_at(best.value, best.slope.abs() - options.curv_rtol * first.slope.abs())
     new_grad = rebuild([leaf.clone() for leaf in best.grad], old.grad)
     return ZoomState(best.t, best.value + 0, new_grad, end.rounds + 1, decrease, curvature)
 

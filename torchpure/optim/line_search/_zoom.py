@@ -16,15 +16,15 @@ from torchpure.optim.core import (
     active_leaves,
     check_count,
     check_nonnegative,
-    init_moments,
     init_scalar,
     safe_divide,
     safe_sqrt,
     scalar_like,
     select,
+    zero_grads,
 )
 
-from ._line import Line, Point, bounded_while, dot, make_line, nan_to_infinity, scale_direction
+from ._line import Line, Point, bounded_while, dot, error_at, make_line, scale_direction
 
 
 class ZoomState(NamedTuple):
@@ -125,7 +125,7 @@ def init_zoom_state(params: Params) -> ZoomState:
     one, infinite, rounds, *errors = (
         init_scalar(x, params) for x in (1.0, float("inf"), 0.0, float("inf"), float("inf"))
     )
-    return ZoomState(one, infinite, init_moments(params), rounds, *errors)
+    return ZoomState(one, infinite, zero_grads(params), rounds, *errors)
 
 
 def _search(search_line: Line, first: Point, guess: Tensor, options: _Options) -> _Search:
@@ -159,7 +159,8 @@ def _errors(point: Point, first: Point, options: _Options) -> tuple[Tensor, Tens
         by_slope = point.slope - (2 * options.slope_rtol - 1) * first.slope
         risen = point.value - first.value - options.approx_dec_rtol * first.value.abs()
         decrease = torch.minimum(torch.maximum(by_slope, risen), decrease)
-    return nan_to_infinity(decrease), nan_to_infinity(point.slope.abs() - options.curv_rtol * first.slope.abs())
+    curvature = point.slope.abs() - options.curv_rtol * first.slope.abs()
+    return error_at(point.value, decrease), error_at(point.value, curvature)
 
 
 def _extend(

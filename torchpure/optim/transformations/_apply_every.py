@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import torch
+
 from torchpure._types import Grads, Params, Step, Updates
 from torchpure.optim.core import Number, Optimizer, check_count, init_moments, init_step_count, leafwise, zero_unless
 
@@ -13,7 +15,7 @@ class ApplyEveryState(NamedTuple):
     total: Params  # sum of the updates since the last sum was applied
 
 
-def apply_every(k: Number = 1) -> Optimizer[ApplyEveryState]:
+def apply_every(k: Number = 1, *, accumulator_dtype: torch.dtype | None = None) -> Optimizer[ApplyEveryState]:
     """Accumulate updates, and apply their sum at every k-th step; at other steps updates are zero.
 
     The other parts of a chain still process each gradient. To split a large batch, use `multi_steps`.
@@ -39,4 +41,6 @@ def apply_every(k: Number = 1) -> Optimizer[ApplyEveryState]:
         updates, total = leafwise("apply_every", rule, grads, (state.total,), params)
         return zero_unless(position == k - 1, updates), ApplyEveryState(state.step + 1, total)
 
-    return Optimizer(lambda params: ApplyEveryState(init_step_count(params), init_moments(params)), update)
+    return Optimizer(
+        lambda params: ApplyEveryState(init_step_count(params), init_moments(params, accumulator_dtype)), update
+    )

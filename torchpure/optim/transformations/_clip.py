@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     check_nonnegative,
+    leafwise,
     safe_divide,
     safe_norm,
     safe_rms,
@@ -113,11 +114,26 @@ def adaptive_grad_clip(
     """
     check_nonnegative("adaptive_grad_clip", clipping=clipping, eps=eps)
 
-    def rule(g: Tensor, p: Tensor) -> Tensor:
+    def factor(g: Tensor, p: Tensor) -> Tensor:
         dims = axis if axis is not None else tuple(range(1 if g.ndim > 1 else 0, g.ndim))
         norm = safe_norm(g, dims, keepdim=True)
         limit = clipping * torch.maximum(safe_norm(p, dims, keepdim=True), scalar_like(eps, p))
         above = norm > limit
-        return torch.where(above, g * (limit / torch.where(above, norm, 1)), g)
+        return torch.where(above, limit / torch.where(above, norm, 1), 1).expand_as(g)
 
-    return stateless_leafwise("adaptive_grad_clip", rule)
+    def f(grads: Grads, params: Params) -> Updates:
+        sizes = leafwise("adaptive_grad_clip", factor, tree.map(_size, grads), (), tree.map(_size, params))
+        return leafwise("adaptive_grad_clip", lambda g, size, p: (g * _like(size, g), size), grads, (sizes,), params)[0]
+
+    return stateless(f)
+
+
+def _size(leaf: Any) -> Any:
+    """Return a leaf with the same norms whose clipping factor has at least single precision."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.abs() if leaf.is_complex() else leaf.float() if leaf.dtype in (torch.float16, torch.bfloat16) else leaf
+
+
+def _like(factor: Tensor, g: Tensor) -> Tensor:
+    return factor if factor.ndim == g.ndim else factor.unsqueeze(-1)  # g has the parts of complex entries last

@@ -39,7 +39,7 @@ def zero_nans() -> Optimizer[ZeroNansState]:
         return torch.where(g.isnan(), 0, g), g.isnan().any()
 
     def update(grads: Grads, state: ZeroNansState, params: Params) -> tuple[Updates, ZeroNansState]:
-        updates, found = leafwise("zero_nans", rule, grads, (state.found_nan,), params)
+        updates, found = leafwise("zero_nans", rule, grads, (state.found_nan,), params, scalars=1)
         return updates, ZeroNansState(found)
 
     return Optimizer(init, update)

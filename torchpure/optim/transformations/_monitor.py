@@ -7,7 +7,7 @@ import torch
 
 from torchpure import tree
 from torchpure._types import Grads, Params, Tree, Updates
-from torchpure.optim.core import Number, Optimizer, extra_names, init_moments, stateless
+from torchpure.optim.core import Number, Optimizer, extra_names, stateless, zero_grads
 
 from ._ema import EmaState, ema
 
@@ -31,7 +31,7 @@ def snapshot(measure_name: str, measure: Measure) -> Optimizer[SnapshotState]:
     def update(grads: Grads, state: SnapshotState, params: Params) -> tuple[Updates, SnapshotState]:
         return grads, SnapshotState({measure_name: measure(grads)})
 
-    return Optimizer(lambda params: SnapshotState({measure_name: measure(init_moments(params))}), update)
+    return Optimizer(lambda params: SnapshotState({measure_name: measure(zero_grads(params))}), update)
 
 
 class MonitorState(NamedTuple):
@@ -69,7 +69,7 @@ def monitor(measures: Mapping[str, Optimizer[Any] | Measure]) -> Optimizer[Monit
         # zeros of the right shapes, so that the state can be the carry of a loop
         placeholders = {name: torch.zeros(()) for name in extra_names(*measurers.values())}
         return MonitorState(
-            tree.zeros_like(read(init_moments(params), states, params, **placeholders).measurements), states
+            tree.zeros_like(read(zero_grads(params), states, params, **placeholders).measurements), states
         )
 
     def update(grads: Grads, state: MonitorState, params: Params, **extra: Any) -> tuple[Updates, MonitorState]:
@@ -96,4 +96,4 @@ def measure_with_ema(
         measured = measure(grads)
         return average.update(measured, state, measured)
 
-    return Optimizer(lambda params: average.init(measure(init_moments(params))), update)
+    return Optimizer(lambda params: average.init(measure(zero_grads(params))), update)

@@ -34,8 +34,8 @@ def reduce_on_plateau(
     """Multiply updates by a scale; multiply the scale by `factor` when the loss stops improving.
 
     Call `step(grads, state, params, value=loss)`. Losses are averaged over `accumulation_size` updates. An average is
-    better if it is below (1 − rtol) best − atol. After `patience` averages in a row that are not better, the scale is
-    reduced. The next `cooldown` averages do not count.
+    better if it is below best − rtol |best| − atol. After `patience` averages in a row that are not better, the scale
+    is reduced. The next `cooldown` averages do not count.
 
     Raises:
         ValueError: `factor` is not in (0, 1), `rtol` not in [0, 1], both tolerances are 0, or a number is negative.
@@ -50,7 +50,8 @@ def reduce_on_plateau(
     check_nonnegative("reduce_on_plateau", cooldown=cooldown)
 
     def evaluate_average(state: ReduceOnPlateauState) -> ReduceOnPlateauState:
-        better = state.avg_value < (1 - rtol) * state.best_value - atol
+        bound = (1 - rtol * state.best_value.sign()) * state.best_value - atol  # best − rtol |best| − atol
+        better = state.avg_value < bound
         num_bad = torch.where(better, 0, state.plateau_count + 1)
         in_cooldown, reduces = state.cooldown_count > 0, num_bad == patience
         reduced = torch.clamp(torch.where(reduces, state.scale * factor, state.scale), min=min_scale)

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import EmptyState, Number, Optimizer, check_nonnegative, leafwise, safe_norm
+from torchpure.optim.core import EmptyState, Number, Optimizer, check_nonnegative, is_negligible, leafwise, safe_norm
 
 
 def trust_ratio(u: Tensor, p: Tensor, min_norm: Number, coefficient: Number, eps: Number) -> Tensor:
     """Return coefficient ‖p‖ / (‖u‖ + eps) for one leaf, or 1 if a norm is 0. Norms are at least `min_norm`."""
     p_norm, u_norm = (safe_norm(x) for x in (p, u))
     p_norm, u_norm = (torch.where(norm <= min_norm, min_norm, norm) for norm in (p_norm, u_norm))
-    is_zero = (p_norm == 0) | (u_norm == 0)
+    is_zero = is_negligible(p_norm) | is_negligible(u_norm)
     return torch.where(is_zero, 1, coefficient * p_norm / torch.where(is_zero, 1, u_norm + eps))
 
 

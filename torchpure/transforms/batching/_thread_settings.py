@@ -6,20 +6,15 @@ from typing import Any
 
 import torch
 
-from torchpure._torch import autocast_supported_devices, get_current_function_mode_stack, pop_mode, push_mode
-
-_device_types: Callable[[], list[str]] = autocast_supported_devices
+from torchpure._torch import get_current_function_mode_stack, pop_mode, push_mode
+from torchpure.transforms.engine import active_autocasts, with_autocasts
 
 
 def capture_settings() -> Callable[[], AbstractContextManager[None]]:
     """Return a context manager that applies the settings of this thread in another thread."""
     inference, grad_enabled = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
     cache_enabled = torch.is_autocast_cache_enabled()
-    autocasts = [
-        (device_type, torch.get_autocast_dtype(device_type))
-        for device_type in _device_types()
-        if torch.is_autocast_enabled(device_type)
-    ]
+    autocasts = active_autocasts()
     modes = [mode for mode in get_current_function_mode_stack() if not _is_ours(mode)]
 
     @contextmanager
@@ -28,8 +23,7 @@ def capture_settings() -> Callable[[], AbstractContextManager[None]]:
             if inference:  # it sets the gradient mode too
                 stack.enter_context(torch.inference_mode())
             stack.enter_context(torch.set_grad_enabled(grad_enabled))
-            for device_type, dtype in autocasts:
-                stack.enter_context(torch.autocast(device_type, dtype, cache_enabled=cache_enabled))
+            stack.enter_context(with_autocasts(autocasts, cache=cache_enabled))
             for mode in modes:  # pushed, not entered: `torch.device` records in __enter__ which device it replaces
                 push_mode(mode)
                 stack.callback(pop_mode)

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 
 from torchpure._torch import forward_ad, is_fwd_grad_enabled, set_fwd_grad_enabled
-from torchpure.transforms.engine import functorch, is_variable, level_kinds, torch_vjp, unaliased, with_batch_dims_of
+from torchpure.transforms.engine import (
+    functorch,
+    innermost,
+    is_variable,
+    level_kinds,
+    torch_vjp,
+    unaliased,
+    with_batch_dims_of,
+)
 
 
 def save_for_rules(ctx: Any, call: Any, tensors: Sequence[Tensor], output: Sequence[Tensor]) -> None:
@@ -59,15 +67,18 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
     """Make the forward rule of an operation differentiable: torch runs such a rule without derivatives.
 
     An in-place write to the result also changes its tangent. So a tangent that the rule returns unchanged is copied,
-    and each tangent gets the batch dimensions that its result may have.
+    and each tangent gets the batch dimensions that its result may have. A tangent that the rule changes in place is
+    not copied: so torch wants it for a function that changes its argument.
     """
 
     @wraps(rule)
     def run(ctx: Any, *tangents: Any) -> Any:
         with torch.enable_grad(), set_fwd_grad_enabled(True):
+            versions = list(map(_version, tangents))
             out = rule(ctx, *tangents)
             is_sequence = isinstance(out, tuple | list)
-            result = unaliased(out if is_sequence else (out,), tangents)
+            unchanged = [leaf for leaf, old in zip(tangents, versions, strict=True) if _version(leaf) == old]
+            result = unaliased(out if is_sequence else (out,), unchanged)
             if functorch.TransformType.Vmap in level_kinds():
                 sources = (*tangents, *ctx.saved_tensors)
                 result = tuple(with_batch_dims_of(leaf, sources) for leaf in result)
@@ -75,6 +86,11 @@ def differentiable(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     run.differentiable = True  # pyrefly: ignore[missing-attribute] a mark: do not wrap it twice
     return run
+
+
+def _version(leaf: Any) -> int:
+    leaf = innermost(leaf) if isinstance(leaf, Tensor) else None
+    return 0 if leaf is None or leaf.is_inference() else leaf._version
 
 
 def saved_primals(ctx: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""The record of one call: its tensors, its static arguments and its axis environment; checks of arguments."""
+"""The record of one call: its tensors, its static arguments and its environment; checks of arguments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure.errors import TransformError
-from torchpure.transforms.context import AxisEnv, collapse_axes, collectives_used
+from torchpure.transforms.context import CallEnv, collapse_axes, collectives_used
 from torchpure.transforms.engine import describe_function, expose_all, is_variable
 
 from ._packed import Packed
@@ -19,7 +19,7 @@ from ._packed import Packed
 class Call:
     """The arguments of one call of `fn`.
 
-    `tensors` holds the tensors of all arguments that are not static, then those of the axis environment. Rules pass
+    `tensors` holds the tensors of all arguments that are not static, then those of its environment. Rules pass
     them back, possibly at other levels, and `fn` then runs in the same environment.
     """
 
@@ -27,10 +27,10 @@ class Call:
         self.fn = fn
         self.static = {argnum % len(args): args[argnum % len(args)] for argnum in static}
         self.inputs, self.outputs = Packed(), Packed()
-        self._axis_env = AxisEnv()
-        self.collective_positions = set[int]()  # positions of axes with collectives in the axis environment
+        self._env = CallEnv()
+        self.collective_positions = set[int]()  # positions of axes with collectives in the environment
         tensors = self.inputs.flatten(tuple(arg for i, arg in enumerate(args) if i not in self.static))
-        self.tensors = (*tensors, *expose_all(self._axis_env.tensors))
+        self.tensors = (*tensors, *expose_all(self._env.tensors))
         self._count = len(args)
 
     def arguments(self, tensors: Sequence[Tensor]) -> list[Any]:
@@ -38,29 +38,29 @@ class Call:
         rest = iter(self.inputs.unflatten(tensors))
         return [self.static[i] if i in self.static else next(rest) for i in range(self._count)]
 
-    def restore_axis_env(self, tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
-        """Restore the axis environment of the call, in which its functions run."""
-        count = len(self._axis_env.tensors)
-        return self._axis_env.restored(tensors[len(tensors) - count :])
+    def restore_env(self, tensors: Sequence[Tensor]) -> AbstractContextManager[None]:
+        """Restore the environment of the call, in which its functions run."""
+        count = len(self._env.tensors)
+        return self._env.restored(tensors[len(tensors) - count :])
 
     @contextmanager
-    def restore_axis_env_collapsed(self, tensors: Sequence[Tensor], batched: Sequence[bool]) -> Iterator[None]:
-        """Restore the axis environment, without the axes that are batched: the rule has all their members."""
+    def restore_env_collapsed(self, tensors: Sequence[Tensor], batched: Sequence[bool]) -> Iterator[None]:
+        """Restore the environment, without the axes that are batched: the rule has all their members."""
         with (
-            self.restore_axis_env(tensors),
-            collapse_axes(self._axis_env.names(batched[len(batched) - len(self._axis_env.tensors) :])),
+            self.restore_env(tensors),
+            collapse_axes(self._env.names(batched[len(batched) - len(self._env.tensors) :])),
         ):
             yield
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value."""
-        with self.restore_axis_env(tensors), collectives_used() as found:
+        with self.restore_env(tensors), collectives_used() as found:
             values = self.outputs.flatten(self.fn(*self.arguments(tensors)))
         return self.expand_recorded(found, values, tensors)
 
     def expand_recorded(self, names: set[str], values: Sequence[Any], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """Record the axes of collectives that ran; return values as `expand_over_collectives` does."""
-        self.collective_positions.update(self._axis_env.positions(names))
+        self.collective_positions.update(self._env.positions(names))
         return tuple(self.expand_over_collectives(values, tensors))
 
     def expand_over_collectives(self, leaves: Sequence[Any], tensors: Sequence[Tensor]) -> list[Any]:
@@ -71,7 +71,7 @@ class Call:
         """
         result = list(leaves)
         for position in self.collective_positions:
-            index = tensors[len(tensors) - len(self._axis_env.tensors) + position]
+            index = tensors[len(tensors) - len(self._env.tensors) + position]
             result = [
                 torch.where(index < 0, 0, leaf) if isinstance(leaf, Tensor) and is_variable(leaf) else leaf
                 for leaf in result

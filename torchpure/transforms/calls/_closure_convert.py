@@ -24,7 +24,7 @@ from torchpure._torch import (
     get_sequence_nr,
     len_torch_dispatch_stack,
 )
-from torchpure.transforms.context import AxisEnv, current, suppress_callbacks
+from torchpure.transforms.context import CallEnv, current, suppress_callbacks
 from torchpure.transforms.engine import current_level, expose, functorch, innermost
 
 from ._primitives import with_known_results
@@ -171,12 +171,14 @@ class _ReplaceCaptures(_CaptureMode):
 
 
 def _find_captures(
-    run: Callable[..., Any], inputs: Sequence[Tensor]
+    run: Callable[..., Any], inputs: Sequence[Tensor], env: CallEnv
 ) -> tuple[dict[int, tuple[Tensor, Tensor]], bool, Any]:
     """Run a function; return its captures by id, whether a tracer was active, and its results."""
     aliases = [leaf.view_as(leaf) for leaf in inputs]  # an input may be captured too
     mode = _FindCaptures(aliases)
-    with torch.no_grad(), suppress_callbacks(), disable_proxy_modes_tracing(), mode:
+    for leaf in env.resumed_tensors:
+        mode.visit(leaf)
+    with torch.no_grad(), suppress_callbacks(), disable_proxy_modes_tracing(), env.restored(env.tensors), mode:
         outputs = mode.visit_results(run(*aliases))
     return mode.found, mode.tracer is not None, outputs
 
@@ -184,18 +186,18 @@ def _find_captures(
 class ClosureConversion:
     """The tensors that `run` captures, found by running it on these inputs."""
 
-    __slots__ = ("_axis_env", "_captured", "_context", "_ids", "consts", "outputs")
+    __slots__ = ("_captured", "_context", "_env", "_ids", "consts", "outputs")
 
     def __init__(
         self, run: Callable[..., Any], inputs: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._axis_env = AxisEnv()
-        self._context = context  # in which converted functions run, besides the axis environment
+        self._env = CallEnv()
+        self._context = context  # in which converted functions run, besides the environment of the call
         nested = any(isinstance(mode, _FindCaptures) for mode in get_current_function_mode_stack())
-        found, was_traced, self.outputs = _find_captures(run, inputs)
+        found, was_traced, self.outputs = _find_captures(run, inputs, self._env)
         # A tensor that a second run does not use again was made inside unseen. Inside another search only shapes count.
         if found and not was_traced and not nested:
-            in_second_run, _, _ = _find_captures(run, inputs)
+            in_second_run, _, _ = _find_captures(run, inputs, self._env)
             found = {key: pair for key, pair in found.items() if key in in_second_run}
         self._captured = [leaf for leaf, _ in found.values()]  # keeps their ids taken
         self._ids = list(found)
@@ -210,10 +212,12 @@ class ClosureConversion:
 
         def run(*inputs: Tensor) -> Any:
             # a rule may run this outside of the transforms that had set both
-            with self._context(), self._axis_env.restored(self._axis_env.tensors):
-                if not count:
+            if not count:
+                with self._context(), self._env.restored(self._env.tensors):
                     return fn(*inputs)
-                with _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :]) as mode:
-                    return mode.visit_results(fn(*inputs[: len(inputs) - count]))
+            mode = _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :])
+            tensors = list(map(mode.visit, self._env.tensors))
+            with self._context(), self._env.restored(tensors), mode:
+                return mode.visit_results(fn(*inputs[: len(inputs) - count]))
 
         return with_known_results(run, results)

@@ -1,27 +1,31 @@
-"""What surrounds a call in this thread: named axes, active members, chunk offset, callbacks on or off."""
+"""What surrounds a call in this thread: named axes, active members, chunk offset, callbacks, calls of modules."""
 
 from ._axis_env import (
-    AxisEnv,
     active_masks,
     active_where,
     collapse_axes,
     collapsed_axes,
     collectives_used,
     has_substituted_operands,
+    new_body,
     next_active_where,
     open_axes,
     open_axis,
     record_collective,
     varies_over,
 )
+from ._call_env import CallEnv
 from ._callbacks import callbacks_suppressed, suppress_callbacks
 from ._chunk_offset import chunk_offset, set_chunk_offset
 from ._context import Offset, current
+from ._resumable import Resumable, active_resumables, resumable
 
 __all__ = [
-    "AxisEnv",
+    "CallEnv",
     "Offset",
+    "Resumable",
     "active_masks",
+    "active_resumables",
     "active_where",
     "callbacks_suppressed",
     "chunk_offset",
@@ -30,10 +34,12 @@ __all__ = [
     "collectives_used",
     "current",
     "has_substituted_operands",
+    "new_body",
     "next_active_where",
     "open_axes",
     "open_axis",
     "record_collective",
+    "resumable",
     "set_chunk_offset",
     "suppress_callbacks",
     "varies_over",

@@ -27,7 +27,7 @@ def _set(**fields: Any) -> Iterator[None]:
 
 
 class AxisEnv:
-    """A snapshot of the axis environment, restored when a rule re-runs a function."""
+    """A snapshot of the axis environment; a part of `CallEnv`."""
 
     __slots__ = ("_axes", "_masks", "tensors")
 
@@ -49,7 +49,12 @@ class AxisEnv:
         axes = {name: (index, size) for (name, (_, size)), index in pairs}
         rest = zip(tensors[len(self._axes) :], self._masks, strict=True)
         masks = (*((mask, flag) for mask, (_, flag) in rest), *current.pending_masks)
-        return _set(axes=axes, active_masks=masks, pending_masks=())
+        return _set(axes=axes, active_masks=masks, pending_masks=(), resumables=(), body=object())
+
+
+def new_body() -> AbstractContextManager[None]:
+    """Run the function of an operation for the first time, in the environment that is active."""
+    return _set(body=object())
 
 
 def collapse_axes(names: Collection[str]) -> AbstractContextManager[None]:

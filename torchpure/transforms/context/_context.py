@@ -1,6 +1,7 @@
 """The state of one thread that transforms read from the calls around them."""
 
 import threading
+from typing import Any
 
 from torch import Tensor
 
@@ -18,8 +19,11 @@ class Context(threading.local):
         self.pending_masks: Masks = ()  # for the next function that restores an axis environment
         self.collapsed_axes: frozenset[str] = frozenset()  # a custom rule has their members at dimension 0
         self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
+        self.in_member = False  # whether the program of a single member of a vmap is traced
         self.suppressions = 0  # how many `suppress_callbacks` are open
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
+        self.body: object | None = None  # the run of an operation's function that is active; None outside of all
+        self.resumables: tuple[Any, ...] = ()  # calls of modules and modes that are active
         self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode
 
 

@@ -13,14 +13,15 @@ from torchpure import tree
 from torchpure._torch import temporarily_clear_interpreter_stack
 from torchpure._types import Tree
 from torchpure.transforms.calls import Packed, callback_p, check_callable, is_tracing
-from torchpure.transforms.context import callbacks_suppressed
+from torchpure.transforms.context import active_masks, callbacks_suppressed
 from torchpure.transforms.engine import expose, functorch
 
 
 def print(fmt: str, *args: Tree, **kwargs: Tree) -> None:
     """Print `fmt.format(*args, **kwargs)`, with the values of tensors.
 
-    Under `vmap` it prints once for each member; under derivatives the value; in a traced program whenever that runs.
+    Under `vmap` it prints once for each member that runs this line: in a branch of `cond`, for each member that chose
+    it. Under derivatives it prints the value, and in a traced program whenever that runs.
 
     >>> import torch
     >>> from torchpure import vmap
@@ -58,9 +59,15 @@ def callback(fn: Callable[..., Any], *args: Tree) -> None:
     if callbacks_suppressed() or is_dynamo_compiling():
         return
     packed = Packed()
-    unwrapped = [_unwrapped(expose(leaf)) for leaf in packed.flatten(args)]
+    masks = active_masks()
+    unwrapped = [_unwrapped(expose(leaf)) for leaf in (*masks, *packed.flatten(args))]
     levels = [dims for _, dims in unwrapped]
-    run = partial(_for_each_member, lambda *tensors: fn(*packed.unflatten(tensors)), levels)
+
+    def call_if_active(*tensors: Tensor) -> None:
+        if all(tensors[: len(masks)]):
+            fn(*packed.unflatten(tensors[len(masks) :]))
+
+    run = partial(_for_each_member, call_if_active, levels)
     with temporarily_clear_interpreter_stack():
         values = [value.detach() for value, _ in unwrapped]
         if is_tracing():

@@ -36,7 +36,7 @@ from torchpure.transforms.engine import (
     run_grad,
 )
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
-from torchpure.transforms.purity import NoWatch, Watch, watched
+from torchpure.transforms.purity import NoWatch, Watch, refuse_hidden_tensors, watched
 
 from ._variables import Argnums, Variables
 
@@ -137,7 +137,9 @@ def _by_autograd(
                 raise TransformError(f"{caller}: {describe_function(fn)} {AUTOGRAD}")
             value, aux = _value_and_aux(caller, fn, has_aux, output)
             watch.check(partial(depends_on, own))
-            aux = aux if aux is None else _detached(aux, own, recording)
+            if aux is not None:
+                refuse_hidden_tensors(caller, fn, tree.leaves(aux), partial(depends_on, own))
+                aux = _detached(aux, own, recording)
             if not value.requires_grad:
                 return value, aux, [torch.zeros_like(leaf) for leaf in variables.leaves]
             captured = (recording or value.grad_fn is None) and _depends_on_captured(value, own)
@@ -195,6 +197,7 @@ def _by_torch_func(
     run = _under_compile if is_dynamo_compiling() else run_grad
     value, tensors, grads = run_transform(caller, fn, run, flat, variables.leaves)
     watch.check()
+    refuse_hidden_tensors(caller, fn, static[0])
     remaining = iter(tensors)
     aux = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in static[0]]
     return value, tree.unflatten(static[1], aux), grads

@@ -16,6 +16,7 @@ from torchpure.transforms.engine import (
     batched_like,
     describe_function,
     in_dual_level,
+    like_primals,
     materialized,
     torch_jvp,
     without_zerotensors,
@@ -122,7 +123,7 @@ def _jacfwd(
             return every(*leaves)
         return _chunked_jacfwd(chunk_size or sum(map(Tensor.numel, leaves)), fn, *leaves)
 
-    return in_dual_level(run)
+    return lambda *leaves: in_dual_level(run, leaves)(*leaves)
 
 
 def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) -> Any:
@@ -131,9 +132,9 @@ def _chunked_jacfwd(chunk_size: int, fn: Callable[..., Any], *leaves: Tensor) ->
     aux: list[Any] = []
 
     def push(*tangents: Tensor) -> tuple[Tensor, ...]:
-        _, moved, others = torch_jvp(fn, leaves, tuple(batched_like(leaves, tangents)), has_aux=True)
+        values, moved, others = torch_jvp(fn, leaves, tuple(batched_like(leaves, tangents)), has_aux=True)
         aux[:] = [others]
-        return moved
+        return tuple(like_primals(moved, values))
 
     parts = [
         torch.func.vmap(push)(*_unit_vectors(leaves, sizes, start, min(start + chunk_size, sum(sizes))))
@@ -191,6 +192,7 @@ def _jacobian(
         with paused_overrides():
             rows, aux = run_transform(caller, fn, transform(flat, argnums=every, has_aux=True), *leaves)
         watch.check()
+        outputs.refuse_hidden_tensors()
         result = outputs.derivative(variables.result(row) for row in rows)
         return (result, outputs.auxiliary(aux)) if has_aux else result
 

@@ -63,9 +63,11 @@ def jvp(
         return parts, others
 
     leaves = tuple(variables.leaves)
+    run = in_dual_level(_run, leaves)
     with paused_overrides():
-        value, moved, (others, aux) = run_transform("jvp", fn, in_dual_level(_run), flat, leaves, tuple(directions))
+        value, moved, (others, aux) = run_transform("jvp", fn, run, flat, leaves, tuple(directions))
     watch.check()
+    outputs.refuse_hidden_tensors()
     result = (outputs.value(value, others), outputs.derivative(moved))
     return (*result, outputs.auxiliary(aux)) if has_aux else result
 

@@ -12,6 +12,7 @@ from torchpure._torch import FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable, hint_keywords
+from torchpure.transforms.context import current
 from torchpure.transforms.engine import (
     describe_function,
     functorch,
@@ -45,6 +46,7 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     """
     check_callable("linearize", fn)
     variables = Variables("linearize", fn, tuple(range(len(primals))), primals)
+    body = current.body
 
     @wraps(fn, updated=())
     def flat(*values: Tensor) -> Any:
@@ -63,6 +65,8 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     )
 
     def push(*tangents: Tree) -> Tree:
+        if current.body is not body:  # as in `vjp_for`
+            return linearize(fn, *primals)[1](*tangents)
         if len(tangents) != len(primals):
             raise TransformError(
                 f"linearize: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"

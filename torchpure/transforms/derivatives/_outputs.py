@@ -10,6 +10,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import describe_function, expose_all, is_variable
+from torchpure.transforms.purity import refuse_hidden_tensors
 
 
 class Outputs:
@@ -45,6 +46,14 @@ class Outputs:
                 f"got {tree.describe(value)}"
             )
         return variables, (_tensors(leaf for leaf in self._leaves if not is_variable(leaf)), _tensors(self.aux[0]))
+
+    def refuse_hidden_tensors(self) -> None:
+        """Check, after the level is closed, that no other leaf of the value or of aux holds a traced tensor.
+
+        Raises:
+            TransformError: one does.
+        """
+        refuse_hidden_tensors(self._caller, self._fn, (*self._leaves, *self.aux[0]))
 
     def value(self, variables: Any, others: list[Tensor]) -> Tree:
         """Rebuild the value."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable, hint_keywords
+from torchpure.transforms.context import current
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -38,6 +39,7 @@ def vjp(fn: Callable[..., Any], *primals: Tree, has_aux: bool = False) -> Any:
 def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_aux: bool = False) -> Any:
     """Compute `vjp` for another function of the library, whose name the errors show."""
     outputs, run_fn = Outputs(caller, fn, has_aux), overridden(fn)
+    body = current.body
 
     def flat(*values: Tensor) -> Any:
         return outputs.split(run_fn(*variables.arguments(values)))
@@ -48,8 +50,11 @@ def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_
         watch = watched(caller, fn, primals)
         value, flat_pull, (others, aux) = run_transform(caller, fn, run, *variables.leaves)
         watch.check()
+        outputs.refuse_hidden_tensors()
 
     def pull(cotangent: Tree) -> tuple[Tree, ...]:
+        if current.body is not body:  # an operation calls it, which sees captures of functions, and none of a graph
+            return vjp_for(caller, fn, primals, has_aux)[1](cotangent)
         parts = check_like(f"{caller}: cotangent", outputs.paths, outputs.match(cotangent), list(value))
         return variables.result(run_transform(caller, fn, flat_pull, tuple(parts)))
 

@@ -1,6 +1,7 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
-from ._diagnose import AUTOGRAD, DATA_DEPENDENT, clear_autocast_cache, explain, validation_advice
+from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, SPARSE, explain, validation_advice
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._levels import (
@@ -32,6 +33,7 @@ from ._outermost import OUTERMOST, depends_on, graph_leaves, in_outermost_grad
 from ._shared_writes import SHARED_WRITE, is_shared_write, retry_with_batched_carry, writes_shared
 from ._source_info import argument_paths, describe_function, describe_program, user_line
 from ._tensor_index import TensorIndexing
+from ._zero_tangents import like_primals, traced_zeros
 
 __all__ = [
     "AUTOGRAD",
@@ -40,7 +42,9 @@ __all__ = [
     "LightProxyMode",
     "OUTERMOST",
     "SHARED_WRITE",
+    "SPARSE",
     "TensorIndexing",
+    "active_autocasts",
     "allow_requires_grad",
     "argument_paths",
     "backward",
@@ -66,6 +70,7 @@ __all__ = [
     "is_shared_write",
     "is_variable",
     "level_kinds",
+    "like_primals",
     "mapped_levels",
     "materialized",
     "reruns",
@@ -76,10 +81,12 @@ __all__ = [
     "stale",
     "torch_jvp",
     "torch_vjp",
+    "traced_zeros",
     "track_fakes",
     "unaliased",
     "user_line",
     "validation_advice",
+    "with_autocasts",
     "with_batch_dims_of",
     "without_function_modes",
     "without_transforms",

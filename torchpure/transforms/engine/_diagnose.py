@@ -4,15 +4,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from torchpure._torch import is_any_autocast_enabled
 from torchpure.errors import ImpureError, TransformError
 
 from ._shared_writes import SHARED_WRITE
 from ._source_info import describe_function, raised_in, user_line
 
-_autocasts = is_any_autocast_enabled
 AUTOGRAD = "calls torch.autograd.grad or backward, which do not see through transforms: use tp.grad there"
 _MUTATES = "changes in place what it was given or captures: clone it, or return the new value. tp.pure(fn) names it"
 _NO_FORWARD = (
@@ -38,17 +34,19 @@ DATA_DEPENDENT = "data-dependent control flow"
 _WRITES = (
     f"{SHARED_WRITE}: make it of a mapped one, with torch.zeros_like(x) or x.new_zeros(shape), or return new values"
 )
-_CHECKPOINT = (
-    "uses torch.utils.checkpoint under a vmap, which is over when a backward pass around it computes again: use "
-    "tp.remat instead"
-)
 _VALIDATES = (
     "lets torch.distributions check its arguments, whose numbers cannot be looked at there: see that they are valid, "
     "and pass validate_args=False to the distribution"
 )
+SPARSE = (
+    "captures or makes a sparse tensor, which this transform cannot follow in torch: use its .to_dense(), or give the "
+    "product a rule with custom_jvp or custom_vjp"
+)
+_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": _DRAWS,
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
+    _SPARSE_ERRORS: SPARSE,
     r"calling \.item\(\)": "makes a number of a mapped tensor: keep it a tensor",
     "Cannot access data pointer": "takes the numbers of a traced tensor out of torch, as .numpy() and .tolist() do: "
     "compute with operations of torch, or look at them with tp.debug.callback",
@@ -58,10 +56,11 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
-    "support saved tensor hooks": "uses hooks on saved tensors, as checkpointing does: "
-    "only the outermost grad or value_and_grad allows them. For checkpointing use tp.remat",
+    "support saved tensor hooks": "uses hooks on saved tensors, as save_on_cpu does: "
+    "only the outermost grad or value_and_grad allows them. To save memory use tp.remat",
     "does not require grad and does not have a grad_fn": AUTOGRAD,
     "not have been used in the graph": AUTOGRAD,
+    "One of the differentiated Tensors does not require grad": AUTOGRAD,
     r"backward\(\) called inside": AUTOGRAD,
     r"attempting to call Tensor.requires_grad_\(\)": "makes a variable for torch's autograd, which does not see "
     "through transforms: use tp.grad there",
@@ -85,7 +84,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "member: keep all entries, and choose with torch.where",
     "In order to use an autograd.Function with functorch": _FUNCTION,
     "does not have vmap support": _FUNCTION,
-    "Either your tensor may have escaped": _CHECKPOINT,
+    "marked as dirty during the forward": "changes an argument in place in a torch.autograd.Function under vmap, which "
+    "torch does not support: return a new tensor",
 }
 
 
@@ -95,8 +95,6 @@ def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> Transfo
     if found is None:
         return None
     match, advice = found
-    if advice is _CHECKPOINT and not raised_in(error, "torch/utils/checkpoint.py"):
-        return None
     if advice is _DRAWS:
         advice += _KEYS.get(caller, _KEY)
     advice = validation_advice(error) or advice
@@ -109,9 +107,3 @@ def validation_advice(error: BaseException) -> str | None:
     """Return the advice for an error of torch.distributions that validates its arguments; None for other errors."""
     names = ("__init__", "_validate_sample")
     return _VALIDATES if raised_in(error, "torch/distributions/distribution.py", names) else None
-
-
-def clear_autocast_cache() -> None:
-    """Empty the cache of autocast, which else keeps our variables and their graph until autocast ends."""
-    if _autocasts():
-        torch.clear_autocast_cache()

@@ -6,14 +6,16 @@ Meanwhile the count stays above zero, so that torch's own `jvp` does not touch t
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure._torch import eager_transforms, enter_dual_level, exit_dual_level, forward_ad
 
 from ._forward_rules import load_forward_rules
+from ._zero_tangents import with_narrow_zeros
 
 _torch: Any = eager_transforms  # the module, because its counter changes
 _enter_level: Any = enter_dual_level  # torch's wrappers also check for torch.export, at each call
@@ -22,7 +24,7 @@ _lock = threading.Lock()
 _users = 0
 
 
-def in_dual_level(run: Callable[..., Any]) -> Callable[..., Any]:
+def in_dual_level(run: Callable[..., Any], primals: Sequence[Tensor]) -> Callable[..., Any]:
     """Wrap `run`, a forward derivative of torch, so that several threads can be inside at once."""
 
     def call(*args: Any) -> Any:
@@ -31,7 +33,7 @@ def in_dual_level(run: Callable[..., Any]) -> Callable[..., Any]:
             return run(*args)
         joined = _join()
         try:
-            return run(*args)
+            return with_narrow_zeros(run, primals, *args)
         finally:
             if joined:
                 _leave()

@@ -20,6 +20,7 @@ from ._forward_rules import load_forward_rules
 from ._levels import _VMAP, allow_requires_grad, current_level, functorch, innermost
 from ._memory import batched_like, materialized, without_zerotensors
 from ._outermost import OUTERMOST
+from ._zero_tangents import like_primals
 
 # arguments: outputs, their cotangents, keep and create graph, inputs, allow unreachable inputs, accumulate
 _run_backward: Any = _torch.run_backward
@@ -140,7 +141,7 @@ def run_jvp(
     tangents = [
         torch.zeros_like(v) if t is None else without_zerotensors(t) for v, t in zip(values, moved, strict=True)
     ]
-    return values, tangents, rest
+    return values, like_primals(tangents, values), rest
 
 
 def has_tangent(output: Tensor) -> bool:

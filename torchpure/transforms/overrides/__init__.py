@@ -7,6 +7,7 @@ Each family has a file with its rules and their rows, `OVERRIDES`. `_registry.py
 from ._attention import attention_weights
 from ._mode import (
     UserCall,
+    as_member,
     in_transform,
     in_transform_rule,
     only_overrides,
@@ -14,18 +15,22 @@ from ._mode import (
     overriding,
     paused_overrides,
 )
+from ._norms import note_update, updated_statistics
 from ._registry import IN_TRANSFORM
 from ._retry import run_transform
 
 __all__ = [
     "IN_TRANSFORM",
     "UserCall",
+    "as_member",
     "attention_weights",
     "in_transform",
     "in_transform_rule",
     "only_overrides",
     "overridden",
+    "note_update",
     "overriding",
     "paused_overrides",
     "run_transform",
+    "updated_statistics",
 ]

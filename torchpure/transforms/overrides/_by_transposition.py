@@ -23,6 +23,7 @@ from torchpure.transforms.calls import (
 )
 from torchpure.transforms.engine import torch_vjp
 
+from ._failing_members import by_finite_input
 from ._override import Override, Where
 
 
@@ -55,7 +56,10 @@ class _ByBackward(Rerun):
 
 
 _OPERATIONS = (
-    torch.linalg.householder_product, torch.linalg.eigh, torch.orgqr, Tensor.orgqr,
+    torch.linalg.householder_product, torch.orgqr, Tensor.orgqr,
     torch.ops.aten._safe_softmax.default,
 )  # fmt: skip
-OVERRIDES = tuple(Override([operation], Where.FORWARD_MODE, by_backward(operation)) for operation in _OPERATIONS)
+OVERRIDES = (
+    *(Override([operation], Where.FORWARD_MODE, by_backward(operation)) for operation in _OPERATIONS),
+    Override([torch.linalg.eigh], Where.FORWARD_MODE, by_finite_input(by_backward(torch.linalg.eigh))),
+)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
@@ -20,13 +21,16 @@ from torchpure._torch import (
     pop_mode,
     push_mode,
 )
+from torchpure._types import P, T
 from torchpure.transforms.calls import Call
+from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
+from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_OVERRIDDEN = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_OVERRIDDEN = frozenset({*ALWAYS, *AUTOCAST, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
 _peek = functorch.peek_interpreter_stack
 
 
@@ -58,6 +62,8 @@ class OverrideMode(TorchFunctionMode):
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
         if in_transform():
+            if func in AUTOCAST and is_mapped_autocast():
+                return AUTOCAST[func](*args, **(kwargs or {}))
             if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
                 func = FORWARD_MODE[func]
             elif func in IN_TRANSFORM and not _is_differentiated_once(args):
@@ -134,6 +140,24 @@ def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
             return fn(*args, **kwargs)
 
     return run
+
+
+def as_member(fn: Callable[P, T]) -> Callable[P, T]:
+    """Make a function whose operations are replaced as they are under a vmap.
+
+    A compiled vmap may run members one after another. A member that fails must not end the others then either.
+    """
+
+    @wraps(fn, updated=())
+    def member(*args: P.args, **kwargs: P.kwargs) -> T:
+        before, current.in_member = current.in_member, True
+        try:
+            with overriding():
+                return fn(*args, **kwargs)
+        finally:
+            current.in_member = before
+
+    return member
 
 
 def only_overrides() -> bool:

@@ -4,6 +4,9 @@ Example: `tp.grad(lambda x: torch.autograd.grad(f(x), x)[0].sum())`. Without `cr
 constants, and the outer derivative is silently zero. Here `create_graph=True` is added. What has no right derivative is
 refused: `backward`, which writes to `.grad`; `torch.autograd.functional` without a graph, which detaches its inputs;
 `torch.func.linearize`, whose program holds the numbers of another call.
+
+`requires_grad_` has no meaning inside a level of torch.func, and torch refuses it there. Hooks of modules call it,
+so it does nothing in a module. A later call of `torch.autograd.grad` raises an error.
 """
 
 import sys
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.autograd import functional
 
 from torchpure._torch import grad_preprocess
+from torchpure.transforms.context import active_resumables
 from torchpure.transforms.engine import OUTERMOST, depends_on, functorch, graph_leaves, level_kinds
 
 from ._override import Override, Where
@@ -86,7 +90,15 @@ def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
+def _requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
+    ignored = requires_grad and active_resumables() and functorch.peek_interpreter_stack() is not None
+    if ignored and not functorch.get_inplace_requires_grad_allowed():
+        return self
+    return self.requires_grad_(requires_grad)
+
+
 OVERRIDES = (
+    Override([Tensor.requires_grad_], Where.ALWAYS | Where.IN_TRANSFORM, _requires_grad_),
     Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),

@@ -4,6 +4,9 @@ In torch 2.13 their forward derivatives take the mean and the variance for const
 Their second backward passes write in place, which fails under vmap.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,22 +79,55 @@ def _update_statistics(mean: Tensor, var: Tensor | None, input: Tensor, dims: tu
 def _count_updates(kind: str) -> Any:
     """Return an interception that bumps the versions of running statistics, so that the guard notices the update.
 
-    torch's kernels update them without.
+    torch's kernels update them without. A kernel saves them for its backward pass. It gets aliases with versions of
+    their own, because a layer may run twice.
     """
+    names = _NORMS[kind]
 
     def before(args: Any, kwargs: Any) -> tuple[Any, Any]:
-        given = dict(zip(_NORMS[kind], args, strict=False)) | kwargs
-        if given.get(_NORMS[kind][5], kind == "instance"):
-            for leaf in (given.get("running_mean"), given.get("running_var")):
-                if isinstance(leaf, Tensor) and not innermost(leaf).is_inference():
+        given = dict(zip(names, args, strict=False)) | kwargs
+        if not given.get(names[5], kind == "instance"):
+            return args, kwargs
+        for name in _STATISTICS:
+            leaf = given.get(name)
+            if isinstance(leaf, Tensor):
+                if not innermost(leaf).is_inference():
                     increment_version(innermost(leaf))
-        return args, kwargs
+                if innermost(leaf) is leaf and not leaf.requires_grad:
+                    given[name] = leaf.data
+                note_update(leaf)
+        return (), given
 
     return before
 
 
+class _Thread(threading.local):
+    updated: list[Tensor] | None = None  # the running statistics that norms have updated, where somebody asks
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def updated_statistics() -> Iterator[list[Tensor]]:
+    """Collect the running statistics that norms update inside of the block: such an update has no derivative."""
+    before, _thread.updated = _thread.updated, []
+    try:
+        yield _thread.updated
+    finally:
+        _thread.updated = before
+
+
+def note_update(leaf: Tensor) -> None:
+    """Note that running statistics were updated."""
+    if _thread.updated is not None:
+        _thread.updated.append(leaf)
+
+
+_STATISTICS = ("running_mean", "running_var")
 _FIRST = ("input", "running_mean", "running_var", "weight", "bias")
-_NORMS = {"batch": (*_FIRST, "training"), "instance": (*_FIRST, "use_input_stats")}
+_LAST = ("momentum", "eps")
+_NORMS = {"batch": (*_FIRST, "training", *_LAST), "instance": (*_FIRST, "use_input_stats", *_LAST)}
 
 
 def _native_layer_norm(input: Tensor, shape: Any, weight: Any, bias: Any, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,15 +143,23 @@ def _native_batch_norm(*_: Any) -> Any:
     )
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # torch's kernels compute in float32 too
+
+
 def _standardize(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    wide = x.float() if x.dtype in {torch.float16, torch.bfloat16} else x  # torch's kernels compute in float32 too
+    wide = _wide(x)
     centred = wide - wide.mean(dims, keepdim=True)
     return (centred * torch.rsqrt((centred**2).mean(dims, keepdim=True) + eps)).to(x.dtype)
 
 
 def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    x = x if weight is None else x * weight
-    return x if bias is None else x + bias
+    """Scale and shift; the result has the dtype of `x` if weights have another."""
+    if all(leaf is None or leaf.dtype == x.dtype for leaf in (weight, bias)):
+        x = x if weight is None else x * weight
+        return x if bias is None else x + bias
+    wide = _wide(x) if weight is None else _wide(x) * weight
+    return (wide if bias is None else wide + bias).to(x.dtype)
 
 
 _FORWARD_OR_RETRY = Where.FORWARD_MODE | Where.VMAP_RETRY

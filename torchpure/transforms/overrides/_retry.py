@@ -24,6 +24,7 @@ from torchpure.transforms.engine import (
 from ._registry import VMAP_RETRY
 
 _BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
+_MIXED_DTYPES = "expected scalar type"  # the second backward pass of a norm with weights of another dtype
 _MAPS = {"vmap", "jacfwd", "jacrev", "hessian"}
 
 
@@ -65,7 +66,9 @@ def _run(caller: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 def _retry_mode(caller: str, message: str) -> TorchFunctionMode | None:
     if DATA_DEPENDENT in message:  # under a gradient, torch reads a number for `x[i]` with a batched `i`
         return TensorIndexing()
-    if is_shared_write(message) and (caller in _MAPS or functorch.TransformType.Vmap in level_kinds()):
+    if (is_shared_write(message) or _MIXED_DTYPES in message) and (
+        caller in _MAPS or functorch.TransformType.Vmap in level_kinds()
+    ):
         return None if is_dynamo_compiling() else _SharedWrites()
     return None
 

@@ -2,6 +2,7 @@
 
 from ._draws import operator_draws
 from ._guard import NoWatch, Watch, run_watched, watched
+from ._hidden_tensors import refuse_hidden_tensors
 from ._pure import is_lifted_literal, mutated_arguments, pure, storage_key
 from ._reach import forward_hooks, name_of, reachable
 
@@ -15,6 +16,7 @@ __all__ = [
     "operator_draws",
     "pure",
     "reachable",
+    "refuse_hidden_tensors",
     "run_watched",
     "storage_key",
     "watched",

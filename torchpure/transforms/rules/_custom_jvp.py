@@ -114,7 +114,7 @@ class _CustomJvpCall(UserCall):
         """Return the tangents of the value; None for integers."""
         tangents = tangents if self.symbolic_zeros else instantiate_zeros(tensors, tangents)
         inputs = (self.inputs.unflatten(tensors), self.inputs.unflatten(tangents))
-        with overriding(), self.restore_axis_env(tensors):
+        with overriding(), self.restore_env(tensors):
             result = self.rule(*self.static.values(), *inputs)
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

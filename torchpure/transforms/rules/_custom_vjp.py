@@ -134,7 +134,7 @@ class _CustomVjpCall(UserCall):
 
     def value_and_residuals(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of the value, then those of the residuals."""
-        with overriding(), self.restore_axis_env(tensors), collectives_used() as names:
+        with overriding(), self.restore_env(tensors), collectives_used() as names:
             result = self.forward(*self.arguments(tensors))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(
@@ -148,7 +148,7 @@ class _CustomVjpCall(UserCall):
     def pull_back(self, tensors: Sequence[Tensor], residuals: Sequence[Tensor], cotangents: Sequence[Any]) -> list[Any]:
         """Return the cotangents of the arguments, from those of the value."""
         rule_args = (self.residuals.unflatten(residuals), self.outputs.unflatten(cotangents))
-        with overriding(), self.restore_axis_env(tensors), collectives_used() as names:
+        with overriding(), self.restore_env(tensors), collectives_used() as names:
             result = self.backward(*self.static.values(), *rule_args)
         args = self.inputs.unflatten(tensors)
         if not isinstance(result, tuple) or len(result) != len(args):

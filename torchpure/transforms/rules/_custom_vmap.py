@@ -101,7 +101,7 @@ class _CustomVmap(Rerun):
         inputs = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(tensors, dims, strict=True)]
         in_batched = [dim is not None for dim in dims]
         batched_trees = call.inputs.unflatten(in_batched)
-        with overriding(), call.restore_axis_env_collapsed(inputs, in_batched):
+        with overriding(), call.restore_env_collapsed(inputs, in_batched):
             result = call.rule(info.batch_size, list(batched_trees), *call.arguments(inputs))
         if not isinstance(result, tuple) or len(result) != 2:
             raise TransformError(

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import partial, update_wrapper, wraps
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -14,14 +14,16 @@ from torch.fx import Node, traceback
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from torchpure import tree
-from torchpure._torch import get_proxy_mode
+from torchpure._torch import checkpoint_body, get_proxy_mode
 from torchpure._types import P, T
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Rerun, check_callable, hint_keywords, snapshot_cells
-from torchpure.transforms.engine import in_outermost_grad, reruns
+from torchpure.transforms.context import CallEnv, new_body
+from torchpure.transforms.engine import in_outermost_grad, is_variable, reruns
 from torchpure.transforms.overrides import UserCall
-from torchpure.transforms.purity import watched
+from torchpure.transforms.purity import refuse_hidden_tensors, watched
 
+from ._buffers import with_buffers
 from ._captures import find_captures, guard_captures
 
 _aten = torch.ops.aten
@@ -69,29 +71,65 @@ def remat(fn: Callable[P, T], policy: str | Collection[str] | Policy = "nothing"
     """
     check_callable("remat", fn)
     keep = _keep_function(policy)
+    options: dict[str, Any] = {} if keep is None else {"context_fn": partial(_checkpoint_contexts, keep)}
 
     @wraps(fn, updated=())
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        run = snapshot_cells(partial(fn, **kwargs) if kwargs else fn)
         watch = watched("remat", fn, args, kwargs)
-        out = run_rematerialised(run, args)
+        out = run_rematerialised(partial(fn, **kwargs) if kwargs else fn, args, keep, options)
         watch.check()
         return watch.unaliased(out)
 
-    def run_rematerialised(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if is_dynamo_compiling() or (tree.unwatched() and (keep is None or in_outermost_grad())):
-            options: dict[str, Any] = {} if keep is None else {"context_fn": partial(_checkpoint_contexts, keep)}
+    return wrapped
+
+
+def run_rematerialised(
+    fn: Callable[..., Any], args: tuple[Any, ...], keep: Policy | None, options: dict[str, Any]
+) -> Any:
+    """Return `fn(*args)` for a policy, and these options of torch.utils.checkpoint; buffers are updated once."""
+
+    def run_pure(run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if is_dynamo_compiling():
+            return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
+        if tree.unwatched() and (not options or in_outermost_grad()):
             try:
-                return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **options)
+                resumed = _RunInEnv(run)
+                return checkpoint_body(resumed, *args, use_reentrant=False, preserve_rng_state=False, **options)
             except RuntimeError as error:
                 if "hooks" not in str(error):
                     raise  # a gradient inside of fn forbids the hooks of checkpoint: use the operation below
         captured = find_captures(run)
-        call = _RematCall(run, args, captured, keep)
+        call = _RematCall(_without_hidden_tensors(run), args, captured, keep)
         reruns.count += 1
         return call.outputs.unflatten(Rerun.apply(call, *captured, *call.tensors))
 
-    return wrapped
+    return with_buffers(run_pure, snapshot_cells(fn), args)
+
+
+def _without_hidden_tensors(run: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*args: Any) -> Any:
+        out = run(*args)
+        refuse_hidden_tensors("remat", run, tree.leaves(out), is_variable)
+        return out
+
+    return update_wrapper(checked, run, updated=())
+
+
+class _RunInEnv:
+    """Runs a function; later runs restore the environment of the first."""
+
+    __slots__ = ("_env", "_has_run", "_run")
+
+    def __init__(self, run: Callable[..., Any]) -> None:
+        self._run, self._env, self._has_run = run, CallEnv(), False
+
+    def __call__(self, *args: Any) -> Any:
+        if not self._has_run:
+            self._has_run = True
+            with new_body():
+                return self._run(*args)
+        with self._env.restored(self._env.tensors):
+            return self._run(*args)
 
 
 def _keep_function(policy: Any) -> Policy | None:

@@ -17,7 +17,7 @@ from torchpure._torch import (
     disable_fake_tensor_cache,
     get_proxy_mode,
 )
-from torchpure.transforms.engine import TensorIndexing, innermost
+from torchpure.transforms.engine import TensorIndexing, innermost, traced_zeros
 
 from ._constant_recipes import Recipes
 from ._dtype_check import check_dtypes
@@ -77,7 +77,7 @@ class RealConstants(TorchDispatchMode):
             with disable_current_modes():
                 return func(*numbers[0], **numbers[1])
         with _without_fake_cache(given) if func in _LIKE else nullcontext():
-            out = (torch.ops.aten.zeros.default if func in _ZEROS else func)(*args, **(kwargs or {}))
+            out = (traced_zeros if func in _ZEROS else func)(*args, **(kwargs or {}))
         self.recipes.note(func, args, kwargs or {}, out)
         return out
 

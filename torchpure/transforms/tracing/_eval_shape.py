@@ -13,7 +13,7 @@ from torchpure._torch import FakeTensorMode
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import TensorIndexing
-from torchpure.transforms.purity import Watch
+from torchpure.transforms.purity import Watch, refuse_hidden_tensors
 
 from ._constants import RealConstants, is_fake
 from ._refusals import explain_tracing_errors
@@ -47,6 +47,7 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
             watch = Watch("eval_shape", fn, fake_args, fake_kwargs)
             out = fn(*fake_args, **fake_kwargs)
             watch.check(traced=is_fake)
+            refuse_hidden_tensors("eval_shape", fn, tree.leaves(out), is_fake)
     return tree.map(_shape_of, out)
 
 

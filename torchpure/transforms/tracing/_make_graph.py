@@ -12,7 +12,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Packed, check_callable, register_mode
 from torchpure.transforms.engine import argument_paths, describe_function, describe_program
-from torchpure.transforms.purity import Watch
+from torchpure.transforms.purity import Watch, refuse_hidden_tensors
 
 from ._constants import RealConstants, is_fake, trace_with_constants
 from ._eval_shape import _shape_of, describe_shape
@@ -96,9 +96,10 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         def flat(*values: Tensor) -> tuple[Tensor, ...]:
             given = inputs.unflatten(values)
             watch = Watch("make_graph", fn, given)
-            out = outputs.flatten(fn(*given))
+            out = fn(*given)
             watch.check(traced=is_fake)
-            return out
+            refuse_hidden_tensors("make_graph", fn, tree.leaves(out), is_fake)
+            return outputs.flatten(out)
 
         with explain_tracing_errors("make_graph", fn):
             module = trace_with_constants(flat, tensors, RealConstants())

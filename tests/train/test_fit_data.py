@@ -1,0 +1,116 @@
+"""What `fit` takes as data and as a state, and what it refuses by name."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import torchpure as tp
+from torchpure.errors import StructureError
+
+X = torch.linspace(-1, 1, 10)[:, None]
+Y = X**2
+NET = tp.functional(nn.Linear(1, 1))
+OPTIONS = {"optimizer": tp.optim.adam(0.05), "steps": 6}
+WANTED = tp.fit(NET, (X, Y), **OPTIONS)
+
+
+def by_dict(params, batch):
+    return (NET(params, batch["x"]) - batch["y"]).square().mean()
+
+
+DATA = {
+    "arrays": (X.numpy(), Y.numpy()),
+    "arrays of float64": (X.double().numpy(), Y.double().numpy()),
+    "an array and a tensor": (X.numpy(), Y),
+    "dict": {"x": X, "y": Y},
+    "dict of arrays": {"x": X.numpy(), "y": Y.numpy()},
+    "batches of arrays": [(X.numpy(), Y.numpy())],
+    "batches that are dicts": [{"x": X, "y": Y}],
+    "batches that are dicts of arrays": [{"x": X.numpy(), "y": Y.numpy()}] * 2,
+    "a data loader": torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=10),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_every_form_of_data_gives_the_same_fit(name):
+    found = tp.fit(NET, DATA[name], **OPTIONS)
+    assert found.history.dtype == torch.float32
+    torch.testing.assert_close(found.history, WANTED.history)
+
+
+@pytest.mark.parametrize("name", [name for name in DATA if "dict" in name])
+def test_a_loss_function_gets_a_dict_as_a_dict(name):
+    found = tp.fit(by_dict, DATA[name], params=NET.params, **OPTIONS)
+    torch.testing.assert_close(found.history, WANTED.history)
+
+
+def test_minibatches_of_a_dict_are_those_of_a_tuple():
+    options = {"optimizer": tp.optim.sgd(0.1), "steps": 7, "batch_size": 4, "key": tp.random.key(0)}
+    wanted = tp.fit(lambda p, x, y: by_dict(p, {"x": x, "y": y}), (X, Y), params=NET.params, **options)
+    found = tp.fit(by_dict, {"x": X.numpy(), "y": Y}, params=NET.params, **options)
+    torch.testing.assert_close(found.history, wanted.history)
+
+
+def test_integers_of_numpy_stay_integers():
+    labels = (X[:, 0] > 0).long().numpy()
+    net = tp.functional(nn.Linear(1, 2))
+    found = tp.fit(net, (X.numpy(), labels), loss=nn.functional.cross_entropy, **OPTIONS)
+    wanted = tp.fit(net, (X, torch.tensor(labels)), loss=nn.functional.cross_entropy, **OPTIONS)
+    torch.testing.assert_close(found.history, wanted.history)
+
+
+def test_law_a_fit_continues_with_its_params_and_opt_state():
+    half = tp.fit(NET, (X, Y), optimizer=tp.optim.adam(0.05), steps=3)
+    rest = tp.fit(NET, (X, Y), optimizer=tp.optim.adam(0.05), steps=3, params=half.params, opt_state=half.opt_state)
+    assert torch.equal(torch.cat([half.history, rest.history]), WANTED.history) and rest.opt_state.step == 6
+
+
+WRONG = {
+    "one tensor": (
+        {"data": X},
+        r"a module needs data \(inputs …, target\), got only a float32 tensor of shape \(10, 1\)",
+    ),
+    "one array": ({"data": X.numpy()}, "a module needs data .*, got only"),
+    "tuple of one": ({"data": (X,)}, "a module needs data .*, got only a float32 tensor"),
+    "list of tensors": ({"data": [X, Y]}, "a module needs data .*: pass a tuple"),
+    "dict of one": ({"data": {"x": X}}, "a module needs data .*, got only"),
+    "dict of others": ({"data": {"x": X, "name": "z"}}, "got a dict with str 'z' at 'name'"),
+    "module as data": ({"data": nn.Linear(1, 1)}, "got the module Linear"),
+    "dataset": ({"data": torch.utils.data.TensorDataset(X, Y)}, "the dataset TensorDataset: pass a .*DataLoader"),
+    "text in an array": ({"data": (np.array(["a"]), np.array(["b"]))}, "an array of dtype <U1: wanted numbers"),
+    "factory": ({"optimizer": tp.optim.adam}, "got the function adam: call it first"),
+    "torch.optim": (
+        {"optimizer": torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)},
+        r"got torch.optim.SGD: use .* tp.optim.lift\(torch.optim.SGD",
+    ),
+    "module as optimizer": ({"optimizer": nn.Linear(1, 1)}, "wanted an optimizer of tp.optim, got the module Linear"),
+    "class": ({"model": nn.Linear}, r"got the class Linear: make a module, as in Linear\(…\)"),
+    "no model": ({"model": X}, "wanted a module, a Functional or a loss function, got a float32 tensor"),
+    "module as params": (
+        {"params": nn.Linear(1, 1)},
+        r"params must be .*, got Linear: pass tp.functional\(module\).params",
+    ),
+    "generator as params": ({"params": nn.Linear(1, 1).parameters()}, "params must be .*, got generator"),
+    "class as loss": ({"loss": nn.MSELoss}, r"loss must be a function loss\(output, target\), got <class"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_fit_cannot_take_is_named(name):
+    change, message = WRONG[name]
+    options = {"model": NET, "data": (X, Y), "optimizer": tp.optim.sgd(0.1), "steps": 2, **change}
+    with pytest.raises(TypeError, match=f"fit: .*{message}"):
+        tp.fit(options.pop("model"), options.pop("data"), **options)
+
+
+@pytest.mark.parametrize("steps", [3, 300])
+def test_a_state_of_another_optimizer_is_refused(steps):
+    state = tp.optim.sgd(0.1).init(NET.params)
+    with pytest.raises(StructureError, match="adam: the state does not fit: at `.`: wanted AdamState, got SgdState"):
+        tp.fit(NET, (X, Y), optimizer=tp.optim.adam(0.1), steps=steps, opt_state=state)
+
+
+def test_loop_names_what_is_no_optimizer():
+    with pytest.raises(TypeError, match="loop: wanted an optimizer of tp.optim, got the function adam"):
+        next(tp.train.loop(by_dict, NET.params, [(X, Y)], tp.optim.adam))

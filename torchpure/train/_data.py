@@ -1,0 +1,103 @@
+"""The data of a fit: tensors, NumPy arrays, a dict of either, or an iterable of batches of these."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchpure import tree
+from torchpure._types import Params, Tree
+
+Batch = tuple[Any, ...]
+_PAIR = "(inputs …, target)"
+
+
+class Data(NamedTuple):
+    """Data with all rows in tensors, or as batches."""
+
+    tensors: tuple[Tensor, ...]  # empty if `batches` has the data
+    batches: Iterable[Any] | None
+    names: tuple[Any, ...] | None  # the keys of a dict that a loss function gets as a dict
+
+    def arguments(self, batch: Batch) -> Batch:
+        """Return the arguments of a loss for some rows of the tensors."""
+        return batch if self.names is None else (dict(zip(self.names, batch, strict=True)),)
+
+
+class BatchReader(NamedTuple):
+    """How data and batches become arguments of a loss."""
+
+    for_module: bool  # a module needs inputs and a target; a loss function gets any batch
+    dtype: torch.dtype | None  # for floating-point arrays of NumPy
+
+    def read(self, data: Any) -> Data:
+        """Return the data of a fit.
+
+        Raises:
+            TypeError: the data is of another kind, or has no target for a module.
+        """
+        arrays = data if isinstance(data, tuple) else tuple(data.values()) if isinstance(data, dict) else (data,)
+        if arrays and all(isinstance(array, Tensor | np.ndarray) for array in arrays):
+            self._check_target(arrays, data)
+            names = tuple(data) if isinstance(data, dict) and not self.for_module else None
+            return Data(tuple(self._to_tensor(array) for array in arrays), None, names)
+        if isinstance(data, dict | str | nn.Module) or not isinstance(data, Iterable):
+            raise TypeError(f"fit: data must be tensors or an iterable of batches, got {_describe(data)}")
+        return Data((), data, None)
+
+    def batch(self, given: Any) -> Batch:
+        """Return the arguments of a loss for one batch.
+
+        Raises:
+            TypeError: the batch has no target for a module.
+        """
+        if isinstance(given, dict) and self.for_module:
+            given = tuple(given.values())
+        parts = tuple(given) if isinstance(given, tuple | list) else (given,)
+        self._check_target(parts, given)
+        if not any(isinstance(leaf, np.ndarray | np.generic) for leaf in tree.leaves(parts)):
+            return parts
+        return tree.map(self._to_tensor, parts)
+
+    def batches(self, given: Iterable[Any]) -> Iterator[Batch]:
+        """Yield the arguments of a loss for each batch. Equal objects in a row give one object."""
+        last, result = None, None
+        for batch in given:
+            if result is None or batch is not last:
+                last, result = batch, self.batch(batch)
+            yield result
+
+    def _check_target(self, parts: Batch, given: Any) -> None:
+        if self.for_module and len(parts) < 2:
+            raise TypeError(
+                f"fit: a module needs data {_PAIR}, got only {tree.describe(parts[0] if parts else given)}: pass a "
+                "tuple, as in fit(module, (x, y), …), or a loss function instead of the module"
+            )
+
+    def _to_tensor(self, array: Any) -> Any:
+        if not isinstance(array, np.ndarray | np.generic):
+            return array
+        if array.dtype.kind not in "fciub":
+            raise TypeError(f"fit: data has an array of dtype {array.dtype}: wanted numbers")
+        tensor = torch.tensor(array)
+        return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _describe(data: Any) -> str:
+    """Describe data that a fit cannot take; of a dict, the first entry that is no array."""
+    if isinstance(data, nn.Module):
+        return f"the module {type(data).__name__}"
+    for name, value in data.items() if isinstance(data, dict) else ():
+        if not isinstance(value, Tensor | np.ndarray):
+            return f"a dict with {tree.describe(value)} at {name!r}"
+    if isinstance(data, torch.utils.data.Dataset):
+        return f"the dataset {type(data).__name__}: pass a torch.utils.data.DataLoader"
+    return tree.describe(data)
+
+
+def float_dtype(params: Params) -> torch.dtype | None:
+    """Return the dtype of the first floating-point tensor of parameters."""
+    leaves: list[Tree] = tree.leaves(params)
+    return next((leaf.dtype for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
