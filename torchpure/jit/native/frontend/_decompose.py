@@ -37,6 +37,7 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {
         op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)
     }
+    table[_aten.index_add.default] = _add_of_bools(table[_aten.index_add.default])
     table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
@@ -84,6 +85,17 @@ def _with_index(rule: Any, rows: Any) -> Any:
 
     def decompose(x: Tensor, dim: int, index: Tensor, *rest: Any, **named: Any) -> Tensor:
         return rule(x, dim, rows(index, x.shape[dim] if x.ndim else 1), *rest, **named)
+
+    return decompose
+
+
+def _add_of_bools(rule: Any) -> Any:
+    """Return a rule in which a factor of bools only says whether something is added. torch's rule multiplies by it."""
+
+    def decompose(x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any = 1) -> Tensor:
+        if x.dtype == torch.bool:
+            return rule(x, dim, index, source & bool(alpha))
+        return rule(x, dim, index, source, alpha=alpha)
 
     return decompose
 
