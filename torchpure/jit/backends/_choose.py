@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -37,6 +38,8 @@ def _reads_strides(node: Node) -> bool:
 def _needs_torch(node: Node) -> bool:
     from torchpure.jit.native.frontend import has_complex_argument, selects_from_empty
 
+    if getattr(node.target, "_opname", "") == "index_add" and fake_value(node).dtype == torch.bool:
+        return True  # inductor's rule multiplies bools
     return _is_complex(node) or _reads_strides(node) or selects_from_empty(node) or has_complex_argument(node)
 
 
@@ -103,7 +106,9 @@ def compile_without_native(module: GraphModule, tensors: Sequence[Tensor], reaso
         made: CompiledProgram = _segments.compile_program(module, tensors, compile_program)
     elif any(map(_needs_torch, module.graph.nodes)):
         made = InterpretedProgram(module)
-        reason = f"{reason}; inductor computes complex numbers, strides and elements of empty tensors wrongly"
+        reason = (
+            f"{reason}; inductor computes complex numbers, sums of bools, strides and elements of empty tensors wrongly"
+        )
     else:
         try:
             made = _inductor.compile_program(module, tensors, compile_program)

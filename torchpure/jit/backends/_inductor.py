@@ -110,7 +110,7 @@ def _takes_many(run: Any) -> bool:
 
 
 def _compile_cached(module: GraphModule, tensors: Sequence[Tensor]) -> tuple[Any, str]:
-    options = _options(module)
+    options = _options(module, tensors)
     with _compiler_errors():
         key = program_key(module, tensors, options)
         cached = None if key is None else load(key, options)
@@ -171,10 +171,12 @@ def _compiler_errors() -> Iterator[None]:
         raise CompilerError(f"jit: {error!s:.2000}") from error
 
 
-def _options(module: GraphModule) -> dict[str, Any]:
+def _options(module: GraphModule, tensors: Sequence[Tensor]) -> dict[str, Any]:
     """Return inductor settings for this program: no cache that unpickles, and the current compiler."""
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")
     options: dict[str, Any] = {"fx_graph_cache": False, "fx_graph_remote_cache": False, "cpp.cxx": (None, compiler)}
+    if all(leaf.device.type == "cpu" for leaf in tensors):
+        options["emulate_precision_casts"] = True  # else float16 and bfloat16 are rounded at stores alone
     if any(recomputation_of(node)[0] is not None for node in module.graph.nodes):
         options["reorder_for_locality"] = False  # it would move the gradients of parameters to the end
     return options

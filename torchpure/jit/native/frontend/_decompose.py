@@ -37,7 +37,7 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {
         op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)
     }
-    table[_aten.index_add.default] = _of_bools(table[_aten.index_add.default])
+    table[_aten.index_add.default] = _add_of_bools(table[_aten.index_add.default])
     table[_aten.std.correction] = _standard_deviation
     table[_aten.std_mean.correction] = lambda x, *args, **kwargs: (
         _standard_deviation(x, *args, **kwargs),
@@ -94,11 +94,13 @@ def _with_index(rule: Any, rows: Any) -> Any:
     return decompose
 
 
-def _of_bools(rule: Any) -> Any:
-    """Take the factor of a sum of bools for a bool, as torch's kernel does: −1 is True."""
+def _add_of_bools(rule: Any) -> Any:
+    """Return a rule in which a factor of bools only says whether something is added. torch's rule multiplies by it."""
 
     def decompose(x: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any = 1) -> Tensor:
-        return rule(x, dim, index, source, alpha=bool(alpha) if x.dtype is torch.bool else alpha)
+        if x.dtype == torch.bool:
+            return rule(x, dim, index, source & bool(alpha))
+        return rule(x, dim, index, source, alpha=alpha)
 
     return decompose
 

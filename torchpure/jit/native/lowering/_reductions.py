@@ -61,31 +61,38 @@ def _reduce(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool =
     return reduce_dims(scope, kind, x, dims, out, out.dtype, after)
 
 
-@handles("var", "var_mean")
+@handles("var", "std", "var_mean")
 def _var(scope: Scope, node: Node, x: Value, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
     outs = fake_value(node)
     out = outs[0] if isinstance(outs, tuple | list) else outs
-    correction = kwargs.get("correction", 1)
-    correction = 1 if correction is None else correction
     dims = _dims(dim, len(x.shape))
-    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
-    count = 1
-    for d in dims:
-        count *= x.shape[d]
+    count = prod(x.shape[d] for d in dims)
     if count == 0:
         raise UnsupportedError("a reduction over an empty dimension")
-    like = torch.empty(shape, dtype=out.dtype, device="meta")
-    mean = reduce_dims(scope, "sum", x, dims, like, out.dtype, f"{{0}} / {count}")
-    square = pointwise(
-        scope, x.shape, out.dtype, [x, mean], lambda b, v: b.compute(out.dtype, _SQUARE, v[0][0], v[1][0])
-    )
-    rest = max(count - correction, 0)
-    variance = reduce_dims(scope, "sum", square, dims, out, out.dtype, f"{{0}} / {float(rest)!r}")
+    # As torch does: squares of large float32 numbers would overflow. In norms, torch's var_mean, they do there too.
+    wide = out.dtype if isinstance(outs, tuple | list) else torch.float64
+    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
+    like = torch.empty(shape, dtype=wide, device="meta")
+    mean = reduce_dims(scope, "sum", x, dims, like, wide, f"{{0}} / {count}")
+    correction = kwargs.get("correction")
+    after = f"{{0}} / {float(max(count - (1 if correction is None else correction), 0))!r}"
+    if operation_name(node) == "std":
+        after = f"op_sqrt({after})"
+    variance = reduce_dims(scope, "sum", _squares(scope, x, mean, wide), dims, out, wide, after)
     if not isinstance(outs, tuple | list):
         return variance
     kept = [d for d in range(len(x.shape)) if d not in dims]
     flat = View(mean.buffer, tuple(mean.shape[d] for d in kept), tuple(mean.strides[d] for d in kept))
     return [variance, mean if len(out.shape) == len(x.shape) else flat]
+
+
+def _squares(scope: Scope, x: Value, mean: View, dtype: torch.dtype) -> View:
+    """Return the squares of the differences from the mean."""
+
+    def compute(build: Any, given: Any) -> str:
+        return build.compute(dtype, _SQUARE, cast(build, given[0][0], x.dtype, dtype), given[1][0])
+
+    return pointwise(scope, x.shape, dtype, [x, mean], compute)
 
 
 @handles("argmax", "argmin", "max", "min")
