@@ -24,6 +24,7 @@ from torchpure._torch import (
     jit_internal,
     mse_loss,
     native_batch_norm_legit,
+    nested_tensor_from_mask_left_aligned,
     pytree,
     rrelu_with_noise,
     rrelu_with_noise_,
@@ -142,6 +143,15 @@ def layers_have_these_parts():
     assert issubclass(nn.BatchNorm1d, BatchNorm) and nn.BatchNorm1d.forward is BatchNorm.forward
     assert nn.BatchNorm1d(2)._check_input_dim(torch.ones(3, 2)) is None
     assert calculate_fan_in_and_fan_out(torch.ones(4, 3, 2)) == (6, 8)
+
+
+@relied_on("nested_tensor_from_mask_left_aligned")
+def encoders_ask_whether_a_mask_is_left_aligned():
+    """An encoder takes its padded path if the answer is no."""
+    mask = torch.tensor([[True, True, False]])
+    assert nested_tensor_from_mask_left_aligned(torch.ones(1, 3, 2), mask)
+    assert not nested_tensor_from_mask_left_aligned(torch.ones(1, 3, 2), ~mask)
+    assert nn.TransformerEncoder(nn.TransformerEncoderLayer(2, 2, batch_first=True), 1).use_nested_tensor
 
 
 @relied_on("tensor", "jit_internal")

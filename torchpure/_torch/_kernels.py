@@ -14,6 +14,7 @@ from torch import _fused_adam_ as fused_adam_
 from torch import _fused_adamw_ as fused_adamw_
 from torch import _fused_sgd_ as fused_sgd_
 from torch import _native_batch_norm_legit as native_batch_norm_legit
+from torch import _nested_tensor_from_mask_left_aligned as nested_tensor_from_mask_left_aligned
 from torch import _sample_dirichlet as sample_dirichlet
 from torch import _standard_gamma as standard_gamma
 from torch import _standard_gamma_grad as standard_gamma_grad

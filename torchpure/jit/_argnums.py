@@ -155,6 +155,7 @@ def has_plain_memory(leaf: Tensor) -> bool:
     return (
         type(leaf) in _TENSOR_TYPES
         and leaf.layout is torch.strided
+        and not leaf.is_nested
         and not leaf.is_meta
         and not leaf.is_quantized
         and not leaf.is_conj()

@@ -95,7 +95,7 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
 
     Raises:
         TypeError: `module` is not an nn.Module or a factory of one, or it is scripted.
-        ParameterError: the module cannot be copied, or a parameter has no shape yet.
+        ParameterError: the module cannot be copied, or a parameter has no shape yet, or a hook on its gradient.
         ImpureError: a function in the module holds the module in its closure, the module holds a generator, or the
             factory makes a draw that a key cannot answer.
 

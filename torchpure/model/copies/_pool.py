@@ -137,10 +137,11 @@ def pool_of(module: nn.Module) -> Pool:
     """Make the pool of a user's module, which is neither kept nor changed.
 
     Raises:
-        ParameterError: an attribute cannot be copied, or a parameter is not initialised yet.
+        ParameterError: an attribute cannot be copied, a parameter is not initialised yet, or it has a hook.
         ImpureError: the module holds a generator, or a closure or a container in it holds the module's values.
     """
     _refuse_generators(module)
+    _refuse_hooks_of_parameters(module)
     owner = type(module).__name__
     copied = _private_copy(module)
     all_parameters = dict(copied.named_parameters(remove_duplicate=False))
@@ -161,6 +162,15 @@ def _refuse_generators(module: nn.Module) -> None:
                 )
 
 
+def _refuse_hooks_of_parameters(module: nn.Module) -> None:
+    for name, value in module.named_parameters():
+        if value._backward_hooks or value._post_accumulate_grad_hooks:
+            raise ParameterError(
+                f"functional: parameter `{name}` has a hook on its gradient, which the values that a call is given do "
+                "not have: remove the hook, and change the gradients that grad returns"
+            )
+
+
 def _drop(skeleton: Skeleton) -> None:
     """Let a copy be freed."""
 
@@ -175,6 +185,10 @@ def _private_copy(module: nn.Module) -> nn.Module:
     for name, value in itertools.chain(module.named_parameters(), module.named_buffers()):
         if torch.nn.parameter.is_lazy(value):
             raise ParameterError(f"functional: `{name}` has no shape yet: call the module once on an example input")
+        if value.is_nested and value.layout is torch.strided:
+            raise ParameterError(
+                f"functional: `{name}` is a nested tensor without a shape: make it with layout=torch.jagged, or pad it"
+            )
     try:
         copied = copy.deepcopy(module, _copy_memo(module))
     except Exception as error:

@@ -2,6 +2,9 @@
 
 A batch norm with `momentum=None` turns its count into a Python number, which no transform allows. An embedding with
 `max_norm` changes its weight in place. In a private copy such a layer gets a forward from this file.
+
+A transformer encoder in eval mode gives zeros at padded positions if no parameter requires grad, and other values if
+one does. A private copy always gives the latter: the value does not depend on what is differentiated.
 """
 
 from collections.abc import Callable
@@ -22,6 +25,8 @@ def purify_layers(module: nn.Module) -> nn.Module:
         forward = _pure_forward(sub)
         if forward is not None:
             sub.forward = MethodType(forward, sub)
+        if _uses_nested_tensors(sub):
+            sub.use_nested_tensor = False
     return module
 
 
@@ -44,7 +49,11 @@ def has_impure_layers(module: nn.Module) -> bool:
     >>> has_impure_layers(nn.BatchNorm1d(2)), has_impure_layers(nn.BatchNorm1d(2, momentum=None))
     (False, True)
     """
-    return any(_pure_forward(sub) is not None for sub in module.modules())
+    return any(_pure_forward(sub) is not None or _uses_nested_tensors(sub) for sub in module.modules())
+
+
+def _uses_nested_tensors(module: nn.Module) -> bool:
+    return isinstance(module, nn.TransformerEncoder) and module.use_nested_tensor
 
 
 def _pure_forward(module: nn.Module) -> Callable[..., Tensor] | None:

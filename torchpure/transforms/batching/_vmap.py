@@ -15,7 +15,7 @@ from torchpure._types import P, T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.context import set_chunk_offset
-from torchpure.transforms.engine import argument_paths, describe_function, expose_all, run_vmap
+from torchpure.transforms.engine import argument_paths, describe_function, expose_all, refuse_nested, run_vmap
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -188,6 +188,7 @@ def _describe_keys(value: Tree) -> str:
 
 
 def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> int:
+    refuse_nested("vmap", fn, leaves)
     sizes: dict[int, int] = {}  # size -> the first leaf that has it
     for i, (leaf, dim) in enumerate(zip(leaves, dims, strict=True)):
         if dim is None:

@@ -13,6 +13,7 @@ from torchpure.errors import TransformError
 from torchpure.transforms.batching import vmap
 from torchpure.transforms.calls import check_callable
 from torchpure.transforms.context import Offset, set_chunk_offset
+from torchpure.transforms.engine import refuse_nested
 
 from ._scan import run_scan
 
@@ -34,7 +35,9 @@ def map(f: Callable[[X], T], xs: X, *, batch_size: int | None = None) -> T:
     if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
         raise TransformError(f"map: batch_size must be an int of at least 1, or None, got {tree.describe(batch_size)}")
 
-    sizes = {leaf.shape[0] for leaf in tree.leaves(xs) if isinstance(leaf, Tensor) and leaf.ndim}
+    leaves = tree.leaves(xs)
+    refuse_nested("map", f, leaves)
+    sizes = {leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim}
     if batch_size is None or len(sizes) != 1 or 0 in sizes:
         return _map_rows(f, xs)
     return _in_batches(f, xs, sizes.pop(), batch_size)

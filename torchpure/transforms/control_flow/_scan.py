@@ -21,7 +21,7 @@ from torchpure.transforms.calls import (
     snapshot_cells,
 )
 from torchpure.transforms.context import suppress_callbacks
-from torchpure.transforms.engine import describe_function, expose, retry_with_batched_carry
+from torchpure.transforms.engine import describe_function, expose, refuse_nested, retry_with_batched_carry
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
@@ -93,6 +93,7 @@ def run_scan(
 def _length(caller: str, f: Step, xs: Tree, leaves: Sequence[Any], length: Any) -> int:
     if length is not None and (type(length) is not int or length < 0):
         raise TransformError(f"{caller}: length must be an int of at least 0, got {tree.describe(length)}")
+    refuse_nested(caller, f, leaves)
     for i, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor) or not leaf.ndim:
             raise TransformError(

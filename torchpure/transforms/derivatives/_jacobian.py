@@ -18,6 +18,7 @@ from torchpure.transforms.engine import (
     in_dual_level,
     like_primals,
     materialized,
+    refuse_nested,
     torch_jvp,
     without_zerotensors,
 )
@@ -179,6 +180,7 @@ def _jacobian(
     def jacobian(*args: Tree, **kwargs: Any) -> Any:
         variables = Variables(caller, fn, argnums, args)
         _check_real(caller, fn, variables.leaves, variables.paths)
+        refuse_nested(caller, fn, variables.leaves)
         watch = watched(caller, fn, args, kwargs)
         outputs, run_fn = Outputs(caller, fn, has_aux), overridden(fn)
 

@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable, hint_keywords
-from torchpure.transforms.engine import describe_function, has_tangent, in_dual_level, run_jvp
+from torchpure.transforms.engine import describe_function, has_tangent, in_dual_level, refuse_nested, run_jvp
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -50,6 +50,7 @@ def jvp(
             f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
         )
     variables = Variables("jvp", fn, ALL_ARGUMENTS, tuple(primals))
+    refuse_nested("jvp", fn, variables.leaves)
     watch = watched("jvp", fn, tuple(primals))
     directions = check_like(
         "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves

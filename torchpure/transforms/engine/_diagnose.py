@@ -1,8 +1,11 @@
 """Known errors of torch's transforms, and what to tell the user about each."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from torchpure.errors import ImpureError, TransformError
 
@@ -42,6 +45,19 @@ SPARSE = (
     "captures or makes a sparse tensor, which this transform cannot follow in torch: use its .to_dense(), or give the "
     "product a rule with custom_jvp or custom_vjp"
 )
+NESTED = (
+    "captures or is given a nested tensor, which this transform cannot follow in torch: pad it with "
+    "torch.nested.to_padded_tensor, and give a mask of the entries that count"
+)
+_HOOKS = (
+    "differentiates a {} with backward hooks, which run in an outermost grad without vmap only: remove the hooks, and "
+    "give the function a rule with custom_vjp"
+)
+_NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
+_MASKS = (
+    "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
+    "is used as it is"
+)
 _SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": _DRAWS,
@@ -58,6 +74,18 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "the derivative: change a clone",
     "support saved tensor hooks": "uses hooks on saved tensors, as save_on_cpu does: "
     "only the outermost grad or value_and_grad allows them. To save memory use tp.remat",
+    r"^backward hooks of (\w+) inside": _HOOKS,
+    "call the hook of a dead Module": "uses register_backward_hook, which torch does not keep under remat: use "
+    "register_full_backward_hook",
+    "cannot register a hook on a tensor that doesn't require gradient": "registers a hook on a tensor that has no "
+    "gradient of its own there, as under vmap, jvp and jit: register it inside of a grad, or give the function a rule "
+    "with custom_vjp",
+    r"^hook after the accumulation into \.grad": "registers a hook on the accumulation into .grad, and a transform "
+    "returns gradients without it: change the gradient that the transform returns",
+    r"retain_grad on Tensor|call Tensor\.retain_grad": "asks for the .grad of an intermediate value: make the value an "
+    "argument, and differentiate with respect to it",
+    "Nested(?:TensorImpl|IntNode|Tensor does not)": NESTED,
+    "SymIntArrayRef expected to contain only concrete|aten::to_padded_tensor'.* 'CPU' backend": NESTED,
     "does not require grad and does not have a grad_fn": AUTOGRAD,
     "not have been used in the graph": AUTOGRAD,
     "One of the differentiated Tensors does not require grad": AUTOGRAD,
@@ -76,7 +104,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "make the module a function with tp.functional",
     r"forward AD with ([\w:.]+) that does not": _NO_FORWARD,
     r"derivative for '?([\w:.]+)'? is not implemented": _NO_DERIVATIVE,
-    r"Batching rule not implemented for ([\w:.]+\w)": _NO_RULE,
+    r"[Bb]atching rule not implemented for ([\w:.]+\w)": _NO_RULE,
     r"vmap: we do not yet support ([\w:.]+\w)": _NO_RULE,
     r"vmap over ([\w:.]+) isn't supported": _NO_RULE,
     r"Error: ([\w:.]+) requires special handling": _NO_RULE,
@@ -89,18 +117,39 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
 }
 
 
-def explain(caller: str, fn: Callable[..., Any], error: RuntimeError) -> TransformError | ImpureError | None:
+def explain(caller: str, fn: Callable[..., Any], error: Exception) -> TransformError | ImpureError | None:
     """Return an error that says what `fn` does and what to do instead; None if torch's error is not known."""
     found = next(((match, advice) for sign, advice in _ADVICE.items() if (match := re.search(sign, str(error)))), None)
-    if found is None:
+    if any(raised_in(error, file) for file in _NESTED_FILES):
+        names, advice = [], NESTED
+    elif found is None:
         return None
-    match, advice = found
+    else:
+        names, advice = [f"`{name}`" for name in found[0].groups()], found[1]
     if advice is _DRAWS:
         advice += _KEYS.get(caller, _KEY)
-    advice = validation_advice(error) or advice
+    advice = _advice_by_place(error, advice)
     kind = ImpureError if advice is _MUTATES else TransformError
-    names = [f"`{name}`" for name in match.groups()]
     return kind(f"{caller}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
+
+
+def refuse_nested(caller: str, fn: Callable[..., Any], leaves: Iterable[Any]) -> None:
+    """Refuse nested tensors that have no shape: those of the strided layout.
+
+    Raises:
+        TransformError: one of the leaves is a nested tensor of the strided layout.
+    """
+    if any(isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout is torch.strided for leaf in leaves):
+        raise TransformError(f"{caller}: {describe_function(fn)} {NESTED}")
+
+
+def _advice_by_place(error: Exception, advice: str) -> str:
+    """Return better advice for an error that some libraries raise."""
+    if advice is _FUNCTION and raised_in(error, "torch/utils/hooks.py"):
+        return _HOOKS.format("module")
+    if DATA_DEPENDENT in str(error) and raised_in(error, "transformers/masking_utils.py"):
+        return _MASKS
+    return validation_advice(error) or advice
 
 
 def validation_advice(error: BaseException) -> str | None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from torchpure._torch import nested_tensor_from_mask_left_aligned
+
 from ._override import Override, Where
 
 _HALF = frozenset({torch.float16, torch.bfloat16})
@@ -70,7 +72,15 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | N
 
 
 _BEFORE_WEIGHTS = 15  # the positional arguments before `need_weights`
+
+
+def _is_left_aligned(*_: Any) -> bool:
+    """Say no, so that an encoder does not make nested tensors, which transforms cannot follow."""
+    return False
+
+
 OVERRIDES = (
+    Override([nested_tensor_from_mask_left_aligned], Where.ALWAYS, _is_left_aligned),
     Override([F.scaled_dot_product_attention], Where.IN_TRANSFORM, attention),
     Override([F.multi_head_attention_forward], Where.IN_TRANSFORM, _multi_head_attention),
 )

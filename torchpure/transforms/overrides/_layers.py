@@ -143,7 +143,7 @@ def embedding_bag(
         or input.dtype not in _INDICES
     ):
         return F.embedding_bag(  # changes the weight, has another gradient, or raises
-            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, False, per_sample_weights,
             include_last_offset, padding_idx,
         )  # fmt: skip
     count, bags = _bags(input, offsets, include_last_offset)
@@ -185,6 +185,22 @@ def _maxima(rows: Tensor, kept: Tensor, bags: Tensor, count: int) -> Tensor:
     return masked.amax(1).masked_fill(~member.any(1, keepdim=True), 0.0)
 
 
+def _with_dense_gradient(operation: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """Make the rule of an operation that has the argument `sparse` at a position: a gradient has its weight's layout.
+
+    torch's transforms cannot follow sparse gradients, and optimizers cannot add them to their states.
+    """
+
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > position:
+            args = (*args[:position], False, *args[position + 1 :])
+        elif "sparse" in kwargs:
+            kwargs = {**kwargs, "sparse": False}
+        return operation(*args, **kwargs)
+
+    return rule
+
+
 def _data(self: Tensor, *_: Any) -> Tensor:
     return self.detach()
 
@@ -202,6 +218,10 @@ def _prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 OVERRIDES = (
+    Override([F.embedding], Where.ALWAYS, _with_dense_gradient(F.embedding, 6)),
+    Override([F.embedding_bag], Where.ALWAYS, _with_dense_gradient(F.embedding_bag, 7)),
+    Override([torch.embedding], Where.ALWAYS, _with_dense_gradient(torch.embedding, 4)),
+    Override([torch.embedding_bag], Where.ALWAYS, _with_dense_gradient(torch.embedding_bag, 5)),
     Override([F.hardsigmoid], Where.IN_TRANSFORM, _hardsigmoid),
     Override([torch.prelu, Tensor.prelu], Where.FORWARD_MODE, _prelu),
     Override([Tensor.data.__get__], Where.IN_TRANSFORM, _data),  # type: ignore[attr-defined]

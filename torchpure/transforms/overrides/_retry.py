@@ -39,7 +39,7 @@ def run_transform(caller: str, fn: Callable[..., Any], run: Callable[..., Any], 
         return _run(caller, run, *args, **kwargs)
     except TorchpureError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, AssertionError) as error:  # nested tensors raise the last two
         known = explain(caller, fn, error)
         if known is None:
             raise

@@ -14,6 +14,7 @@ _NEEDS_NUMBERS = (
     "data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool",
     ".numpy() is not supported for tensor subclasses", "passed to FakeTensor.__format__",
 )  # fmt: skip
+_EXPLAINED = (RuntimeError, AttributeError, AssertionError)
 _ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"
 
 
@@ -35,7 +36,7 @@ def explain_tracing_errors(caller: str, fn: Callable[..., Any], advice: str = _A
         raise TransformError(f"{caller}: {describe_function(fn)}{user_line(error)} {error}") from error
     except Exception as error:
         if not any(sign in f"{type(error).__name__} {error}" for sign in _NEEDS_NUMBERS):
-            known = explain(caller, fn, error) if isinstance(error, RuntimeError) else None
+            known = explain(caller, fn, error) if isinstance(error, _EXPLAINED) else None
             if known is None:
                 raise
             raise known from error
