@@ -32,7 +32,15 @@ def _counts_changes() -> bool:
     return own.add_(1)._version == before + 1
 
 
+def _hooked() -> Any:
+    leaf = X.clone().requires_grad_()
+    leaf.register_hook(print)
+    leaf.register_post_accumulate_grad_hook(print)
+    return leaf
+
+
 ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what the library takes it for
+    "_backward_hooks": lambda: not X._backward_hooks and _hooked()._backward_hooks,
     "_buffers": lambda: type(MODULE._buffers) is dict,
     "_call_impl": lambda: callable(nn.Module._call_impl),
     "_cdata": lambda: (
@@ -49,6 +57,7 @@ ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what th
     "_modules": lambda: list(nn.Sequential(MODULE)._modules) == ["0"],
     "_opname": lambda: OPERATOR._opname == "add_",
     "_parameters": lambda: list(MODULE._parameters) == ["weight", "bias"],
+    "_post_accumulate_grad_hooks": lambda: not X._post_accumulate_grad_hooks and _hooked()._post_accumulate_grad_hooks,
     "_reset_parameters": lambda: callable(nn.MultiheadAttention(1, 1)._reset_parameters),
     "_restore_modes": lambda: callable(_torch.MakefxTracer._restore_modes),
     "_schema": lambda: OPERATOR._schema.is_mutable and OPERATOR._schema.arguments[0].is_write,

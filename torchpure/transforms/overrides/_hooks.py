@@ -29,7 +29,8 @@ def _no_full_hook(args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _no_hook_without_node(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Refuse a backward hook of the older form, which reads `grad_fn` of an output, if there is none."""
     frame = sys._getframe(2)
-    if frame.f_globals is module.__dict__ and args[0].grad_fn is None and _is_followed_by_transform(args[0]):
+    is_call = frame.f_globals is module.__dict__ and frame.f_code.co_name == "inner"  # inside of Module._call_impl
+    if is_call and args[0].grad_fn is None and _is_followed_by_transform(args[0]):
         _refuse(frame.f_locals["self"])
     return args, kwargs
 
