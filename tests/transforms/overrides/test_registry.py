@@ -281,6 +281,7 @@ def slope(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.autograd.grad(f(x), x, create_graph=True)[0]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated")
 INTERCEPTED = {  # operations of which the mode changes the arguments, or refuses the call -> a function that uses them
     custom_function_call: Sine.apply,
     torch.autograd.grad: slope(lambda x: (x**3).sum()),
