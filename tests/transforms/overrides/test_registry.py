@@ -23,6 +23,7 @@ from torchpure.transforms.overrides._registry import OVERRIDES, is_needed, table
 pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # torch maps some operations in a loop
     pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated"),
+    pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),  # torch.func.linearize
 ]
 D = torch.float64
@@ -281,7 +282,6 @@ def slope(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.autograd.grad(f(x), x, create_graph=True)[0]
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated")
 INTERCEPTED = {  # operations of which the mode changes the arguments, or refuses the call -> a function that uses them
     custom_function_call: Sine.apply,
     torch.autograd.grad: slope(lambda x: (x**3).sum()),
