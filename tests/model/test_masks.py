@@ -64,6 +64,7 @@ def test_an_encoder_has_one_mask_for_each_member(mask, train, options):
     )
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_the_value_at_padded_positions_does_not_depend_on_the_transform():
     module = _encoder(False)
     net = tp.functional(module)

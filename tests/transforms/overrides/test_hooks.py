@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import torchpure as tp
 from torchpure.errors import ParameterError, TransformError
@@ -101,6 +102,41 @@ def test_a_hook_of_a_tensor_acts_or_is_refused(call):
         TransformError, match=r"line \d+ of test_hooks.py, registers a hook on a tensor that has no grad"
     ):
         CALLS[call](f)
+
+
+RERUN = {
+    "remat": tp.remat,
+    "remat of dots": lambda f: tp.remat(f, "dots"),
+    "checkpoint": lambda f: lambda w: checkpoint(f, w, use_reentrant=False),
+}
+
+
+@pytest.mark.parametrize("rerun", RERUN)
+def test_a_hook_in_a_function_that_runs_again_acts_once(rerun):
+    f = _hooked(lambda y: y.register_hook(lambda g: g * 10))
+    torch.testing.assert_close(tp.grad(RERUN[rerun](f))(W), 30 * X**3 * W**2)
+
+
+SCAN = {"scan": lambda f: lambda w: tp.scan(lambda c, _: (c + f(w), None), w.sum() * 0, length=2, remat=1)[0]}
+
+
+@pytest.mark.parametrize("rerun", [*RERUN, "scan"])
+def test_a_hook_from_a_function_that_runs_again_on_what_it_is_given_is_refused(rerun):
+    def f(w):
+        w.register_hook(lambda g: g * 10)
+        return (w * X).sum()
+
+    with pytest.raises(TransformError, match=r"test_hooks.py, registers a hook on a tensor from outside of a function"):
+        tp.grad((RERUN | SCAN)[rerun](f))(W)
+
+
+@pytest.mark.filterwarnings("ignore:.*non-full backward hook")
+def test_a_hook_of_the_older_form_is_refused_under_remat():
+    module = Net()
+    module.first.register_backward_hook(_scaled)
+    net = tp.functional(module)
+    with pytest.raises(TransformError, match=r"uses register_backward_hook, which torch does not keep under remat"):
+        tp.grad(tp.remat(lambda w: net(net.params, X * w).sum()))(W)
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -25,8 +25,8 @@ def purify_layers(module: nn.Module) -> nn.Module:
         forward = _pure_forward(sub)
         if forward is not None:
             sub.forward = MethodType(forward, sub)
-        if _uses_nested_tensors(sub):
-            sub.use_nested_tensor = False
+        if isinstance(sub, nn.TransformerEncoder):
+            setattr(sub, "use_nested_tensor", False)  # noqa: B010 an attribute of any type
     return module
 
 

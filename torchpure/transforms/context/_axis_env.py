@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchpure.transforms.engine import expose, mapped_levels
 
-from ._context import Axes, current
+from ._context import Axes, Body, current
 
 
 @contextmanager
@@ -49,12 +49,12 @@ class AxisEnv:
         axes = {name: (index, size) for (name, (_, size)), index in pairs}
         rest = zip(tensors[len(self._axes) :], self._masks, strict=True)
         masks = (*((mask, flag) for mask, (_, flag) in rest), *current.pending_masks)
-        return _set(axes=axes, active_masks=masks, pending_masks=(), resumables=(), body=object())
+        return _set(axes=axes, active_masks=masks, pending_masks=(), resumables=(), body=Body())
 
 
 def new_body() -> AbstractContextManager[None]:
     """Run the function of an operation for the first time, in the environment that is active."""
-    return _set(body=object())
+    return _set(body=Body())
 
 
 def collapse_axes(names: Collection[str]) -> AbstractContextManager[None]:

@@ -5,9 +5,24 @@ from typing import Any
 
 from torch import Tensor
 
+from torchpure._torch import get_sequence_nr
+
 Axes = dict[str, tuple[Tensor, int]]  # name -> index of the member, number of members
 Masks = tuple[tuple[Tensor, bool], ...]  # a mask, and whether inactive members get operands of an active one
 Offset = int | Tensor  # a tensor in a loop over chunks, which counts its steps
+
+
+class Body:
+    """One run of an operation's function."""
+
+    __slots__ = ("_first_sequence_nr",)
+
+    def __init__(self) -> None:
+        self._first_sequence_nr = get_sequence_nr()
+
+    def computed(self, leaf: Tensor) -> bool:
+        """Return whether this run computed a tensor that requires grad; others were given to it or captured."""
+        return leaf.grad_fn is not None and leaf.grad_fn._sequence_nr() >= self._first_sequence_nr
 
 
 class Context(threading.local):
@@ -22,7 +37,7 @@ class Context(threading.local):
         self.in_member = False  # whether the program of a single member of a vmap is traced
         self.suppressions = 0  # how many `suppress_callbacks` are open
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
-        self.body: object | None = None  # the run of an operation's function that is active; None outside of all
+        self.body: Body | None = None  # the run of an operation's function that is active; None outside of all
         self.resumables: tuple[Any, ...] = ()  # calls of modules and modes that are active
         self.dispatch_depths: list[int] = []  # length of torch's dispatch stack at each open capture mode
 

@@ -80,6 +80,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "cannot register a hook on a tensor that doesn't require gradient": "registers a hook on a tensor that has no "
     "gradient of its own there, as under vmap, jvp and jit: register it inside of a grad, or give the function a rule "
     "with custom_vjp",
+    "^hook on a tensor from outside of a body": "registers a hook on a tensor from outside of a function that may run "
+    "again, as under remat, and each run would add one: register it on a clone, or outside of that function",
     r"^hook after the accumulation into \.grad": "registers a hook on the accumulation into .grad, and a transform "
     "returns gradients without it: change the gradient that the transform returns",
     r"retain_grad on Tensor|call Tensor\.retain_grad": "asks for the .grad of an intermediate value: make the value an "

@@ -7,6 +7,10 @@ refused: `backward`, which writes to `.grad`; `torch.autograd.functional` withou
 
 `requires_grad_` has no meaning inside a level of torch.func, and torch refuses it there. Hooks of modules call it,
 so it does nothing in a module. A later call of `torch.autograd.grad` raises an error.
+
+Backward hooks act, or are refused. Under vmap and in forward mode a tensor has no node of plain autograd, so torch
+leaves the hooks of modules out, and the gradient is silently another one. Full backward hooks of modules need an
+autograd.Function that torch.func cannot follow.
 """
 
 import sys
@@ -14,12 +18,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import functional
+from torch.nn.modules import module
+from torch.utils import hooks
 
 from torchpure._torch import grad_preprocess
-from torchpure.transforms.context import active_resumables
-from torchpure.transforms.engine import OUTERMOST, depends_on, functorch, graph_leaves, level_kinds
+from torchpure.transforms.context import active_resumables, current
+from torchpure.transforms.engine import OUTERMOST, depends_on, functorch, graph_leaves, is_differentiated, level_kinds
 
 from ._override import Override, Where
 
@@ -97,7 +103,48 @@ def _requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
     return self.requires_grad_(requires_grad)
 
 
+def _no_full_hook(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse a full backward hook, which reads `requires_grad` of inputs and outputs."""
+    frame = sys._getframe(2)
+    if frame.f_globals is hooks.__dict__ and _is_followed_by_transform(args[0]):
+        _refuse(frame.f_locals["self"].module)
+    return args, kwargs
+
+
+def _no_hook_without_node(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse a backward hook of the older form, which reads `grad_fn` of an output, if there is none."""
+    frame = sys._getframe(2)
+    is_call = frame.f_globals is module.__dict__ and frame.f_code.co_name == "inner"  # inside of Module._call_impl
+    if is_call and args[0].grad_fn is None and _is_followed_by_transform(args[0]):
+        _refuse(frame.f_locals["self"])
+    return args, kwargs
+
+
+def _refuse(owner: nn.Module) -> None:
+    raise RuntimeError(f"backward hooks of {type(owner).__name__} inside of a transform")
+
+
+def _is_followed_by_transform(leaf: Tensor) -> bool:
+    levels = functorch.peek_interpreter_stack() is not None
+    return levels and torch.is_grad_enabled() and is_differentiated(leaf)
+
+
+def _no_hook_from_outside(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse a hook on a tensor that a body did not compute: each run of the body would add one more."""
+    if current.body is not None and args[0].requires_grad and not current.body.computed(args[0]):
+        raise RuntimeError("hook on a tensor from outside of a body")
+    return args, kwargs
+
+
+def _no_accumulation(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    raise RuntimeError("hook after the accumulation into .grad inside of a transform")
+
+
 OVERRIDES = (
+    Override([Tensor.requires_grad.__get__], Where.INTERCEPTED, _no_full_hook),  # type: ignore[attr-defined]
+    Override([Tensor.grad_fn.__get__], Where.INTERCEPTED, _no_hook_without_node),  # type: ignore[attr-defined]
+    Override([Tensor.register_hook], Where.INTERCEPTED, _no_hook_from_outside),
+    Override([Tensor.register_post_accumulate_grad_hook], Where.INTERCEPTED, _no_accumulation),
     Override([Tensor.requires_grad_], Where.ALWAYS | Where.IN_TRANSFORM, _requires_grad_),
     Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
