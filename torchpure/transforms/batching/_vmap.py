@@ -188,7 +188,6 @@ def _describe_keys(value: Tree) -> str:
 
 
 def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | None], args: tuple[Tree, ...]) -> int:
-    refuse_nested("vmap", fn, leaves)
     sizes: dict[int, int] = {}  # size -> the first leaf that has it
     for i, (leaf, dim) in enumerate(zip(leaves, dims, strict=True)):
         if dim is None:
@@ -198,7 +197,11 @@ def _mapped_size(fn: Callable[..., Any], leaves: list[Any], dims: list[int | Non
                 f"vmap: {describe_function(fn)}: {_leaf_path(args, i)} cannot be mapped over dimension {dim}: "
                 f"it is {tree.describe(leaf)}. Pass in_dims=None for what is not mapped"
             )
-        sizes.setdefault(leaf.shape[dim], i)
+        try:
+            sizes.setdefault(leaf.shape[dim], i)
+        except RuntimeError:
+            refuse_nested("vmap", fn, leaves)
+            raise
     if not sizes:
         raise TransformError(
             f"vmap: {describe_function(fn)} has no mapped argument: no leaf has a dimension in in_dims. "

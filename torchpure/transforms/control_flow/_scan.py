@@ -93,14 +93,17 @@ def run_scan(
 def _length(caller: str, f: Step, xs: Tree, leaves: Sequence[Any], length: Any) -> int:
     if length is not None and (type(length) is not int or length < 0):
         raise TransformError(f"{caller}: length must be an int of at least 0, got {tree.describe(length)}")
-    refuse_nested(caller, f, leaves)
     for i, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor) or not leaf.ndim:
             raise TransformError(
                 f"{caller}: {describe_function(f)}: xs at `{tree.paths(xs)[i]}` must be a tensor whose dimension 0 has "
                 f"the slices, got {tree.describe(leaf)}. What is the same for all steps can be captured"
             )
-    sizes = {leaf.shape[0]: i for i, leaf in reversed(list(enumerate(leaves)))}
+    try:
+        sizes = {leaf.shape[0]: i for i, leaf in reversed(list(enumerate(leaves)))}
+    except RuntimeError:
+        refuse_nested(caller, f, leaves)
+        raise
     if len(sizes) > 1:
         names = tree.paths(xs)
         lengths = ", ".join(f"{size} at `{names[i]}`" for size, i in sorted(sizes.items(), key=lambda item: item[1]))

@@ -50,11 +50,13 @@ def jvp(
             f"jvp: wanted {len(primals)} tangents, one a primal, got {len(tangents)}. None stands for zero"
         )
     variables = Variables("jvp", fn, ALL_ARGUMENTS, tuple(primals))
-    refuse_nested("jvp", fn, variables.leaves)
     watch = watched("jvp", fn, tuple(primals))
-    directions = check_like(
-        "jvp: tangent of", variables.paths, variables.match("jvp: tangents", tuple(tangents)), variables.leaves
-    )
+    parts = variables.match("jvp: tangents", tuple(tangents))
+    try:
+        directions = check_like("jvp: tangent of", variables.paths, parts, variables.leaves)
+    except RuntimeError:
+        refuse_nested("jvp", fn, variables.leaves)
+        raise
     outputs, run_fn = Outputs("jvp", fn, has_aux), overridden(fn)
 
     def flat(*values: Tensor) -> Any:
