@@ -23,6 +23,7 @@ from torchpure.transforms.overrides._registry import OVERRIDES, is_needed, table
 pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # torch maps some operations in a loop
     pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated"),
+    pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),  # torch.func.linearize
 ]
 D = torch.float64

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from torchpure._cpp import compiler_command
 from torchpure._progress import stage
 from torchpure.errors import CheckError
-from torchpure.jit.native.codegen import TranslationUnit, generate_cpp
+from torchpure.jit.native.codegen import MAX_OWN_WORKSPACE, TranslationUnit, generate_cpp
 from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View
 from torchpure.jit.native.lowering import (
@@ -26,6 +26,7 @@ from torchpure.jit.native.lowering import (
 )
 
 from ._signals import STOPPED, keep_raised, python_table, take_raised
+from ._workspaces import workspace
 
 Load = Callable[..., ctypes.CDLL]  # (source, compiler command, names) -> the library, with these functions
 _HOOK_TYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
@@ -72,6 +73,13 @@ class NativeProgram:
             MemoryError: there is no memory for temporaries.
             KeyboardInterrupt: Ctrl-C, in a loop; or what another handler of signals raised.
         """
+        if self.workspace <= MAX_OWN_WORKSPACE:
+            self._run_with(tensors, made)
+            return
+        with workspace(self.workspace) as block:
+            self._run_with(tensors, [*made, block])
+
+    def _run_with(self, tensors: Sequence[Tensor], made: Sequence[Tensor]) -> None:
         inputs = _pointer_array(len(tensors))(*map(_data_ptr, tensors))
         outputs = _pointer_array(len(made))(*map(_data_ptr, made))
         raised: list[BaseException] = []

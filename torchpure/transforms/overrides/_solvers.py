@@ -141,6 +141,29 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     return torch.linalg.solve_triangular(up, half, upper=True)
 
 
+def _triangular_solve(
+    input: Tensor,
+    A: Tensor,  # noqa: N803 torch's name
+    upper: bool = True,
+    transpose: bool = False,
+    unitriangular: bool = False,
+) -> Any:
+    """Compute `torch.triangular_solve`, whose forward derivative is wrong under a gradient in torch 2.13."""
+    part = A.triu() if upper else A.tril()
+    if transpose:
+        part, upper = part.mT, not upper
+    solution = torch.linalg.solve_triangular(part, input, upper=upper, unitriangular=unitriangular)
+    return torch.return_types.triangular_solve((solution, A.clone()))
+
+
+def _cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
+    """Invert from a Cholesky factor. torch's gradient is wrong for a matrix that is not triangular."""
+    factor = input.triu().mH if upper else input.tril()
+    identity = torch.eye(input.shape[-1], dtype=input.dtype, device=input.device)
+    half = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return half.mH @ half
+
+
 OVERRIDES = (
     Override([torch.linalg.solve], Where.ALWAYS, solve),
     Override([torch.linalg.solve_ex], Where.ALWAYS, solve_ex),
@@ -151,4 +174,6 @@ OVERRIDES = (
     Override([torch.slogdet, Tensor.slogdet], Where.ALWAYS, lambda input: slogdet(input)),
     Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet),
     Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
+    Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
+    Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS, _cholesky_inverse),
 )

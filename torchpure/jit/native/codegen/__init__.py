@@ -4,6 +4,6 @@
 writes scopes and loops. `_loop_nest.py` writes one kernel. `_parallel.py` decides what threads share.
 """
 
-from ._translation_unit import TranslationUnit, generate_cpp, lower_program
+from ._translation_unit import MAX_OWN_WORKSPACE, TranslationUnit, generate_cpp, lower_program
 
-__all__ = ["TranslationUnit", "generate_cpp", "lower_program"]
+__all__ = ["MAX_OWN_WORKSPACE", "TranslationUnit", "generate_cpp", "lower_program"]

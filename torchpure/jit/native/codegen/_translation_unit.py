@@ -25,7 +25,7 @@ from ._signals import LEAVE, POLL
 from ._statements import StatementWriter
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
-_MAX_KEPT_WORKSPACE = 1 << 26  # bytes of workspace that a thread keeps between calls
+MAX_OWN_WORKSPACE = 1 << 20  # bytes that a program keeps for itself between calls; a larger workspace is given to it
 _HEAD = 'extern "C" int run(void **inputs, void **outputs, void **constants, int (*hook)(int, void **)) {'
 
 
@@ -62,7 +62,8 @@ def generate_cpp(
         {output: outputs[output] for output in donated or {} if isinstance(outputs[output], View)},
         scope.items,
     )
-    pointers = [*_pointers(state, inputs, outputs), *_workspace(size, state.may_reenter)]
+    place = sum(isinstance(output, View) for output in outputs)  # of the workspace that is given, behind the outputs
+    pointers = [*_pointers(state, inputs, outputs), *_workspace(size, state.may_reenter, place)]
     return TranslationUnit(_source(state, writer, pointers), state, outputs, overwritten, size)
 
 
@@ -135,11 +136,13 @@ def _pointers(state: ModuleState, inputs: Sequence[View], outputs: Sequence[Any]
     return pointers
 
 
-def _workspace(size: int, reenters: bool) -> list[str]:
-    """Write the allocation of the workspace. A thread keeps it, unless it is large or Python may re-enter."""
+def _workspace(size: int, reenters: bool, place: int) -> list[str]:
+    """Write how a program gets its workspace: a small one is its own, and a thread keeps it; a large one is given."""
+    if size > MAX_OWN_WORKSPACE:
+        return [f"  char *work = (char *)outputs[{place}];"]
     bytes_ = max(-(-size // 64) * 64, 64)
     return [
-        f"  {'static thread_local ' if bytes_ <= _MAX_KEPT_WORKSPACE and not reenters else ''}Arena arena;",
+        f"  {'' if reenters else 'static thread_local '}Arena arena;",
         f"  if (!arena.memory && !(arena.memory = (char *)aligned_alloc(64, {bytes_}))) return -3;",
         "  char *work = arena.memory; (void)work;",
     ]
