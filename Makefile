@@ -6,7 +6,7 @@ PIP := $(VENV)/$(INSTALL) -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test test-python test-torch proof operators borders docs-tables check format bench clean
+.PHONY: fit test test-python test-torch faults proof sanitize operators borders docs-tables check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -48,9 +48,17 @@ test-torch: .venv-torch$(or $(VERSION),2.15.0)/.dev
 	PIP_CONSTRAINT=/dev/null $(@D)/$(INSTALL) -c $(@D)/constraints.txt -e '.[dev]'
 	touch $@
 
+# What was wrong once: a test for each.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m faults tests/faults
+
 # Long: every operator of torch in every composition, and thousands of random programs.
 proof: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof
+
+# Long: 2,000 generated libraries, built and run with AddressSanitizer and UBSan. `make proof` does this too.
+sanitize: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof tests/jit/native/test_sanitized.py
 
 operators: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table.py

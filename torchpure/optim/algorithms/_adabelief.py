@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -30,6 +31,7 @@ class BeliefState(NamedTuple):
     square: Params  # running mean of their squared distance from it
 
 
+@hint_torch_keywords
 def scale_by_belief(
     *,
     b1: Number = 0.9,
@@ -80,6 +82,7 @@ def scale_by_belief(
     )
 
 
+@hint_torch_keywords
 def adabelief(
     learning_rate: ScalarOrSchedule,
     *,

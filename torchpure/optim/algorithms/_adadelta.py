@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     leafwise,
     safe_sqrt,
@@ -28,6 +29,7 @@ class AdadeltaState(NamedTuple):
     change: Params  # running mean of the squared updates
 
 
+@hint_torch_keywords
 def scale_by_adadelta(
     *, rho: Number = 0.9, eps: Number = 1e-6, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[AdadeltaState]:
@@ -61,6 +63,7 @@ def scale_by_adadelta(
     )
 
 
+@hint_torch_keywords
 def adadelta(
     learning_rate: ScalarOrSchedule = 1.0,
     *,

@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_per_leaf,
     init_step_count,
     is_zero,
@@ -49,6 +50,7 @@ class FactoredState(NamedTuple):
     square: Params  # for each leaf, the running mean of g², or `Factored`
 
 
+@hint_torch_keywords
 def scale_by_factored_rms(
     *,
     factored: bool = True,
@@ -150,6 +152,7 @@ def _product(rows: Tensor, columns: Tensor, row_dim: int, column_dim: int, floor
     return (whole / mean.clamp(min=floor).unsqueeze(column_dim)).clamp(min=floor**2)
 
 
+@hint_torch_keywords
 def scale_by_param_block_rms(*, min_scale: Number = 1e-3) -> Optimizer[EmptyState]:
     """Scale each leaf's update by the root mean square of the leaf: u = g max(rms(p), min_scale).
 
@@ -167,6 +170,7 @@ def scale_by_param_block_rms(*, min_scale: Number = 1e-3) -> Optimizer[EmptyStat
     return stateless_leafwise("scale_by_param_block_rms", rule)
 
 
+@hint_torch_keywords
 def adafactor(
     learning_rate: ScalarOrSchedule | None = None,
     *,

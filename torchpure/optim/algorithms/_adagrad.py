@@ -7,7 +7,15 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer, check_nonnegative, init_moments, leafwise, safe_sqrt
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_nonnegative,
+    hint_torch_keywords,
+    init_moments,
+    leafwise,
+    safe_sqrt,
+)
 from torchpure.optim.transformations import scale_by_learning_rate
 
 
@@ -17,6 +25,7 @@ class RssState(NamedTuple):
     total: Params  # sum of the squared gradients
 
 
+@hint_torch_keywords
 def scale_by_rss(
     *,
     initial_accumulator_value: Number = 0.1,
@@ -52,6 +61,7 @@ def scale_by_rss(
     )
 
 
+@hint_torch_keywords
 def adagrad(
     learning_rate: ScalarOrSchedule,
     *,

@@ -21,6 +21,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     is_zero,
@@ -40,6 +41,7 @@ class AdamState(NamedTuple):
     square: Params  # running mean of their squares; of a complex leaf, those of the real and the imaginary part
 
 
+@hint_torch_keywords
 def scale_by_adam(
     *,
     b1: Number = 0.9,
@@ -67,6 +69,7 @@ def scale_by_adam(
     return build_scale("scale_by_adam", b1, b2, eps, eps_root, mu_dtype, nesterov, accumulator_dtype=accumulator_dtype)
 
 
+@hint_torch_keywords
 def adam(
     learning_rate: ScalarOrSchedule,
     *,

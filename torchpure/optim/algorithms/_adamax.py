@@ -15,6 +15,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -30,6 +31,7 @@ class AdamaxState(NamedTuple):
     largest: Params  # decaying maximum of their absolute values
 
 
+@hint_torch_keywords
 def scale_by_adamax(
     *, b1: Number = 0.9, b2: Number = 0.999, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[AdamaxState]:
@@ -66,6 +68,7 @@ def scale_by_adamax(
     )
 
 
+@hint_torch_keywords
 def adamax(
     learning_rate: ScalarOrSchedule,
     *,
@@ -89,6 +92,7 @@ def adamax(
     )
 
 
+@hint_torch_keywords
 def adamaxw(
     learning_rate: ScalarOrSchedule,
     *,

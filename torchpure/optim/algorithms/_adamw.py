@@ -3,11 +3,12 @@
 import torch
 
 from torchpure._types import ScalarOrSchedule
-from torchpure.optim.core import Mask, Number, Optimizer, adam_kernels, is_zero
+from torchpure.optim.core import Mask, Number, Optimizer, adam_kernels, hint_torch_keywords, is_zero
 
 from ._adam import AdamState, build_scale, descend
 
 
+@hint_torch_keywords
 def adamw(
     learning_rate: ScalarOrSchedule,
     *,

@@ -15,6 +15,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -33,6 +34,7 @@ class AdanState(NamedTuple):
     last: Params  # the last gradients
 
 
+@hint_torch_keywords
 def scale_by_adan(
     *,
     b1: Number = 0.98,
@@ -86,6 +88,7 @@ def scale_by_adan(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def adan(
     learning_rate: ScalarOrSchedule,
     *,

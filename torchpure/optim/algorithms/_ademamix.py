@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     check_unit_interval,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -33,6 +34,7 @@ class AdemamixState(NamedTuple):
     square: Params  # running mean of their squares
 
 
+@hint_torch_keywords
 def scale_by_ademamix(
     *,
     b1: Number = 0.9,
@@ -78,6 +80,7 @@ def scale_by_ademamix(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def ademamix(
     learning_rate: ScalarOrSchedule,
     *,

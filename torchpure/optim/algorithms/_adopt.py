@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -35,6 +36,7 @@ def _fourth_root(step: Step) -> Tensor:
     return step**0.25
 
 
+@hint_torch_keywords
 def scale_by_adopt(
     *,
     b1: Number = 0.9,
@@ -86,6 +88,7 @@ def scale_by_adopt(
     )
 
 
+@hint_torch_keywords
 def adopt(
     learning_rate: ScalarOrSchedule,
     *,

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -31,6 +32,7 @@ class AmsgradState(NamedTuple):
     largest: Params  # largest mean square so far
 
 
+@hint_torch_keywords
 def scale_by_amsgrad(
     *,
     b1: Number = 0.9,
@@ -83,6 +85,7 @@ def scale_by_amsgrad(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def amsgrad(
     learning_rate: ScalarOrSchedule,
     *,

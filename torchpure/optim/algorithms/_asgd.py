@@ -12,6 +12,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_scalar_or_schedule,
     evaluate_schedule,
+    hint_torch_keywords,
     init_average,
     init_step_count,
     leafwise,
@@ -25,6 +26,7 @@ class AsgdState(NamedTuple):
     average: Params  # mean of the parameters, for evaluation
 
 
+@hint_torch_keywords
 def asgd(
     learning_rate: ScalarOrSchedule,
     *,

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_scalar_or_schedule,
     copy_params,
+    hint_torch_keywords,
     init_moments,
     leafwise,
     safe_divide,
@@ -31,6 +32,7 @@ class CocobState(NamedTuple):
     reward: Params  # gain of the bets, at least 0
 
 
+@hint_torch_keywords
 def scale_by_cocob(
     *, alpha: Number = 100.0, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[CocobState]:
@@ -72,6 +74,7 @@ def scale_by_cocob(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
     *,

@@ -15,6 +15,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_scalar,
     init_step_count,
@@ -34,6 +35,7 @@ class DAdaptState(NamedTuple):
     numerator: Tensor  # r in the formula of d; float64, shape ()
 
 
+@hint_torch_keywords
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     *,

@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     check_given,
     check_nonnegative,
     copy_params,
+    hint_torch_keywords,
     init_scalar,
     init_step_count,
     safe_sqrt,
@@ -35,6 +36,7 @@ class DogState(NamedTuple):
     total: Tensor  # sum of the squared norms of the gradients, weighted in DoWG; float64, shape ()
 
 
+@hint_torch_keywords
 def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Number = 1e-8) -> Optimizer[DogState]:
     """Scale gradients by distance over gradient: u = g max ‖pₛ − p₀‖ / √(Σ ‖gₛ‖² + eps).
 
@@ -78,6 +80,7 @@ def scale_by_dog(*, init_step: tuple[str, Number] = ("heuristic", 1e-6), eps: Nu
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-4) -> Optimizer[DogState]:
     """Scale gradients by squared distance over weighted gradients: u = g d / (√(Σ dₛ ‖gₛ‖²) + eps).
 
@@ -113,6 +116,7 @@ def scale_by_dowg(*, init_estim_sq_dist: Number | None = None, eps: Number = 1e-
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
     *,
@@ -136,6 +140,7 @@ def dog(
     return chain(add_decayed_weights(weight_decay, mask=mask), scaled, scale_by_learning_rate(learning_rate))
 
 
+@hint_torch_keywords
 def dowg(
     learning_rate: ScalarOrSchedule = 1.0,
     *,

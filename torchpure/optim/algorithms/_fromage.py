@@ -11,6 +11,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_scalar_or_schedule,
     evaluate_schedule,
+    hint_torch_keywords,
     init_step_count,
     leafwise,
 )
@@ -23,6 +24,7 @@ class FromageState(NamedTuple):
     step: Step  # float64, shape ()
 
 
+@hint_torch_keywords
 def fromage(learning_rate: ScalarOrSchedule, *, min_norm: Number = 1e-6) -> Optimizer[FromageState]:
     """Step with Fromage: p ← (p − learning_rate ‖p‖ g / ‖g‖) / √(1 + learning_rate²).
 

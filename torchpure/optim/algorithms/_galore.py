@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     by_real_parts,
     check_count,
     check_optimizer,
+    hint_torch_keywords,
     init_step_count,
     is_differentiable,
     left_singular_vectors,
@@ -35,6 +36,7 @@ class GaloreState(NamedTuple):
     basis: Params  # for each matrix, singular vectors along its longer dimension; None for other leaves
 
 
+@hint_torch_keywords
 def scale_by_galore(
     *,
     rank: int = 128,
@@ -126,6 +128,7 @@ def _project_back(update: Tensor, basis: Tensor, gradient: Tensor) -> Tensor:
     return basis @ update if _is_tall(gradient) else update @ basis.mT
 
 
+@hint_torch_keywords
 def galore(
     learning_rate: ScalarOrSchedule,
     *,

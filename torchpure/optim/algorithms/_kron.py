@@ -21,6 +21,7 @@ from torchpure.optim.core import (
     check_unit_interval,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_per_leaf,
     init_step_count,
@@ -50,6 +51,7 @@ def annealed_probability(step: Step) -> Tensor:
     return torch.exp(-(step - 500) / 1000).clamp(0.03, 1.0)
 
 
+@hint_torch_keywords
 def scale_by_kron(
     *,
     key: Key,
@@ -169,6 +171,7 @@ def _spectral_norm_bound(matrix: Tensor) -> Tensor:
     return largest * safe_divide(safe_norm(row @ matrix), safe_norm(row))
 
 
+@hint_torch_keywords
 def kron(
     learning_rate: ScalarOrSchedule = 1e-3,
     *,

@@ -6,12 +6,13 @@ import torch
 
 from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer
+from torchpure.optim.core import Mask, Number, Optimizer, hint_torch_keywords
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate, scale_by_trust_ratio
 
 from ._adam import scale_by_adam
 
 
+@hint_torch_keywords
 def lamb(
     learning_rate: ScalarOrSchedule,
     *,

@@ -6,10 +6,11 @@ import torch
 
 from torchpure._types import ScalarOrSchedule
 from torchpure.optim.combinators import chain, masked
-from torchpure.optim.core import Mask, Number, Optimizer
+from torchpure.optim.core import Mask, Number, Optimizer, hint_torch_keywords
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate, scale_by_trust_ratio, trace
 
 
+@hint_torch_keywords
 def lars(
     learning_rate: ScalarOrSchedule,
     *,

@@ -13,6 +13,7 @@ from torchpure.optim.core import (
     active_leaves,
     check_count,
     check_given,
+    hint_torch_keywords,
     init_per_leaf,
     init_step_count,
     is_differentiable,
@@ -58,6 +59,7 @@ def _default_search(form: str) -> Optimizer[Any]:
     return scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
+@hint_torch_keywords
 def scale_by_lbfgs(
     *, memory_size: int = 10, scale_init_precond: bool = True, form: Literal["optax", "torch", "scipy"] = "optax"
 ) -> Optimizer[LbfgsState]:
@@ -151,6 +153,7 @@ def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, initia
     return g
 
 
+@hint_torch_keywords
 def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     *,

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Mask, Number, Optimizer, check_unit_interval, ema_update, init_moments, leafwise
+from torchpure.optim.core import (
+    Mask,
+    Number,
+    Optimizer,
+    check_unit_interval,
+    ema_update,
+    hint_torch_keywords,
+    init_moments,
+    leafwise,
+)
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 
 
@@ -17,6 +26,7 @@ class LionState(NamedTuple):
     mean: Params  # running mean of the gradients
 
 
+@hint_torch_keywords
 def scale_by_lion(
     *,
     b1: Number = 0.9,
@@ -45,6 +55,7 @@ def scale_by_lion(
     return Optimizer(lambda params: LionState(init_moments(params, mu_dtype or accumulator_dtype)), update)
 
 
+@hint_torch_keywords
 def lion(
     learning_rate: ScalarOrSchedule,
     *,

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     copy_params,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -30,6 +31,7 @@ class MadgradState(NamedTuple):
     start: Params  # the initial parameters
 
 
+@hint_torch_keywords
 def madgrad(
     learning_rate: ScalarOrSchedule,
     *,

@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     check_unit_interval,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_scalar,
     init_step_count,
@@ -47,6 +48,7 @@ class MomoAdamState(NamedTuple):
     bound: Tensor  # lower bound of the loss; float64, shape ()
 
 
+@hint_torch_keywords
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     *,
@@ -101,6 +103,7 @@ def momo(
     return Optimizer(init, update, extra=("value",))
 
 
+@hint_torch_keywords
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     *,

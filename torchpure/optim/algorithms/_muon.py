@@ -20,6 +20,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     largest_singular_value,
@@ -103,6 +104,7 @@ def _as_matrix(leaf: Tensor) -> Tensor:
     return leaf.reshape(rows, leaf.numel() // rows)
 
 
+@hint_torch_keywords
 def scale_by_muon(
     *,
     ns_coeffs: Sequence[Any] = QUINTIC,
@@ -170,6 +172,7 @@ def _check_options(form: str, preconditioning: str, ns_coeffs: Sequence[Any], ns
         raise ValueError(f"scale_by_muon: wanted coefficients for {ns_steps} steps, got {len(ns_coeffs)}")
 
 
+@hint_torch_keywords
 def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptyState]:
     """Scale updates by their shape: u = g √max(1, rows / columns), or u = g consistent_rms √max(rows, columns).
 
@@ -192,6 +195,7 @@ def scale_by_shape(*, consistent_rms: Number | None = None) -> Optimizer[EmptySt
     return by_real_parts(scaled.init, scaled.rule)
 
 
+@hint_torch_keywords
 def muon(
     learning_rate: ScalarOrSchedule,
     *,

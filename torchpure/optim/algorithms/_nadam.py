@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_scalar,
     init_step_count,
@@ -39,6 +40,7 @@ class NadamState(NamedTuple):
     product: Tensor  # Πₜ, the product of the momenta so far; float64, shape ()
 
 
+@hint_torch_keywords
 def scale_by_nadam(
     *,
     b1: Number = 0.9,
@@ -106,6 +108,7 @@ def _scaled(
     return scale_by_nadam(**options, momentum_decay=momentum_decay)
 
 
+@hint_torch_keywords
 def nadam(
     learning_rate: ScalarOrSchedule,
     *,
@@ -133,6 +136,7 @@ def nadam(
     return chain(scaled, scale_by_learning_rate(learning_rate))
 
 
+@hint_torch_keywords
 def nadamw(
     learning_rate: ScalarOrSchedule,
     *,

@@ -4,10 +4,11 @@ from typing import Any
 
 from torchpure._types import Key, ScalarOrSchedule
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer
+from torchpure.optim.core import Number, Optimizer, hint_torch_keywords
 from torchpure.optim.transformations import add_noise, scale_by_learning_rate
 
 
+@hint_torch_keywords
 def noisy_sgd(
     learning_rate: ScalarOrSchedule, *, eta: Number = 0.01, gamma: Number = 0.55, key: Key
 ) -> Optimizer[tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_per_leaf,
     init_step_count,
@@ -31,6 +32,7 @@ class NovogradState(NamedTuple):
     square: Tree  # running mean of the squared norm of each leaf, shape ()
 
 
+@hint_torch_keywords
 def scale_by_novograd(
     *,
     b1: Number = 0.9,
@@ -82,6 +84,7 @@ def scale_by_novograd(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def novograd(
     learning_rate: ScalarOrSchedule,
     *,

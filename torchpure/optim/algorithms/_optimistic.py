@@ -10,7 +10,15 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Step, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import Number, Optimizer, check_nonnegative, init_moments, init_step_count, leafwise
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_nonnegative,
+    hint_torch_keywords,
+    init_moments,
+    init_step_count,
+    leafwise,
+)
 from torchpure.optim.transformations import scale_by_learning_rate
 
 from ._adam import scale_by_adam
@@ -23,6 +31,7 @@ class OptimisticState(NamedTuple):
     last: Params  # the last gradients
 
 
+@hint_torch_keywords
 def scale_by_optimistic_gradient(
     *, alpha: Number = 1.0, beta: Number = 1.0, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[OptimisticState]:
@@ -50,6 +59,7 @@ def scale_by_optimistic_gradient(
     )
 
 
+@hint_torch_keywords
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule,
     *,
@@ -72,6 +82,7 @@ def optimistic_gradient_descent(
     )
 
 
+@hint_torch_keywords
 def optimistic_adam(
     learning_rate: ScalarOrSchedule,
     *,

@@ -8,12 +8,21 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import EmptyState, Number, Optimizer, active_leaves, check_nonnegative, scalar_like
+from torchpure.optim.core import (
+    EmptyState,
+    Number,
+    Optimizer,
+    active_leaves,
+    check_nonnegative,
+    hint_torch_keywords,
+    scalar_like,
+)
 from torchpure.optim.transformations import scale_by_learning_rate
 
 _SMALL = 2.0**-52
 
 
+@hint_torch_keywords
 def scale_by_polyak(
     *, f_min: Number = 0.0, max_learning_rate: Number = 1.0, eps: Number = 0.0, variant: str = "sps"
 ) -> Optimizer[EmptyState]:

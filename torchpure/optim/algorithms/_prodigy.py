@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     copy_params,
     ema_update,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_scalar,
     init_step_count,
@@ -36,6 +37,7 @@ class ProdigyState(NamedTuple):
     numerator: Tensor  # r in the formula of d; float64, shape ()
 
 
+@hint_torch_keywords
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     *,

@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -30,6 +31,7 @@ class RadamState(NamedTuple):
     square: Params  # running mean of their squares
 
 
+@hint_torch_keywords
 def scale_by_radam(
     *,
     b1: Number = 0.9,
@@ -84,6 +86,7 @@ def scale_by_radam(
     )
 
 
+@hint_torch_keywords
 def radam(
     learning_rate: ScalarOrSchedule,
     *,

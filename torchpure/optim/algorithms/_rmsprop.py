@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     identity,
     init_moments,
     init_step_count,
@@ -31,6 +32,7 @@ class RmsState(NamedTuple):
     square: Params  # running mean of their squares
 
 
+@hint_torch_keywords
 def scale_by_rms(
     *,
     decay: Number = 0.9,
@@ -58,6 +60,7 @@ def scale_by_rms(
     )
 
 
+@hint_torch_keywords
 def scale_by_stddev(
     *,
     decay: Number = 0.9,
@@ -121,6 +124,7 @@ def _build(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def rmsprop(
     learning_rate: ScalarOrSchedule,
     *,

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Grads, Params, Updates
-from torchpure.optim.core import Number, Optimizer, check_above, check_nonnegative, init_moments, leafwise, scalar_like
+from torchpure.optim.core import (
+    Number,
+    Optimizer,
+    check_above,
+    check_nonnegative,
+    hint_torch_keywords,
+    init_moments,
+    leafwise,
+    scalar_like,
+)
 
 
 class RpropState(NamedTuple):
@@ -16,6 +25,7 @@ class RpropState(NamedTuple):
     last: Params  # the last update; 0 after a change of sign
 
 
+@hint_torch_keywords
 def rprop(
     learning_rate: Number,
     *,

@@ -16,6 +16,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    hint_torch_keywords,
     init_average,
     init_scalar,
     init_step_count,
@@ -42,6 +43,7 @@ class ScheduleFreeState(NamedTuple):
     b1: Tensor  # weight of the average x in the parameters y; float64, shape ()
 
 
+@hint_torch_keywords
 def schedule_free(
     base_optimizer: Optimizer[Any],
     learning_rate: ScalarOrSchedule,
@@ -124,6 +126,7 @@ def _with_warmup(learning_rate: Number, warmup_steps: int | None) -> ScalarOrSch
     return learning_rate if warmup_steps is None else warmup_constant_schedule(0.0, learning_rate, warmup_steps)
 
 
+@hint_torch_keywords
 def schedule_free_sgd(
     learning_rate: Number = 1.0,
     *,
@@ -147,6 +150,7 @@ def schedule_free_sgd(
     return schedule_free(base, lr, b1=b1, weight_lr_power=weight_lr_power, state_dtype=state_dtype)
 
 
+@hint_torch_keywords
 def schedule_free_adamw(
     learning_rate: Number = 0.0025,
     *,

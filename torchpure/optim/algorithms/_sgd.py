@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     check_scalar_or_schedule,
     check_unit_interval,
     evaluate_schedule,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     is_zero,
@@ -33,6 +34,7 @@ class SgdState(NamedTuple):
     momentum: Params | None  # decaying sum of the gradients; None without momentum
 
 
+@hint_torch_keywords
 def sgd(
     learning_rate: ScalarOrSchedule,
     *,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchpure._types import Grads, Params, ScalarOrSchedule, Updates
 from torchpure.optim.combinators import chain
-from torchpure.optim.core import EmptyState, Optimizer, leafwise
+from torchpure.optim.core import EmptyState, Optimizer, hint_torch_keywords, leafwise
 from torchpure.optim.transformations import scale_by_learning_rate
 
 
@@ -28,6 +28,7 @@ def scale_by_sign() -> Optimizer[EmptyState]:
     return Optimizer(lambda params: EmptyState(), update)
 
 
+@hint_torch_keywords
 def sign_sgd(learning_rate: ScalarOrSchedule) -> Optimizer[tuple[Any, ...]]:
     """Step with sign descent: p ← p − learning_rate sign(g).
 

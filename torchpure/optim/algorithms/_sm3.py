@@ -14,6 +14,7 @@ from torchpure.optim.core import (
     by_real_parts,
     check_nonnegative,
     check_unit_interval,
+    hint_torch_keywords,
     init_moments,
     init_per_leaf,
     leafwise,
@@ -29,6 +30,7 @@ class Sm3State(NamedTuple):
     mean: Params  # running mean of the updates
 
 
+@hint_torch_keywords
 def scale_by_sm3(
     *, b1: Number = 0.9, b2: Number = 1.0, eps: Number = 1e-8, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[Sm3State]:
@@ -76,6 +78,7 @@ def _max_along(bound: Tensor, dim: int) -> Tensor:
     return bound.amax(rest, keepdim=True) if rest and bound.numel() else bound.clone()
 
 
+@hint_torch_keywords
 def sm3(
     learning_rate: ScalarOrSchedule, *, momentum: Number = 0.9, accumulator_dtype: torch.dtype | None = None
 ) -> Optimizer[tuple[Any, ...]]:

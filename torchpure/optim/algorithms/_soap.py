@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     check_unit_interval,
     eigenbasis,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_per_leaf,
     init_step_count,
@@ -41,6 +42,7 @@ class SoapState(NamedTuple):
     basis: Tree  # for each leaf and each dimension, the eigenvectors of the covariance as columns
 
 
+@hint_torch_keywords
 def scale_by_soap(
     *,
     b1: Number = 0.95,
@@ -129,6 +131,7 @@ def _rotate(leaf: Tensor, basis: Bases) -> Tensor:
     return leaf
 
 
+@hint_torch_keywords
 def soap(
     learning_rate: ScalarOrSchedule = 3e-3,
     *,

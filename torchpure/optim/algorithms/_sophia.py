@@ -20,6 +20,7 @@ from torchpure.optim.core import (
     check_nonnegative,
     check_unit_interval,
     ema_update,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     recompute_if,
@@ -60,6 +61,7 @@ def hutchinson(key: Key, objective: Callable[[Leaves], Tensor], leaves: Leaves) 
     return [sign * product for sign, product in zip(signs, products, strict=True)]
 
 
+@hint_torch_keywords
 def scale_by_sophia(
     *,
     key: Key,
@@ -129,6 +131,7 @@ def _clip(leaf: Tensor, threshold: Number | None) -> Tensor:
     return torch.minimum(torch.maximum(leaf, -limit), limit)
 
 
+@hint_torch_keywords
 def sophia(
     learning_rate: ScalarOrSchedule,
     *,

@@ -13,6 +13,7 @@ from torchpure.optim.core import (
     bias_correction,
     check_nonnegative,
     check_unit_interval,
+    hint_torch_keywords,
     init_moments,
     init_step_count,
     leafwise,
@@ -29,6 +30,7 @@ class YogiState(NamedTuple):
     square: Params  # a mean of their squares that changes slowly
 
 
+@hint_torch_keywords
 def scale_by_yogi(
     *,
     b1: Number = 0.9,
@@ -74,6 +76,7 @@ def scale_by_yogi(
     return Optimizer(init, update)
 
 
+@hint_torch_keywords
 def yogi(
     learning_rate: ScalarOrSchedule,
     *,

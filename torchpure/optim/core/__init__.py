@@ -37,6 +37,7 @@ from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_opti
 from ._real_parts import RealAndImaginary, by_real_parts, join_complex, split_complex
 from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
+from ._torch_keywords import hint_torch_keywords
 
 __all__ = [
     "EmptyState",
@@ -68,6 +69,7 @@ __all__ = [
     "evaluate_schedule",
     "extra_names",
     "glob_label_fn",
+    "hint_torch_keywords",
     "identity",
     "init_average",
     "init_moments",

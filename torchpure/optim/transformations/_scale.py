@@ -4,7 +4,14 @@ from typing import NamedTuple
 
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Schedule, Step, Updates
-from torchpure.optim.core import EmptyState, Number, Optimizer, check_scalar_or_schedule, init_step_count
+from torchpure.optim.core import (
+    EmptyState,
+    Number,
+    Optimizer,
+    check_scalar_or_schedule,
+    hint_torch_keywords,
+    init_step_count,
+)
 
 
 class ScheduleState(NamedTuple):
@@ -42,6 +49,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> Optimizer[ScheduleState]:
     return Optimizer(lambda params: ScheduleState(init_step_count(params)), update)
 
 
+@hint_torch_keywords
 def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule, *, flip_sign: bool = True
 ) -> Optimizer[EmptyState] | Optimizer[ScheduleState]:

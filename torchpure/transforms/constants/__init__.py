@@ -2,10 +2,11 @@
 
 from ._conversions import CONVERSIONS, NEW_TENSORS, refuse_conversion
 from ._grad_mode import set_forward_mode
-from ._numbers import NUMBERS, with_tensors_as_numbers
+from ._numbers import BY_KEYWORD, NUMBERS, with_tensors_as_numbers
 from ._retry_with_numbers import with_numbers
 
 __all__ = [
+    "BY_KEYWORD",
     "CONVERSIONS",
     "NEW_TENSORS",
     "NUMBERS",

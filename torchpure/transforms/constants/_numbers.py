@@ -149,6 +149,9 @@ def _table() -> dict[Any, tuple[dict[str, int], Callable[..., Any] | None]]:
 
 
 NUMBERS = _table()  # operation -> (where its numbers stand, the formula)
+BY_KEYWORD = frozenset(  # operations whose numbers are given by name alone, such as `add`
+    operation for operation, (where, _) in NUMBERS.items() if set(where.values()) == {_KEYWORD}
+)
 
 
 def with_tensors_as_numbers(operation: Any, args: Any, kwargs: Any) -> Any:

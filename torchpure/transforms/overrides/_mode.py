@@ -16,6 +16,7 @@ from torchpure._torch import (
     HigherOrderOperator,
     forward_ad,
     functorch,
+    is_any_autocast_enabled,
     len_torch_function_stack,
     mode_at,
     pop_mode,
@@ -23,7 +24,7 @@ from torchpure._torch import (
 )
 from torchpure._types import P, T
 from torchpure.transforms.calls import Call
-from torchpure.transforms.constants import NUMBERS, with_numbers, with_tensors_as_numbers
+from torchpure.transforms.constants import BY_KEYWORD, NUMBERS, with_numbers, with_tensors_as_numbers
 from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
@@ -31,7 +32,11 @@ from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_OVERRIDDEN = frozenset({*ALWAYS, *AUTOCAST, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED, *NUMBERS})
+_RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_RARELY = (
+    frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD
+) - _RULED  # under autocast, or with a keyword: `linear`, `+`
+_OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS})
 _peek = functorch.peek_interpreter_stack
 
 
@@ -62,6 +67,8 @@ class OverrideMode(TorchFunctionMode):
         """Run an operation, or its rule."""
         if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
             return func(*args, **kwargs) if kwargs else func(*args)
+        if func in _RARELY and not kwargs and not is_any_autocast_enabled():
+            return func(*args)
         if func in NUMBERS:
             func = with_tensors_as_numbers(func, args, kwargs)
         if in_transform():
@@ -141,8 +148,15 @@ def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
     run_fn = with_numbers(fn)
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        with overriding():
+        if _thread.active:
             return run_fn(*args, **kwargs)
+        _thread.active = True
+        push_mode(_MODE)
+        try:
+            return run_fn(*args, **kwargs)
+        finally:
+            _thread.active = False
+            pop_mode()
 
     return run
 

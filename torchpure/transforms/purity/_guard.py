@@ -23,7 +23,7 @@ from torchpure._types import Tree
 from torchpure.errors import ImpureError
 from torchpure.transforms.engine import argument_paths, describe_function, functorch, innermost, stale, unaliased
 
-from ._reach import LIMIT, SHORT_LIMIT, name_of, search
+from ._reach import SHORT_LIMIT, name_of, search
 
 _version = operator.attrgetter("_version")
 _MAX_HISTORIES = 4096
@@ -74,12 +74,15 @@ class Watch:
     def __init__(self, caller: str, fn: Callable[..., Any], args: tuple[Tree, ...], kwargs: Any = None) -> None:
         self._caller, self._fn, self._args = caller, fn, args
         self._given = [leaf for leaf in tree.leaves((args, kwargs) if kwargs else args) if isinstance(leaf, Tensor)]
-        self._history = _history_of(fn)
-        found = search(fn, limit=SHORT_LIMIT if self._history.passed else LIMIT)
+        found = search(fn, limit=SHORT_LIMIT)
+        self._history = None if found.is_whole else _history_of(fn)
+        passed = self._history is not None and self._history.passed
+        if not (found.is_whole or passed):
+            found = search(fn)
         self._sets_attributes = found.sets_attributes
-        if found.sets_attributes and not self._history.passed:
+        if found.sets_attributes and not passed:
             found = search(fn, deep=True)
-        self._captured, self._can_store, _ = found
+        self._captured, self._can_store = found.tensors, found.can_store and not passed
         self._versions = _versions([*self._given, *self._captured])
 
     def check(self, traced: Callable[[Tensor], bool] = stale) -> None:
@@ -90,9 +93,10 @@ class Watch:
         """
         if _versions([*self._given, *self._captured]) != self._versions:
             self._refuse()
-        if self._can_store and not self._history.passed:
+        if self._can_store:
             self._check_leaks(traced)
-        self._history.passed = True
+        if self._history is not None:
+            self._history.passed = True
 
     def unaliased(self, result: Tree) -> Tree:
         """Return a result that shares no memory with arguments or captured tensors, as compiled programs do."""

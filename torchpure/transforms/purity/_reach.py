@@ -45,6 +45,7 @@ class Found(NamedTuple):
     """The result of a search."""
 
     tensors: list[Tensor]
+    is_whole: bool  # the limit left nothing out
     can_store: bool  # a call may store a tensor in something that was found
     sets_attributes: bool  # of any object
 
@@ -72,7 +73,8 @@ def search(fn: Any, names: list[str] | None = None, deep: bool = False, limit: i
             if deep and (kind is FunctionType or isinstance(item, nn.Module)):
                 parts = [*parts, *_attributes(item)]
             todo.extend(parts if names is None else ((part, _joined(name, key)) for part, key in parts))
-    return Found(tensors, can_store, sets_attributes)
+    is_whole = len(visited) < limit and len(todo) <= 4 * limit
+    return Found(tensors, is_whole, can_store, sets_attributes)
 
 
 def _joined(name: str, key: Any) -> str:
