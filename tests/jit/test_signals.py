@@ -76,7 +76,7 @@ def test_a_loop_ends_when_an_error_is_noted(name, alarm):
     kind, f = FAULTS[name]
     compiled = tp.jit(f)
     assert compiled.lower(torch.tensor(1)).backend == "native"
-    alarm(raise_alarm, 20)
+    alarm(raise_alarm, 100)
     with pytest.raises(kind, match="in a compiled program"):
         compiled(torch.tensor(1))
 
@@ -113,3 +113,14 @@ def test_control_c_ends_a_loop():
         compiled(torch.tensor(1))
     timer.join()
     assert tp.jit(lambda i: tp.while_loop(lambda i: i < 9, lambda i: i + 1, i))(torch.tensor(0)) == 9
+
+
+def test_a_handler_may_call_the_function_that_is_running(alarm):
+    compiled = tp.jit(
+        lambda x, n: tp.while_loop(lambda c: c[1] < n, lambda c: (c[0] + 1, c[1] + 1), (x, torch.tensor(0)))[0]
+    )
+    x, seen = torch.arange(4.0, dtype=torch.float64), []
+    compiled(x, torch.tensor(3))
+    alarm(lambda *_: seen.append(compiled(x + 500, torch.tensor(3))), 0.2)
+    result = compiled(x, torch.tensor(1_500_000_000))
+    assert torch.equal(result, x + 1_500_000_000) and torch.equal(seen[0], x + 503)

@@ -37,6 +37,7 @@ MODES = {
 
 # a function of the number, and the point
 WITH_NUMBERS = {
+    "clamp": (lambda a: torch.clamp(X * 4, -1.0, a), 0.7),
     "leaky_relu": (lambda a: F.leaky_relu(X, a), 0.3),
     "elu": (lambda a: F.elu(X, a), 0.7),
     "celu": (lambda a: F.celu(X, a), 0.7),
@@ -90,7 +91,7 @@ def test_a_tensor_in_the_place_of_a_number_is_differentiated(name):
 
 
 def test_every_formula_for_numbers_has_a_case():
-    tested = {*WITH_NUMBERS, "subtract", "baddbmm", "trapz"}
+    tested = {*WITH_NUMBERS, "subtract", "baddbmm", "trapz", "clip"}
     names = {getattr(operation, "__name__", "") for operations, _, _ in _FORMULAS for operation in operations}
     assert {name.strip("_").removeprefix("special_") for name in names} <= tested
 

@@ -1,6 +1,7 @@
 """The override mode sees what happens: how a function came by an operation makes no difference."""
 
 import weakref
+from collections import deque
 from functools import partial
 
 import pytest
@@ -10,7 +11,8 @@ from torch.autograd import grad as grad_imported_before
 from torch.overrides import TorchFunctionMode
 
 import torchpure as tp
-from torchpure.errors import ImpureError
+from torchpure._torch import pop_mode
+from torchpure.errors import ImpureError, TransformError
 from torchpure.transforms.overrides import only_overrides
 from torchpure.transforms.overrides._mode import _MODE, _thread
 
@@ -200,3 +202,103 @@ def test_a_call_does_not_look_at_what_it_can_reach_again():
     for _ in range(10):
         torch.testing.assert_close(gradient(X), 2 * X)
     assert Looked.looked <= 100
+
+
+SLOPE_OF_J0 = -float(torch.special.bessel_j1(X[0]))
+
+
+def _leaves_a_mode_on(x):
+    mode = torch.device("cpu")
+    mode.__enter__()
+    KEPT.append(mode)
+    return x**2
+
+
+def _ends_all_modes(x):
+    while not only_overrides() or _thread.active:
+        pop_mode()
+        _thread.active = False
+    return x**2
+
+
+KEPT = []
+
+
+@pytest.mark.parametrize("unbalanced", [_leaves_a_mode_on, _ends_all_modes])
+def test_modes_that_a_function_leaves_unbalanced_do_not_end_the_overrides(unbalanced):
+    tp.grad(unbalanced)(X[0])
+    while KEPT:
+        KEPT.pop().__exit__(None, None, None)
+    assert only_overrides() and not _thread.active
+    assert float(tp.grad(torch.special.bessel_j0)(X[0])) == pytest.approx(SLOPE_OF_J0)
+
+
+class Determinant(nn.Module):
+    def forward(self, a):
+        return torch.linalg.det(torch.diag(torch.stack([a, a])))
+
+
+def test_operations_of_a_traced_program_are_replaced():
+    program = tp.make_graph(torch.special.bessel_j0)(X[0])
+    assert float(tp.grad(lambda x: program(x))(X[0])) == pytest.approx(SLOPE_OF_J0)
+    assert float(tp.jvp(lambda x: program(x), (X[0],), (torch.ones_like(X[0]),))[1]) == pytest.approx(SLOPE_OF_J0)
+    exported = torch.export.export(Determinant(), (X[0],)).module()
+    assert float(tp.hessian(lambda x: exported(x))(torch.zeros((), dtype=D))) == 2
+    with pytest.raises(TransformError, match="reads numbers"):
+        tp.grad(lambda x: x * torch.ops.aten.item(x))(X[0])
+
+
+def test_seeds_of_a_nested_gradient_are_differentiated():
+    def f(p):
+        w = torch.tensor(2.0, dtype=D, requires_grad=True)
+        return torch.autograd.grad(w**2, w, grad_outputs=p**2)[0]
+
+    assert float(tp.grad(f)(torch.tensor(1.5, dtype=D)).detach()) == 12
+    assert float(tp.grad(lambda p: tp.vmap(f)(p[None]).sum())(torch.tensor(1.5, dtype=D)).detach()) == 12
+
+
+def test_a_function_that_torch_calls_back_is_seen():
+    def loss(p):
+        one = torch.ones(1, 1, dtype=D)
+        distance = lambda a, b: torch.special.bessel_j0(a - b).sum(-1)  # noqa: E731
+        return nn.functional.triplet_margin_with_distance_loss(
+            p * one, 0 * one, one, distance_function=distance, margin=5.0
+        )
+
+    p, step = torch.tensor(1.5, dtype=D), 1e-6
+    wanted = float(loss(p + step) - loss(p - step)) / (2 * step)
+    for slope in (tp.grad(loss)(p), tp.jvp(loss, (p,), (torch.ones_like(p),))[1], tp.jacrev(loss)(p)):
+        assert float(slope) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.compile
+def test_a_function_of_torch_compile_may_be_called_inside():
+    compiled = torch.compile(lambda a: torch.sin(a) * a, backend="eager")
+    wanted = X[0].sin() + X[0] * X[0].cos()
+    torch.testing.assert_close(tp.grad(lambda x: compiled(x))(X[0]), wanted)
+
+
+BOUNDED = {
+    "clamp": lambda o, p: o.clamp(0, p),
+    "clip": lambda o, p: torch.clip(o, p - 1, 20.0),
+    "by name": lambda o, p: torch.clamp(o, max=p, min=0),
+    "a deque": lambda o, p: o * torch.tensor(deque([p, p * p])),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_bound_that_is_differentiated_beside_a_number(name):
+    o, p = torch.tensor([9.0, 0.2], dtype=D), torch.tensor(1.5, dtype=D)
+
+    def f(p):
+        return BOUNDED[name](o, p).sum()
+
+    wanted = {"clamp": 1.0, "clip": 1.0, "by name": 1.0, "a deque": 9.0 + 0.2 * 3.0}[name]
+    for slope in (tp.grad(f)(p), tp.jvp(f, (p,), (torch.ones_like(p),))[1], tp.jacfwd(f)(p)):
+        assert float(slope) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("transform", [tp.grad, tp.jacfwd])
+def test_a_place_of_a_quantile_that_is_differentiated_is_refused(transform):
+    with pytest.raises(TransformError, match=r"quantile, line \d+ of test_mode.py.*`q` is a tensor"):
+        transform(lambda p: torch.quantile(torch.tensor([1.0, 3.0, 8.0], dtype=D), p))(torch.tensor(0.5, dtype=D))

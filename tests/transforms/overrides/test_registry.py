@@ -13,6 +13,7 @@ from torch import Tensor, nn, special
 from torch._functorch.autograd_function import custom_function_call
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.testing import assert_close
+from torch.torch_version import TorchVersion
 
 import torchpure as tp
 from torchpure.errors import TransformError
@@ -315,7 +316,8 @@ def name_of(operation: Any) -> str:
     return resolve_name(operation) or operation.__name__
 
 
-CALLS = {name_of(operation): (row, operation) for row in ROWS for operation in row.operations}
+REMOVED = {torch.cholesky, Tensor.cholesky} if TorchVersion(torch.__version__) >= "2.15" else set()  # they only raise
+CALLS = {name_of(op): (row, op) for row in ROWS for op in row.operations if op not in REMOVED}
 
 
 def plain(name: str) -> Callable[[Tensor], Tensor]:
@@ -447,7 +449,7 @@ ELSEWHERE = {
 
 
 def test_every_override_has_a_test_row():
-    tested = {id_ for _, id_ in CALLS.values()} | set(INTERCEPTED) | ELSEWHERE
+    tested = {id_ for _, id_ in CALLS.values()} | set(INTERCEPTED) | ELSEWHERE | REMOVED
     missing = [
         name_of(operation) for override in OVERRIDES for operation in override.operations if operation not in tested
     ]

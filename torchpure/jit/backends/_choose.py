@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from torchpure import tree
 from torchpure._cpp import CompilerError, compiler_command, load_library
+from torchpure.errors import InputError
 from torchpure.jit.passes import fake_value, has_control_flow, placeholders
 
 from ._interpreted import InterpretedProgram
@@ -73,6 +74,8 @@ def compile_native(
         return str(error)
     except FileNotFoundError as error:
         raise CompilerError(f"jit: {error}.") from error
+    except InputError:  # a setting of the cache
+        raise
     except CompilerError as error:
         if not _compiler_works():
             raise

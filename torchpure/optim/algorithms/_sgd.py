@@ -64,7 +64,7 @@ def sgd(
     if nesterov and not with_momentum:
         raise ValueError("sgd: nesterov needs a momentum greater than 0")
     check_nonnegative("sgd", dampening=dampening)
-    if nesterov and not is_zero(dampening):
+    if nesterov and not (is_zero(dampening) or isinstance(dampening, Tensor)):  # an injected 0 is a tensor
         raise ValueError("sgd: nesterov needs a dampening of 0")
 
     def init(params: Params) -> SgdState:

@@ -58,6 +58,14 @@ def _new_tensor(operation: Any, first: int) -> Callable[..., Tensor]:
     return run
 
 
+def _is_sequence(data: Any) -> bool:
+    """Return whether torch takes a value for a list of numbers."""
+    plain = isinstance(data, Tensor | str | bytes) or hasattr(data, "__array__") or hasattr(data, "keys")
+    return isinstance(data, list | tuple) or not (
+        plain or not hasattr(data, "__len__") or not hasattr(data, "__getitem__")
+    )
+
+
 def _is_followed(leaf: Tensor) -> bool:
     return functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf)
 
@@ -65,13 +73,13 @@ def _is_followed(leaf: Tensor) -> bool:
 def _tensors(data: Any) -> Iterator[Tensor]:
     if isinstance(data, Tensor):
         yield data
-    elif isinstance(data, list | tuple):
+    elif _is_sequence(data):
         for part in data:
             yield from _tensors(part)
 
 
 def _dtypes(data: Any) -> Iterator[torch.dtype]:
-    if isinstance(data, list | tuple):
+    if _is_sequence(data):
         for part in data:
             yield from _dtypes(part)
     else:
@@ -79,7 +87,7 @@ def _dtypes(data: Any) -> Iterator[torch.dtype]:
 
 
 def _stacked(data: Any, dtype: torch.dtype, device: Any) -> Tensor:
-    if isinstance(data, list | tuple):
+    if _is_sequence(data):
         return torch.stack([_stacked(part, dtype, device) for part in data])
     if not isinstance(data, Tensor):
         return torch.tensor(data, dtype=dtype, device=device)

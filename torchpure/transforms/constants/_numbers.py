@@ -39,6 +39,7 @@ _FORMULAS: list[tuple[list[Any], dict[str, int], Any]] = [
     ([torch.cumulative_trapezoid], {"dx": _KEYWORD}, formulas.cumulative_trapezoid),
     ([torch.var, Tensor.var], {"correction": _KEYWORD}, formulas.var),
     ([torch.std, Tensor.std], {"correction": _KEYWORD}, formulas.std),
+    ([torch.clamp, Tensor.clamp, torch.clip, Tensor.clip], {"min": 1, "max": 2}, formulas.clamp),
     ([F.leaky_relu], {"negative_slope": 1}, formulas.leaky_relu),
     ([F.elu], {"alpha": 1}, formulas.elu),
     ([F.celu, torch.celu], {"alpha": 1}, formulas.celu),
@@ -138,7 +139,12 @@ _REFUSED: list[tuple[list[Any], dict[str, int]]] = [
     ([F.multi_head_attention_forward], {"dropout_p": 10}),
     ([torch.logspace], {"base": 3}),
     ([torch.special.airy_ai], {"x": 0}),
-    ([F.nll_loss, F.multilabel_soft_margin_loss], {"weight": 2}),
+    ([F.nll_loss, F.multilabel_soft_margin_loss, F.binary_cross_entropy], {"weight": 2}),
+    ([torch.quantile, torch.nanquantile, Tensor.quantile, Tensor.nanquantile], {"q": 1}),
+    ([torch.scatter, Tensor.scatter, Tensor.scatter_], {"value": _KEYWORD}),
+    ([Tensor.fill_diagonal_], {"fill_value": 1}),
+    ([Tensor.clamp_, Tensor.clip_, torch.clamp_, torch.clip_], {"min": 1, "max": 2}),
+    ([Tensor.normal_], {"mean": 1, "std": 2}),
 ]
 
 

@@ -6,6 +6,7 @@ from ._embeddings import embedding
 from ._gamma import igamma, igammac, zeta
 from ._layer_numbers import (
     celu,
+    clamp,
     cross_entropy,
     elu,
     group_norm,
@@ -87,6 +88,7 @@ __all__ = [
     "igammac",
     "index_add",
     "layer_norm",
+    "clamp",
     "leaky_relu",
     "linalg_norm",
     "linspace",

@@ -52,6 +52,15 @@ def softshrink(input: Tensor, lambd: Any = 0.5) -> Tensor:
     return torch.where(input.abs() <= lambd, 0.0, input - torch.sign(input) * lambd).to(input.dtype)
 
 
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Compute `torch.clamp` with bounds of which one may be a number and the other a tensor."""
+    low, high = (
+        bound if bound is None or isinstance(bound, Tensor) else torch.as_tensor(bound, dtype=input.dtype)
+        for bound in (min, max)
+    )
+    return torch.clamp(input, low, high).to(input.dtype)
+
+
 def softplus(input: Tensor, beta: Any = 1, threshold: Any = 20) -> Tensor:
     """Compute `F.softplus`: log(1 + exp(β x)) / β, and x where β x is above the threshold."""
     scaled = input * beta

@@ -7,6 +7,7 @@ from functools import wraps
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
@@ -14,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from torchpure import tree
 from torchpure._torch import (
     HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
     forward_ad,
     functorch,
     is_any_autocast_enabled,
@@ -37,6 +40,13 @@ _RARELY = (
     frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD
 ) - _RULED  # under autocast, or with a keyword: `linear`, `+`
 _OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS})
+_ATEN = frozenset({OpOverload, OpOverloadPacket})
+_OF_ATEN = {  # operations of programs -> how Python code calls them: programs of `make_graph` and torch.export
+    getattr(torch.ops.aten, operation.__name__): operation
+    for operation in _OVERRIDDEN
+    if operation.__class__ in {BuiltinFunctionType, MethodDescriptorType}
+    and hasattr(torch.ops.aten, operation.__name__)
+}
 _peek = functorch.peek_interpreter_stack
 
 
@@ -65,29 +75,39 @@ class OverrideMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, or its rule."""
-        if func.__class__ in _USUAL and func not in _OVERRIDDEN:  # first: every operation passes here
+        # first: every operation passes here; torch.compile, which traces this, cannot guard on the tables
+        if is_dynamo_compiling() or (func.__class__ in _USUAL and func not in _OVERRIDDEN):
             return func(*args, **kwargs) if kwargs else func(*args)
         if func in _RARELY and not kwargs and not is_any_autocast_enabled():
             return func(*args)
-        if func in NUMBERS:
-            func = with_tensors_as_numbers(func, args, kwargs)
-        if in_transform():
-            if func in AUTOCAST and is_mapped_autocast():
-                return AUTOCAST[func](*args, **(kwargs or {}))
-            if func in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
-                func = FORWARD_MODE[func]
-            elif func in IN_TRANSFORM and not _is_differentiated_once(args):
-                func = IN_TRANSFORM[func]
-        func = ALWAYS.get(func, func)
-        if func not in INTERCEPTED and not isinstance(func, HigherOrderOperator):
-            return func(*args, **kwargs) if kwargs else func(*args)
-        if func in INTERCEPTED:
-            args, kwargs = INTERCEPTED[func](args, kwargs or {})
+        kwargs = kwargs or {}
+        operation = _OF_ATEN.get(getattr(func, "overloadpacket", func), func) if func.__class__ in _ATEN else func
+        rule = _rule(operation, args, kwargs)
+        if rule is not operation:
+            func = operation = rule
+        if operation not in INTERCEPTED and not isinstance(func, HigherOrderOperator):
+            return func(*args, **kwargs)
+        if operation in INTERCEPTED:
+            args, kwargs = INTERCEPTED[operation](args, kwargs)
         _thread.active = False  # functions of the user that run in here enter the mode again
         try:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         finally:
             _thread.active = True
+
+
+def _rule(operation: Any, args: Any, kwargs: Any) -> Any:
+    """Return what runs for an operation here: a rule, or the operation itself."""
+    if operation in NUMBERS:
+        operation = with_tensors_as_numbers(operation, args, kwargs)
+    if in_transform():
+        if operation in AUTOCAST and is_mapped_autocast():
+            return AUTOCAST[operation]
+        if operation in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
+            operation = FORWARD_MODE[operation]
+        elif operation in IN_TRANSFORM and not _is_differentiated_once(args):
+            operation = IN_TRANSFORM[operation]
+    return ALWAYS.get(operation, operation)
 
 
 class _Thread(threading.local):
@@ -113,8 +133,7 @@ class overriding:  # noqa: N801 a context manager
 
     def __exit__(self, *error: Any) -> None:
         if not self._was_active:
-            _thread.active = False
-            pop_mode()
+            _leave()
 
 
 def paused_overrides() -> AbstractContextManager[None]:
@@ -155,10 +174,22 @@ def overridden(fn: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return run_fn(*args, **kwargs)
         finally:
-            _thread.active = False
-            pop_mode()
+            _leave()
 
     return run
+
+
+def _leave() -> None:
+    """Turn the mode off. Code of the user may have left other modes on, or have ended this one."""
+    _thread.active = False
+    others = []
+    while _num_modes():
+        mode = pop_mode()
+        if mode is _MODE:
+            break
+        others.append(mode)
+    for mode in reversed(others):
+        push_mode(mode)
 
 
 def as_member(fn: Callable[P, T]) -> Callable[P, T]:

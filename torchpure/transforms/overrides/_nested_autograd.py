@@ -20,12 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import functional
+from torch.nn import functional as F
 from torch.nn.modules import module
 from torch.utils import hooks
 
 from torchpure._torch import grad_preprocess
 from torchpure.transforms.context import active_resumables, current
-from torchpure.transforms.engine import OUTERMOST, depends_on, functorch, graph_leaves, is_differentiated, level_kinds
+from torchpure.transforms.engine import (
+    OUTERMOST,
+    depends_on,
+    functorch,
+    graph_leaves,
+    innermost,
+    is_differentiated,
+    level_kinds,
+)
 
 from ._override import Override, Where
 
@@ -38,14 +47,16 @@ def _is_differentiated(outputs: Iterable[Any]) -> bool:
         return True
     variables = OUTERMOST.variables
     return variables is not None and any(
-        not isinstance(leaf, Tensor) or depends_on(variables, leaf) for leaf in outputs
+        not isinstance(leaf, Tensor) or depends_on(variables, innermost(leaf)) for leaf in outputs
     )
 
 
 def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`."""
     outputs, inputs = args[:2]
-    if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(outputs):
+    seeds = kwargs.get("grad_outputs", args[2] if len(args) > 2 else None)  # a derivative may go through these alone
+    followed = [*_as_tuple(outputs), *_as_tuple(seeds)]
+    if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(followed):
         return args, kwargs
     if _caller_of(torch.autograd.grad) is not functional.__dict__:
         return args, {**kwargs, "create_graph": True, "retain_graph": True}
@@ -54,6 +65,22 @@ def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
     if any(id(leaf) not in given for leaf in leaves):
         raise RuntimeError("torch.autograd.functional cuts off what it captures")
     return args, kwargs
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return (
+        tuple(leaf for leaf in value if leaf is not None)
+        if isinstance(value, list | tuple)
+        else (value,) * (value is not None)
+    )
+
+
+def _with_mode_in_distance(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Let the function of the user run as it does outside: torch calls it with modes off."""
+    from ._mode import overridden  # the mode is made of this table
+
+    distance = kwargs.get("distance_function")
+    return args, kwargs if distance is None else {**kwargs, "distance_function": overridden(distance)}
 
 
 def _caller_of(function: Any) -> Any:
@@ -148,6 +175,7 @@ OVERRIDES = (
     Override([Tensor.requires_grad_], Where.ALWAYS | Where.IN_TRANSFORM, _requires_grad_),
     Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
+    Override([F.triplet_margin_with_distance_loss], Where.INTERCEPTED, _with_mode_in_distance),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),
     Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
     Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),

@@ -63,7 +63,7 @@ def generate_cpp(
         scope.items,
     )
     place = sum(isinstance(output, View) for output in outputs)  # of the workspace that is given, behind the outputs
-    pointers = [*_pointers(state, inputs, outputs), *_workspace(size, state.may_reenter, place)]
+    pointers = [*_pointers(state, inputs, outputs), *_workspace(size, state.may_reenter or writer.polls, place)]
     return TranslationUnit(_source(state, writer, pointers), state, outputs, overwritten, size)
 
 
