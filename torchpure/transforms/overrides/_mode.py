@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
@@ -39,7 +40,8 @@ _RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
 _RARELY = (
     frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD
 ) - _RULED  # under autocast, or with a keyword: `linear`, `+`
-_OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS})
+_CALLS_BACK = {F.triplet_margin_with_distance_loss: "distance_function"}  # torch turns modes off before the call
+_OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS, *_CALLS_BACK})
 _ATEN = frozenset({OpOverload, OpOverloadPacket})
 _OF_ATEN = {  # operations of programs -> how Python code calls them: programs of `make_graph` and torch.export
     getattr(torch.ops.aten, operation.__name__): operation
@@ -85,10 +87,12 @@ class OverrideMode(TorchFunctionMode):
         rule = _rule(operation, args, kwargs)
         if rule is not operation:
             func = operation = rule
-        if operation not in INTERCEPTED and not isinstance(func, HigherOrderOperator):
+        if operation not in INTERCEPTED and operation not in _CALLS_BACK and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
         if operation in INTERCEPTED:
             args, kwargs = INTERCEPTED[operation](args, kwargs)
+        if name := _CALLS_BACK.get(operation):
+            kwargs = {**kwargs, name: kwargs.get(name) and overridden(kwargs[name])}
         _thread.active = False  # functions of the user that run in here enter the mode again
         try:
             return func(*args, **kwargs)

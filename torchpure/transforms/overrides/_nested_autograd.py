@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import functional
-from torch.nn import functional as F
 from torch.nn.modules import module
 from torch.utils import hooks
 
@@ -73,14 +72,6 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
         if isinstance(value, list | tuple)
         else (value,) * (value is not None)
     )
-
-
-def _with_mode_in_distance(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Let the function of the user run as it does outside: torch calls it with modes off."""
-    from ._mode import overridden  # the mode is made of this table
-
-    distance = kwargs.get("distance_function")
-    return args, kwargs if distance is None else {**kwargs, "distance_function": overridden(distance)}
 
 
 def _caller_of(function: Any) -> Any:
@@ -175,7 +166,6 @@ OVERRIDES = (
     Override([Tensor.requires_grad_], Where.ALWAYS | Where.IN_TRANSFORM, _requires_grad_),
     Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
-    Override([F.triplet_margin_with_distance_loss], Where.INTERCEPTED, _with_mode_in_distance),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),
     Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
     Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),
