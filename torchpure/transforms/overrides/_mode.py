@@ -40,6 +40,7 @@ _RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
 _RARELY = (
     frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD
 ) - _RULED  # under autocast, or with a keyword: `linear`, `+`
+_IN_LEVELS = frozenset({*FORWARD_MODE, *IN_TRANSFORM}) - {*ALWAYS, *INTERCEPTED, *NUMBERS}
 _CALLS_BACK = {F.triplet_margin_with_distance_loss: "distance_function"}  # torch turns modes off before the call
 _OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS, *_CALLS_BACK})
 _ATEN = frozenset({OpOverload, OpOverloadPacket})
@@ -83,6 +84,8 @@ class OverrideMode(TorchFunctionMode):
         if func in _RARELY and not kwargs and not is_any_autocast_enabled():
             return func(*args)
         kwargs = kwargs or {}
+        if func in _IN_LEVELS and not in_transform():
+            return func(*args, **kwargs)
         operation = _OF_ATEN.get(getattr(func, "overloadpacket", func), func) if func.__class__ in _ATEN else func
         rule = _rule(operation, args, kwargs)
         if rule is not operation:
