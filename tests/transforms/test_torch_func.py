@@ -139,10 +139,14 @@ def test_each_name_of_torch_func_exists_or_has_a_remedy():
 
 
 def test_each_remedy_names_what_exists():
-    for path in re.findall(r"\btp\.[a-z_.]+[a-z]", " ".join(_missing_names._REMEDIES.values())):
+    paths = re.findall(r"\btp\.[a-z_.]+[a-z]", " ".join(_missing_names._REMEDIES.values()))
+    missing = []
+    for path in paths:
         value = tp
         for part in path.split(".")[1:]:
-            value = getattr(value, part)
+            value = getattr(value, part, None)
+        missing += [path] if value is None else []
+    assert paths and not missing
 
 
 def test_the_remedies_compute_what_the_names_compute():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ._disk_cache import CompilerError, build_library
 
-_ELF_HEADER = struct.Struct("64x")
+_ELF_HEADER = 64  # bytes
 
 
 def load_library(source: str, command: Sequence[str], *names: str) -> ctypes.CDLL:
@@ -46,7 +46,7 @@ def _is_cut(content: bytes) -> bool:
 
     Source: System V ABI, "ELF header" and "Program header", 64 bit.
     """
-    if content[:5] != b"\x7fELF\x02" or len(content) < _ELF_HEADER.size:
+    if content[:5] != b"\x7fELF\x02" or len(content) < _ELF_HEADER:
         return False  # another format, which the loader checks
     order = "<" if content[5] == 1 else ">"
     segments, sections, size, count, section_size, section_count = struct.unpack_from(f"{order}QQ6xHHHH", content, 32)

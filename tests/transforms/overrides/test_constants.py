@@ -240,3 +240,18 @@ def test_no_grad_cuts_every_derivative(name, outside):
         twice = [tp.jacrev(tp.jacrev(f)), tp.hessian(f), tp.jacfwd(tp.jacfwd(f)), tp.jacrev(tp.jacfwd(f))]
         assert [run(x).item() for run in twice] == [second] * 4
         assert torch.is_grad_enabled() is outside
+
+
+MISTAKES = {
+    "a method": (lambda x: x.sum("a"), "sum"),
+    "a function": (lambda x: torch.sum(x, "a"), "sum"),
+    "after a branch": (lambda x: x.view("a").sum() if x.sum() > 0 else x, "view"),
+}
+
+
+@pytest.mark.parametrize("transform", [tp.grad, tp.jacrev, tp.jacfwd])
+@pytest.mark.parametrize("name", MISTAKES)
+def test_another_mistake_in_arguments_keeps_the_error_of_torch(name, transform):
+    wrong, operation = MISTAKES[name]
+    with pytest.raises(TypeError, match=rf"^{operation}\(\)"):
+        transform(wrong)(torch.ones(3))

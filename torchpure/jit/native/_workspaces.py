@@ -1,7 +1,7 @@
 """Memory for the temporaries of large programs: one block for each thread, which all programs share.
 
-The system gives large memory back at once and hands it out in zeroed pages. For a step of a transformer with 147 MiB of
-temporaries these pages cost as much as a third of the step.
+Large memory that is freed goes back to the system at once, which hands it out again in zeroed pages. For a step of a
+transformer with 147 MiB of temporaries these pages took 11 % of the time.
 """
 
 import threading

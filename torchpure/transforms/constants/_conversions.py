@@ -60,10 +60,11 @@ def _new_tensor(operation: Any, first: int) -> Callable[..., Tensor]:
 
 def _is_sequence(data: Any) -> bool:
     """Return whether torch takes a value for a list of numbers."""
-    plain = isinstance(data, Tensor | str | bytes) or hasattr(data, "__array__") or hasattr(data, "keys")
-    return isinstance(data, list | tuple) or not (
-        plain or not hasattr(data, "__len__") or not hasattr(data, "__getitem__")
-    )
+    if isinstance(data, list | tuple):
+        return True
+    if isinstance(data, Tensor | str | bytes) or hasattr(data, "__array__") or hasattr(data, "keys"):
+        return False
+    return hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
 def _is_followed(leaf: Tensor) -> bool:

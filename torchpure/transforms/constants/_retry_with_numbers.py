@@ -13,7 +13,8 @@ from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.engine import describe_function, is_differentiated, run_vmap, user_line
 
-_SIGNS = ("must be Number, not Tensor", "must be float, not Tensor", "received an invalid combination of arguments")
+_AMBIGUOUS = "received an invalid combination of arguments"  # of a tensor for a number, and of any other mistake
+_SIGNS = ("must be Number, not Tensor", "must be float, not Tensor", _AMBIGUOUS)
 
 
 def with_numbers(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,6 +22,7 @@ def with_numbers(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     Raises:
         TransformError: the second run fails too.
+        TypeError: an argument is wrong for another reason; torch's own error.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -36,7 +38,11 @@ def with_numbers(fn: Callable[..., Any]) -> Callable[..., Any]:
             raise first
         try:
             return _on_members(fn, leaves, structure, places)
+        except TransformError:
+            raise
         except (TypeError, RuntimeError) as error:
+            if _AMBIGUOUS in str(first):
+                raise first from None
             raise TransformError(
                 f"{describe_function(fn)}{user_line(first)} passes a tensor that is differentiated where torch wants a "
                 f"number ({str(first).splitlines()[0]}). Write the formula in tensors; if the number is a constant, "

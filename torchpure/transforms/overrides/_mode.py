@@ -37,16 +37,16 @@ from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
 _RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
-_RARELY = (
-    frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD
-) - _RULED  # under autocast, or with a keyword: `linear`, `+`
+# replaced under autocast, or where a keyword is given, such as `linear` and `+`
+_RARELY = (frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD) - _RULED
+# replaced inside a level of torch's transforms alone
 _IN_LEVELS = frozenset({*FORWARD_MODE, *IN_TRANSFORM}) - {*ALWAYS, *INTERCEPTED, *NUMBERS}
 _CALLS_BACK = {F.triplet_margin_with_distance_loss: "distance_function"}  # torch turns modes off before the call
 _OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS, *_CALLS_BACK})
 _ATEN = frozenset({OpOverload, OpOverloadPacket})
 _OF_ATEN = {  # operations of programs -> how Python code calls them: programs of `make_graph` and torch.export
     getattr(torch.ops.aten, operation.__name__): operation
-    for operation in _OVERRIDDEN
+    for operation in (*NUMBERS, *AUTOCAST, *INTERCEPTED, *FORWARD_MODE, *IN_TRANSFORM, *ALWAYS)
     if operation.__class__ in {BuiltinFunctionType, MethodDescriptorType}
     and hasattr(torch.ops.aten, operation.__name__)
 }

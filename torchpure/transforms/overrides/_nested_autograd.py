@@ -54,7 +54,7 @@ def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`."""
     outputs, inputs = args[:2]
     seeds = kwargs.get("grad_outputs", args[2] if len(args) > 2 else None)  # a derivative may go through these alone
-    followed = [*_as_tuple(outputs), *_as_tuple(seeds)]
+    followed = [*_as_list(outputs), *_as_list(seeds)]
     if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(followed):
         return args, kwargs
     if _caller_of(torch.autograd.grad) is not functional.__dict__:
@@ -66,12 +66,10 @@ def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
-def _as_tuple(value: Any) -> tuple[Any, ...]:
-    return (
-        tuple(leaf for leaf in value if leaf is not None)
-        if isinstance(value, list | tuple)
-        else (value,) * (value is not None)
-    )
+def _as_list(value: Any) -> list[Any]:
+    """Return the outputs or seeds of a nested gradient, one or several, without those that are None."""
+    given = value if isinstance(value, list | tuple) else [value]
+    return [leaf for leaf in given if leaf is not None]
 
 
 def _caller_of(function: Any) -> Any:

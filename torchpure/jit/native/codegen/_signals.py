@@ -1,7 +1,7 @@
 """Loops in C++ end when an error is noted, and when a signal such as Ctrl-C raises an exception.
 
-A program runs without Python's lock, so a handler of signals cannot run meanwhile. Each loop therefore looks at a
-coarse clock now and then. Ten times a second it takes the lock and lets Python run its handlers.
+A program runs without Python's lock, so a handler of signals cannot run meanwhile. Each long loop therefore looks
+at the clock now and then. Ten times a second it takes the lock and lets Python run its handlers.
 """
 
 from collections.abc import Sequence
