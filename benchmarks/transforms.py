@@ -38,6 +38,30 @@ def main() -> None:
         programs = {name: _repeat(*make(library[name], name)) for name in calls}
         bar = 0.6 if "vmap" not in title and title != "jvp" else 1.0
         report(f"transforms: {title}", times(programs, 300), OURS, {THEIRS: bar}, SETTINGS)
+    large_object()
+
+
+class Trainer:
+    """An object from which a million others can be reached."""
+
+    def __init__(self) -> None:
+        self.records = [{"step": number} for number in range(1_000_000)]
+
+    def loss(self, w: torch.Tensor) -> torch.Tensor:
+        """Return a loss that uses none of them."""
+        return (w * w).sum()
+
+
+def large_object() -> None:
+    """Compare the gradient of a method of a large object with that of a function."""
+    method, function = "a method of an object with a million items", "a function"
+    calls = {method: tp.grad(Trainer().loss), function: tp.grad(lambda w: (w * w).sum())}
+    w = torch.ones(3)
+    programs = {name: _repeat(call, (w,)) for name, call in calls.items()}
+    settings = {name: f"tp.grad of {name}, whose first call is over" for name in calls}
+    for run in programs.values():
+        run(1)
+    report("transforms: what can be reached", times(programs, 300), method, {function: 1.3}, settings)
 
 
 def _value_and_grad(lib, loss):
