@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -169,11 +170,17 @@ def fit(
 
 
 def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
-    from ._config import FitConfig, configure
-    from ._run import run, summary
+    from torchpure.runs import FitConfig, Watcher, configure, run, summary
+
+    from ._progress import live_line
+
+    @contextmanager
+    def watch(steps: int) -> Iterator[Watcher]:
+        with catch_signals() as stop, live_line(steps, quiet=quiet) as report:
+            yield Watcher(report, stop)
 
     config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    finished = run(config, out, quiet=quiet)
+    finished = run(config, out, watch)
     with catch_signals():  # the run is saved: say so
         _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
     return finished.fit.code

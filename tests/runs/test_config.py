@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from torchpure.cli._config import command, configure
+from torchpure.runs._config import command, configure
 from torchpure.errors import InputError
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ._data import Data, Sample
+from ._points import Data, Sample
 from ._network import Network
 
 MAX_DRAWN = 4000  # more points would only hide each other

@@ -15,12 +15,13 @@ from torchpure import model, optim, train
 from torchpure._types import Key, Params
 
 from ._config import FitConfig
-from ._data import Data, Sample
+from ._points import Data, Sample
 from ._network import Network
-from ._progress import Report
 
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+
+Report = Callable[[int, float], None]  # step, loss
 
 
 class Fit(NamedTuple):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from torchpure.cli._folder import draft, slug
+from torchpure.runs._folder import draft, slug
 from torchpure.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("here")
