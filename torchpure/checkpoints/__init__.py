@@ -1,0 +1,7 @@
+"""Checkpoints: trees in folders that are whole or absent, as safetensors and JSON with hashes."""
+
+from ._checkpointer import Checkpointer
+from ._describe import Description, LeafInfo, describe
+from ._restore import restore, save
+
+__all__ = ["Checkpointer", "Description", "LeafInfo", "describe", "restore", "save"]
