@@ -10,7 +10,8 @@ __version__ = "0.1.0"  # the build reads it here
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():
-    from . import errors, optim, random, train, tree
+    from . import checkpoints, errors, optim, random, train, tree
+    from .checkpoints import restore, save
     from .jit import jit
     from .model import Functional, ensemble, functional, make_functional_fwd, merge, partition, stack, unstack
     from .train import fit, sweep
@@ -61,6 +62,7 @@ __all__ = [
     "associative_scan",
     "axis_index",
     "check",
+    "checkpoints",
     "cond",
     "custom_jvp",
     "custom_vjp",
@@ -96,6 +98,8 @@ __all__ = [
     "ravel_pytree",
     "remat",
     "remat_name",
+    "restore",
+    "save",
     "scan",
     "stack",
     "stop_gradient",

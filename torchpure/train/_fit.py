@@ -117,11 +117,17 @@ def fit(
     with open_store("fit", checkpoint, resume, arguments) as store:
         start = store.start(carry)
         carry = start.carry
+        if start.step > steps:
+            raise ValueError(f"fit: the saved run has made {start.step} steps already, wanted at most steps={steps}")
         progresses = run_windows(start, windows, jit=jit, store=store)
         for progress in progresses:
             carry = (progress.params, progress.opt_state, progress.state)
-            store.history.append(progress.losses)
-            if callback is not None and callback(progress._replace(params=problem.all_params(progress.params))):
+            seen = progress._replace(params=problem.all_params(progress.params))
+            stop = callback is not None and callback(seen)
+            store.history.append(
+                progress.losses
+            )  # after the callback: if it raises, the run resumes before this report
+            if stop:
                 break
         progresses.close()
     trained, opt_state, state = carry

@@ -80,8 +80,8 @@ def loop(
     def windows(first: int) -> Iterator[Window]:
         if first:
             raise ValueError(
-                f"loop: no window of steps ends at step {first}, where the run was saved: the batches have other shapes "
-                "than those of the saved run"
+                f"loop: no window of steps ends at step {first}, where the run was saved: the batches have shapes other than "
+                "those of the saved run"
             )
         return batch_windows(step, batches, size if jit else 1, every)
 

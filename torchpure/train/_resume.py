@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.checkpoints import Checkpointer, describe
+from torchpure.checkpoints import Checkpointer, data_of, describe
 from torchpure.errors import TransformError
 from torchpure.transforms import ShapeDtype
 
@@ -54,15 +54,21 @@ class Store:
         self._saved = newest
         saved = _restore(self._caller, self._checkpointer, newest, self._arguments, (carry, self.callback_state))
         self.history, self.callback_state = _parts(saved["history"]), saved["callback_state"]
-        return Position(newest, _laid_out(carry, saved["carry"]), _parts(saved["unreported"]))
+        carry = tuple(_laid_out(value, saved[name]) for name, value in _named(carry).items())
+        return Position(newest, carry, _parts(saved["unreported"]))
 
     def note(self, step: int, carry: Any, unreported: list[Tensor]) -> None:
         """Take the newest position; save it if it is due and no earlier one is being written."""
         if self._checkpointer is None:
             return
-        self._last = Position(step, carry, unreported)
+        self._last = Position(step, carry, [*unreported])
         if step // self._every > self._saved // self._every and not self._checkpointer.busy():
             self.save()
+
+    def close(self) -> None:
+        """Save the newest position, and take no more: an abandoned iterator over the run may still report one."""
+        self.save()
+        self._checkpointer = None
 
     def save(self) -> None:
         """Save the newest position, unless it is saved."""
@@ -70,7 +76,7 @@ class Store:
         if position is None or position.step <= self._saved or self._checkpointer is None:
             return
         saved = {
-            "carry": position.carry,
+            **_named(position.carry),
             "unreported": _joined(position.unreported),
             "history": _joined(self.history),
             "callback_state": self.callback_state,
@@ -105,14 +111,14 @@ def open_store(
         newest = checkpointer.latest()
         if newest is not None and not resume:
             raise ValueError(
-                f"{caller}: {checkpointer.folder} has a checkpoint of step {newest}: pass resume=True to go on from it, "
-                "or another folder"
+                f"{caller}: {checkpointer.folder} has a checkpoint of step {newest}: pass resume=True to go on from "
+                "it, or another folder"
             )
         store = Store(caller, checkpointer, arguments(), every)
         try:
             yield store
         finally:
-            store.save()
+            store.close()
             checkpointer.wait()
 
 
@@ -139,8 +145,7 @@ def hash_of(tensors: tuple[Tensor, ...]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        plain = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+        digest.update(data_of(tensor))
     return digest.hexdigest()
 
 
@@ -155,7 +160,11 @@ def _restore(
         for leaf in description.leaves
         if leaf.path in ("unreported", "history") and leaf.shape is not None
     }
-    return checkpointer.restore(step, like={"carry": carry, "callback_state": callback_state, **lengths})
+    return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+
+
+def _named(carry: Any) -> dict[str, Tree]:
+    return dict(zip(("params", "opt_state", "state"), carry, strict=True))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
