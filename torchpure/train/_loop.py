@@ -80,8 +80,8 @@ def loop(
     def windows(first: int) -> Iterator[Window]:
         if first:
             raise ValueError(
-                f"loop: no window of steps ends at step {first}, where the run was saved: the batches have shapes other than "
-                "those of the saved run"
+                f"loop: the run was saved after step {first}, where no window of these batches ends: the saved run had "
+                "batches of other shapes"
             )
         return batch_windows(step, batches, size if jit else 1, every)
 
