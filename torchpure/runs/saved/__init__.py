@@ -3,7 +3,7 @@
 from ._description import DataDescription, Description, read_description
 from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics
-from ._parameters import read_parameters
+from ._parameters import read_header, read_parameters
 from ._sweep import SweepTable, is_sweep, read_sweep
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "open_folder",
     "read_bytes",
     "read_description",
+    "read_header",
     "read_last",
     "read_metrics",
     "read_parameters",

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from torchpure.errors import InputError
 
-from ._files import read_bytes
+from ._files import open_file, read_bytes
 
 NAME = "params.safetensors"
 MAX_HEADER = 2**24
+MAX_FILE = 2**40
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -30,7 +31,7 @@ def read_parameters(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Ten
     path = folder / NAME
     size = sum(value.numel() * value.element_size() for value in wanted.values())
     content = read_bytes(folder, NAME, size + MAX_HEADER)
-    found = {name: spec for name, spec in _header(path, content).items() if name != "__metadata__"}
+    found = {name: spec for name, spec in _header(path, content, len(content)).items() if name != "__metadata__"}
     for name in sorted(wanted.keys() | found.keys()):
         _compare(path, name, found.get(name), wanted.get(name))
     try:
@@ -43,10 +44,21 @@ def read_parameters(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Ten
     return values
 
 
-def _header(path: Path, content: bytes) -> dict[str, Any]:
+def read_header(folder: Path, name: str) -> dict[str, str]:
+    """Describe the tensors of a safetensors file by name, such as `float32 of shape (4, 2)`.
+
+    Raises:
+        InputError: the file cannot be opened, is truncated or damaged.
+    """
+    with open_file(folder, name, MAX_FILE) as (file, size):
+        header = _header(folder / name, file.read(8 + MAX_HEADER), size)
+    return {key: _describe(spec) for key, spec in header.items() if key != "__metadata__"}
+
+
+def _header(path: Path, content: bytes, size: int) -> dict[str, Any]:
     length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or length > min(MAX_HEADER, len(content) - 8):
-        raise InputError(f"{path}: {len(content)} bytes are not a whole safetensors file; it is truncated or damaged")
+    if len(content) < 8 or length > min(MAX_HEADER, size - 8):
+        raise InputError(f"{path}: {size} bytes are not a whole safetensors file; it is truncated or damaged")
     try:
         header = json.loads(content[8 : 8 + length])
     except (ValueError, RecursionError):
