@@ -7,9 +7,9 @@ import torch
 
 from torchpure import model, random
 from torchpure.runs._config import configure
-from torchpure.runs._points import Data, Sample, load
 from torchpure.runs._network import build
 from torchpure.runs._plots import draw_fit, draw_loss
+from torchpure.runs._points import Data, Sample, load
 
 KEY = random.key(0)
 

@@ -9,8 +9,8 @@ from torchpure import __version__, random
 from torchpure.cli import main
 from torchpure.runs import _run
 from torchpure.runs._config import FitConfig, configure
-from torchpure.runs._points import load
 from torchpure.runs._network import build
+from torchpure.runs._points import load
 from torchpure.runs._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}

@@ -15,8 +15,8 @@ from torchpure import model, optim, train
 from torchpure._types import Key, Params
 
 from ._config import FitConfig
-from ._points import Data, Sample
 from ._network import Network
+from ._points import Data, Sample
 
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}

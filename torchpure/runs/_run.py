@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torchpure import __version__, random
 
 from ._config import FitConfig, command
-from ._points import Data, load
 from ._fit import STATUS, Fit, Report, fit
 from ._folder import draft, slug
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
+from ._points import Data, load
 
 
 class Run(NamedTuple):
@@ -36,7 +36,9 @@ class Watcher(NamedTuple):
     stop: Callable[[], int]  # the number of the signal that ends the run, or 0
 
 
-Watch = Callable[[int], AbstractContextManager[Watcher]]  # the number of steps -> a watcher for the time of the training
+Watch = Callable[
+    [int], AbstractContextManager[Watcher]
+]  # the number of steps -> a watcher for the time of the training
 
 
 @contextmanager
