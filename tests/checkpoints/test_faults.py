@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -285,3 +286,69 @@ def test_migrations_run_in_order():
     old = {"schema": 1, "seen": []}
     assert _migrations.migrate(old, 3, table) == {"schema": 3, "seen": [1, 2]}
     assert old == {"schema": 1, "seen": []}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the names of open files")
+def test_everything_is_on_the_disk_before_the_rename_and_the_rename_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints._plan, "_LEAST_FILE", 32)
+    monkeypatch.setattr(checkpoints._write, "_MAX_THREADS", 1)
+    events = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(descriptor):
+        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    def renamed(old, new):
+        events.append(("rename", Path(new)))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    path = write(tmp_path / "c")
+    *before, manifest, folder, commit, parent = events
+    assert {file.name for _, file in before} | {"manifest.json"} == set(_names(path)) and len(before) > 1
+    assert manifest[1].name == "manifest.json" and folder == ("fsync", manifest[1].parent)
+    assert commit == ("rename", path) and parent == ("fsync", tmp_path)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_a_lock_that_is_no_file_is_an_error(tmp_path, make):
+    make(tmp_path / ".lock")
+    if make is os.mkfifo:  # it can be locked as a file can
+        Checkpointer(tmp_path).close()
+        return
+    with pytest.raises(
+        CheckpointError, match=f"Checkpointer: {tmp_path}: (is a directory|too many levels of symbolic links)"
+    ):
+        Checkpointer(tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_of_a_run_is_an_error(tmp_path):
+    (tmp_path / "run").write_text("x")
+    with pytest.raises(CheckpointError, match="run: file exists"):
+        Checkpointer(tmp_path / "run")
+
+
+def test_a_step_that_is_a_link_is_no_checkpoint(tmp_path):
+    write(tmp_path / "outside")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "step-00000009").symlink_to("../outside")
+    with Checkpointer(tmp_path / "run") as run:
+        assert run.steps() == []
+
+
+def test_memory_that_is_not_there_is_an_error(tmp_path, monkeypatch):
+    write(tmp_path / "c")
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "empty", refuse)
+        with pytest.raises(CheckpointError, match="a tensor needs 48 bytes of memory, which there are not"):
+            tp.restore(tmp_path / "c")
+    monkeypatch.setattr(torch.Tensor, "contiguous", refuse)
+    with pytest.raises(CheckpointError, match="can't allocate memory"):
+        write(tmp_path / "d")
+    assert _names(tmp_path) == ["c"]
