@@ -39,18 +39,22 @@ with _collector.gc_paused():
 
 if _typing.TYPE_CHECKING:
     from . import testing
+    from .runs import load_run
 else:
+    _LAZY = {"load_run": ".runs"}
 
     def __getattr__(name: str) -> _typing.Any:
-        """Import `testing` at its first use, because programs that only train do not need it; explain missing names."""
+        """Import `testing` and what reads runs at their first use; explain missing names."""
         if name == "testing":
             return _importlib.import_module(".testing", __name__)
+        if name in _LAZY:
+            return getattr(_importlib.import_module(_LAZY[name], __name__), name)
         advice = None if name.startswith("_") else _missing_names.remedy(name, (tree, random, optim, train, debug))
         text = f"module {__name__!r} has no attribute {name!r}" + (f": {advice}" if advice else "")
         raise AttributeError(text, name=name, obj=_sys.modules[__name__])
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), "testing"})
+        return sorted({*globals(), *_LAZY, "testing"})
 
 
 __all__ = [
@@ -82,6 +86,7 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "load_run",
     "make_functional_fwd",
     "make_graph",
     "map",

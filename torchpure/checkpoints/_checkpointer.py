@@ -100,6 +100,14 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._write_in_background, args=arguments, name="torchpure checkpoint")
         self._thread.start()
 
+    def busy(self) -> bool:
+        """Return whether a write in the background goes on, so that `save` would wait."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return step_path(self.folder, step)
+
     def wait(self) -> None:
         """Wait for the write in the background.
 

@@ -69,7 +69,10 @@ def data_of(tensor: Tensor) -> memoryview:
     values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     if not values.numel():
         return memoryview(b"")
-    return values.reshape(-1).view(torch.uint8).numpy().data
+    flat = values.reshape(-1)
+    if flat.stride() != (1,):  # a single number may have any stride
+        flat = torch.empty_like(flat, memory_format=torch.contiguous_format).copy_(flat)
+    return flat.view(torch.uint8).numpy().data
 
 
 def read_tensors(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchpure.errors import InputError
 
 from ._config import FitConfig
-from ._data import Sample
+from ._points import Sample
 
 MAX_PARAMETERS = 50_000_000
 MAX_VALUES = 2**29  # rows times widths: the values that one step saves for its backward pass

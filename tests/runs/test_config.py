@@ -2,8 +2,8 @@ import shlex
 
 import pytest
 
-from torchpure.cli._config import command, configure
 from torchpure.errors import InputError
+from torchpure.runs._config import command, configure
 
 
 def test_defaults():

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from torchpure.cli import _formats, _npz
-from torchpure.cli._formats import FORMATS, check_finite
+from torchpure.data import _formats, _npz
+from torchpure.data._formats import FORMATS, check_finite
 from torchpure.errors import InputError
 
 

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Key
+from torchpure.data import LARGEST, Domain, compile_expression, is_table, parse_domain, read_table
 from torchpure.errors import InputError
 
 from ._config import FitConfig
-from ._domain import LARGEST, Domain, parse_domain
-from ._expression import compile_expression
-from ._table import is_table, read_table
 
 TEST_SHARE = 0.2
 MAX_ROWS_AT_ONCE = 2**15  # an expression keeps up to one intermediate result for each level of its depth

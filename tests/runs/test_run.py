@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from torchpure import __version__, random
-from torchpure.cli import _run, main
-from torchpure.cli._config import FitConfig, configure
-from torchpure.cli._data import load
-from torchpure.cli._network import build
-from torchpure.cli._run import run, summary
+from torchpure.cli import main
+from torchpure.runs import _run
+from torchpure.runs._config import FitConfig, configure
+from torchpure.runs._network import build
+from torchpure.runs._points import load
+from torchpure.runs._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
 FILES = ["config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors"]
@@ -24,7 +25,7 @@ def lines(path):
 
 
 def test_a_run_saves_five_files(here, listing):
-    done = run(configure(SMALL), None, quiet=True)
+    done = run(configure(SMALL))
     assert str(done.directory) == "runs/2-sin-x-2-pi"
     assert (listing(done.directory)) == FILES
     assert done.parameters == 13
@@ -39,7 +40,7 @@ def test_a_run_saves_five_files(here, listing):
     "extra", [{}, {"preset": "article"}, {"target": "x*y", "domain": "x=0:1,y=0:1", "dtype": "float64"}]
 )
 def test_the_saved_run_reproduces_the_predictions(extra):
-    done = run(configure(SMALL | extra), None, quiet=True)
+    done = run(configure(SMALL | extra))
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
     data = load(config, random.split(random.key(config.seed))[0])
@@ -52,7 +53,7 @@ def test_the_saved_run_reproduces_the_predictions(extra):
 
 
 def test_the_saved_command_repeats_the_run(capsys):
-    done = run(configure(SMALL | {"seed": 7, "learning_rate": 0.03}), None, quiet=True)
+    done = run(configure(SMALL | {"seed": 7, "learning_rate": 0.03}))
     saved = json.loads((done.directory / "config.json").read_text())
     assert main([*shlex.split(saved["command"])[1:], "--quiet", "--out", "again"]) == 0
     first, second = (load_file(f"{folder}/params.safetensors") for folder in (done.directory, "again"))
@@ -62,7 +63,7 @@ def test_the_saved_command_repeats_the_run(capsys):
 
 def test_the_hash_of_a_file_is_saved(here):
     (here / "points.csv").write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(10)))
-    done = run(configure({"target": "points.csv", "column": "y", "steps": 3}), None, quiet=True)
+    done = run(configure({"target": "points.csv", "column": "y", "steps": 3}))
     assert str(done.directory) == "runs/points-y"
     data = json.loads((done.directory / "config.json").read_text())["data"]
     assert data["inputs"] == ["x"]
@@ -71,7 +72,7 @@ def test_the_hash_of_a_file_is_saved(here):
 
 def test_global_state_does_not_change(here):
     before = torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads()
-    run(configure(SMALL), None, quiet=True)
+    run(configure(SMALL))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.get_default_dtype(), torch.get_num_threads()) == before[1:]
 
@@ -84,12 +85,12 @@ def test_an_error_leaves_no_files(here, monkeypatch, error, place, listing):
 
     monkeypatch.setattr(_run, place, crash)
     with pytest.raises(error):
-        run(configure(SMALL), None, quiet=True)
+        run(configure(SMALL))
     assert listing(here) == []
 
 
 def test_a_diverged_run_is_saved_as_json(here, listing):
-    done = run(configure(SMALL | {"optimizer": "sgd", "learning_rate": 1e38}), None, quiet=True)
+    done = run(configure(SMALL | {"optimizer": "sgd", "learning_rate": 1e38}))
     assert done.fit.code == 1
     assert (listing(done.directory)) == FILES
     assert summary(configure(SMALL), done)["status"] == "diverged"
@@ -98,6 +99,6 @@ def test_a_diverged_run_is_saved_as_json(here, listing):
 
 def test_a_number_that_is_not_finite_is_null_in_json():
     config = configure(SMALL)
-    done = run(config, None, quiet=True)
+    done = run(config)
     infinite = done._replace(fit=done.fit._replace(test_loss=float("inf")))
     assert summary(config, infinite)["test_loss"] is None

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +14,11 @@ from safetensors.torch import save_file
 from torchpure import __version__, random
 
 from ._config import FitConfig, command
-from ._data import Data, load
-from ._fit import STATUS, Fit, fit
+from ._fit import STATUS, Fit, Report, fit
 from ._folder import draft, slug
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
-from ._progress import live_line
-from ._signals import catch_signals
+from ._points import Data, load
 
 
 class Run(NamedTuple):
@@ -29,7 +29,25 @@ class Run(NamedTuple):
     parameters: int
 
 
-def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
+class Watcher(NamedTuple):
+    """What follows a training, and may end it."""
+
+    report: Report  # called after each step
+    stop: Callable[[], int]  # the number of the signal that ends the run, or 0
+
+
+Watch = Callable[
+    [int], AbstractContextManager[Watcher]
+]  # the number of steps -> a watcher for the time of the training
+
+
+@contextmanager
+def unwatched(steps: int) -> Iterator[Watcher]:
+    """Yield a watcher that shows nothing and never ends the run."""
+    yield Watcher(lambda step, loss: None, lambda: 0)
+
+
+def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) -> Run:
     """Fit and save; leave no files behind after an error.
 
     Raises:
@@ -38,9 +56,8 @@ def run(config: FitConfig, out: Path | None, *, quiet: bool) -> Run:
     k_data, k_init = random.split(random.key(config.seed))
     data = load(config, k_data)
     network = build(config, data.train)
-    with catch_signals() as stop, draft(out, slug(_label(config))) as folder:
-        with live_line(config.steps, quiet=quiet) as report:
-            result = fit(network, data, config, k_init, report, stop)
+    with watch(config.steps) as watcher, draft(out, slug(_label(config))) as folder:
+        result = fit(network, data, config, k_init, watcher.report, watcher.stop)
         _write(folder.path, config, data, network, result)
         directory = folder.publish()
     return Run(directory, result, sum(value.numel() for value in network.parameters()))

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from torchpure import random
-from torchpure.cli import _fit
-from torchpure.cli._config import configure
-from torchpure.cli._data import load
-from torchpure.cli._fit import fit, optimizer
-from torchpure.cli._network import build
+from torchpure.runs import _fit
+from torchpure.runs._config import configure
+from torchpure.runs._fit import fit, optimizer
+from torchpure.runs._network import build
+from torchpure.runs._points import load
 
 K_DATA, K_INIT = random.split(random.key(0))
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from torchpure import random
-from torchpure.cli._config import configure
-from torchpure.cli._data import compile_truth, load
 from torchpure.errors import InputError
+from torchpure.runs._config import configure
+from torchpure.runs._points import compile_truth, load
 
 KEY = random.key(3)
 

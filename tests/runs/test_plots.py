@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from torchpure import model, random
-from torchpure.cli._config import configure
-from torchpure.cli._data import Data, Sample, load
-from torchpure.cli._network import build
-from torchpure.cli._plots import draw_fit, draw_loss
+from torchpure.runs._config import configure
+from torchpure.runs._network import build
+from torchpure.runs._plots import draw_fit, draw_loss
+from torchpure.runs._points import Data, Sample, load
 
 KEY = random.key(0)
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from torchpure.cli._domain import parse_domain
+from torchpure.data._domain import parse_domain
 from torchpure.errors import InputError
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ._data import Data, Sample
 from ._network import Network
+from ._points import Data, Sample
 
 MAX_DRAWN = 4000  # more points would only hide each other
 HIGHEST = 1e250  # margins around larger numbers overflow

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from torchpure.data import is_table
 from torchpure.errors import InputError
-
-from ._table import is_table
 
 MAX_POINTS = 1_000_000
 MAX_STEPS = 10_000_000

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from torchpure import model, random
-from torchpure.cli import _network
-from torchpure.cli._config import configure
-from torchpure.cli._data import Sample
-from torchpure.cli._network import build, units
 from torchpure.errors import InputError
+from torchpure.runs import _network
+from torchpure.runs._config import configure
+from torchpure.runs._network import build, units
+from torchpure.runs._points import Sample
 
 X = torch.tensor([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], dtype=torch.float64)
 TRAIN = Sample(X, torch.tensor([1e6, 2e6, 4e6], dtype=torch.float64))

@@ -4,8 +4,8 @@ import time
 import pytest
 import torch
 
-from torchpure.cli import _functions
-from torchpure.cli._expression import compile_expression
+from torchpure.data import _functions
+from torchpure.data._expression import compile_expression
 from torchpure.errors import InputError
 
 X = torch.tensor([0.25, 0.5, 2.0], dtype=torch.float64)
@@ -179,7 +179,7 @@ def test_a_parser_that_gives_up_is_bad_input(monkeypatch, error):
     def give_up(source, mode):
         raise error
 
-    monkeypatch.setattr("torchpure.cli._expression.ast.parse", give_up)
+    monkeypatch.setattr("torchpure.data._expression.ast.parse", give_up)
     with pytest.raises(InputError, match="nested too deeply"):
         compile_expression("x", ["x"])
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from torchpure.cli._table import is_table, read_table
+from torchpure.data._table import is_table, read_table
 from torchpure.errors import InputError
 
 
