@@ -1,6 +1,7 @@
 """Fit a model to data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +14,17 @@ from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import counted, shown, summary, totals
 
+from ._advance import Extras
 from ._batches import BatchSource
 from ._data import BatchReader, Data, float_dtype
-from ._loop import Progress, check_every, run_windows
-from ._resume import Arguments, Checkpoint, hash_of, open_store, steps_per_window
+from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
+from ._loop import check_every, run_windows
+from ._precision import accumulated, mixed_precision
+from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
+from ._step_state import split_step_state
 from ._steps import make_step
 from ._windows import Window
+from .callbacks import Callback, Divergence, Progress, as_callback
 
 
 class Fit(NamedTuple):
@@ -28,18 +34,22 @@ class Fit(NamedTuple):
     state: State  # the buffers of the module, after the last step; empty for a loss function
     opt_state: Any
     history: Tensor  # the loss at each step, before its update; shape (steps,)
+    divergence: Divergence | None = None  # with on_nonfinite=
+    callback_state: Any = None  # the last state of `callback`
 
     def __repr__(self) -> str:
         steps = self.history.shape[-1] if self.history.ndim else 0
         losses = f", loss {shown(self.history[..., 0])} to {shown(self.history[..., -1])}" if steps else ""
         first, *shapes = summary(self.params)
         state = [f"  state: {totals(self.state)}"] if tree.leaves(self.state) else []
+        found = [] if self.divergence is None else [f"  {self.divergence!r}"]
         return "\n".join(
             [
                 f"Fit: {counted(steps, 'step')}{losses}",
                 f"  params: {first}",
                 *(f"  {line}" for line in shapes),
                 *state,
+                *found,
                 f"  opt_state: {type(self.opt_state).__name__}, {totals(self.opt_state)}",
             ]
         )
@@ -57,7 +67,10 @@ def fit(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch_size: int | None = None,
     every: int | None = None,
-    callback: Callable[[Progress], object] | None = None,
+    callback: Callable[[Progress], object] | Callback[Any] | Sequence[Any] | None = None,
+    on_nonfinite: OnNonfinite | None = None,
+    accumulate: int = 1,
+    compute_dtype: torch.dtype | None = None,
     jit: bool = True,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
@@ -72,18 +85,28 @@ def fit(
     the module's buffers are updated and returned. To continue a fit, pass its `params` and its `opt_state`.
 
     Runs of at least 200 steps are compiled: `every` steps form one program, by default up to 1,000. After each `every`
-    steps `callback(progress)` is called; if it returns true, the run ends. With `jit=False` nothing is compiled.
+    steps `callback` gets `Progress`: a function, whose true result ends the run, a `Callback`, or a list of these.
+    With `jit=False` nothing is compiled.
+
+    With `on_nonfinite`, a loss or gradient that is not finite is found before its update is applied. "raise" ends the
+    run with an error, "skip" leaves out that step, "freeze" that one and all later ones, and "reduce_rate" leaves it
+    out and halves all later updates. `Fit.divergence` says what happened.
+
+    With `accumulate` k, each step takes one batch, and every k-th step updates with the mean of the last k gradients.
+    With `compute_dtype=torch.bfloat16`, the loss computes in bfloat16; parameters, state and losses stay float32.
 
     With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
     it is interrupted. With `resume=True` it goes on from the newest checkpoint, if there is one; `steps` may be larger.
 
+    Law: k accumulated batches of equal size equal one batch of all their rows, up to rounding, if the loss is a mean.
     Law: the result is the same for every `every` and `jit`, up to rounding.
     Law: a resumed run equals the uninterrupted one bit for bit.
 
     Raises:
-        ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit, or the folder has
-            checkpoints, and `resume` is not given or they are of a run with other arguments.
+        ValueError: the data, `steps` or another argument do not fit, or the folder has checkpoints, and `resume` is not
+            given or they are of a run with other arguments.
         TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
+        NonFiniteError: with on_nonfinite="raise", the loss or a gradient is not finite.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
         CheckpointError: a checkpoint cannot be written or read.
@@ -98,44 +121,72 @@ def fit(
         raise ValueError(f"fit: steps must be an integer, at least 0, got {steps!r}")
     if every is not None:
         check_every("fit", every)
+    check_policy("fit", on_nonfinite)
     _check_kinds(model, optimizer, params, loss)
+    optimizer = accumulated(optimizer, accumulate)
     problem = _make_problem(model, params, loss)
+    objective = mixed_precision(problem.objective, problem.start, compute_dtype)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
     read = reader.read(data)
     source = BatchSource(read, reader, steps, batch_size, k_order, steps_per_window(checkpoint, every))
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
-    carry = (problem.start, opt_state, problem.state)
-    step = make_step(problem.objective, optimizer, _batch_getter(read, k_draws, stateful=problem.state is not None))
+    watcher = as_callback("fit", callback)
+    extras = Extras(on_nonfinite, None if watcher is None else watcher.observer)
+    get_batch = _batch_getter(read, k_draws, stateful=problem.state is not None)
+    step = make_step(objective, optimizer, get_batch, extras.advance(optimizer))
+    refuse = partial(refuse_nonfinite, "fit", all_params=problem.all_params) if on_nonfinite == "raise" else None
+    carry = (problem.start, extras.start(opt_state, problem.start), problem.state)
 
     def windows(first: int) -> Iterator[Window]:
         return source.windows(step, jit=jit, first=first)
 
     def arguments() -> Arguments:
-        return _saved_arguments(read, batch_size, every, key, jit=jit)
+        return _saved_arguments(read, batch_size, every, key, jit=jit) | {
+            "on_nonfinite": on_nonfinite,
+            "accumulate": accumulate,
+            "compute_dtype": None if compute_dtype is None else str(compute_dtype),
+        }
 
     with open_store("fit", checkpoint, resume, arguments) as store:
+        store.callback_state = None if watcher is None else watcher.init(problem.all_params(problem.start))
         start = store.start(carry)
-        carry = start.carry
         if start.step > steps:
             raise ValueError(f"fit: the saved run has made {start.step} steps already, wanted at most steps={steps}")
-        progresses = run_windows(start, windows, jit=jit, store=store)
-        for progress in progresses:
-            carry = (progress.params, progress.opt_state, progress.state)
-            seen = progress._replace(params=problem.all_params(progress.params))
-            stop = callback is not None and callback(seen)
-            store.history.append(
-                progress.losses
-            )  # after the callback: if it raises, the run resumes before this report
-            if stop:
-                break
-        progresses.close()
-    trained, opt_state, state = carry
+        fitted = _run(problem, start, run_windows(start, windows, jit=jit, store=store, refuse=refuse), watcher, store)
+    if on_nonfinite == "raise":
+        refuse_members("fit", fitted.divergence, fitted)
+    return fitted
+
+
+def _run(
+    problem: "_Problem",
+    start: Position,
+    progresses: Generator[Progress],
+    watcher: Callback[Any] | None,
+    store: Store,
+) -> Fit:
+    """Run until the last Progress, or until the callback ends the run."""
+    trained, held, state = start.carry
+    opt_state, guard, _ = split_step_state(held)
+    found = divergence_of(guard, trained)
+    for progress in progresses:
+        trained, opt_state, state, found = progress.params, progress.opt_state, progress.state, progress.divergence
+        stop: Any = False
+        if watcher is not None:
+            reported = progress._replace(params=problem.all_params(trained))
+            store.callback_state, stop = watcher.update(store.callback_state, reported)
+        store.history.append(progress.losses)  # after the callback: if it raises, a resumed run repeats this report
+        if bool(stop):
+            break
+    progresses.close()
     losses = torch.cat(store.history) if store.history else torch.zeros(0)
-    return Fit(problem.all_params(trained), state or {}, opt_state, losses)
+    return Fit(problem.all_params(trained), state or {}, opt_state, losses, found, store.callback_state)
 
 
-def _saved_arguments(data: Data, batch_size: int | None, every: int | None, key: Key | None, *, jit: bool) -> Arguments:
+def _saved_arguments(
+    data: Data, batch_size: int | None, every: int | None, key: Key | None, *, jit: bool
+) -> dict[str, Any]:
     """Return what a resumed fit must share with the saved one, besides the model and the optimizer."""
     return {
         "data": None if data.batches is not None else hash_of(data.tensors),
