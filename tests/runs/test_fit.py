@@ -8,9 +8,9 @@ import torch
 from torchpure import random
 from torchpure.runs import _fit
 from torchpure.runs._config import configure
-from torchpure.runs._points import load
 from torchpure.runs._fit import fit, optimizer
 from torchpure.runs._network import build
+from torchpure.runs._points import load
 
 K_DATA, K_INIT = random.split(random.key(0))
 
@@ -18,7 +18,7 @@ K_DATA, K_INIT = random.split(random.key(0))
 def fitted(stop=lambda: 0, **options):
     config = configure({"target": "2*sin(x + 2*pi)", "hidden": "8", "steps": 20} | options)
     data = load(config, K_DATA)
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     reports = []
     result = fit(network, data, config, K_INIT, lambda step, loss: reports.append((step, loss)), stop)
     return result, network, data, reports

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from torchpure.runs._folder import draft, slug
 from torchpure.errors import InputError
+from torchpure.runs._folder import draft, slug
 
 pytestmark = pytest.mark.usefixtures("here")
 

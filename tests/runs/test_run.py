@@ -9,8 +9,8 @@ from torchpure import __version__, random
 from torchpure.cli import main
 from torchpure.runs import _run
 from torchpure.runs._config import FitConfig, configure
-from torchpure.runs._points import load
 from torchpure.runs._network import build
+from torchpure.runs._points import load
 from torchpure.runs._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
@@ -44,7 +44,7 @@ def test_the_saved_run_reproduces_the_predictions(extra):
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
     data = load(config, random.split(random.key(config.seed))[0])
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     network.load_state_dict(load_file(done.directory / "params.safetensors"))
     with torch.no_grad():
         assert float((network(data.test.x) - data.test.y).square().mean()) == done.fit.test_loss

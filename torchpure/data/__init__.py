@@ -1,7 +1,31 @@
 """Points from outside: columns of data files, and expressions that a user types. Nothing is executed."""
 
+from ._columns import Column, Rules, complete_rows, fit_columns, fit_targets
 from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
-from ._table import Table, is_table, read_table
+from ._preprocessing import Preprocessing, encode, encode_targets, plain_numbers, standardised
+from ._table import KINDS, Choice, Table, choose, column_names, is_table, read_table
 
-__all__ = ["LARGEST", "Domain", "Table", "compile_expression", "is_table", "parse_domain", "read_table"]
+__all__ = [
+    "KINDS",
+    "LARGEST",
+    "Choice",
+    "Column",
+    "Domain",
+    "Preprocessing",
+    "Rules",
+    "Table",
+    "choose",
+    "column_names",
+    "compile_expression",
+    "complete_rows",
+    "encode",
+    "encode_targets",
+    "fit_columns",
+    "fit_targets",
+    "is_table",
+    "parse_domain",
+    "plain_numbers",
+    "read_table",
+    "standardised",
+]

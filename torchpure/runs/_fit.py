@@ -1,12 +1,11 @@
 """Train a network on points, and report why the training ended."""
 
-import itertools
 import math
 import signal
 import time
 from array import array
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,9 +13,11 @@ from torch import Tensor
 from torchpure import model, optim, train
 from torchpure._types import Key, Params
 
+from ._batches import batches, steps_per_epoch
 from ._config import FitConfig
-from ._points import Data, Sample
+from ._losses import loss_name, measure, measure_loss, standard_loss, unit
 from ._network import Network
+from ._points import Data
 
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
@@ -25,7 +26,7 @@ Report = Callable[[int, float], None]  # step, loss
 
 
 class Fit(NamedTuple):
-    """The result of a training; losses are mean squared errors in the units of the target."""
+    """The result of a training; losses are in the units of the target."""
 
     code: int  # the exit code of the program
     steps: int  # the number of updates of the parameters
@@ -33,6 +34,8 @@ class Fit(NamedTuple):
     train_loss: float
     test_loss: float
     seconds: float
+    measured: Mapping[str, Any]  # on the test points: r2 and relative_error, or accuracy and confusion
+    validation_losses: Mapping[int, float]  # by the number of steps made
 
 
 class _Checkpoint(NamedTuple):
@@ -43,40 +46,52 @@ class _Checkpoint(NamedTuple):
 def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]) -> Fit:
     """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`."""
     start = time.perf_counter()
-    code, newest, losses = _train(network, data, config, key, report, stop)
+    validation_losses: dict[int, float] = {}
+    code, newest, losses = _train(network, data, config, key, report, stop, validation_losses)
     seconds = time.perf_counter() - start
     network.core.load_state_dict(newest.params)
-    return Fit(
-        code,
-        newest.steps,
-        losses,
-        _mean_squared_error(network, data.train),
-        _mean_squared_error(network, data.test),
-        seconds,
-    )
+    name = loss_name(config, data.preprocessing)
+    train_loss = measure_loss(network, data.train, name)
+    measured = measure(network, data.test, name)
+    test_loss = measured.pop("loss")
+    return Fit(code, newest.steps, losses, train_loss, test_loss, seconds, measured, validation_losses)
 
 
 def _train(
-    network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]
+    network: Network,
+    data: Data,
+    config: FitConfig,
+    key: Key,
+    report: Report,
+    stop: Callable[[], int],
+    validation_losses: dict[int, float],
 ) -> tuple[int, _Checkpoint, "array[float]"]:
     net = model.functional(network.core)
     x, y = network.encode(data.train.x), network.encode_target(data.train.y)
-    unit = float(network.target_scale) ** 2  # the unit of a squared error
+    name = loss_name(config, data.preprocessing)
+    of_output, scale = standard_loss(name), unit(name, network)
 
     def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return (net(params, x).squeeze(-1) - y).square().mean()
+        return of_output(net(params, x), y)
 
+    def validate(newest: _Checkpoint) -> None:
+        if data.validation is not None and (newest.steps % period == 0 or newest.steps == config.steps):
+            x, y = network.encode(data.validation.x), network.encode_target(data.validation.y)
+            with torch.no_grad():
+                validation_losses[newest.steps] = scale * float(loss(newest.params, x, y))
+
+    period = validation_period(config, len(y))
     params, _ = net.init(key)
     # The loss of parameters is computed in the next step. `last_finite` has a loss that is known to be finite.
     last_finite = newest = _Checkpoint(0, params)
     losses = array("d")
-    batches = itertools.repeat((x, y), config.steps)
-    for progress in train.loop(loss, params, batches, optimizer(config)):
-        value = float(progress.loss) * unit
+    for progress in train.loop(loss, params, batches(x, y, config.steps, config.batch_size, key), optimizer(config)):
+        value = float(progress.loss) * scale
         if not math.isfinite(value):
             return DIVERGED, last_finite, losses
         losses.append(value)
         last_finite, newest = newest, _Checkpoint(progress.step, progress.params)
+        validate(newest)
         report(progress.step, value)
         if stop() and progress.step < config.steps:
             code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
@@ -84,7 +99,8 @@ def _train(
     else:
         code = 0
     with torch.no_grad():
-        finite = bool(loss(newest.params, x, y).isfinite())
+        batch = next(batches(x, y, newest.steps + 1, config.batch_size, key, start=newest.steps))
+        finite = bool(loss(newest.params, *batch).isfinite())
     return (code, newest, losses) if finite else (DIVERGED, last_finite, losses)
 
 
@@ -99,6 +115,6 @@ def optimizer(config: FitConfig) -> optim.Optimizer:
     return optim.chain(optim.add_decayed_weights(config.weight_decay), chosen) if config.weight_decay else chosen
 
 
-@torch.no_grad()
-def _mean_squared_error(network: Network, sample: Sample) -> float:
-    return float((network(sample.x) - sample.y).square().mean())
+def validation_period(config: FitConfig, rows: int) -> int:
+    """Return after how many steps the validation loss is computed: each epoch, or each hundredth of the run."""
+    return steps_per_epoch(rows, config.batch_size) if config.batch_size else max(1, config.steps // 100)

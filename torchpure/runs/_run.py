@@ -12,13 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from torchpure import __version__, random
+from torchpure.data import Preprocessing
 
 from ._config import FitConfig, command
-from ._points import Data, load
 from ._fit import STATUS, Fit, Report, fit
 from ._folder import draft, slug
+from ._losses import NAMES, loss_name
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
+from ._points import Data, load
 
 
 class Run(NamedTuple):
@@ -27,6 +29,7 @@ class Run(NamedTuple):
     directory: Path
     fit: Fit
     parameters: int
+    preprocessing: Preprocessing
 
 
 class Watcher(NamedTuple):
@@ -36,7 +39,9 @@ class Watcher(NamedTuple):
     stop: Callable[[], int]  # the number of the signal that ends the run, or 0
 
 
-Watch = Callable[[int], AbstractContextManager[Watcher]]  # the number of steps -> a watcher for the time of the training
+Watch = Callable[
+    [int], AbstractContextManager[Watcher]
+]  # the number of steps -> a watcher for the time of the training
 
 
 @contextmanager
@@ -53,12 +58,13 @@ def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) ->
     """
     k_data, k_init = random.split(random.key(config.seed))
     data = load(config, k_data)
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     with watch(config.steps) as watcher, draft(out, slug(_label(config))) as folder:
         result = fit(network, data, config, k_init, watcher.report, watcher.stop)
         _write(folder.path, config, data, network, result)
         directory = folder.publish()
-    return Run(directory, result, sum(value.numel() for value in network.parameters()))
+    parameters = sum(value.numel() for value in network.parameters())
+    return Run(directory, result, parameters, data.preprocessing)
 
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
@@ -69,6 +75,8 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
         "target": config.target,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
+        "loss": NAMES[loss_name(config, finished.preprocessing)],
+        **result.measured,
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "parameters": finished.parameters,
@@ -87,6 +95,9 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
             "inputs": data.inputs,
             "train_points": len(data.train.y),
             "test_points": len(data.test.y),
+            "validation_points": 0 if data.validation is None else len(data.validation.y),
+            "loss": loss_name(config, data.preprocessing),
+            "preprocessing": data.preprocessing.model_dump(mode="json"),
             "sha256": data.sha256,
         },
     }
@@ -98,9 +109,10 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
     except SafetensorError as error:
         raise OSError(f"params.safetensors: {error}") from None
     label = _label(config)
-    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss")
+    name = NAMES[loss_name(config, data.preprocessing)]
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss", name)
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
-    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   mean squared error: {errors}")
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   {name}: {errors}")
 
 
 def _write_metrics(path: Path, result: Fit) -> None:
@@ -109,11 +121,14 @@ def _write_metrics(path: Path, result: Fit) -> None:
         "steps": result.steps,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
+        **result.measured,
         "seconds": result.seconds,
     }
     with path.open("w") as file:
         for step, loss in enumerate(result.losses, start=1):
-            file.write(f'{{"step": {step}, "loss": {loss!r}}}\n')
+            validation = result.validation_losses.get(step)
+            more = "" if validation is None else f', "validation_loss": {json.dumps(_json_number(validation))}'
+            file.write(f'{{"step": {step}, "loss": {loss!r}{more}}}\n')
         file.write(json.dumps(last) + "\n")
 
 

@@ -1,0 +1,221 @@
+"""Comma-separated text, plain or compressed by gzip: read by pyarrow, and by Python to find the line of a fault."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from torchpure.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_LINE = 2**22
+MAX_BYTES = 2**32  # of text
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # in a column of text only the empty field is missing
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+_NUMBER = r"^\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:[iI][nN][fF]|[nN][aA][nN])|(?i:true|false))\s*$"
+
+
+def csv_names(path: Path) -> list[str]:
+    """Read the names of the columns from the first line.
+
+    Raises:
+        InputError: the file is empty, or is no text.
+    """
+    return [name.strip() for name in _header(path)]
+
+
+def read_csv(path: Path, names: list[str]) -> pa.Table:
+    """Read some columns. Numbers, booleans and dates are recognised; other columns are text.
+
+    Raises:
+        InputError: the file is too large, or a line of it is wrong.
+    """
+    import pyarrow as pa
+
+    header = _header(path)
+    raw = dict(zip([name.strip() for name in header], header, strict=True))
+    wanted = [raw[name] for name in names]
+    try:
+        table = _parse(path, wanted, newlines=False)
+    except pa.ArrowInvalid as error:
+        _find_fault(path, header)
+        if "newlines_in_values" not in str(error):
+            raise InputError(f"{path}: not a csv file: {str(error).splitlines()[0][:200]}") from None
+        table = _parse(path, wanted, newlines=True)
+    columns = [_finished(path, name, column) for name, column in zip(names, table.columns, strict=True)]
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def csv_place(path: Path, row: int, name: str) -> tuple[str, str]:
+    """Return the line of a row, counted from 0, and the text of one of its fields."""
+    with _csv_rows(path) as rows:
+        lines = filter(None, rows)
+        index = [field.strip() for field in next(lines)].index(name)
+        for number, fields in enumerate(lines):
+            if number == row:
+                return f"line {rows.line_num}", fields[index]
+    raise InputError(f"{path}: the file changed while it was read")
+
+
+def describe_number(text: str) -> str:
+    """Say what was wanted of a field that is no finite number, and what came.
+
+    >>> describe_number("inf"), describe_number(" ")
+    ("wanted a finite number, got 'inf'", 'wanted a number, got nothing')
+    """
+    try:
+        what = "a number" if math.isfinite(float(text)) or "_" in text else "a finite number"
+    except ValueError:
+        what = "a number"
+    return f"wanted {what}, got {repr(text[:40]) if text.strip() else 'nothing'}"
+
+
+def _parse(path: Path, names: list[str], *, newlines: bool) -> pa.Table:
+    import pyarrow.csv as arrow_csv
+
+    with _opened(path) as file:
+        return arrow_csv.read_csv(
+            file,
+            read_options=arrow_csv.ReadOptions(block_size=MAX_LINE),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=newlines),
+            convert_options=arrow_csv.ConvertOptions(include_columns=names, null_values=list(MISSING)),
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() != ".gz":
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: more than {MAX_BYTES} bytes of text; wanted a smaller file, or Parquet")
+        with path.open("rb") as file:
+            yield file
+        return
+    import pyarrow as pa
+
+    with _unzipped(path) as file:
+        yield pa.PythonFile(file, mode="r")
+
+
+class _Limited(io.RawIOBase):
+    """A stream of text that must not grow beyond the limit: a small archive can hold any amount."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file, self._read = path, file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = self._file.read(size if size >= 0 else MAX_BYTES + 1 - self._read)
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(f"{self._path}: not a readable gzip file: {error}") from None
+        self._read += len(data)
+        if self._read > MAX_BYTES:
+            raise InputError(f"{self._path}: more than {MAX_BYTES} bytes of text; wanted a smaller file, or Parquet")
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextmanager
+def _unzipped(path: Path) -> Iterator[_Limited]:
+    with gzip.open(path, "rb") as file:
+        yield _Limited(path, file)  # pyrefly: ignore[bad-argument-type] a GzipFile is a stream of bytes
+
+
+def _finished(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column of text that is numbers and booleans after all, as ` TRUE` and `1` are.
+
+    Raises:
+        InputError: most of its fields are numbers, but not all.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+
+    if pa.types.is_binary(column.type):
+        _find_fault(path, None)
+        raise InputError(f"{path}: not UTF-8 text in column `{name}`")
+    if not pa.types.is_string(column.type):
+        return column
+    column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
+    numeric = pc.match_substring_regex(column, _NUMBER)
+    matches, present = pc.sum(numeric).as_py() or 0, len(column) - column.null_count
+    if matches < present:
+        if 2 * matches >= present:
+            _refuse_text(path, name, pc.index(numeric, False).as_py())
+        return column
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    for word, value in _BOOLEANS.items():
+        words = pc.replace_substring_regex(words, f"^{word}$", str(value))
+    return pc.replace_substring_regex(words, r"^\+", "").cast(pa.float64())
+
+
+def _refuse_text(path: Path, name: str, row: int) -> NoReturn:
+    place, text = csv_place(path, row, name)
+    raise InputError(
+        f"{path}: column `{name}`, {place}: {describe_number(text)}; --inputs a,b chooses the columns to use"
+    )
+
+
+def _header(path: Path) -> list[str]:
+    with _csv_rows(path) as rows:
+        header = next((row for row in rows if row), None)
+    if header is None:
+        raise InputError(f"{path}: the file is empty; wanted a header line and rows of data")
+    return header
+
+
+def _find_fault(path: Path, header: list[str] | None) -> None:
+    """Read the file again in Python, which knows its lines.
+
+    Raises:
+        InputError: a line is too long, has another number of fields, or is no text.
+    """
+    with _csv_rows(path) as rows:
+        for row in filter(None, rows):
+            if header is not None and len(row) != len(header):
+                raise InputError(f"{path}: line {rows.line_num} has {len(row)} fields; the header has {len(header)}")
+
+
+@contextmanager
+def _csv_rows(path: Path) -> Iterator[Any]:
+    try:
+        with _text(path) as file:
+            yield csv.reader(_lines(path, file))
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(f"{path}: not UTF-8 text (it has the byte {byte:#x}); wanted a csv file in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: not a csv file: {error}") from None
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[io.TextIOBase]:
+    if path.suffix.lower() != ".gz":
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield file
+        return
+    with _unzipped(path) as raw:
+        yield io.TextIOWrapper(io.BufferedReader(raw), newline="", encoding="utf-8-sig")
+
+
+def _lines(path: Path, file: io.TextIOBase) -> Iterator[str]:
+    while line := file.readline(MAX_LINE + 1):
+        if len(line) > MAX_LINE:
+            raise InputError(f"{path}: a line has more than {MAX_LINE} characters; wanted a csv file")
+        yield line
