@@ -3,6 +3,7 @@
 from ._columns import Column, Rules, complete_rows, fit_columns, fit_targets
 from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
+from ._named_columns import read_columns, write_table
 from ._preprocessing import Preprocessing, encode, encode_targets, plain_numbers, standardised
 from ._table import KINDS, Choice, Table, choose, column_names, is_table, read_table
 
@@ -26,6 +27,8 @@ __all__ = [
     "is_table",
     "parse_domain",
     "plain_numbers",
+    "read_columns",
     "read_table",
     "standardised",
+    "write_table",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from torchpure.errors import InputError
@@ -28,16 +28,25 @@ class Column(BaseModel):
     was missing. `classes` is a target.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     kind: Kind
     origin: float = 0.0  # the mean of the training days, in days since 1970
     fill: float | None = None  # stands for a missing value
     indicator: bool = False
-    categories: tuple[str | None, ...] = ()  # sorted; None, at the end, stands for a missing value
+    categories: Annotated[
+        tuple[str | None, ...], Field(max_length=MAX_CATEGORIES)
+    ] = ()  # sorted; None, at the end, stands for a missing value
     holds: Literal["text", "number", "boolean"] = "text"  # what the categories are in the file
     unseen: Literal["average", "error"] = "average"
+
+    @model_validator(mode="after")
+    def _has_categories(self) -> Column:
+        wanted = {"one-hot": 1, "embedding": 1, "classes": 2}.get(self.kind, 0)
+        if len(self.categories) < wanted:
+            raise ValueError(f"{self.kind} needs {wanted} categories or more")
+        return self
 
     @property
     def width(self) -> int:

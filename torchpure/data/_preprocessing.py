@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from torchpure.errors import InputError
@@ -24,8 +25,17 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inputs: tuple[Column, ...]
-    targets: tuple[Column, ...]
+    inputs: Annotated[tuple[Column, ...], Field(min_length=1)]
+    targets: Annotated[tuple[Column, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _has_kinds_that_fit(self) -> Preprocessing:
+        kinds = {column.kind for column in self.targets}
+        if any(column.kind == "classes" for column in self.inputs) or not kinds <= {"number", "days", "classes"}:
+            raise ValueError("classes are targets, and targets are numbers, days or classes")
+        if "classes" in kinds and len(self.targets) > 1:
+            raise ValueError("a target of classes has no other beside it")
+        return self
 
     @property
     def classes(self) -> tuple[str | None, ...]:

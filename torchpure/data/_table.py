@@ -72,8 +72,9 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
         InputError: the file, a column or a line of it is invalid.
     """
     present = column_names(path)
-    for name in names:
-        _check_present(path, present, name, "--input")
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise InputError(f"{path}: {_describe_missing(missing, present)}; {_show_columns(present)}")
     with _readable(path) as form:
         return Table(path, form.read(path, list(names)))
 
@@ -82,12 +83,15 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
 def _readable(path: Path) -> Iterator[Format]:
     suffix = format_of(path.name)
     if suffix is None:
-        raise InputError(f"{path}: a file of unknown kind; wanted {KINDS}")
+        raise InputError(f"{str(path)[:200]!r}: wanted a data file: {KINDS}")
     try:
         _check_regular(path)
         yield FORMATS[suffix]
-    except OSError as error:
-        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; wanted a data file") from None
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a name with null bytes is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{str(path)[:200]}: {reason.lower()}; wanted a data file") from None
 
 
 def _check_regular(path: Path) -> None:
@@ -153,6 +157,15 @@ def _check_present(path: Path, names: list[str], name: str, option: str) -> None
     guess = f" (did you mean `{close[0]}`?)" if close else ""
     hint = _csv_hint(names) if format_of(path.name) in (".csv", ".csv.gz") else ""
     raise InputError(f"{option}: {path} has no column `{name[:MAX_NAME]}`{guess}; {_show_columns(names)}{hint}")
+
+
+def _describe_missing(missing: Sequence[str], names: Sequence[str]) -> str:
+    parts = []
+    for name in missing[:5]:
+        close = difflib.get_close_matches(name[:MAX_NAME], names[:MAX_COLUMNS], n=1)
+        parts.append(f"`{name[:MAX_NAME]}`" + (f" (did you mean `{close[0][:MAX_NAME]}`?)" if close else ""))
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return f"the model needs column{'s' * (len(missing) > 1)} {', '.join(parts)}{more}"
 
 
 def _csv_hint(names: list[str]) -> str:

@@ -1,20 +1,30 @@
 """Runs: trainings that leave a folder with their configuration, metrics, parameters and pictures."""
 
 from ._config import FitConfig, configure
-from ._network import Network, blank
-from ._predict import predict_file, predict_table
+from ._export import Exported, export
+from ._info import info
+from ._list import Listed, list_runs
+from ._loaded import LoadedRun, SavedRun, load_run, read_run
+from ._predict import predict, predict_table
 from ._run import Run, Watch, Watcher, run, summary
 
 __all__ = [
+    "Exported",
     "FitConfig",
-    "Network",
+    "Listed",
+    "LoadedRun",
     "Run",
+    "SavedRun",
     "Watch",
     "Watcher",
-    "blank",
     "configure",
-    "predict_file",
+    "export",
+    "info",
+    "list_runs",
+    "load_run",
+    "predict",
     "predict_table",
+    "read_run",
     "run",
     "summary",
 ]

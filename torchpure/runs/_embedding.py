@@ -54,6 +54,11 @@ class Embed(nn.Module):
             for span in self.spans
         )
 
+    @property
+    def num_parameters(self) -> int:
+        """Return the number of parameters."""
+        return sum(value.numel() for value in self.parameters())
+
     def forward(self, x: Tensor) -> Tensor:
         """Look up the rows of the tables."""
         return torch.cat([self._part(span, x[:, span.start : span.stop]) for span in self.spans], dim=1)

@@ -14,7 +14,7 @@ from ._config import FitConfig
 from ._network import Network
 from ._points import Sample
 
-MAX_ROWS_AT_ONCE = 2**18
+MAX_ROWS_AT_ONCE = 2**15
 NAMES = {
     "mse": "mean squared error",
     "mae": "mean absolute error",
@@ -56,13 +56,13 @@ def unit(name: str, network: Network) -> float:
 
 def measure_loss(network: Network, sample: Sample, name: str) -> float:
     """Return the loss of a sample in the user's units, computed in float64."""
-    return _loss(network, predict(network, sample.x), sample.y, name)
+    return _loss(network, in_parts(network, sample.x), sample.y, name)
 
 
 @torch.no_grad()
-def predict(network: Network, x: Tensor) -> Tensor:
-    """Predict in chunks of rows, so that memory is bounded."""
-    return torch.cat([network(rows) for rows in x.split(MAX_ROWS_AT_ONCE)])
+def in_parts(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a model to some rows at a time, so that memory is bounded."""
+    return torch.cat([model(rows) for rows in x.split(MAX_ROWS_AT_ONCE)])
 
 
 def measure(network: Network, sample: Sample, name: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def measure(network: Network, sample: Sample, name: str) -> dict[str, Any]:
     For numbers: "r2", 1 - Σ(p - y)² / Σ(y - mean y)², and "relative_error", ‖p - y‖ / ‖y‖, each a mean over the
     targets. For classes: "accuracy", and "confusion", a list with one row for each true class.
     """
-    output = predict(network, sample.x)
+    output = in_parts(network, sample.x)
     measured = {"loss": _loss(network, output, sample.y, name)}
     return measured | (_of_classes(output, sample.y) if name == "cross-entropy" else _of_numbers(output, sample.y))
 

@@ -91,7 +91,7 @@ def blank(config: FitConfig, preprocessing: Preprocessing, rows: int = 1) -> Net
     embed = Embed(columns, getattr(torch, config.dtype)) if any(c.kind == "embedding" for c in columns) else None
     num_features = sum(column.width for column in columns)
     widths = (embed.width if embed else num_features, *config.hidden, preprocessing.outputs)
-    _check_size(widths, rows)
+    _check_size(widths, rows, embed.num_parameters if embed else 0)
     layers = [*([embed] if embed else []), *_layers(config, widths)]
     core = nn.Sequential(*layers).to_empty(device=_usable_device(config.device))
     num_targets = len(preprocessing.targets)
@@ -129,8 +129,8 @@ def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
     return nn.Linear(fan_in, fan_out, device="meta", dtype=getattr(torch, config.dtype))
 
 
-def _check_size(widths: tuple[int, ...], rows: int) -> None:
-    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+def _check_size(widths: tuple[int, ...], rows: int, in_tables: int) -> None:
+    count = in_tables + sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
     if count > MAX_PARAMETERS:
         raise InputError(f"--hidden: the network would have {count} parameters; at most {MAX_PARAMETERS} are allowed")
     if sum(widths) * rows > MAX_VALUES:
