@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from torchpure.errors import InputError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LINE = 2**22
 MAX_BYTES = 2**32  # of text
+MAX_DICTIONARY = 1000  # different texts in a block, up to which a column has each text once
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # in a column of text only the empty field is missing
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _NUMBER = r"^\s*(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:[iI][nN][fF]|[nN][aA][nN])|(?i:true|false))\s*$"
@@ -88,7 +89,12 @@ def _parse(path: Path, names: list[str], *, newlines: bool) -> pa.Table:
             file,
             read_options=arrow_csv.ReadOptions(block_size=MAX_LINE),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=newlines),
-            convert_options=arrow_csv.ConvertOptions(include_columns=names, null_values=list(MISSING)),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=names,
+                null_values=list(MISSING),
+                auto_dict_encode=True,
+                auto_dict_max_cardinality=MAX_DICTIONARY,
+            ),
         )
 
 
@@ -151,19 +157,45 @@ def _finished(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray
     if pa.types.is_binary(column.type):
         _find_fault(path, None)
         raise InputError(f"{path}: not UTF-8 text in column `{name}`")
-    if not pa.types.is_string(column.type):
+    if not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         return column
-    column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
-    numeric = pc.match_substring_regex(column, _NUMBER)
-    matches, present = pc.sum(numeric).as_py() or 0, len(column) - column.null_count
+    encoded = column.dictionary_encode() if pa.types.is_string(column.type) else column
+    encoded = encoded.unify_dictionaries().combine_chunks()
+    texts = _read_texts(encoded.dictionary)
+    numeric = texts.numeric.take(encoded.indices)  # null where a text is missing
+    matches, present = pc.sum(numeric).as_py() or 0, len(numeric) - numeric.null_count
     if matches < present:
         if 2 * matches >= present:
             _refuse_text(path, name, pc.index(numeric, False).as_py())
-        return column
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-    for word, value in _BOOLEANS.items():
-        words = pc.replace_substring_regex(words, f"^{word}$", str(value))
-    return pc.replace_substring_regex(words, r"^\+", "").cast(pa.float64())
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(encoded.indices, texts.texts)])
+    return pa.chunked_array([texts.numbers().take(encoded.indices)])
+
+
+class _Texts(NamedTuple):
+    """The different texts of a column."""
+
+    texts: pa.Array  # null where there is nothing but spaces
+    numeric: pa.Array  # which are numbers or booleans
+
+    def numbers(self) -> pa.Array:
+        """Convert all to numbers."""
+        import pyarrow as pa
+        from pyarrow import compute
+
+        pc: Any = compute
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(self.texts))
+        for word, value in _BOOLEANS.items():
+            words = pc.replace_substring_regex(words, f"^{word}$", str(value))
+        return pc.replace_substring_regex(words, r"^\+", "").cast(pa.float64())
+
+
+def _read_texts(texts: pa.Array) -> _Texts:
+    import pyarrow as pa
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+    texts = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), pa.scalar(None, pa.string()), texts)
+    return _Texts(texts, pc.match_substring_regex(texts, _NUMBER))
 
 
 def _refuse_text(path: Path, name: str, row: int) -> NoReturn:
