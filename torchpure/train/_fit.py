@@ -1,6 +1,6 @@
 """Fit a model to data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from ._data import BatchReader, Data, float_dtype
 from ._loop import Progress, check_every, run_windows
 from ._resume import Arguments, Checkpoint, hash_of, open_store, steps_per_window
 from ._steps import make_step
+from ._tables import is_table, read_table
 from ._windows import Window
 
 
@@ -55,6 +56,7 @@ def fit(
     params: Params = None,
     opt_state: Any = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    columns: Sequence[str] | None = None,
     batch_size: int | None = None,
     every: int | None = None,
     callback: Callable[[Progress], object] | None = None,
@@ -67,9 +69,11 @@ def fit(
     `model` is a module, with a loss `loss(output, target)` that defaults to the mean square, or it is itself a loss
     function `loss(params, *batch)`, which needs `params`. `data` is tensors (inputs …, target) with the same number of
     rows, or an iterable of such batches, repeated as often as needed. NumPy arrays are converted. A loss function gets
-    a dict of tensors as it is; for a module its values count in order. With `batch_size`, `key` gives the order of the
-    rows; draws of the module, such as dropout, come from `key` too. Parameters without requires_grad do not change;
-    the module's buffers are updated and returned. To continue a fit, pass its `params` and its `opt_state`.
+    a dict of tensors as it is; for a module its values count in order. A table with the Arrow C stream interface, as of
+    Polars, DuckDB or pyarrow, counts as a dict of the `columns` named; for a module the last one is the target. With
+    `batch_size`, `key` gives the order of the rows; draws of the module, such as dropout, come from `key` too.
+    Parameters without requires_grad do not change; the module's buffers are updated and returned. To continue a fit,
+    pass its `params` and its `opt_state`.
 
     Runs of at least 200 steps are compiled: `every` steps form one program, by default up to 1,000. After each `every`
     steps `callback(progress)` is called; if it returns true, the run ends. With `jit=False` nothing is compiled.
@@ -83,7 +87,7 @@ def fit(
     Raises:
         ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit, or the folder has
             checkpoints, and `resume` is not given or they are of a run with other arguments.
-        TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
+        TypeError: the model, the data, a column, the optimizer, `params` or `loss` is of another kind.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
         CheckpointError: a checkpoint cannot be written or read.
@@ -102,6 +106,8 @@ def fit(
     problem = _make_problem(model, params, loss)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
+    if columns is not None or is_table(data):
+        data = read_table(data, columns, reader.dtype, for_module=reader.for_module)
     read = reader.read(data)
     source = BatchSource(read, reader, steps, batch_size, k_order, steps_per_window(checkpoint, every))
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
