@@ -64,6 +64,8 @@ def test_only_adamw_decays_weights_by_default():
         ({"missing": "drop"}, "--missing: only a data file has columns"),
         ({"categories": "a"}, "--categories: only a data file has columns"),
         ({"target": "a.csv", "missing": "zero"}, "--missing: wanted 'error', 'drop' or 'mean', got 'zero'"),
+        ({"target": "a.csv", "max_memory": "4X"}, "--max-memory: wanted a valid integer, got '4X'"),
+        ({"target": "a.csv", "max_memory": "1K"}, "--max-memory: wanted a number greater than or equal to 1048576"),
         ({"loss": "l2"}, "--loss: wanted 'mse', 'mae', 'huber' or 'cross-entropy', got 'l2'"),
         ({"loss": "cross-entropy"}, "--loss: cross-entropy wants classes"),
         ({"batch_size": 0}, "--batch-size: wanted a number greater than or equal to 1"),
@@ -81,6 +83,11 @@ def test_refused(options, message):
     with pytest.raises(InputError, match=message) as caught:
         configure({"target": "x"} | options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("500M", 500 * 2**20), ("1.5gb", 3 * 2**29), ("2097152", 2**21)])
+def test_memory_in_words(text, expected):
+    assert configure({"target": "a.csv", "max_memory": text}).max_memory == expected
 
 
 def test_a_file_of_an_unknown_format(tmp_path, monkeypatch):

@@ -41,6 +41,10 @@ def fit(
     dates: Annotated[
         str | None, typer.Option(metavar="NAME", help="File: dates become days or calendar parts too. (default days)")
     ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="File: memory, such as 500M, above which it is read in blocks. (default 4G)"),
+    ] = None,
     domain: Annotated[
         str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
     ] = None,

@@ -1,5 +1,6 @@
 """Points from outside: columns of data files, and expressions that a user types. Nothing is executed."""
 
+from ._blocks import Types, find_types, memory_needed, num_blocks, read_blocks
 from ._columns import Column, Rules, complete_rows, fit_columns, fit_targets
 from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
@@ -16,17 +17,22 @@ __all__ = [
     "Preprocessing",
     "Rules",
     "Table",
+    "Types",
     "choose",
     "column_names",
     "compile_expression",
     "complete_rows",
     "encode",
     "encode_targets",
+    "find_types",
     "fit_columns",
     "fit_targets",
     "is_table",
+    "memory_needed",
+    "num_blocks",
     "parse_domain",
     "plain_numbers",
+    "read_blocks",
     "read_columns",
     "read_table",
     "standardised",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,43 @@ def read_arrow(path: Path, names: list[str]) -> pa.Table:
             batches.append(batch)
         schema = pa.schema([file.schema.field(name) for name in names])
         return pa.Table.from_batches(batches, schema)
+
+
+def num_groups(path: Path) -> list[int]:
+    """Return the number of rows of each part of a Parquet or Arrow file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    if path.suffix.lower() == ".parquet":
+        with _parquet(path) as file:
+            return [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+    with _arrow(path) as file:
+        return [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
+
+
+def read_groups(
+    path: Path, names: list[str], size: int, order: Sequence[int] | None
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the rows part by part, in batches of at most `size` rows, with the number of the first row of each.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    rows = num_groups(path)
+    starts = list(itertools.accumulate(rows, initial=0))
+    is_parquet = path.suffix.lower() == ".parquet"
+    with (_parquet if is_parquet else _arrow)(path) as file:
+        for number in range(len(rows)) if order is None else order:
+            start = starts[number]
+            if is_parquet:
+                batches = file.iter_batches(size, row_groups=[number], columns=names)
+            else:
+                whole = file.get_batch(number)
+                batches = (whole.slice(first, size) for first in range(0, whole.num_rows, size))
+            for batch in batches:
+                yield batch.select(names), start
+                start += batch.num_rows
 
 
 @contextmanager

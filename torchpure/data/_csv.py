@@ -7,7 +7,7 @@ import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
@@ -42,19 +42,54 @@ def read_csv(path: Path, names: list[str]) -> pa.Table:
     """
     import pyarrow as pa
 
-    header = _header(path)
-    raw = dict(zip([name.strip() for name in header], header, strict=True))
+    raw = _raw_names(path)
     wanted = [raw[name] for name in names]
     try:
         table = _parse(path, wanted, newlines=False)
     except (pa.ArrowInvalid, pa.ArrowKeyError):  # a field may have line breaks, which is slower to read
-        _find_fault(path, header)
+        find_fault(path)
         try:
             table = _parse(path, wanted, newlines=True)
         except pa.ArrowException as error:
             raise InputError(f"{path}: not a csv file: {str(error).splitlines()[0][:200]}") from None
     columns = [_finished(path, name, column) for name, column in zip(names, table.columns, strict=True)]
     return pa.Table.from_arrays(columns, names=names)
+
+
+def csv_blocks(path: Path, names: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file of any size in batches; a type that is not given is that of the first batch."""
+    import pyarrow as pa
+    import pyarrow.csv as arrow_csv
+
+    raw = _raw_names(path)
+    options = arrow_csv.ConvertOptions(
+        include_columns=[raw[name] for name in names],
+        column_types={raw[name]: kind for name, kind in types.items()},
+        null_values=list(MISSING),
+    )
+    parse, read = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ReadOptions(block_size=MAX_LINE)
+    with (
+        _opened(path, limit=None) as file,
+        arrow_csv.open_csv(file, read_options=read, parse_options=parse, convert_options=options) as batches,
+    ):
+        for batch in batches:
+            columns = [_without_empty(column) for column in batch.columns]
+            yield pa.RecordBatch.from_arrays(columns, names=list(names))
+
+
+def _without_empty(column: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not pa.types.is_string(column.type):
+        return column
+    pc: Any = compute  # its functions are made when it is imported
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, pa.string()), column)
+
+
+def _raw_names(path: Path) -> dict[str, str]:
+    """Return the names of the columns as they stand in the file, by their names without spaces around them."""
+    return {name.strip(): name for name in _header(path)}
 
 
 def csv_place(path: Path, row: int, name: str) -> tuple[str, str]:
@@ -84,7 +119,7 @@ def describe_number(text: str) -> str:
 def _parse(path: Path, names: list[str], *, newlines: bool) -> pa.Table:
     import pyarrow.csv as arrow_csv
 
-    with _opened(path) as file:
+    with _opened(path, MAX_BYTES) as file:
         return arrow_csv.read_csv(
             file,
             read_options=arrow_csv.ReadOptions(block_size=MAX_LINE),
@@ -99,36 +134,36 @@ def _parse(path: Path, names: list[str], *, newlines: bool) -> pa.Table:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, limit: int | None) -> Iterator[Any]:
     if path.suffix.lower() != ".gz":
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: more than {MAX_BYTES} bytes of text; wanted a smaller file, or Parquet")
+        if limit is not None and path.stat().st_size > limit:
+            raise InputError(f"{path}: more than {limit} bytes of text; --batch-size reads it in parts")
         with path.open("rb") as file:
             yield file
         return
     import pyarrow as pa
 
-    with _unzipped(path) as file:
+    with _unzipped(path, limit) as file:
         yield pa.PythonFile(file, mode="r")
 
 
 class _Limited(io.RawIOBase):
     """A stream of text that must not grow beyond the limit: a small archive can hold any amount."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file, self._read = path, file, 0
+    def __init__(self, path: Path, file: BinaryIO, limit: int | None) -> None:
+        self._path, self._file, self._limit, self._read = path, file, limit, 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         try:
-            data = self._file.read(size if size >= 0 else MAX_BYTES + 1 - self._read)
+            data = self._file.read(size if size >= 0 else MAX_LINE)
         except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{self._path}: not a readable gzip file: {error}") from None
         self._read += len(data)
-        if self._read > MAX_BYTES:
-            raise InputError(f"{self._path}: more than {MAX_BYTES} bytes of text; wanted a smaller file, or Parquet")
+        if self._limit is not None and self._read > self._limit:
+            raise InputError(f"{self._path}: more than {self._limit} bytes of text; --batch-size reads it in parts")
         return data
 
     def readinto(self, buffer: Any) -> int:
@@ -138,9 +173,9 @@ class _Limited(io.RawIOBase):
 
 
 @contextmanager
-def _unzipped(path: Path) -> Iterator[_Limited]:
+def _unzipped(path: Path, limit: int | None) -> Iterator[_Limited]:
     with gzip.open(path, "rb") as file:
-        yield _Limited(path, file)  # pyrefly: ignore[bad-argument-type] a GzipFile is a stream of bytes
+        yield _Limited(path, file, limit)  # pyrefly: ignore[bad-argument-type] a GzipFile is a stream of bytes
 
 
 def _finished(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -155,7 +190,7 @@ def _finished(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray
     pc: Any = compute  # its functions are made when it is imported
 
     if pa.types.is_binary(column.type):
-        _find_fault(path, None)
+        find_fault(path)
         raise InputError(f"{path}: not UTF-8 text in column `{name}`")
     if not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         return column
@@ -213,15 +248,16 @@ def _header(path: Path) -> list[str]:
     return header
 
 
-def _find_fault(path: Path, header: list[str] | None) -> None:
+def find_fault(path: Path) -> None:
     """Read the file again in Python, which knows its lines.
 
     Raises:
         InputError: a line is too long, has another number of fields, or is no text.
     """
+    header = _header(path)
     with _csv_rows(path) as rows:
         for row in filter(None, rows):
-            if header is not None and len(row) != len(header):
+            if len(row) != len(header):
                 raise InputError(f"{path}: line {rows.line_num} has {len(row)} fields; the header has {len(header)}")
 
 
@@ -243,7 +279,7 @@ def _text(path: Path) -> Iterator[io.TextIOBase]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield file
         return
-    with _unzipped(path) as raw:
+    with _unzipped(path, None) as raw:
         yield io.TextIOWrapper(io.BufferedReader(raw), newline="", encoding="utf-8-sig")
 
 

@@ -25,11 +25,16 @@ def batches(
         return
     per_epoch = steps_per_epoch(len(y), batch_size)
     for epoch in range(start // per_epoch, -(-steps // per_epoch)):
-        order = random.permutation(random.fold_in(random.fold_in(key, _ORDER), epoch), len(y)).to(x.device)
+        order = random.permutation(random.fold_in(order_key(key), epoch), len(y)).to(x.device)
         first = epoch * per_epoch
         for step in range(max(start, first), min(steps, first + per_epoch)):
             rows = order[(step - first) * batch_size : (step - first + 1) * batch_size]
             yield x[rows], y[rows]
+
+
+def order_key(key: Key) -> Key:
+    """Return the key of the order of rows."""
+    return random.fold_in(key, _ORDER)
 
 
 def steps_per_epoch(rows: int, batch_size: int | None) -> int:

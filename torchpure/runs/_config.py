@@ -31,8 +31,14 @@ _PRESETS = {None: _DEFAULTS, "article": _ARTICLE}
 _LEARNING_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
 _WEIGHT_DECAYS = {"adamw": 1e-2}
 _EXPRESSION: dict[str, Any] = {"domain": "x=0:2*pi", "train_points": 40, "test_points": 10}
-_FILE: dict[str, Any] = {"categorical": "auto", "missing": "error", "unseen": "average", "dates": "days"}
-_ONLY_FILE = ("column", "inputs", "categorical", "categories", "missing", "unseen", "dates")
+_FILE: dict[str, Any] = {
+    "categorical": "auto",
+    "missing": "error",
+    "unseen": "average",
+    "dates": "days",
+    "max_memory": 2**32,
+}
+_ONLY_FILE = ("column", "inputs", "categorical", "categories", "missing", "unseen", "dates", "max_memory")
 _OPTIONS = {"column": "--target", "target": "TARGET"}
 
 
@@ -47,6 +53,12 @@ def _share(value: Any) -> Any:
     except (TypeError, ValueError):
         return value
     return number if not 1 <= number == round(number) else int(number)
+
+
+def _bytes(value: Any) -> Any:
+    """Return a number of bytes from text such as 500M or 4G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])B?", value.strip().upper()) if isinstance(value, str) else None
+    return value if found is None else int(float(found[1]) * 2 ** (10 * " KMGT".index(found[2])))
 
 
 Names = Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)]
@@ -80,6 +92,7 @@ class FitConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     schedule: Literal["constant", "cosine"]
     loss: Literal["mse", "mae", "huber", "cross-entropy"] | None = None  # None: by the kind of the target
+    max_memory: Annotated[int | None, BeforeValidator(_bytes), Field(ge=2**20)] = None  # bytes for the points of a file
     batch_size: Points | None = None  # None: all training points
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0

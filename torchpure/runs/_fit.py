@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torchpure import model, optim, train
 from torchpure._types import Key, Params
 
-from ._batches import batches, steps_per_epoch
+from ._batches import batches, order_key, steps_per_epoch
 from ._config import FitConfig
 from ._losses import loss_name, measure, measure_loss, standard_loss, unit
 from ._network import Network
@@ -80,12 +80,12 @@ def _train(
             with torch.no_grad():
                 validation_losses[newest.steps] = scale * float(loss(newest.params, x, y))
 
-    period = validation_period(config, len(y))
+    period = validation_period(config, data.train_points)
     params, _ = net.init(key)
     # The loss of parameters is computed in the next step. `last_finite` has a loss that is known to be finite.
     last_finite = newest = _Checkpoint(0, params)
     losses = array("d")
-    for progress in train.loop(loss, params, batches(x, y, config.steps, config.batch_size, key), optimizer(config)):
+    for progress in train.loop(loss, params, _batches(network, data, config, key), optimizer(config)):
         value = float(progress.loss) * scale
         if not math.isfinite(value):
             return DIVERGED, last_finite, losses
@@ -99,9 +99,21 @@ def _train(
     else:
         code = 0
     with torch.no_grad():
-        batch = next(batches(x, y, newest.steps + 1, config.batch_size, key, start=newest.steps))
-        finite = bool(loss(newest.params, *batch).isfinite())
+        rows = slice(config.batch_size)
+        finite = bool(loss(newest.params, x[rows], y[rows]).isfinite())
     return (code, newest, losses) if finite else (DIVERGED, last_finite, losses)
+
+
+def _batches(
+    network: Network, data: Data, config: FitConfig, key: Key, start: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield encoded inputs and targets for the steps from `start`."""
+    if data.stream is None or config.batch_size is None:
+        x, y = network.encode(data.train.x), network.encode_target(data.train.y)
+        yield from batches(x, y, config.steps, config.batch_size, key, start)
+        return
+    for x, y in data.stream.batches(order_key(key), config.steps, config.batch_size, start):
+        yield network.encode(x), network.encode_target(y)
 
 
 def optimizer(config: FitConfig) -> optim.Optimizer:

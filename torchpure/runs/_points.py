@@ -13,9 +13,11 @@ from torchpure import random
 from torchpure._types import Key
 from torchpure.data import (
     LARGEST,
+    Choice,
     Domain,
     Preprocessing,
     Rules,
+    Table,
     choose,
     column_names,
     compile_expression,
@@ -25,6 +27,7 @@ from torchpure.data import (
     fit_columns,
     fit_targets,
     is_table,
+    memory_needed,
     parse_domain,
     plain_numbers,
     read_table,
@@ -32,8 +35,10 @@ from torchpure.data import (
 from torchpure.errors import InputError
 
 from ._config import FitConfig
+from ._stream import Stream, sample
 
 TEST_SHARE = 0.2
+MAX_BLOCK = 2**21  # rows of a file that are in memory at once
 MAX_ROWS_AT_ONCE = 2**15  # an expression keeps up to one intermediate result for each level of its depth
 
 
@@ -55,6 +60,12 @@ class Data(NamedTuple):
     sha256: str | None  # the hash of a file
     preprocessing: Preprocessing
     validation: Sample | None = None
+    stream: Stream | None = None  # the training rows of a file larger than memory; `train` is a sample of them
+
+    @property
+    def train_points(self) -> int:
+        """Return the number of training points."""
+        return len(self.train.y) if self.stream is None else self.stream.rows
 
 
 def load(config: FitConfig, key: Key) -> Data:
@@ -110,21 +121,31 @@ def _check_values(source: str, domain: Domain, x: Tensor, y: Tensor) -> None:
 def _from_file(config: FitConfig, key: Key) -> Data:
     path = Path(config.target)
     choice = choose(path, column_names(path), config.column, config.inputs)
-    names = (*choice.inputs, *choice.targets)
-    table, rules = read_table(path, names), _rules(config)
-    for name in rules.categories:
+    for name in config.categories or ():
         if name not in choice.inputs:
             raise InputError(
                 f"--categories: `{name[:40]}` is no input column; wanted of {', '.join(choice.inputs)[:200]}"
             )
-    rows = complete_rows(table, names) if rules.missing == "drop" else torch.arange(table.arrow.num_rows)
-    if len(rows) < table.arrow.num_rows:
+    names = (*choice.inputs, *choice.targets)
+    assert config.max_memory is not None
+    needed = memory_needed(path, len(names))
+    if needed > config.max_memory:
+        return _from_blocks(config, choice, key, needed)
+    table = read_table(path, names)
+    if config.missing == "drop":
+        rows = complete_rows(table, names)
         table = table._replace(arrow=table.arrow.take(rows.numpy()), rows=rows)
-    if len(rows) < 2:
-        raise InputError(f"{path}: {len(rows)} rows of data; wanted at least 2, one to train and one to test")
-    sizes = _split_sizes(len(rows), config)
-    order = random.permutation(key, len(rows))
-    training = order[: sizes.train]
+    return _from_table(config, choice, table, key)[0]
+
+
+def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tuple[Data, Tensor]:
+    """Split the rows of a table; return the points, and which rows are not training rows."""
+    count, rules = table.arrow.num_rows, _rules(config)
+    if count < 2:
+        raise InputError(f"{table.path}: {count} rows of data; wanted at least 2, one to train and one to test")
+    sizes = _split_sizes(count, config)
+    order = random.permutation(key, count)
+    training, others = order[: sizes.train], order[sizes.train : sum(sizes)]
     preprocessing = Preprocessing(
         inputs=fit_columns(table, choice.inputs, rules, training),
         targets=fit_targets(table, choice.targets, config.loss, training),
@@ -132,9 +153,30 @@ def _from_file(config: FitConfig, key: Key) -> Data:
     x, y = encode(preprocessing.inputs, table), encode_targets(preprocessing.targets, table)
     train, validation, test = _split(x[order], y[order], sizes)
     bounds = list(zip(x.amin(0).tolist(), x.amax(0).tolist(), strict=True))
-    with path.open("rb") as file:
+    with table.path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Data(choice.inputs, train, test, None, bounds, digest, preprocessing, validation)
+    return Data(choice.inputs, train, test, None, bounds, digest, preprocessing, validation), others
+
+
+def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Data:
+    """Keep a sample of a file that is larger than memory, and a stream of its other rows."""
+    path, assumed = Path(config.target), config.max_memory
+    assert assumed is not None
+    if config.batch_size is None:
+        raise InputError(
+            f"{path}: needs about {needed} bytes, more than --max-memory {assumed}; --batch-size N reads it in blocks"
+        )
+    if config.train_points is not None:
+        raise InputError("--train-points: a file that is read in blocks, because of --max-memory, is used whole")
+    k_sample, k_split = random.split(key)
+    names, drop = (*choice.inputs, *choice.targets), config.missing == "drop"
+    block = min(max(assumed // (64 * len(names)), 2 * config.batch_size), MAX_BLOCK)
+    sampled = sample(path, choice, k_sample, block, drop=drop)
+    data, others = _from_table(config, choice, sampled.table, k_split)
+    assert sampled.table.rows is not None
+    held_out = sampled.table.rows[others].sort().values
+    rows = sampled.rows - len(held_out)
+    return data._replace(stream=Stream(path, names, sampled.types, drop, block, rows, held_out, data.preprocessing))
 
 
 def _rules(config: FitConfig) -> Rules:

@@ -93,7 +93,7 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
         "config": config.model_dump(mode="json"),
         "data": {
             "inputs": data.inputs,
-            "train_points": len(data.train.y),
+            "train_points": data.train_points,
             "test_points": len(data.test.y),
             "validation_points": 0 if data.validation is None else len(data.validation.y),
             "loss": loss_name(config, data.preprocessing),
