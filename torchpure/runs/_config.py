@@ -17,6 +17,7 @@ MAX_POINTS = 1_000_000
 MAX_STEPS = 10_000_000
 MAX_WIDTH = 4096
 MAX_LAYERS = 16
+MAX_MEMORY = 2**32  # bytes
 
 _DEFAULTS: dict[str, Any] = {"hidden": "32,32", "activation": "silu", "optimizer": "adam", "schedule": "cosine"}
 # The network and the hyper-parameters of the article "Introduction to functional PyTorch" (2023).
@@ -36,7 +37,7 @@ _FILE: dict[str, Any] = {
     "missing": "error",
     "unseen": "average",
     "dates": "days",
-    "max_memory": 2**32,
+    "max_memory": MAX_MEMORY,
 }
 _ONLY_FILE = ("column", "inputs", "categorical", "categories", "missing", "unseen", "dates", "max_memory")
 _OPTIONS = {"column": "--target", "target": "TARGET"}
@@ -64,6 +65,7 @@ def _bytes(value: Any) -> Any:
 Names = Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)]
 Points = Annotated[int, Field(ge=1, le=MAX_POINTS)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Memory = Annotated[int, Field(ge=2**20)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
@@ -92,7 +94,7 @@ class FitConfig(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     schedule: Literal["constant", "cosine"]
     loss: Literal["mse", "mae", "huber", "cross-entropy"] | None = None  # None: by the kind of the target
-    max_memory: Annotated[int | None, BeforeValidator(_bytes), Field(ge=2**20)] = None  # bytes for the points of a file
+    max_memory: Annotated[Memory | None, BeforeValidator(_bytes)] = None  # bytes for the points of a file
     batch_size: Points | None = None  # None: all training points
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0

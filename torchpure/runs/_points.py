@@ -34,7 +34,7 @@ from torchpure.data import (
 )
 from torchpure.errors import InputError
 
-from ._config import FitConfig
+from ._config import MAX_MEMORY, FitConfig
 from ._stream import Stream, sample
 
 TEST_SHARE = 0.2
@@ -127,9 +127,8 @@ def _from_file(config: FitConfig, key: Key) -> Data:
                 f"--categories: `{name[:40]}` is no input column; wanted of {', '.join(choice.inputs)[:200]}"
             )
     names = (*choice.inputs, *choice.targets)
-    assert config.max_memory is not None
     needed = memory_needed(path, len(names))
-    if needed > config.max_memory:
+    if needed > (config.max_memory or MAX_MEMORY):
         return _from_blocks(config, choice, key, needed)
     table = read_table(path, names)
     if config.missing == "drop":
@@ -160,8 +159,7 @@ def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tu
 
 def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Data:
     """Keep a sample of a file that is larger than memory, and a stream of its other rows."""
-    path, assumed = Path(config.target), config.max_memory
-    assert assumed is not None
+    path, assumed = Path(config.target), config.max_memory or MAX_MEMORY
     if config.batch_size is None:
         raise InputError(
             f"{path}: needs about {needed} bytes, more than --max-memory {assumed}; --batch-size N reads it in blocks"
@@ -180,8 +178,13 @@ def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Da
 
 
 def _rules(config: FitConfig) -> Rules:
-    assert config.categorical and config.missing and config.unseen and config.dates
-    return Rules(config.categorical, config.categories or (), config.missing, config.unseen, config.dates)
+    return Rules(
+        config.categorical or "auto",
+        config.categories or (),
+        config.missing or "error",
+        config.unseen or "average",
+        config.dates or "days",
+    )
 
 
 class Sizes(NamedTuple):
