@@ -4,7 +4,8 @@ import math
 import signal
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from ._points import Data
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 
-Report = Callable[[int, float], None]  # step, loss
+Report = Callable[[int, float, float | None], None]  # step, loss, and the validation loss at the end of a period
 
 
 class Fit(NamedTuple):
@@ -35,26 +36,39 @@ class Fit(NamedTuple):
     test_loss: float
     seconds: float
     measured: Mapping[str, Any]  # on the test points: r2 and relative_error, or accuracy and confusion
-    validation_losses: Mapping[int, float]  # by the number of steps made
 
 
-class _Checkpoint(NamedTuple):
+class _Kept(NamedTuple):
+    """Parameters after a number of steps."""
+
     steps: int
     params: Params
 
 
-def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]) -> Fit:
-    """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`."""
+def fit(
+    network: Network,
+    data: Data,
+    config: FitConfig,
+    key: Key,
+    report: Report,
+    stop: Callable[[], int],
+    checkpointer: train.Checkpointer | None = None,
+    losses: "array[float] | None" = None,
+) -> Fit:
+    """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`.
+
+    With a checkpointer the training goes on from its newest checkpoint; `losses` are then those of the steps before.
+    """
     start = time.perf_counter()
-    validation_losses: dict[int, float] = {}
-    code, newest, losses = _train(network, data, config, key, report, stop, validation_losses)
+    losses = array("d") if losses is None else losses
+    code, newest = _train(network, data, config, key, report, stop, checkpointer, losses)
     seconds = time.perf_counter() - start
     network.core.load_state_dict(newest.params)
     name = loss_name(config, data.preprocessing)
     train_loss = measure_loss(network, data.train, name)
     measured = measure(network, data.test, name)
     test_loss = measured.pop("loss")
-    return Fit(code, newest.steps, losses, train_loss, test_loss, seconds, measured, validation_losses)
+    return Fit(code, newest.steps, losses, train_loss, test_loss, seconds, measured)
 
 
 def _train(
@@ -64,56 +78,90 @@ def _train(
     key: Key,
     report: Report,
     stop: Callable[[], int],
-    validation_losses: dict[int, float],
-) -> tuple[int, _Checkpoint, "array[float]"]:
+    checkpointer: train.Checkpointer | None,
+    losses: "array[float]",
+) -> tuple[int, _Kept]:
     net = model.functional(network.core)
     x, y = network.encode(data.train.x), network.encode_target(data.train.y)
     name = loss_name(config, data.preprocessing)
     of_output, scale = standard_loss(name), unit(name, network)
 
-    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return of_output(net(params, x), y)
+    def loss(params: Params, previous: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+        return of_output(net(params, x), y), params
 
-    def validate(newest: _Checkpoint) -> None:
-        if data.validation is not None and (newest.steps % period == 0 or newest.steps == config.steps):
-            x, y = network.encode(data.validation.x), network.encode_target(data.validation.y)
-            with torch.no_grad():
-                validation_losses[newest.steps] = scale * float(loss(newest.params, x, y))
-
-    period = validation_period(config, data.train_points)
+    # The loss of parameters is known in the next step. So the loop carries the parameters before, whose loss is finite.
     params, _ = net.init(key)
-    # The loss of parameters is computed in the next step. `last_finite` has a loss that is known to be finite.
-    last_finite = newest = _Checkpoint(0, params)
-    losses = array("d")
-    for progress in train.loop(loss, params, _batches(network, data, config, key), optimizer(config)):
+    validation = _validation(network, data, config, lambda params, x, y: loss(params, params, x, y)[0] * scale)
+    position = _position(checkpointer) or train.Progress(0, torch.zeros(()), params, None, params, torch.zeros(0))
+    saving = {"checkpoint": checkpointer, "resume": checkpointer is not None}
+    progresses = train.loop(
+        loss, params, _batches(network, data, config, key), optimizer(config), state=params, **saving
+    )
+    for progress in progresses:
         value = float(progress.loss) * scale
         if not math.isfinite(value):
-            return DIVERGED, last_finite, losses
+            _abandon(progresses)
+            return DIVERGED, _last_finite(position)
         losses.append(value)
-        last_finite, newest = newest, _Checkpoint(progress.step, progress.params)
-        validate(newest)
-        report(progress.step, value)
+        position = progress
+        report(progress.step, value, validation(progress.step, progress.params))
         if stop() and progress.step < config.steps:
             code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
             break
     else:
         code = 0
     with torch.no_grad():
-        rows = slice(config.batch_size)
-        finite = bool(loss(newest.params, x[rows], y[rows]).isfinite())
-    return (code, newest, losses) if finite else (DIVERGED, last_finite, losses)
+        finite = bool(loss(position.params, params, x[: config.batch_size], y[: config.batch_size])[0].isfinite())
+    return (code, _Kept(position.step, position.params)) if finite else (DIVERGED, _last_finite(position))
 
 
-def _batches(
-    network: Network, data: Data, config: FitConfig, key: Key, start: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield encoded inputs and targets for the steps from `start`."""
+def _validation(
+    network: Network, data: Data, config: FitConfig, loss: Callable[[Params, Tensor, Tensor], Tensor]
+) -> Callable[[int, Params], float | None]:
+    """Return a function of a step and its parameters: the validation loss at the end of each period, else None."""
+    sample, period = data.validation, validation_period(config, data.train_points)
+    if sample is None:
+        return lambda step, params: None
+    x, y = network.encode(sample.x), network.encode_target(sample.y)
+
+    @torch.no_grad()
+    def validate(step: int, params: Params) -> float | None:
+        return float(loss(params, x, y)) if step % period == 0 or step == config.steps else None
+
+    return validate
+
+
+def _batches(network: Network, data: Data, config: FitConfig, key: Key) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield encoded inputs and targets for all steps."""
     if data.stream is None or config.batch_size is None:
         x, y = network.encode(data.train.x), network.encode_target(data.train.y)
-        yield from batches(x, y, config.steps, config.batch_size, key, start)
+        yield from batches(x, y, config.steps, config.batch_size, key)
         return
-    for x, y in data.stream.batches(order_key(key), config.steps, config.batch_size, start):
+    for x, y in data.stream.batches(order_key(key), config.steps, config.batch_size):
         yield network.encode(x), network.encode_target(y)
+
+
+class _DivergedError(Exception):
+    """The newest step of a training is not worth saving."""
+
+
+def _abandon(progresses: Generator[train.Progress]) -> None:
+    """End a loop so that it saves the step before the newest one."""
+    with suppress(_DivergedError):
+        progresses.throw(_DivergedError)
+
+
+def _position(checkpointer: train.Checkpointer | None) -> train.Progress | None:
+    """Return where a saved training stands, without its optimizer; None if nothing is saved."""
+    step = None if checkpointer is None else checkpointer.latest()
+    if checkpointer is None or step is None:
+        return None
+    saved = checkpointer.restore(step)
+    return train.Progress(step, torch.zeros(()), saved["params"], None, saved["state"], torch.zeros(0))
+
+
+def _last_finite(position: train.Progress) -> _Kept:
+    return _Kept(max(position.step - 1, 0), position.state)
 
 
 def optimizer(config: FitConfig) -> optim.Optimizer:
