@@ -1,7 +1,10 @@
 """Files larger than memory: every row is used once an epoch, in an order that comes from the key."""
 
+import contextlib
 import itertools
 import json
+import signal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.feather as feather
@@ -12,7 +15,7 @@ import torch
 from torchpure import random
 from torchpure.data import find_types
 from torchpure.errors import InputError
-from torchpure.runs import _points, configure, run
+from torchpure.runs import Watcher, _points, configure, resume, run
 from torchpure.runs._points import load
 
 KEY = random.key(0)
@@ -86,6 +89,21 @@ def test_a_run_in_blocks_learns(path):
     assert done.fit.measured["r2"] > 0.95
     data = json.loads((done.directory / "config.json").read_text())["data"]
     assert data["train_points"] + data["test_points"] == ROWS
+
+
+def test_a_run_in_blocks_is_resumed_with_the_same_bits(path):
+    options = {"column": "y", "batch_size": 32, "steps": 50, "hidden": "4", "checkpoint_every": 7}
+    config, seen = configure({"target": str(path)} | options), []
+
+    @contextlib.contextmanager
+    def watch(steps, threads):
+        yield Watcher(lambda step, loss: seen.append(step), lambda: signal.SIGINT if len(seen) == 30 else 0)
+
+    run(config, Path("whole"))
+    assert run(config, Path("stopped"), watch).fit.steps == 30
+    resume("stopped")
+    for name in ("metrics.jsonl", "params.safetensors"):
+        assert (Path("stopped") / name).read_bytes() == (Path("whole") / name).read_bytes()
 
 
 @pytest.mark.parametrize(
