@@ -166,7 +166,19 @@ DAMAGES = {
         r"`\.\./x`: config\.json asks for no such tensor",
     ),
     "a tensor is no tensor": (header(lambda spec: spec.update(input_mean=3)), r"the file has no description of a tensor"),
-    "other data": (edit(CONFIG, lambda value: value["data"].update(inputs=["x", "y"])), r"`core\.0\.weight`: .*\(4, 2\)"),
+    "other data": (edit(CONFIG, lambda value: value["data"].update(inputs=["x", "y"])), r"`data\.inputs` and `data\.preprocessing` have different columns"),
+    "a column of an unknown kind": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["inputs"][0].update(kind="noise")),
+        r"`data\.preprocessing\.inputs\.0\.kind`: input should be",
+    ),
+    "classes without names": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["targets"][0].update(kind="classes")),
+        r"`data\.preprocessing\.targets\.0`: .*classes needs 2 categories",
+    ),
+    "another width": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["inputs"][0].update(kind="calendar")),
+        r"`core\.0\.weight`: .*\(4, 7\)",
+    ),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
-from ._predict import predict
+from ._predict import predict, predict_table
 from ._run import Run, Watch, Watcher, resume, run, summary
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "list_runs",
     "load_run",
     "predict",
+    "predict_table",
     "read_run",
     "resume",
     "run",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from torchpure.data import read_columns
+from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_data, load_run
-from ._predict import in_parts
+from ._losses import in_parts
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
@@ -37,7 +37,8 @@ def export(
     """Export a run's model for any number of rows, and compare it on the run's test data or on a data file.
 
     `form` is `torch-export` (read it with torch.export.load) or `onnx`. The exported model takes a float64 tensor of
-    shape (rows, inputs) in the user's units, and returns the predictions, (rows,).
+    shape (rows, features) in the user's units, and returns the predictions, (rows,). Columns of numbers are features
+    as they are; `torchpure.data.encode` makes those of other columns.
 
     Raises:
         InputError: the run or a file cannot be read, the form is unknown, or its packages are missing.
@@ -56,9 +57,9 @@ def export(
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"--output: {str(path)[:200]!r} is no name for a file in a folder that exists")
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
-    inputs = loaded.description.data.inputs
-    x = load_data(loaded).test.x if compare is None else read_columns(Path(compare), inputs)
-    x = x[:MAX_COMPARED]
+    rules = loaded.preprocessing.inputs
+    table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
+    x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
     with _quiet():

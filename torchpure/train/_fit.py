@@ -23,6 +23,7 @@ from ._precision import accumulated, mixed_precision
 from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
 from ._step_state import split_step_state
 from ._steps import make_step
+from ._tables import is_table, read_table
 from ._windows import Window
 from .callbacks import Callback, Divergence, Progress, as_callback
 
@@ -65,6 +66,7 @@ def fit(
     params: Params = None,
     opt_state: Any = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    columns: Sequence[str] | None = None,
     batch_size: int | None = None,
     every: int | None = None,
     callback: Callable[[Progress], object] | Callback[Any] | Sequence[Any] | None = None,
@@ -80,9 +82,11 @@ def fit(
     `model` is a module, with a loss `loss(output, target)` that defaults to the mean square, or it is itself a loss
     function `loss(params, *batch)`, which needs `params`. `data` is tensors (inputs …, target) with the same number of
     rows, or an iterable of such batches, repeated as often as needed. NumPy arrays are converted. A loss function gets
-    a dict of tensors as it is; for a module its values count in order. With `batch_size`, `key` gives the order of the
-    rows; draws of the module, such as dropout, come from `key` too. Parameters without requires_grad do not change;
-    the module's buffers are updated and returned. To continue a fit, pass its `params` and its `opt_state`.
+    a dict of tensors as it is; for a module its values count in order. A table with the Arrow C stream interface, as of
+    Polars, DuckDB or pyarrow, counts as a dict of the `columns` named; for a module the last one is the target. With
+    `batch_size`, `key` gives the order of the rows; draws of the module, such as dropout, come from `key` too.
+    Parameters without requires_grad do not change; the module's buffers are updated and returned. To continue a fit,
+    pass its `params` and its `opt_state`.
 
     Runs of at least 200 steps are compiled: `every` steps form one program, by default up to 1,000. After each `every`
     steps `callback` gets `Progress`: a function, whose true result ends the run, a `Callback`, or a list of these.
@@ -105,7 +109,7 @@ def fit(
     Raises:
         ValueError: the data, `steps` or another argument do not fit, or the folder has checkpoints, and `resume` is not
             given or they are of a run with other arguments.
-        TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
+        TypeError: the model, the data, a column, the optimizer, `params` or `loss` is of another kind.
         NonFiniteError: with on_nonfinite="raise", the loss or a gradient is not finite.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
@@ -128,6 +132,8 @@ def fit(
     objective = mixed_precision(problem.objective, problem.start, compute_dtype)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
+    if columns is not None or is_table(data):
+        data = read_table(data, columns, reader.dtype, for_module=reader.for_module)
     read = reader.read(data)
     source = BatchSource(read, reader, steps, batch_size, k_order, steps_per_window(checkpoint, every))
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
