@@ -38,9 +38,9 @@ with _collector.gc_paused():
 
 if _typing.TYPE_CHECKING:
     from . import testing
-    from .runs import load_run
+    from .runs import load_run, report
 else:
-    _LAZY = {"load_run": ".runs"}
+    _LAZY = {"load_run": ".runs", "report": ".runs"}
 
     def __getattr__(name: str) -> _typing.Any:
         """Import `testing` and what reads runs at their first use; explain missing names."""
@@ -101,6 +101,7 @@ __all__ = [
     "ravel_pytree",
     "remat",
     "remat_name",
+    "report",
     "scan",
     "stack",
     "stop_gradient",

@@ -6,6 +6,7 @@ from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict
+from ._report import report
 from ._run import Run, Watch, Watcher, run, summary
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "load_run",
     "predict",
     "read_run",
+    "report",
     "run",
     "summary",
 ]

@@ -1,0 +1,111 @@
+"""`report`: what a page shows of saved runs."""
+
+import math
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchpure.data import LARGEST
+from torchpure.errors import InputError
+
+from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
+from ._points import Data, Sample
+from ._predict import in_parts, target_name
+from .page import Fitted, Page, PageRun, PageSweep, Points, plotly_script, write_page
+from .saved import is_sweep, read_sweep
+
+MAX_RUNS = 100
+MAX_POINTS = 2000  # of one kind
+GRID = 600
+
+
+def report(*runs: str | Path, output: str | Path = "report.html") -> Path:
+    """Write one HTML page about runs and sweeps, side by side, and return its path.
+
+    The page holds all it needs: it sends no request. It shows curves, fits, residuals, configurations and versions.
+
+    Raises:
+        InputError: a run cannot be read, plotly is missing, or the page cannot be written.
+
+    >>> import torchpure as tp
+    >>> tp.report("runs/a", "runs/b", output="ab.html")  # doctest: +SKIP
+    PosixPath('ab.html')
+    """
+    if not 1 <= len(runs) <= MAX_RUNS:
+        raise InputError(f"report: wanted 1 to {MAX_RUNS} runs, got {len(runs)}")
+    script, path = plotly_script(), Path(output)
+    sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
+    shown = [_page_run(read_run(run)) for run in runs if not is_sweep(Path(run))]
+    _write(path, write_page(Page(shown, sweeps), script))
+    return path
+
+
+def _page_run(run: SavedRun) -> PageRun:
+    result, data = run.result or {}, run.description.data
+    seconds, steps = result.get("seconds", math.nan), result.get("steps", math.nan)
+    known = {
+        "status": run.status,
+        "steps": int(steps) if math.isfinite(steps) else len(run.metrics["step"]),
+        "train loss": result.get("train_loss"),
+        "test loss": result.get("test_loss"),
+        "seconds": seconds,
+        "steps per second": steps / seconds if seconds > 0 else None,
+    }
+    config = {name: _plain(value) for name, value in run.config.model_dump(mode="json").items()}
+    points = {"training points": data.train_points, "test points": data.test_points, "sha256 of the data": data.sha256}
+    versions = {name: getattr(run.description, name) for name in ("torchpure", "torch", "command")}
+    fitted, note = _fitted(run)
+    end = (steps, result["test_loss"]) if result and math.isfinite(result["test_loss"]) else None
+    return PageRun(str(run.directory), known, config | points, versions, run.metrics, end, fitted, note)
+
+
+def _fitted(run: SavedRun) -> tuple[Fitted | None, str]:
+    try:
+        loaded = with_model(run)
+        data = load_data(run)
+    except InputError as error:
+        return None, f"the fit is not shown: {error}"
+    if data.test.y.dim() != 1 or not data.test.y.is_floating_point():
+        return None, "the fit is not shown: only a fit of one number is drawn"
+    points = tuple(_points(loaded, name, sample) for name, sample in (("training", data.train), ("test", data.test)))
+    one = len(data.inputs) == 1
+    grid = torch.linspace(*data.bounds[0], GRID, dtype=torch.float64) if one else torch.zeros(0, dtype=torch.float64)
+    curve = in_parts(loaded.model, grid.unsqueeze(-1)).numpy() if one else np.zeros(0)
+    name = data.inputs[0] if one else None
+    return Fitted(target_name(loaded), name, points, grid.numpy(), curve, _truth(data, grid) if one else None), ""
+
+
+def _points(run: LoadedRun, name: str, sample: Sample) -> Points:
+    stride = -(-len(sample.y) // MAX_POINTS)
+    x, y = sample.x[::stride], sample.y[::stride]
+    return Points(name, x[:, 0].numpy() if x.shape[1] == 1 else np.zeros(0), y.numpy(), in_parts(run.model, x).numpy())
+
+
+def _truth(data: Data, grid: Tensor) -> np.ndarray | None:
+    if data.truth is None:
+        return None
+    values = data.truth(grid.unsqueeze(-1))
+    return torch.where(values.abs() <= LARGEST, values, torch.nan).numpy()  # a pole between the points is a gap
+
+
+def _plain(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.name or (os.path.lexists(path) and not path.is_file()):
+        raise InputError(f"--output: {str(path)!r} is no name for a file")
+    temporary = path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}.partial"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--output: {str(path)[:200]!r} cannot be written ({reason.lower()})") from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
