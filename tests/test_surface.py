@@ -11,11 +11,11 @@ import pytest
 import torchpure as tp
 
 SURFACE = {
-    "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "cond", "custom_jvp",
+    "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "checkpoints", "cond", "custom_jvp",
     "custom_vjp", "custom_vmap", "debug", "ensemble", "errors", "eval_shape", "fit", "fori_loop", "functional", "grad",
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure", "random", "ravel_pytree", "remat",
-    "remat_name", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
+    "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
     "vmap", "where", "while_loop",
 }  # fmt: skip
 
@@ -43,6 +43,15 @@ def test_testing_is_imported_when_it_is_first_asked_for():
         _ = tp.optimizers
 
 
+def test_what_reads_runs_is_imported_when_it_is_first_asked_for():
+    lines = [
+        "import sys, torchpure as tp",
+        "assert 'torchpure.runs' not in sys.modules and {'load_run', 'report', 'runs'} <= {*dir(tp)}",
+        "assert tp.load_run is tp.runs.load_run and tp.report is tp.runs.report",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
+
+
 def test_argument_order_follows_the_rules():
     for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
         optimizer = make(0.1)
@@ -57,7 +66,7 @@ def test_argument_order_follows_the_rules():
 def test_every_public_function_has_a_docstring_with_an_example_or_a_law():
     undocumented = [
         f"{space.__name__}.{name}"
-        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms)
+        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms, tp.checkpoints)
         for name, value in vars(space).items()
         if inspect.isfunction(value) and not name.startswith("_") and not inspect.getdoc(value)
     ]
