@@ -189,6 +189,21 @@ def test_the_command_writes_a_page(page, here, capsys):
     assert "Report on runs/first" in (here / "report.html").read_text()
 
 
+def test_results_of_any_names_and_a_confusion_matrix_are_shown(page, here):
+    shutil.copytree(page.parent / "first", here / "classes")
+    last = {"status": "done", "steps": 30, "accuracy": 0.875, "confusion": [[3, 1], [0, 4]], "seconds": 1.5}
+    (here / "classes/metrics.jsonl").write_text('{"step": 30, "loss": 1.0}\n' + json.dumps(last) + "\n")
+    text = without_script(tp.report("classes"))
+    rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall(r"<tr.*?</tr>", text)]
+    assert ["accuracy", "0.875"] in rows
+    assert ["steps", "per", "second", "20"] in rows
+    start = rows.index(["name", "predicted", "0", "predicted", "1"])
+    assert rows[start + 1 : start + 3] == [["true", "0", "3", "1"], ["true", "1", "0", "4"]]
+    last["confusion"] = [[1, 2], "x"]
+    (here / "classes/metrics.jsonl").write_text(json.dumps(last) + "\n")
+    assert "predicted 0" not in without_script(tp.report("classes"))
+
+
 def test_a_fit_that_cannot_be_shown_says_why(here):
     (here / "d.csv").write_text("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(20)))
     done = run(configure({"target": "d.csv", "column": "y", "hidden": "4", "steps": 2}))

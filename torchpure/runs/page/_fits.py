@@ -7,6 +7,8 @@ import numpy as np
 
 from ._figure import Figure, Series
 
+MAX_CLASSES = 50
+
 
 class Points(NamedTuple):
     """Points of one kind, with the predictions of the model."""
@@ -26,6 +28,26 @@ class Fitted(NamedTuple):
     grid: np.ndarray  # values of the only input, where the curves are drawn
     curve: np.ndarray  # the model at these
     truth: np.ndarray | None  # the expression at these
+
+
+class Confusion(NamedTuple):
+    """How many test points of each true class (rows) were predicted as each class (columns)."""
+
+    counts: list[list[int]]
+
+
+def confusion(value: object) -> Confusion | None:
+    """Take a confusion matrix from a run's result; None if there is none, or it is too large for a page.
+
+    >>> confusion([[3, 1], [0, 2]]), confusion([[1, "x"]])
+    (Confusion(counts=[[3, 1], [0, 2]]), None)
+    """
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_CLASSES:
+        return None
+    square = all(isinstance(row, list) and len(row) == len(value) for row in value)
+    if not square or not all(type(count) is int for row in value for count in row):
+        return None
+    return Confusion(value)
 
 
 def fit_figures(run: str, fitted: Fitted) -> Iterator[Figure]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ._curves import Metrics, curves, groups
 from ._figure import Figure, chart, figure_html
-from ._fits import Fitted, fit_figures, residual_rows
+from ._fits import Confusion, Fitted, fit_figures, residual_rows
 from ._sweeps import sweep_figures, sweep_table
 from ._tables import comparison
 from ._text import escaped
@@ -24,7 +24,8 @@ class PageRun(NamedTuple):
     versions: Mapping[str, object]
     metrics: Metrics
     end: tuple[float, float] | None  # step and test loss at the end
-    fitted: Fitted | None
+    fitted: Sequence[Fitted]  # one for each target
+    confusion: Confusion | None  # of classes
     note: str  # why there is no fit
 
 
@@ -93,7 +94,7 @@ def _sections(page: Page) -> Iterator[_Section]:
 
     yield _Section("Results", _compare("Results", names, [run.result for run in page.runs]), [])
     yield figures("Curves", curves(metrics, [run.end for run in page.runs]))
-    fitted = (figure for run in page.runs if run.fitted for figure in fit_figures(run.name, run.fitted))
+    fitted = (figure for name, fit in _fits(page.runs) for figure in fit_figures(name, fit))
     yield figures("Fit and residuals", fitted, _residuals(page.runs))
     yield figures("By layer", groups(metrics))
     swept = (figure for sweep in page.sweeps for figure in sweep_figures(*sweep))
@@ -115,15 +116,26 @@ def _compare(
     return comparison(f"{caption}{marks}", names, compared, marked=marked)
 
 
+def _fits(runs: Sequence[PageRun]) -> list[tuple[str, Fitted]]:
+    """Return all fits with a title: the run, and the target if it has several."""
+    return [
+        (run.name if len(run.fitted) == 1 else f"{run.name}, {fit.target}", fit) for run in runs for fit in run.fitted
+    ]
+
+
 def _residuals(runs: Sequence[PageRun]) -> str:
     notes = "".join(
         f'<p class="note"><bdi>{escaped(run.name)}</bdi>: {escaped(run.note)}</p>' for run in runs if run.note
     )
-    fitted = [(run.name, run.fitted) for run in runs if run.fitted]
-    if not fitted:
-        return notes
-    rows = [residual_rows(part) for _, part in fitted]
-    return notes + _compare("Residuals", [name for name, _ in fitted], rows)
+    fits = _fits(runs)
+    errors = _compare("Residuals", [name for name, _ in fits], [residual_rows(fit) for _, fit in fits])
+    return notes + errors + "".join(_confusion(run.name, run.confusion) for run in runs if run.confusion)
+
+
+def _confusion(name: str, found: Confusion) -> str:
+    classes = range(len(found.counts))
+    rows = {f"true {number}": row for number, row in zip(classes, found.counts, strict=True)}
+    return comparison(f"Test points by class: {name}", [f"predicted {i}" for i in classes], rows, marked=False)
 
 
 def _policy(*scripts: str) -> str:
