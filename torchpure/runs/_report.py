@@ -1,8 +1,6 @@
 """`report`: what a page shows of saved runs."""
 
 import math
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
 from ._points import Data, Sample
 from ._predict import in_parts, target_name
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
-from .saved import is_sweep, read_sweep
+from .saved import is_sweep, read_sweep, replaced
 
 MAX_RUNS = 100
 MAX_POINTS = 2000  # of one kind
@@ -43,7 +41,9 @@ def report(*runs: str | Path, output: str | Path = "report.html") -> Path:
     script, path = plotly_script(), Path(output)
     sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
     shown = [_page_run(read_run(run)) for run in runs if not is_sweep(Path(run))]
-    _write(path, write_page(Page(shown, sweeps), script))
+    text = write_page(Page(shown, sweeps), script)
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -128,18 +128,3 @@ def _truth(data: Data, grid: Tensor) -> np.ndarray | None:
 
 def _plain(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _write(path: Path, text: str) -> None:
-    if not path.name or (os.path.lexists(path) and not path.is_file()):
-        raise InputError(f"--output: {str(path)!r} is no name for a file")
-    temporary = path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}.partial"
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"--output: {str(path)[:200]!r} cannot be written ({reason.lower()})") from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()

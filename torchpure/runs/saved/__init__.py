@@ -4,6 +4,7 @@ from ._description import DataDescription, Description, read_description
 from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics
 from ._parameters import read_header, read_parameters
+from ._replace import replaced
 from ._sweep import SweepTable, is_sweep, read_sweep
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "read_metrics",
     "read_parameters",
     "read_sweep",
+    "replaced",
 ]
