@@ -7,7 +7,7 @@ from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict
 from ._report import report
-from ._run import Run, Watch, Watcher, run, summary
+from ._run import Run, Watch, Watcher, resume, run, summary
 
 __all__ = [
     "Exported",
@@ -26,6 +26,7 @@ __all__ = [
     "predict",
     "read_run",
     "report",
+    "resume",
     "run",
     "summary",
 ]
