@@ -191,12 +191,14 @@ def test_the_command_writes_a_page(page, here, capsys):
 
 def test_results_of_any_names_and_a_confusion_matrix_are_shown(page, here):
     shutil.copytree(page.parent / "first", here / "classes")
-    last = {"status": "done", "steps": 30, "accuracy": 0.875, "confusion": [[3, 1], [0, 4]], "seconds": 1.5}
+    last = {"status": "done", "steps": 30, "accuracy": 0.875, "confusion": [[3, 1], [0, 4]]}
+    (here / "classes/result.json").write_text('{"seconds": 1.5, "threads": 2}')
     (here / "classes/metrics.jsonl").write_text('{"step": 30, "loss": 1.0}\n' + json.dumps(last) + "\n")
     text = without_script(tp.report("classes"))
     rows = [re.sub("<[^>]*>", " ", row).split() for row in re.findall(r"<tr.*?</tr>", text)]
     assert ["accuracy", "0.875"] in rows
     assert ["steps", "per", "second", "20"] in rows
+    assert ["threads", "2"] in rows
     start = rows.index(["name", "predicted", "0", "predicted", "1"])
     assert rows[start + 1 : start + 3] == [["true", "0", "3", "1"], ["true", "1", "0", "4"]]
     last["confusion"] = [[1, 2], "x"]

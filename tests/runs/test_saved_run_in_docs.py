@@ -8,7 +8,12 @@ import pytest
 
 from torchpure.cli import main
 
-TEXT = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8").partition("## A saved run\n")[2].partition("\n## ")[0]
+TEXT = (
+    (Path(__file__).parents[2] / "docs/training.md")
+    .read_text(encoding="utf-8")
+    .partition("## A saved run\n")[2]
+    .partition("\n## ")[0]
+)
 
 
 @pytest.mark.compile
