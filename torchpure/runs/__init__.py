@@ -6,6 +6,7 @@ from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict, predict_table
+from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "predict",
     "predict_table",
     "read_run",
+    "report",
     "resume",
     "run",
     "summary",

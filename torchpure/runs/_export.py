@@ -17,6 +17,7 @@ from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_data, load_run
 from ._losses import in_parts
+from .saved import replaced
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
@@ -53,19 +54,16 @@ def export(
     }
     if form not in writers:
         raise InputError(f"--format: wanted {' or '.join(FORMATS)}, got {form[:40]!r}")
-    path = Path(output)
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"--output: {str(path)[:200]!r} is no name for a file in a folder that exists")
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     rules = loaded.preprocessing.inputs
     table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
     x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
-    with _quiet():
+    with replaced(Path(output)) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())
-    return Exported(path, len(x), difference)
+    return Exported(Path(output), len(x), difference)
 
 
 def _to_torch_export(run: LoadedRun, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
@@ -95,7 +93,6 @@ def _to_onnx(run: LoadedRun, x: Tensor, path: Path) -> Callable[[Tensor], Tensor
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of errors for each of its codes
-        path.unlink()
         raise InputError(
             f"--format onnx: onnxruntime cannot run this model: {' '.join(str(error).split())[:200]}; "
             f"{run.config.activation} in {run.config.dtype} may be the reason: train with --dtype float32"

@@ -22,6 +22,7 @@ from .saved import (
     read_description,
     read_metrics,
     read_parameters,
+    read_seconds,
 )
 
 UNFINISHED = "unfinished"  # the run goes on, or was killed
@@ -35,7 +36,7 @@ class SavedRun:
     config: FitConfig
     description: Description  # versions, command and data
     metrics: Mapping[str, np.ndarray]  # `step` and `loss`, and what else the run noted; NaN where a step has none
-    result: Mapping[str, Any] | None  # the last line of metrics.jsonl; None: the run has not ended
+    result: Mapping[str, Any] | None  # status, losses, seconds; None: the run has not ended
 
     @property
     def status(self) -> str:
@@ -85,7 +86,8 @@ def read_run(run: str | Path) -> SavedRun:
     if rules is not None and tuple(column.name for column in rules.inputs) != description.data.inputs:
         raise InputError(f"{folder / 'config.json'}: `data.inputs` and `data.preprocessing` have different columns")
     metrics = read_metrics(folder)
-    return SavedRun(folder, _config(folder, description), description, metrics.columns, metrics.result)
+    result = metrics.result and {**metrics.result, **read_seconds(folder)}
+    return SavedRun(folder, _config(folder, description), description, metrics.columns, result)
 
 
 def load_run(run: str | Path) -> LoadedRun:
