@@ -1,4 +1,4 @@
-"""Elementwise functions with given derivatives."""
+"""Elementwise functions with given derivatives, and constants with the derivatives of a formula."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,3 +77,9 @@ class _Apply(torch.autograd.Function):
             if tangent is not None
         ]
         return moved[0] if len(moved) == 1 else torch.stack(moved).sum(0)
+
+
+def with_value(followed: Tensor, value: Tensor) -> Tensor:
+    """Return a constant with the derivatives of `followed`, a tensor that equals it up to rounding."""
+    finite = followed.detach().isfinite()  # inf - inf is NaN
+    return torch.where(finite, value + (followed - followed.detach()), followed)
