@@ -1,11 +1,14 @@
 """Vector norms of every order, at zeros and over any range; distances, angles and standard deviations by them."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
 
 from ._elementwise import Elementwise, with_value
 from ._of_two import atan2
@@ -43,14 +46,59 @@ _REAL = frozenset({torch.float32, torch.float64})
 
 
 def _root_of_sum(x: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
+    if p == 2:
+        return _EuclideanNorm.apply(_Over(dims), x)
+    largest, zero = _largest(x, dims)
+    total = _power_of_size(x / largest, p).sum(dims, keepdim=True)
+    zero = zero | (total == 0)
+    return torch.where(zero, 1.0, total) ** (1 / p) * torch.where(zero, 0.0, largest)
+
+
+def _largest(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the largest |xᵢ| as a constant to divide by, and where it is zero."""
     largest = x.detach().abs().amax(dims, keepdim=True)
     zero = largest == 0
     tiny = torch.finfo(x.dtype).tiny  # a denormal number has no reciprocal
-    largest = torch.where(zero | largest.isinf(), 1.0, largest.clamp(min=tiny))
-    total = _power_of_size(x / largest, p).sum(dims, keepdim=True)
-    zero = zero | (total == 0)
-    root = torch.where(zero, 1.0, total)
-    return (torch.sqrt(root) if p == 2 else root ** (1 / p)) * torch.where(zero, 0.0, largest)
+    return torch.where(zero | largest.isinf(), 1.0, largest.clamp(min=tiny)), zero
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """Dimensions as one argument: torch flattens tuples."""
+
+    dims: tuple[int, ...]
+
+
+class _EuclideanNorm(torch.autograd.Function):
+    """r = ‖x‖ over some dimensions, which stay: dr = u dx with u = x / r, and u = 0 at 0. No square overflows."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(over: _Over, x: Tensor) -> Tensor:
+        largest, _ = _largest(x, over.dims)
+        return torch.sqrt(((x / largest) ** 2).sum(over.dims, keepdim=True)) * largest
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.over = inputs[0]
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return None, cotangents[0] * _unit(ctx.over, unwrap_closed_levels(ctx.saved_tensors[0]))
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, _: None, tangent: Any) -> Any:
+        return (tangent * _unit(ctx.over, saved_primals(ctx)[0])).sum(ctx.over.dims, keepdim=True)
+
+
+def _unit(over: _Over, x: Tensor) -> Tensor:
+    size = _EuclideanNorm.apply(over, x)
+    zero = size == 0
+    return torch.where(zero, 0.0, x / torch.where(zero, 1.0, size))
 
 
 def _power_of_size(x: Tensor, p: float) -> Tensor:
