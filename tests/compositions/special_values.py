@@ -68,11 +68,32 @@ REDUCTIONS = words("sum prod mean amax amin var std logsumexp norm argmax argmin
 BOOLEAN = {"isnan", "isinf", "isfinite", "signbit", "logical_not", "eq", "ne", "lt", "le", "gt", "ge", "logical_and",
            "logical_or", "logical_xor", "all", "any"}  # fmt: skip
 SHAPED = {"cumsum", "cumprod"}
+SUMS = {"sum", "mean", "nansum", "cumsum"}
 
 
 def _tame(x: Tensor) -> Tensor:
     """Shrink huge numbers, whose sums overflow in one order and not in another; inf and NaN stay."""
     return torch.where(x.isfinite() & (x.abs() > 1e30), x.sign() * 1e15, x)
+
+
+def _small(x: Tensor) -> Tensor:
+    """Shrink large numbers before a sum: where they cancel, the order of a sum decides the result. inf and NaN stay."""
+    return torch.where(x.isfinite() & (x.abs() > 64), x.sign() * 64, x)
+
+
+def _with_a_sign(x: Tensor) -> Tensor:
+    """Replace NaN where its sign bit is read: no operation defines that bit, so no compiled program can promise it."""
+    return torch.where(x.isnan(), 1.0, x)
+
+
+SIGNS = {
+    "signbit": lambda x: torch.signbit(_with_a_sign(x)),
+    "copysign": lambda x, y: torch.copysign(x, _with_a_sign(y)),
+}
+
+
+def _elementwise(name: str) -> Callable[..., Tensor]:
+    return SIGNS.get(name) or getattr(torch, name)
 
 
 def _without_denormals(y: Tensor) -> Tensor:
@@ -86,10 +107,10 @@ def _remainder(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _reduction(name: str) -> Callable[[Tensor], Tensor]:
-    torchs = getattr(torch, name)
+    torchs, shrink = getattr(torch, name), _small if name in SUMS else _tame
 
     def run(x: Tensor, dim: int) -> Tensor:
-        return torchs(_tame(x), dim)
+        return torchs(shrink(x), dim)
 
     if name in SHAPED:
         return lambda x: run(x, -1)
@@ -99,8 +120,8 @@ def _reduction(name: str) -> Callable[[Tensor], Tensor]:
 
 
 OPERATIONS = [
-    *(Operation(name, getattr(torch, name), F, BOOLS if name in BOOLEAN else FLOATS) for name in UNARY),
-    *(Operation(name, getattr(torch, name), F * 2, BOOLS if name in BOOLEAN else FLOATS) for name in BINARY),
+    *(Operation(name, _elementwise(name), F, BOOLS if name in BOOLEAN else FLOATS) for name in UNARY),
+    *(Operation(name, _elementwise(name), F * 2, BOOLS if name in BOOLEAN else FLOATS) for name in BINARY),
     *(Operation(name, _remainder(name), F * 2, FLOATS) for name in REMAINDERS),
     *(Operation(name, getattr(torch, name), I * 2, BOOLS if name in BOOLEAN else INTS) for name in INTEGER_BINARY),
     *(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchpure.errors import TransformError
 from torchpure.transforms import formulas
-from torchpure.transforms.engine import is_variable
+from torchpure.transforms.engine import functorch, is_differentiated, is_variable
 
 from ._override import Override, Where
 
@@ -40,15 +40,22 @@ def _column_stack(tensors: Any) -> Tensor:
 
 
 def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **other: Any) -> Tensor:
-    if reduce == "prod" and is_variable(input):
+    if reduce == "prod" and _is_followed(input, src):
         return formulas.scatter_product(input, dim, index, src, **other)
     return torch.scatter_reduce(input, dim, index, src, reduce, **other)
 
 
 def _index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, **other: Any) -> Tensor:
-    if reduce == "prod" and is_variable(input):
+    if reduce == "prod" and _is_followed(input, source):
         return formulas.index_product(input, dim, index, source, **other)
     return torch.index_reduce(input, dim, index, source, reduce, **other)
+
+
+def _is_followed(*leaves: Tensor) -> bool:
+    """Return whether a transform follows one of the tensors: torch's backward pass of products reads numbers."""
+    return is_variable(leaves[0]) and any(
+        functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf) for leaf in leaves
+    )
 
 
 def _in_place(rule: Any) -> Any:
@@ -76,10 +83,10 @@ OVERRIDES = (
     Override([torch.select_scatter, Tensor.select_scatter], Where.ALWAYS, _select_scatter),
     Override([torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS, _as_strided_scatter),
     Override([torch.column_stack], Where.ALWAYS, _column_stack),
-    Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.IN_TRANSFORM, _scatter_reduce),
-    Override([Tensor.scatter_reduce_], Where.IN_TRANSFORM, _in_place(_scatter_reduce)),
-    Override([torch.index_reduce, Tensor.index_reduce], Where.IN_TRANSFORM, _index_reduce),
-    Override([Tensor.index_reduce_], Where.IN_TRANSFORM, _in_place(_index_reduce)),
+    Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.ALWAYS, _scatter_reduce),
+    Override([Tensor.scatter_reduce_], Where.ALWAYS, _in_place(_scatter_reduce)),
+    Override([torch.index_reduce, Tensor.index_reduce], Where.ALWAYS, _index_reduce),
+    Override([Tensor.index_reduce_], Where.ALWAYS, _in_place(_index_reduce)),
     Override([torch.tensor_split, Tensor.tensor_split], Where.ALWAYS, _tensor_split),
     Override([torch.narrow, Tensor.narrow], Where.ALWAYS, _narrow),
 )
