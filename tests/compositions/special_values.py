@@ -173,6 +173,17 @@ OPERATIONS = [
     Operation("matmul", lambda x: x @ x.transpose(-1, -2) @ x, F, FLOATS),
 ]  # fmt: skip
 HALVES = {"half", "bfloat16"}  # programs with these are compiled by inductor, all others by the native generator
+NATIVE = [one for one in OPERATIONS if one.name not in HALVES]
+
+
+def _without_denormal_arguments(one: Operation) -> Operation:
+    """inductor's vector function of expm1 takes denormal numbers to zero."""
+    if one.name not in {"expm1", "elu"}:
+        return one
+    return one._replace(run=lambda x: one.run(torch.where(x.abs() < 1e-30, 0.0, x)))
+
+
+INDUCTOR = [_without_denormal_arguments(one) for one in OPERATIONS]
 SHAPES = [(4,), (3, 5), (2, 1), (0,), (2, 0), (1,), (17,)]
 
 
@@ -197,7 +208,7 @@ def case(seed: int, chains: int = 40) -> Case:
     """Make a random case."""
     rng = random.Random(seed)
     shape, dtype = rng.choice(SHAPES), rng.choice([torch.float32, torch.float32, torch.float64])
-    operations = OPERATIONS if rng.random() < 0.2 else [one for one in OPERATIONS if one.name not in HALVES]
+    operations = INDUCTOR if rng.random() < 0.2 else NATIVE
     kinds = [FLOATS, FLOATS, INTS, BOOLS]
     inputs = tuple(values(rng, shape, kind, dtype) for kind in kinds)
     plans = [steps for steps in (plan(rng, kinds, operations) for _ in range(chains)) if _runs(steps, inputs)]
