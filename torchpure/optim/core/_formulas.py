@@ -45,6 +45,17 @@ def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(negligible, 0, numerator / torch.where(negligible, 1, denominator))
 
 
+def overflow_scale(*values: Tensor) -> Tensor:
+    """Return 1, or the largest entry in size where sums of squares may overflow. Formulas without a scale divide by it.
+
+    >>> overflow_scale(torch.tensor([3.0, -4.0])), overflow_scale(torch.tensor([3.0, -1e20]))
+    (tensor(1.), tensor(1.0000e+20))
+    """
+    sizes = [value.abs().amax() for value in values if value.numel()]
+    largest = torch.stack(sizes).amax() if sizes else values[0].new_ones(())
+    return torch.where(largest > torch.finfo(largest.dtype).max ** 0.4, largest, 1)
+
+
 def safe_norm(value: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """Return the Euclidean norm, by default over all entries, with derivative 0 at 0."""
     dims = tuple(range(value.ndim)) if dim is None else dim
