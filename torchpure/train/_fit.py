@@ -14,7 +14,7 @@ from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import counted, shown, summary, totals
 
 from ._batches import BatchSource
-from ._data import BatchReader, Data, float_dtype
+from ._data import BatchReader, Data, explained_dtypes, float_dtype
 from ._loop import Progress, check_every, run_windows
 from ._steps import make_step
 
@@ -74,7 +74,7 @@ def fit(
 
     Raises:
         ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit.
-        TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
+        TypeError: the model, the data, its dtype, the optimizer, `params`, `loss` or `key` is of another kind.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
 
@@ -89,6 +89,8 @@ def fit(
     if every is not None:
         check_every("fit", every)
     _check_kinds(model, optimizer, params, loss)
+    if key is not None:
+        random.check_key(key, "fit")
     problem = _make_problem(model, params, loss)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
@@ -158,10 +160,13 @@ def _make_problem(model: Any, params: Params, loss: Callable[[Tensor, Tensor], T
     start, all_params = _split_trainable(net, net.params if params is None else params)
 
     def pure_loss(params: Params, *batch: Tensor) -> Tensor:
-        return criterion(net(all_params(params), *batch[:-1]), batch[-1])
+        with explained_dtypes(batch[:-1], params):
+            output = net(all_params(params), *batch[:-1])
+        return criterion(output, batch[-1])
 
     def stateful_loss(params: Params, state: State, key: Key | None, *batch: Tensor) -> tuple[Tensor, State]:
-        output, state = net.apply(all_params(params), state, *batch[:-1], key=key)
+        with explained_dtypes(batch[:-1], params):
+            output, state = net.apply(all_params(params), state, *batch[:-1], key=key)
         return criterion(output, batch[-1]), state
 
     if net.deterministic and not net.state:
@@ -188,7 +193,13 @@ def mean_square(output: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: the shapes differ; broadcasting would take the mean over all pairs.
+        TypeError: the output is no tensor, as for a recurrent layer.
     """
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"fit: the model returns {tree.describe(output)}, the mean square takes one tensor: choose it in loss=, as "
+            "in loss=lambda output, target: F.mse_loss(output[0], target)"
+        )
     if output.shape != target.shape:
         raise ValueError(
             f"fit: the model returns {tree.describe(output)}, the target is {tree.describe(target)}: "

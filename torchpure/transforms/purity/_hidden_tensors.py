@@ -79,7 +79,7 @@ def _parts(item: Any) -> Iterator[tuple[Any, Any]]:
         names = kind.__dict__.get("__slots__", ())
         yield from ((name, getattr(item, name, None)) for name in ((names,) if isinstance(names, str) else names))
     if not hasattr(item, "__dict__"):  # a class in C, such as an iterator, has parts without names
-        held = gc.get_referents(item) if getattr(item, "dtype", None) != object else item.flat  # an array
+        held = gc.get_referents(item) if str(getattr(item, "dtype", "")) != "object" else item.flat  # an array
         yield from (("", part) for part in held if not isinstance(part, type | ModuleType | CodeType))
 
 
