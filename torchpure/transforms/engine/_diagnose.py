@@ -53,6 +53,10 @@ _HOOKS = (
     "differentiates a {} with backward hooks, which run in an outermost grad without vmap only: remove the hooks, and "
     "give the function a rule with custom_vjp"
 )
+_INFERENCE = (
+    "computes with a tensor that torch.inference_mode made, which torch cannot differentiate: use torch.no_grad instead, "
+    "whose results are constants, or clone the tensor after the block"
+)
 _NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
 _MASKS = (
     "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
@@ -97,6 +101,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "torch.autograd.functional cuts": "calls torch.autograd.functional, which gives constants: use tp.jacrev, "
     "tp.hessian or tp.jvp there, or pass create_graph=True",
     "torch.func.linearize called inside": "calls torch.func.linearize, which is wrong there: use tp.linearize",
+    "^Inference tensors cannot be saved|nplace update to inference tensor": _INFERENCE,
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,
     "would mutate a captured Tensor": _MUTATES,
