@@ -107,9 +107,9 @@ def _check_shapes(
 
 def _same_shapes(columns: list[list[Any]], leaves: list[Any]) -> bool:
     try:
-        shapes = [leaf.shape for leaf in leaves]
-        return all([part.shape for part in column] == shapes for column in columns)
-    except AttributeError:
+        shapes = [leaf.size() for leaf in leaves]  # an error for NumPy arrays
+        return all([part.size() for part in column] == shapes for column in columns)
+    except (AttributeError, TypeError):
         return False
 
 

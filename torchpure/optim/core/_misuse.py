@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Value
 
 
 def describe_no_params(params: Params) -> str | None:
-    """Describe the first leaf that is a module, an iterator, an optimizer or a function; None if there is none."""
+    """Describe the first leaf that is an array, a module, an iterator, an optimizer or a function, or return None."""
     kinds = (_name_kind(leaf) for leaf in tree.leaves(params) if not isinstance(leaf, Tensor))
     return next((kind for kind in kinds if kind), None)
 
@@ -23,6 +24,8 @@ def _name_kind(value: Any) -> str | None:
     """Describe a value that is often passed for parameters, with the way out; None for other values."""
     if isinstance(value, nn.Module):
         return f"the module {type(value).__name__}: pass tp.functional(module).params"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of {value.dtype}: convert it with torch.as_tensor"
     if isinstance(value, Iterator):
         return f"a {type(value).__name__}: pass tp.functional(module).params instead of module.parameters()"
     if isinstance(value, torch.optim.Optimizer):

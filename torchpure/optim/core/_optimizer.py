@@ -235,8 +235,9 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     moves = tree.align(structure, params, updates, "apply_updates")
     if leaves and tree.plain(leaves) and tree.plain(moves) and _same_dtypes(leaves, moves):
         return tree.unflatten(structure, foreach_add(leaves, moves))
-    if kind := describe_no_params(params):
-        raise TypeError(f"apply_updates: wanted a tree of tensors as parameters, got {kind}")
+    for name, part in (("parameters", params), ("updates", updates)):
+        if kind := describe_no_params(part):
+            raise TypeError(f"apply_updates: wanted a tree of tensors as {name}, got {kind}")
     return tree.unflatten(structure, [_add_update(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +26,28 @@ def as_tensors(values: Tree) -> Tree:
     return tree.unflatten(structure, [torch.tensor(leaf) if isinstance(leaf, _NUMBERS) else leaf for leaf in leaves])
 
 
+def initial_carry(caller: str, init: Tree) -> Tree:
+    """Convert the Python numbers in the carry that a loop is given.
+
+    Raises:
+        TransformError: it holds an array or a number of NumPy.
+    """
+    for number, leaf in enumerate(() if isinstance(init, Tensor) else tree.leaves(init)):
+        if isinstance(leaf, np.ndarray | np.generic):
+            raise TransformError(
+                f"{caller}: the carry at `{tree.paths(init)[number]}` must be a tensor or a Python number, "
+                f"got {tree.describe(leaf)}: convert it with torch.as_tensor"
+            )
+    return as_tensors(init)
+
+
 class Carry:
     """The initial carry of a loop, against which every later carry is checked."""
 
     __slots__ = ("_caller", "_packed", "initial", "tensors")
 
     def __init__(self, caller: str, initial: Tree) -> None:
-        self._caller, self.initial = caller, as_tensors(initial)
+        self._caller, self.initial = caller, initial_carry(caller, initial)
         self._packed = Packed()
         self.tensors = self._packed.flatten(self.initial)
 

@@ -54,8 +54,12 @@ _HOOKS = (
     "give the function a rule with custom_vjp"
 )
 _INFERENCE = (
-    "computes with a tensor that torch.inference_mode made, which torch cannot differentiate: use torch.no_grad instead, "
-    "whose results are constants, or clone the tensor after the block"
+    "computes with a tensor that torch.inference_mode made, which torch cannot differentiate: use torch.no_grad "
+    "instead, whose results are constants, or clone the tensor after the block"
+)
+_NO_NODE = (
+    "registers a hook on a tensor that has no gradient of its own there, as under vmap, jvp and jit: register it "
+    "inside of a grad, or give the function a rule with custom_vjp"
 )
 _NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
 _MASKS = (
@@ -81,9 +85,10 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     r"^backward hooks of (\w+) inside": _HOOKS,
     "call the hook of a dead Module": "uses register_backward_hook, which torch does not keep under remat: use "
     "register_full_backward_hook",
-    "cannot register a hook on a tensor that doesn't require gradient": "registers a hook on a tensor that has no "
-    "gradient of its own there, as under vmap, jvp and jit: register it inside of a grad, or give the function a rule "
-    "with custom_vjp",
+    "cannot register a hook on a tensor that doesn't require gradient": _NO_NODE,
+    r"NoneType' object has no attribute 'register_(?:pre)?hook'|Expected gradient function to be set": _NO_NODE,
+    "^is_grads_batched inside": "calls torch.autograd.grad with is_grads_batched, which torch does not follow inside "
+    "of a transform: call it once for each row, or use tp.jacrev there",
     "^hook on a tensor from outside of a body": "registers a hook on a tensor from outside of a function that may run "
     "again, as under remat, and each run would add one: register it on a clone, or outside of that function",
     r"^hook after the accumulation into \.grad": "registers a hook on the accumulation into .grad, and a transform "

@@ -51,8 +51,14 @@ def _is_differentiated(outputs: Iterable[Any]) -> bool:
 
 
 def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`."""
+    """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`.
+
+    Raises:
+        RuntimeError: it maps over a batch of seeds, in a level of torch.func.
+    """
     outputs, inputs = args[:2]
+    if functorch.peek_interpreter_stack() is not None and (kwargs.get("is_grads_batched") or any(args[7:8])):
+        raise RuntimeError("is_grads_batched inside of a transform")  # torch maps constants there
     seeds = kwargs.get("grad_outputs", args[2] if len(args) > 2 else None)  # a derivative may go through these alone
     followed = [*_as_list(outputs), *_as_list(seeds)]
     if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(followed):
