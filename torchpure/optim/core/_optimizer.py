@@ -13,6 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
+from torchpure.errors import StructureError
 from torchpure.tree.summaries import shortened, shown
 
 from ._missing_params import check_given
@@ -226,7 +227,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     """Add updates to parameters: p + u. Where an update is None, the parameter is unchanged. Each keeps its dtype.
 
     Raises:
-        StructureError: updates are not shaped like params.
+        StructureError: updates are not shaped like params, or one has a dtype that its parameter cannot hold.
 
     >>> apply_updates({"w": torch.ones(2), "n": 3}, {"w": torch.ones(2), "n": None})
     {'w': tensor([2., 2.]), 'n': 3}
@@ -246,4 +247,11 @@ def _same_dtypes(leaves: list[Tensor], moves: list[Tensor]) -> bool:
 
 
 def _add_update(leaf: Any, move: Any) -> Any:
-    return leaf if move is None else (leaf + move).to(leaf.dtype)
+    if move is None:
+        return leaf
+    if isinstance(leaf, Tensor) and isinstance(move, Tensor) and not torch.can_cast(move.dtype, leaf.dtype):
+        raise StructureError(
+            f"apply_updates: an update is {tree.describe(move)}, its parameter {tree.describe(leaf)}: give None as the "
+            "gradient of integers, and a real gradient to a real parameter"
+        )
+    return (leaf + move).to(leaf.dtype)
