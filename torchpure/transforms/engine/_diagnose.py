@@ -66,7 +66,7 @@ _MASKS = (
     "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
     "is used as it is"
 )
-_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend"
+_SPARSE_ERRORS = r"Sparse \w+ tensors do not have (?:strides|is_contiguous)|'Sparse\w*' backend"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": _DRAWS,
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
@@ -76,6 +76,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "compute with operations of torch, or look at them with tp.debug.callback",
     r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
     "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
+    "InferenceMode::is_enabled": "makes a tensor with a constructor of older programs, such as torch.FloatTensor, "
+    "which torch cannot follow there: use torch.stack, or torch.tensor",
     "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
     f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "

@@ -13,6 +13,7 @@ leaves the hooks of modules out, and the gradient is silently another one. Full 
 autograd.Function that torch.func cannot follow.
 """
 
+import copy
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -109,6 +110,16 @@ def _no_deepcopy(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
+def _no_copy(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse `copy.copy` of a tensor that is differentiated: torch makes a new leaf, and the derivative is lost."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_globals.get("__name__") == "torch._tensor":
+        frame = frame.f_back
+    if frame is not None and frame.f_globals is copy.__dict__ and is_differentiated(args[0]):
+        raise RuntimeError("Cannot access storage of a variable")
+    return args, kwargs
+
+
 def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
     frame: Any = sys._getframe(2)
     linearizes = _linearize.__code__ in (frame.f_code, frame.f_back and frame.f_back.f_code)
@@ -172,5 +183,6 @@ OVERRIDES = (
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),
     Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
+    Override([Tensor.untyped_storage], Where.INTERCEPTED, _no_copy),
     Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),
 )
