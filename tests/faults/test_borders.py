@@ -94,7 +94,10 @@ def test_a_sparse_tensor_of_a_variable(name, made):
     if name == "grad" or (name, made) in {("vjp", "coo"), ("vjp", "values"), ("vjp", "to_sparse")}:
         assert_close(DERIVATIVES[name](SPARSE[made]), 2 * X)
         return
-    with pytest.raises(TransformError, match="captures or makes a sparse tensor, .* use its .to_dense|has no forward derivative in torch"):
+    with pytest.raises(
+        TransformError,
+        match="captures or makes a sparse tensor, .* use its .to_dense|has no forward derivative in torch",
+    ):
         DERIVATIVES[name](SPARSE[made])
 
 

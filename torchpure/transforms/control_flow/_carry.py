@@ -30,13 +30,18 @@ def initial_carry(caller: str, init: Tree) -> Tree:
     """Convert the Python numbers in the carry that a loop is given.
 
     Raises:
-        TransformError: it holds an array or a number of NumPy.
+        TransformError: it holds an array or a number of NumPy, or a nested tensor of the strided layout.
     """
-    for number, leaf in enumerate(() if isinstance(init, Tensor) else tree.leaves(init)):
+    for number, leaf in enumerate(tree.leaves(init)):
         if isinstance(leaf, np.ndarray | np.generic):
             raise TransformError(
                 f"{caller}: the carry at `{tree.paths(init)[number]}` must be a tensor or a Python number, "
                 f"got {tree.describe(leaf)}: convert it with torch.as_tensor"
+            )
+        if isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout is torch.strided:
+            raise TransformError(
+                f"{caller}: the carry at `{tree.paths(init)[number]}` is a nested tensor, which has no shape: give it "
+                "layout=torch.jagged, or pad it with torch.nested.to_padded_tensor"
             )
     return as_tensors(init)
 

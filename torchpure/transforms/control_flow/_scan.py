@@ -182,6 +182,7 @@ def _empty_ys(caller: str, f: Step, carry: Tree, leaves: list[Tensor], structure
 
 def _stack_ys(caller: str, f: Step, ys: list[Any]) -> Tree:
     first = ys[0]
+    refuse_nested(caller, f, tree.leaves(first), jagged=True)
     if isinstance(first, Tensor):
         return torch.stack(ys)
     if first is None:

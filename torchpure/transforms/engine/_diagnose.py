@@ -147,13 +147,14 @@ def explain(caller: str, fn: Callable[..., Any], error: Exception) -> TransformE
     return kind(f"{caller}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
 
 
-def refuse_nested(caller: str, fn: Callable[..., Any], leaves: Iterable[Any]) -> None:
-    """Refuse nested tensors that have no shape: those of the strided layout.
+def refuse_nested(caller: str, fn: Callable[..., Any], leaves: Iterable[Any], *, jagged: bool = False) -> None:
+    """Refuse nested tensors that have no shape: those of the strided layout; with `jagged` those of any layout.
 
     Raises:
-        TransformError: one of the leaves is a nested tensor of the strided layout.
+        TransformError: one of the leaves is such a nested tensor.
     """
-    if any(isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout is torch.strided for leaf in leaves):
+    nested = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_nested]
+    if any(jagged or leaf.layout is torch.strided for leaf in nested):
         raise TransformError(f"{caller}: {describe_function(fn)} {NESTED}")
 
 
