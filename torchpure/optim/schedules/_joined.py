@@ -40,7 +40,7 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
         raise ValueError(f"join_schedules: boundaries must not decrease, got {list(boundaries)}")
 
     def value(step: Tensor) -> Tensor:
-        result = evaluate_schedule(schedules[0], step)
+        result: Any = evaluate_schedule(schedules[0], step)
         for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
             result = torch.where(step < boundary, result, evaluate_schedule(schedule, (step - boundary).clamp(min=0)))
         return result
