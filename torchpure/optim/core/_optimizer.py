@@ -246,10 +246,15 @@ def _same_dtypes(leaves: list[Tensor], moves: list[Tensor]) -> bool:
     return all(leaf.dtype == move.dtype for leaf, move in zip(leaves, moves, strict=True))
 
 
+def _kind(leaf: Tensor) -> int:
+    """Rank a dtype: integers and bools, floating point, complex. `torch.can_cast` cannot be compiled."""
+    return 2 if leaf.is_complex() else int(leaf.is_floating_point())
+
+
 def _add_update(leaf: Any, move: Any) -> Any:
     if move is None:
         return leaf
-    if isinstance(leaf, Tensor) and isinstance(move, Tensor) and not torch.can_cast(move.dtype, leaf.dtype):
+    if isinstance(leaf, Tensor) and isinstance(move, Tensor) and _kind(move) > _kind(leaf):
         raise StructureError(
             f"apply_updates: an update is {tree.describe(move)}, its parameter {tree.describe(leaf)}: give None as the "
             "gradient of integers, and a real gradient to a real parameter"
