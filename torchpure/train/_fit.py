@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from torchpure import random, tree
 from torchpure._types import Key, Params, State
-from torchpure.model import Functional, functional
+from torchpure.model import Functional
 from torchpure.optim import Optimizer
-from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import counted, shown, summary, totals
 
 from ._advance import Extras
@@ -20,6 +19,7 @@ from ._data import BatchReader, Data, float_dtype
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
 from ._loop import check_every, run_windows
 from ._precision import accumulated, mixed_precision
+from ._problem import Problem, check_kinds, make_problem
 from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
 from ._step_state import split_step_state
 from ._steps import make_step
@@ -109,7 +109,7 @@ def fit(
     Raises:
         ValueError: the data, `steps` or another argument do not fit, or the folder has checkpoints, and `resume` is not
             given or they are of a run with other arguments.
-        TypeError: the model, the data, a column, the optimizer, `params` or `loss` is of another kind.
+        TypeError: the model, the data, its dtype, a column or another argument is of another kind.
         NonFiniteError: with on_nonfinite="raise", the loss or a gradient is not finite.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
@@ -126,9 +126,11 @@ def fit(
     if every is not None:
         check_every("fit", every)
     check_policy("fit", on_nonfinite)
-    _check_kinds(model, optimizer, params, loss)
+    check_kinds(model, optimizer, params, loss)
     optimizer = accumulated(optimizer, accumulate)
-    problem = _make_problem(model, params, loss)
+    if key is not None:
+        random.check_key(key, "fit")
+    problem = make_problem(model, params, loss)
     objective = mixed_precision(problem.objective, problem.start, compute_dtype)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
@@ -166,7 +168,7 @@ def fit(
 
 
 def _run(
-    problem: "_Problem",
+    problem: Problem,
     start: Position,
     progresses: Generator[Progress],
     watcher: Callback[Any] | None,
@@ -203,27 +205,6 @@ def _saved_arguments(
     }
 
 
-def _check_kinds(model: Any, optimizer: Any, params: Params, loss: Any) -> None:
-    """Check that no argument is of a kind that is passed by mistake.
-
-    Raises:
-        TypeError: one is.
-    """
-    if isinstance(model, type):
-        raise TypeError(
-            f"fit: wanted a module, got the class {model.__name__}: make a module, as in {model.__name__}(…)"
-        )
-    if not isinstance(model, Functional) and not callable(model):
-        raise TypeError(f"fit: wanted a module, a Functional or a loss function, got {tree.describe(model)}")
-    check_optimizer("fit", optimizer)
-    if isinstance(params, nn.Module | Iterator):
-        raise TypeError(
-            f"fit: params must be a tree of tensors, got {type(params).__name__}: pass tp.functional(module).params"
-        )
-    if isinstance(loss, type) or not (loss is None or callable(loss)):
-        raise TypeError(f"fit: loss must be a function loss(output, target), got {loss!r:.60}")
-
-
 def _batch_getter(data: Data, key: Key | None, *, stateful: bool) -> Callable[[Any, Any], tuple[Any, ...]]:
     """Return a function from the shared data and a step's own values to the arguments of the loss."""
 
@@ -236,59 +217,3 @@ def _batch_getter(data: Data, key: Key | None, *, stateful: bool) -> Callable[[A
         return None if key is None else random.fold_in(key, per_step["number"]), *batch
 
     return get_batch
-
-
-class _Problem(NamedTuple):
-    objective: Callable[..., Any]  # the loss, in the form that `loop` takes
-    start: Params
-    all_params: Callable[[Params], Params]  # trained parameters -> all parameters of the model
-    state: State | None  # None if the model has no buffers and draws nothing
-
-
-def _make_problem(model: Any, params: Params, loss: Callable[[Tensor, Tensor], Tensor] | None) -> _Problem:
-    net = functional(model) if isinstance(model, nn.Module) else model
-    if not isinstance(net, Functional):
-        if params is None or loss is not None:
-            raise ValueError("fit: a loss function needs params to start from, and takes no loss=")
-        return _Problem(net, params, lambda trained: trained, None)
-    criterion = loss or mean_square
-    start, all_params = _split_trainable(net, net.params if params is None else params)
-
-    def pure_loss(params: Params, *batch: Tensor) -> Tensor:
-        return criterion(net(all_params(params), *batch[:-1]), batch[-1])
-
-    def stateful_loss(params: Params, state: State, key: Key | None, *batch: Tensor) -> tuple[Tensor, State]:
-        output, state = net.apply(all_params(params), state, *batch[:-1], key=key)
-        return criterion(output, batch[-1]), state
-
-    if net.deterministic and not net.state:
-        return _Problem(pure_loss, start, all_params, None)
-    return _Problem(stateful_loss, start, all_params, net.state)
-
-
-def _split_trainable(net: Functional, start: Params) -> tuple[Params, Callable[[Params], Params]]:
-    """Return the trained parameters, and a function that adds the frozen ones to them."""
-    frozen = [name for name in net.params if name not in net.trainable]
-    if not frozen:
-        return start, lambda trained: trained
-    if not (isinstance(start, dict) and start.keys() == net.params.keys()):
-        raise ValueError("fit: a module with frozen parameters needs params as a dict by dotted name")
-    frozen_values = {name: None if name in net.trainable else start[name] for name in net.params}
-    trainable = {name: start[name] for name in net.trainable}  # without None, so that an optimizer skips nothing
-    return trainable, lambda trained: {
-        name: trained[name] if frozen_values[name] is None else frozen_values[name] for name in net.params
-    }
-
-
-def mean_square(output: Tensor, target: Tensor) -> Tensor:
-    """Return the mean square of the difference, shape ().
-
-    Raises:
-        ValueError: the shapes differ; broadcasting would take the mean over all pairs.
-    """
-    if output.shape != target.shape:
-        raise ValueError(
-            f"fit: the model returns {tree.describe(output)}, the target is {tree.describe(target)}: "
-            "reshape one of them, or pass another loss="
-        )
-    return torch.nn.functional.mse_loss(output, target)

@@ -108,6 +108,8 @@ def sweep(
             f"sweep: seeds must be an integer of at least 1, and more than 1 need a key, such as key=tp.random.key(0); "
             f"got seeds={seeds!r}, key={key}"
         )
+    if key is not None:
+        random.check_key(key, "sweep")
     k_points, k_members = (None, None) if key is None else random.split(key)
     points = list_points(space, method, num, k_points)
     _check_signature(train, points[0])

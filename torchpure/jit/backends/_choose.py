@@ -37,11 +37,12 @@ def _reads_strides(node: Node) -> bool:
 
 
 def _needs_torch(node: Node) -> bool:
-    from torchpure.jit.native.frontend import has_complex_argument, selects_from_empty
+    from torchpure.jit.native.frontend import has_complex_argument, has_sparse_tensor, selects_from_empty
 
     if getattr(node.target, "_opname", "") == "index_add" and fake_value(node).dtype == torch.bool:
         return True  # inductor's rule multiplies bools
-    return _is_complex(node) or _reads_strides(node) or selects_from_empty(node) or has_complex_argument(node)
+    is_refused = selects_from_empty(node) or has_complex_argument(node) or has_sparse_tensor(node)
+    return _is_complex(node) or _reads_strides(node) or is_refused
 
 
 def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:

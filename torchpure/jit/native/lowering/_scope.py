@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 from torchpure._torch import HigherOrderOperator, OpOverload
 from torchpure.jit.native.frontend import (
     has_complex_argument,
+    has_sparse_tensor,
     is_inplace_view,
     mutated_nodes,
     mutates_argument,
@@ -173,8 +174,8 @@ class Scope:
 
     def _lower_call(self, node: Node) -> Any:
         target: Any = node.target
-        if selects_from_empty(node) or has_complex_argument(node):
-            raise UnsupportedError(f"{target} of an empty tensor or a complex number")
+        if selects_from_empty(node) or has_complex_argument(node) or has_sparse_tensor(node):
+            raise UnsupportedError(f"{target} of an empty or a sparse tensor, or a complex number")
         args = [self.resolve(arg) for arg in node.args]
         kwargs = {name: self.resolve(arg) for name, arg in node.kwargs.items()}
         if target.__class__.__name__ == "builtin_function_or_method" and target.__name__ == "getitem":
