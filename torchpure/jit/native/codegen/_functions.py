@@ -97,7 +97,7 @@ def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list
 def opaque_lines(item: Opaque, *, shared: bool = False) -> list[str]:
     """Return the lines of a C++ text. A text that is not shared runs all of its iterations."""
     whole = [f"const int64_t first = 0, last = {item.count};"] if item.count > 1 and not shared else []
-    return [*whole, *item.text.split("\n"), *store_results(item)]
+    return [*whole, *item.text_with({}).split("\n"), *store_results(item)]
 
 
 def _parameter(number: int) -> str:

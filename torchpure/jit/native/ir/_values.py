@@ -23,6 +23,9 @@ class UnsupportedError(Exception):
     """The native backend does not support a program; the text says what it met. Another backend compiles it."""
 
 
+SLOT = "\0"  # marks both ends of a slot: no C++ text has this character
+
+
 @dataclass(eq=False, slots=True)
 class Buffer:
     """Memory of one dtype. It is written by one or more kernels before it is read."""
@@ -34,6 +37,11 @@ class Buffer:
     disjoint_writes: bool = False  # each of its writers writes other elements
     offset: int = field(default=-1)  # in bytes, in the workspace; set by the memory plan
     held: bool = False  # its memory is that of a tensor that torch makes while the program runs; set by the memory plan
+
+    @property
+    def slot(self) -> str:
+        """Return the place of the buffer's pointer in the text of an `Opaque` item; `text_with` fills it."""
+        return f"{SLOT}{self.name}{SLOT}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,5 +236,5 @@ def _assert(scope: Scope, node: Node, condition: Any, message: str = "a check do
     view = scope.materialize(condition)
     number = len(scope.state.check_messages)
     scope.state.check_messages.append(message)
-    text = f"if (!{view.buffer.name}[{view.offset}]) return {number + 1};"
+    text = f"if (!{view.buffer.slot}[{view.offset}]) return {number + 1};"
     scope.items.append(Opaque(text, (view.buffer,), ()))

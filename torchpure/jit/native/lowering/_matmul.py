@@ -75,7 +75,7 @@ def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 def _append_tiles(scope: Scope, a: View, b: View, made: View) -> None:
     if b.strides[-1] != 1:
         b = _transpose_copy(scope, b)
-    whole, read = _product_text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
+    whole, read = _product_text(a, b, made, made.buffer.slot, ""), (a.buffer, b.buffer)
     adds = partial(_product_text, a, b, made)
     *batch, m, k = a.shape
     count, cost = max(batch, default=1), prod([*batch, m, k, b.shape[-1]])
@@ -87,7 +87,7 @@ def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str
     *batch, m, k = a.shape
     n, c = b.shape[-1], c_type(made.dtype)
     lines = [f"{loop_heads('p', list(enumerate(batch)))[0]}{{"]
-    for name, pointer, view in (("A", a.buffer.name, a), ("B", b.buffer.name, b), ("C", target, made)):
+    for name, pointer, view in (("A", a.buffer.slot, a), ("B", b.buffer.slot, b), ("C", target, made)):
         place = " + ".join([str(view.offset), *(f"p{d} * {view.strides[d]}" for d in range(len(batch)))])
         lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
     if factor:
@@ -170,7 +170,7 @@ def _transpose_copy(scope: Scope, view: View) -> View:
     *batch, k, n = view.shape
     loops, count = loop_heads("p", list(enumerate(batch)))
     source, target = (
-        " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
+        " + ".join([v.buffer.slot, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
         for v in (view, made)
     )
     text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"

@@ -248,7 +248,7 @@ class _ArgumentWriter:
         if not _same_layout(view, traced):
             view = self._scope.materialize(view, _memory_order(traced))
         self.views.append(view)
-        return f"op_tensor(torch_, {view.buffer.name} + {view.offset}, {_layout(view)})"
+        return f"op_tensor(torch_, {view.buffer.slot} + {view.offset}, {_layout(view)})"
 
 
 def _same_layout(view: View, traced: Tensor) -> bool:
