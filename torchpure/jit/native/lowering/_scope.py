@@ -58,6 +58,7 @@ class ModuleState:
         self.constant_views: dict[int, View] = {}
         self.callbacks: list[Any] = []  # (Python function, views of its operands)
         self.check_messages: list[str] = []
+        self.unsized = set[Buffer]()  # results of torch whose size tracing does not know
         self.uses_blas = False
         self.calls_torch = False
         self.shares_work = False  # threads share a kernel

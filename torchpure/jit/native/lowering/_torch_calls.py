@@ -2,7 +2,8 @@
 
 Operands are passed in the layout that they have in the traced program: some of torch's kernels compute wrong numbers
 for others, such as attention if the last dimension is not contiguous. A temporary takes the memory of torch's result
-until its last use; other results are copied.
+until its last use; other results are copied. A result without elements in the traced program may have some when the
+program runs, such as the workspace of a recurrent layer: it goes to later operations as torch returned it.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, literal
+from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, dense_strides, literal
 from torchpure.transforms.purity import operator_draws
 
 from ._scope import Scope, fake_value
@@ -120,6 +121,14 @@ struct Held {
   }
   ~Held() { release(); }
 };
+static void op_keep(uint64_t handle, Held &held) { held.release(), held.tensor = (void *)handle; }
+static uint64_t op_again(const Torch *t, const Held &held, int32_t dtype) {
+  int64_t rank = 0, *size = 0, *stride = 0;
+  void *data = 0;
+  t->rank(held.tensor, &rank), t->sizes(held.tensor, &size), t->strides(held.tensor, &stride);
+  t->pointer(held.tensor, &data);
+  return op_tensor(t, data, rank, size, stride, dtype);
+}
 struct Range { const void *start; int64_t bytes; };  // of an operand; the last of several is {0, 0}
 template <class T> static bool op_hold(const Torch *t, uint64_t handle, Held &held, T *&to, const Range *operand,
                                        int64_t rank, const int64_t *sizes, const int64_t *strides, int32_t dtype) {
@@ -242,6 +251,9 @@ class _ArgumentWriter:
         raise UnsupportedError(f"an argument of type {kind}")
 
     def _tensor(self, value: Any, traced: Tensor) -> str:
+        if isinstance(value, View) and value.buffer in self._scope.state.unsized:
+            self.views.append(value)
+            return f"op_again(torch_, {held_name(value.buffer.slot)}, {_DTYPE_CODES[value.dtype]})"
         if not isinstance(value, View | Number) or 0 in value.shape:
             raise UnsupportedError("an operation of torch on an empty tensor")
         view = self._scope.materialize(value)
@@ -278,9 +290,13 @@ def _result_view(scope: Scope, out: Any) -> View | None:
     """Allocate a result with the memory order that torch will use."""
     if out is None:
         return None
-    if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":
-        raise UnsupportedError("an operation of torch with an empty result")
+    if not isinstance(out, Tensor) or out.device.type != "cpu":
+        raise UnsupportedError("an operation of torch with a result of another kind")
     c_type(out.dtype)
+    if out.numel() == 0:  # of unknown size, such as the workspace of a recurrent layer: only torch reads it
+        made = View(scope.buffer(out.dtype, 0), tuple(out.shape), dense_strides(out.shape))
+        scope.state.unsized.add(made.buffer)
+        return made
     return scope.empty(out.shape, out.dtype, _memory_order(out))
 
 
@@ -292,7 +308,9 @@ def store_results(item: Opaque) -> list[str]:
         operands = [f"{{{b.name}, {b.size * b.dtype.itemsize}}}" for b in item.read_buffers]
         lines.append(f"const Range operands[] = {{{', '.join([*operands, '{0, 0}'])}}};")
     for number, view in enumerate(results):
-        if view is None:
+        if view and not view.buffer.size and view.buffer.held:
+            lines.append(f"op_keep(s[{number}], {held_name(view.buffer.name)});")
+        elif view is None or not view.buffer.size:
             lines.append(f"torch_->drop((void *)s[{number}]);")
         elif view.buffer.held:
             name = view.buffer.name
