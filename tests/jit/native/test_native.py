@@ -209,7 +209,8 @@ def test_law_a_carry_updated_in_place_is_the_same(name):
 COLLAPSED = {  # kernel, inputs, number of loops after collapsing
     "all": (lambda w: torch.sin(w) * 2, [W], 1),
     "rows": (lambda w: w[:, :, :3] + 1, [W], 2),
-    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 3),  # the result lies row by row
+    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 1),  # the result lies as its argument does
+    "row by row": (lambda w: (w.transpose(0, 2) * 2).contiguous(), [W], 3),
     "broadcast": (lambda w: w * w[0, 0], [W], 2),
     "sums": (lambda w: (w * 2).sum((1, 2)), [W], 2),
     "counted": (lambda w: w.tril(), [W], 3),
@@ -250,7 +251,8 @@ SUMS = {  # sums that take a product, and whether the product accumulates into t
     "itself": (lambda c, a, b: _doubled(a @ b), False),
     "used again": (lambda c, a, b: _twice(c, a @ b), False),
     "sum used again": (lambda c, a, b: (c + a @ b).sin(), False),
-    "across": (lambda c, a, b: c.T + (a @ b).T, False),
+    "across": (lambda c, a, b: c.T + (a @ b).T, True),
+    "across, row by row": (lambda c, a, b: (c.T + (a @ b).T).contiguous(), False),
     "row": (lambda c, a, b: c[0] + a @ b, True),
     "by a number of the program": (lambda c, a, b: c + c[0, 0] * (a @ b), None),
     "by zero": (lambda c, a, b: c + 0.0 * (a @ (b / 0)), None),

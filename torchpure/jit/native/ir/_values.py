@@ -95,6 +95,27 @@ def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> t
     return tuple(strides)
 
 
+def layout_strides(traced: torch.Tensor) -> tuple[int, ...]:
+    """Return the strides of a tensor in memory of its own: the traced ones, without gaps and repetitions.
+
+    >>> layout_strides(torch.empty(3, 2).T), layout_strides(torch.empty(2, 4)[:, ::2])
+    ((1, 2), (2, 1))
+    """
+    dense = dense_strides(traced.shape, traced_order(traced))
+    sizes = zip(traced.shape, traced.stride(), dense, strict=True)
+    if all(size == 1 or stride == other for size, stride, other in sizes):
+        return tuple(traced.stride())  # those of dimensions of size 1 as well
+    return dense
+
+
+def traced_order(traced: torch.Tensor) -> list[int]:
+    """Order the dimensions of a traced tensor as they lie in memory, outermost first; row-major if some are repeated."""
+    strides = traced.stride()
+    if any(not stride and size > 1 for size, stride in zip(traced.shape, strides, strict=True)):
+        return list(range(traced.ndim))
+    return sorted(range(traced.ndim), key=lambda dim: (-strides[dim], dim))
+
+
 LONG = 64  # elements of a dimension that fill vector registers well
 
 

@@ -138,7 +138,7 @@ class Scope:
             elif node.op == "get_attr":
                 self.values[node] = self._attribute(node)
             elif node.op == "output":
-                return [self.resolve(arg) for arg in _outputs(node)]
+                return [self.resolve(arg) for arg in program_outputs(self.module)]
             else:
                 self.values[node] = self._lower_call(node)
                 if node in self.mutated:
@@ -239,8 +239,9 @@ def _evaluate_now(node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Nu
     return Number(target(*real, **kwargs).item(), tuple(out.shape), out.dtype)
 
 
-def _outputs(node: Node) -> Sequence[Any]:
-    found: Any = node.args[0]
+def program_outputs(module: GraphModule) -> Sequence[Any]:
+    """List what a program returns: nodes, or None."""
+    found: Any = module.graph.output_node().args[0]
     return found if isinstance(found, list | tuple) else (found,)
 
 
