@@ -238,11 +238,37 @@ def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
     return _row_major(shape, tensors[0].dtype)
 
 
+def _group_norm(
+    _: Any, x: Tensor, weight: Any, bias: Any, batch: int, channels: int, area: int, groups: int, *_more: Any
+) -> Found:
+    statistics = _row_major((batch, groups), x.dtype)
+    return _as_picture(x), statistics, statistics
+
+
+def _group_norm_backward(
+    _: Any, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Any, batch: int, channels: int, area: int,
+    groups: int, wanted: Sequence[bool],
+) -> Found:  # fmt: skip
+    row = _row_major((channels,), x.dtype)
+    return tuple([part if asked else None for part, asked in zip((_as_picture(x), row, row), wanted, strict=True)])
+
+
+def _as_picture(x: Tensor) -> Layout:
+    """Lay a result out as torch's kernels for pictures do: torch's kernels for shapes say row-major in all cases."""
+    for pattern in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if x.ndim in _RANKS[pattern] and x.is_contiguous(memory_format=pattern):
+            return Layout(x.shape, x.stride(), x.dtype)
+    raise TypeError("another order of dimensions")
+
+
 def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the operation on zeros: the time is short, because `can_run` limits their number."""
     return _layout_of(func(*zeros_like(args), **kwargs))
 
 
+_RANKS = {
+    torch.contiguous_format: range(1, 64), torch.channels_last: (4,), torch.channels_last_3d: (5,),
+}  # fmt: skip
 _SUMS = {_aten.sum.default, _aten.sum.dim_IntList}
 _MEANS = {_aten.mean.default, _aten.mean.dim}
 _LIKES = (
@@ -266,5 +292,7 @@ _RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten.arange.default, _aten.arange.start, _aten.arange.start_step), _arange),
     **dict.fromkeys((_aten.eye.default, _aten.eye.m), lambda _, *n, **o: _make(_, (n[0], n[-1]), **o)),
     _aten.full.default: _full,
+    _aten.native_group_norm.default: _group_norm,
+    _aten.native_group_norm_backward.default: _group_norm_backward,
     **dict.fromkeys(RUNNABLE, _by_running),
 }

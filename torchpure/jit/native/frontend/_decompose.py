@@ -47,6 +47,7 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
     table |= {op: _row_major(table[op]) for op in _LAYER_NORMS}
+    table[_aten.native_group_norm.default] = _if_row_major(table[_aten.native_group_norm.default])
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
@@ -62,6 +63,15 @@ def _row_major(rule: Any) -> Any:
 
     def decompose(*args: Any) -> Any:
         return rule(*(arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args))
+
+    return decompose
+
+
+def _if_row_major(rule: Any) -> Any:
+    """Return a rule for row-major tensors. For others, such as channels last, torch's kernel is faster."""
+
+    def decompose(x: Tensor, *args: Any) -> Any:
+        return rule(x, *args) if x.is_contiguous() else NotImplemented
 
     return decompose
 
