@@ -13,7 +13,7 @@ from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, longest_last, loop_heads
+from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, longest_last, loop_heads, reshape_view
 
 from ._blas import blas_product
 from ._matvec import matvec_product, num_vector_registers, transpose_view
@@ -23,6 +23,7 @@ MIN_TILED = 4096  # multiplications; below, a fused kernel is as fast (benchmark
 MIN_BLAS = 1 << 19  # multiplications; from here on, BLAS is faster
 _MIN_TILED_DEPTH = 8  # inner size; below, fusing the product with what follows saves more
 _MAX_TILE_ROWS = 8  # at most so many rows in a tile
+_MIN_BLOCK = 8  # rows and columns of blocks that registers transpose
 _ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
@@ -176,6 +177,17 @@ def _transpose_copy(scope: Scope, view: View) -> View:
     text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"
     scope.items.append(Opaque(text, (view.buffer,), (made.buffer,), count=count, cost=4 * prod(view.shape)))
     return made
+
+
+def row_major_picture(scope: Scope, x: View) -> View | None:
+    """Copy pictures in channels last to row-major memory, block by block; None for another layout."""
+    if len(x.shape) < 4 or not x.dtype.is_floating_point or min(x.shape[1], prod(x.shape[2:])) < _MIN_BLOCK:
+        return None
+    rows = reshape_view(x, (x.shape[0], x.shape[1], prod(x.shape[2:])))
+    if rows is None or rows.strides[1:] != (1, x.shape[1]):
+        return None
+    made = _transpose_copy(scope, rows)
+    return View(made.buffer, x.shape, dense_strides(x.shape))
 
 
 # whole blocks are transposed in registers, the rest element by element

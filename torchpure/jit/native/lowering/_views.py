@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, dense_strides, memory_order, reshape_view
 
+from ._matmul import row_major_picture
 from ._scope import Scope, fake_value, handles, operation_name
 
 
@@ -37,7 +38,7 @@ def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
         raise UnsupportedError("views of another dtype")
     found = reshape_view(x, shape)
     if found is None:
-        found = reshape_view(scope.materialize(x, range(len(x.shape))), shape)
+        found = reshape_view(row_major_picture(scope, x) or scope.materialize(x, range(len(x.shape))), shape)
     assert found is not None
     return found
 
