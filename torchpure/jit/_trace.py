@@ -34,7 +34,7 @@ from torchpure.transforms.purity import (
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
-from ._recurrent import RecurrentLayers
+from ._traced_layers import TracedLayers
 
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "
@@ -147,7 +147,7 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        with RecurrentLayers():
+        with TracedLayers():
             result = fn(*args, **kwargs)
         watch.check(traced=_is_fake)
         refuse_hidden_tensors("jit", fn, tree.leaves(result), _is_fake)

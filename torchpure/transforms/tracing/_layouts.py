@@ -261,6 +261,22 @@ def _as_picture(x: Tensor) -> Layout:
     raise TypeError("another order of dimensions")
 
 
+def _ctc_loss(_: Any, scores: Tensor, *rest: Any, **options: Any) -> Found:
+    """Losses, and the table that their gradient reads: its size depends on numbers, and is not known here."""
+    return _row_major(scores.shape[1:2] if scores.ndim == 3 else (), scores.dtype), _row_major((0,), scores.dtype)
+
+
+def _ctc_loss_backward(_: Any, gradient: Tensor, scores: Tensor, *rest: Any, **options: Any) -> Layout:
+    return _row_major(scores.shape, scores.dtype)
+
+
+def _least_squares(func: Any, *args: Any, driver: Any = None, **options: Any) -> Found:
+    """Run on zeros: for other drivers the size of the residuals depends on numbers."""
+    if driver not in {None, "gelsy"}:
+        raise TypeError("a size that depends on numbers")
+    return _by_running(func, *args, **options)
+
+
 def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
     """Run the operation on zeros: the time is short, because `can_run` limits their number."""
     return _layout_of(func(*zeros_like(args), **kwargs))
@@ -292,6 +308,9 @@ _RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten.arange.default, _aten.arange.start, _aten.arange.start_step), _arange),
     **dict.fromkeys((_aten.eye.default, _aten.eye.m), lambda _, *n, **o: _make(_, (n[0], n[-1]), **o)),
     _aten.full.default: _full,
+    **dict.fromkeys((_aten._ctc_loss.default, _aten._ctc_loss.Tensor), _ctc_loss),
+    **dict.fromkeys((_aten._ctc_loss_backward.default, _aten._ctc_loss_backward.Tensor), _ctc_loss_backward),
+    _aten.linalg_lstsq.default: _least_squares,
     _aten.native_group_norm.default: _group_norm,
     _aten.native_group_norm_backward.default: _group_norm_backward,
     **dict.fromkeys(RUNNABLE, _by_running),

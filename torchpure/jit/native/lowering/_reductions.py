@@ -109,7 +109,7 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         x = View(x.buffer, (prod(x.shape),), (1,), x.offset)
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
-        raise UnsupportedError(f"{name} of a scalar tensor")
+        return scope.call_torch(node)
     values, indices = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
@@ -138,7 +138,7 @@ def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
     )
     x, dim, down = scope.materialize(x), options.get("dim", -1), "true" if options.get("descending") else "false"
     if not x.shape or 0 in x.shape:
-        raise UnsupportedError("sort of a scalar tensor")
+        return scope.call_torch(node)
     dim %= len(x.shape)
     size = x.shape[dim]
     values, indices = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
@@ -161,7 +161,7 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
     out = fake_value(node)
     x, sign = scope.materialize(x), "+=" if "cumsum" in str(node.target) else "*="
     if not out.ndim:
-        raise UnsupportedError("cumsum of a scalar tensor")
+        return scope.call_torch(node)
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
     loops, count = loop_heads("i", [(d, size) for d, size in enumerate(out.shape) if d != dim])

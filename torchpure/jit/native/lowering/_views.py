@@ -47,6 +47,8 @@ def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
 @_accepts_numbers
 def _permute(scope: Scope, node: Node, x: View, *args: Any) -> View:
     name, rank = operation_name(node), len(x.shape)
+    if rank < 2:
+        return x
     if name == "t":
         order = list(reversed(range(rank)))
     elif name == "transpose":
@@ -146,6 +148,17 @@ def diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, 
     size = max(min(x.shape[a] + min(offset, 0), x.shape[b] - max(offset, 0)), 0)
     strides = (*(x.strides[d] for d in rest), x.strides[a] + x.strides[b])
     return View(x.buffer, (*(x.shape[d] for d in rest), size), strides, x.offset + (start if size else 0))
+
+
+@handles("unfold", "unfold_copy")
+@_accepts_numbers
+def _unfold(scope: Scope, node: Node, x: View, dim: int, size: int, step: int) -> View:
+    shape = tuple(fake_value(node).shape)
+    if not x.shape:
+        return View(x.buffer, shape, (1,), x.offset)
+    dim = wrap_dim(dim, len(x.shape))
+    strides = (*x.strides[:dim], x.strides[dim] * step, *x.strides[dim + 1 :], x.strides[dim])
+    return View(x.buffer, shape, strides, x.offset)
 
 
 @handles("flip", "rev")

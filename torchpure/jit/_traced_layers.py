@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from torchpure.transforms.control_flow import scan
@@ -22,12 +23,14 @@ _NAMES = ("input", "hx", "params", "has_biases", "num_layers", "dropout", "train
 _aten = torch.ops.aten
 
 
-class RecurrentLayers(TorchFunctionMode):
-    """Replaces `torch.lstm`, `gru`, `rnn_tanh` and `rnn_relu` by loops."""
+class TracedLayers(TorchFunctionMode):
+    """Replaces `torch.lstm`, `gru`, `rnn_tanh` and `rnn_relu` by loops, and lists of numbers in `ctc_loss` by tensors."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, or the loop of a layer."""
         kwargs = kwargs or {}
+        if func in {torch.ctc_loss, functional.ctc_loss}:
+            return func(*[_as_lengths(arg) for arg in args], **{key: _as_lengths(arg) for key, arg in kwargs.items()})
         cell = RECURRENT_CELLS.get(func)
         layer = None if cell is None else _layer(args, kwargs)
         if cell is None or layer is None:
@@ -37,6 +40,11 @@ class RecurrentLayers(TorchFunctionMode):
         if in_transform() or any(leaf.requires_grad for leaf in (layer.data, *layer.hidden, *layer.weights)):
             return _run(layer, _fused)
         return func(*args, **kwargs)
+
+
+def _as_lengths(arg: Any) -> Any:
+    """Return a list of lengths as a tensor: torch makes one itself, which it cannot do in a trace."""
+    return torch.tensor(arg) if isinstance(arg, list | tuple) else arg
 
 
 class _Layer(NamedTuple):
