@@ -231,6 +231,30 @@ def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch)
     torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
 
 
+PICTURE = rows(2, 8, 6, 10).contiguous(memory_format=torch.channels_last)
+KERNELS = rows(8, 8, 3, 3, seed=1).contiguous(memory_format=torch.channels_last)
+LAYOUTS = {
+    "transposed": (lambda a: ((a * 2).T, a.T.sin(), (a @ a.T)[:, None].permute(2, 1, 0)), A),
+    "channels last": (lambda x, w: (torch.conv2d(x.relu(), w), torch.conv2d(x, w).tanh() + 1), PICTURE, KERNELS),
+    "normalized": (lambda x, w: (functional.group_norm(x * 2, 2), x.flatten(1) * 2, functional.avg_pool2d(x, 2)), PICTURE, KERNELS),
+    "repeated": (lambda a: ((a[:1] * 2).expand(3, 6).contiguous(), a.sum(1, keepdim=True), a[:0].T * 2), A),
+}  # fmt: skip
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_law_results_have_the_strides_that_eager_gives_them(name):
+    fn, *tensors = LAYOUTS[name]
+    for one, two in zip(native(fn, *tensors)(*tensors), fn(*tensors), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
+        assert one.stride() == two.stride()
+
+
+def test_parts_of_a_result_are_written_where_the_whole_would_be_copied():
+    source = native(lambda a, b: torch.cat([a * 2, b], 1), A, rows(4, 3, seed=1)).source
+    assert "char *work" in source and not re.search(r"\*b\d+ = ", source)
+
+
 L, R, BIAS = rows(72, 80), rows(80, 96, seed=1), rows(72, 96, seed=2)
 
 

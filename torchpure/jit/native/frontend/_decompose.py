@@ -32,7 +32,8 @@ _MORE_OPERATIONS = (
 def _decomposition_table() -> dict[Any, Any]:
     attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # torch's rule does not return logsumexp
     sixths = _aten.hardsigmoid_backward.default  # torch's rule multiplies by 1/6 in single precision
-    kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default, _aten.roll.default}
+    kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
+    kept |= {_aten.roll.default, _aten.multilabel_margin_loss_forward.default}  # torch's rule counts padding
     table = {**core_aten_decompositions(), **get_decompositions(_MORE_OPERATIONS)}
     table |= {
         op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)

@@ -103,7 +103,7 @@ def layout_strides(traced: torch.Tensor) -> tuple[int, ...]:
     """
     dense = dense_strides(traced.shape, traced_order(traced))
     sizes = zip(traced.shape, traced.stride(), dense, strict=True)
-    if all(size == 1 or stride == other for size, stride, other in sizes):
+    if 0 in traced.shape or all(size == 1 or stride == other for size, stride, other in sizes):
         return tuple(traced.stride())  # those of dimensions of size 1 as well
     return dense
 
