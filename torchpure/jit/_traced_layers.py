@@ -1,12 +1,14 @@
 """Recurrent layers in traces: one loop over the steps, where torch's kernel would be traced step by step.
 
 torch computes an LSTM of single precision by one kernel of oneDNN; a program calls that kernel, and the kernel of its
-gradient. torch computes other layers step by step. A program has one `scan` for a layer, behind one product of all inputs.
+gradient. torch computes other layers step by step. A program has one `scan` for a layer, behind a product of all inputs
+with the weights.
 
 Law: a layer in a program computes what the layer computes.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +26,10 @@ _aten = torch.ops.aten
 
 
 class TracedLayers(TorchFunctionMode):
-    """Replaces `torch.lstm`, `gru`, `rnn_tanh` and `rnn_relu` by loops, and lists of numbers in `ctc_loss` by tensors."""
+    """Replaces recurrent layers by loops, and lists of lengths in `ctc_loss` by tensors.
+
+    It is on while `jit` runs a function to trace it. It has no state, and costs a microsecond an operation then.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, or the loop of a layer."""
@@ -36,7 +41,7 @@ class TracedLayers(TorchFunctionMode):
         if cell is None or layer is None:
             return func(*args, **kwargs)
         if func is not torch.lstm or not _has_fused_kernel(layer):
-            return _run(layer, lambda *given: _loop(cell, *given))
+            return _run(layer, partial(_loop, cell))
         if in_transform() or any(leaf.requires_grad for leaf in (layer.data, *layer.hidden, *layer.weights)):
             return _run(layer, _fused)
         return func(*args, **kwargs)
@@ -102,7 +107,7 @@ def _has_fused_kernel(layer: _Layer) -> bool:
     tensors = (layer.data, *layer.hidden, *layer.weights)
     return (
         torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and all(leaf.dtype is torch.float32 and leaf.device.type == "cpu" for leaf in tensors)
         and layer.hidden[0].shape == layer.hidden[1].shape  # no projection
     )

@@ -237,7 +237,7 @@ LAYOUTS = {
     "transposed": (lambda a: ((a * 2).T, a.T.sin(), (a @ a.T)[:, None].permute(2, 1, 0)), A),
     "channels last": (lambda x, w: (torch.conv2d(x.relu(), w), torch.conv2d(x, w).tanh() + 1), PICTURE, KERNELS),
     "normalized": (lambda x, w: (functional.group_norm(x * 2, 2), x.flatten(1) * 2, functional.avg_pool2d(x, 2)), PICTURE, KERNELS),
-    "repeated": (lambda a: ((a[:1] * 2).expand(3, 6).contiguous(), a.sum(1, keepdim=True), a[:0].T * 2), A),
+    "repeated": (lambda a: ((a[:1] * 2).expand(3, 6).contiguous(), a.sum(1, keepdim=True)), A),
 }  # fmt: skip
 
 

@@ -119,7 +119,9 @@ class Opaque:
     text: str  # with slots of buffers (`Buffer.slot`) in the place of pointers
     read_buffers: tuple[Buffer, ...]
     written_buffers: tuple[Buffer, ...]
-    accumulate: Callable[[str, str], str] | None = None  # (pointer or slot, factor) -> text that adds factor · result there
+    accumulate: Callable[[str, str], str] | None = (
+        None  # (pointer or slot, factor) -> text that adds factor · result there
+    )
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
     count: int = 1  # above 1: the text runs the iterations from `first` to `last` of so many, which are independent
     cost: int = 0  # of all iterations, in the unit of `kernel_cost`

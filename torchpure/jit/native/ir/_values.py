@@ -109,7 +109,7 @@ def layout_strides(traced: torch.Tensor) -> tuple[int, ...]:
 
 
 def traced_order(traced: torch.Tensor) -> list[int]:
-    """Order the dimensions of a traced tensor as they lie in memory, outermost first; row-major if some are repeated."""
+    """Order the dimensions of a traced tensor as they lie in memory, outermost first; as they are if some repeat."""
     strides = traced.stride()
     if any(not stride and size > 1 for size, stride in zip(traced.shape, strides, strict=True)):
         return list(range(traced.ndim))

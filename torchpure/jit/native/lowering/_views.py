@@ -224,6 +224,7 @@ def _roll(scope: Scope, node: Node, x: Value, shifts: Any, dims: Any = ()) -> Va
     shifts, dims = ([part] if isinstance(part, int) else list(part) for part in (shifts, dims))
     if not dims:  # the elements of a tensor in a row
         rows = reshape_view(scope.materialize(x, range(len(x.shape))), (prod(x.shape),))
+        assert rows is not None  # dense memory is a row
         made = _rolled(scope, rows, [(0, shifts[0])])
         return View(made.buffer, x.shape, dense_strides(x.shape), made.offset)
     return _rolled(scope, x, [(wrap_dim(dim, len(x.shape)), shift) for dim, shift in zip(dims, shifts, strict=True)])

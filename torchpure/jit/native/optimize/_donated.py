@@ -21,7 +21,8 @@ def choose_donated(inputs: Mapping[int, View], outputs: Mapping[int, View], item
         output: [
             at
             for at, old in inputs.items()
-            if (old.dtype, old.shape, old.strides) == (new.dtype, new.shape, new.strides) and can_overwrite(old.buffer, new.buffer, accesses)
+            if (old.dtype, old.shape, old.strides) == (new.dtype, new.shape, new.strides)
+            and can_overwrite(old.buffer, new.buffer, accesses)
         ]
         for output, new in outputs.items()
     }
