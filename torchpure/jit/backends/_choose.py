@@ -112,8 +112,8 @@ def compile_without_native(module: GraphModule, tensors: Sequence[Tensor], reaso
     elif any(map(_needs_torch, module.graph.nodes)):
         made = InterpretedProgram(module)
         reason = (
-            f"{reason}; inductor computes complex numbers, sums of bools, strides, elements of empty tensors and results "
-            "of unknown size wrongly"
+            f"{reason}; inductor computes complex numbers, sums of bools, strides, elements of empty tensors and "
+            "results of unknown size wrongly"
         )
     else:
         try:

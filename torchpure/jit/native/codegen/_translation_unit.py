@@ -11,7 +11,6 @@ from torchpure.jit.native.ir import Buffer, Number, UnsupportedError, View, c_ty
 from torchpure.jit.native.lowering import (
     BLAS_TYPES,
     PRELUDE,
-    TORCH_HELPERS,
     TRANSPOSE_HELPERS,
     VECTOR_TYPES,
     Handler,
@@ -24,6 +23,7 @@ from torchpure.jit.native.optimize import choose_donated, plan_memory
 from ._functions import MAX_INLINE_KERNELS, SHARE, count_kernels
 from ._signals import LEAVE, POLL
 from ._statements import StatementWriter
+from ._torch_helpers import TORCH_HELPERS
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
 MAX_OWN_WORKSPACE = 1 << 20  # bytes that a program keeps for itself between calls; a larger workspace is given to it

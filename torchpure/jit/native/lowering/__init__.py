@@ -14,7 +14,6 @@ from ._matmul import TRANSPOSE_HELPERS, VECTOR_TYPES
 from ._regions import Branches, Callback, CarrySlot, Loop
 from ._scope import Handler, ModuleState, Scope, program_outputs
 from ._torch_calls import (
-    TORCH_HELPERS,
     held_name,
     last_error,
     lower_to_torch_call,
@@ -36,7 +35,6 @@ __all__ = [
     "ModuleState",
     "PRELUDE",
     "Scope",
-    "TORCH_HELPERS",
     "TRANSPOSE_HELPERS",
     "VECTOR_TYPES",
     "gemm_pointers",
