@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 # Before torch is imported, and for the processes that tests start: two threads that wait for each other spin, and on a
 # busy machine a small program then takes several times as long.
@@ -48,3 +49,16 @@ def compiler_of_environment(monkeypatch):
     import torch._inductor.config  # noqa: F401, TID251 it reads the variable once, when it is imported
 
     return lambda words: monkeypatch.setenv("CXX", words)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Make an empty folder the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def listing():
+    """Return a function that lists the names in a folder."""
+    return lambda folder: sorted(path.name for path in Path(folder).iterdir())

@@ -11,17 +11,17 @@ import pytest
 import torchpure as tp
 
 SURFACE = {
-    "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "cond", "custom_jvp",
+    "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "checkpoints", "cond", "custom_jvp",
     "custom_vjp", "custom_vmap", "debug", "ensemble", "errors", "eval_shape", "fit", "fori_loop", "functional", "grad",
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure", "random", "ravel_pytree", "remat",
-    "remat_name", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
+    "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
     "vmap", "where", "while_loop",
 }  # fmt: skip
 
 
 def test_the_public_names_are_those_listed_here():
-    assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "testing"} == SURFACE
+    assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "data", "runs", "testing"} == SURFACE
 
 
 def test_the_build_reads_the_version_from_the_package():
@@ -57,7 +57,7 @@ def test_argument_order_follows_the_rules():
 def test_every_public_function_has_a_docstring_with_an_example_or_a_law():
     undocumented = [
         f"{space.__name__}.{name}"
-        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms)
+        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms, tp.checkpoints)
         for name, value in vars(space).items()
         if inspect.isfunction(value) and not name.startswith("_") and not inspect.getdoc(value)
     ]

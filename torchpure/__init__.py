@@ -10,7 +10,8 @@ __version__ = "0.1.0"  # the build reads it here
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():
-    from . import errors, optim, random, train, tree
+    from . import checkpoints, errors, optim, random, train, tree
+    from .checkpoints import restore, save
     from .jit import jit
     from .model import Functional, ensemble, functional, make_functional_fwd, merge, partition, stack, unstack
     from .train import fit, sweep
@@ -38,18 +39,22 @@ with _collector.gc_paused():
 
 if _typing.TYPE_CHECKING:
     from . import testing
+    from .runs import load_run
 else:
+    _LAZY = {"load_run": ".runs"}
 
     def __getattr__(name: str) -> _typing.Any:
-        """Import `testing` at its first use, because programs that only train do not need it; explain missing names."""
+        """Import `testing` and what reads runs at their first use; explain missing names."""
         if name == "testing":
             return _importlib.import_module(".testing", __name__)
+        if name in _LAZY:
+            return getattr(_importlib.import_module(_LAZY[name], __name__), name)
         advice = None if name.startswith("_") else _missing_names.remedy(name, (tree, random, optim, train, debug))
         text = f"module {__name__!r} has no attribute {name!r}" + (f": {advice}" if advice else "")
         raise AttributeError(text, name=name, obj=_sys.modules[__name__])
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), "testing"})
+        return sorted({*globals(), *_LAZY, "testing"})
 
 
 __all__ = [
@@ -61,6 +66,7 @@ __all__ = [
     "associative_scan",
     "axis_index",
     "check",
+    "checkpoints",
     "cond",
     "custom_jvp",
     "custom_vjp",
@@ -80,6 +86,7 @@ __all__ = [
     "jvp",
     "linear_transpose",
     "linearize",
+    "load_run",
     "make_functional_fwd",
     "make_graph",
     "map",
@@ -96,6 +103,8 @@ __all__ = [
     "ravel_pytree",
     "remat",
     "remat_name",
+    "restore",
+    "save",
     "scan",
     "stack",
     "stop_gradient",

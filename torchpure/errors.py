@@ -6,7 +6,8 @@
     ├── TransformError (ValueError, RuntimeError)  a transform cannot do what was asked
     ├── ImpureError    (RuntimeError)              a function drew without a key, or changed state not given to it
     ├── CheckError     (ValueError)                a check of the user, `tp.check`, failed
-    └── InputError     (ValueError)                a file, an expression or an option of the user is invalid
+    ├── InputError     (ValueError)                a file, an expression or an option of the user is invalid
+    └── CheckpointError (OSError)                  a checkpoint cannot be written or read, or is damaged
 
 Each is also the built-in exceptions in brackets, so `except ValueError` catches it. Where torch raises RuntimeError for
 the same fault, `except RuntimeError` catches it too.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "CheckError",
+    "CheckpointError",
     "ImpureError",
     "InputError",
     "ParameterError",
@@ -76,3 +78,7 @@ def _list_members(members: list[tuple[int, ...]]) -> str:
 
 class InputError(TorchpureError, ValueError):
     """Report an invalid file, expression or option of the user."""
+
+
+class CheckpointError(TorchpureError, OSError):
+    """Report a checkpoint that cannot be written or read, or is damaged, with its path."""

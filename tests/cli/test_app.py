@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from torchpure.cli import _run, main
+from torchpure.cli import main
+from torchpure.runs import _run
 
 FAST = ["--steps", "3", "--hidden", "4"]
 START = [sys.executable, "-c", "import sys; from torchpure.cli import main; sys.exit(main())", "fit"]

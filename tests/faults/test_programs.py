@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import torchpure as tp
 from torchpure.cli import main
-from torchpure.cli._expression import compile_expression
+from torchpure.data._expression import compile_expression
 
 pytestmark = pytest.mark.faults
 

@@ -226,6 +226,22 @@ def test_compiled_draws_equal_uncompiled_draws(programs, data):
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("size", [None, 12, 4, 5])
+def test_the_draws_of_a_step_come_from_its_number(programs, size, jit):
+    net = tp.functional(nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1)).double())
+    key = random.key(5)
+    k_order, k_draws = random.split(key)
+    batches = tp.train.minibatches(k_order, (X, Y), size) if size else itertools.repeat((X, Y))
+    expected = [
+        tp.train.mean_square(net.apply(net.params, {}, x, key=random.fold_in(k_draws, number))[0], y)
+        for number, (x, y) in enumerate(itertools.islice(batches, 20))
+    ]
+    options = {"optimizer": tp.optim.sgd(0.0), "steps": 20, "key": key, "jit": jit, "every": 20}
+    found = tp.fit(net, (X, Y), batch_size=size, **options).history
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=0)
+
+
 def test_leaves_that_are_not_trained_stay_unchanged(programs):
     start = {"w": torch.tensor(1.0), "n": 3, "hole": None}
     result = tp.fit(

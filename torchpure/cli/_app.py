@@ -1,20 +1,23 @@
-"""The commands and their options."""
+"""The program: its commands, its exit codes, and what it says about errors."""
 
-import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from torchpure.errors import InputError
 
-from ._signals import catch_signals, end_quietly, interruptible
+from ._export import export
+from ._fit import fit
+from ._info import info
+from ._ls import ls
+from ._output import close_stdout, print_error
+from ._predict import predict
+from ._signals import end_quietly, interruptible
 
 USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
-MAX_MESSAGE = 1200
 _FLAGS = ("--json", "--quiet", "--help", "--version")
 
 app = typer.Typer(
@@ -42,20 +45,20 @@ def _report(error: BaseException, signal_number: int) -> int:
     """Print one line about an error, and return the exit code; raise an error that is a fault of this program."""
     if signal_number or isinstance(error, typer.Abort | KeyboardInterrupt):
         name, code = ("terminated", TERMINATED) if signal_number == signal.SIGTERM else ("interrupted", INTERRUPTED)
-        return _print_error(f"{name}; nothing was saved", code)
+        return print_error(f"{name}; nothing was saved", code)
     match error:
         case InputError():
-            return _print_error(str(error), USAGE)
+            return print_error(str(error), USAGE)
         case typer.TyperException():
-            return _print_error(error.format_message(), USAGE)
+            return print_error(error.format_message(), USAGE)
         case BrokenPipeError():
-            _close_stdout()
+            close_stdout()
             return USAGE
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return _print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
+            return print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
         case MemoryError():
-            return _print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
+            return print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
     raise error
 
 
@@ -68,13 +71,6 @@ def _escape_leading_minus(words: list[str]) -> list[str]:
         is_expression = word.startswith("-") and not word.startswith("--") and word not in ("-", "-h")
         escaped.append(f" {word}" if is_expression and not is_value else word)
     return escaped
-
-
-def _print_error(message: str, code: int) -> int:
-    line = "".join(character if character.isprintable() else " " for character in " ".join(message.split()))
-    short = line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
-    print(f"torchpure: {short}", file=sys.stderr)
-    return code
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,135 +92,5 @@ def _root(
         print(ctx.get_help())
 
 
-@app.command()
-def fit(
-    ctx: typer.Context,
-    target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet or .npz file.")
-    ],
-    column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
-    inputs: Annotated[
-        str | None, typer.Option(metavar="A,B", help="File: the input columns. (default all others)")
-    ] = None,
-    domain: Annotated[
-        str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
-    ] = None,
-    train_points: Annotated[
-        int | None, typer.Option(metavar="N", help="Points to train on. (default 40; for a file 80%)")
-    ] = None,
-    test_points: Annotated[
-        int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help='article: the small tanh network of "Introduction to functional PyTorch" (2023).'
-        ),
-    ] = None,
-    hidden: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Widths of the hidden layers. (default 32,32)")
-    ] = None,
-    activation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="tanh, relu, gelu, silu or sigmoid. (default silu)")
-    ] = None,
-    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, adamw or sgd. (default adam)")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", "--lr", metavar="R", help="(default 0.02; sgd 0.1)")
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(metavar="D", help="Decoupled for adamw, else a penalty. (default 0; adamw 0.01)")
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A new folder for the run. (default runs/<name>)")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
-) -> None:
-    """Fit a network to an expression or to a data file, and save the run.
-
-    torchpure fit "2*sin(x + 2*pi)"
-
-    torchpure fit "x*exp(-x**2 - y**2)" --domain x=-2:2,y=-2:2 --train-points 400
-
-    torchpure fit houses.csv --target price --inputs area,rooms
-    """
-    try:
-        code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
-    except KeyboardInterrupt:
-        raise typer.Abort from None
-    raise typer.Exit(code)
-
-
-def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
-    from ._config import FitConfig, configure
-    from ._run import run, summary
-
-    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    finished = run(config, out, quiet=quiet)
-    with catch_signals():  # the run is saved: say so
-        _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
-    return finished.fit.code
-
-
-def _output_folder(text: str) -> Path:
-    if not text.strip() or "\0" in text:
-        raise InputError(f"--out: {text!r} is not a name for a folder")
-    return Path(text)
-
-
-def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) -> None:
-    import json
-
-    if as_json:
-        _print_output(json.dumps(result))
-    elif not quiet:
-        _print_output(
-            f"train loss  {_format_loss(result['train_loss'])}\n"
-            f"test loss   {_format_loss(result['test_loss'])}  (mean squared errors)\n"
-            f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"
-            f"{result['directory']}"
-        )
-    if code == 1:
-        _print_error(
-            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; "
-            "try a smaller --learning-rate",
-            code,
-        )
-    elif code:
-        _print_error(
-            f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
-            code,
-        )
-
-
-def _print_output(text: str) -> None:
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    try:
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-    except BrokenPipeError:
-        _close_stdout()
-    except OSError as error:
-        _close_stdout()
-        raise InputError(f"stdout: {(error.strerror or str(error)).lower()}; the run is saved") from None
-
-
-def _close_stdout() -> None:
-    """Send later output nowhere: Python would try to write what is left once more at its end, and fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _format_loss(loss: float | None) -> str:
-    return "not finite" if loss is None else f"{loss:.3e}"
+for command in (fit, predict, ls, info, export):
+    app.command()(command)

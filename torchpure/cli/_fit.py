@@ -1,103 +1,132 @@
-"""Train a network on points, and report why the training ended."""
+"""`torchpure fit`: train, and save the run."""
 
-import itertools
-import math
-import signal
-import time
-from array import array
-from collections.abc import Callable
-from typing import NamedTuple
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
-import torch
-from torch import Tensor
+import typer
 
-from torchpure import model, optim, train
-from torchpure._types import Key, Params
+from torchpure.errors import InputError
 
-from ._config import FitConfig
-from ._data import Data, Sample
-from ._network import Network
-from ._progress import Report
-
-DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
-STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+from ._output import format_loss, print_error, print_output
+from ._signals import catch_signals
 
 
-class Fit(NamedTuple):
-    """The result of a training; losses are mean squared errors in the units of the target."""
+def fit(
+    ctx: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet or .npz file.")
+    ],
+    column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="A,B", help="File: the input columns. (default all others)")
+    ] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
+    ] = None,
+    train_points: Annotated[
+        int | None, typer.Option(metavar="N", help="Points to train on. (default 40; for a file 80%)")
+    ] = None,
+    test_points: Annotated[
+        int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help='article: the small tanh network of "Introduction to functional PyTorch" (2023).'
+        ),
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Widths of the hidden layers. (default 32,32)")
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="tanh, relu, gelu, silu or sigmoid. (default silu)")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(metavar="NAME", help="adam, adamw or sgd. (default adam)")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", metavar="R", help="(default 0.02; sgd 0.1)")
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="D", help="Decoupled for adamw, else a penalty. (default 0; adamw 0.01)")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A new folder for the run. (default runs/<name>)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Fit a network to an expression or to a data file, and save the run.
 
-    code: int  # the exit code of the program
-    steps: int  # the number of updates of the parameters
-    losses: "array[float]"  # at each step, before its update
-    train_loss: float
-    test_loss: float
-    seconds: float
+    torchpure fit "2*sin(x + 2*pi)"
 
+    torchpure fit "x*exp(-x**2 - y**2)" --domain x=-2:2,y=-2:2 --train-points 400
 
-class _Checkpoint(NamedTuple):
-    steps: int
-    params: Params
-
-
-def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]) -> Fit:
-    """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`."""
-    start = time.perf_counter()
-    code, newest, losses = _train(network, data, config, key, report, stop)
-    seconds = time.perf_counter() - start
-    network.core.load_state_dict(newest.params)
-    return Fit(
-        code,
-        newest.steps,
-        losses,
-        _mean_squared_error(network, data.train),
-        _mean_squared_error(network, data.test),
-        seconds,
-    )
-
-
-def _train(
-    network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]
-) -> tuple[int, _Checkpoint, "array[float]"]:
-    net = model.functional(network.core)
-    x, y = network.encode(data.train.x), network.encode_target(data.train.y)
-    unit = float(network.target_scale) ** 2  # the unit of a squared error
-
-    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return (net(params, x).squeeze(-1) - y).square().mean()
-
-    params, _ = net.init(key)
-    # The loss of parameters is computed in the next step. `last_finite` has a loss that is known to be finite.
-    last_finite = newest = _Checkpoint(0, params)
-    losses = array("d")
-    batches = itertools.repeat((x, y), config.steps)
-    for progress in train.loop(loss, params, batches, optimizer(config)):
-        value = float(progress.loss) * unit
-        if not math.isfinite(value):
-            return DIVERGED, last_finite, losses
-        losses.append(value)
-        last_finite, newest = newest, _Checkpoint(progress.step, progress.params)
-        report(progress.step, value)
-        if stop() and progress.step < config.steps:
-            code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
-            break
-    else:
-        code = 0
-    with torch.no_grad():
-        finite = bool(loss(newest.params, x, y).isfinite())
-    return (code, newest, losses) if finite else (DIVERGED, last_finite, losses)
-
-
-def optimizer(config: FitConfig) -> optim.Optimizer:
-    """Make the optimizer that a configuration names."""
-    start, constant = config.learning_rate, config.schedule == "constant"
-    learning_rate = start if constant else optim.cosine_decay_schedule(start, config.steps)
-    if config.optimizer == "adamw":
-        return optim.adamw(learning_rate, weight_decay=config.weight_decay)
-    chosen = optim.adam(learning_rate) if config.optimizer == "adam" else optim.sgd(learning_rate, momentum=0.9)
-    # added before the optimizer, weight decay is a penalty, as in torch.optim.Adam and SGD
-    return optim.chain(optim.add_decayed_weights(config.weight_decay), chosen) if config.weight_decay else chosen
+    torchpure fit houses.csv --target price --inputs area,rooms
+    """
+    try:
+        code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
+    except KeyboardInterrupt:
+        raise typer.Abort from None
+    raise typer.Exit(code)
 
 
-@torch.no_grad()
-def _mean_squared_error(network: Network, sample: Sample) -> float:
-    return float((network(sample.x) - sample.y).square().mean())
+def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
+    from torchpure.runs import FitConfig, Watcher, configure, run, summary
+
+    from ._progress import live_line
+
+    @contextmanager
+    def watch(steps: int) -> Iterator[Watcher]:
+        with catch_signals() as stop, live_line(steps, quiet=quiet) as report:
+            yield Watcher(report, stop)
+
+    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
+    finished = run(config, out, watch)
+    with catch_signals():  # the run is saved: say so
+        _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
+    return finished.fit.code
+
+
+def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_output(json.dumps(result), "the run")
+    elif not quiet:
+        print_output(
+            f"train loss  {format_loss(result['train_loss'])}\n"
+            f"test loss   {format_loss(result['test_loss'])}  (mean squared errors)\n"
+            f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"
+            f"{result['directory']}",
+            "the run",
+        )
+    if code == 1:
+        print_error(
+            f"the loss stopped being finite; step {result['steps']}, the last good one, is saved; "
+            "try a smaller --learning-rate",
+            code,
+        )
+    elif code:
+        print_error(
+            f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
+            code,
+        )
+
+
+def _output_folder(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise InputError(f"--out: {text!r} is not a name for a folder")
+    return Path(text)

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 
 PERIOD = 0.1  # seconds between two updates of the line
 
-Report = Callable[[int, float], None]  # step, loss
-
 
 @contextmanager
-def live_line(steps: int, *, quiet: bool) -> Iterator[Report]:
+def live_line(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float], None]]:
     """Show a line with the progress of the training if stderr is a terminal; else show nothing."""
     if quiet or not sys.stderr.isatty():
         yield lambda step, loss: None

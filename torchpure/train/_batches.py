@@ -40,8 +40,8 @@ class BatchSource:
             )
             raise ValueError(f"fit: batch_size must be in 1 … {rows}, the number of rows, with a key; {problem}")
 
-    def windows(self, step: Step, *, jit: bool) -> Iterator[Window]:
-        """Return the windows of the run. Each step has its own number, and its own rows or batch.
+    def windows(self, step: Step, *, jit: bool, first: int = 0) -> Iterator[Window]:
+        """Return the windows of the run from step `first` on. Each step has its own number, and its own rows or batch.
 
         Raises:
             ValueError: the iterable ends too soon.
@@ -49,13 +49,13 @@ class BatchSource:
         data, tensors = self._data, self._data.tensors
         if data.batches is not None:
             every = self._every or max(min(self._steps, CHUNK), 1)
-            batches = _repeat_batches(data.batches, self._reader, self._steps)
-            return batch_windows(step, batches, every if jit else 1, every, numbers=True)
+            batches = itertools.islice(_repeat_batches(data.batches, self._reader, self._steps), first, None)
+            return batch_windows(step, batches, every if jit else 1, every, first=first)
         if self._batch_size is None or self._key is None:
             device = (tensors[0] if self._key is None else self._key).device
-            return full_data_windows(step, tensors, self._steps, self._every, device)
+            return full_data_windows(step, tensors, self._steps, self._every, device, first)
         epochs = Epochs(step, make_epoch(step, self._batch_size), tensors, self._key, self._batch_size)
-        return epochs.windows(self._steps, self._every, nest_epochs=jit)
+        return epochs.windows(self._steps, self._every, nest_epochs=jit, first=first)
 
 
 def minibatches(key: Key, data: tuple[Tensor, ...], batch_size: int) -> Iterator[tuple[Tensor, ...]]:

@@ -16,7 +16,9 @@ from torchpure.tree.summaries import counted, shown, summary, totals
 from ._batches import BatchSource
 from ._data import BatchReader, Data, float_dtype
 from ._loop import Progress, check_every, run_windows
+from ._resume import Arguments, Checkpoint, hash_of, open_store, steps_per_window
 from ._steps import make_step
+from ._windows import Window
 
 
 class Fit(NamedTuple):
@@ -57,6 +59,8 @@ def fit(
     every: int | None = None,
     callback: Callable[[Progress], object] | None = None,
     jit: bool = True,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
 ) -> Fit:
     """Minimise a loss over data, starting at the model's own values or at `params`.
 
@@ -70,13 +74,19 @@ def fit(
     Runs of at least 200 steps are compiled: `every` steps form one program, by default up to 1,000. After each `every`
     steps `callback(progress)` is called; if it returns true, the run ends. With `jit=False` nothing is compiled.
 
+    With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
+    it is interrupted. With `resume=True` it goes on from the newest checkpoint, if there is one; `steps` may be larger.
+
     Law: the result is the same for every `every` and `jit`, up to rounding.
+    Law: a resumed run equals the uninterrupted one bit for bit.
 
     Raises:
-        ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit.
+        ValueError: the data, `steps`, `batch_size`, `every`, `params` or `opt_state` do not fit, or the folder has
+            checkpoints, and `resume` is not given or they are of a run with other arguments.
         TypeError: the model, the data, the optimizer, `params` or `loss` is of another kind.
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
+        CheckpointError: a checkpoint cannot be written or read.
 
     >>> import torchpure as tp
     >>> result = fit(lambda p, x: ((p - x) ** 2).mean(), torch.ones(3), params=torch.tensor(0.0),
@@ -93,17 +103,47 @@ def fit(
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
     read = reader.read(data)
-    source = BatchSource(read, reader, steps, batch_size, k_order, every)
+    source = BatchSource(read, reader, steps, batch_size, k_order, steps_per_window(checkpoint, every))
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
-    trained, state, history = problem.start, problem.state, []
+    carry = (problem.start, opt_state, problem.state)
     step = make_step(problem.objective, optimizer, _batch_getter(read, k_draws, stateful=problem.state is not None))
-    for progress in run_windows((trained, opt_state, state), source.windows(step, jit=jit), jit=jit):
-        _, _, trained, opt_state, state, losses = progress
-        history.append(losses)
-        if callback is not None and callback(progress._replace(params=problem.all_params(trained))):
-            break
-    losses = torch.cat(history) if history else torch.zeros(0)
+
+    def windows(first: int) -> Iterator[Window]:
+        return source.windows(step, jit=jit, first=first)
+
+    def arguments() -> Arguments:
+        return _saved_arguments(read, batch_size, every, key, jit=jit)
+
+    with open_store("fit", checkpoint, resume, arguments) as store:
+        start = store.start(carry)
+        carry = start.carry
+        if start.step > steps:
+            raise ValueError(f"fit: the saved run has made {start.step} steps already, wanted at most steps={steps}")
+        progresses = run_windows(start, windows, jit=jit, store=store)
+        for progress in progresses:
+            carry = (progress.params, progress.opt_state, progress.state)
+            seen = progress._replace(params=problem.all_params(progress.params))
+            stop = callback is not None and callback(seen)
+            store.history.append(
+                progress.losses
+            )  # after the callback: if it raises, the run resumes before this report
+            if stop:
+                break
+        progresses.close()
+    trained, opt_state, state = carry
+    losses = torch.cat(store.history) if store.history else torch.zeros(0)
     return Fit(problem.all_params(trained), state or {}, opt_state, losses)
+
+
+def _saved_arguments(data: Data, batch_size: int | None, every: int | None, key: Key | None, *, jit: bool) -> Arguments:
+    """Return what a resumed fit must share with the saved one, besides the model and the optimizer."""
+    return {
+        "data": None if data.batches is not None else hash_of(data.tensors),
+        "batch_size": batch_size,
+        "every": every,
+        "key": None if key is None else key.tolist(),
+        "jit": jit,
+    }
 
 
 def _check_kinds(model: Any, optimizer: Any, params: Params, loss: Any) -> None:

@@ -1,6 +1,6 @@
 """The training loop: optimizer steps along the gradient of a loss, with reports of progress."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
 from torchpure.tree.summaries import shown, totals
 
+from ._resume import Arguments, Checkpoint, Position, Store, open_store, steps_per_window
 from ._steps import Runner, make_step
 from ._windows import Window, batch_windows
 
@@ -39,6 +40,8 @@ def loop(
     *,
     every: int = 1,
     jit: bool = True,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
 ) -> Iterator[Progress]:
     """Make one optimizer step per batch on `loss(params, *batch)`; yield Progress after each `every` and the last step.
 
@@ -49,12 +52,19 @@ def loop(
     fewer than 200 steps are not compiled, because compiling takes longer. With `every=1` a single step is compiled,
     after the first 1,000 steps. With `jit=False` nothing is compiled.
 
+    With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
+    it is interrupted or the iterator is closed. With `resume=True` it goes on from the newest checkpoint, if there is
+    one: `batches` are read from their beginning, and those of steps already made are passed over.
+
     Law: the steps are the same for every `every` and `jit`, up to rounding.
+    Law: a resumed run equals the uninterrupted one bit for bit.
 
     Raises:
-        ValueError: `every` is not an integer of at least 1.
+        ValueError: `every` is not an integer of at least 1; the folder has checkpoints and `resume` is not given; they
+            are of a run with other arguments.
         TypeError: `optimizer` is no optimizer of this library.
         TransformError: `loss` does not return a real tensor of shape (), or cannot be compiled.
+        CheckpointError: a checkpoint cannot be written or read.
 
     >>> import torch, torchpure as tp
     >>> steps = loop(lambda p, x: (p - x) ** 2, torch.tensor(0.0), [(torch.tensor(1.0),)] * 3, tp.optim.sgd(0.25))
@@ -65,25 +75,71 @@ def loop(
     check_optimizer("loop", optimizer)
     step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared))
     carry = (params, optimizer.init(params) if opt_state is None else opt_state, state)
-    yield from run_windows(carry, batch_windows(step, batches, every if jit else 1, every), jit=jit)
+    size = steps_per_window(checkpoint, every) or every
+
+    def windows(first: int) -> Iterator[Window]:
+        if first:
+            raise ValueError(
+                f"loop: the run was saved after step {first}, where no window of these batches ends: the saved run had "
+                "batches of other shapes"
+            )
+        return batch_windows(step, batches, size if jit else 1, every)
+
+    def arguments() -> Arguments:
+        return {"every": every, "jit": jit, "steps per window": size}
+
+    with open_store("loop", checkpoint, resume, arguments) as store:
+        yield from run_windows(store.start(carry), windows, jit=jit, store=store)
 
 
-def run_windows(carry: Any, windows: Iterable[Window], *, jit: bool) -> Iterator[Progress]:
+def run_windows(
+    start: Position, windows: Callable[[int], Iterator[Window]], *, jit: bool, store: Store
+) -> Generator[Progress]:
     """Run windows of steps; yield Progress after the windows that ask for it, and after the last.
+
+    `windows` takes the number of steps to pass over.
 
     Raises:
         TransformError: the loss does not return a real tensor of shape (), or cannot be compiled.
+        CheckpointError: a checkpoint cannot be written or read.
     """
-    runner, number, unreported = Runner(jit), 0, []
-    for window in windows:
+    runner = Runner(jit)
+    number, carry, unreported = start
+    for window in _windows_after(number, windows, runner):
         carry, losses = runner.run(carry, window)
         unreported.append(losses)
         number += window.steps
         if window.reports:
-            yield _progress(number, carry, unreported)
+            yield from _report(number, carry, unreported, store)
             unreported = []
+        else:
+            store.note(number, carry, unreported)
     if unreported:
-        yield _progress(number, carry, unreported)
+        yield from _report(number, carry, unreported, store)
+
+
+def _report(number: int, carry: Any, parts: list[Tensor], store: Store) -> Iterator[Progress]:
+    """Yield a Progress, and note the position when the caller has taken it in."""
+    try:
+        yield _progress(number, carry, parts)
+    except GeneratorExit:  # the caller has seen it, and wants no more
+        store.note(number, carry, [])
+        raise
+    store.note(number, carry, [])
+
+
+def _windows_after(number: int, windows: Callable[[int], Iterator[Window]], runner: Runner) -> Iterator[Window]:
+    """Return the windows after `number` steps; the runner counts those before."""
+    if number == 0:
+        return windows(0)
+    passed, planned = 0, windows(0)
+    while passed < number:
+        window = next(planned, None)
+        if window is None:
+            break
+        runner.skip(window)
+        passed += window.steps
+    return planned if passed == number else windows(number)
 
 
 def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:

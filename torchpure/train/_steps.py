@@ -125,17 +125,26 @@ class Runner:
         losses = []
         for i in range(window.iterations):
             shared, per_step = window.arguments(i)
-            if (
-                self._compiled
-                and self._uncompiled_steps[window.shape_key] >= MIN_SINGLE_STEPS
-                and window.shape_key is not None
-            ):
+            if self._counts_as_compiled(window):
                 carry, value = self._call_program(window.step, carry, shared, per_step)
             else:
-                self._uncompiled_steps[window.shape_key] += window.steps // window.iterations
                 carry, value = window.step(carry, shared, per_step)
             losses.append(value)
         return carry, torch.stack(losses).flatten()
+
+    def skip(self, window: Window) -> None:
+        """Count the steps of a window that an earlier process ran, so that later steps are compiled as there."""
+        if not self._is_worth_compiling(window):
+            for _ in range(window.iterations):
+                self._counts_as_compiled(window)
+
+    def _counts_as_compiled(self, window: Window) -> bool:
+        """Return whether the next single step is compiled; count it if it is not."""
+        key = window.shape_key
+        if self._compiled and key is not None and self._uncompiled_steps[key] >= MIN_SINGLE_STEPS:
+            return True
+        self._uncompiled_steps[key] += window.steps // window.iterations
+        return False
 
     def _is_worth_compiling(self, window: Window) -> bool:
         if not self._compiled or not window.stackable or window.steps < 2:

@@ -1,5 +1,6 @@
 """Windows: consecutive steps that can run as one program, because their batches have equal shapes."""
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -30,15 +31,14 @@ class Window(NamedTuple):
 
 
 def batch_windows(
-    step: Callable[..., Any], batches: Iterable[Batch], max_steps: int, every: int, *, numbers: bool = False
+    step: Callable[..., Any], batches: Iterable[Batch], max_steps: int, every: int, *, first: int | None = None
 ) -> Iterator[Window]:
     """Group at most `max_steps` consecutive batches of equal shapes; ask for Progress after each `every` steps.
 
-    Batches that are the same object are shared; others are stacked, under "batch". With `numbers`, each step also gets
-    its number.
+    Batches that are the same object are shared; others are stacked, under "batch". With `first`, the number of the
+    first step, each step also gets its number.
     """
     pending: list[Batch] = []
-    first = 0 if numbers else None
     shape_key: Hashable = None
     capacity, until_report = max_steps, every
     for batch in batches:
@@ -104,14 +104,18 @@ def shape_key_of(batch: Batch) -> Hashable:
 
 
 def full_data_windows(
-    step: Callable[..., Any], shared: Any, steps: int, every: int | None, device: torch.device
+    step: Callable[..., Any], shared: Any, steps: int, every: int | None, device: torch.device, first: int = 0
 ) -> Iterator[Window]:
-    """Give each step its number, and the same batch."""
+    """Give each step from number `first` on its number, and the same batch."""
     chunk = every or _even_chunk(steps, CHUNK)
-    for first in range(0, steps, chunk):
-        count = min(chunk, steps - first)
-        per_step = {"number": torch.arange(first, first + count, device=device)}
-        yield _row_window(step, shared, per_step, full_size=count == chunk)._replace(reports=True)
+    for start in range(first, steps, chunk):
+        count = min(chunk, steps - start)
+
+        def per_step(start: int = start, count: int = count) -> dict[str, Tensor]:
+            return {"number": torch.arange(start, start + count, device=device)}
+
+        window = _row_window(step, shared, per_step, count, rows=0, full_size=count == chunk)
+        yield window._replace(reports=True)
 
 
 def _even_chunk(count: int, max_steps: int) -> int:
@@ -120,21 +124,28 @@ def _even_chunk(count: int, max_steps: int) -> int:
 
 
 def _row_window(
-    step: Callable[..., Any], shared: Any, per_step: dict[str, Tensor], *, full_size: bool, per_epoch: int = 1
+    step: Callable[..., Any],
+    shared: Any,
+    per_step: Callable[[], dict[str, Tensor]],
+    iterations: int,
+    *,
+    rows: int,
+    full_size: bool,
+    per_epoch: int = 1,
 ) -> Window:
-    iterations = len(per_step["number"])
-    shape_key = tuple((name, rows.shape[1:]) for name, rows in per_step.items())
+    """Make a window whose iterations take `rows` rows of the shared data; their numbers are drawn when it runs."""
+    per_step = functools.cache(per_step)
 
     def arguments(i: int) -> tuple[Any, Any]:
-        return shared, {name: rows[i] for name, rows in per_step.items()}
+        return shared, {name: values[i] for name, values in per_step().items()}
 
     return Window(
         step,
         arguments,
-        lambda: (shared, per_step),
+        lambda: (shared, per_step()),
         iterations,
         iterations * per_epoch,
-        shape_key,
+        (rows, per_epoch),
         True,
         full_size,
         False,
@@ -154,15 +165,18 @@ class Epochs(NamedTuple):
         """Return the number of rows."""
         return len(self.shared[0])
 
-    def windows(self, steps: int, every: int | None, *, nest_epochs: bool) -> Iterator[Window]:
-        """Split a run into windows; `nest_epochs` makes epochs with a smaller last batch one iteration each."""
+    def windows(self, steps: int, every: int | None, *, nest_epochs: bool, first: int = 0) -> Iterator[Window]:
+        """Split the steps from number `first` on into windows.
+
+        `nest_epochs` makes epochs with a smaller last batch one iteration each.
+        """
         per_epoch = -(-self.rows() // self.size)
         nest_epochs = nest_epochs and per_epoch * self.size != self.rows()
         iterations = (every or CHUNK) // per_epoch if nest_epochs else 0
         if every is None and iterations > 1:
             iterations = _even_chunk(steps // per_epoch, iterations) if steps >= per_epoch else 0
         chunk = every or (iterations * per_epoch if iterations > 1 else _even_chunk(steps, CHUNK))
-        position = 0
+        position = first
         while position < steps:
             end = min(position + chunk, steps)
             while position < end:
@@ -170,32 +184,40 @@ class Epochs(NamedTuple):
                 position += window.steps
                 yield window._replace(reports=position == end)
 
-    def _next(self, position: int, capacity: int, iterations: int, chunk: int) -> Window:
-        per_epoch, full_batches = (
-            -(-self.rows() // self.size),
-            self.rows() // self.size,
-        )  # all batches of an epoch; those of full size
-        epoch, position = divmod(position, per_epoch)
+    def _next(self, number: int, capacity: int, iterations: int, chunk: int) -> Window:
+        """Return the window that begins with step `number` and has at most `capacity` steps."""
+        full_batches = self.rows() // self.size
+        per_epoch = -(-self.rows() // self.size)
+        epoch, position = divmod(number, per_epoch)
         if iterations > 1 and position == 0 and capacity >= iterations * per_epoch:
-            per_step = {
-                "number": self._numbers(position, iterations * per_epoch).view(iterations, per_epoch),
-                "rows": self._orders(epoch, iterations),
-            }
-            return _row_window(self.epoch, self.shared, per_step, full_size=True, per_epoch=per_epoch)
+            return self._whole_epochs(epoch, iterations, per_epoch)
         if position == full_batches:
-            per_step = {"number": self._numbers(position, 1), "rows": self._orders(epoch, 1)[:, position * self.size :]}
-            return _row_window(self.step, self.shared, per_step, full_size=False)
+            return self._last_batch(number, epoch)
         count = capacity if full_batches == per_epoch else min(capacity, full_batches - position)
-        orders = self._orders(epoch, -(-(position + count) // per_epoch))[:, : full_batches * self.size].reshape(
-            -1, self.size
-        )
-        per_step = {"number": self._numbers(position, count), "rows": orders[position : position + count]}
-        return _row_window(
-            self.step,
-            self.shared,
-            per_step,
-            full_size=count == (chunk if full_batches == per_epoch else min(chunk, full_batches)),
-        )
+        full_size = count == (chunk if full_batches == per_epoch else min(chunk, full_batches))
+
+        def per_step() -> dict[str, Tensor]:
+            orders = self._orders(epoch, -(-(position + count) // per_epoch))
+            batches = orders[:, : full_batches * self.size].reshape(-1, self.size)
+            return {"number": self._numbers(number, count), "rows": batches[position : position + count]}
+
+        return _row_window(self.step, self.shared, per_step, count, rows=self.size, full_size=full_size)
+
+    def _whole_epochs(self, epoch: int, count: int, per_epoch: int) -> Window:
+        def per_step() -> dict[str, Tensor]:
+            numbers = self._numbers(epoch * per_epoch, count * per_epoch).view(count, per_epoch)
+            return {"number": numbers, "rows": self._orders(epoch, count)}
+
+        rows = self.rows()
+        return _row_window(self.epoch, self.shared, per_step, count, rows=rows, full_size=True, per_epoch=per_epoch)
+
+    def _last_batch(self, number: int, epoch: int) -> Window:
+        start = self.rows() // self.size * self.size
+
+        def per_step() -> dict[str, Tensor]:
+            return {"number": self._numbers(number, 1), "rows": self._orders(epoch, 1)[:, start:]}
+
+        return _row_window(self.step, self.shared, per_step, 1, rows=self.rows() - start, full_size=False)
 
     def _numbers(self, first: int, count: int) -> Tensor:
         return torch.arange(first, first + count, device=self.key.device)

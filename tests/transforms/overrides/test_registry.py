@@ -316,7 +316,7 @@ def name_of(operation: Any) -> str:
     return resolve_name(operation) or operation.__name__
 
 
-REMOVED = {torch.cholesky, Tensor.cholesky} if TorchVersion(torch.__version__) >= "2.15" else set()  # they only raise
+REMOVED = {torch.cholesky, Tensor.cholesky} if TorchVersion(torch.__version__) >= "2.14" else set()  # they only raise
 CALLS = {name_of(op): (row, op) for row in ROWS for op in row.operations if op not in REMOVED}
 
 

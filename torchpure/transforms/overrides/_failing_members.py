@@ -118,7 +118,7 @@ _FINITE = (
 OVERRIDES = (
     *(Override([operation], Where.ALWAYS, by_finite_input(operation)) for operation in _FINITE),
     Override([torch.linalg.cholesky], Where.ALWAYS, _cholesky),
-    Override([torch.cholesky, Tensor.cholesky], Where.ALWAYS, _old_cholesky, until="2.15"),  # then it only raises
+    Override([torch.cholesky, Tensor.cholesky], Where.ALWAYS, _old_cholesky, until="2.14"),  # then it only raises
     Override([torch.linalg.inv], Where.ALWAYS, _inverse),
     Override([torch.inverse, Tensor.inverse], Where.ALWAYS, _old_inverse),
     Override([torch.linalg.tensorinv], Where.ALWAYS, _tensor_inverse),

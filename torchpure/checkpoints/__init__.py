@@ -1,0 +1,8 @@
+"""Checkpoints: trees in folders that are whole or absent, as safetensors and JSON with hashes."""
+
+from ._checkpointer import Checkpointer
+from ._describe import Description, LeafInfo, describe
+from ._restore import restore, save
+from ._tensor_file import data_of
+
+__all__ = ["Checkpointer", "Description", "LeafInfo", "data_of", "describe", "restore", "save"]

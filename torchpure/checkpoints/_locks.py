@@ -1,0 +1,60 @@
+"""Locks of folders and files, which end with their process."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from torchpure.errors import CheckpointError
+
+LOCK = ".lock"
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder, unless another process has it; always true where there are no locks."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system has no locks
+        return True
+    return True
+
+
+@contextmanager
+def opened_folder(folder: Path) -> Iterator[int | None]:
+    """Open a folder, to lock it or to write its entries to the disk; None where folders cannot be opened."""
+    if sys.platform == "win32":
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def lock_writer(folder: Path) -> int:
+    """Become the only writer of a folder until the descriptor is closed.
+
+    Raises:
+        CheckpointError: another writer has the folder; the message names its process.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(folder / LOCK, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not try_lock(descriptor):
+        with suppress(OSError):
+            owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise CheckpointError(
+            f"Checkpointer: {folder}: process {owner or '?'} writes there already; a folder has one writer. "
+            "To read, use tp.restore of the folder"
+        )
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    return descriptor

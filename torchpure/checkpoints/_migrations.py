@@ -1,0 +1,37 @@
+"""Schemas of the manifest: how a manifest of an older schema becomes one of the newest."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SCHEMA = 1
+Fields = dict[str, Any]
+# schema → the function from its manifests to those of the next schema. Each is pure: it returns new fields.
+MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {}
+
+
+def migrate(
+    fields: Fields, newest: int = SCHEMA, migrations: Mapping[int, Callable[[Fields], Fields]] = MIGRATIONS
+) -> Fields:
+    """Return a manifest in the newest schema.
+
+    Raises:
+        ValueError: its schema is newer, or unknown.
+    """
+    schema = fields.get("schema")
+    if type(schema) is not int or schema < 0:
+        raise ValueError(f"wanted the number of a schema, got {schema!r:.40}")
+    if schema > newest:
+        raise ValueError(
+            f"it has schema {schema}, written by torchpure {_writer(fields)}; this version reads schemas up to "
+            f"{newest}. Update torchpure"
+        )
+    while schema < newest:
+        if schema not in migrations:
+            raise ValueError(f"its schema {schema} is unknown")
+        schema, fields = schema + 1, {**migrations[schema](fields), "schema": schema + 1}
+    return fields
+
+
+def _writer(fields: Fields) -> str:
+    versions = fields.get("versions")
+    return f"{versions.get('torchpure', '?')!s:.20}" if isinstance(versions, dict) else "?"

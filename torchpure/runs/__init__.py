@@ -1,0 +1,29 @@
+"""Runs: trainings that leave a folder with their configuration, metrics, parameters and pictures."""
+
+from ._config import FitConfig, configure
+from ._export import Exported, export
+from ._info import info
+from ._list import Listed, list_runs
+from ._loaded import LoadedRun, SavedRun, load_run, read_run
+from ._predict import predict
+from ._run import Run, Watch, Watcher, run, summary
+
+__all__ = [
+    "Exported",
+    "FitConfig",
+    "Listed",
+    "LoadedRun",
+    "Run",
+    "SavedRun",
+    "Watch",
+    "Watcher",
+    "configure",
+    "export",
+    "info",
+    "list_runs",
+    "load_run",
+    "predict",
+    "read_run",
+    "run",
+    "summary",
+]

@@ -1,0 +1,139 @@
+"""The configuration of a fit: validated once, and saved with the run, so that the run can be repeated."""
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from torchpure.data import is_table
+from torchpure.errors import InputError
+
+MAX_POINTS = 1_000_000
+MAX_STEPS = 10_000_000
+MAX_WIDTH = 4096
+MAX_LAYERS = 16
+
+_DEFAULTS: dict[str, Any] = {"hidden": "32,32", "activation": "silu", "optimizer": "adam", "schedule": "cosine"}
+# The network and the hyper-parameters of the article "Introduction to functional PyTorch" (2023).
+_ARTICLE: dict[str, Any] = {
+    "hidden": "5,5",
+    "activation": "tanh",
+    "optimizer": "adam",
+    "schedule": "constant",
+    "learning_rate": 1e-2,
+}
+_PRESETS = {None: _DEFAULTS, "article": _ARTICLE}
+_LEARNING_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
+_WEIGHT_DECAYS = {"adamw": 1e-2}
+_EXPRESSION: dict[str, Any] = {"domain": "x=0:2*pi", "train_points": 40, "test_points": 10}
+_OPTIONS = {"column": "--target", "target": "TARGET"}
+
+
+def _split_at_commas(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Points = Annotated[int, Field(ge=1, le=MAX_POINTS)]
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+
+
+class FitConfig(BaseModel):
+    """The options of `torchpure fit`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str  # an expression, or the path of a data file
+    column: str | None = None  # the target column of a file
+    inputs: Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)] = None  # the input columns of a file
+    domain: str | None = None  # the bounds of an expression's inputs
+    train_points: Points | None = None
+    test_points: Points | None = None
+    preset: Literal["article"] | None = None
+    hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_at_commas), Field(min_length=1, max_length=MAX_LAYERS)]
+    activation: Literal["tanh", "relu", "gelu", "silu", "sigmoid"]
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    schedule: Literal["constant", "cosine"]
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+
+def configure(options: Mapping[str, Any]) -> FitConfig:
+    """Complete the given options (those that are not None) by the preset and the defaults, and validate them.
+
+    Raises:
+        InputError: an option is out of range, or does not apply to this kind of TARGET.
+
+    >>> configure({"target": "sin(x)", "hidden": "8"}).hidden
+    (8,)
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    given["target"] = given["target"].strip()
+    _check_kind(given)
+    defaults = _PRESETS.get(given.get("preset"), _DEFAULTS)
+    kind = {} if is_table(given["target"]) else _EXPRESSION
+    values = kind | defaults | given
+    values.setdefault("learning_rate", _LEARNING_RATES.get(values["optimizer"], math.nan))
+    values.setdefault("weight_decay", _WEIGHT_DECAYS.get(values["optimizer"], 0.0))
+    try:
+        return FitConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_error_message(error)) from None
+
+
+def command(config: FitConfig) -> str:
+    """Return the command that repeats a run.
+
+    >>> command(configure({"target": "x**2"}))
+    "torchpure fit 'x**2' --domain 'x=0:2*pi' --train-points 40 --test-points 10 --hidden 32,32 ..."
+    """
+    values = config.model_dump(exclude_none=True)
+    target = values.pop("target")
+    words = ["torchpure", "fit"]
+    for name, value in values.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [_option(name), text]
+    return shlex.join([*words[:2], target, *words[2:]])
+
+
+def _check_kind(given: Mapping[str, Any]) -> None:
+    target = given["target"]
+    if is_table(target):
+        if "domain" in given:
+            raise InputError("--domain: only an expression has a domain; a data file has its own points")
+        return
+    for name, option in (("column", "--target"), ("inputs", "--inputs")):
+        if name in given:
+            raise InputError(
+                f"{option}: only a data file has columns, and {target[:80]!r} is not .csv, .parquet or .npz"
+            )
+    if _is_file(target):
+        raise InputError(
+            f"TARGET: {target[:80]!r} is a file of unknown kind; wanted .csv, .parquet or .npz, or an expression"
+        )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return re.search(r"\.[A-Za-z]\w*$", text) is not None and Path(text).exists()
+    except (OSError, ValueError):  # the text is too long, or contains null bytes
+        return False
+
+
+def _error_message(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    wanted = first["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+    number = "a number " if wanted.startswith(("greater", "less")) else ""
+    return f"{_option(name)}: wanted {number}{wanted[:1].lower()}{wanted[1:]}, got {str(first['input'])[:60]!r}"
+
+
+def _option(name: str) -> str:
+    return _OPTIONS.get(name, "--" + name.replace("_", "-"))

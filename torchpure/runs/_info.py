@@ -1,0 +1,59 @@
+"""What a run, a data file or a file of parameters is, in a form for JSON."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from torchpure.data import column_names, is_table
+from torchpure.errors import InputError
+
+from ._loaded import SavedRun, read_run
+from .saved import is_sweep, read_header, read_sweep
+
+
+def info(path: str | Path) -> dict[str, Any]:
+    """Describe a run, a sweep, a data file or a file of parameters, without reading tensors.
+
+    Raises:
+        InputError: it cannot be read, or is none of these.
+
+    >>> import torchpure as tp
+    >>> tp.runs.info("runs/2-sin-x-2-pi")["status"]  # doctest: +SKIP
+    'done'
+    """
+    path = Path(path)
+    if path.is_file() and is_table(path.name):
+        return {"kind": "data file", "path": str(path), "columns": column_names(path)}
+    if path.is_file() and path.suffix == ".safetensors":
+        return {"kind": "parameters", "path": str(path), "tensors": read_header(path.parent, path.name)}
+    if path.is_file():
+        raise InputError(f"{path}: wanted a run's folder, a data file (.csv, .parquet, .npz) or .safetensors")
+    if is_sweep(path):
+        table = read_sweep(path)
+        return {"kind": "sweep", "path": str(path), "columns": list(table.columns), "runs": len(table.rows)}
+    return _describe_run(read_run(path))
+
+
+def _describe_run(run: SavedRun) -> dict[str, Any]:
+    result, config = run.result or {}, run.config
+    known = {name: _finite(result.get(name)) for name in ("train_loss", "test_loss", "seconds")}
+    return {
+        "kind": "run",
+        "path": str(run.directory),
+        "target": config.target,
+        "column": config.column,
+        "inputs": list(run.description.data.inputs),
+        "points": f"{run.description.data.train_points} to train, {run.description.data.test_points} to test",
+        "network": f"{','.join(map(str, config.hidden))} {config.activation}, {config.dtype}",
+        "status": run.status,
+        "steps": f"{result.get('steps', len(run.metrics['step'])):.0f} of {config.steps}",
+        **known,
+        "metrics": [name for name in run.metrics if name != "step"],
+        "torchpure": run.description.torchpure,
+        "torch": run.description.torch,
+        "command": run.description.command,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

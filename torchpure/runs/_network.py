@@ -1,0 +1,122 @@
+"""The network of a fit: torch.nn layers between two fixed standardisations."""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from torchpure.errors import InputError
+
+from ._config import FitConfig
+from ._points import Sample
+
+MAX_PARAMETERS = 50_000_000
+MAX_VALUES = 2**29  # rows times widths: the values that one step saves for its backward pass
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "sigmoid": nn.Sigmoid}
+
+
+class Units(NamedTuple):
+    """The mean and the scale of each column."""
+
+    mean: Tensor
+    scale: Tensor
+
+
+class Network(nn.Module):
+    """Map inputs to targets in the user's units, float64; `core` takes and returns standardised values.
+
+    Mean and scale are buffers that no call changes, so a saved state dict reproduces the predictions.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
+
+    def __init__(self, core: nn.Sequential, inputs: Units, target: Units) -> None:
+        super().__init__()
+        self.core = core
+        self.register_buffer("input_mean", inputs.mean)
+        self.register_buffer("input_scale", inputs.scale)
+        self.register_buffer("target_mean", target.mean)
+        self.register_buffer("target_scale", target.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict, (rows, inputs) -> (rows,)."""
+        output = self.core(self.encode(x)).squeeze(-1)
+        return output.to(self.target_mean) * self.target_scale + self.target_mean
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Standardise inputs for `core`."""
+        return ((x - self.input_mean) / self.input_scale).to(next(self.core.parameters()))
+
+    def encode_target(self, y: Tensor) -> Tensor:
+        """Standardise targets, as `core` should return them."""
+        return ((y - self.target_mean) / self.target_scale).to(next(self.core.parameters()))
+
+
+def build(config: FitConfig, train: Sample) -> Network:
+    """Build the network without initial values; a key gives them later.
+
+    Raises:
+        InputError: the device cannot be used, or the network is too large for the points.
+    """
+    num_inputs = train.x.shape[1]
+    _check_size((num_inputs, *config.hidden, 1), len(train.y))
+    core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_usable_device(config.device))
+    if config.preset == "article":
+        zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        return Network(core, Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one))
+    return Network(core, units(train.x), units(train.y))
+
+
+def units(values: Tensor) -> Units:
+    """Compute mean and standard deviation over rows; a constant column gets the scale 1.
+
+    >>> units(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    Units(mean=tensor([2., 5.]), scale=tensor([1., 1.]))
+    """
+    mean = values.mean(0)
+    scale = (values - mean).square().mean(0).sqrt()
+    constant = scale <= 1e-12 * values.abs().amax(0)  # only rounding errors
+    return Units(mean, torch.where(constant, torch.ones_like(scale), scale))
+
+
+def _layers(config: FitConfig, num_inputs: int) -> list[nn.Module]:
+    widths = (num_inputs, *config.hidden)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise(widths):
+        layers += [_linear(config, fan_in, fan_out), _ACTIVATIONS[config.activation]()]
+    if config.preset == "article":
+        del layers[1]  # the article's first layer is linear
+    return [*layers, _linear(config, widths[-1], 1)]
+
+
+def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
+    # On the meta device the constructor does not draw from the global generator.
+    return nn.Linear(fan_in, fan_out, device="meta", dtype=getattr(torch, config.dtype))
+
+
+def _check_size(widths: tuple[int, ...], rows: int) -> None:
+    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+    if count > MAX_PARAMETERS:
+        raise InputError(f"--hidden: the network would have {count} parameters; at most {MAX_PARAMETERS} are allowed")
+    if sum(widths) * rows > MAX_VALUES:
+        raise InputError(
+            f"--hidden, --train-points: {rows} points times {sum(widths)} units are too many for one step; "
+            f"at most {MAX_VALUES} are allowed"
+        )
+
+
+def _usable_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        if torch.zeros((), device=device).is_meta:
+            raise InputError("--device: 'meta' holds no numbers; wanted cpu, cuda or a similar device")
+    except InputError:
+        raise
+    except Exception as error:  # each backend of torch raises errors of its own kind where it is missing
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"--device: {name[:40]!r} cannot be used here: {reason[:200]}") from None
+    return device

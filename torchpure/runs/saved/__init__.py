@@ -1,0 +1,24 @@
+"""The files of a run's folder, read as data from a stranger: checked, with bounded memory, and no link followed."""
+
+from ._description import DataDescription, Description, read_description
+from ._files import open_file, open_folder, read_bytes
+from ._metrics import Metrics, read_last, read_metrics
+from ._parameters import read_header, read_parameters
+from ._sweep import SweepTable, is_sweep, read_sweep
+
+__all__ = [
+    "DataDescription",
+    "Description",
+    "Metrics",
+    "SweepTable",
+    "is_sweep",
+    "open_file",
+    "open_folder",
+    "read_bytes",
+    "read_description",
+    "read_header",
+    "read_last",
+    "read_metrics",
+    "read_parameters",
+    "read_sweep",
+]

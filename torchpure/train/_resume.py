@@ -1,0 +1,198 @@
+"""Save a run between its windows, and go on exactly from there."""
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.checkpoints import Checkpointer, data_of, describe
+from torchpure.errors import TransformError
+from torchpure.transforms import ShapeDtype
+
+from ._windows import CHUNK
+
+Checkpoint = str | os.PathLike[str] | Checkpointer
+Arguments = Mapping[str, Any]  # by name, as JSON has them
+
+
+class Position(NamedTuple):
+    """Where a run stands between two windows."""
+
+    step: int
+    carry: Any
+    unreported: list[Tensor]  # the losses of the steps since the last Progress
+
+
+class Store:
+    """Where a run saves its positions; without a Checkpointer it saves nothing."""
+
+    def __init__(self, caller: str, checkpointer: Checkpointer | None, arguments: Arguments, every: int) -> None:
+        """Save at the first window that ends at or after each multiple of `every` steps."""
+        self._caller, self._checkpointer, self._arguments, self._every = caller, checkpointer, dict(arguments), every
+        self._saved = 0  # the newest saved step
+        self._last: Position | None = None  # the newest position
+        self.history: list[Tensor] = []  # the losses that the caller returns at its end
+        self.callback_state: Tree = None
+
+    def start(self, carry: Any) -> Position:
+        """Return the newest saved position, or step 0 with this carry.
+
+        Raises:
+            ValueError: the saved run has other arguments.
+            StructureError: it has another model or optimizer.
+        """
+        newest = None if self._checkpointer is None else self._checkpointer.latest()
+        if newest is None or self._checkpointer is None:
+            return Position(0, carry, [])
+        self._saved = newest
+        saved = _restore(self._caller, self._checkpointer, newest, self._arguments, (carry, self.callback_state))
+        self.history, self.callback_state = _parts(saved["history"]), saved["callback_state"]
+        carry = tuple(_laid_out(value, saved[name]) for name, value in _named(carry).items())
+        return Position(newest, carry, _parts(saved["unreported"]))
+
+    def note(self, step: int, carry: Any, unreported: list[Tensor]) -> None:
+        """Take the newest position; save it if it is due and no earlier one is being written."""
+        if self._checkpointer is None:
+            return
+        self._last = Position(step, carry, [*unreported])
+        if step // self._every > self._saved // self._every and not self._checkpointer.busy():
+            self.save()
+
+    def close(self) -> None:
+        """Save the newest position, and take no more: an abandoned iterator over the run may still report one."""
+        self.save()
+        self._checkpointer = None
+
+    def save(self) -> None:
+        """Save the newest position, unless it is saved."""
+        position, self._last = self._last, None
+        if position is None or position.step <= self._saved or self._checkpointer is None:
+            return
+        saved = {
+            **_named(position.carry),
+            "unreported": _joined(position.unreported),
+            "history": _joined(self.history),
+            "callback_state": self.callback_state,
+        }
+        newest = (position.unreported or self.history)[-1:]
+        metrics = {"loss": float(newest[0][-1])} if newest else {}
+        self._checkpointer.save(position.step, saved, metrics=metrics, metadata={"arguments": self._arguments})
+        self._saved = position.step
+
+
+@contextmanager
+def open_store(
+    caller: str, checkpoint: Checkpoint | None, resume: bool, arguments: Callable[[], Arguments]
+) -> Iterator[Store]:
+    """Yield the store of a run; at the end, also after an error, its newest position is saved.
+
+    `arguments` returns those that a resumed run must share.
+
+    Raises:
+        TransformError: a run under a transform is to be saved.
+        ValueError: there is nothing to resume from, or `resume` is not given and the folder has checkpoints.
+        CheckpointError: a checkpoint cannot be written or read.
+    """
+    if checkpoint is None:
+        if resume:
+            raise ValueError(f"{caller}: resume=True needs the folder to resume from: pass checkpoint=FOLDER")
+        yield Store(caller, None, {}, 1)
+        return
+    if not tree.unwatched():
+        raise TransformError(f"{caller}: checkpoint= is for a run outside of all transforms; this one is inside of one")
+    with _checkpointer(checkpoint) as (checkpointer, every):
+        newest = checkpointer.latest()
+        if newest is not None and not resume:
+            raise ValueError(
+                f"{caller}: {checkpointer.folder} has a checkpoint of step {newest}: pass resume=True to go on from "
+                "it, or another folder"
+            )
+        store = Store(caller, checkpointer, arguments(), every)
+        try:
+            yield store
+        finally:
+            store.close()
+            checkpointer.wait()
+
+
+@contextmanager
+def _checkpointer(checkpoint: Checkpoint) -> Iterator[tuple[Checkpointer, int]]:
+    if isinstance(checkpoint, Checkpointer):
+        yield checkpoint, checkpoint.every
+        return
+    with Checkpointer(checkpoint) as made:
+        yield made, 1  # after each window
+
+
+def steps_per_window(checkpoint: Checkpoint | None, every: int | None) -> int | None:
+    """Return how many steps a window may have, so that windows end where reports and checkpoints are due."""
+    if not isinstance(checkpoint, Checkpointer):
+        return every
+    if every is None:
+        return min(checkpoint.every, CHUNK)
+    return every if checkpoint.every >= every else math.gcd(every, checkpoint.every)
+
+
+def hash_of(tensors: tuple[Tensor, ...]) -> str:
+    """Return the SHA-256 of the shapes, dtypes and values of tensors."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(data_of(tensor))
+    return digest.hexdigest()
+
+
+def _restore(
+    caller: str, checkpointer: Checkpointer, step: int, arguments: dict[str, Any], like: tuple[Any, Tree]
+) -> dict[str, Any]:
+    description = describe(checkpointer.path(step))
+    _check_arguments(caller, checkpointer, description.metadata.get("arguments"), arguments)
+    carry, callback_state = like
+    lengths = {
+        leaf.path: ShapeDtype(leaf.shape, getattr(torch, leaf.dtype))
+        for leaf in description.leaves
+        if leaf.path in ("unreported", "history") and leaf.shape is not None
+    }
+    return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+
+
+def _named(carry: Any) -> dict[str, Tree]:
+    return dict(zip(("params", "opt_state", "state"), carry, strict=True))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _parts(joined: Tensor) -> list[Tensor]:
+    return [joined] if len(joined) else []
+
+
+def _laid_out(like: Any, restored: Any) -> Any:
+    """Give restored tensors the memory layout of those they stand for, because kernels are chosen by it."""
+
+    def lay_out(old: Any, new: Any) -> Any:
+        if not isinstance(old, Tensor) or old.stride() == new.stride():
+            return new
+        return torch.empty_like(old, memory_format=torch.preserve_format).copy_(new)
+
+    return tree.map(lay_out, like, restored)
+
+
+def _check_arguments(caller: str, checkpointer: Checkpointer, saved: Any, given: dict[str, Any]) -> None:
+    if not isinstance(saved, dict):
+        raise ValueError(f"{caller}: {checkpointer.folder} holds checkpoints that no run of {caller} has written")
+    other = [name for name in given if name not in saved or saved[name] != given[name]]
+    if other:
+        shown = "; ".join(f"{name}: saved {saved.get(name)!r:.60}, got {given[name]!r:.60}" for name in other[:5])
+        raise ValueError(
+            f"{caller}: the run in {checkpointer.folder} has other arguments, so it cannot go on exactly: {shown}. "
+            "Pass the same, or another folder with params= and opt_state="
+        )
