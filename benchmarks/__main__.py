@@ -29,6 +29,7 @@ FIGURES = (
     "transforms",
     "optim",
     "optim_compiled",
+    "checkpoints",
 )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from torchpure.errors import InputError
 
 from ._output import format_loss, print_error, print_output
 from ._signals import catch_signals
+
+if TYPE_CHECKING:
+    from torchpure.runs import FitConfig, Run, Watch
 
 
 def fit(
@@ -60,6 +63,12 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads. (default 1 for a small network, else torch's own)")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps between checkpoints; 0: at the end only. (default 1000)")
+    ] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
@@ -80,23 +89,56 @@ def fit(
     """
     try:
         code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
-    except KeyboardInterrupt:
-        raise typer.Abort from None
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
+    raise typer.Exit(code)
+
+
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted or killed.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Go on with a run, from its newest checkpoint; the result is that of a run which was not interrupted.
+
+    torchpure resume runs/2-sin-x-2-pi
+    """
+    from torchpure import runs
+
+    try:
+        finished = runs.resume(run, _watch(quiet=quiet))
+        code = _report(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
     raise typer.Exit(code)
 
 
 def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
-    from torchpure.runs import FitConfig, Watcher, configure, run, summary
+    from torchpure.runs import FitConfig, configure, run
+
+    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
+    return _report(config, run(config, out, _watch(quiet=quiet)), as_json=as_json, quiet=quiet)
+
+
+def _watch(*, quiet: bool) -> "Watch":
+    import torch
+
+    from torchpure.runs import Watcher
 
     from ._progress import live_line
 
     @contextmanager
-    def watch(steps: int) -> Iterator[Watcher]:
+    def watch(steps: int, threads: int) -> Iterator[Watcher]:
+        torch.set_num_threads(threads or torch.get_num_threads())
         with catch_signals() as stop, live_line(steps, quiet=quiet) as report:
             yield Watcher(report, stop)
 
-    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    finished = run(config, out, watch)
+    return watch
+
+
+def _report(config: "FitConfig", finished: "Run", *, as_json: bool, quiet: bool) -> int:
+    from torchpure.runs import summary
+
     with catch_signals():  # the run is saved: say so
         _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
     return finished.fit.code
@@ -121,7 +163,7 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
         )
     elif code:
         print_error(
-            f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
+            f"{result['status']} after step {result['steps']}; go on with `torchpure resume {result['directory']}`",
             code,
         )
 

@@ -6,7 +6,7 @@ from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict
-from ._run import Run, Watch, Watcher, run, summary
+from ._run import Run, Watch, Watcher, resume, run, summary
 
 __all__ = [
     "Exported",
@@ -24,6 +24,7 @@ __all__ = [
     "load_run",
     "predict",
     "read_run",
+    "resume",
     "run",
     "summary",
 ]

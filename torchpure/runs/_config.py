@@ -61,6 +61,8 @@ class FitConfig(BaseModel):
     schedule: Literal["constant", "cosine"]
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    checkpoint_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 1000  # steps; 0: at the end only
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0  # 0: chosen by the size of the network
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 

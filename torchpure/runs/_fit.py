@@ -5,7 +5,8 @@ import math
 import signal
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -35,15 +36,30 @@ class Fit(NamedTuple):
     seconds: float
 
 
-class _Checkpoint(NamedTuple):
+class _Kept(NamedTuple):
+    """Parameters after a number of steps."""
+
     steps: int
     params: Params
 
 
-def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]) -> Fit:
-    """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`."""
+def fit(
+    network: Network,
+    data: Data,
+    config: FitConfig,
+    key: Key,
+    report: Report,
+    stop: Callable[[], int],
+    checkpointer: train.Checkpointer | None = None,
+    losses: "array[float] | None" = None,
+) -> Fit:
+    """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`.
+
+    With a checkpointer the training goes on from its newest checkpoint; `losses` are then those of the steps before.
+    """
     start = time.perf_counter()
-    code, newest, losses = _train(network, data, config, key, report, stop)
+    losses = array("d") if losses is None else losses
+    code, newest = _train(network, data, config, key, report, stop, checkpointer, losses)
     seconds = time.perf_counter() - start
     network.core.load_state_dict(newest.params)
     return Fit(
@@ -57,26 +73,35 @@ def fit(network: Network, data: Data, config: FitConfig, key: Key, report: Repor
 
 
 def _train(
-    network: Network, data: Data, config: FitConfig, key: Key, report: Report, stop: Callable[[], int]
-) -> tuple[int, _Checkpoint, "array[float]"]:
+    network: Network,
+    data: Data,
+    config: FitConfig,
+    key: Key,
+    report: Report,
+    stop: Callable[[], int],
+    checkpointer: train.Checkpointer | None,
+    losses: "array[float]",
+) -> tuple[int, _Kept]:
     net = model.functional(network.core)
     x, y = network.encode(data.train.x), network.encode_target(data.train.y)
     unit = float(network.target_scale) ** 2  # the unit of a squared error
 
-    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return (net(params, x).squeeze(-1) - y).square().mean()
+    def loss(params: Params, previous: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
+        return (net(params, x).squeeze(-1) - y).square().mean(), params
 
+    # The loss of parameters is known in the next step. So the loop carries the parameters before, whose loss is finite.
     params, _ = net.init(key)
-    # The loss of parameters is computed in the next step. `last_finite` has a loss that is known to be finite.
-    last_finite = newest = _Checkpoint(0, params)
-    losses = array("d")
     batches = itertools.repeat((x, y), config.steps)
-    for progress in train.loop(loss, params, batches, optimizer(config)):
+    position = _position(checkpointer) or train.Progress(0, torch.zeros(()), params, None, params, torch.zeros(0))
+    saving = {"checkpoint": checkpointer, "resume": checkpointer is not None}
+    progresses = train.loop(loss, params, batches, optimizer(config), state=params, **saving)
+    for progress in progresses:
         value = float(progress.loss) * unit
         if not math.isfinite(value):
-            return DIVERGED, last_finite, losses
+            _abandon(progresses)
+            return DIVERGED, _last_finite(position)
         losses.append(value)
-        last_finite, newest = newest, _Checkpoint(progress.step, progress.params)
+        position = progress
         report(progress.step, value)
         if stop() and progress.step < config.steps:
             code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
@@ -84,8 +109,31 @@ def _train(
     else:
         code = 0
     with torch.no_grad():
-        finite = bool(loss(newest.params, x, y).isfinite())
-    return (code, newest, losses) if finite else (DIVERGED, last_finite, losses)
+        finite = bool(loss(position.params, params, x, y)[0].isfinite())
+    return (code, _Kept(position.step, position.params)) if finite else (DIVERGED, _last_finite(position))
+
+
+class _DivergedError(Exception):
+    """The newest step of a training is not worth saving."""
+
+
+def _abandon(progresses: Generator[train.Progress]) -> None:
+    """End a loop so that it saves the step before the newest one."""
+    with suppress(_DivergedError):
+        progresses.throw(_DivergedError)
+
+
+def _position(checkpointer: train.Checkpointer | None) -> train.Progress | None:
+    """Return where a saved training stands, without its optimizer; None if nothing is saved."""
+    step = None if checkpointer is None else checkpointer.latest()
+    if checkpointer is None or step is None:
+        return None
+    saved = checkpointer.restore(step)
+    return train.Progress(step, torch.zeros(()), saved["params"], None, saved["state"], torch.zeros(0))
+
+
+def _last_finite(position: train.Progress) -> _Kept:
+    return _Kept(max(position.step - 1, 0), position.state)
 
 
 def optimizer(config: FitConfig) -> optim.Optimizer:

@@ -31,7 +31,7 @@ class Progress(NamedTuple):
 
 
 def loop(
-    loss: Callable[..., Tensor],
+    loss: Callable[..., Tensor | tuple[Tensor, State]],
     params: Params,
     batches: Iterable[tuple[Any, ...]],
     optimizer: Optimizer[Any],
@@ -42,7 +42,7 @@ def loop(
     jit: bool = True,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Make one optimizer step per batch on `loss(params, *batch)`; yield Progress after each `every` and the last step.
 
     With a state, such as a model's buffers, the loss is `loss(params, state, *batch) -> (value, new state)`.
