@@ -197,6 +197,8 @@ def _finished(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray
     encoded = column.dictionary_encode() if pa.types.is_string(column.type) else column
     encoded = encoded.unify_dictionaries().combine_chunks()
     texts = _read_texts(encoded.dictionary)
+    if not texts.texts.null_count and not pc.any(texts.numeric).as_py():
+        return pa.chunked_array([encoded])
     numeric = texts.numeric.take(encoded.indices)  # null where a text is missing
     matches, present = pc.sum(numeric).as_py() or 0, len(numeric) - numeric.null_count
     if matches < present:
