@@ -59,6 +59,7 @@ class ModuleState:
         self.constant_views: dict[int, View] = {}
         self.callbacks: list[Any] = []  # (Python function, views of its operands)
         self.check_messages: list[str] = []
+        self.unsized = set[Buffer]()  # results of torch whose size tracing does not know
         self.uses_blas = False
         self.calls_torch = False
         self.shares_work = False  # threads share a kernel
@@ -138,7 +139,7 @@ class Scope:
             elif node.op == "get_attr":
                 self.values[node] = self._attribute(node)
             elif node.op == "output":
-                return [self.resolve(arg) for arg in _outputs(node)]
+                return [self.resolve(arg) for arg in program_outputs(self.module)]
             else:
                 self.values[node] = self._lower_call(node)
                 if node in self.mutated:
@@ -239,8 +240,9 @@ def _evaluate_now(node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Nu
     return Number(target(*real, **kwargs).item(), tuple(out.shape), out.dtype)
 
 
-def _outputs(node: Node) -> Sequence[Any]:
-    found: Any = node.args[0]
+def program_outputs(module: GraphModule) -> Sequence[Any]:
+    """List what a program returns: nodes, or None."""
+    found: Any = module.graph.output_node().args[0]
     return found if isinstance(found, list | tuple) else (found,)
 
 
