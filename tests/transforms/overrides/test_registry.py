@@ -314,10 +314,23 @@ def slope(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.autograd.grad(f(x), x, create_graph=True)[0]
 
 
+AT = (torch.tensor([0, 3]), torch.tensor([0, 1, 2]))  # places of the entries of a compressed matrix
 INTERCEPTED = {  # operations of which the mode changes the arguments, or refuses the call -> a function that uses them
     custom_function_call: Sine.apply,
     torch.autograd.grad: slope(lambda x: (x**3).sum()),
     Tensor.__deepcopy__: lambda x: x * __import__("copy").deepcopy(torch.ones(3)),
+    Tensor.untyped_storage: lambda x: x.untyped_storage(),
+    Tensor.to_sparse: lambda x: x.to_sparse(),
+    Tensor.to_sparse_csr: lambda x: x[None].to_sparse_csr(),
+    Tensor.to_sparse_csc: lambda x: x[None].to_sparse_csc(),
+    Tensor.to_sparse_bsr: lambda x: x[None].to_sparse_bsr((1, 1)),
+    Tensor.to_sparse_bsc: lambda x: x[None].to_sparse_bsc((1, 1)),
+    torch.sparse_coo_tensor: lambda x: torch.sparse_coo_tensor(torch.tensor([[0, 1, 2]]), x, (3,)),
+    torch.sparse_compressed_tensor: lambda x: torch.sparse_compressed_tensor(*AT, x, (1, 3), layout=torch.sparse_csr),
+    torch.sparse_csr_tensor: lambda x: torch.sparse_csr_tensor(*AT, x, (1, 3)),
+    torch.sparse_csc_tensor: lambda x: torch.sparse_csc_tensor(*AT, x, (3, 1)),
+    torch.sparse_bsr_tensor: lambda x: torch.sparse_bsr_tensor(*AT, x[:, None, None], (1, 3)),
+    torch.sparse_bsc_tensor: lambda x: torch.sparse_bsc_tensor(*AT, x[:, None, None], (3, 1)),
     torch.autograd.backward: lambda x: torch.autograd.backward((x**3).sum(), inputs=[x]),
     Tensor.backward: lambda x: (x**3).sum().backward(inputs=[x]),
     Tensor.detach: lambda x: torch.autograd.functional.vjp(torch.sin, x.detach(), V3)[1],
@@ -461,6 +474,7 @@ def test_a_mode_sees_the_operation(name):
     assert operation in seen.operations
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("operation", INTERCEPTED, ids=name_of)
 def test_a_mode_sees_the_operation_that_is_intercepted(operation):
     run = INTERCEPTED[operation]
@@ -477,6 +491,7 @@ ELSEWHERE = {
     torch._nested_tensor_from_mask_left_aligned,  # tests/model/test_masks.py
     torch.embedding,  # tests/transforms/test_sparse.py
     torch.embedding_bag,
+    Tensor.new,  # tests/faults/test_borders.py
 }
 
 
