@@ -21,7 +21,7 @@ from .saved import replaced
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
-_NOISE = "torch.onnx._internal.exporter._registration"  # warns of packages that are not installed
+_NOISE = "torch.onnx"  # warns of packages that are not installed
 
 
 class Exported(NamedTuple):

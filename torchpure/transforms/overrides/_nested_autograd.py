@@ -24,7 +24,7 @@ from torch.autograd import functional
 from torch.nn.modules import module
 from torch.utils import hooks
 
-from torchpure._torch import grad_preprocess
+from torchpure._torch import grad_preprocess, tensor
 from torchpure.transforms.context import active_resumables, current
 from torchpure.transforms.engine import (
     OUTERMOST,
@@ -113,7 +113,7 @@ def _no_deepcopy(args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _no_copy(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Refuse `copy.copy` of a tensor that is differentiated: torch makes a new leaf, and the derivative is lost."""
     frame: Any = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__") == "torch._tensor":
+    while frame is not None and frame.f_globals is tensor.__dict__:
         frame = frame.f_back
     if frame is not None and frame.f_globals is copy.__dict__ and is_differentiated(args[0]):
         raise RuntimeError("Cannot access storage of a variable")
