@@ -29,6 +29,8 @@ FIGURES = (
     "transforms",
     "optim",
     "optim_compiled",
+    "checkpoints",
+    "read_csv",
 )
 
 

@@ -90,3 +90,17 @@ def test_the_stages_of_a_native_program_are_what_the_page_shows():
     assert describe_items(scope.items) == fused
     source = [line.strip() for line in generate_cpp(module, [a]).source.splitlines()]
     assert "\n".join(line.strip() for line in cpp.splitlines()) in "\n".join(source)
+
+
+def test_the_section_on_checkpoints_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
+    section = (
+        (DOCS / "training.md").read_text(encoding="utf-8").partition("\n## Save and restore\n")[2].partition("\n## ")[0]
+    )
+    monkeypatch.chdir(tmp_path)
+    space = {"tp": tp, "torch": torch}
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
+        exec(block, space)
+    assert capsys.readouterr().out.splitlines()[-1] == "[100, 200] 200"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "checkpoints"}
+    assert space["newest"]["step"] == 200 and space["half"]["params"]["weight"].dtype == torch.bfloat16
+    assert torch.equal(space["warm"]["params"]["weight"], space["net"].params["weight"])

@@ -25,6 +25,7 @@ _REMEDIES = {
     "jacobian": "use tp.jacrev or tp.jacfwd",
     "jnp": "use torch",
     "lax": "its functions are here: tp.scan, tp.cond, tp.switch, tp.while_loop, tp.fori_loop, tp.map, tp.psum",
+    "load": "use tp.restore(path, like)",
     "make_functional": "use net = tp.functional(module), then net(params, *inputs)",
     "make_functional_with_buffers": "use net = tp.functional(module), then net.apply(params, state, *inputs)",
     "make_fx": "use tp.make_graph(fn)(*args)",

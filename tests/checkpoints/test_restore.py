@@ -1,11 +1,13 @@
 """Restoring into a tree of the user: what must agree, what is converted, and in part."""
 
+import shutil
 from typing import NamedTuple
 
 import pytest
 import torch
 
 import torchpure as tp
+from torchpure import checkpoints
 from torchpure.errors import CheckpointError, InputError, StructureError
 
 SAVED = {
@@ -140,3 +142,25 @@ def test_missing_places_are_named(tmp_path):
             tp.restore(tmp_path / name)
     with pytest.raises(CheckpointError, match=r"save: .*absent/model: no such file or directory"):
         tp.save(tmp_path / "absent" / "model", {})
+
+
+def test_a_newest_step_that_its_writer_removes_meanwhile_gives_way_to_a_newer_one(tmp_path, monkeypatch):
+    with tp.train.Checkpointer(tmp_path, keep=1, asynchronous=False) as run:
+        run.save(1, SAVED)
+        original, seen = checkpoints._restore.read_leaves, []
+
+        def slow(folder, manifest, wanted):
+            seen.append(folder.name)
+            if len(seen) < 3:
+                run.save(len(seen) + 1, {**SAVED, "step": len(seen) + 1})
+            return original(folder, manifest, wanted)
+
+        monkeypatch.setattr(checkpoints._restore, "read_leaves", slow)
+        assert tp.restore(tmp_path, like=SAVED)["step"] == 3
+        assert seen == ["step-00000001", "step-00000002", "step-00000003"]
+        run.save(4, SAVED)
+        with pytest.raises(CheckpointError, match="no such file or directory"):
+            monkeypatch.setattr(
+                checkpoints._restore, "read_leaves", lambda *args: (shutil.rmtree(args[0]), original(*args))
+            )
+            tp.restore(tmp_path / "step-00000004")

@@ -237,6 +237,9 @@ def test_traced_tensors_are_refused(tmp_path):
         tp.vmap(keep)(torch.ones(2))
     with pytest.raises(TransformError, match="save: called inside a transform"):
         tp.jit(keep)(torch.ones(2))
+    for transformed in (tp.grad(lambda x: keep(x).sum()), tp.hessian(lambda x: keep(x).sum()), tp.pure(keep)):
+        with pytest.raises(TransformError, match="save: called inside a transform"):
+            transformed(torch.ones(2))
     with pytest.raises(TransformError, match="save: leaf `a` is a traced tensor"):
         tp.save(tmp_path / "c", {"a": caught[0]})
     with pytest.raises(TransformError, match="restore: called inside a transform"):
@@ -251,3 +254,19 @@ def test_a_description_is_short(tmp_path):
     assert len(repr(found).splitlines()) <= 12 and len(repr(found)) < 1200
     assert "100 tensors, 2.4 kB, in 1 files; 1 other leaves" in repr(found)
     assert found.leaves[-1] == ("step", "int", None) and found.num_bytes == 2400
+
+
+def test_a_callback_of_fit_may_save(tmp_path):
+    net = tp.functional(torch.nn.Linear(2, 1))
+    data = (torch.randn(8, 2), torch.randn(8, 1))
+    save = lambda progress: tp.save(tmp_path / str(progress.step), (progress.params, progress.opt_state))  # noqa: E731
+    result = tp.fit(net, data, optimizer=tp.optim.adam(1e-2), steps=4, every=2, callback=save)
+    assert_same(tp.restore(tmp_path / "4", like=(result.params, result.opt_state)), (result.params, result.opt_state))
+
+
+def test_defaults_of_torch_do_not_matter(tmp_path):
+    tp.save(tmp_path / "c", {"w": base})
+    with torch.device("meta"):
+        tp.save(tmp_path / "d", {"w": base})
+        found = [tp.restore(tmp_path / name) for name in "cd"]
+    assert all(_same(tree["w"], base) for tree in found)

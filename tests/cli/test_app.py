@@ -31,7 +31,7 @@ def test_help_and_version(capsys):
 def test_a_fit_prints_its_losses_and_its_folder(capsys):
     assert main(["fit", "2*sin(x + 2*pi)", *FAST]) == 0
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["train", "test", "3", "runs/2-sin-x-2-pi"]
+    assert [line.split()[0] for line in out.splitlines()] == ["train", "test", "test", "3", "runs/2-sin-x-2-pi"]
     assert err == ""
 
 
@@ -52,16 +52,23 @@ def test_quiet_prints_nothing(capsys):
 
 def test_every_option_reaches_the_configuration(here):
     words = "--domain t=0:2 --train-points 7 --test-points 3 --hidden 4,3 --activation relu --optimizer sgd --lr 0.5"
-    more = "--weight-decay 0.1 --schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
+    more = "--validation-points 0.5 --loss mae --batch-size 2 --weight-decay 0.1 --schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
     assert main(["fit", "t", *words.split(), *more.split()]) == 0
     config = json.loads((here / "mine/config.json").read_text())["config"]
     assert config == {
         "target": "t",
         "column": None,
         "inputs": None,
+        "categorical": None,
+        "categories": None,
+        "missing": None,
+        "unseen": None,
+        "dates": None,
+        "max_memory": None,
         "domain": "t=0:2",
         "train_points": 7,
         "test_points": 3,
+        "validation_points": 0.5,
         "preset": None,
         "hidden": [4, 3],
         "activation": "relu",
@@ -69,8 +76,12 @@ def test_every_option_reaches_the_configuration(here):
         "learning_rate": 0.5,
         "weight_decay": 0.1,
         "schedule": "constant",
+        "loss": "mae",
+        "batch_size": 2,
         "steps": 2,
         "seed": 9,
+        "checkpoint_every": 1000,
+        "threads": 0,
         "dtype": "float64",
         "device": "cpu",
     }
@@ -110,6 +121,8 @@ def test_a_fit_of_a_file(here, capsys):
         (["fit", "x", "--out", "n" * 300], "file name too long"),
         (["fit", "none.csv", "--target", "y"], "none.csv: no such file"),
         (["fit", "x", "--target", "y"], "only a data file has columns"),
+        (["fit", "x", "--batch-size", "41"], "--batch-size: wanted at most 40, the training points, got 41"),
+        (["fit", "x", "--missing", "drop"], "--missing: only a data file has columns"),
         (["fit", "z" * 5000], "5000 characters"),
     ],
 )
@@ -152,16 +165,19 @@ def test_a_loss_that_is_not_finite_is_reported_in_one_line(capsys):
     assert err.count("\n") == 1
 
 
+def wait_for_training(here):
+    deadline = time.monotonic() + 300  # a busy machine takes long to start
+    while not any(path.stat().st_size for path in here.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_a_signal_saves_the_last_parameters(here, number, code, status, listing):
     words = ["x", "--steps", "10000000", "--hidden", "4", "--json"]
     with subprocess.Popen([*START, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 300  # a busy machine takes long to start
-        while not list(here.glob("runs/.*.partial")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)
+        wait_for_training(here)
         process.send_signal(number)
         out, err = process.communicate(timeout=300)
     assert process.returncode == code
@@ -172,12 +188,6 @@ def test_a_signal_saves_the_last_parameters(here, number, code, status, listing)
     assert (last["status"], last["steps"]) == (status, result["steps"])
     assert err.count("\n") == 1
     assert listing(here / "runs") == ["x"]
-
-
-def wait_for_training(here):
-    deadline = time.monotonic() + 300
-    while not list(here.glob("runs/.*.partial")) and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -238,14 +248,21 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(capsys, monkeypatch):
     assert sys.stdout.buffer.getvalue().endswith(b"\n\\xe9\\udcff\n")
 
 
-def test_parameters_that_cannot_be_written(here, capsys, monkeypatch, listing):
-    def refuse(*arguments, **options):
-        raise _run.SafetensorError("Error while serializing: File too large")
+def test_parameters_that_cannot_be_written(here, capsys, monkeypatch):
+    def refuse(path, content):
+        if path.name == "params.safetensors":
+            raise OSError(27, "File too large", str(path))
+        write(path, content)
 
-    monkeypatch.setattr(_run, "save_file", refuse)
+    write = _run.replace_file
+    monkeypatch.setattr(_run, "replace_file", refuse)
     assert main(["fit", "x", *FAST]) == 2
-    assert "params.safetensors: error while serializing: file too large; nothing was saved" in capsys.readouterr().err
-    assert listing(here) == []
+    err = capsys.readouterr().err
+    assert "params.safetensors: file too large; step 3 is saved: `torchpure resume runs/x` goes on from it" in err
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert main(["resume", "runs/x", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["status"] == "done"
 
 
 def test_default_seeds_fit_the_article_target(capsys):

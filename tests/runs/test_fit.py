@@ -18,9 +18,9 @@ K_DATA, K_INIT = random.split(random.key(0))
 def fitted(stop=lambda: 0, **options):
     config = configure({"target": "2*sin(x + 2*pi)", "hidden": "8", "steps": 20} | options)
     data = load(config, K_DATA)
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     reports = []
-    result = fit(network, data, config, K_INIT, lambda step, loss: reports.append((step, loss)), stop)
+    result = fit(network, data, config, K_INIT, lambda step, loss, _: reports.append((step, loss)), stop)
     return result, network, data, reports
 
 
@@ -80,10 +80,11 @@ def test_a_loss_that_is_not_finite_ends_the_training(steps):
 def test_the_newest_parameters_with_a_finite_loss_are_kept(monkeypatch):
     losses = [1.0, 0.5, math.nan, 0.25]
 
-    def broken(loss, params, batches, optimizer):
+    def broken(loss, params, batches, optimizer, state, **saving):
         for step, value in enumerate(losses, start=1):
             moved = {name: torch.full_like(values, step) for name, values in params.items()}
-            yield SimpleNamespace(step=step, loss=torch.tensor(value), params=moved)
+            yield SimpleNamespace(step=step, loss=torch.tensor(value), params=moved, state=state)
+            state = moved
 
     monkeypatch.setattr(_fit.train, "loop", broken)
     result, network, _, _ = fitted(steps=4)

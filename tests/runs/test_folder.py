@@ -1,19 +1,17 @@
-import os
 import threading
-import time
 
 import pytest
 
 from torchpure.errors import InputError
-from torchpure.runs._folder import draft, slug
+from torchpure.runs._folder import new_folder, replace_file, slug
 
 pytestmark = pytest.mark.usefixtures("here")
 
 
 def save(out=None, name="a"):
-    with draft(out, name) as folder:
-        (folder.path / "file").write_text("x")
-        return folder.publish()
+    with new_folder(out, name, lambda folder: False) as folder:
+        (folder / "file").write_text("x")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -52,15 +50,25 @@ def test_the_folder_has_ordinary_permissions(here):
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing(here, error, listing):
     for out in (None, here / "mine"):
-        with pytest.raises(error), draft(out, "a") as folder:
-            (folder.path / "file").touch()
+        with pytest.raises(error), new_folder(out, "a", lambda folder: False) as folder:
+            (folder / "file").touch()
             raise error
     assert listing(here) == []
 
 
 def test_a_failure_keeps_the_runs_of_others(here, listing):
     save()
-    with pytest.raises(ValueError, match="now"), draft(None, "a"):
+    with pytest.raises(ValueError, match="now"), new_folder(None, "a", lambda folder: False):
+        raise ValueError("now")
+    assert listing("runs") == ["a"]
+
+
+def test_a_failure_keeps_what_is_worth_keeping(here, listing):
+    with (
+        pytest.raises(ValueError, match="now"),
+        new_folder(None, "a", lambda folder: (folder / "file").exists()) as folder,
+    ):
+        (folder / "file").touch()
         raise ValueError("now")
     assert listing("runs") == ["a"]
 
@@ -86,74 +94,16 @@ def test_out_below_a_file_is_an_error(here):
         save(here / "file" / "mine")
 
 
-def test_out_that_appears_during_the_run_is_an_error(here, listing):
-    with pytest.raises(InputError, match="was made by someone else"), draft(here / "mine", "a") as folder:
-        (here / "mine").mkdir()
-        folder.publish()
-    assert listing(here) == ["mine"]
+def test_a_file_is_whole_or_absent(here, listing, monkeypatch):
+    replace_file(here / "a", b"old")
 
-
-def abandoned(parent, name=".a-0123abcd.partial", age=100, files=("config.json", ".tmpx")):
-    folder = parent / name
-    folder.mkdir()
-    for file in files:
-        (folder / file).touch()
-    os.utime(folder, (time.time() - age,) * 2)
-    return folder
-
-
-def test_folders_of_killed_runs_are_removed_by_the_next_run(here, listing):
-    (here / "runs").mkdir()
-    abandoned(here / "runs")
-    save()
-    assert listing("runs") == ["a"]
-    abandoned(here, ".mine-01234567.partial")
-    save(here / "mine")
-    assert listing(here) == ["mine", "runs"]
-
-
-KEPT = {
-    "younger": {"age": 1},
-    "with other files": {"files": ("config.json", "notes.txt")},
-    "with another name": {"name": ".a-0123.partial"},
-    "not hidden": {"name": "a-0123abcd.partial"},
-}
-
-
-@pytest.mark.parametrize("name", KEPT)
-def test_other_folders_are_kept(here, listing, name):
-    (here / "runs").mkdir()
-    folder = abandoned(here / "runs", **KEPT[name])
-    save()
-    assert folder.name in listing("runs")
-
-
-def test_a_running_writer_keeps_its_folder(here, listing):
-    with draft(None, "slow") as slow:
-        (slow.path / "config.json").touch()
-        os.utime(slow.path, (0, 0))
-        save()
-        assert slow.path.exists()
-        slow.publish()
-    assert listing("runs") == ["a", "slow"]
-
-
-def test_a_link_to_a_folder_is_kept(here, listing):
-    target = abandoned(here, "target")
-    (here / "runs").mkdir()
-    (here / "runs/.a-0123abcd.partial").symlink_to(target)
-    save()
-    assert target.exists() and listing(target) == [".tmpx", "config.json"]
-
-
-def test_a_rename_that_fails_leaves_no_empty_folder(here, listing, monkeypatch):
     def refuse(path, target):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("pathlib.Path.replace", refuse)
     with pytest.raises(OSError, match="Input/output"):
-        save()
-    assert listing(here) == []
+        replace_file(here / "a", b"new")
+    assert listing(here) == ["a"] and (here / "a").read_bytes() == b"old"
 
 
 def test_runs_as_a_file_is_an_error(here):

@@ -14,7 +14,7 @@ from torchpure.runs._points import load
 from torchpure.runs._run import run, summary
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
-FILES = ["config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors"]
+FILES = ["checkpoints", "config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors", "result.json"]
 
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -24,7 +24,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_saves_five_files(here, listing):
+def test_a_run_saves_these_files(here, listing):
     done = run(configure(SMALL))
     assert str(done.directory) == "runs/2-sin-x-2-pi"
     assert (listing(done.directory)) == FILES
@@ -44,7 +44,7 @@ def test_the_saved_run_reproduces_the_predictions(extra):
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
     data = load(config, random.split(random.key(config.seed))[0])
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     network.load_state_dict(load_file(done.directory / "params.safetensors"))
     with torch.no_grad():
         assert float((network(data.test.x) - data.test.y).square().mean()) == done.fit.test_loss
@@ -78,8 +78,8 @@ def test_global_state_does_not_change(here):
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
-@pytest.mark.parametrize("place", ["fit", "save_file", "draw_fit"])
-def test_an_error_leaves_no_files(here, monkeypatch, error, place, listing):
+@pytest.mark.parametrize("place", ["fit", "open_log"])
+def test_an_error_before_the_first_checkpoint_leaves_no_files(here, monkeypatch, error, place, listing):
     def crash(*arguments, **options):
         raise error
 

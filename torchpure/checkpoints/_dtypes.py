@@ -11,6 +11,7 @@ class Stored(NamedTuple):
     dtype: torch.dtype
     code: str  # of the safetensors format
     parts: int  # numbers of this code in an element
+    itemsize: int  # bytes of an element
 
 
 # The codes that every version of safetensors knows. Other dtypes are stored as bytes, and complex ones as pairs of
@@ -46,12 +47,12 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-STORED = {dtype_name(dtype): Stored(dtype, code, parts) for dtype, (code, parts) in _CODES.items()}
+STORED = {dtype_name(dtype): Stored(dtype, code, parts, dtype.itemsize) for dtype, (code, parts) in _CODES.items()}
 
 
 def num_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """Return the size of a tensor in bytes; Python's integers do not overflow."""
-    size = STORED[dtype].dtype.itemsize
+    size = STORED[dtype].itemsize
     for length in shape:
         size *= length
     return size

@@ -26,7 +26,7 @@ def reported(caller: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise CheckpointError(f"{caller}: {path}: {_reason(error, path)}") from error
-    except (ValueError, MemoryError) as error:
+    except (ValueError, MemoryError, RuntimeError) as error:  # torch's allocators raise the last
         raise CheckpointError(f"{caller}: {path}: {str(error) or 'it needs more memory than there is'}") from error
 
 

@@ -55,6 +55,7 @@ def lock_writer(folder: Path) -> int:
             f"Checkpointer: {folder}: process {owner or '?'} writes there already; a folder has one writer. "
             "To read, use tp.restore of the folder"
         )
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+    with suppress(OSError):  # the number only serves messages, and the disk may be full
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
     return descriptor

@@ -10,6 +10,7 @@ from torchpure import tree
 from torchpure._torch import FakeTensor, functorch
 from torchpure._types import Tree
 from torchpure.errors import InputError, TransformError
+from torchpure.transforms.engine import in_outermost_grad
 
 from ._dtypes import STORED, dtype_name, num_bytes
 from ._manifest import Leaf, TensorRecord, ValueRecord
@@ -33,7 +34,7 @@ def check_outside(caller: str) -> None:
     Raises:
         TransformError: one is.
     """
-    if not tree.unwatched():
+    if in_outermost_grad() or not tree.unwatched():
         raise TransformError(f"{caller}: called inside a transform or a trace; call it outside, on the results")
 
 

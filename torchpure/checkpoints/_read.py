@@ -25,24 +25,25 @@ def load_manifest(path: Path, caller: str) -> tuple[Path, Manifest]:
         if not path.is_dir():
             raise CheckpointError(f"{caller}: {path} is no folder; wanted the folder of a checkpoint")
         if os.path.lexists(path / MANIFEST):
-            return path, _read_manifest(path)
+            return path, _read_manifest(path, caller)
         for folder in reversed(step_folders(path).values()):
             try:
-                return folder, _read_manifest(folder)
-            except FileNotFoundError:  # its writer removed it just now
-                continue
+                return folder, _read_manifest(folder, caller)
+            except CheckpointError:
+                if os.path.lexists(folder):  # else its writer removed it just now
+                    raise
     raise CheckpointError(f"{caller}: {path}: there is no {MANIFEST} and no checkpoint of a step in this folder")
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    with existing_file(folder / MANIFEST) as (descriptor, size):
+def _read_manifest(folder: Path, caller: str) -> Manifest:
+    with reported(caller, folder), existing_file(folder / MANIFEST) as (descriptor, size):
         if size > MAX_BYTES:
-            raise CheckpointError(f"{folder / MANIFEST} has {size} bytes; a manifest has at most {MAX_BYTES}")
+            raise ValueError(f"{MANIFEST} has {size} bytes; a manifest has at most {MAX_BYTES}")
         data = read_exactly(descriptor, size, MANIFEST)
-    try:
-        return read_manifest(data)
-    except ValueError as error:
-        raise CheckpointError(f"{folder / MANIFEST}: {error}") from None
+        try:
+            return read_manifest(data)
+        except ValueError as error:
+            raise ValueError(f"{MANIFEST}: {error}") from None
 
 
 def read_leaves(folder: Path, manifest: Manifest, wanted: list[bool]) -> list[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.errors import InputError, StructureError
+from torchpure.errors import CheckpointError, InputError, StructureError
 
 from ._compare import check_alike, leaves_by_path, nodes_by_path
 from ._files import reported
@@ -21,6 +21,7 @@ from ._read import load_manifest, read_leaves
 from ._structure import LEAF, Keys, build, dotted, take_apart
 from ._write import write_checkpoint
 
+_ATTEMPTS = 10
 PathLike = str | os.PathLike[str]
 
 
@@ -94,18 +95,24 @@ def restore(
     torchpure.errors.StructureError: restore: ...: its tree differs from `like`: `v`: wanted leaf, got nothing; `w`: ...
     """
     check_outside("restore")
-    folder, manifest = load_manifest(Path(path), "restore")
-    try:
-        if like is None:
-            if only is not None:
-                raise InputError(f"only={only!r} needs `like`, from which the other leaves are taken")
-            return _plain(folder, manifest, dtype, device)
-        return _alike(folder, manifest, like, only, dtype, device)
-    except (StructureError, InputError) as error:
-        raise type(error)(f"restore: {folder}: {error}") from None
+    for attempt in range(_ATTEMPTS):
+        folder, manifest = load_manifest(Path(path), "restore")
+        try:
+            if like is None:
+                return _plain(folder, manifest, only, dtype, device)
+            return _alike(folder, manifest, like, only, dtype, device)
+        except (StructureError, InputError) as error:
+            raise type(error)(f"restore: {folder}: {error}") from None
+        except CheckpointError:
+            # if the newest of a run is gone, its writer has committed newer ones and removed it meanwhile
+            if os.path.lexists(folder) or folder == Path(path) or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
-def _plain(folder: Path, manifest: Manifest, dtype: torch.dtype | None, device: Any) -> Tree:
+def _plain(folder: Path, manifest: Manifest, only: str | None, dtype: torch.dtype | None, device: Any) -> Tree:
+    if only is not None:
+        raise InputError(f"only={only!r} needs `like`, from which the other leaves are taken")
     values = _read(folder, manifest, [True] * len(manifest.leaves))
     return build(manifest.tree, iter([_converted(value, dtype, device or "cpu") for value in values]))
 

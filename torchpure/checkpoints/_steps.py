@@ -23,7 +23,7 @@ def step_folders(folder: Path) -> dict[int, Path]:
     found = {}
     for entry in folder.iterdir():
         step = _STEP.fullmatch(entry.name)
-        if step and os.path.lexists(entry / MANIFEST):
+        if step and not entry.is_symlink() and os.path.lexists(entry / MANIFEST):
             found[int(step[1])] = entry
     return dict(sorted(found.items()))
 

@@ -22,10 +22,10 @@ def header_fields(records: Sequence[TensorRecord]) -> dict[str, Any]:
     """Return the entries of the header of a file with these tensors, in this order."""
     fields, start = {}, 0
     for record in records:
-        _, code, parts = STORED[record.dtype]
+        stored = STORED[record.dtype]
         end = start + num_bytes(record.dtype, record.shape)
-        shape = [*record.shape, parts] if parts > 1 else [*record.shape]
-        fields[record.name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
+        shape = [*record.shape, stored.parts] if stored.parts > 1 else [*record.shape]
+        fields[record.name] = {"dtype": stored.code, "shape": shape, "data_offsets": [start, end]}
         start = end
     return fields
 
@@ -123,7 +123,7 @@ def _read_header(descriptor: int, start: int, file: FileRecord, records: Sequenc
 
 def _allocate(count: int) -> Tensor:
     try:
-        return torch.empty(count, dtype=torch.uint8)
+        return torch.empty(count, dtype=torch.uint8, device="cpu")  # whatever the default is
     except RuntimeError:
         raise ValueError(f"a tensor needs {count} bytes of memory, which there are not") from None
 

@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from torchpure.errors import InputError
+from torchpure.errors import CheckpointError, InputError
 
 from ._export import export
-from ._fit import fit
+from ._fit import fit, resume
 from ._info import info
 from ._ls import ls
 from ._output import close_stdout, print_error
 from ._predict import predict
+from ._report import report
 from ._signals import end_quietly, interruptible
 
 USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
@@ -43,12 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(error: BaseException, signal_number: int) -> int:
     """Print one line about an error, and return the exit code; raise an error that is a fault of this program."""
+    kept = _notes(error) or "nothing was saved"
     if signal_number or isinstance(error, typer.Abort | KeyboardInterrupt):
         name, code = ("terminated", TERMINATED) if signal_number == signal.SIGTERM else ("interrupted", INTERRUPTED)
-        return print_error(f"{name}; nothing was saved", code)
+        return print_error(f"{name}; {kept}", code)
     match error:
-        case InputError():
-            return print_error(str(error), USAGE)
+        case InputError() | CheckpointError():
+            return print_error("; ".join(filter(None, (str(error), _notes(error)))), USAGE)
         case typer.TyperException():
             return print_error(error.format_message(), USAGE)
         case BrokenPipeError():
@@ -56,10 +58,16 @@ def _report(error: BaseException, signal_number: int) -> int:
             return USAGE
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return print_error(f"{place}{(error.strerror or str(error)).lower()}; nothing was saved", USAGE)
+            return print_error(f"{place}{(error.strerror or str(error)).lower()}; {kept}", USAGE)
         case MemoryError():
             return print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
     raise error
+
+
+def _notes(error: BaseException) -> str:
+    """Return what a run has noted about what it saved before the error."""
+    notes = [*getattr(error, "__notes__", ()), *getattr(error.__cause__, "__notes__", ())]
+    return "; ".join(map(str, notes))
 
 
 def _escape_leading_minus(words: list[str]) -> list[str]:
@@ -92,5 +100,5 @@ def _root(
         print(ctx.get_help())
 
 
-for command in (fit, predict, ls, info, export):
+for command in (fit, resume, predict, report, ls, info, export):
     app.command()(command)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,15 +13,40 @@ from torchpure.errors import InputError
 from ._output import format_loss, print_error, print_output
 from ._signals import catch_signals
 
+if TYPE_CHECKING:
+    from torchpure.runs import FitConfig, Run, Watch
+
 
 def fit(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet or .npz file.")
+        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet, .arrow or .npz file.")
     ],
-    column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
+    column: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit, or A,B for several.")
+    ] = None,
     inputs: Annotated[
         str | None, typer.Option(metavar="A,B", help="File: the input columns. (default all others)")
+    ] = None,
+    categorical: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="File: categories become one-hot, embedding or auto: up to 16 one-hot."),
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option(metavar="A,B", help="File: columns that are categories. (default all text)")
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: missing values: error, drop or mean. (default error)")
+    ] = None,
+    unseen: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: new categories: average or error. (default average)")
+    ] = None,
+    dates: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: dates become days or calendar parts too. (default days)")
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="File: memory, such as 500M, above which it is read in blocks. (default 4G)"),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
@@ -31,6 +56,12 @@ def fit(
     ] = None,
     test_points: Annotated[
         int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
+    ] = None,
+    validation_points: Annotated[
+        str | None, typer.Option(metavar="N", help="Points, or a share such as 0.1, to validate on. (default none)")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mse, mae, huber or cross-entropy. (default mse; text: the last)")
     ] = None,
     preset: Annotated[
         str | None,
@@ -54,11 +85,18 @@ def fit(
     schedule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Points in each update. (default all training points)")
     ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of the parameters. (default 500)")] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads. (default 1 for a small network, else torch's own)")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(metavar="N", help="Steps between checkpoints; 0: at the end only. (default 1000)")
     ] = None,
     dtype: Annotated[str | None, typer.Option(metavar="NAME", help="float32 or float64. (default float32)")] = None,
     device: Annotated[
@@ -80,23 +118,56 @@ def fit(
     """
     try:
         code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
-    except KeyboardInterrupt:
-        raise typer.Abort from None
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
+    raise typer.Exit(code)
+
+
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted or killed.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Go on with a run, from its newest checkpoint; the result is that of a run which was not interrupted.
+
+    torchpure resume runs/2-sin-x-2-pi
+    """
+    from torchpure import runs
+
+    try:
+        finished = runs.resume(run, _watch(quiet=quiet))
+        code = _report(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
     raise typer.Exit(code)
 
 
 def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
-    from torchpure.runs import FitConfig, Watcher, configure, run, summary
+    from torchpure.runs import FitConfig, configure, run
+
+    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
+    return _report(config, run(config, out, _watch(quiet=quiet)), as_json=as_json, quiet=quiet)
+
+
+def _watch(*, quiet: bool) -> "Watch":
+    import torch
+
+    from torchpure.runs import Watcher
 
     from ._progress import live_line
 
     @contextmanager
-    def watch(steps: int) -> Iterator[Watcher]:
+    def watch(steps: int, threads: int) -> Iterator[Watcher]:
+        torch.set_num_threads(threads or torch.get_num_threads())
         with catch_signals() as stop, live_line(steps, quiet=quiet) as report:
             yield Watcher(report, stop)
 
-    config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    finished = run(config, out, watch)
+    return watch
+
+
+def _report(config: "FitConfig", finished: "Run", *, as_json: bool, quiet: bool) -> int:
+    from torchpure.runs import summary
+
     with catch_signals():  # the run is saved: say so
         _print_result(summary(config, finished), finished.fit.code, as_json=as_json, quiet=quiet)
     return finished.fit.code
@@ -108,7 +179,8 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
     elif not quiet:
         print_output(
             f"train loss  {format_loss(result['train_loss'])}\n"
-            f"test loss   {format_loss(result['test_loss'])}  (mean squared errors)\n"
+            f"test loss   {format_loss(result['test_loss'])}  ({result['loss']})\n"
+            f"{_format_measured(result)}\n"
             f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"
             f"{result['directory']}",
             "the run",
@@ -121,7 +193,7 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
         )
     elif code:
         print_error(
-            f"{result['status']} after step {result['steps']}; these parameters are saved in {result['directory']}",
+            f"{result['status']} after step {result['steps']}; go on with `torchpure resume {result['directory']}`",
             code,
         )
 
@@ -130,3 +202,10 @@ def _output_folder(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise InputError(f"--out: {text!r} is not a name for a folder")
     return Path(text)
+
+
+def _format_measured(result: Mapping[str, Any]) -> str:
+    if "accuracy" in result:
+        return f"accuracy    {result['accuracy']:.1%} of the test points"
+    r2, error = (("-" if result[name] is None else f"{result[name]:.4f}") for name in ("r2", "relative_error"))
+    return f"test R²     {r2}, relative error {error}"

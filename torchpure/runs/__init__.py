@@ -5,8 +5,9 @@ from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
-from ._predict import predict
-from ._run import Run, Watch, Watcher, run, summary
+from ._predict import predict, predict_table
+from ._report import report
+from ._run import Run, Watch, Watcher, resume, run, summary
 
 __all__ = [
     "Exported",
@@ -23,7 +24,10 @@ __all__ = [
     "list_runs",
     "load_run",
     "predict",
+    "predict_table",
     "read_run",
+    "report",
+    "resume",
     "run",
     "summary",
 ]

@@ -1,28 +1,17 @@
-"""A run's folder: written under a temporary name and then renamed, so that nobody sees a half-written run."""
+"""The folder of a run: it gets its name before the training, so that a run that was killed can be found and resumed."""
 
 import itertools
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from torchpure.errors import InputError
 
-from ._stale import locked, remove_stale
-
 RUNS = Path("runs")
 MAX_NAME = 40
-
-
-class Draft(NamedTuple):
-    """A folder that is being written."""
-
-    path: Path
-    publish: Callable[[], Path]  # renames the folder, and returns its new path
 
 
 def slug(text: str) -> str:
@@ -35,25 +24,35 @@ def slug(text: str) -> str:
 
 
 @contextmanager
-def draft(out: Path | None, name: str) -> Iterator[Draft]:
-    """Make a temporary folder beside `out`, or in `runs/`; remove it at the end if it was not published.
+def new_folder(out: Path | None, name: str, worth_keeping: Callable[[Path], bool]) -> Iterator[Path]:
+    """Make the folder `out`, or one in `runs/`; if the block raises, remove it unless it is worth keeping.
 
     Raises:
         InputError: `out` exists, or its parent folder is not writable.
     """
-    parent = RUNS if out is None else out.parent
     created = out is None and _make_runs_folder()
-    remove_stale(parent)
-    temporary = parent / f".{out.name if out else name}-{secrets.token_hex(4)}.partial"
+    folder = None
     try:
-        _make_temporary(temporary, out)
-        with locked(temporary):
-            yield Draft(temporary, lambda: _publish(temporary, out, name))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        folder = _make_numbered(name) if out is None else _make(out)
+        yield folder
+    except BaseException:
+        if folder is not None and not worth_keeping(folder):
+            shutil.rmtree(folder, ignore_errors=True)
         if created:
             with suppress(OSError):  # not empty: it holds a run
                 RUNS.rmdir()
+        raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under another name, and rename it when it is whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _make_runs_folder() -> bool:
@@ -70,44 +69,35 @@ def _make_runs_folder() -> bool:
     return True
 
 
-def _make_temporary(temporary: Path, out: Path | None) -> None:
-    if out is not None and (os.path.lexists(out) or not out.name):
+def _make(out: Path) -> Path:
+    if os.path.lexists(out) or not out.name:
         raise InputError(f"--out: {str(out)!r} exists already; wanted the name of a new folder")
     try:
-        temporary.mkdir()
+        out.mkdir()
+    except FileExistsError:
+        raise InputError(f"--out: {str(out)!r} was made by someone else meanwhile; wanted a new folder") from None
     except FileNotFoundError:
-        raise InputError(f"--out: the folder {str(temporary.parent)!r} does not exist; make it first") from None
+        raise InputError(f"--out: the folder {str(out.parent)!r} does not exist; make it first") from None
     except OSError as error:
-        place = str(temporary.parent)
+        place = str(out.parent)
         raise InputError(
             f"--out: cannot write in {place!r} ({_reason(error)}); wanted a place for a new folder"
         ) from None
+    return out
 
 
-def _publish(temporary: Path, out: Path | None, name: str) -> Path:
-    if out is not None:
-        if not _claim(temporary, out):
-            raise InputError(f"--out: {str(out)!r} was made by someone else meanwhile; this run is not saved")
-        return out
+def _make_numbered(name: str) -> Path:
+    """Make the first folder of this name that is free: only one process can make it."""
     for number in itertools.count(1):
         path = RUNS / (name if number == 1 else f"{name}-{number}")
-        if _claim(temporary, path):
-            return path
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"{RUNS}: cannot write there ({_reason(error)}); choose a place with --out DIR") from None
+        return path
     raise AssertionError("unreachable")
-
-
-def _claim(temporary: Path, path: Path) -> bool:
-    """Claim a free name: only one process can `mkdir` it, and a rename may replace an empty folder."""
-    try:
-        path.mkdir()
-    except FileExistsError:
-        return False
-    try:
-        temporary.replace(path)
-    except BaseException:
-        path.rmdir()
-        raise
-    return True
 
 
 def _reason(error: OSError) -> str:

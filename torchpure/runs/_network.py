@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchpure.data import Preprocessing, standardised
 from torchpure.errors import InputError
 
 from ._config import FitConfig
+from ._embedding import Embed
 from ._points import Sample
 
 MAX_PARAMETERS = 50_000_000
@@ -43,8 +45,9 @@ class Network(nn.Module):
         self.register_buffer("target_scale", target.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Predict, (rows, inputs) -> (rows,)."""
-        output = self.core(self.encode(x)).squeeze(-1)
+        """Predict, (rows, features) -> (rows,), or (rows, targets), or the logits of classes, (rows, classes)."""
+        output = self.core(self.encode(x))
+        output = output.squeeze(-1) if output.shape[-1] == 1 else output
         return output.to(self.target_mean) * self.target_scale + self.target_mean
 
     def encode(self, x: Tensor) -> Tensor:
@@ -52,23 +55,51 @@ class Network(nn.Module):
         return ((x - self.input_mean) / self.input_scale).to(next(self.core.parameters()))
 
     def encode_target(self, y: Tensor) -> Tensor:
-        """Standardise targets, as `core` should return them."""
+        """Standardise targets, as `core` should return them; classes stay indices."""
+        if not y.is_floating_point():
+            return y.to(next(self.core.parameters()).device)
         return ((y - self.target_mean) / self.target_scale).to(next(self.core.parameters()))
 
 
-def build(config: FitConfig, train: Sample) -> Network:
+def build(config: FitConfig, train: Sample, preprocessing: Preprocessing) -> Network:
     """Build the network without initial values; a key gives them later.
 
     Raises:
         InputError: the device cannot be used, or the network is too large for the points.
     """
-    num_inputs = train.x.shape[1]
-    _check_size((num_inputs, *config.hidden, 1), len(train.y))
-    core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_usable_device(config.device))
+    rows = len(train.y) if config.batch_size is None else min(config.batch_size, len(train.y))
+    network = blank(config, preprocessing, rows)
     if config.preset == "article":
-        zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        return Network(core, Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one))
-    return Network(core, units(train.x), units(train.y))
+        return network
+    scaled, of_inputs = standardised(preprocessing.inputs), units(train.x)
+    network.input_mean.copy_(torch.where(scaled, of_inputs.mean, 0.0))
+    network.input_scale.copy_(torch.where(scaled, of_inputs.scale, 1.0))
+    if not preprocessing.classes:
+        of_targets = units(train.y)
+        network.target_mean.copy_(of_targets.mean)
+        network.target_scale.copy_(of_targets.scale)
+    return network
+
+
+def blank(config: FitConfig, preprocessing: Preprocessing, rows: int = 1) -> Network:
+    """Build the network of a configuration, to which the values of a saved run are loaded.
+
+    Raises:
+        InputError: the device cannot be used, or the network is too large for `rows` points.
+    """
+    columns = preprocessing.inputs
+    embed = Embed(columns, getattr(torch, config.dtype)) if any(c.kind == "embedding" for c in columns) else None
+    num_features = sum(column.width for column in columns)
+    widths = (embed.width if embed else num_features, *config.hidden, preprocessing.outputs)
+    _check_size(widths, rows, embed.num_parameters if embed else 0)
+    layers = [*([embed] if embed else []), *_layers(config, widths)]
+    core = nn.Sequential(*layers).to_empty(device=_usable_device(config.device))
+    num_targets = len(preprocessing.targets)
+    return Network(core, _no_units((num_features,)), _no_units((num_targets,) if num_targets > 1 else ()))
+
+
+def _no_units(shape: tuple[int, ...]) -> Units:
+    return Units(torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
 
 def units(values: Tensor) -> Units:
@@ -83,14 +114,14 @@ def units(values: Tensor) -> Units:
     return Units(mean, torch.where(constant, torch.ones_like(scale), scale))
 
 
-def _layers(config: FitConfig, num_inputs: int) -> list[nn.Module]:
-    widths = (num_inputs, *config.hidden)
+def _layers(config: FitConfig, widths: tuple[int, ...]) -> list[nn.Module]:
+    *hidden, last = itertools.pairwise(widths)
     layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(widths):
+    for fan_in, fan_out in hidden:
         layers += [_linear(config, fan_in, fan_out), _ACTIVATIONS[config.activation]()]
     if config.preset == "article":
         del layers[1]  # the article's first layer is linear
-    return [*layers, _linear(config, widths[-1], 1)]
+    return [*layers, _linear(config, *last)]
 
 
 def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
@@ -98,8 +129,8 @@ def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
     return nn.Linear(fan_in, fan_out, device="meta", dtype=getattr(torch, config.dtype))
 
 
-def _check_size(widths: tuple[int, ...], rows: int) -> None:
-    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+def _check_size(widths: tuple[int, ...], rows: int, in_tables: int) -> None:
+    count = in_tables + sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
     if count > MAX_PARAMETERS:
         raise InputError(f"--hidden: the network would have {count} parameters; at most {MAX_PARAMETERS} are allowed")
     if sum(widths) * rows > MAX_VALUES:

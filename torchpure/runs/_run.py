@@ -1,4 +1,4 @@
-"""One fit from configuration to folder: load, train, write, rename."""
+"""One fit from its configuration to its folder, and on from there if it was interrupted."""
 
 import json
 import math
@@ -8,17 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import Tensor
 
-from torchpure import __version__, random
+from torchpure import __version__, random, train
+from torchpure.data import Preprocessing
+from torchpure.errors import InputError
 
-from ._config import FitConfig, command
-from ._fit import STATUS, Fit, Report, fit
-from ._folder import draft, slug
+from ._config import MAX_STEPS, FitConfig, command
+from ._fit import STATUS, Fit, fit
+from ._folder import new_folder, replace_file, slug
+from ._loaded import load_data, read_run
+from ._log import Log, open_log
+from ._losses import NAMES, loss_name
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
 from ._points import Data, load
+
+CHECKPOINTS = "checkpoints"
+MIN_PRODUCTS_FOR_THREADS = 10_000_000  # a step below takes less than 2 ms on one thread
 
 
 class Run(NamedTuple):
@@ -27,40 +35,93 @@ class Run(NamedTuple):
     directory: Path
     fit: Fit
     parameters: int
+    preprocessing: Preprocessing
 
 
 class Watcher(NamedTuple):
     """What follows a training, and may end it."""
 
-    report: Report  # called after each step
+    report: Callable[[int, float], None]  # called after each step with its number and loss
     stop: Callable[[], int]  # the number of the signal that ends the run, or 0
 
 
-Watch = Callable[
-    [int], AbstractContextManager[Watcher]
-]  # the number of steps -> a watcher for the time of the training
+# (number of steps, of threads to use or 0 for the number that torch has) -> a watcher for the time of the training
+Watch = Callable[[int, int], AbstractContextManager[Watcher]]
 
 
 @contextmanager
-def unwatched(steps: int) -> Iterator[Watcher]:
+def unwatched(steps: int, threads: int) -> Iterator[Watcher]:
     """Yield a watcher that shows nothing and never ends the run."""
     yield Watcher(lambda step, loss: None, lambda: 0)
 
 
 def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) -> Run:
-    """Fit and save; leave no files behind after an error.
+    """Fit and save, in a new folder; after an error the folder stays if it holds a checkpoint.
+
+    The configuration is written first, the metrics grow while the run goes on, and the rest comes at its end.
 
     Raises:
         InputError: the target, a file or the output folder is invalid.
+        CheckpointError: a checkpoint cannot be written.
     """
+    data = load(config, _keys(config)[0])
+    network = build(config, data.train, data.preprocessing)
+    with (
+        watch(config.steps, _threads(config, data, network)) as watcher,
+        new_folder(out, slug(_label(config)), _has_checkpoint) as folder,
+    ):
+        replace_file(folder / "config.json", _description(config, data))
+        return _train(folder, config, data, network, watcher)
+
+
+def resume(run: str | Path, watch: Watch = unwatched) -> Run:
+    """Go on with a run that was interrupted or killed, from its newest checkpoint, or from its start if it has none.
+
+    Law: the metrics and the parameters equal those of a run that was not interrupted, bit for bit, on the same machine.
+
+    Raises:
+        InputError: it is no such run, it is done or diverged, or its data file has changed.
+        CheckpointError: a checkpoint is damaged, or another process writes there.
+    """
+    saved = read_run(run)
+    if saved.status in ("done", "diverged"):
+        raise InputError(f"{saved.directory}: the run is {saved.status}; wanted one that was interrupted or killed")
+    data = load_data(saved)
+    network = build(saved.config, data.train, data.preprocessing)
+    with watch(saved.config.steps, _threads(saved.config, data, network)) as watcher:
+        return _train(saved.directory, saved.config, data, network, watcher)
+
+
+def _keys(config: FitConfig) -> tuple[Tensor, Tensor]:
+    """Return the keys of the points and of the initial values."""
     k_data, k_init = random.split(random.key(config.seed))
-    data = load(config, k_data)
-    network = build(config, data.train)
-    with watch(config.steps) as watcher, draft(out, slug(_label(config))) as folder:
-        result = fit(network, data, config, k_init, watcher.report, watcher.stop)
-        _write(folder.path, config, data, network, result)
-        directory = folder.publish()
-    return Run(directory, result, sum(value.numel() for value in network.parameters()))
+    return k_data, k_init
+
+
+def _threads(config: FitConfig, data: Data, network: Network) -> int:
+    """Return the number of threads; a small network gains nothing from several, which wait for each other."""
+    points = min(config.batch_size or len(data.train.y), len(data.train.y))
+    products = points * sum(value.numel() for value in network.parameters())
+    return config.threads or (1 if products < MIN_PRODUCTS_FOR_THREADS else 0)
+
+
+def _train(folder: Path, config: FitConfig, data: Data, network: Network, watcher: Watcher) -> Run:
+    every = config.checkpoint_every or MAX_STEPS + 1
+    with train.Checkpointer(folder / CHECKPOINTS, keep=2, every=every) as checkpointer:
+        try:
+            with open_log(folder, checkpointer.latest() or 0) as log:
+
+                def report(step: int, loss: float, validation_loss: float | None) -> None:
+                    log.step(step, loss, validation_loss)
+                    watcher.report(step, loss)
+
+                result = fit(network, data, config, _keys(config)[1], report, watcher.stop, checkpointer, log.losses)
+                _write(folder, config, data, network, result, log)
+        except BaseException as error:
+            if (step := checkpointer.latest()) is not None:
+                error.add_note(f"step {step} is saved: `torchpure resume {folder}` goes on from it")
+            raise
+    return Run(folder, result, sum(value.numel() for value in network.parameters()), data.preprocessing)
 
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
@@ -71,6 +132,8 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
         "target": config.target,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
+        "loss": NAMES[loss_name(config, finished.preprocessing)],
+        **result.measured,
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "parameters": finished.parameters,
@@ -79,7 +142,11 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit) -> None:
+def _has_checkpoint(folder: Path) -> bool:
+    return any(path.name.startswith("step-") for path in (folder / CHECKPOINTS).glob("*"))
+
+
+def _description(config: FitConfig, data: Data) -> bytes:
     description = {
         "torchpure": __version__,
         "torch": torch.__version__,
@@ -87,36 +154,35 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
         "config": config.model_dump(mode="json"),
         "data": {
             "inputs": data.inputs,
-            "train_points": len(data.train.y),
+            "train_points": data.train_points,
             "test_points": len(data.test.y),
+            "validation_points": 0 if data.validation is None else len(data.validation.y),
+            "loss": loss_name(config, data.preprocessing),
+            "preprocessing": data.preprocessing.model_dump(mode="json"),
             "sha256": data.sha256,
         },
     }
-    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
-    _write_metrics(folder / "metrics.jsonl", result)
+    return json.dumps(description, indent=2).encode() + b"\n"
+
+
+def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit, log: Log) -> None:
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
-    try:
-        save_file(values, folder / "params.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"params.safetensors: {error}") from None
+    replace_file(folder / "params.safetensors", save(values, metadata={"format": "pt"}))
     label = _label(config)
-    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss")
+    name = NAMES[loss_name(config, data.preprocessing)]
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss", name)
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
-    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   mean squared error: {errors}")
-
-
-def _write_metrics(path: Path, result: Fit) -> None:
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   {name}: {errors}")
     last = {
         "status": STATUS[result.code],
         "steps": result.steps,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
-        "seconds": result.seconds,
+        **result.measured,
     }
-    with path.open("w") as file:
-        for step, loss in enumerate(result.losses, start=1):
-            file.write(f'{{"step": {step}, "loss": {loss!r}}}\n')
-        file.write(json.dumps(last) + "\n")
+    log.end(last)
+    seconds = {"seconds": result.seconds, "threads": torch.get_num_threads()}
+    replace_file(folder / "result.json", json.dumps(last | seconds, indent=2).encode() + b"\n")
 
 
 def _label(config: FitConfig) -> str:

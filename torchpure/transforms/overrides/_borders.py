@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchpure._torch import set_grad_enabled
+from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, set_forward_mode
-from torchpure.transforms.engine import is_differentiated
+from torchpure.transforms.engine import innermost, is_differentiated
 
 from ._failing_members import by_finite_input
 from ._override import Override, Where
@@ -84,7 +84,30 @@ def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool
 _WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
 _ONCE_RIGHT = Where.IN_TRANSFORM  # torch's first gradient is right, and faster
 
+_MAKE_SPARSE = [
+    Tensor.to_sparse,
+    Tensor.to_sparse_csr,
+    Tensor.to_sparse_csc,
+    Tensor.to_sparse_bsr,
+    Tensor.to_sparse_bsc,
+    torch.sparse_coo_tensor,
+    torch.sparse_compressed_tensor,
+    torch.sparse_csr_tensor,
+    torch.sparse_csc_tensor,
+    torch.sparse_bsr_tensor,
+    torch.sparse_bsc_tensor,
+]
+
+
+def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse to make a sparse tensor of a tensor without numbers, which ends the process in some versions of torch."""
+    if any(isinstance(innermost(leaf), FakeTensor) for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)):
+        raise RuntimeError("a program cannot use the 'Sparse' backend")
+    return args, kwargs
+
+
 OVERRIDES = (
+    Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
     *_rows(formulas.prod, torch.prod, Tensor.prod),
     *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
     *_rows(_in_place(formulas.cumprod), Tensor.cumprod_, where=_ONCE_RIGHT),

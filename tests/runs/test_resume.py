@@ -1,0 +1,176 @@
+"""Runs that are interrupted, killed or changed meanwhile, and then resumed."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from torchpure.cli import main
+from torchpure.errors import CheckpointError, InputError
+from torchpure.runs import Watcher, configure, resume, run
+from torchpure.train import Checkpointer
+
+pytestmark = pytest.mark.usefixtures("here")
+SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 60, "checkpoint_every": 7}
+OPTIONS = {
+    "adam": {},
+    "article": {"preset": "article", "hidden": None},
+    "momentum, float64": {"optimizer": "sgd", "dtype": "float64"},
+    "at the end only": {"checkpoint_every": 0},
+    "minibatches": {"batch_size": 7, "validation_points": 5, "loss": "mae"},
+    "diverges": {"optimizer": "sgd", "learning_rate": 100.0},
+}
+
+
+def bits(folder):
+    return {name: (Path(folder) / name).read_bytes() for name in ("metrics.jsonl", "params.safetensors", "config.json")}
+
+
+def stopping_at(step, number=signal.SIGINT):
+    seen = []
+
+    @contextlib.contextmanager
+    def watch(steps, threads):
+        yield Watcher(lambda at, loss: seen.append(at), lambda: number if seen and seen[-1] >= step else 0)
+
+    return watch
+
+
+@pytest.mark.parametrize("step", [1, 7, 20, 59])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(name, step):
+    config = configure(SMALL | OPTIONS[name])
+    whole = run(config, Path("whole"))
+    stopped = run(config, Path("stopped"), stopping_at(step))
+    if stopped.fit.code == 1:  # it diverged before
+        assert bits("stopped") == bits("whole")
+        return
+    assert (stopped.fit.code, stopped.fit.steps) == (130, step)
+    assert resume("stopped").fit.code == whole.fit.code
+    assert bits("stopped") == bits("whole")
+
+
+def kill_at(step):
+    @contextlib.contextmanager
+    def watch(steps, threads):
+        def report(at, loss):
+            if at == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        yield Watcher(report, lambda: 0)
+
+    return watch
+
+
+def in_a_child(function, *args):
+    """Call a function in a forked process, which may die."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize("step", [1, 6, 15, 60])
+def test_a_killed_run_is_resumed_from_its_newest_checkpoint(step):
+    config = configure(SMALL)
+    run(config, Path("whole"))
+    process = in_a_child(run, config, Path("killed"), kill_at(step))
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert main(["resume", "killed", "--quiet"]) == 0
+    assert bits("killed") == bits("whole")
+
+
+@pytest.mark.proof
+def test_200_random_kills(here):
+    """At any moment: while it trains, while a checkpoint or the last files are written; some are killed many times."""
+    config = configure(SMALL | {"steps": 600, "checkpoint_every": 20})
+    start = time.monotonic()
+    run(config, Path("whole"))
+    seconds = time.monotonic() - start
+    draw = random.Random(0)
+    kills = 0
+    for number in range(1000):
+        folder, function = Path(f"killed{number}"), run
+        arguments = (config, folder)
+        for _ in range(draw.choice([1, 1, 3])):
+            process = in_a_child(function, *arguments)
+            process.join(draw.uniform(0, 1.2 * seconds))
+            if process.exitcode is None:
+                process.kill()
+                kills += 1
+            process.join()
+            if (folder / "config.json").exists():
+                function, arguments = resume, (folder,)
+        if (
+            not (folder / "result.json").exists()
+            or json.loads((folder / "result.json").read_text())["status"] != "done"
+        ):
+            function(*arguments)
+        assert bits(folder) == bits("whole"), number
+        if kills >= 200:
+            break
+    print(f"{kills} kills in {number + 1} runs: each has the bits of the run that was not killed")
+    assert kills >= 200
+
+
+CHANGES = {  # of a run that was interrupted: (file, text, its replacement, or None to cut the file), message
+    "cut metrics": ("run/metrics.jsonl", None, None, "the file was changed or cut"),
+    "changed metrics": ("run/metrics.jsonl", '"step": 3', '"step": 4', "wanted the line of step 3"),
+    "unknown option": ("run/config.json", '"seed"', '"sead"', "sead"),
+    "another network": ("run/config.json", "\n      4\n", "\n      5\n", "wanted"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_run_is_refused_in_one_line(name, capsys):
+    file, old, new, message = CHANGES[name]
+    run(configure(SMALL), Path("run"), stopping_at(20))
+    text = Path(file).read_text()
+    Path(file).write_text(text[:80] if old is None else text.replace(old, new))
+    assert Path(file).read_text() != text
+    assert main(["resume", "run"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
+
+
+def test_what_cannot_be_resumed(capsys):
+    run(configure(SMALL), Path("done"))
+    with pytest.raises(InputError, match="the run is done; wanted one that was interrupted or killed"):
+        resume("done")
+    assert main(["resume", "don"]) == 2
+    assert "done" in capsys.readouterr().err  # the nearest name
+
+
+def test_a_file_that_changed_since_is_refused(here):
+    (here / "points.csv").write_text("x,y\n" + "".join(f"{i},{i * i}\n" for i in range(10)))
+    run(configure({"target": "points.csv", "column": "y", "steps": 30}), Path("run"), stopping_at(5))
+    (here / "points.csv").write_text("x,y\n" + "".join(f"{i},{i}\n" for i in range(10)))
+    with pytest.raises(InputError, match=r"points.csv: has changed since the run"):
+        resume("run")
+
+
+def test_a_run_that_goes_on_is_not_resumed():
+    run(configure(SMALL), Path("run"), stopping_at(20))
+    with Checkpointer("run/checkpoints"), pytest.raises(CheckpointError, match="writes there already"):
+        resume("run")
+
+
+def test_metrics_are_on_the_disk_while_the_run_goes_on():
+    seen = []
+
+    @contextlib.contextmanager
+    def watch(steps, threads):
+        def report(step, loss):
+            last = Path("run/metrics.jsonl").read_text().splitlines()[-1]
+            seen.append(json.loads(last) == {"step": step, "loss": loss})
+
+        yield Watcher(report, lambda: 0)
+
+    run(configure(SMALL), Path("run"), watch)
+    assert seen == [True] * 60
