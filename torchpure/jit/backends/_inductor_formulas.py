@@ -21,6 +21,7 @@ def _acosh(x: Tensor) -> Any:
         return NotImplemented
     t = x - 1
     near = torch.log1p(t + torch.sqrt(2 * t + t * t))
+    near = torch.where(x < 1, math.nan, near)  # far below, t + sqrt(t²) rounds to 0
     return torch.where(x > 1e9, torch.log(x) + math.log(2), near)
 
 
