@@ -65,10 +65,16 @@ def build(config: FitConfig, train: Sample) -> Network:
     num_inputs = train.x.shape[1]
     _check_size((num_inputs, *config.hidden, 1), len(train.y))
     core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_usable_device(config.device))
+    return Network(core, *standardisation(config, train))
+
+
+def standardisation(config: FitConfig, train: Sample) -> tuple[Units, Units]:
+    """Return the units of the inputs and of the target."""
     if config.preset == "article":
         zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        return Network(core, Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one))
-    return Network(core, units(train.x), units(train.y))
+        num_inputs = train.x.shape[1]
+        return Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one)
+    return units(train.x), units(train.y)
 
 
 def units(values: Tensor) -> Units:

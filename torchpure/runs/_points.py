@@ -12,6 +12,7 @@ from torchpure import random
 from torchpure._types import Key
 from torchpure.data import LARGEST, Domain, compile_expression, is_table, parse_domain, read_table
 from torchpure.errors import InputError
+from torchpure.transforms import vmap
 
 from ._config import FitConfig
 
@@ -43,21 +44,32 @@ def load(config: FitConfig, key: Key) -> Data:
     Raises:
         InputError: the expression, the domain or the file is invalid.
     """
-    return _from_file(config, key) if is_table(config.target) else _from_expression(config, key)
+    return load_many(config, key[None])[0]
 
 
-def _from_expression(config: FitConfig, key: Key) -> Data:
+def load_many(config: FitConfig, keys: Tensor) -> list[Data]:
+    """Draw or read the points of a configuration for each key, (keys, 2).
+
+    Raises:
+        InputError: the expression, the domain or the file is invalid.
+    """
+    return _from_file(config, keys) if is_table(config.target) else _from_expression(config, keys)
+
+
+def _from_expression(config: FitConfig, keys: Tensor) -> list[Data]:
     assert config.domain is not None and config.train_points is not None and config.test_points is not None
     domain = parse_domain(config.domain)
     truth = compile_truth(config.target, domain)
     bounds = list(domain.values())
     low, high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
     shape = (config.train_points + config.test_points, len(domain))
-    x = low + (high - low) * random.uniform(key, shape, dtype=torch.float64)
-    y = truth(x)
-    _check_values(config.target, domain, x, y)
-    train, test = _split(x, y, config.train_points, config.test_points)
-    return Data(tuple(domain), train, test, truth, bounds, None)
+    x = low + (high - low) * vmap(lambda key: random.uniform(key, shape, dtype=torch.float64))(keys)
+    y = truth(x.flatten(0, 1))
+    _check_values(config.target, domain, x.flatten(0, 1), y)
+    samples = [
+        _split(x, y, config.train_points, config.test_points) for x, y in zip(x, y.view(x.shape[:2]), strict=True)
+    ]
+    return [Data(tuple(domain), train, test, truth, bounds, None) for train, test in samples]
 
 
 def compile_truth(source: str, domain: Domain) -> Callable[[Tensor], Tensor]:
@@ -84,17 +96,17 @@ def _check_values(source: str, domain: Domain, x: Tensor, y: Tensor) -> None:
         raise InputError(f"TARGET: `{source[:80]}` is {what} ({y[row]:g}) at {at}; choose another --domain")
 
 
-def _from_file(config: FitConfig, key: Key) -> Data:
+def _from_file(config: FitConfig, keys: Tensor) -> list[Data]:
     path = Path(config.target)
     table = read_table(path, config.column, config.inputs)
     rows = len(table.y)
     num_train, num_test = _split_sizes(rows, config.train_points, config.test_points)
-    order = random.permutation(key, rows)
-    train, test = _split(table.x[order], table.y[order], num_train, num_test)
     bounds = list(zip(table.x.amin(0).tolist(), table.x.amax(0).tolist(), strict=True))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Data(table.inputs, train, test, None, bounds, digest)
+    orders = [random.permutation(key, rows) for key in keys]
+    samples = [_split(table.x[order], table.y[order], num_train, num_test) for order in orders]
+    return [Data(table.inputs, train, test, None, bounds, digest) for train, test in samples]
 
 
 def _split_sizes(rows: int, num_train: int | None, num_test: int | None) -> tuple[int, int]:
