@@ -7,6 +7,8 @@ from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict
 from ._run import Run, Watch, Watcher, resume, run, summary
+from ._sweep import SweepRun, resume_sweep, sweep
+from .sweeps import SweepProgress, SweepWatch, SweepWatcher, is_sweep_folder, unwatched_sweep
 
 __all__ = [
     "Exported",
@@ -15,16 +17,24 @@ __all__ = [
     "LoadedRun",
     "Run",
     "SavedRun",
+    "SweepProgress",
+    "SweepRun",
+    "SweepWatch",
+    "SweepWatcher",
     "Watch",
     "Watcher",
     "configure",
     "export",
     "info",
+    "is_sweep_folder",
     "list_runs",
     "load_run",
     "predict",
     "read_run",
     "resume",
+    "resume_sweep",
     "run",
     "summary",
+    "sweep",
+    "unwatched_sweep",
 ]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,10 +52,13 @@ def unwatched(steps: int, threads: int) -> Iterator[Watcher]:
     yield Watcher(lambda step, loss: None, lambda: 0)
 
 
-def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) -> Run:
+def run(
+    config: FitConfig, out: Path | None = None, watch: Watch = unwatched, source: Mapping[str, Any] | None = None
+) -> Run:
     """Fit and save, in a new folder; after an error the folder stays if it holds a checkpoint.
 
     The configuration is written first, the metrics grow while the run goes on, and the rest comes at its end.
+    `source` says where the options come from; it is saved with the configuration.
 
     Raises:
         InputError: the target, a file or the output folder is invalid.
@@ -65,9 +68,9 @@ def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) ->
     network = build(config, data.train)
     with (
         watch(config.steps, _threads(config, data, network)) as watcher,
-        new_folder(out, slug(_label(config)), _has_checkpoint) as folder,
+        new_folder(out, slug(label(config)), _has_checkpoint) as folder,
     ):
-        replace_file(folder / "config.json", _description(config, data))
+        replace_file(folder / "config.json", describe_run(config, data, source))
         return _train(folder, config, data, network, watcher)
 
 
@@ -140,7 +143,8 @@ def _has_checkpoint(folder: Path) -> bool:
     return any(path.name.startswith("step-") for path in (folder / CHECKPOINTS).glob("*"))
 
 
-def _description(config: FitConfig, data: Data) -> bytes:
+def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None = None) -> bytes:
+    """Return the content of `config.json`."""
     description = {
         "torchpure": __version__,
         "torch": torch.__version__,
@@ -152,17 +156,17 @@ def _description(config: FitConfig, data: Data) -> bytes:
             "test_points": len(data.test.y),
             "sha256": data.sha256,
         },
-    }
+    } | ({} if source is None else {"config_file": source})
     return json.dumps(description, indent=2).encode() + b"\n"
 
 
 def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit, log: Log) -> None:
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     replace_file(folder / "params.safetensors", save(values, metadata={"format": "pt"}))
-    label = _label(config)
-    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss")
+    name = label(config)
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{name}   loss")
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
-    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   mean squared error: {errors}")
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{name}   mean squared error: {errors}")
     last = {
         "status": STATUS[result.code],
         "steps": result.steps,
@@ -174,7 +178,8 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
     replace_file(folder / "result.json", json.dumps(last | seconds, indent=2).encode() + b"\n")
 
 
-def _label(config: FitConfig) -> str:
+def label(config: FitConfig) -> str:
+    """Name the target of a run."""
     return f"{Path(config.target).stem} {config.column}" if config.column else config.target
 
 
