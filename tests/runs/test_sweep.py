@@ -280,3 +280,13 @@ def test_a_sweep_that_cannot_start_leaves_nothing(here, listing):
         with pytest.raises(InputError):
             sweep(options, space)
     assert listing(here) == []
+
+
+def test_a_sweep_by_optuna_is_resumed_with_the_same_points(windows):
+    pytest.importorskip("optuna")
+    space, trials = {"learning_rate": "1e-3:1:log", "hidden": "3|4"}, 20
+    whole = sweep(SMALL, space, sampler="optuna", trials=trials, out=Path("whole"))
+    assert [row["index"] for row in whole.rows] == [*range(20)]
+    sweep(SMALL, space, sampler="optuna", trials=trials, out=Path("stopped"), watch=stopping_after(17))
+    assert resume_sweep("stopped").code == 0
+    assert bits("stopped") == bits("whole")

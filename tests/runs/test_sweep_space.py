@@ -1,6 +1,7 @@
 """What `--vary` means."""
 
 import math
+import sys
 
 import pytest
 
@@ -110,6 +111,11 @@ def test_trials(sampler, trials, message):
         make_source(read_axes(["seed=0:2"], sampler), sampler, trials, 0)
 
 
+def test_a_range_of_integers_has_a_count():
+    with pytest.raises(InputError, match="steps wants the number of values, as in steps=10:99:log:8"):
+        read_axes(["steps=10:99:log"], "random")
+
+
 def test_an_unknown_sampler():
     with pytest.raises(InputError, match="--sampler: wanted grid, random or optuna, got 'sobol'"):
         read_axes(["seed=0:2"], "sobol")
@@ -122,3 +128,31 @@ def test_a_space_as_text_is_parsed_to_the_same_space():
             assert read_axes([str(axis)], "random") == [axis]
         axis = Axis(name, {"number": (0.1, 1e-300), "integer": (1, 2), "text": ("a", "b,c")}[option.kind])
         assert read_axes([str(axis)], "grid") == [axis]
+
+
+def optuna_rounds(axes, trials, seed=0):
+    source, rounds = make_source(axes, "optuna", trials, seed), []
+    while points := source.ask():
+        rounds.append(points)
+        source.tell([None if i % 5 == 4 else abs(math.log10(p["learning_rate"]) + 2) for i, p in enumerate(points)])
+    return rounds
+
+
+def test_optuna_is_asked_for_rounds_and_told_their_losses():
+    pytest.importorskip("optuna")
+    axes = read_axes(["lr=1e-4:1:log", "hidden=4|8", "seed=5:9"], "optuna")
+    rounds = optuna_rounds(axes, 43)
+    assert list(map(len, rounds)) == [5] * 8 + [3]
+    assert rounds == optuna_rounds(axes, 43) != optuna_rounds(axes, 43, seed=1)
+    points = [point for points in rounds for point in points]
+    assert all(
+        1e-4 <= p["learning_rate"] <= 1 and p["hidden"] in ("4", "8") and p["seed"] in range(5, 9) for p in points
+    )
+    distance = [abs(math.log10(point["learning_rate"]) + 2) for point in points]
+    assert sum(distance[-20:]) < sum(distance[:20])  # it learns where the loss is small
+
+
+def test_optuna_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"--sampler optuna: needs optuna: pip install 'torchpure\[sweep\]'"):
+        make_source(read_axes(["lr=1e-4:1:log"], "optuna"), "optuna", 4, 0)

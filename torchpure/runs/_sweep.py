@@ -4,7 +4,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .sweeps import (
     Axis,
     Curves,
     Position,
+    Programs,
     Request,
     Row,
     Sampler,
@@ -115,7 +116,7 @@ def sweep(
     options = {name: value for name, value in given.items() if value is not None}
     request = Request(options, read_axes(space, sampler), sampler, trials, _patience(stop_early))
     members = _first_members(request)
-    first = prepare(members[:1], None)
+    first = prepare(members[:1], None, {})
     config = members[0].config
     name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
     with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
@@ -141,7 +142,7 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
         if status in ("done", "diverged"):
             raise InputError(f"{path}: the sweep is {status}; wanted one that was interrupted or killed")
     members = _first_members(request)
-    if prepare(members[:1], None).data[0].sha256 != data.get("sha256"):
+    if prepare(members[:1], None, {}).data[0].sha256 != data.get("sha256"):
         raise InputError(f"{members[0].config.target}: has changed since the sweep {path}")
     with watch(members[0].config.threads) as watcher:
         return _run(path, request, watcher)
@@ -156,11 +157,12 @@ class _Sweeping:
         self.curves: list[tuple[list[int], list[int], torch.Tensor]] = []
         self.best: Best | None = None
         self.groups = 0  # that were started
+        self.programs: dict[Hashable, Programs] = {}
         self.least = (math.inf, -1)  # training loss, member
 
     def group(self, members: list[Member], known: int, total: int) -> bool:
         """Run a group or take it from its checkpoint; return whether it is finished."""
-        prepared = prepare(members, self.request.stop_early)
+        prepared = prepare(members, self.request.stop_early, self.programs)
         every = members[0].config.checkpoint_every or MAX_STEPS + 1
         number = self.groups
         with Checkpointer(self.folder / "checkpoints" / f"group-{number:05}", keep=1, every=every) as checkpointer:
@@ -257,7 +259,7 @@ def _first_members(request: Request) -> list[Member]:
     points = make_source(request.axes, request.sampler, request.trials, _seed(request)).ask()
     members = _members(request, points, 0)
     for group in split_groups(members)[1:]:
-        prepare(group[:1], None)
+        prepare(group[:1], None, {})
     return members
 
 

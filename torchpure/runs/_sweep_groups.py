@@ -1,6 +1,6 @@
 """The members of a sweep: groups that run as one program, their tensors, and their results."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from ._config import FitConfig
 from ._fit import make_optimizer
 from ._network import Network, build, standardisation
 from ._points import Data, load_many
-from .sweeps import OPTIONS, Group, Inputs, Position, State, Task, chunk_width, start_state
+from .sweeps import OPTIONS, Group, Inputs, Position, Programs, State, Task, chunk_width, start_state
 
 Row = dict[str, Any]
 _BATCHED = {name: None for name, option in OPTIONS.items() if option.batched}
@@ -50,8 +50,12 @@ def split_groups(members: Iterable[Member]) -> list[list[Member]]:
     """Group the members that differ only in batched options."""
     groups: dict[str, list[Member]] = {}
     for member in members:
-        groups.setdefault(member.config.model_dump_json(exclude={*_BATCHED}), []).append(member)
+        groups.setdefault(_static(member.config), []).append(member)
     return [*groups.values()]
+
+
+def _static(config: FitConfig) -> str:
+    return config.model_dump_json(exclude={*_BATCHED})
 
 
 def group_label(members: Sequence[Member]) -> str:
@@ -59,8 +63,8 @@ def group_label(members: Sequence[Member]) -> str:
     return ", ".join(f"{name}={value}" for name, value in members[0].point.items() if name not in _BATCHED)
 
 
-def prepare(members: list[Member], patience: int | None) -> Prepared:
-    """Draw or read the points of a group, and draw the initial values.
+def prepare(members: list[Member], patience: int | None, known: dict[Hashable, Programs]) -> Prepared:
+    """Draw or read the points of a group, and draw the initial values; `known` programs are used and extended.
 
     Raises:
         InputError: the target, a file or the device is invalid, or the network is too large.
@@ -82,12 +86,13 @@ def prepare(members: list[Member], patience: int | None) -> Prepared:
         units[3][index].square().to(device),
         *(_column(members, name, device) for name in ("learning_rate", "weight_decay")),
     )
-    task = _task(network, config, patience, decays=bool(inputs.weight_decay.any()))
+    decays = bool(inputs.weight_decay.any())
+    programs = known.setdefault((_static(config), decays), Programs(_task(network, config, patience, decays=decays)))
     count = sum(value.numel() for value in network.core.parameters())
     rows, widths = x.shape[1], sum(config.hidden) + x.shape[2] + 1
-    group = Group(task, inputs, index, rows * count, rows * widths + 8 * count)
+    group = Group(programs, inputs, index, rows * count, rows * widths + 8 * count)
     params = tree.map(lambda leaf: leaf.detach().to(device), params)
-    return Prepared(members, network, data, units, group, start_state(task, params, inputs))
+    return Prepared(members, network, data, units, group, start_state(programs.task, params, inputs))
 
 
 def _task(network: Network, config: FitConfig, patience: int | None, *, decays: bool) -> Task:

@@ -6,7 +6,7 @@ from ._request import Request, is_sweep_folder, read_request, write_request
 from ._results import Curves, Row, join_curves, json_lines, npz, parquet
 from ._source import Source, make_source
 from ._space import OPTIONS, Axis, Sampler, read_axes
-from ._train import Inputs, State, Task, start_state
+from ._train import Inputs, Programs, State, Task, start_state
 from ._watch import SweepProgress, SweepWatch, SweepWatcher, unwatched_sweep
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Group",
     "Inputs",
     "Position",
+    "Programs",
     "Request",
     "Row",
     "Sampler",

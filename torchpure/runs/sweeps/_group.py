@@ -12,7 +12,7 @@ from torchpure import tree
 from torchpure.checkpoints import Checkpointer
 from torchpure.jit.native import on_one_thread
 
-from ._train import Inputs, State, Task, make_window
+from ._train import Inputs, Programs, State, Task
 
 WIDTHS = (64, 16, 4, 1)  # members at once; multiples of 16 fill vector registers, so that members have equal programs
 MAX_VALUES = 2**26  # that one step of a chunk saves for its backward pass
@@ -34,11 +34,16 @@ class Position(NamedTuple):
 class Group(NamedTuple):
     """Members that run as one program."""
 
-    task: Task
+    programs: Programs
     inputs: Inputs
     seed_index: Tensor  # (members,): the row of a member in inputs.x and inputs.y, if these have several
     products: int  # of numbers, that one member's loss takes
     values: int  # that one member's step saves for its backward pass
+
+    @property
+    def task(self) -> Task:
+        """What its members share."""
+        return self.programs.task
 
 
 def report_steps(steps: int) -> list[int]:
@@ -117,7 +122,7 @@ def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[
 def _chunk_runner(group: Group, chunks: list[Tensor], length: int, stop: Callable[[], int]) -> RunChunk:
     """Return a function that runs one chunk for a window of steps; it returns None if a signal came."""
     shared, device = len(group.inputs.x) == 1, group.inputs.x.device
-    run = make_window(group.task, shared=shared, compiled=len(chunks) * group.task.steps >= MIN_COMPILED)
+    run = group.programs.get(shared=shared, compiled=len(chunks) * group.task.steps >= MIN_COMPILED)
     inputs = [_chunk_inputs(group, chunk, shared=shared) for chunk in chunks]
 
     def run_chunk(i: int, state: State, step: int) -> tuple[State, Tensor] | None:

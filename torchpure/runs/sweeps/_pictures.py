@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # matplotlib takes a part of a second to import
 
 MAX_LINES = 1000  # more would only hide each other
 HIGHEST, LOWEST = 1e250, 1e-250
-COLORS = "viridis_r"  # the least loss is dark
+COLORS = "viridis"  # the least loss is dark
 
 
 def draw_sweep(folder: Path, axes: Sequence[Axis], rows: Sequence[Row], curves: Curves) -> None:

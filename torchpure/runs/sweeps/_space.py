@@ -44,7 +44,7 @@ _ALIASES = {"target": "column", "lr": "learning_rate"}
 
 
 class Axis(NamedTuple):
-    """The values of one option: a list, or a range for samplers."""
+    """The values of one option: a list, or for samplers a range of numbers."""
 
     name: str
     values: tuple[Value, ...] = ()
@@ -56,8 +56,6 @@ class Axis(NamedTuple):
         """Return the value at a fraction in [0, 1)."""
         if self.values:
             return self.values[min(int(fraction * len(self.values)), len(self.values) - 1)]
-        if OPTIONS[self.name].kind == "integer":
-            return int(self.low) + int(fraction * (int(self.high) - int(self.low)))
         if self.log:
             return math.exp(math.log(self.low) + fraction * (math.log(self.high) - math.log(self.low)))
         return self.low + fraction * (self.high - self.low)
@@ -191,8 +189,9 @@ def _parse(name: str, values: str, text: str, sampler: Sampler) -> Axis:
         return Axis(name, _spaced(kind, low, high, scale == "log", count, text))
     if kind == "integer" and not scales:
         return _integers(name, numbers, text)
-    if sampler == "grid":
-        raise InputError(f"--vary: a grid wants the number of values, as in {name}={values}:8, got {text[:80]!r}")
+    if sampler == "grid" or kind == "integer":
+        what = "a grid wants" if sampler == "grid" else f"{name} wants"
+        raise InputError(f"--vary: {what} the number of values, as in {name}={values}:8, got {text[:80]!r}")
     return Axis(name, (), low, high, scale == "log")
 
 

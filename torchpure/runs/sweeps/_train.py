@@ -45,6 +45,9 @@ class State(NamedTuple):
     waited: Tensor  # int64: steps since then
 
 
+Window = Callable[[State, Inputs, Tensor], tuple[State, Tensor]]
+
+
 def start_state(task: Task, params: Params, inputs: Inputs) -> State:
     """Return the state before the first step; `params` are stacked over members."""
 
@@ -58,7 +61,22 @@ def start_state(task: Task, params: Params, inputs: Inputs) -> State:
     return State(params, params, opt_state, zero, true, true, zero.double() + torch.inf, zero)
 
 
-def make_window(task: Task, *, shared: bool, compiled: bool) -> Callable[[State, Inputs, Tensor], tuple[State, Tensor]]:
+class Programs:
+    """The programs of a task; groups of the same task share them, so that each is compiled once."""
+
+    def __init__(self, task: Task) -> None:
+        """Start without programs."""
+        self.task = task
+        self._made: dict[tuple[bool, bool], Window] = {}
+
+    def get(self, *, shared: bool, compiled: bool) -> Window:
+        """Return the program; see `make_window`."""
+        if (shared, compiled) not in self._made:
+            self._made[shared, compiled] = make_window(self.task, shared=shared, compiled=compiled)
+        return self._made[shared, compiled]
+
+
+def make_window(task: Task, *, shared: bool, compiled: bool) -> Window:
     """Return a function that runs consecutive steps: (state, inputs, step numbers) to (state, losses).
 
     The losses, (members, steps), are those before each update; NaN where a member was frozen or is not finite. With
