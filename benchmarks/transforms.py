@@ -6,8 +6,9 @@ from torch.func import functional_call
 
 import torchpure as tp
 
-from ._harness import Run, report, times
+from ._harness import Run, report, report_cases, times
 
+COMPILED, EAGER = "jit", "eager"
 OURS, SAME, THEIRS = "torchpure", "torchpure, functional_call", "torch.func"
 SETTINGS = {
     OURS: "tp's transform of net(params, x), with net = tp.functional(module)",
@@ -39,6 +40,7 @@ def main() -> None:
         bar = 0.6 if "vmap" not in title and title != "jvp" else 1.0
         report(f"transforms: {title}", times(programs, 300), OURS, {THEIRS: bar}, SETTINGS)
     large_object()
+    compiled_layers()
 
 
 class Trainer:
@@ -62,6 +64,47 @@ def large_object() -> None:
     for run in programs.values():
         run(1)
     report("transforms: what can be reached", times(programs, 300), method, {function: 1.3}, settings)
+
+
+def compiled_layers() -> None:
+    """Compare compiled layers with the same function in eager mode: forward, gradient, gradient of each sample."""
+    cases = {}
+    for title, (fn, args) in _layers().items():
+        programs = {COMPILED: _repeat(tp.jit(fn), args), EAGER: _repeat(fn, args)}
+        for run in programs.values():
+            run(2)
+        cases[title] = times(programs, 20)
+    report_cases("transforms: compiled layers", cases, COMPILED, EAGER, 0.95)
+
+
+def _layers() -> dict:
+    sequence = tp.random.normal(tp.random.key(0), (64, 16, 64))  # steps, sequences, features
+    pictures = tp.random.normal(tp.random.key(1), (32, 3, 32, 32))
+    made = {}
+    for kind in (nn.LSTM, nn.GRU, nn.RNN):
+        forward, params = _function(kind(64, 128))
+        loss = _square(lambda p, x, forward=forward: forward(p, x)[0])
+        made |= {
+            kind.__name__: (forward, (params, sequence)),
+            f"{kind.__name__}, grad": (tp.grad(loss), (params, sequence)),
+        }
+    body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.GroupNorm(4, 16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3))
+    for order in (torch.contiguous_format, torch.channels_last):
+        forward, params = _function(body.to(memory_format=order))
+        args, name = (params, pictures.contiguous(memory_format=order)), str(order).removeprefix("torch.")
+        made[f"convolutions, {name}, grad"] = tp.grad(_square(forward)), args
+        single = tp.grad(lambda p, x, forward=forward: (forward(p, x[None]) ** 2).mean())
+        made[f"convolutions, {name}, grad of each picture"] = tp.vmap(single, in_dims=(None, 0)), args
+    return made
+
+
+def _function(module: nn.Module) -> tuple:
+    params = {name: leaf.detach().clone() for name, leaf in module.named_parameters()}
+    return lambda p, x: functional_call(module, p, (x,)), params
+
+
+def _square(fn):
+    return lambda p, x: (fn(p, x) ** 2).mean()
 
 
 def _value_and_grad(lib, loss):

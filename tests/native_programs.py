@@ -38,6 +38,7 @@ def _extremes(x: Tensor) -> tuple[Tensor, ...]:
 
 
 A, B, V, W = rows(4, 6), rows(6, 5, seed=1), rows(6, seed=2), rows(3, 4, 6, seed=3)
+PADDED = torch.tensor([[1, 2, -1, 0]] * 3)
 N = torch.arange(-6, 6).reshape(3, 4)
 E = torch.tensor([float("inf"), -1.0, 0.0, -0.0, 0.3, 6.0, 1e30, -float("inf")], dtype=A.dtype)
 _aten = torch.ops.aten
@@ -58,6 +59,8 @@ PROGRAMS = {
     "chain": (lambda a: torch.tanh(a * 2 + 1).exp() / 3 - a.sigmoid(), A),
     "transposed": (lambda a: torch.sin(a.T) + a.T.contiguous() * 2, A),
     "broadcast": (lambda a, v: a[:, None] * v + v[:, None], A, V),
+    "rolled": (lambda w: (w.roll(2), w.roll((1, -2, 9), (0, 2, 0)), (w.mT * 2).roll(1, 1), w.roll(0, 1)), W),
+    "windows": (lambda w: (w.unfold(2, 3, 2).sum(-1), w.unfold(0, 2, 1) * 2, w[0, 0, 0].unfold(0, 1, 1)), W),
     "sums": (lambda w: (w.sum(0), w.sum(1), w.sum(-1), w.sum((0, 2)), w.mean(), w.sum(1, keepdim=True)), W),
     "extremes": (lambda w: (w.amax(0), w.amin((1, 2)), w.max(1)[0], w.argmax(-1), w.min(0)[1], w.argmin()), W),
     "variance": (lambda w: (w.var(0), w.std(-1, correction=0), w.var()), W),
@@ -181,6 +184,11 @@ BY_TORCH = {
     "scattered": (lambda a, n: (*(a.scatter_reduce(1, n.T % 6, a[:, :3], kind) for kind in ("amax", "amin", "mean")), a.scatter_reduce(0, n[:, :3] % 4, a, "sum", include_self=False)), A, N),
     "masked": (lambda a, v: (a.index_put((a > 0,), v[0]), a.index_put((a[:, 0] > 0,), v, accumulate=True), _aten.index_put(a.T, [None, a[:, 0] > 0], v[:, None])), A, V),
     "decimals": (lambda a: (a.round(decimals=1), a.T.round(decimals=-1)), A),
+    "least squares": (lambda a, b: tuple(torch.linalg.lstsq(a, b)), B, B[:, :2]),
+    "aligned": (lambda a, n: torch.nn.functional.ctc_loss(a[:, None].log_softmax(-1), n[:1, :3].abs() % 5 + 1, n[1, :1] * 0 + 4, n[1, :1] * 0 + 2), A, N),
+    "multilabel": (lambda a: torch.nn.functional.multilabel_margin_loss(a[:3, :4], PADDED), A),
+    "scalars": (lambda a, n: (a[0, 0].cumsum(0), a[0, 0].argmax(), *a[0, 0].sort(), a[0, 0].gather(0, n[1, 2] * 0), a[0, 0].index_select(0, n[0, :1] * 0)), A, N),
+    "empty": (lambda a: (torch.special.bessel_j0(a[:0]), torch.special.bessel_j0(a), torch.linalg.inv(a[:0, :0])), A),
     "in a loop": (
         lambda s, a: scan_p(lambda c, row, s: (torch.linalg.solve(s, c) + row, c.topk(2)[0]), (a[:, 0],), (a.T,), (s,), 6, False),
         S,

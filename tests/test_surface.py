@@ -43,6 +43,15 @@ def test_testing_is_imported_when_it_is_first_asked_for():
         _ = tp.optimizers
 
 
+def test_what_reads_runs_is_imported_when_it_is_first_asked_for():
+    lines = [
+        "import sys, torchpure as tp",
+        "assert 'torchpure.runs' not in sys.modules and {'load_run', 'report', 'runs'} <= {*dir(tp)}",
+        "assert tp.load_run is tp.runs.load_run and tp.report is tp.runs.report",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, timeout=120)
+
+
 def test_argument_order_follows_the_rules():
     for make in (tp.optim.sgd, tp.optim.adam, tp.optim.adamw):
         optimizer = make(0.1)

@@ -38,23 +38,24 @@ with _collector.gc_paused():
     from .tree import ravel as ravel_pytree  # JAX's name for it
 
 if _typing.TYPE_CHECKING:
-    from . import testing
-    from .runs import load_run
+    from . import runs, testing
+    from .runs import load_run, report
 else:
-    _LAZY = {"load_run": ".runs"}
+    _LAZY_MODULES = ("runs", "testing")
+    _LAZY = {"load_run": "runs", "report": "runs"}
 
     def __getattr__(name: str) -> _typing.Any:
-        """Import `testing` and what reads runs at their first use; explain missing names."""
-        if name == "testing":
-            return _importlib.import_module(".testing", __name__)
+        """Import what programs that only train do not need at its first use; explain missing names."""
+        if name in _LAZY_MODULES:
+            return _importlib.import_module(f".{name}", __name__)
         if name in _LAZY:
-            return getattr(_importlib.import_module(_LAZY[name], __name__), name)
+            return getattr(_importlib.import_module(f".{_LAZY[name]}", __name__), name)
         advice = None if name.startswith("_") else _missing_names.remedy(name, (tree, random, optim, train, debug))
         text = f"module {__name__!r} has no attribute {name!r}" + (f": {advice}" if advice else "")
         raise AttributeError(text, name=name, obj=_sys.modules[__name__])
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LAZY, "testing"})
+        return sorted({*globals(), *_LAZY, *_LAZY_MODULES})
 
 
 __all__ = [
@@ -103,7 +104,9 @@ __all__ = [
     "ravel_pytree",
     "remat",
     "remat_name",
+    "report",
     "restore",
+    "runs",
     "save",
     "scan",
     "stack",

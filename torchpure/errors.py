@@ -7,6 +7,7 @@
     ├── ImpureError    (RuntimeError)              a function drew without a key, or changed state not given to it
     ├── CheckError     (ValueError)                a check of the user, `tp.check`, failed
     ├── InputError     (ValueError)                a file, an expression or an option of the user is invalid
+    ├── NonFiniteError (FloatingPointError)        a loss or a gradient of a training is not finite
     └── CheckpointError (OSError)                  a checkpoint cannot be written or read, or is damaged
 
 Each is also the built-in exceptions in brackets, so `except ValueError` catches it. Where torch raises RuntimeError for
@@ -14,12 +15,14 @@ the same fault, `except RuntimeError` catches it too.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
     "CheckError",
     "CheckpointError",
     "ImpureError",
     "InputError",
+    "NonFiniteError",
     "ParameterError",
     "StructureError",
     "TorchpureError",
@@ -78,6 +81,33 @@ def _list_members(members: list[tuple[int, ...]]) -> str:
 
 class InputError(TorchpureError, ValueError):
     """Report an invalid file, expression or option of the user."""
+
+
+class NonFiniteError(TorchpureError, FloatingPointError):
+    """Report a training whose loss or gradient is not finite.
+
+    `step` is the first bad step, from 1; `path` names the parameter whose gradient is bad, or is "the loss". `params`,
+    `opt_state` and `state` are those before that step. Of a batch of trainings, `members` holds one index per bad
+    member, with one number per vmap, outermost first; then `result` has the results of all members, in which each bad
+    member is as it was before its bad step.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: int,
+        path: str,
+        params: Any = None,
+        opt_state: Any = None,
+        state: Any = None,
+        members: Sequence[tuple[int, ...]] = (),
+        result: Any = None,
+    ) -> None:
+        """Take the message, the place of the first bad number, and the last good values."""
+        self.step, self.path, self.members = step, path, list(members)
+        self.params, self.opt_state, self.state, self.result = params, opt_state, state, result
+        super().__init__(message + _list_members(self.members))
 
 
 class CheckpointError(TorchpureError, OSError):

@@ -39,9 +39,10 @@ from torchpure._torch import (
 X = torch.tensor([1.0, 2.0, 3.0])
 called("calculate_fan_in_and_fan_out", "tensor")
 called("get_enum", "mean")
-called("inductor.compile_fx", "module", ["tensor"], inner_compile="function", config_patches={})
+called("inductor.compile_fx", "module", ["tensor"], inner_compile="function", config_patches={}, decompositions={})
 called("inductor.compile_fx_inner", "module", ["tensor"])
 called("inductor.ShapeEnv")
+called("inductor.select_decomp_table")
 called("pytree.register_pytree_node", "class", "flatten", "unflatten")
 
 
@@ -194,6 +195,14 @@ def settings_of_the_compiler_have_a_hash():
         assert inductor_config.get_hash().hex() != before
     names = ("fx_graph_cache", "fx_graph_remote_cache", "cpp.cxx", "reorder_for_locality")
     assert set(names) <= set(inductor_config.get_config_copy())
+
+
+@relied_on("inductor.select_decomp_table")
+def the_compiler_decomposes_by_a_table():
+    from torchpure._torch import inductor
+
+    table = inductor.select_decomp_table()
+    assert torch.ops.aten.floor_divide.default in table and torch.ops.aten.std.correction in table
 
 
 @relied_on("inductor.OutputType", "inductor.ShapeEnv", "inductor.compile_fx", "inductor.compile_fx_inner")

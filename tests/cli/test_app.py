@@ -31,7 +31,7 @@ def test_help_and_version(capsys):
 def test_a_fit_prints_its_losses_and_its_folder(capsys):
     assert main(["fit", "2*sin(x + 2*pi)", *FAST]) == 0
     out, err = capsys.readouterr()
-    assert [line.split()[0] for line in out.splitlines()] == ["train", "test", "3", "runs/2-sin-x-2-pi"]
+    assert [line.split()[0] for line in out.splitlines()] == ["train", "test", "test", "3", "runs/2-sin-x-2-pi"]
     assert err == ""
 
 
@@ -52,16 +52,23 @@ def test_quiet_prints_nothing(capsys):
 
 def test_every_option_reaches_the_configuration(here):
     words = "--domain t=0:2 --train-points 7 --test-points 3 --hidden 4,3 --activation relu --optimizer sgd --lr 0.5"
-    more = "--weight-decay 0.1 --schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
+    more = "--validation-points 0.5 --loss mae --batch-size 2 --weight-decay 0.1 --schedule constant --steps 2 --seed 9 --dtype float64 --device cpu --out mine --quiet"
     assert main(["fit", "t", *words.split(), *more.split()]) == 0
     config = json.loads((here / "mine/config.json").read_text())["config"]
     assert config == {
         "target": "t",
         "column": None,
         "inputs": None,
+        "categorical": None,
+        "categories": None,
+        "missing": None,
+        "unseen": None,
+        "dates": None,
+        "max_memory": None,
         "domain": "t=0:2",
         "train_points": 7,
         "test_points": 3,
+        "validation_points": 0.5,
         "preset": None,
         "hidden": [4, 3],
         "activation": "relu",
@@ -69,6 +76,8 @@ def test_every_option_reaches_the_configuration(here):
         "learning_rate": 0.5,
         "weight_decay": 0.1,
         "schedule": "constant",
+        "loss": "mae",
+        "batch_size": 2,
         "steps": 2,
         "seed": 9,
         "checkpoint_every": 1000,
@@ -112,6 +121,8 @@ def test_a_fit_of_a_file(here, capsys):
         (["fit", "x", "--out", "n" * 300], "file name too long"),
         (["fit", "none.csv", "--target", "y"], "none.csv: no such file"),
         (["fit", "x", "--target", "y"], "only a data file has columns"),
+        (["fit", "x", "--batch-size", "41"], "--batch-size: wanted at most 40, the training points, got 41"),
+        (["fit", "x", "--missing", "drop"], "--missing: only a data file has columns"),
         (["fit", "z" * 5000], "5000 characters"),
     ],
 )

@@ -151,7 +151,9 @@ def test_export_to_onnx_agrees_with_the_model(runs):
 def test_export_says_what_is_wrong(runs, capsys, monkeypatch):
     words = ["export", "runs/file", "--output", "m.onnx", "--format"]
     assert "wanted torch-export or onnx, got 'onix'" in fails(capsys, *words, "onix")
-    assert "is no name for a file" in fails(capsys, *words[:3], "no/m", "--format", "onnx")
+    torch_export = ["--format", "torch-export"]
+    assert "cannot be written (no such file" in fails(capsys, *words[:3], "no/m", *torch_export)
+    assert "is no name for a file" in fails(capsys, *words[:3], "runs", *torch_export)
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert "needs onnx: pip install 'torchpure[export]'" in fails(capsys, *words, "onnx")
     assert not (runs.parent / "m.onnx").exists()

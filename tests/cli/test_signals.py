@@ -1,6 +1,11 @@
+import json
 import os
+import pty
+import select
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -34,3 +39,18 @@ def test_other_threads_set_no_handler():
     thread.start()
     thread.join()
     assert told == [0]
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_run(here):
+    """The run is the leader of a session with a terminal of its own, which is then closed."""
+    words = ["fit", "x", "--steps", "3000", "--hidden", "4"]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "torchpure", *words])
+    deadline = time.monotonic() + 300
+    while not any(path.stat().st_size for path in here.glob("runs/*/metrics.jsonl")) and time.monotonic() < deadline:
+        select.select([terminal], [], [], 0.05)
+    os.close(terminal)
+    os.waitpid(child, 0)
+    result = json.loads((here / "runs/x/result.json").read_text())
+    assert (result["status"], result["steps"]) == ("done", 3000)

@@ -376,7 +376,119 @@ def _determinants() -> Iterator[Border]:
         yield from _of_vector("linalg.det", _det, _exact_det, x, lines=lines[25])
 
 
+def _of_far(name: str, f: Any) -> Iterator[Border]:
+    """Yield the norm of (3, 4) times huge and tiny factors: cubes of it overflow and underflow."""
+    for m in (1e120, 1e-120):
+        first, second = 0.6, 0.128 / m  # r r' = x v and r'^2 + r r'' = v v
+        yield from _given(name, f, (3 * m, 4 * m), (1.0, 0.0), first, second, -3 * first * second / (5 * m))
+
+
+def _norms() -> Iterator[Border]:
+    norms = {
+        "linalg.vector_norm": torch.linalg.vector_norm,
+        "linalg.matrix_norm": lambda x: torch.linalg.matrix_norm(x[None]),
+        "nn.functional.pairwise_distance": lambda x: F.pairwise_distance(x[None], x[None] * 0, eps=0.0)[0],
+        "dist": lambda x: torch.dist(x, x * 0),
+        "cdist": lambda x: torch.cdist(x[None], x[None] * 0).sum(),
+        "nn.functional.pdist": lambda x: F.pdist(torch.stack([x, x * 0])).sum(),
+        "nn.functional.triplet_margin_loss": lambda x: F.triplet_margin_loss(x, x * 0, x, 1e-9, eps=0.0),
+        "abs of complex": lambda x: torch.complex(x[0], x[1]).abs(),
+        "linalg.vector_norm of complex": lambda x: torch.linalg.vector_norm(torch.complex(x[:1], x[1:])),
+        "hypot": lambda x: torch.hypot(x[0], x[1]),
+    }
+    for name, f in norms.items():
+        yield from _of_far(name, f)
+        yield from _of_vector(name, f, _norm(2), (3.0, 4.0), (0.0, 2.0))
+        if name != "hypot":  # NaN at the origin in torch, from the first derivative on
+            yield from _given(name, f, (0.0, 0.0), (1.0, -2.0), 0.0, 0.0, 0.0)
+    most = lambda x: torch.cdist(x[None], x[None] * 0, p=torch.inf).sum()  # noqa: E731
+    yield from _given("cdist", most, (1.0, 1.0, 0.0), (1.0, 0.0, 0.0), 0.5, 0.0, 0.0)
+    square = lambda x: (F.normalize(x, dim=0) ** 2)[0]  # noqa: E731
+    yield from _of_vector("nn.functional.normalize", square, lambda x: x[0] ** 2 / (x[0] ** 2 + x[1] ** 2), (3.0, 4.0))
+    yield from _given("nn.functional.normalize", square, (0.0, 0.0), (1e-12, 0.0), 0.0, 2.0, 0.0)
+    scaled = lambda x: torch.renorm(x[None], 2, 0, 1.0)[0, 0]  # noqa: E731
+    unit = lambda x: x[0] / (mp.sqrt(x[0] ** 2 + x[1] ** 2) + mpf("1e-7"))  # noqa: E731
+    yield from _of_vector("renorm", scaled, unit, (3.0, 4.0))
+    yield from _given("renorm", scaled, (0.0, 0.0), (1.0, -2.0), 1.0, 0.0, 0.0)
+    both = lambda x: sum(torch.std_mean(x))  # noqa: E731
+    yield from _of_vector("std_mean", both, lambda xs: _deviation(xs) + sum(xs) / len(xs), (1.0, 2.0, 4.0))
+    yield from _given("std_mean", both, (1.0, 1.0), (0.0, 1.0), 0.5, 0.0, 0.0)
+    yield from _given("angle of complex", lambda x: torch.complex(x[0], x[1]).angle(), (0.0, 0.0), (1.0, 2.0), 0, 0, 0)
+    yield from _given("sgn of complex", lambda x: torch.complex(x[0], x[1]).sgn().real, (0.0, 0.0), (1.0, 2.0), 0, 0, 0)
+
+
+def _products() -> Iterator[Border]:
+    zeros, there = ((0.0, 1.0, 2.0), (0.0, 0.0, 2.0), (0.0, 0.0, 0.0)), torch.tensor([1, 1, 1])
+    products = {
+        "scatter_reduce": lambda x: torch.ones_like(x).scatter_reduce(0, there, x, "prod", include_self=False)[1],
+        "index_reduce": lambda x: torch.ones_like(x).index_reduce(0, there, x, "prod")[1],
+    }
+    for name, f in products.items():
+        yield from _of_vector(name, f, _product, *zeros)
+    powers = lambda xs: sum(1 + x + x**2 + x**3 for x in xs)  # noqa: E731
+    yield from _of_vector("linalg.vander", lambda x: torch.linalg.vander(x, N=4).sum(), powers, *zeros[1:])
+    yield from _of_vector("vander", lambda x: torch.vander(x, 4).sum(), powers, *zeros[1:])
+    complex_det = lambda x: torch.linalg.det(torch.complex(x, x.flip(0)).reshape(2, 2)).imag  # noqa: E731
+    exact = lambda x: mp.im(_exact_det([mp.mpc(a, b) for a, b in zip(x, x[::-1], strict=True)]))  # noqa: E731
+    yield from _of_vector("linalg.det of complex", complex_det, exact, (0.0,) * 4, (1.0, 2.0, 2.0, 4.0))
+    power = lambda x: (torch.complex(x[0], x[1]) ** x[2]).real  # noqa: E731
+    yield from _of_vector("pow of complex", power, lambda x: mp.re(mp.mpc(x[0], x[1]) ** x[2]), (1.0, -2.0, 0.7))
+
+
+def _spectra() -> Iterator[Border]:
+    pair = lambda x: mp.sqrt(((x[0] - x[3]) / 2) ** 2 + x[1] * x[2]) + (x[0] + x[3]) / 2  # noqa: E731
+    symmetric, general = (1.0, 2.0, 2.0, -1.0), (1.0, 2.0, 0.5, -1.0)
+    lines = [(1.0, 0.5, 0.5, 2.0), (0.0, 1.0, 1.0, 0.0)]
+    largest = lambda x: torch.linalg.eigvalsh(x.reshape(2, 2))[1]  # noqa: E731
+    yield from _of_vector("linalg.eigvalsh", largest, pair, symmetric, lines=lines)
+    yield from _of_vector(
+        "linalg.eigh", lambda x: torch.linalg.eigh(x.reshape(2, 2))[0][1], pair, symmetric, lines=lines
+    )
+    yield from _of_vector("linalg.eig", lambda x: torch.linalg.eig(x.reshape(2, 2))[0].real.amax(), pair, general)
+    yield from _of_vector("linalg.eigvals", lambda x: torch.linalg.eigvals(x.reshape(2, 2)).real.amax(), pair, general)
+    sizes = lambda x: torch.linalg.slogdet(torch.complex(x, x.flip(0)).reshape(2, 2))[1]  # noqa: E731
+    exact = lambda x: mp.log(abs(_exact_det([mp.mpc(a, b) for a, b in zip(x, x[::-1], strict=True)])))  # noqa: E731
+    yield from _of_vector("linalg.slogdet of complex", sizes, exact, general)
+    reflected = lambda x: (torch.linalg.householder_product(x[:6].reshape(3, 2), x[6:]) ** 2)[0].sum()  # noqa: E731
+    yield from _of_vector(
+        "linalg.householder_product", reflected, _reflected, (0.0, 0.0, 1.0, 0.0, 2.0, -1.0, 0.5, 0.7)
+    )
+
+
+def _reflected(x: Any) -> Any:
+    """The first row of (I - s v v^T) (I - t w w^T), of the first two columns, squared and summed."""
+    v, w, s, t = (1, x[2], x[4]), (0, 1, x[5]), x[6], x[7]
+    row = [(1 - s * v[0] * v[0]), -s * v[0] * v[1], -s * v[0] * v[2]]
+    along = sum(a * b for a, b in zip(row, w, strict=True))
+    return sum((row[i] - t * along * w[i]) ** 2 for i in range(2))
+
+
+def _standardized() -> Iterator[Border]:
+    x = (1.0, -2.0, 0.5, 4.0)
+    norms = {
+        "nn.functional.layer_norm": lambda x: F.layer_norm(x, (4,))[0],
+        "nn.functional.batch_norm": lambda x: F.batch_norm(x[:, None], None, None, training=True)[0, 0],
+        "nn.functional.instance_norm": lambda x: F.instance_norm(x[None, None])[0, 0, 0],
+        "nn.functional.group_norm": lambda x: F.group_norm(x[None, :, None], 1)[0, 0, 0],
+    }
+    for name, f in norms.items():
+        yield from _of_vector(name, f, _first_standardized, x)
+    loss = lambda w: F.cross_entropy(torch.eye(3, dtype=w.dtype), torch.tensor([0, 1, 1]), weight=w)  # noqa: E731
+    yield from _of_vector("nn.functional.cross_entropy", loss, _weighted_loss, (1.0, 2.0, 3.0), (0.0, 1.0, 2.0))
+
+
+def _first_standardized(x: Any) -> Any:
+    mean = sum(x) / len(x)
+    return (x[0] - mean) / mp.sqrt(sum((a - mean) ** 2 for a in x) / len(x) + mpf(1e-5))
+
+
+def _weighted_loss(w: Any) -> Any:
+    total = mp.log(mp.e + 2)
+    return (w[0] * (total - 1) + w[1] * (total - 1) + w[1] * total) / (w[0] + 2 * w[1])
+
+
 def borders() -> list[Border]:
     """List all problems."""
     families = (_elementwise, _powers, _bessel, _polynomials, _of_two, _of_vectors, _determinants)
+    families += (_norms, _products, _spectra, _standardized)
     return [border for family in families for border in family()]

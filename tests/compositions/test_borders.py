@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 import torch
-from borders import JIT, WORDS, Border, borders, outcome
+from borders import JIT, WORDS, Border, borders, derivative, outcome
 from table_of_borders import HEAD, TARGET
 from torch.torch_version import TorchVersion
 
@@ -51,6 +51,27 @@ def test_every_derivative_at_every_border(border):
 @pytest.mark.parametrize("border", BORDERS, ids=_names(BORDERS))
 def test_every_compiled_derivative_at_every_border(border):
     check(border, [JIT], DOUBLE)
+
+
+FAR = {  # the squares of these numbers are infinite or zero, and so is torch's value of a norm
+    "vector_norm": torch.linalg.vector_norm,
+    "matrix_norm": lambda x: torch.linalg.matrix_norm(x[None]),
+    "pairwise_distance": lambda x: torch.nn.functional.pairwise_distance(x, x * 0, eps=0.0),
+    "dist": lambda x: torch.dist(x, x * 0),
+    "cdist": lambda x: torch.cdist(x[None], x[None] * 0).sum(),
+    "abs of complex": lambda x: torch.complex(x[0], x[1]).abs(),
+}
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+@pytest.mark.parametrize("name", FAR)
+def test_squares_of_a_norm_that_overflow_do_not_reach_its_derivatives(name, scale):
+    """The gradient that is outermost and alone is torch's own, which follows torch's value."""
+    f = lambda s: FAR[name](torch.tensor([3.0, 4.0], dtype=DOUBLE) * scale + s * torch.eye(2, dtype=DOUBLE)[0])  # noqa: E731
+    zero = torch.zeros((), dtype=DOUBLE)
+    for word in ("f", "m", "j", "rr", "rf", "fr", "ff", "jj"):
+        wanted = 0.6 if len(word) == 1 else 0.128 / scale
+        torch.testing.assert_close(float(derivative(word, f)(zero)), wanted, msg=lambda m, word=word: f"{word}: {m}")
 
 
 WRONG_BEFORE = {"sinc": "99", "cumprod": "99", "linalg.det": "2.15", "special.bessel_j0": "2.15"}  # versions of torch

@@ -1,27 +1,29 @@
 """Columns that are read by name and written: the same bits come back, and a missing name is told with the nearest."""
 
+import pyarrow as pa
 import pytest
 import torch
 
-from torchpure.data import column_names, read_columns, write_columns
+from torchpure.data import column_names, read_columns, write_table
 from torchpure.errors import InputError
 
-COLUMNS = {
+VALUES = {
     "a": torch.tensor([0.1, -1e-300, 1e17], dtype=torch.float64),
     "file": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
     'b,"\nc': torch.tensor([1 / 3, 2.0, -0.0], dtype=torch.float64),
 }
+COLUMNS = pa.table({name: values.numpy() for name, values in VALUES.items()})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet", ".feather"])
 def test_written_columns_are_read_with_the_same_bits(suffix, tmp_path, listing):
     path = tmp_path / f"t{suffix}"
     path.write_text("an older file")
-    write_columns(path, COLUMNS)
-    assert column_names(path) == list(COLUMNS)
+    write_table(path, COLUMNS)
+    assert column_names(path) == list(VALUES)
     wanted = ["file", 'b,"\nc', "a"]
     x = read_columns(path, wanted)
-    assert torch.equal(x, torch.stack([COLUMNS[name] for name in wanted], dim=-1))
+    assert torch.equal(x, torch.stack([VALUES[name] for name in wanted], dim=-1))
     assert x[2, 1].signbit()
     assert listing(tmp_path) == [path.name]
 
@@ -38,7 +40,7 @@ def test_missing_columns_are_told_with_the_nearest_names(tmp_path):
     [
         ("none.csv", "no such file"),
         ("t.txt", "wanted a data file: .csv"),
-        ("folder.csv", "is no regular file"),
+        ("folder.csv", "is a directory"),
         ("twice.csv", "column `a` appears more than once"),
         ("a\0.csv", "wanted a data file"),
     ],
@@ -57,5 +59,5 @@ def test_files_that_cannot_be_read(name, message, tmp_path):
 def test_places_that_cannot_be_written(name, message, tmp_path, listing):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=message):
-        write_columns(tmp_path / name, COLUMNS)
+        write_table(tmp_path / name, COLUMNS)
     assert listing(tmp_path) == ["folder.csv"]

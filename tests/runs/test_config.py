@@ -61,6 +61,20 @@ def test_only_adamw_decays_weights_by_default():
         ({"dtype": "float16"}, "--dtype: wanted 'float32' or 'float64'"),
         ({"preset": "other"}, "--preset: wanted 'article'"),
         ({"column": "y"}, "--target: only a data file has columns"),
+        ({"missing": "drop"}, "--missing: only a data file has columns"),
+        ({"categories": "a"}, "--categories: only a data file has columns"),
+        ({"target": "a.csv", "missing": "zero"}, "--missing: wanted 'error', 'drop' or 'mean', got 'zero'"),
+        ({"target": "a.csv", "max_memory": "4X"}, "--max-memory: wanted a valid integer, got '4X'"),
+        ({"target": "a.csv", "max_memory": "1K"}, "--max-memory: wanted a number greater than or equal to 1048576"),
+        ({"loss": "l2"}, "--loss: wanted 'mse', 'mae', 'huber' or 'cross-entropy', got 'l2'"),
+        ({"loss": "cross-entropy"}, "--loss: cross-entropy wants classes"),
+        ({"batch_size": 0}, "--batch-size: wanted a number greater than or equal to 1"),
+        ({"validation_points": "0"}, "--validation-points: wanted"),
+        ({"validation_points": "1.5"}, "--validation-points: wanted"),
+        ({"validation_points": "some"}, "--validation-points: wanted"),
+        ({"stepz": 3}, "--stepz: no such option; did you mean --steps?"),
+        ({"batchsize": 3}, "--batchsize: no such option; did you mean --batch-size?"),
+        ({"qqqqqq": 3}, "--qqqqqq: no such option$"),
         ({"inputs": "a"}, "--inputs: only a data file has columns"),
         ({"target": "a.csv", "domain": "0:1"}, "--domain: only an expression"),
     ],
@@ -69,6 +83,11 @@ def test_refused(options, message):
     with pytest.raises(InputError, match=message) as caught:
         configure({"target": "x"} | options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("500M", 500 * 2**20), ("1.5gb", 3 * 2**29), ("2097152", 2**21)])
+def test_memory_in_words(text, expected):
+    assert configure({"target": "a.csv", "max_memory": text}).max_memory == expected
 
 
 def test_a_file_of_an_unknown_format(tmp_path, monkeypatch):
@@ -88,6 +107,8 @@ def test_a_file_of_an_unknown_format(tmp_path, monkeypatch):
         {"target": "x*y", "domain": "x=-1:1,y=0:1"},
         {"target": "my file.csv", "column": "a b", "inputs": "c,d", "train_points": 4},
         {"target": "x", "preset": "article"},
+        {"target": "x", "loss": "huber", "batch_size": 8, "validation_points": 0.25},
+        {"target": "a.csv", "column": "a,b", "missing": "mean", "categories": "c,d", "unseen": "error"},
     ],
 )
 def test_the_command_repeats_all_options(options):
@@ -99,7 +120,7 @@ def test_the_command_repeats_all_options(options):
     }
     column = {"column": given.pop("target")} if "target" in given else {}
     numbers = {
-        name: float(value) if name in ("learning_rate", "weight_decay") else int(value)
+        name: float(value) if name in ("learning_rate", "weight_decay", "validation_points") else int(value)
         for name, value in given.items()
         if value.replace(".", "").isdigit() and name != "hidden"
     }

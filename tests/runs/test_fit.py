@@ -18,9 +18,9 @@ K_DATA, K_INIT = random.split(random.key(0))
 def fitted(stop=lambda: 0, **options):
     config = configure({"target": "2*sin(x + 2*pi)", "hidden": "8", "steps": 20} | options)
     data = load(config, K_DATA)
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     reports = []
-    result = fit(network, data, config, K_INIT, lambda step, loss: reports.append((step, loss)), stop)
+    result = fit(network, data, config, K_INIT, lambda step, loss, _: reports.append((step, loss)), stop)
     return result, network, data, reports
 
 

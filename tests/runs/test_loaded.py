@@ -45,6 +45,7 @@ def test_the_model_of_a_loaded_run_has_the_bits_that_it_had_at_the_end(options, 
     assert loaded.model(data.test.x).dtype == torch.float64
     assert list(loaded.metrics["loss"]) == list(done.fit.losses)
     assert list(loaded.metrics["step"]) == [1, 2, 3, 4, 5]
+    assert loaded.result["seconds"] == pytest.approx(done.fit.seconds)
     assert (loaded.status, loaded.config.target) == ("done", options["target"])
     assert len(repr(loaded).splitlines()) <= 12
     assert options["target"] in repr(loaded)
@@ -127,7 +128,7 @@ def truncate(name, size):
 
 
 NESTED = b"[" * 100_000
-CONFIG, METRICS, PARAMS = "config.json", "metrics.jsonl", "params.safetensors"
+CONFIG, METRICS, PARAMS, RESULT = "config.json", "metrics.jsonl", "params.safetensors", "result.json"
 DAMAGES = {
     "no config": (replace(CONFIG, lambda path: None), r"config\.json: not found"),
     "config is a pipe": (replace(CONFIG, os.mkfifo), r"config\.json: is a pipe"),
@@ -153,6 +154,9 @@ DAMAGES = {
     "a step is no integer": (write(METRICS, b'{"step": 1.5}\n'), r"line 1: wanted a `step`, an integer from 0, got 1\.5"),
     "a loss is a list": (write(METRICS, b'{"step": 1, "loss": [2]}\n'), r"line 1, `loss`: wanted a number, got \[2\]"),
     "a status is a number": (write(METRICS, b'{"status": 3}\n'), r"the last line: wanted a `status`, a word, got 3"),
+    "result is a pipe": (replace(RESULT, os.mkfifo), r"result\.json: is a pipe"),
+    "result is no object": (write(RESULT, b"[]"), r"result\.json: wanted an object with numbers, got \[\]"),
+    "seconds are a word": (write(RESULT, b'{"seconds": "x"}'), r"result\.json, `seconds`: wanted a number, got x"),
     "parameters are cut": (truncate(PARAMS, 300), r"params\.safetensors: .*truncated or damaged"),
     "the end is missing": (truncate(PARAMS, 900), r"params\.safetensors: damaged"),
     "parameters are empty": (truncate(PARAMS, 0), r"0 bytes are not a whole safetensors file"),
@@ -166,7 +170,19 @@ DAMAGES = {
         r"`\.\./x`: config\.json asks for no such tensor",
     ),
     "a tensor is no tensor": (header(lambda spec: spec.update(input_mean=3)), r"the file has no description of a tensor"),
-    "other data": (edit(CONFIG, lambda value: value["data"].update(inputs=["x", "y"])), r"`core\.0\.weight`: .*\(4, 2\)"),
+    "other data": (edit(CONFIG, lambda value: value["data"].update(inputs=["x", "y"])), r"`data\.inputs` and `data\.preprocessing` have different columns"),
+    "a column of an unknown kind": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["inputs"][0].update(kind="noise")),
+        r"`data\.preprocessing\.inputs\.0\.kind`: input should be",
+    ),
+    "classes without names": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["targets"][0].update(kind="classes")),
+        r"`data\.preprocessing\.targets\.0`: .*classes needs 2 categories",
+    ),
+    "another width": (
+        edit(CONFIG, lambda value: value["data"]["preprocessing"]["inputs"][0].update(kind="calendar")),
+        r"`core\.0\.weight`: .*\(4, 7\)",
+    ),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from torchpure import model, random
+from torchpure.data import plain_numbers
 from torchpure.errors import InputError
 from torchpure.runs import _network
 from torchpure.runs._config import configure
@@ -9,6 +10,7 @@ from torchpure.runs._network import build, units
 from torchpure.runs._points import Sample
 
 X = torch.tensor([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], dtype=torch.float64)
+RULES = plain_numbers(["a", "b"], ["y"])
 TRAIN = Sample(X, torch.tensor([1e6, 2e6, 4e6], dtype=torch.float64))
 
 
@@ -18,7 +20,9 @@ def with_initial_values(network):
 
 
 def test_a_network_is_plain_layers_between_standardisations():
-    network = with_initial_values(build(configure({"target": "x", "hidden": "4,3", "activation": "tanh"}), TRAIN))
+    network = with_initial_values(
+        build(configure({"target": "x", "hidden": "4,3", "activation": "tanh"}), TRAIN, RULES)
+    )
     names = [type(layer).__name__ for layer in network.core]
     assert names == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
     with torch.no_grad():
@@ -32,7 +36,7 @@ def test_a_network_is_plain_layers_between_standardisations():
 
 
 def test_the_article_has_a_linear_first_layer_and_no_standardisation():
-    network = build(configure({"target": "x", "preset": "article"}), TRAIN)
+    network = build(configure({"target": "x", "preset": "article"}), TRAIN, RULES)
     layers = [
         (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else "tanh" for layer in network.core
     ]
@@ -42,7 +46,7 @@ def test_the_article_has_a_linear_first_layer_and_no_standardisation():
 
 def test_building_does_not_use_the_global_generator():
     before = torch.get_rng_state()
-    with_initial_values(build(configure({"target": "x"}), TRAIN))
+    with_initial_values(build(configure({"target": "x"}), TRAIN, RULES))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -61,10 +65,10 @@ def test_constant_columns_get_the_scale_1():
 )
 def test_refused(options, message):
     with pytest.raises(InputError, match=message):
-        build(configure({"target": "x"} | options), TRAIN)
+        build(configure({"target": "x"} | options), TRAIN, RULES)
 
 
 def test_too_many_points_for_the_widths(monkeypatch):
     monkeypatch.setattr(_network, "MAX_VALUES", 100)
     with pytest.raises(InputError, match="--hidden, --train-points: 3 points times 67 units are too many"):
-        build(configure({"target": "x"}), TRAIN)
+        build(configure({"target": "x"}), TRAIN, RULES)

@@ -88,6 +88,32 @@ def test_refused_split_sizes(path, options):
         load(configure({"target": str(path), "column": "y"} | options), KEY)
 
 
+@pytest.mark.parametrize("options", [{"validation_points": 3}, {"validation_points": 0.3, "train_points": 5}])
+def test_validation_points_come_between_training_and_test(path, options):
+    data = load(configure({"target": str(path), "column": "y"} | options), KEY)
+    assert len(data.validation.y) == 3
+    rows = torch.cat([sample.y for sample in (data.train, data.validation, data.test)])
+    assert sorted(rows.tolist()) == [10.0 * row for row in range(11)]
+
+
+def test_an_expression_can_have_validation_points():
+    config = configure({"target": "2*x", "validation_points": 0.25})
+    data = load(config, KEY)
+    assert [len(sample.y) for sample in (data.train, data.validation, data.test)] == [40, 10, 10]
+    assert torch.equal(data.validation.y, 2 * data.validation.x[:, 0])
+
+
+def test_categories_must_be_inputs(path):
+    with pytest.raises(InputError, match="--categories: `z` is no input column; wanted of x"):
+        load(configure({"target": str(path), "column": "y", "categories": "z"}), KEY)
+
+
+def test_one_complete_row_is_too_few(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n,4\n3,\n")
+    with pytest.raises(InputError, match="1 rows of data; wanted at least 2"):
+        load(configure({"target": str(tmp_path / "a.csv"), "column": "y", "missing": "drop"}), KEY)
+
+
 def test_two_rows_give_one_to_train_and_one_to_test(tmp_path):
     (tmp_path / "a.csv").write_text("x,y\n1,2\n3,4\n")
     data = load(configure({"target": str(tmp_path / "a.csv"), "column": "y"}), KEY)

@@ -23,6 +23,7 @@ OPTIONS = {
     "article": {"preset": "article", "hidden": None},
     "momentum, float64": {"optimizer": "sgd", "dtype": "float64"},
     "at the end only": {"checkpoint_every": 0},
+    "minibatches": {"batch_size": 7, "validation_points": 5, "loss": "mae"},
     "diverges": {"optimizer": "sgd", "learning_rate": 100.0},
 }
 

@@ -44,7 +44,7 @@ def test_the_saved_run_reproduces_the_predictions(extra):
     saved = json.loads((done.directory / "config.json").read_text())
     config = FitConfig.model_validate(saved["config"])
     data = load(config, random.split(random.key(config.seed))[0])
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     network.load_state_dict(load_file(done.directory / "params.safetensors"))
     with torch.no_grad():
         assert float((network(data.test.x) - data.test.y).square().mean()) == done.fit.test_loss

@@ -114,3 +114,52 @@ def test_a_state_of_another_optimizer_is_refused(steps):
 def test_loop_names_what_is_no_optimizer():
     with pytest.raises(TypeError, match="loop: wanted an optimizer of tp.optim, got the function adam"):
         next(tp.train.loop(by_dict, NET.params, [(X, Y)], tp.optim.adam))
+
+
+SEQUENCES = (torch.ones(4, 5, 3), torch.ones(4, 5, 1))
+MISTAKES = {
+    "integers": (nn.Linear(3, 1), (torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 1)), "dtype float32, .* int64"),
+    "float64": (nn.Linear(3, 1), (torch.ones(4, 3).double(), torch.ones(4, 1)), r"float64 .*as in x.to\(torch.float32"),
+    "state": (nn.BatchNorm1d(3), (torch.ones(4, 3, dtype=torch.int64), torch.ones(4, 3)), "dtype float32, .* int64"),
+    "convolution": (nn.Conv1d(3, 1, 1), (torch.ones(4, 3, 2, dtype=torch.int64), torch.ones(4, 1, 2)), "int64"),
+    "a tuple": (nn.LSTM(3, 1, batch_first=True), SEQUENCES, "returns tuple of 2, .* loss=lambda output, target"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_model_that_does_not_fit_the_data(name):
+    model, data, message = MISTAKES[name]
+    with pytest.raises(TypeError, match=f"^fit: the model .*{message}"):
+        tp.fit(model, data, optimizer=tp.optim.sgd(0.1), steps=1)
+
+
+def test_an_output_is_chosen_by_the_loss():
+    loss = lambda output, target: nn.functional.mse_loss(output[0], target)  # noqa: E731
+    result = tp.fit(nn.LSTM(3, 1, batch_first=True), SEQUENCES, loss=loss, optimizer=tp.optim.sgd(0.1), steps=2)
+    assert result.history[1] < result.history[0]
+
+
+def test_integer_targets_count_as_numbers():
+    targets, results = torch.tensor([[1], [2]]), []
+    for target in (targets, targets.float()):
+        start = {"weight": torch.ones(1, 1), "bias": torch.zeros(1)}
+        fitted = tp.fit(nn.Linear(1, 1), (torch.ones(2, 1), target), params=start, optimizer=tp.optim.sgd(0.1), steps=3)
+        results.append(fitted.params)
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("key", [3, torch.tensor(3), None])
+def test_a_key_is_checked(key):
+    calls = {
+        "fit": lambda: tp.fit(nn.Linear(3, 1), (torch.ones(4, 3), torch.ones(4, 1)), optimizer=tp.optim.sgd(0.1),
+                              steps=1, key=3 if key is None else key),
+        "sweep": lambda: tp.train.sweep(lambda key, a: a, {"a": [1.0]}, key=3 if key is None else key),
+        "add_noise": lambda: tp.optim.noisy_sgd(0.1, key=key),
+        "scale_by_kron": lambda: tp.optim.kron(0.1, key=key),
+        "gamma": lambda: tp.random.gamma(key, 1.0),
+        "poisson": lambda: tp.random.poisson(key, 1.0),
+        "geometric": lambda: tp.random.geometric(key, 0.5),
+    }  # fmt: skip
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{name}: wanted a key, as random.key"):
+            call()

@@ -15,6 +15,7 @@ from ._info import info
 from ._ls import ls
 from ._output import close_stdout, print_error
 from ._predict import predict
+from ._report import report
 from ._resume import resume
 from ._signals import end_quietly, interruptible
 from ._sweep import sweep
@@ -101,5 +102,5 @@ def _root(
         print(ctx.get_help())
 
 
-for command in (fit, sweep, resume, predict, ls, info, export):
+for command in (fit, sweep, resume, predict, report, ls, info, export):
     app.command()(command)

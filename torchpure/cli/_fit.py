@@ -21,11 +21,33 @@ if TYPE_CHECKING:
 def fit(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet or .npz file.")
+        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet, .arrow or .npz file.")
     ],
-    column: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit.")] = None,
+    column: Annotated[
+        str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit, or A,B for several.")
+    ] = None,
     inputs: Annotated[
         str | None, typer.Option(metavar="A,B", help="File: the input columns. (default all others)")
+    ] = None,
+    categorical: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="File: categories become one-hot, embedding or auto: up to 16 one-hot."),
+    ] = None,
+    categories: Annotated[
+        str | None, typer.Option(metavar="A,B", help="File: columns that are categories. (default all text)")
+    ] = None,
+    missing: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: missing values: error, drop or mean. (default error)")
+    ] = None,
+    unseen: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: new categories: average or error. (default average)")
+    ] = None,
+    dates: Annotated[
+        str | None, typer.Option(metavar="NAME", help="File: dates become days or calendar parts too. (default days)")
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="File: memory, such as 500M, above which it is read in blocks. (default 4G)"),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(metavar="BOUNDS", help="Expression: x=LOW:HIGH,y=LOW:HIGH (default x=0:2*pi)")
@@ -35,6 +57,12 @@ def fit(
     ] = None,
     test_points: Annotated[
         int | None, typer.Option(metavar="N", help="Points to test on. (default 10; for a file 20%)")
+    ] = None,
+    validation_points: Annotated[
+        str | None, typer.Option(metavar="N", help="Points, or a share such as 0.1, to validate on. (default none)")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="mse, mae, huber or cross-entropy. (default mse; text: the last)")
     ] = None,
     preset: Annotated[
         str | None,
@@ -58,9 +86,10 @@ def fit(
     schedule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Learning rate schedule: cosine or constant. (default cosine)")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates, each on all training points. (default 500)")
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Points in each update. (default all training points)")
     ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates of the parameters. (default 500)")] = None,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of the points and of the initial values. (default 0)")
     ] = None,
@@ -140,7 +169,8 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
     elif not quiet:
         print_output(
             f"train loss  {format_loss(result['train_loss'])}\n"
-            f"test loss   {format_loss(result['test_loss'])}  (mean squared errors)\n"
+            f"test loss   {format_loss(result['test_loss'])}  ({result['loss']})\n"
+            f"{_format_measured(result)}\n"
             f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"
             f"{result['directory']}",
             "the run",
@@ -167,3 +197,10 @@ def output_folder(text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise InputError(f"--out: {text!r} is not a name for a folder")
     return Path(text)
+
+
+def _format_measured(result: Mapping[str, Any]) -> str:
+    if "accuracy" in result:
+        return f"accuracy    {result['accuracy']:.1%} of the test points"
+    r2, error = (("-" if result[name] is None else f"{result[name]:.4f}") for name in ("r2", "relative_error"))
+    return f"test R²     {r2}, relative error {error}"

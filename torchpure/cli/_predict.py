@@ -10,10 +10,10 @@ from ._output import print_output
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     source: Annotated[
-        str, typer.Option("--input", metavar="FILE", help="Rows to predict: .csv, .parquet or .npz; columns by name.")
+        str, typer.Option("--input", metavar="FILE", help="Rows to predict, a data file; columns by name.")
     ],
     output: Annotated[
-        str, typer.Option(metavar="FILE", help="The new file: inputs and predictions, .csv, .parquet or .npz.")
+        str, typer.Option(metavar="FILE", help="The new file: inputs and predictions, .csv, .parquet, .arrow or .npz.")
     ],
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="The column of predictions. (default: the target's name)")

@@ -3,7 +3,11 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PERIOD = 0.1  # seconds between two updates of the line
 
@@ -19,7 +23,7 @@ def live_line(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float], Non
 
     text = "step {task.completed:>{task.fields[width]}}/{task.total}  loss {task.fields[loss]}  {task.fields[speed]}"
     bar = Progress(BarColumn(24), TextColumn(text), console=Console(stderr=True), auto_refresh=False, transient=True)
-    with bar:
+    with _shown(bar):
         task = bar.add_task("fit", total=steps, loss="-", speed="", width=len(str(steps)))
         start = shown = time.monotonic()
 
@@ -29,9 +33,22 @@ def live_line(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float], Non
             if now - shown < PERIOD and step < steps:
                 return
             shown = now
-            bar.update(task, completed=step, loss=f"{loss:.3e}", speed=speed(step, steps, now - start), refresh=True)
+            with suppress(OSError):  # the terminal went away; the run goes on
+                bar.update(
+                    task, completed=step, loss=f"{loss:.3e}", speed=speed(step, steps, now - start), refresh=True
+                )
 
         yield report
+
+
+@contextmanager
+def _shown(bar: "Progress") -> Iterator[None]:
+    bar.start()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            bar.stop()
 
 
 def speed(step: int, steps: int, seconds: float) -> str:

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 @contextmanager
@@ -37,6 +38,8 @@ def interruptible() -> Iterator[Callable[[], int]]:
 def catch_signals() -> Iterator[Callable[[], int]]:
     """Yield a function that returns the number of the first signal received, or 0; a second signal interrupts.
 
+    A terminal that goes away is no reason to end.
+
     Raises:
         KeyboardInterrupt: a second signal came; it is raised at that moment.
     """
@@ -51,8 +54,20 @@ def catch_signals() -> Iterator[Callable[[], int]]:
         elif len(received) == 2:
             raise KeyboardInterrupt
 
-    with _handling(later) as received:
+    with _handling(later) as received, _ignoring(_HANGUP):
         yield lambda: received[0] if received else 0
+
+
+@contextmanager
+def _ignoring(number: int | None) -> Iterator[None]:
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def end_quietly() -> None:

@@ -1,19 +1,40 @@
 """Points from outside: columns of data files, and expressions that a user types. Nothing is executed."""
 
+from ._blocks import Types, find_types, memory_needed, num_blocks, read_blocks
+from ._columns import Column, Rules, complete_rows, fit_columns, fit_targets
 from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
-from ._named_columns import column_names, read_columns, write_columns
-from ._table import Table, is_table, read_table
+from ._named_columns import read_columns, write_table
+from ._preprocessing import Preprocessing, encode, encode_targets, plain_numbers, standardised
+from ._table import KINDS, Choice, Table, choose, column_names, is_table, read_table
 
 __all__ = [
+    "KINDS",
     "LARGEST",
+    "Choice",
+    "Column",
     "Domain",
+    "Preprocessing",
+    "Rules",
     "Table",
+    "Types",
+    "choose",
     "column_names",
     "compile_expression",
+    "complete_rows",
+    "encode",
+    "encode_targets",
+    "find_types",
+    "fit_columns",
+    "fit_targets",
     "is_table",
+    "memory_needed",
+    "num_blocks",
     "parse_domain",
+    "plain_numbers",
+    "read_blocks",
     "read_columns",
     "read_table",
-    "write_columns",
+    "standardised",
+    "write_table",
 ]

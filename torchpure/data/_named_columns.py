@@ -1,69 +1,42 @@
-"""Read columns of a data file by name, without a target; write columns to a new one."""
+"""Read columns of numbers by name, without a target; write a table to a new file."""
+
+from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import secrets
-import stat
 import zipfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from torchpure.errors import InputError
 
-from ._formats import FORMATS
+from ._table import read_table
+from ._values import numbers
 
-MAX_SHOWN = 30
-MAX_NAME = 40
-
-
-def column_names(path: Path) -> list[str]:
-    """Name the columns of a data file.
-
-    Raises:
-        InputError: the file is missing, damaged or of an unknown kind, or a name appears twice.
-    """
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise InputError(f"{str(path)[:200]!r}: wanted a data file: {', '.join(FORMATS)}")
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: is no regular file; wanted a data file")
-        names = form.names(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{str(path)[:200]}: {reason.lower()}; wanted a data file") from None
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        raise InputError(f"{path}: column `{twice[0][:MAX_NAME]}` appears more than once")
-    return names
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def read_columns(path: Path, wanted: Sequence[str]) -> Tensor:
-    """Read the named columns, (rows, columns), float64.
+    """Read the named columns of numbers, (rows, columns), float64.
 
     Raises:
         InputError: the file cannot be read, or a column is missing: the nearest names are shown.
     """
-    names = column_names(path)
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise InputError(f"{path}: {_describe_missing(missing, names)}; it has: {_shown(names)}")
-    return torch.stack(FORMATS[path.suffix.lower()].values(path, list(wanted)), dim=-1)
+    table = read_table(path, wanted)
+    return torch.stack([numbers(table, name) for name in wanted], dim=-1)
 
 
-def write_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
-    """Write float64 columns of one length; a file of that name is replaced at the end, in one step.
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table; a file of that name is replaced at the end, in one step.
 
-    Law: read_columns(path, list(columns)) has the bits of the columns that write_columns(path, columns) wrote.
+    Law: read_columns(path, names) has the bits of the float64 columns that write_table(path, table) wrote.
 
     Raises:
         InputError: the suffix is unknown, or the place cannot be written.
@@ -76,7 +49,7 @@ def write_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
     temporary = path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}.partial"
     try:
         with temporary.open("xb") as file:
-            write(file, columns)
+            write(file, table)
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None
@@ -84,43 +57,51 @@ def write_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_csv(file: BinaryIO, columns: Mapping[str, Tensor]) -> None:
+def _write_csv(file: BinaryIO, table: pa.Table) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    writer.writerow(table.column_names)
+    for batch in table.to_batches(max_chunksize=2**16):
+        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
     text.detach()
 
 
-def _write_npz(file: BinaryIO, columns: Mapping[str, Tensor]) -> None:
+def _write_npz(file: BinaryIO, table: pa.Table) -> None:
     import numpy as np
 
     with zipfile.ZipFile(file, "w") as archive:  # numpy.savez takes no column named `file`
-        for name, column in columns.items():
+        for name, column in zip(table.column_names, table.columns, strict=True):
             with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, column.numpy(), allow_pickle=False)
+                np.lib.format.write_array(member, _array(column), allow_pickle=False)
 
 
-def _write_parquet(file: BinaryIO, columns: Mapping[str, Tensor]) -> None:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise InputError("writing Parquet needs pyarrow: pip install 'torchpure[parquet]'") from None
-    pq.write_table(pa.table({name: column.numpy() for name, column in columns.items()}), file)
+def _array(column: pa.ChunkedArray) -> Any:
+    """Return a NumPy array without Python objects; a missing text is empty."""
+    import numpy as np
+    import pyarrow as pa
+
+    if pa.types.is_date(column.type) or pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]")
+    values = column.to_numpy()
+    return np.array(["" if value is None else str(value) for value in values]) if values.dtype == object else values
 
 
-_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet, ".npz": _write_npz}
+def _write_parquet(file: BinaryIO, table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, file)
 
 
-def _describe_missing(missing: Sequence[str], names: Sequence[str]) -> str:
-    parts = []
-    for name in missing[:5]:
-        close = difflib.get_close_matches(name[:MAX_NAME], names, n=1)
-        parts.append(f"`{name[:MAX_NAME]}`" + (f" (did you mean `{close[0][:MAX_NAME]}`?)" if close else ""))
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    return f"the model needs column{'s' * (len(missing) > 1)} {', '.join(parts)}{more}"
+def _write_arrow(file: BinaryIO, table: pa.Table) -> None:
+    import pyarrow.feather as feather
+
+    feather.write_feather(table, file)
 
 
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(name[:MAX_NAME] for name in names[:MAX_SHOWN]) + (", ..." if len(names) > MAX_SHOWN else "")
+_WRITERS = {
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+    ".npz": _write_npz,
+    ".feather": _write_arrow,
+    ".arrow": _write_arrow,
+}

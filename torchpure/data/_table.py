@@ -1,31 +1,45 @@
-"""Read the input columns and the target column of a data file."""
+"""Choose columns of a data file by name, and read them."""
+
+from __future__ import annotations
 
 import difflib
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor
 
 from torchpure.errors import InputError
 
-from ._domain import LARGEST
-from ._formats import FORMATS
+from ._csv import csv_place
+from ._formats import FORMATS, Format, format_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_COLUMNS = 1000
 MAX_NAME = 40
+KINDS = ".csv, .csv.gz, .parquet, .feather, .arrow or .npz"
 
 
 class Table(NamedTuple):
-    """The columns of a data file that a fit uses."""
+    """Some columns of a data file."""
 
-    inputs: tuple[str, ...]
-    x: Tensor  # float64, (rows, inputs)
-    y: Tensor  # float64, (rows,)
+    path: Path
+    arrow: pa.Table
+    rows: Tensor | None = None  # their numbers in the file, if some of its rows were left out
+
+    def place(self, row: int, name: str) -> tuple[str, str]:
+        """Say where a row stands, counted from 0, and what a column has there, as text."""
+        number = row if self.rows is None else int(self.rows[row])
+        if format_of(self.path.name) in (".csv", ".csv.gz"):
+            return csv_place(self.path, number, name)
+        value = self.arrow.column(name)[row].as_py()
+        return f"row {number} (counted from 0)", "" if value is None else str(value)
 
 
 def is_table(target: str) -> bool:
@@ -34,29 +48,50 @@ def is_table(target: str) -> bool:
     >>> is_table("data/Prices.CSV"), is_table("2*x")
     (True, False)
     """
-    return target.lower().endswith(tuple(FORMATS))
+    return format_of(target) is not None
 
 
-def read_table(path: Path, column: str | None, inputs: Sequence[str] | None) -> Table:
-    """Read the target column and the input columns; the default inputs are all other columns.
+def column_names(path: Path) -> list[str]:
+    """Read the names of the columns of a data file.
 
     Raises:
-        InputError: the file, a column or a number in it is invalid.
+        InputError: the file cannot be read, or a name appears twice.
     """
-    form = FORMATS[path.suffix.lower()]
+    with _readable(path) as form:
+        names = form.names(path)
+    twice = [name for name, count in Counter(names).items() if count > 1 and name]
+    if twice:
+        raise InputError(f"{path}: column `{twice[0][:MAX_NAME]}` appears more than once")
+    return names
+
+
+def read_table(path: Path, names: Sequence[str]) -> Table:
+    """Read some columns of a data file.
+
+    Raises:
+        InputError: the file, a column or a line of it is invalid.
+    """
+    present = column_names(path)
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise InputError(f"{path}: {_describe_missing(missing, present)}; {_show_columns(present)}")
+    with _readable(path) as form:
+        return Table(path, form.read(path, list(names)))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Format]:
+    suffix = format_of(path.name)
+    if suffix is None:
+        raise InputError(f"{str(path)[:200]!r}: wanted a data file: {KINDS}")
     try:
         _check_regular(path)
-        names = form.names(path)
-        chosen = _choose(path, names, column, inputs)
-        *columns, y = form.values(path, [*chosen, column or ""])
-    except OSError as error:
-        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; wanted a data file") from None
-    if len(y) < 2:
-        raise InputError(f"{path}: {len(y)} rows of data; wanted at least 2, one to train and one to test")
-    for name, values in zip((*chosen, column), (*columns, y), strict=True):
-        if values.abs().max() > LARGEST:
-            raise InputError(f"{path}: column `{name}` has numbers larger than {LARGEST:g}")
-    return Table(tuple(chosen), torch.stack(columns, dim=-1), y)
+        yield FORMATS[suffix]
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # a name with null bytes is a ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{str(path)[:200]}: {reason.lower()}; wanted a data file") from None
 
 
 def _check_regular(path: Path) -> None:
@@ -66,37 +101,53 @@ def _check_regular(path: Path) -> None:
         raise InputError(f"{path}: is a {kind}; wanted a data file")
 
 
-def _choose(path: Path, names: list[str], column: str | None, inputs: Sequence[str] | None) -> list[str]:
-    twice = [name for name, count in Counter(names).items() if count > 1 and name]
-    if twice:
-        raise InputError(f"{path}: column `{twice[0][:MAX_NAME]}` appears more than once")
-    if column is None:
+class Choice(NamedTuple):
+    """The columns that a fit uses."""
+
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def choose(path: Path, names: list[str], target: str | None, inputs: Sequence[str] | None) -> Choice:
+    """Choose the target columns, `a` or `a,b`, and the inputs, by default all other columns.
+
+    Raises:
+        InputError: a column is missing, or is chosen twice.
+    """
+    if target is None:
         raise InputError(f"{path}: a data file needs --target COLUMN; {_show_columns(names)}")
-    _check_present(path, names, column, "--target")
+    targets = (target,) if target in names else tuple(part.strip() for part in target.split(","))
+    for name in targets:
+        _check_present(path, names, name, "--target")
+    _check_once(targets, "--target")
     if inputs is None:
-        inputs = [name for name in names if name != column]
+        inputs = [name for name in names if name not in targets]
         if "" in inputs:
             number = names.index("") + 1
             raise InputError(f"{path}: column {number} has no name; name it, or choose columns with --inputs a,b")
     else:
-        _check_inputs(path, names, column, inputs)
+        _check_inputs(path, names, targets, inputs)
     if not 1 <= len(inputs) <= MAX_COLUMNS:
         raise InputError(
             f"{path}: {len(inputs)} input columns; wanted 1 to {MAX_COLUMNS} besides the target; {_show_columns(names)}"
         )
-    return list(inputs)
+    return Choice(tuple(inputs), targets)
 
 
-def _check_inputs(path: Path, names: list[str], column: str, inputs: Sequence[str]) -> None:
+def _check_inputs(path: Path, names: list[str], targets: Sequence[str], inputs: Sequence[str]) -> None:
     present = {*names} - {""}
     for name in inputs:
         if name not in present:
             _check_present(path, names, name, "--inputs")
-    if column in inputs:
-        raise InputError(f"--inputs: `{column}` is the target; it cannot be an input too")
-    twice = [name for name, count in Counter(inputs).items() if count > 1]
+        if name in targets:
+            raise InputError(f"--inputs: `{name}` is the target; it cannot be an input too")
+    _check_once(inputs, "--inputs")
+
+
+def _check_once(names: Sequence[str], option: str) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"--inputs: `{twice[0]}` appears twice")
+        raise InputError(f"{option}: `{twice[0]}` appears twice")
 
 
 def _check_present(path: Path, names: list[str], name: str, option: str) -> None:
@@ -104,8 +155,17 @@ def _check_present(path: Path, names: list[str], name: str, option: str) -> None
         return
     close = difflib.get_close_matches(name[:MAX_NAME], names[:MAX_COLUMNS], n=1)
     guess = f" (did you mean `{close[0]}`?)" if close else ""
-    hint = _csv_hint(names) if path.suffix.lower() == ".csv" else ""
+    hint = _csv_hint(names) if format_of(path.name) in (".csv", ".csv.gz") else ""
     raise InputError(f"{option}: {path} has no column `{name[:MAX_NAME]}`{guess}; {_show_columns(names)}{hint}")
+
+
+def _describe_missing(missing: Sequence[str], names: Sequence[str]) -> str:
+    parts = []
+    for name in missing[:5]:
+        close = difflib.get_close_matches(name[:MAX_NAME], names[:MAX_COLUMNS], n=1)
+        parts.append(f"`{name[:MAX_NAME]}`" + (f" (did you mean `{close[0][:MAX_NAME]}`?)" if close else ""))
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return f"the model needs column{'s' * (len(missing) > 1)} {', '.join(parts)}{more}"
 
 
 def _csv_hint(names: list[str]) -> str:

@@ -34,6 +34,8 @@ from torchpure.transforms.purity import (
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
+from ._traced_layers import TracedLayers
+
 _ADVICE = (
     "choose with tp.where, or tp.cond for a branch, keep values as tensors instead of .item(), or name the argument in "
     "static= so that each of its values has a program of its own"
@@ -145,7 +147,8 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        result = fn(*args, **kwargs)
+        with TracedLayers():
+            result = fn(*args, **kwargs)
         watch.check(traced=_is_fake)
         refuse_hidden_tensors("jit", fn, tree.leaves(result), _is_fake)
         out = outputs.flatten(result)

@@ -161,6 +161,7 @@ def geometric(key: Key, p: float | Tensor, shape: Shape | None = None) -> Tensor
     """
     if not isinstance(p, Tensor) and not 0 < p <= 1:
         raise ValueError(f"geometric: p must be in (0, 1], got {p}")
+    check_key(key, "geometric")
     probability = torch.as_tensor(p, device=key.device)
     drawn = exponential(key, tuple(probability.shape) if shape is None else shape)
     return torch.ceil(drawn / -torch.log1p(-probability)).clamp(min=1)
@@ -181,6 +182,7 @@ def poisson(key: Key, rate: float | Tensor, shape: Shape | None = None) -> Tenso
     """
     if not isinstance(rate, Tensor) and not rate >= 0:
         raise ValueError(f"poisson: the rate must be at least 0, got {rate}")
+    check_key(key, "poisson")
     rates = torch.as_tensor(rate, device=key.device)
     quantile = unit_interval("poisson", key, tuple(rates.shape) if shape is None else shape, torch.float64)
     mean = rates.detach().to(torch.float64).expand_as(quantile)

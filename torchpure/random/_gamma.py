@@ -13,7 +13,7 @@ from torchpure._torch import standard_gamma_grad
 from torchpure._types import Key
 
 from ._draws import Shape, compute_dtype, normal, unit_interval
-from ._keys import split
+from ._keys import check_key, split
 
 _CANDIDATES = 12
 
@@ -34,6 +34,7 @@ def gamma(key: Key, concentration: float | Tensor, shape: Shape | None = None) -
     """
     if not isinstance(concentration, Tensor) and not concentration > 0:
         raise ValueError(f"gamma: the concentration must be greater than 0, got {concentration}")
+    check_key(key, "gamma")
     given = torch.as_tensor(concentration, device=key.device)
     shape = tuple(given.shape) if shape is None else tuple(shape)
     dtype = given.dtype if given.dtype.is_floating_point else torch.float32

@@ -5,7 +5,8 @@ from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
-from ._predict import predict
+from ._predict import predict, predict_table
+from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
 from ._sweep import SweepRun, resume_sweep, sweep
 from .sweeps import SweepProgress, SweepWatch, SweepWatcher, is_sweep_folder, unwatched_sweep
@@ -30,7 +31,9 @@ __all__ = [
     "list_runs",
     "load_run",
     "predict",
+    "predict_table",
     "read_run",
+    "report",
     "resume",
     "resume_sweep",
     "run",

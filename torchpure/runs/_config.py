@@ -1,5 +1,6 @@
 """The configuration of a fit: validated once, and saved with the run, so that the run can be repeated."""
 
+import difflib
 import math
 import re
 import shlex
@@ -9,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from torchpure.data import is_table
+from torchpure.data import KINDS, is_table
 from torchpure.errors import InputError
 
 MAX_POINTS = 1_000_000
 MAX_STEPS = 10_000_000
 MAX_WIDTH = 4096
 MAX_LAYERS = 16
+MAX_MEMORY = 2**32  # bytes
 
 _DEFAULTS: dict[str, Any] = {"hidden": "32,32", "activation": "silu", "optimizer": "adam", "schedule": "cosine"}
 # The network and the hyper-parameters of the article "Introduction to functional PyTorch" (2023).
@@ -30,6 +32,14 @@ _PRESETS = {None: _DEFAULTS, "article": _ARTICLE}
 _LEARNING_RATES = {"adam": 2e-2, "adamw": 2e-2, "sgd": 1e-1}
 _WEIGHT_DECAYS = {"adamw": 1e-2}
 _EXPRESSION: dict[str, Any] = {"domain": "x=0:2*pi", "train_points": 40, "test_points": 10}
+_FILE: dict[str, Any] = {
+    "categorical": "auto",
+    "missing": "error",
+    "unseen": "average",
+    "dates": "days",
+    "max_memory": MAX_MEMORY,
+}
+_ONLY_FILE = ("column", "inputs", "categorical", "categories", "missing", "unseen", "dates", "max_memory")
 _OPTIONS = {"column": "--target", "target": "TARGET"}
 
 
@@ -37,7 +47,25 @@ def _split_at_commas(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _share(value: Any) -> Any:
+    """Return a share, such as 0.2, or a number of points, from text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    return number if not 1 <= number == round(number) else int(number)
+
+
+def _bytes(value: Any) -> Any:
+    """Return a number of bytes from text such as 500M or 4G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT])B?", value.strip().upper()) if isinstance(value, str) else None
+    return value if found is None else int(float(found[1]) * 2 ** (10 * " KMGT".index(found[2])))
+
+
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)]
 Points = Annotated[int, Field(ge=1, le=MAX_POINTS)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Memory = Annotated[int, Field(ge=2**20)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
@@ -47,11 +75,17 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str  # an expression, or the path of a data file
-    column: str | None = None  # the target column of a file
-    inputs: Annotated[tuple[str, ...] | None, BeforeValidator(_split_at_commas)] = None  # the input columns of a file
+    column: str | None = None  # the target column of a file, or several with commas between them
+    inputs: Names = None  # the input columns of a file
+    categorical: Literal["auto", "one-hot", "embedding"] | None = None  # what a category of a file becomes
+    categories: Names = None  # the columns of a file that are categories whatever they hold
+    missing: Literal["error", "drop", "mean"] | None = None  # what is done with a missing value of a file
+    unseen: Literal["average", "error"] | None = None  # what a category becomes that training did not have
+    dates: Literal["days", "calendar"] | None = None  # what a date of a file becomes
     domain: str | None = None  # the bounds of an expression's inputs
     train_points: Points | None = None
     test_points: Points | None = None
+    validation_points: Annotated[Points | Share | None, BeforeValidator(_share)] = None
     preset: Literal["article"] | None = None
     hidden: Annotated[tuple[Width, ...], BeforeValidator(_split_at_commas), Field(min_length=1, max_length=MAX_LAYERS)]
     activation: Literal["tanh", "relu", "gelu", "silu", "sigmoid"]
@@ -59,6 +93,9 @@ class FitConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     schedule: Literal["constant", "cosine"]
+    loss: Literal["mse", "mae", "huber", "cross-entropy"] | None = None  # None: by the kind of the target
+    max_memory: Annotated[Memory | None, BeforeValidator(_bytes)] = None  # bytes for the points of a file
+    batch_size: Points | None = None  # None: all training points
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     checkpoint_every: Annotated[int, Field(ge=0, le=MAX_STEPS)] = 1000  # steps; 0: at the end only
@@ -80,7 +117,7 @@ def configure(options: Mapping[str, Any]) -> FitConfig:
     given["target"] = given["target"].strip()
     _check_kind(given)
     defaults = _PRESETS.get(given.get("preset"), _DEFAULTS)
-    kind = {} if is_table(given["target"]) else _EXPRESSION
+    kind = _FILE if is_table(given["target"]) else _EXPRESSION
     values = kind | defaults | given
     values.setdefault("learning_rate", _LEARNING_RATES.get(values["optimizer"], math.nan))
     values.setdefault("weight_decay", _WEIGHT_DECAYS.get(values["optimizer"], 0.0))
@@ -111,15 +148,13 @@ def _check_kind(given: Mapping[str, Any]) -> None:
         if "domain" in given:
             raise InputError("--domain: only an expression has a domain; a data file has its own points")
         return
-    for name, option in (("column", "--target"), ("inputs", "--inputs")):
+    for name in _ONLY_FILE:
         if name in given:
-            raise InputError(
-                f"{option}: only a data file has columns, and {target[:80]!r} is not .csv, .parquet or .npz"
-            )
+            raise InputError(f"{_option(name)}: only a data file has columns, and {target[:80]!r} is not {KINDS}")
+    if given.get("loss") == "cross-entropy":
+        raise InputError("--loss: cross-entropy wants classes, and an expression has numbers; wanted mse, mae or huber")
     if _is_file(target):
-        raise InputError(
-            f"TARGET: {target[:80]!r} is a file of unknown kind; wanted .csv, .parquet or .npz, or an expression"
-        )
+        raise InputError(f"TARGET: {target[:80]!r} is a file of unknown kind; wanted {KINDS}, or an expression")
 
 
 def _is_file(text: str) -> bool:
@@ -132,6 +167,9 @@ def _is_file(text: str) -> bool:
 def _error_message(error: ValidationError) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, FitConfig.model_fields, n=1)
+        return f"{_option(name)}: no such option{f'; did you mean {_option(close[0])}?' if close else ''}"
     wanted = first["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
     number = "a number " if wanted.startswith(("greater", "less")) else ""
     return f"{_option(name)}: wanted {number}{wanted[:1].lower()}{wanted[1:]}, got {str(first['input'])[:60]!r}"

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from torchpure.data import read_columns
+from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_data, load_run
-from ._predict import in_parts
+from ._losses import in_parts
+from .saved import replaced
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
-_NOISE = "torch.onnx._internal.exporter._registration"  # warns of packages that are not installed
+_NOISE = "torch.onnx"  # warns of packages that are not installed
 
 
 class Exported(NamedTuple):
@@ -37,7 +38,8 @@ def export(
     """Export a run's model for any number of rows, and compare it on the run's test data or on a data file.
 
     `form` is `torch-export` (read it with torch.export.load) or `onnx`. The exported model takes a float64 tensor of
-    shape (rows, inputs) in the user's units, and returns the predictions, (rows,).
+    shape (rows, features) in the user's units, and returns the predictions, (rows,). Columns of numbers are features
+    as they are; `torchpure.data.encode` makes those of other columns.
 
     Raises:
         InputError: the run or a file cannot be read, the form is unknown, or its packages are missing.
@@ -52,19 +54,16 @@ def export(
     }
     if form not in writers:
         raise InputError(f"--format: wanted {' or '.join(FORMATS)}, got {form[:40]!r}")
-    path = Path(output)
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"--output: {str(path)[:200]!r} is no name for a file in a folder that exists")
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
-    inputs = loaded.description.data.inputs
-    x = load_data(loaded).test.x if compare is None else read_columns(Path(compare), inputs)
-    x = x[:MAX_COMPARED]
+    rules = loaded.preprocessing.inputs
+    table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
+    x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
-    with _quiet():
+    with replaced(Path(output)) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())
-    return Exported(path, len(x), difference)
+    return Exported(Path(output), len(x), difference)
 
 
 def _to_torch_export(run: LoadedRun, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:
@@ -94,7 +93,6 @@ def _to_onnx(run: LoadedRun, x: Tensor, path: Path) -> Callable[[Tensor], Tensor
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class of errors for each of its codes
-        path.unlink()
         raise InputError(
             f"--format onnx: onnxruntime cannot run this model: {' '.join(str(error).split())[:200]}; "
             f"{run.config.activation} in {run.config.dtype} may be the reason: train with --dtype float32"

@@ -1,13 +1,12 @@
 """Train a network on points, and report why the training ended."""
 
-import itertools
 import math
 import signal
 import time
 from array import array
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,18 +14,20 @@ from torch import Tensor
 from torchpure import model, optim, train
 from torchpure._types import Key, Params
 
+from ._batches import batches, order_key, steps_per_epoch
 from ._config import FitConfig
+from ._losses import loss_name, measure, measure_loss, standard_loss, unit
 from ._network import Network
-from ._points import Data, Sample
+from ._points import Data
 
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 
-Report = Callable[[int, float], None]  # step, loss
+Report = Callable[[int, float, float | None], None]  # step, loss, and the validation loss at the end of a period
 
 
 class Fit(NamedTuple):
-    """The result of a training; losses are mean squared errors in the units of the target."""
+    """The result of a training; losses are in the units of the target."""
 
     code: int  # the exit code of the program
     steps: int  # the number of updates of the parameters
@@ -34,6 +35,7 @@ class Fit(NamedTuple):
     train_loss: float
     test_loss: float
     seconds: float
+    measured: Mapping[str, Any]  # on the test points: r2 and relative_error, or accuracy and confusion
 
 
 class _Kept(NamedTuple):
@@ -62,14 +64,11 @@ def fit(
     code, newest = _train(network, data, config, key, report, stop, checkpointer, losses)
     seconds = time.perf_counter() - start
     network.core.load_state_dict(newest.params)
-    return Fit(
-        code,
-        newest.steps,
-        losses,
-        _mean_squared_error(network, data.train),
-        _mean_squared_error(network, data.test),
-        seconds,
-    )
+    name = loss_name(config, data.preprocessing)
+    train_loss = measure_loss(network, data.train, name)
+    measured = measure(network, data.test, name)
+    test_loss = measured.pop("loss")
+    return Fit(code, newest.steps, losses, train_loss, test_loss, seconds, measured)
 
 
 def _train(
@@ -84,33 +83,62 @@ def _train(
 ) -> tuple[int, _Kept]:
     net = model.functional(network.core)
     x, y = network.encode(data.train.x), network.encode_target(data.train.y)
-    unit = float(network.target_scale) ** 2  # the unit of a squared error
+    name = loss_name(config, data.preprocessing)
+    of_output, scale = standard_loss(name), unit(name, network)
 
     def loss(params: Params, previous: Params, x: Tensor, y: Tensor) -> tuple[Tensor, Params]:
-        return (net(params, x).squeeze(-1) - y).square().mean(), params
+        return of_output(net(params, x), y), params
 
     # The loss of parameters is known in the next step. So the loop carries the parameters before, whose loss is finite.
     params, _ = net.init(key)
-    batches = itertools.repeat((x, y), config.steps)
+    validation = _validation(network, data, config, lambda params, x, y: loss(params, params, x, y)[0] * scale)
     position = _position(checkpointer) or train.Progress(0, torch.zeros(()), params, None, params, torch.zeros(0))
     saving = {"checkpoint": checkpointer, "resume": checkpointer is not None}
-    progresses = train.loop(loss, params, batches, optimizer(config), state=params, **saving)
+    progresses = train.loop(
+        loss, params, _batches(network, data, config, key), optimizer(config), state=params, **saving
+    )
     for progress in progresses:
-        value = float(progress.loss) * unit
+        value = float(progress.loss) * scale
         if not math.isfinite(value):
             _abandon(progresses)
             return DIVERGED, _last_finite(position)
         losses.append(value)
         position = progress
-        report(progress.step, value)
+        report(progress.step, value, validation(progress.step, progress.params))
         if stop() and progress.step < config.steps:
             code = INTERRUPTED if stop() == signal.SIGINT else TERMINATED
             break
     else:
         code = 0
     with torch.no_grad():
-        finite = bool(loss(position.params, params, x, y)[0].isfinite())
+        finite = bool(loss(position.params, params, x[: config.batch_size], y[: config.batch_size])[0].isfinite())
     return (code, _Kept(position.step, position.params)) if finite else (DIVERGED, _last_finite(position))
+
+
+def _validation(
+    network: Network, data: Data, config: FitConfig, loss: Callable[[Params, Tensor, Tensor], Tensor]
+) -> Callable[[int, Params], float | None]:
+    """Return a function of a step and its parameters: the validation loss at the end of each period, else None."""
+    sample, period = data.validation, validation_period(config, data.train_points)
+    if sample is None:
+        return lambda step, params: None
+    x, y = network.encode(sample.x), network.encode_target(sample.y)
+
+    @torch.no_grad()
+    def validate(step: int, params: Params) -> float | None:
+        return float(loss(params, x, y)) if step % period == 0 or step == config.steps else None
+
+    return validate
+
+
+def _batches(network: Network, data: Data, config: FitConfig, key: Key) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield encoded inputs and targets for all steps."""
+    if data.stream is None or config.batch_size is None:
+        x, y = network.encode(data.train.x), network.encode_target(data.train.y)
+        yield from batches(x, y, config.steps, config.batch_size, key)
+        return
+    for x, y in data.stream.batches(order_key(key), config.steps, config.batch_size):
+        yield network.encode(x), network.encode_target(y)
 
 
 class _DivergedError(Exception):
@@ -154,6 +182,6 @@ def make_optimizer(
     return chosen if weight_decay is None else optim.chain(optim.add_decayed_weights(weight_decay), chosen)
 
 
-@torch.no_grad()
-def _mean_squared_error(network: Network, sample: Sample) -> float:
-    return float((network(sample.x) - sample.y).square().mean())
+def validation_period(config: FitConfig, rows: int) -> int:
+    """Return after how many steps the validation loss is computed: each epoch, or each hundredth of the run."""
+    return steps_per_epoch(rows, config.batch_size) if config.batch_size else max(1, config.steps // 100)

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from torchpure.data import column_names, is_table
+from torchpure.data import KINDS, column_names, is_table
 from torchpure.errors import InputError
 
 from ._loaded import SavedRun, read_run
@@ -27,7 +27,7 @@ def info(path: str | Path) -> dict[str, Any]:
     if path.is_file() and path.suffix == ".safetensors":
         return {"kind": "parameters", "path": str(path), "tensors": read_header(path.parent, path.name)}
     if path.is_file():
-        raise InputError(f"{path}: wanted a run's folder, a data file (.csv, .parquet, .npz) or .safetensors")
+        raise InputError(f"{path}: wanted a run's folder, a data file ({KINDS}) or .safetensors")
     if is_sweep(path):
         table = read_sweep(path)
         return {"kind": "sweep", "path": str(path), "columns": list(table.columns), "runs": len(table.rows)}

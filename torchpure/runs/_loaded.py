@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from torch import nn
 
 from torchpure import random
+from torchpure.data import Preprocessing, plain_numbers
 from torchpure.errors import InputError
 
 from ._config import FitConfig
-from ._network import Network, build
-from ._points import Data, Sample, load
+from ._network import Network, blank
+from ._points import Data, load
 from .saved import (
     Description,
     open_folder,
     read_description,
     read_metrics,
     read_parameters,
+    read_seconds,
 )
 
 UNFINISHED = "unfinished"  # the run goes on, or was killed
@@ -35,12 +36,18 @@ class SavedRun:
     config: FitConfig
     description: Description  # versions, command and data
     metrics: Mapping[str, np.ndarray]  # `step` and `loss`, and what else the run noted; NaN where a step has none
-    result: Mapping[str, Any] | None  # the last line of metrics.jsonl; None: the run has not ended
+    result: Mapping[str, Any] | None  # status, losses, seconds; None: the run has not ended
 
     @property
     def status(self) -> str:
         """done, diverged, interrupted, terminated or unfinished."""
         return UNFINISHED if self.result is None else self.result["status"]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the columns of a file become features, and predictions the user's values."""
+        data = self.description.data
+        return data.preprocessing or plain_numbers(data.inputs, [self.config.column or "y"])
 
     def __repr__(self) -> str:
         """Show at most twelve lines."""
@@ -64,7 +71,7 @@ class SavedRun:
 class LoadedRun(SavedRun):
     """A saved run with its model."""
 
-    model: nn.Module  # (rows, inputs) -> (rows,), float64 in the user's units: it standardises inputs and outputs
+    model: nn.Module  # (rows, features) -> (rows,), or (rows, targets or classes): float64 in the user's units
 
 
 def read_run(run: str | Path) -> SavedRun:
@@ -75,8 +82,12 @@ def read_run(run: str | Path) -> SavedRun:
     """
     folder = open_folder(Path(run))
     description = read_description(folder)
+    rules = description.data.preprocessing
+    if rules is not None and tuple(column.name for column in rules.inputs) != description.data.inputs:
+        raise InputError(f"{folder / 'config.json'}: `data.inputs` and `data.preprocessing` have different columns")
     metrics = read_metrics(folder)
-    return SavedRun(folder, _config(folder, description), description, metrics.columns, metrics.result)
+    result = metrics.result and {**metrics.result, **read_seconds(folder)}
+    return SavedRun(folder, _config(folder, description), description, metrics.columns, result)
 
 
 def load_run(run: str | Path) -> LoadedRun:
@@ -134,10 +145,8 @@ def _config(folder: Path, description: Description) -> FitConfig:
 
 def _empty_network(saved: SavedRun) -> Network:
     """Build the network of a run; the numbers of its parameters and of its units come from the file."""
-    num_inputs = len(saved.description.data.inputs)
-    zeros = Sample(torch.zeros(1, num_inputs, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     try:
-        return build(saved.config.model_copy(update={"device": "cpu"}), zeros)
+        return blank(saved.config.model_copy(update={"device": "cpu"}), saved.preprocessing)
     except InputError as error:
         raise InputError(f"{saved.directory / 'config.json'}: {error}") from None
 

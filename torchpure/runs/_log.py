@@ -1,6 +1,7 @@
 """`metrics.jsonl` while a run goes on: a line a step, so that `tail -f` follows it, and a last line with the result."""
 
 import json
+import math
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +21,11 @@ class Log:
         self._file = file
         self.losses = losses
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, loss: float, validation_loss: float | None = None) -> None:
         """Write the line of a step; `losses` is the business of the training."""
-        self._file.write(b'{"step": %d, "loss": %s}\n' % (step, repr(loss).encode()))
+        finite = validation_loss is not None and math.isfinite(validation_loss)
+        more = f', "validation_loss": {validation_loss!r}' if finite else ""
+        self._file.write(f'{{"step": {step}, "loss": {loss!r}{more}}}\n'.encode())
 
     def end(self, result: Mapping[str, Any]) -> None:
         """Write the last line."""

@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchpure.data import Preprocessing, standardised
 from torchpure.errors import InputError
 
 from ._config import FitConfig
+from ._embedding import Embed
 from ._points import Sample
 
 MAX_PARAMETERS = 50_000_000
@@ -43,8 +45,9 @@ class Network(nn.Module):
         self.register_buffer("target_scale", target.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Predict, (rows, inputs) -> (rows,)."""
-        output = self.core(self.encode(x)).squeeze(-1)
+        """Predict, (rows, features) -> (rows,), or (rows, targets), or the logits of classes, (rows, classes)."""
+        output = self.core(self.encode(x))
+        output = output.squeeze(-1) if output.shape[-1] == 1 else output
         return output.to(self.target_mean) * self.target_scale + self.target_mean
 
     def encode(self, x: Tensor) -> Tensor:
@@ -52,29 +55,58 @@ class Network(nn.Module):
         return ((x - self.input_mean) / self.input_scale).to(next(self.core.parameters()))
 
     def encode_target(self, y: Tensor) -> Tensor:
-        """Standardise targets, as `core` should return them."""
+        """Standardise targets, as `core` should return them; classes stay indices."""
+        if not y.is_floating_point():
+            return y.to(next(self.core.parameters()).device)
         return ((y - self.target_mean) / self.target_scale).to(next(self.core.parameters()))
 
 
-def build(config: FitConfig, train: Sample) -> Network:
+def build(config: FitConfig, train: Sample, preprocessing: Preprocessing) -> Network:
     """Build the network without initial values; a key gives them later.
 
     Raises:
         InputError: the device cannot be used, or the network is too large for the points.
     """
-    num_inputs = train.x.shape[1]
-    _check_size((num_inputs, *config.hidden, 1), len(train.y))
-    core = nn.Sequential(*_layers(config, num_inputs)).to_empty(device=_usable_device(config.device))
-    return Network(core, *standardisation(config, train))
+    rows = len(train.y) if config.batch_size is None else min(config.batch_size, len(train.y))
+    network = blank(config, preprocessing, rows)
+    inputs, target = standardisation(config, train, preprocessing)
+    network.input_mean.copy_(inputs.mean)
+    network.input_scale.copy_(inputs.scale)
+    network.target_mean.copy_(target.mean)
+    network.target_scale.copy_(target.scale)
+    return network
 
 
-def standardisation(config: FitConfig, train: Sample) -> tuple[Units, Units]:
+def standardisation(config: FitConfig, train: Sample, preprocessing: Preprocessing) -> tuple[Units, Units]:
     """Return the units of the inputs and of the target."""
+    num_features, num_targets = train.x.shape[1], len(preprocessing.targets)
+    plain = _no_units((num_features,)), _no_units((num_targets,) if num_targets > 1 else ())
     if config.preset == "article":
-        zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        num_inputs = train.x.shape[1]
-        return Units(zero.expand(num_inputs).clone(), one.expand(num_inputs).clone()), Units(zero, one)
-    return units(train.x), units(train.y)
+        return plain
+    scaled, found = standardised(preprocessing.inputs), units(train.x)
+    inputs = Units(torch.where(scaled, found.mean, 0.0), torch.where(scaled, found.scale, 1.0))
+    return inputs, plain[1] if preprocessing.classes else units(train.y)
+
+
+def blank(config: FitConfig, preprocessing: Preprocessing, rows: int = 1) -> Network:
+    """Build the network of a configuration, to which the values of a saved run are loaded.
+
+    Raises:
+        InputError: the device cannot be used, or the network is too large for `rows` points.
+    """
+    columns = preprocessing.inputs
+    embed = Embed(columns, getattr(torch, config.dtype)) if any(c.kind == "embedding" for c in columns) else None
+    num_features = sum(column.width for column in columns)
+    widths = (embed.width if embed else num_features, *config.hidden, preprocessing.outputs)
+    _check_size(widths, rows, embed.num_parameters if embed else 0)
+    layers = [*([embed] if embed else []), *_layers(config, widths)]
+    core = nn.Sequential(*layers).to_empty(device=_usable_device(config.device))
+    num_targets = len(preprocessing.targets)
+    return Network(core, _no_units((num_features,)), _no_units((num_targets,) if num_targets > 1 else ()))
+
+
+def _no_units(shape: tuple[int, ...]) -> Units:
+    return Units(torch.zeros(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64))
 
 
 def units(values: Tensor) -> Units:
@@ -89,14 +121,14 @@ def units(values: Tensor) -> Units:
     return Units(mean, torch.where(constant, torch.ones_like(scale), scale))
 
 
-def _layers(config: FitConfig, num_inputs: int) -> list[nn.Module]:
-    widths = (num_inputs, *config.hidden)
+def _layers(config: FitConfig, widths: tuple[int, ...]) -> list[nn.Module]:
+    *hidden, last = itertools.pairwise(widths)
     layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(widths):
+    for fan_in, fan_out in hidden:
         layers += [_linear(config, fan_in, fan_out), _ACTIVATIONS[config.activation]()]
     if config.preset == "article":
         del layers[1]  # the article's first layer is linear
-    return [*layers, _linear(config, widths[-1], 1)]
+    return [*layers, _linear(config, *last)]
 
 
 def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
@@ -104,8 +136,8 @@ def _linear(config: FitConfig, fan_in: int, fan_out: int) -> nn.Linear:
     return nn.Linear(fan_in, fan_out, device="meta", dtype=getattr(torch, config.dtype))
 
 
-def _check_size(widths: tuple[int, ...], rows: int) -> None:
-    count = sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
+def _check_size(widths: tuple[int, ...], rows: int, in_tables: int) -> None:
+    count = in_tables + sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
     if count > MAX_PARAMETERS:
         raise InputError(f"--hidden: the network would have {count} parameters; at most {MAX_PARAMETERS} are allowed")
     if sum(widths) * rows > MAX_VALUES:

@@ -1,23 +1,30 @@
-"""Predictions of a saved run for the rows of a data file."""
+"""Predictions of a saved run for the rows of a data file, in the units of the user."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchpure.data import read_columns, write_columns
+from torchpure.data import Column, Preprocessing, Table, encode, read_table, write_table
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_run
+from ._losses import in_parts
 
-MAX_ROWS_AT_ONCE = 2**15
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 def predict(run: str | Path | LoadedRun, source: str | Path, output: str | Path, *, column: str | None = None) -> int:
     """Predict the target for each row of a data file, write inputs and predictions, and return the number of rows.
 
-    Columns are found by name. The column of predictions is named like the target of the run, `y` for an expression.
+    Columns are found by name. The columns of predictions are named like the targets of the run, `y` for an expression.
+    Classes have a second column, `<name>_probability`.
 
     Raises:
         InputError: the run or a file cannot be read or written, or an input column is missing.
@@ -27,26 +34,72 @@ def predict(run: str | Path | LoadedRun, source: str | Path, output: str | Path,
     250
     """
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
-    inputs, name = loaded.description.data.inputs, column or target_name(loaded)
-    if name in inputs:
-        raise InputError(f"--column: `{name[:40]}` is an input of the model; wanted another name for the predictions")
-    x = read_columns(Path(source), inputs)
-    predicted = in_parts(loaded.model, x)
-    columns = dict(zip(inputs, x.unbind(1), strict=True)) | {name: predicted}
+    rules = _renamed(loaded.preprocessing, column)
+    inputs = [one.name for one in rules.inputs]
+    table = read_table(Path(source), inputs)
+    predicted = predict_table(loaded.model, rules, table)
     if Path(output).exists() and Path(output).samefile(source):
         raise InputError(f"--output: {str(output)!r} is the input file; wanted another name")
-    write_columns(Path(output), columns)
-    return len(x)
+    arrow = table.arrow
+    for name, values in zip(predicted.column_names, predicted.columns, strict=True):
+        if name in inputs:
+            raise InputError(f"--column: `{name[:40]}` is an input of the model; wanted another name")
+        arrow = arrow.append_column(name, values)
+    write_table(Path(output), arrow)
+    return arrow.num_rows
 
 
-def target_name(run: LoadedRun) -> str:
-    """Name the target of a run."""
-    if run.config.column:
-        return run.config.column
-    return "y" if "y" not in run.description.data.inputs else "prediction"
+def _renamed(rules: Preprocessing, column: str | None) -> Preprocessing:
+    """Give the target another name: `column`, or `prediction` if the target of an expression is named like an input."""
+    if column is not None and len(rules.targets) > 1:
+        raise InputError("--column: the model has several targets, whose names the columns of predictions get")
+    inputs = {one.name for one in rules.inputs}
+    name = column or ("prediction" if rules.targets[0].name in inputs else rules.targets[0].name)
+    first = rules.targets[0].model_copy(update={"name": name})
+    return rules.model_copy(update={"targets": (first, *rules.targets[1:])})
 
 
-@torch.no_grad()
-def in_parts(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a model to some rows at a time, so that memory is bounded."""
-    return torch.cat([model(rows) for rows in x.split(MAX_ROWS_AT_ONCE)])
+def predict_table(model: nn.Module, preprocessing: Preprocessing, table: Table) -> pa.Table:
+    """Return a column for each target, with as many rows as the table has.
+
+    For classes it holds the most probable class, and `<name>_probability` its probability.
+
+    Raises:
+        InputError: a value of an input column cannot be used.
+    """
+    import pyarrow as pa
+
+    output = in_parts(model, encode(preprocessing.inputs, table))
+    first = preprocessing.targets[0]
+    if first.kind == "classes":
+        probability, codes = output.softmax(-1).max(-1)
+        labels = _labels(first).take(pa.array(codes.numpy()))
+        return pa.table({first.name: labels, f"{first.name}_probability": probability.numpy()})
+    values = output.unsqueeze(1) if output.ndim == 1 else output
+    return pa.table(
+        {
+            column.name: _in_units(column, values[:, number].contiguous())
+            for number, column in enumerate(preprocessing.targets)
+        }
+    )
+
+
+def _in_units(column: Column, values: Tensor) -> pa.Array:
+    import pyarrow as pa
+
+    if column.kind != "days":
+        return pa.array(values.numpy())
+    ticks = ((values + column.origin) * _MICROSECONDS_PER_DAY).round().to(torch.int64)
+    return pa.array(ticks.numpy()).cast(pa.timestamp("us"))
+
+
+def _labels(column: Column) -> pa.Array:
+    """Return the classes as the file of the training data has them: text, whole numbers or booleans."""
+    import pyarrow as pa
+
+    labels = pa.array(column.categories, pa.string())
+    types = {"text": pa.string(), "number": pa.int64(), "boolean": pa.bool_()}
+    try:
+        return labels.cast(types[column.holds])
+    except pa.ArrowInvalid:
+        return labels

@@ -12,13 +12,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from torchpure import __version__, random, train
+from torchpure.data import Preprocessing
 from torchpure.errors import InputError
 
 from ._config import MAX_STEPS, FitConfig, command
-from ._fit import STATUS, Fit, Report, fit
+from ._fit import STATUS, Fit, fit
 from ._folder import new_folder, replace_file, slug
 from ._loaded import load_data, read_run
 from ._log import Log, open_log
+from ._losses import NAMES, loss_name
 from ._network import Network, build
 from ._plots import draw_fit, draw_loss
 from ._points import Data, load
@@ -33,12 +35,13 @@ class Run(NamedTuple):
     directory: Path
     fit: Fit
     parameters: int
+    preprocessing: Preprocessing
 
 
 class Watcher(NamedTuple):
     """What follows a training, and may end it."""
 
-    report: Report  # called after each step
+    report: Callable[[int, float], None]  # called after each step with its number and loss
     stop: Callable[[], int]  # the number of the signal that ends the run, or 0
 
 
@@ -65,7 +68,7 @@ def run(
         CheckpointError: a checkpoint cannot be written.
     """
     data = load(config, _keys(config)[0])
-    network = build(config, data.train)
+    network = build(config, data.train, data.preprocessing)
     with (
         watch(config.steps, _threads(config, data, network)) as watcher,
         new_folder(out, slug(label(config)), _has_checkpoint) as folder,
@@ -87,7 +90,7 @@ def resume(run: str | Path, watch: Watch = unwatched) -> Run:
     if saved.status in ("done", "diverged"):
         raise InputError(f"{saved.directory}: the run is {saved.status}; wanted one that was interrupted or killed")
     data = load_data(saved)
-    network = build(saved.config, data.train)
+    network = build(saved.config, data.train, data.preprocessing)
     with watch(saved.config.steps, _threads(saved.config, data, network)) as watcher:
         return _train(saved.directory, saved.config, data, network, watcher)
 
@@ -100,7 +103,8 @@ def _keys(config: FitConfig) -> tuple[Tensor, Tensor]:
 
 def _threads(config: FitConfig, data: Data, network: Network) -> int:
     """Return the number of threads; a small network gains nothing from several, which wait for each other."""
-    products = len(data.train.y) * sum(value.numel() for value in network.parameters())
+    points = min(config.batch_size or len(data.train.y), len(data.train.y))
+    products = points * sum(value.numel() for value in network.parameters())
     return config.threads or (1 if products < MIN_PRODUCTS_FOR_THREADS else 0)
 
 
@@ -110,8 +114,8 @@ def _train(folder: Path, config: FitConfig, data: Data, network: Network, watche
         try:
             with open_log(folder, checkpointer.latest() or 0) as log:
 
-                def report(step: int, loss: float) -> None:
-                    log.step(step, loss)
+                def report(step: int, loss: float, validation_loss: float | None) -> None:
+                    log.step(step, loss, validation_loss)
                     watcher.report(step, loss)
 
                 result = fit(network, data, config, _keys(config)[1], report, watcher.stop, checkpointer, log.losses)
@@ -120,7 +124,7 @@ def _train(folder: Path, config: FitConfig, data: Data, network: Network, watche
             if (step := checkpointer.latest()) is not None:
                 error.add_note(f"step {step} is saved: `torchpure resume {folder}` goes on from it")
             raise
-    return Run(folder, result, sum(value.numel() for value in network.parameters()))
+    return Run(folder, result, sum(value.numel() for value in network.parameters()), data.preprocessing)
 
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
@@ -131,6 +135,8 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
         "target": config.target,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
+        "loss": NAMES[loss_name(config, finished.preprocessing)],
+        **result.measured,
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "parameters": finished.parameters,
@@ -152,8 +158,11 @@ def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None
         "config": config.model_dump(mode="json"),
         "data": {
             "inputs": data.inputs,
-            "train_points": len(data.train.y),
+            "train_points": data.train_points,
             "test_points": len(data.test.y),
+            "validation_points": 0 if data.validation is None else len(data.validation.y),
+            "loss": loss_name(config, data.preprocessing),
+            "preprocessing": data.preprocessing.model_dump(mode="json"),
             "sha256": data.sha256,
         },
     } | ({} if source is None else {"config_file": source})
@@ -163,15 +172,16 @@ def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None
 def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit, log: Log) -> None:
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     replace_file(folder / "params.safetensors", save(values, metadata={"format": "pt"}))
-    name = label(config)
-    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{name}   loss")
+    title, name = label(config), NAMES[loss_name(config, data.preprocessing)]
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{title}   loss", name)
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
-    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{name}   mean squared error: {errors}")
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{title}   {name}: {errors}")
     last = {
         "status": STATUS[result.code],
         "steps": result.steps,
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
+        **result.measured,
     }
     log.end(last)
     seconds = {"seconds": result.seconds, "threads": torch.get_num_threads()}

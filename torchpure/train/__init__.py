@@ -2,21 +2,29 @@
 
 from torchpure.checkpoints import Checkpointer
 
+from . import callbacks
 from ._batches import minibatches
-from ._fit import Fit, fit, mean_square
-from ._loop import Progress, loop
+from ._find_learning_rate import LearningRates, find_learning_rate
+from ._fit import Fit, fit
+from ._loop import loop
+from ._problem import mean_square
 from ._space import Range, choice, log_uniform, uniform
 from ._sweep import Member, Sweep, best, member, sweep
+from .callbacks import Divergence, Progress
 
 __all__ = [
     "Checkpointer",
+    "Divergence",
     "Fit",
+    "LearningRates",
     "Member",
     "Progress",
     "Range",
     "Sweep",
     "best",
+    "callbacks",
     "choice",
+    "find_learning_rate",
     "fit",
     "log_uniform",
     "loop",

@@ -83,10 +83,11 @@ def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int) -> Ite
     count = 0
     while count < steps:
         before = count
-        for batch in reader.batches(itertools.islice(data, steps - count)):
+        epoch = iter(data)  # once an epoch: a DataLoader draws its order and starts its workers here
+        for batch in reader.batches(itertools.islice(epoch, steps - count)):
             count += 1
             yield batch
-        if count < steps and (iter(data) is data or count == before):
+        if count < steps and (epoch is data or count == before):
             raise ValueError(
                 f"fit: the batches ended after {count} of {steps} steps; pass an iterable that can be read again"
             )

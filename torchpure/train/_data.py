@@ -1,6 +1,7 @@
 """The data of a fit: tensors, NumPy arrays, a dict of either, or an iterable of batches of these."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,15 @@ from torchpure._types import Params, Tree
 
 Batch = tuple[Any, ...]
 _PAIR = "(inputs …, target)"
+_DTYPE_SIGNS = (
+    "dtype",
+    "Input type",
+    "data type",
+    "scalar type",
+    "not implemented for '",
+    "Double",
+    "Long",
+)  # in torch's errors
 
 
 class Data(NamedTuple):
@@ -95,6 +105,27 @@ def _describe(data: Any) -> str:
     if isinstance(data, torch.utils.data.Dataset):
         return f"the dataset {type(data).__name__}: pass a torch.utils.data.DataLoader"
     return tree.describe(data)
+
+
+@contextmanager
+def explained_dtypes(inputs: Batch, params: Params) -> Iterator[None]:
+    """Replace torch's error where a model cannot take the dtype of its inputs.
+
+    Raises:
+        TypeError: the model failed with an error about dtypes, and an input has another dtype than the parameters.
+    """
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        wanted = float_dtype(params)
+        other = [leaf for leaf in tree.leaves(inputs) if isinstance(leaf, Tensor) and leaf.dtype != wanted]
+        if wanted is None or not other or not any(sign in str(error) for sign in _DTYPE_SIGNS):
+            raise
+        name = str(wanted).removeprefix("torch.")
+        raise TypeError(
+            f"fit: the model has parameters of dtype {name}, and gets {tree.describe(other[0])}: "
+            f"convert the data, as in x.to(torch.{name})"
+        ) from error
 
 
 def float_dtype(params: Params) -> torch.dtype | None:

@@ -1,7 +1,8 @@
 """The training loop: optimizer steps along the gradient of a loss, with reports of progress."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,25 +10,14 @@ from torch import Tensor
 from torchpure._types import Params, State
 from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
-from torchpure.tree.summaries import shown, totals
 
+from ._advance import Extras
+from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
 from ._resume import Arguments, Checkpoint, Position, Store, open_store, steps_per_window
-from ._steps import Runner, make_step
+from ._step_state import split_step_state
+from ._steps import Carry, Runner, make_step
 from ._windows import Window, batch_windows
-
-
-class Progress(NamedTuple):
-    """The state of a run after a step."""
-
-    step: int  # the number of steps made, from 1
-    loss: Tensor  # of this step's batch, before the update; shape ()
-    params: Params  # after the update
-    opt_state: Any
-    state: State | None  # of the model, after the step; None if the loss takes no state
-    losses: Tensor  # of all steps since the last Progress; shape (steps,)
-
-    def __repr__(self) -> str:
-        return f"Progress: step {self.step:,}, loss {shown(self.loss)}, params: {totals(self.params)}"
+from .callbacks import Progress
 
 
 def loop(
@@ -39,6 +29,7 @@ def loop(
     state: State | None = None,
     *,
     every: int = 1,
+    on_nonfinite: OnNonfinite | None = None,
     jit: bool = True,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
@@ -50,7 +41,7 @@ def loop(
     The steps between two Progress run as one compiled loop, if their batches have equal shapes. So `every` batches are
     read before they run. They are stacked by a copy, at most 64 MB at a time, unless all are the same tuple. Runs of
     fewer than 200 steps are not compiled, because compiling takes longer. With `every=1` a single step is compiled,
-    after the first 1,000 steps. With `jit=False` nothing is compiled.
+    after the first 1,000 steps. With `jit=False` nothing is compiled. `on_nonfinite` is as in `fit`.
 
     With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
     it is interrupted or the iterator is closed. With `resume=True` it goes on from the newest checkpoint, if there is
@@ -60,8 +51,9 @@ def loop(
     Law: a resumed run equals the uninterrupted one bit for bit.
 
     Raises:
-        ValueError: `every` is not an integer of at least 1; the folder has checkpoints and `resume` is not given; they
-            are of a run with other arguments.
+        ValueError: `every` is not an integer of at least 1; `on_nonfinite` is not one of its names; the folder has
+            checkpoints and `resume` is not given; they are of a run with other arguments.
+        NonFiniteError: with on_nonfinite="raise", the loss or a gradient is not finite.
         TypeError: `optimizer` is no optimizer of this library.
         TransformError: `loss` does not return a real tensor of shape (), or cannot be compiled.
         CheckpointError: a checkpoint cannot be written or read.
@@ -73,8 +65,12 @@ def loop(
     """
     check_every("loop", every)
     check_optimizer("loop", optimizer)
-    step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared))
-    carry = (params, optimizer.init(params) if opt_state is None else opt_state, state)
+    check_policy("loop", on_nonfinite)
+    extras = Extras(on_nonfinite)
+    step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared), extras.advance(optimizer))
+    opt_state = optimizer.init(params) if opt_state is None else opt_state
+    carry, last = (params, extras.start(opt_state, params), state), None
+    refuse = partial(refuse_nonfinite, "loop") if on_nonfinite == "raise" else None
     size = steps_per_window(checkpoint, every) or every
 
     def windows(first: int) -> Iterator[Window]:
@@ -86,18 +82,26 @@ def loop(
         return batch_windows(step, batches, size if jit else 1, every)
 
     def arguments() -> Arguments:
-        return {"every": every, "jit": jit, "steps per window": size}
+        return {"every": every, "jit": jit, "steps per window": size, "on_nonfinite": on_nonfinite}
 
     with open_store("loop", checkpoint, resume, arguments) as store:
-        yield from run_windows(store.start(carry), windows, jit=jit, store=store)
+        for last in run_windows(store.start(carry), windows, jit=jit, store=store, refuse=refuse):
+            yield last
+    if refuse and last is not None:
+        refuse_members("loop", last.divergence, last)
 
 
 def run_windows(
-    start: Position, windows: Callable[[int], Iterator[Window]], *, jit: bool, store: Store
+    start: Position,
+    windows: Callable[[int], Iterator[Window]],
+    *,
+    jit: bool,
+    store: Store,
+    refuse: Callable[[Carry], None] | None = None,
 ) -> Generator[Progress]:
     """Run windows of steps; yield Progress after the windows that ask for it, and after the last.
 
-    `windows` takes the number of steps to pass over.
+    `windows` takes the number of steps to pass over. After each window `refuse(carry)` may raise an error.
 
     Raises:
         TransformError: the loss does not return a real tensor of shape (), or cannot be compiled.
@@ -107,6 +111,8 @@ def run_windows(
     number, carry, unreported = start
     for window in _windows_after(number, windows, runner):
         carry, losses = runner.run(carry, window)
+        if refuse is not None:
+            refuse(carry)
         unreported.append(losses)
         number += window.steps
         if window.reports:
@@ -144,8 +150,9 @@ def _windows_after(number: int, windows: Callable[[int], Iterator[Window]], runn
 
 def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:
     losses = torch.cat(parts) if len(parts) > 1 else parts[0]
-    params, opt_state, state = carry
-    return Progress(number, losses[-1], params, opt_state, state, losses)
+    params, held, state = carry
+    opt_state, guard, observed = split_step_state(held)
+    return Progress(number, losses[-1], params, opt_state, state, losses, divergence_of(guard, params), observed)
 
 
 def check_every(caller: str, every: Any) -> None:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._types import Grads, State
 from torchpure.errors import TransformError
 from torchpure.jit import jit
 from torchpure.optim import Optimizer
@@ -30,12 +31,41 @@ _PROGRAM_ERRORS = ("jit:", "scan:", "train:")  # error prefixes specific to comp
 _UNCOMPILED_ADVICE = "or pass jit=False, which runs each step uncompiled"
 
 
-def make_step(loss: Callable[..., Any], optimizer: Optimizer[Any], get_batch: GetBatch) -> Step:
-    """Return an optimizer step on a loss; the optimizer also gets the value and loss function if it asks for them."""
+class Evaluation(NamedTuple):
+    """What a step knows before it moves."""
+
+    value: Tensor  # of the loss; shape ()
+    grads: Grads
+    state: State | None  # of the model, after the forward pass
+    extra: dict[str, Any]  # what the optimizer asks for by name
+
+
+Advance = Callable[[Carry, Evaluation], Carry]
+
+
+def plain_advance(optimizer: Optimizer[Any]) -> Advance:
+    """Return the step of an optimizer, on (params, state of the optimizer, state of the model)."""
+
+    def advance(carry: Carry, evaluation: Evaluation) -> Carry:
+        params, opt_state, _ = carry
+        params, opt_state = optimizer.step(evaluation.grads, opt_state, params, **evaluation.extra)
+        return params, opt_state, evaluation.state
+
+    return advance
+
+
+def make_step(
+    loss: Callable[..., Any], optimizer: Optimizer[Any], get_batch: GetBatch, advance: Advance | None = None
+) -> Step:
+    """Return an optimizer step on a loss; the optimizer also gets the value and loss function if it asks for them.
+
+    `advance` moves the carry; by default it is the optimizer's own step.
+    """
+    advance = advance or plain_advance(optimizer)
 
     @wraps(loss, updated=())
     def step(carry: Carry, shared: Any, per_step: Any) -> tuple[Carry, Tensor]:
-        params, opt_state, old_state = carry
+        params, _, old_state = carry
         batch = get_batch(shared, per_step)
         if old_state is None:
             state = None
@@ -48,8 +78,7 @@ def make_step(loss: Callable[..., Any], optimizer: Optimizer[Any], get_batch: Ge
 
         available = {"value": value, "grad": grads, "value_fn": value_fn}
         extra = {name: available[name] for name in optimizer.extra if name in available}
-        params, opt_state = optimizer.step(grads, opt_state, params, **extra)
-        return (params, opt_state, state), value
+        return advance(carry, Evaluation(value, grads, state, extra)), value
 
     return step
 

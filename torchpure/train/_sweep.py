@@ -1,7 +1,7 @@
 """Run many trainings at once, over a space of hyper-parameters and seeds."""
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import wraps
 from inspect import signature
 from typing import Any, NamedTuple
@@ -15,7 +15,10 @@ from torchpure.jit import jit as jit_compile
 from torchpure.transforms import vmap
 from torchpure.tree.summaries import counted, shortened, shown, summary, totals
 
+from ._divergence import members_error
+from ._reports import collect
 from ._space import Method, Point, Space, list_points
+from .callbacks import Divergence
 
 _UNCOMPILED_CHUNK = 64  # the chunk size of uncompiled members
 
@@ -88,6 +91,8 @@ def sweep(
 
     Raises:
         ValueError: the space is empty or does not fit the method, or `seeds` needs a key.
+        NonFiniteError: fits with on_nonfinite="raise" were not finite; all members have run, and `error.result` is the
+            Sweep.
         TypeError: the space has a wrong type, `train` does not take its names, or returns no tensors and numbers.
 
     >>> import torchpure as tp
@@ -103,6 +108,8 @@ def sweep(
             f"sweep: seeds must be an integer of at least 1, and more than 1 need a key, such as key=tp.random.key(0); "
             f"got seeds={seeds!r}, key={key}"
         )
+    if key is not None:
+        random.check_key(key, "sweep")
     k_points, k_members = (None, None) if key is None else random.split(key)
     points = list_points(space, method, num, k_points)
     _check_signature(train, points[0])
@@ -110,7 +117,26 @@ def sweep(
     keys = None if k_members is None else _member_keys(k_members, len(points), seeds)
     groups = _group_members(members)
     parts = [_run_group(train, members, keys, indices, jit) for indices in groups]
-    return Sweep(members, keys, _merge_results(groups, parts, len(members)))
+    made = Sweep(members, keys, _merge_results(groups, [result for result, _ in parts], len(members)))
+    _refuse_nonfinite(made, zip(groups, (found for _, found in parts), strict=True))
+    return made
+
+
+def _refuse_nonfinite(made: Sweep, found: Iterable[tuple[list[int], list[Divergence]]]) -> None:
+    """Raise the error of the members whose fits had on_nonfinite="raise" and were not finite.
+
+    Raises:
+        NonFiniteError: there are such members.
+    """
+    first: dict[int, Divergence] = {}
+    for indices, divergences in found:
+        for divergence in divergences:
+            for place in divergence.step.nonzero().flatten().tolist():
+                first.setdefault(indices[place], tree.map(lambda leaf, at=place: leaf[at], divergence))
+    if first:
+        bad = sorted(first)
+        members: list[tuple[int, ...]] = [(index,) for index in bad]
+        raise members_error("sweep: a step is not finite", members, first[bad[0]], made)
 
 
 def member(sweep: Sweep, index: int) -> Member:
@@ -188,16 +214,20 @@ def _group_key(item: tuple[str, Any]) -> Hashable:
 
 def _run_group(
     train: Callable[..., Tree], members: list[Point], keys: Tensor | None, indices: list[int], jit: bool
-) -> Tree:
-    """Run the members with these indices, which differ only in floats and tensors; stack their results."""
+) -> tuple[Tree, list[Divergence]]:
+    """Run the members with these indices, which differ only in floats and tensors; stack their results.
+
+    The second result is what their fits with on_nonfinite="raise" found.
+    """
     statics = {name: value for name, value in members[indices[0]].items() if not _is_batched(value)}
     names = [name for name in members[indices[0]] if name not in statics]
     columns = {name: torch.stack([_as_tensor(members[index][name]) for index in indices]) for name in names}
     member_keys = None if keys is None else keys[indices]
 
     @wraps(train, updated=())
-    def run_member(key: Key | None, values: dict[str, Tensor]) -> Tree:
-        return _as_tensors(train(key, **statics, **values))
+    def run_member(key: Key | None, values: dict[str, Tensor]) -> tuple[Tree, list[Divergence]]:
+        with collect() as found:
+            return _as_tensors(train(key, **statics, **values)), found
 
     if len(indices) == 1 or (member_keys is None and not columns):  # identical members run once
         run = jit_compile(run_member) if jit else run_member

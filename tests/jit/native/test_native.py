@@ -209,7 +209,8 @@ def test_law_a_carry_updated_in_place_is_the_same(name):
 COLLAPSED = {  # kernel, inputs, number of loops after collapsing
     "all": (lambda w: torch.sin(w) * 2, [W], 1),
     "rows": (lambda w: w[:, :, :3] + 1, [W], 2),
-    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 3),  # the result lies row by row
+    "transposed": (lambda w: w.transpose(0, 2) * 2, [W], 1),  # the result lies as its argument does
+    "row by row": (lambda w: (w.transpose(0, 2) * 2).contiguous(), [W], 3),
     "broadcast": (lambda w: w * w[0, 0], [W], 2),
     "sums": (lambda w: (w * 2).sum((1, 2)), [W], 2),
     "counted": (lambda w: w.tril(), [W], 3),
@@ -228,6 +229,30 @@ def test_law_a_collapsed_kernel_computes_what_the_kernel_does(name, monkeypatch)
     )
     apart = native(fn, *given)
     torch.testing.assert_close(together(*given), apart(*given), rtol=1e-14, atol=0)
+
+
+PICTURE = rows(2, 8, 6, 10).contiguous(memory_format=torch.channels_last)
+KERNELS = rows(8, 8, 3, 3, seed=1).contiguous(memory_format=torch.channels_last)
+LAYOUTS = {
+    "transposed": (lambda a: ((a * 2).T, a.T.sin(), (a @ a.T)[:, None].permute(2, 1, 0)), A),
+    "channels last": (lambda x, w: (torch.conv2d(x.relu(), w), torch.conv2d(x, w).tanh() + 1), PICTURE, KERNELS),
+    "normalized": (lambda x, w: (functional.group_norm(x * 2, 2), x.flatten(1) * 2, functional.avg_pool2d(x, 2)), PICTURE, KERNELS),
+    "repeated": (lambda a: ((a[:1] * 2).expand(3, 6).contiguous(), a.sum(1, keepdim=True)), A),
+}  # fmt: skip
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_law_results_have_the_strides_that_eager_gives_them(name):
+    fn, *tensors = LAYOUTS[name]
+    for one, two in zip(native(fn, *tensors)(*tensors), fn(*tensors), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-13)
+        assert one.stride() == two.stride()
+
+
+def test_parts_of_a_result_are_written_where_the_whole_would_be_copied():
+    source = native(lambda a, b: torch.cat([a * 2, b], 1), A, rows(4, 3, seed=1)).source
+    assert "char *work" in source and not re.search(r"\*b\d+ = ", source)
 
 
 L, R, BIAS = rows(72, 80), rows(80, 96, seed=1), rows(72, 96, seed=2)
@@ -250,7 +275,8 @@ SUMS = {  # sums that take a product, and whether the product accumulates into t
     "itself": (lambda c, a, b: _doubled(a @ b), False),
     "used again": (lambda c, a, b: _twice(c, a @ b), False),
     "sum used again": (lambda c, a, b: (c + a @ b).sin(), False),
-    "across": (lambda c, a, b: c.T + (a @ b).T, False),
+    "across": (lambda c, a, b: c.T + (a @ b).T, True),
+    "across, row by row": (lambda c, a, b: (c.T + (a @ b).T).contiguous(), False),
     "row": (lambda c, a, b: c[0] + a @ b, True),
     "by a number of the program": (lambda c, a, b: c + c[0, 0] * (a @ b), None),
     "by zero": (lambda c, a, b: c + 0.0 * (a @ (b / 0)), None),

@@ -53,6 +53,8 @@ WITH_NUMBERS = {
     "triplet_margin_loss": (lambda a: F.triplet_margin_loss(M, M + 1, M - 1, a), 0.4),
     "poisson_nll_loss": (lambda a: F.poisson_nll_loss(X.abs(), X**2, False, eps=a), 0.1),
     "cross_entropy": (lambda a: F.cross_entropy(M, CLASSES, label_smoothing=a), 0.1),
+    "multi_margin_loss": (lambda a: F.multi_margin_loss(M, CLASSES, 2, margin=a), 0.7),
+    "gaussian_nll_loss": (lambda a: F.gaussian_nll_loss(X, TARGET, X**2, eps=a), 0.7),
     "rms_norm": (lambda a: F.rms_norm(M, (3,), eps=a), 0.1),
     "layer_norm": (lambda a: F.layer_norm(M, (3,), eps=a), 0.1),
     "group_norm": (lambda a: F.group_norm(M[None], 3, eps=a), 0.1),
@@ -90,8 +92,42 @@ def test_a_tensor_in_the_place_of_a_number_is_differentiated(name):
         assert_close(run(f, a), wanted, rtol=1e-6, atol=1e-7, msg=lambda m, mode=mode: f"{mode}: {m}")
 
 
+IGNORED, SLOPES = torch.tensor([0, 2, 1, -1]), torch.linspace(-1.0, 2.0, 12, dtype=D).reshape(4, 3)
+SHARES, LABELS = torch.softmax(SLOPES, 1), (SLOPES > 0.3).to(D)
+# losses with weights -> how they are called with their weight
+WITH_WEIGHTS = {
+    "nll_loss": lambda w, **o: F.nll_loss(SLOPES, IGNORED, w, ignore_index=-1, **o),
+    "cross_entropy": lambda w, **o: F.cross_entropy(SLOPES, IGNORED, w, ignore_index=-1, **o),
+    "cross_entropy, smoothed": lambda w, **o: F.cross_entropy(
+        SLOPES, IGNORED, w, ignore_index=-1, label_smoothing=0.2, **o
+    ),
+    "cross_entropy, shares": lambda w, **o: F.cross_entropy(SLOPES, SHARES, weight=w, label_smoothing=0.2, **o),
+    "cross_entropy, pixels": lambda w, **o: F.cross_entropy(SLOPES.expand(2, 4, 3).mT, CLASSES.new_ones(2, 4), w, **o),
+    "binary_cross_entropy": lambda w, **o: F.binary_cross_entropy(SHARES, LABELS, w, **o),
+    "binary_cross_entropy_with_logits": lambda w, **o: F.binary_cross_entropy_with_logits(
+        SLOPES, LABELS, w, pos_weight=w + 1, **o
+    ),
+    "multilabel_soft_margin_loss": lambda w, **o: F.multilabel_soft_margin_loss(SLOPES, LABELS, w, **o),
+    "multi_margin_loss": lambda w, **o: F.multi_margin_loss(SLOPES, IGNORED.clamp(min=0), p=2, weight=w, **o),
+    "l1_loss": lambda w, **o: F.l1_loss(SLOPES, LABELS, weight=w.expand(4, 3), **o),
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_weight_of_a_loss_is_differentiated(name, reduction):
+    factors = torch.tensor([1.0, -0.3, 2.0], dtype=D)  # of the weight
+    f = lambda a: (WITH_WEIGHTS[name](factors * a + a**2, reduction=reduction) ** 2).sum()  # noqa: E731
+    a = torch.tensor(1.5, dtype=D)
+    wanted = (f(a + STEP) - f(a - STEP)) / (2 * STEP)
+    for mode, run in MODES.items():
+        assert_close(run(f, a), wanted, rtol=1e-6, atol=1e-7, msg=lambda m, mode=mode: f"{mode}: {m}")
+    assert_close(tp.value_and_grad(f)(a)[0], f(a))
+    assert_close(tp.jvp(f, (a,), (a,))[0], f(a))
+
+
 def test_every_formula_for_numbers_has_a_case():
-    tested = {*WITH_NUMBERS, "subtract", "baddbmm", "trapz", "clip"}
+    tested = {*WITH_NUMBERS, *WITH_WEIGHTS, "subtract", "baddbmm", "trapz", "clip"}
     names = {getattr(operation, "__name__", "") for operations, _, _ in _FORMULAS for operation in operations}
     assert {name.strip("_").removeprefix("special_") for name in names} <= tested
 
@@ -102,7 +138,7 @@ REFUSED = {
     "vector_norm": lambda a: torch.linalg.vector_norm(X, a),
     "normalize": lambda a: F.normalize(X, a, 0).sum(),
     "pairwise_distance": lambda a: F.pairwise_distance(X[None], TARGET[None], eps=a).sum(),
-    "multi_margin_loss": lambda a: F.multi_margin_loss(M, CLASSES, margin=a),
+    "cosine_embedding_loss": lambda a: F.cosine_embedding_loss(M, M**2, TARGET, margin=a),
     "dropout": lambda a: F.dropout(X, a).sum(),
     "interpolate": lambda a: F.interpolate(M[None], scale_factor=a).sum(),
     "renorm": lambda a: torch.renorm(M, 2, 0, a).sum(),

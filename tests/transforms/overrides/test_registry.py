@@ -24,6 +24,8 @@ from torchpure.transforms.overrides._registry import OVERRIDES, is_needed, table
 pytestmark = [
     pytest.mark.filterwarnings("ignore:There is a performance drop"),  # torch maps some operations in a loop
     pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated"),
+    pytest.mark.filterwarnings("ignore:at..frobenius_norm is deprecated"),
+    pytest.mark.filterwarnings("ignore:index_reduce.. is in beta"),
     pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated"),
     pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),  # torch.func.linearize
 ]
@@ -128,6 +130,7 @@ IN_TRANSFORM = [
 BILINEAR = values(5, 3, 2, seed=2)
 ONES = torch.ones(4, dtype=D)
 LU = torch.linalg.lu_factor(V44)
+SLOTS = torch.tensor([[0, 2, 0, 2], [1, 1, 1, 0], [2, 0, 1, 2]])
 ROWS = [
     *IN_TRANSFORM,
     # linear algebra and solvers
@@ -141,7 +144,7 @@ ROWS = [
     Row((torch.linalg.slogdet, torch.slogdet, Tensor.slogdet), lambda f, x: f(matrix(x))[1], V3),
     Row((torch.logdet, Tensor.logdet), lambda f, x: f(matrix(x)), V3),
     Row((torch.linalg.lu_solve,), lambda f, x: f(*LU, x), V44),
-    Row((torch.linalg.eigh,), lambda f, x: f(matrix(x) + matrix(x).T)[1] ** 2, V3),
+    Row((torch.linalg.eigh,), lambda f, x: f(matrix(x) + matrix(x).T, "U")[1] ** 2, V3),
     # factorizations and inverses, whose members may fail alone: see test_failing_members.py
     Row((torch.linalg.cholesky, torch.cholesky, Tensor.cholesky), lambda f, x: f(matrix(x) + matrix(x).T), V3),
     Row((torch.linalg.inv, torch.inverse, Tensor.inverse, torch.pinverse), lambda f, x: f(matrix(x)), V3),
@@ -155,14 +158,25 @@ ROWS = [
     Row((torch.linalg.lstsq,), lambda f, x: f(matrix(x), x[:, None])[0], V3),
     Row((torch.linalg.matrix_rank,), lambda f, x: f(matrix(x)) * x, V3),
     Row((torch.linalg.cond,), lambda f, x: f(matrix(x)), V3),
-    Row((torch.linalg.matrix_norm,), lambda f, x: f(matrix(x), "nuc"), V3),
+    Row((torch.linalg.matrix_norm,), lambda f, x: f(matrix(x)) * f(matrix(x), "nuc"), V3),
     Row((torch.linalg.lu_factor,), lambda f, x: f(matrix(x))[0], V3),
     Row((torch.linalg.householder_product, torch.orgqr, Tensor.orgqr), lambda f, x: f(x.T, x[:, 3]), V34),
     # scatters, splits and slices
     Row((torch.select_scatter, Tensor.select_scatter), lambda f, x: f(x, x[0] ** 2, 0, 1), V34),
     Row((torch.as_strided_scatter, Tensor.as_strided_scatter), lambda f, x: f(x, V3[:2], (2,), (1,), 1) * x, V4),
     Row((torch.column_stack,), lambda f, x: f([x, x**2]), V3),
-    Row((torch.scatter_reduce, Tensor.scatter_reduce), lambda f, x: f(x, 0, torch.tensor([0, 2]), x[:2], "sum"), V4),
+    Row(
+        (torch.scatter_reduce, Tensor.scatter_reduce),
+        lambda f, x: f(x, 1, SLOTS, x**2, "prod") + f(x, 1, SLOTS, x**2, "sum"),
+        V34,
+    ),
+    Row(
+        (Tensor.scatter_reduce_,),
+        lambda f, x: f(x * 2, 0, SLOTS[:2, :3], x[:2, :3] ** 2, "prod", include_self=False),
+        V34,
+    ),
+    Row((torch.index_reduce, Tensor.index_reduce), lambda f, x: f(x, 1, SLOTS[0], x**2, "prod"), V34),
+    Row((Tensor.index_reduce_,), lambda f, x: f(x * 2, 0, SLOTS[2, :2], x[:2] ** 2, "prod"), V34),
     Row((torch.tensor_split, Tensor.tensor_split), lambda f, x: f(x, torch.tensor([1, 3]))[1], V4),
     Row((torch.narrow, Tensor.narrow), lambda f, x: f(x, 0, torch.tensor(1), 2), V4),
     # norms
@@ -172,6 +186,23 @@ ROWS = [
     Row((torch.native_layer_norm,), lambda f, x: f(x, (4,), V4, V4, 1e-5)[0], V34),
     Row((torch.native_batch_norm,), lambda f, x: f(x.T, V3, V3, MEANS, VARIANCES, False, 0.1, 1e-5)[0], V34, FORWARD),
     Row((torch._native_batch_norm_legit,), lambda f, x: f(x.T, V3, V3, True, 0.1, 1e-5)[0], V34, FORWARD),
+    # distances and functions of norms
+    Row((torch.frobenius_norm,), lambda f, x: f(x, (1,)), V34),
+    Row((F.pairwise_distance,), lambda f, x: f(x, x.flip(0) ** 2), V34),
+    Row((F.triplet_margin_loss,), lambda f, x: f(x, x.flip(0) ** 2, x**3, swap=True), V34),
+    Row((torch.cdist,), lambda f, x: torch.cat([f(x, x[:2] ** 2, p) for p in (2.0, 3.0, torch.inf)]), V34),
+    Row((F.pdist,), lambda f, x: torch.cat([f(x, p) for p in (2.0, 3.0, torch.inf)]), V34),
+    Row((torch.renorm, Tensor.renorm), lambda f, x: f(x, 2, 0, 0.7), V34),
+    Row((Tensor.renorm_,), lambda f, x: f(x * 2, 2, 0, 0.7), V34),
+    Row((torch.std_mean,), lambda f, x: sum(f(x, 1)), V34),
+    Row(
+        (torch.abs, torch.absolute, Tensor.abs, Tensor.absolute, torch.angle, Tensor.angle),
+        lambda f, x: f(torch.complex(x[0], x[1])),
+        V34,
+    ),
+    Row((torch.sgn, Tensor.sgn), lambda f, x: torch.view_as_real(f(torch.complex(x[0], x[1]))), V34),
+    Row((torch.linalg.vander,), lambda f, x: f(x, N=5), V34),
+    Row((torch.vander,), lambda f, x: f(x, 4), V3),
     # losses and activations
     Row((F.mse_loss, F.huber_loss, F.soft_margin_loss), lambda f, x: f(x, V34.flip(0), reduction="none"), V34),
     Row((F.gaussian_nll_loss,), lambda f, x: f(x[0], x[1], x[2] ** 2 + 1), V34),
@@ -283,10 +314,23 @@ def slope(f: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.autograd.grad(f(x), x, create_graph=True)[0]
 
 
+AT = (torch.tensor([0, 3]), torch.tensor([0, 1, 2]))  # places of the entries of a compressed matrix
 INTERCEPTED = {  # operations of which the mode changes the arguments, or refuses the call -> a function that uses them
     custom_function_call: Sine.apply,
     torch.autograd.grad: slope(lambda x: (x**3).sum()),
     Tensor.__deepcopy__: lambda x: x * __import__("copy").deepcopy(torch.ones(3)),
+    Tensor.untyped_storage: lambda x: x.untyped_storage(),
+    Tensor.to_sparse: lambda x: x.to_sparse(),
+    Tensor.to_sparse_csr: lambda x: x[None].to_sparse_csr(),
+    Tensor.to_sparse_csc: lambda x: x[None].to_sparse_csc(),
+    Tensor.to_sparse_bsr: lambda x: x[None].to_sparse_bsr((1, 1)),
+    Tensor.to_sparse_bsc: lambda x: x[None].to_sparse_bsc((1, 1)),
+    torch.sparse_coo_tensor: lambda x: torch.sparse_coo_tensor(torch.tensor([[0, 1, 2]]), x, (3,)),
+    torch.sparse_compressed_tensor: lambda x: torch.sparse_compressed_tensor(*AT, x, (1, 3), layout=torch.sparse_csr),
+    torch.sparse_csr_tensor: lambda x: torch.sparse_csr_tensor(*AT, x, (1, 3)),
+    torch.sparse_csc_tensor: lambda x: torch.sparse_csc_tensor(*AT, x, (3, 1)),
+    torch.sparse_bsr_tensor: lambda x: torch.sparse_bsr_tensor(*AT, x[:, None, None], (1, 3)),
+    torch.sparse_bsc_tensor: lambda x: torch.sparse_bsc_tensor(*AT, x[:, None, None], (3, 1)),
     torch.autograd.backward: lambda x: torch.autograd.backward((x**3).sum(), inputs=[x]),
     Tensor.backward: lambda x: (x**3).sum().backward(inputs=[x]),
     Tensor.detach: lambda x: torch.autograd.functional.vjp(torch.sin, x.detach(), V3)[1],
@@ -296,6 +340,7 @@ INTERCEPTED = {  # operations of which the mode changes the arguments, or refuse
     Tensor.grad_fn.__get__: lambda x: x.grad_fn,
     Tensor.register_hook: lambda x: x.register_hook(torch.sin),
     Tensor.register_post_accumulate_grad_hook: lambda x: x.register_post_accumulate_grad_hook(print),
+    F.l1_loss: lambda x: F.l1_loss(x, x**2, weight=x**2 + 1),
     Tensor.item: lambda x: x[0].item(),
     Tensor.tolist: lambda x: x.tolist(),
     Tensor.numpy: lambda x: x.detach().numpy(),
@@ -429,6 +474,7 @@ def test_a_mode_sees_the_operation(name):
     assert operation in seen.operations
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("operation", INTERCEPTED, ids=name_of)
 def test_a_mode_sees_the_operation_that_is_intercepted(operation):
     run = INTERCEPTED[operation]
@@ -445,6 +491,7 @@ ELSEWHERE = {
     torch._nested_tensor_from_mask_left_aligned,  # tests/model/test_masks.py
     torch.embedding,  # tests/transforms/test_sparse.py
     torch.embedding_bag,
+    Tensor.new,  # tests/faults/test_borders.py
 }
 
 

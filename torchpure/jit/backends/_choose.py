@@ -37,11 +37,14 @@ def _reads_strides(node: Node) -> bool:
 
 
 def _needs_torch(node: Node) -> bool:
-    from torchpure.jit.native.frontend import has_complex_argument, selects_from_empty
+    from torchpure.jit.native.frontend import has_complex_argument, has_sparse_tensor, selects_from_empty
 
     if getattr(node.target, "_opname", "") == "index_add" and fake_value(node).dtype == torch.bool:
         return True  # inductor's rule multiplies bools
-    return _is_complex(node) or _reads_strides(node) or selects_from_empty(node) or has_complex_argument(node)
+    if getattr(node.target, "_opname", "") in {"mkldnn_rnn_layer", "_ctc_loss", "linalg_lstsq"}:
+        return True  # inductor does not know the sizes of all results
+    is_refused = selects_from_empty(node) or has_complex_argument(node) or has_sparse_tensor(node)
+    return _is_complex(node) or _reads_strides(node) or is_refused
 
 
 def compile_program(module: GraphModule, tensors: Sequence[Tensor]) -> CompiledProgram:
@@ -110,7 +113,8 @@ def compile_without_native(module: GraphModule, tensors: Sequence[Tensor], reaso
     elif any(map(_needs_torch, module.graph.nodes)):
         made = InterpretedProgram(module)
         reason = (
-            f"{reason}; inductor computes complex numbers, sums of bools, strides and elements of empty tensors wrongly"
+            f"{reason}; inductor computes complex numbers, sums of bools, strides, elements of empty tensors and "
+            "results of unknown size wrongly"
         )
     else:
         try:

@@ -28,6 +28,7 @@ from torchpure.jit.passes import (
 from torchpure.transforms.rules import recomputation_of
 
 from ._inductor_cache import Boxed, load, program_key, save
+from ._inductor_formulas import with_exact_formulas
 from ._protocol import Compile
 
 _NO_COMPILER = frozenset({"InvalidCxxCompiler", "CppCompileError", "CxxCompileError"})
@@ -140,7 +141,10 @@ def _run_inductor(
     fakes = [mode.from_tensor(leaf.detach(), static_shapes=True) for leaf in tensors]
     context = TracingContext(mode)
     with tracing(context):
-        run = inductor.compile_fx(module, fakes, inner_compile=inner, config_patches=options)
+        table = inductor.select_decomp_table()
+        if all(leaf.device.type == "cpu" for leaf in tensors):
+            table = with_exact_formulas(table)
+        run = inductor.compile_fx(module, fakes, inner_compile=inner, config_patches=options, decompositions=table)
     return graphs, context.fw_metadata, run
 
 

@@ -18,6 +18,8 @@ from torch.fx import GraphModule, Node
 from torchpure._cpp import find_file, key_of, store_file
 from torchpure._torch import OpOverload
 
+from ._inductor_formulas import VERSION
+
 _TORCH_NAMESPACES = frozenset({"aten", "prims"})
 _MODULE_NAME = "torchpure_program"
 Boxed = Callable[[list[Tensor]], Sequence[Any]]
@@ -61,6 +63,7 @@ def _settings() -> list[str]:
     from torchpure._torch import compiler_config
 
     return [
+        VERSION,
         str(torch.version.git_version),
         str(torch.get_num_threads()),
         torch.backends.cpu.get_cpu_capability(),

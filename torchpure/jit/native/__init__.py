@@ -23,7 +23,7 @@ and `MAX_INLINE_KERNELS` in `codegen/_functions.py`.
 """
 
 from ._compile import NativeProgram, compile_cpp, on_one_thread
-from .frontend import has_complex_argument, selects_from_empty
+from .frontend import has_complex_argument, has_sparse_tensor, selects_from_empty
 from .ir import UnsupportedError
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "UnsupportedError",
     "compile_cpp",
     "has_complex_argument",
+    "has_sparse_tensor",
     "on_one_thread",
     "selects_from_empty",
 ]

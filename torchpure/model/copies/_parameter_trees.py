@@ -42,7 +42,7 @@ def in_module_order(
     try:
         found = [params[name] for name in names] if isinstance(params, dict) else list(params)
         with without_function_modes():
-            if len(params) == len(names) and [value.shape for value in found] == shapes:
+            if len(params) == len(names) and [value.size() for value in found] == shapes:
                 return found
     except (KeyError, TypeError, AttributeError):
         pass
@@ -62,9 +62,10 @@ def _checked_in_module_order(
     problems = [f"missing `{name}`" for name in names if given.get(name) is None]
     problems += [f"unexpected `{name}`{_hint(name, aliases)}" for name in given if name not in names]
     problems += [
-        f"`{name}` wants shape {tuple(shape)}, got {tree.describe(given[name])}"
+        f"`{name}` wants {'' if isinstance(given[name], Tensor) else 'a tensor of '}shape {tuple(shape)}, "
+        f"got {tree.describe(given[name])}"
         for name, shape in zip(names, shapes, strict=True)
-        if given.get(name) is not None and getattr(given[name], "shape", None) != shape
+        if given.get(name) is not None and (not isinstance(given[name], Tensor) or given[name].shape != shape)
     ]
     if problems:
         _fail(owner, _some(problems, "; "))

@@ -147,9 +147,11 @@ def _product(rows: Tensor, columns: Tensor, row_dim: int, column_dim: int, floor
     """Return row ⊗ column / mean(row): the matrix of rank one with these means of rows and columns."""
     mean = rows.mean(row_dim - (row_dim > column_dim), keepdim=True)
     if floor is None:
-        return (rows / mean).unsqueeze(column_dim) * columns.unsqueeze(row_dim)
+        share = torch.where(mean.isinf(), 1, rows / mean)  # squares that overflow stay infinite
+        return share.unsqueeze(column_dim) * columns.unsqueeze(row_dim)
     whole = rows.unsqueeze(column_dim) * columns.unsqueeze(row_dim)
-    return (whole / mean.clamp(min=floor).unsqueeze(column_dim)).clamp(min=floor**2)
+    mean = mean.unsqueeze(column_dim)
+    return torch.where(mean.isinf(), whole, whole / mean.clamp(min=floor)).clamp(min=floor**2)
 
 
 @hint_torch_keywords

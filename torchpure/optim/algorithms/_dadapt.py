@@ -75,7 +75,7 @@ def dadapt_adamw(
         step, zero = state.step + 1, torch.zeros_like(state.distance)
         correction1, correction2 = bias_correction(b1, step), bias_correction(b2, step)
         step_size = state.distance * evaluate_schedule(learning_rate, state.step) * safe_sqrt(correction2) / correction1
-        terms = ((a * b / (safe_sqrt(c) + eps)).sum() for a, b, c in zip(g, s, v, strict=True))
+        terms = ((a * (b / (safe_sqrt(c) + eps))).sum() for a, b, c in zip(g, s, v, strict=True))
         numerator = ema_update(state.numerator, step_size * sum(terms, start=zero), b3)
         m = [ema_update(old, step_size * new, b1) for old, new in zip(m, g, strict=True)]
         v = [ema_update(old, new.square(), b2) for old, new in zip(v, g, strict=True)]

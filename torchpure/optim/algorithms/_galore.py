@@ -73,18 +73,21 @@ def scale_by_galore(
     def update(grads: Grads, state: GaloreState, params: Params) -> tuple[Updates, GaloreState]:
         active_leaves("scale_by_galore", grads, (), params)  # checks shapes
         due = state.step % update_proj_gap == 0
-        flags = tree.map(lambda g, p: p is not None and g is not None, grads, state.basis)
+        base = grads if params is None else params
+        flags = tree.map(lambda _, g, p: p is not None and g is not None, base, grads, state.basis)
         basis = tree.map(
-            lambda g, p, flag: recompute_if(due, lambda: _compute_basis(g, rank), p) if flag else p,
+            lambda _, g, p, flag: recompute_if(due, lambda: _compute_basis(g, rank), p) if flag else p,
+            base,
             grads,
             state.basis,
             flags,
         )
-        low_rank_grads = tree.map(lambda g, p: g if g is None or p is None else _project(g, p), grads, basis)
+        low_rank_grads = tree.map(lambda _, g, p: g if g is None or p is None else _project(g, p), base, grads, basis)
         low_rank_params = None if params is None else tree.map(_project_if_matrix, params, basis)
         low_rank, inner_state = inner.update(low_rank_grads, state.inner, low_rank_params)
         updates = tree.map(
-            lambda u, g, p: u if u is None or p is None else (scale * _project_back(u, p, g)).to(g.dtype),
+            lambda _, u, g, p: u if u is None or p is None else (scale * _project_back(u, p, g)).to(g.dtype),
+            base,
             low_rank,
             grads,
             basis,

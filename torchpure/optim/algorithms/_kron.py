@@ -25,6 +25,7 @@ from torchpure.optim.core import (
     init_moments,
     init_per_leaf,
     init_step_count,
+    overflow_scale,
     recompute_if,
     safe_divide,
     safe_norm,
@@ -73,12 +74,14 @@ def scale_by_kron(
     Raises:
         ValueError: `b1` is not in [0, 1), `precond_lr` negative, `precond_init_scale` not positive, or
             `max_size_triangular` not a whole number.
+        TypeError: `key` is not a key.
 
     >>> kron, params = scale_by_kron(key=random.key(0), precond_lr=0.0), torch.zeros(2, 2)
     >>> kron.update(torch.eye(2), kron.init(params), params)[0]
     tensor([[1., 0.],
             [0., 1.]])
     """
+    random.check_key(key, "scale_by_kron")
     check_unit_interval("scale_by_kron", b1=b1)
     check_nonnegative("scale_by_kron", precond_lr=precond_lr)
     check_above("scale_by_kron", 0, precond_init_scale=precond_init_scale)
@@ -155,6 +158,8 @@ def _unfold(leaf: Tensor, dim: int) -> Tensor:
 
 
 def _update_factor(q: Tensor, a: Tensor, b: Tensor, precond_lr: Number) -> Tensor:
+    size = overflow_scale(a, b)  # a common factor cancels
+    a, b = a / size, b / size
     if q.ndim == 1:
         one, two = a.square().sum(1), b.square().sum(1)
         return q - precond_lr * safe_divide((one - two) * q, (one + two).amax())

@@ -18,6 +18,7 @@ from torchpure.optim.core import (
     init_step_count,
     is_differentiable,
     is_negligible,
+    overflow_scale,
     safe_divide,
     safe_norm,
 )
@@ -97,7 +98,7 @@ def scale_by_lbfgs(
         g, p = _to_vector(leaves, state.step), _to_vector(param_leaves, state.step)
         s, y = p - state.params, g - state.grads
         product = s @ y
-        is_stored = (state.step > 0) & _is_stored(form, product, -(s @ state.grads))
+        is_stored = (state.step > 0) & product.isfinite() & _is_stored(form, product, -(s @ state.grads))
         new_rows = (s, y, safe_divide(torch.ones_like(product), product))
         moved, turned, weights = (_push(old, row, is_stored) for old, row in zip(state[3:], new_rows, strict=True))
         initial_scale = _newest_pair_scale(moved[0], turned[0]) if scale_init_precond else 1.0
@@ -131,12 +132,15 @@ def _push(old: Tensor, new_row: Tensor, is_stored: Tensor) -> Tensor:
 
 
 def _newest_pair_scale(s: Tensor, y: Tensor) -> Tensor:
-    square = y @ y
-    return torch.where(is_negligible(square), 1, safe_divide(s @ y, square))
+    size = overflow_scale(y)
+    scaled = y / size
+    square = scaled @ scaled
+    return torch.where(is_negligible(square), 1, safe_divide(s @ scaled, square) / size)
 
 
 def _first_scale(g: Tensor, form: str) -> Tensor:
-    size = g.abs().sum() if form == "torch" else safe_norm(g)
+    scale = overflow_scale(g)
+    size = g.abs().sum() if form == "torch" else safe_norm(g / scale) * scale
     inverse = 1 / torch.where(is_negligible(size), 1, size)
     return inverse if form == "scipy" else inverse.clamp(max=1)
 
@@ -145,11 +149,11 @@ def _two_loops(g: Tensor, moved: Tensor, turned: Tensor, weights: Tensor, initia
     """Return H g by the two-loop recursion (Nocedal and Wright 2006, algorithm 7.4). Unused pairs have weight 0."""
     alphas = []
     for s, y, weight in zip(moved, turned, weights, strict=True):
-        alphas.append(weight * (s @ g))
+        alphas.append((weight * s) @ g)
         g = g - alphas[-1] * y
     g = initial_scale * g
     for s, y, weight, alpha in zip(*(part.flip(0) for part in (moved, turned, weights)), alphas[::-1], strict=True):
-        g = g + (alpha - weight * (y @ g)) * s
+        g = g + (alpha - (weight * y) @ g) * s
     return g
 
 

@@ -26,6 +26,7 @@ from torchpure.optim.core import (
     largest_singular_value,
     leafwise,
     mask_fn,
+    overflow_scale,
     safe_norm,
     safe_sqrt,
     stateless_leafwise,
@@ -91,6 +92,7 @@ def orthogonalize(
     """
     x = matrix.bfloat16() if form == "torch" else matrix
     tall = x.shape[0] > x.shape[1]
+    x = x / overflow_scale(x)  # which does not change the singular vectors
     x = _PRECONDITIONINGS[preconditioning](x.mT if tall else x, eps, form)
     rows = [ns_coeffs] * ns_steps if isinstance(ns_coeffs[0], float | int) else list(ns_coeffs)[-ns_steps:]
     for a, b, c in rows:

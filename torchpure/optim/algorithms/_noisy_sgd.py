@@ -18,6 +18,7 @@ def noisy_sgd(
 
     Raises:
         ValueError: a number is negative.
+        TypeError: `key` is not a key.
 
     >>> import torch
     >>> from torchpure import random

@@ -113,7 +113,9 @@ def _build(
             *mean, v, _ = rest
             v = ema_update(v, g.square(), decay)
             new = [ema_update(m, g, decay) for m in mean]
-            variance = v / correction - (new[0] / correction).square() if new else v / correction
+            variance = v / correction
+            if new:  # squares that overflow stay infinite
+                variance = torch.where(v.isinf(), v, variance - (new[0] / correction).square())
             u = g / safe_sqrt(variance + eps) if eps_in_sqrt else g / (safe_sqrt(variance) + eps)
             return u, *new, v
 

@@ -24,6 +24,7 @@ from torchpure.optim.core import (
     init_step_count,
     leafwise,
     orthogonal_iteration,
+    overflow_scale,
     recompute_if,
     safe_sqrt,
 )
@@ -120,7 +121,9 @@ def scale_by_soap(
 
 def _covariance(g: Tensor, dim: int) -> Tensor:
     flat = g.movedim(dim, 0).reshape(g.shape[dim], -1)
-    return flat @ flat.mT
+    size, limit = overflow_scale(flat), torch.finfo(flat.dtype).max / flat.shape[0]
+    flat = flat / size
+    return (flat @ flat.mT * size * size).clamp(-limit, limit)  # squares that overflow have eigenvectors
 
 
 def _rotate(leaf: Tensor, basis: Bases) -> Tensor:

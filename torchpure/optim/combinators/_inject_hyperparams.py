@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchpure import tree
 from torchpure._types import Grads, P, Params, Step, Tree, Updates
-from torchpure.optim.core import Optimizer, init_scalar, init_step_count
+from torchpure.optim.core import Optimizer, evaluate_schedule, init_scalar, init_step_count
 
 
 class InjectHyperparamsState(NamedTuple):
@@ -73,7 +73,7 @@ def _injected(
     scheduled = {name for name, value in injected.items() if any(map(callable, tree.leaves(value)))}
 
     def values_at(step: Step, given: dict[str, Any]) -> dict[str, Any]:
-        return tree.map(lambda value: init_scalar(value(step) if callable(value) else value, step, dtype), given)
+        return tree.map(lambda value: init_scalar(evaluate_schedule(value, step), step, dtype), given)
 
     first_values = values_at(torch.zeros((), dtype=torch.float64), {name: injected[name] for name in scheduled})
     example = factory(**static, **{**injected, **first_values})  # checks the numbers, and has the extra keywords

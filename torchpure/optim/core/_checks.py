@@ -1,5 +1,6 @@
 """Checks of hyper-parameters. A factory makes them once. The values of tensors are not checked: they may be traced."""
 
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,9 +36,10 @@ def check_unit_interval(caller: str, **values: Any) -> None:
 
     Raises:
         ValueError: one does not.
+        TypeError: one is no number.
     """
     for name, value in values.items():
-        if not isinstance(value, Tensor) and not 0 <= value < 1:
+        if not isinstance(value, Tensor) and not 0 <= _number(caller, name, value) < 1:
             raise ValueError(f"{caller}: {name} must be in [0, 1), got {value}")
 
 
@@ -46,9 +48,10 @@ def check_nonnegative(caller: str, **values: Any) -> None:
 
     Raises:
         ValueError: one is not.
+        TypeError: one is no number.
     """
     for name, value in values.items():
-        if not isinstance(value, Tensor) and not 0 <= value < INFINITY:
+        if not isinstance(value, Tensor) and not 0 <= _number(caller, name, value) < INFINITY:
             raise ValueError(f"{caller}: {name} must be finite and at least 0, got {value}")
 
 
@@ -57,9 +60,10 @@ def check_above(caller: str, bound: float, **values: Any) -> None:
 
     Raises:
         ValueError: one is not.
+        TypeError: one is no number.
     """
     for name, value in values.items():
-        if not isinstance(value, Tensor) and not bound < value < INFINITY:
+        if not isinstance(value, Tensor) and not bound < _number(caller, name, value) < INFINITY:
             raise ValueError(f"{caller}: {name} must be finite and greater than {bound}, got {value}")
 
 
@@ -68,10 +72,23 @@ def check_count(caller: str, **values: Any) -> None:
 
     Raises:
         ValueError: one is not.
+        TypeError: one is no number.
     """
     for name, value in values.items():
-        if not isinstance(value, Tensor) and not (value >= 1 and value == int(value)):
+        if not isinstance(value, Tensor) and not (_number(caller, name, value) >= 1 and value == int(value)):
             raise ValueError(f"{caller}: {name} must be a whole number, at least 1, got {value}")
+
+
+def _number(caller: str, name: str, value: Any) -> Any:
+    """Return a value that is a real number.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(value, Real):
+        got = "a function: this number takes no schedule" if callable(value) else f"{value!r:.40}"
+        raise TypeError(f"{caller}: {name} must be a number or a tensor of shape (), got {got}")
+    return value
 
 
 def is_zero(value: Any) -> bool:

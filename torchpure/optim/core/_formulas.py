@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._types import Grads, ScalarOrSchedule, Step, Tree
 from torchpure.transforms.control_flow import cond
+from torchpure.transforms.engine import describe_function
 
 Number = float | Tensor
 
@@ -43,6 +45,17 @@ def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     """
     negligible = is_negligible(denominator)
     return torch.where(negligible, 0, numerator / torch.where(negligible, 1, denominator))
+
+
+def overflow_scale(*values: Tensor) -> Tensor:
+    """Return 1, or the largest entry in size where sums of squares may overflow. Formulas without a scale divide by it.
+
+    >>> overflow_scale(torch.tensor([3.0, -4.0])), overflow_scale(torch.tensor([3.0, -1e20]))
+    (tensor(1.), tensor(1.0000e+20))
+    """
+    sizes = [value.abs().amax() for value in values if value.numel()]
+    largest = torch.stack(sizes).amax() if sizes else values[0].new_ones(())
+    return torch.where(largest > torch.finfo(largest.dtype).max ** 0.4, largest, 1)
 
 
 def safe_norm(value: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
@@ -87,8 +100,29 @@ def scalar_like(value: Number, like: Tensor) -> Tensor:
 
 
 def evaluate_schedule(value: ScalarOrSchedule, step: Step) -> float | Tensor:
-    """Return the value of a number or of a schedule at a step count."""
-    return value(step) if callable(value) else value
+    """Return the value of a number or of a schedule at a step count.
+
+    Raises:
+        TypeError: the schedule returns no number, and no real tensor of shape ().
+
+    >>> evaluate_schedule(lambda step: 0.5**step, torch.tensor(2.0))
+    tensor(0.2500)
+    """
+    if not callable(value):
+        return value
+    result = value(step)
+    if type(result) is float:
+        return result
+    if isinstance(result, Tensor):
+        if not result.is_complex() and result.shape in ((), step.shape):  # steps may be many, as for a plot
+            return result
+    elif isinstance(result, Real) and not isinstance(result, bool):
+        return float(result)
+    place = f" at step {int(step)}" if step.ndim == 0 and tree.plain([step]) else ""
+    raise TypeError(
+        f"the schedule {describe_function(value)} must return a number or a real tensor of shape (), "
+        f"got {tree.describe(result)}{place}"
+    )
 
 
 def all_finite(grads: Grads) -> Tensor:

@@ -16,6 +16,7 @@ from torchpure._types import Grads, Params, Step, Tree
 from torchpure.errors import StructureError
 
 from ._missing_params import MissingParameter
+from ._misuse import is_differentiable
 
 _HALF = (torch.bfloat16, torch.float16)
 _COMPUTE_DTYPES = {torch.float32, torch.float64}
@@ -64,6 +65,8 @@ def active_leaves(
     columns = all_columns if all(has_grad) else [_filter_leaves(column, has_grad) for column in all_columns]
     _check_shapes(caller, columns[: len(columns) - 1 - scalars], columns[-1], base, has_grad)
     dtype = _common_compute_dtype([leaf for column in columns for leaf in column])
+    if dtype is None:
+        _check_complex(caller, columns[0], columns[-1], base, has_grad)
 
     def rebuild(values: Sequence[Any], old: Tree = None) -> Tree:
         kept = [None] * len(has_grad) if old is None else tree.align(structure, base, old, caller)
@@ -107,10 +110,18 @@ def _check_shapes(
 
 def _same_shapes(columns: list[list[Any]], leaves: list[Any]) -> bool:
     try:
-        shapes = [leaf.shape for leaf in leaves]
-        return all([part.shape for part in column] == shapes for column in columns)
-    except AttributeError:
+        shapes = [leaf.size() for leaf in leaves]  # an error for NumPy arrays
+        return all([part.size() for part in column] == shapes for column in columns)
+    except (AttributeError, TypeError):
         return False
+
+
+def _check_complex(caller: str, grads: list[Any], leaves: list[Any], base: Tree, has_grad: Sequence[bool]) -> None:
+    """Check that the gradients of complex parameters are complex, and no others: their real forms would broadcast."""
+    for index, (gradient, leaf) in enumerate(zip(grads, leaves, strict=True)):
+        if isinstance(leaf, Tensor) and gradient.is_complex() != leaf.is_complex():
+            path = _filter_leaves(tree.paths(base), list(has_grad))[index]
+            _refuse_shape(caller, path, leaf, gradient, is_gradient=True)
 
 
 def _refuse_shape(caller: str, path: str, leaf: Any, part: Any, *, is_gradient: bool) -> NoReturn:
@@ -212,11 +223,6 @@ def init_average(params: Params, dtype: torch.dtype | None = None) -> Params:
     return tree.map(
         lambda leaf: leaf.to(accumulator_dtype_of(leaf, dtype), copy=True) if is_differentiable(leaf) else None, params
     )
-
-
-def is_differentiable(leaf: Any) -> bool:
-    """Return whether a leaf can have a gradient: a floating-point or complex tensor."""
-    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
 
 
 def init_step_count(params: Params) -> Step:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ FAILURES = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, Value
 
 
 def describe_no_params(params: Params) -> str | None:
-    """Describe the first leaf that is a module, an iterator, an optimizer or a function; None if there is none."""
+    """Describe the first leaf that is an array, a module, an iterator, an optimizer or a function, or return None."""
     kinds = (_name_kind(leaf) for leaf in tree.leaves(params) if not isinstance(leaf, Tensor))
     return next((kind for kind in kinds if kind), None)
 
@@ -23,6 +24,8 @@ def _name_kind(value: Any) -> str | None:
     """Describe a value that is often passed for parameters, with the way out; None for other values."""
     if isinstance(value, nn.Module):
         return f"the module {type(value).__name__}: pass tp.functional(module).params"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of {value.dtype}: convert it with torch.as_tensor"
     if isinstance(value, Iterator):
         return f"a {type(value).__name__}: pass tp.functional(module).params instead of module.parameters()"
     if isinstance(value, torch.optim.Optimizer):
@@ -58,6 +61,8 @@ def explain_failure(caller: str, init: Callable[[Params], Any], grads: Any, stat
     for part in (grads, params):
         if kind := describe_no_params(part):
             raise TypeError(f"{caller}: wanted a tree of tensors, got {kind}") from None
+    if mistake := _wrong_gradient(grads, params):
+        raise StructureError(f"{caller}: {mistake}") from None
     try:
         wanted = init(grads if params is None else params)
     except FAILURES:
@@ -68,6 +73,29 @@ def explain_failure(caller: str, init: Callable[[Params], Any], grads: Any, stat
             f"{caller}: the state does not fit: at `{difference}. Pass (grads, state, params), with the state that "
             "init(params) of this optimizer made for these parameters"
         ) from None
+
+
+def _wrong_gradient(grads: Any, params: Any) -> str | None:
+    """Describe the first gradient of a layout or a dtype that does not fit its parameter; None if all fit."""
+    if params is None or tree.structure(grads) != tree.structure(params):
+        return None
+    for number, (gradient, leaf) in enumerate(zip(tree.leaves(grads), tree.leaves(params), strict=True)):
+        if not isinstance(gradient, Tensor) or not isinstance(leaf, Tensor):
+            continue
+        if gradient.layout is not torch.strided or gradient.dtype != leaf.dtype or not is_differentiable(leaf):
+            sparse = gradient.layout is not torch.strided
+            got = f"sparse ({gradient.layout})" if sparse else tree.describe(gradient)
+            way_out = "make it dense with .to_dense()" if sparse else f"convert it with .to({leaf.dtype})"
+            if not is_differentiable(leaf):
+                way_out = "give None for a parameter that is not floating point or complex"
+            path = tree.paths(params)[number]
+            return f"the gradient at `{path}` is {got}, the parameter {tree.describe(leaf)}: {way_out}"
+    return None
+
+
+def is_differentiable(leaf: Any) -> bool:
+    """Return whether a leaf can have a gradient: a floating-point or complex tensor."""
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
 
 
 def _difference(wanted: Any, got: Any, path: tuple[Any, ...]) -> str | None:

@@ -13,6 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from torchpure import tree
 from torchpure._torch import foreach_add
 from torchpure._types import Grads, Params, Updates
+from torchpure.errors import StructureError
 from torchpure.tree.summaries import shortened, shown
 
 from ._missing_params import check_given
@@ -226,7 +227,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     """Add updates to parameters: p + u. Where an update is None, the parameter is unchanged. Each keeps its dtype.
 
     Raises:
-        StructureError: updates are not shaped like params.
+        StructureError: updates are not shaped like params, or one has a dtype that its parameter cannot hold.
 
     >>> apply_updates({"w": torch.ones(2), "n": 3}, {"w": torch.ones(2), "n": None})
     {'w': tensor([2., 2.]), 'n': 3}
@@ -235,8 +236,9 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     moves = tree.align(structure, params, updates, "apply_updates")
     if leaves and tree.plain(leaves) and tree.plain(moves) and _same_dtypes(leaves, moves):
         return tree.unflatten(structure, foreach_add(leaves, moves))
-    if kind := describe_no_params(params):
-        raise TypeError(f"apply_updates: wanted a tree of tensors as parameters, got {kind}")
+    for name, part in (("parameters", params), ("updates", updates)):
+        if kind := describe_no_params(part):
+            raise TypeError(f"apply_updates: wanted a tree of tensors as {name}, got {kind}")
     return tree.unflatten(structure, [_add_update(leaf, move) for leaf, move in zip(leaves, moves, strict=True)])
 
 
@@ -244,5 +246,17 @@ def _same_dtypes(leaves: list[Tensor], moves: list[Tensor]) -> bool:
     return all(leaf.dtype == move.dtype for leaf, move in zip(leaves, moves, strict=True))
 
 
+def _kind(leaf: Tensor) -> int:
+    """Rank a dtype: integers and bools, floating point, complex. `torch.can_cast` cannot be compiled."""
+    return 2 if leaf.is_complex() else int(leaf.is_floating_point())
+
+
 def _add_update(leaf: Any, move: Any) -> Any:
-    return leaf if move is None else (leaf + move).to(leaf.dtype)
+    if move is None:
+        return leaf
+    if isinstance(leaf, Tensor) and isinstance(move, Tensor) and _kind(move) > _kind(leaf):
+        raise StructureError(
+            f"apply_updates: an update is {tree.describe(move)}, its parameter {tree.describe(leaf)}: give None as the "
+            "gradient of integers, and a real gradient to a real parameter"
+        )
+    return (leaf + move).to(leaf.dtype)

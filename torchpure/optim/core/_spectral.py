@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ._formulas import safe_norm
+from ._formulas import overflow_scale, safe_norm
 
 _ROUNDINGS = 10.0  # size of the perturbation, in rounding errors of the norm
 
@@ -33,6 +33,7 @@ def _pad(entries: Tensor, columns: int) -> Tensor:
 def _nan_unless_finite(compute: Callable[[Tensor], Tensor], matrix: Tensor) -> Tensor:
     finite = matrix.isfinite().all()
     safe = torch.where(finite, matrix, 0)
+    safe = safe / overflow_scale(safe)  # which does not change the vectors
     return torch.where(finite, compute(safe + _perturbation(safe)), float("nan"))
 
 
@@ -65,7 +66,10 @@ def orthogonal_iteration(matrix: Tensor, basis: Tensor) -> Tensor:
     tensor([[1., 0.],
             [0., 1.]])
     """
-    return torch.linalg.qr((matrix + _perturbation(matrix)) @ basis).Q.contiguous() if matrix.numel() else basis
+    if not matrix.numel():
+        return basis
+    matrix = matrix / overflow_scale(matrix)
+    return torch.linalg.qr((matrix + _perturbation(matrix)) @ basis).Q.contiguous()
 
 
 def left_singular_vectors(matrix: Tensor, rank: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure._types import Schedule
-from torchpure.optim.core import Number
+from torchpure.optim.core import Number, evaluate_schedule
 
 from ._basic import (
     check_nonnegative_steps,
@@ -40,9 +40,9 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
         raise ValueError(f"join_schedules: boundaries must not decrease, got {list(boundaries)}")
 
     def value(step: Tensor) -> Tensor:
-        result = schedules[0](step)
+        result: Any = evaluate_schedule(schedules[0], step)
         for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
-            result = torch.where(step < boundary, result, schedule((step - boundary).clamp(min=0)))
+            result = torch.where(step < boundary, result, evaluate_schedule(schedule, (step - boundary).clamp(min=0)))
         return result
 
     return float64_schedule(value)

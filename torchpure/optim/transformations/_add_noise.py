@@ -21,6 +21,7 @@ def add_noise(eta: Number, gamma: Number, key: Key) -> Optimizer[AddNoiseState]:
 
     Raises:
         ValueError: `eta` or `gamma` is negative.
+        TypeError: `key` is not a key.
 
     >>> import torch
     >>> noise = add_noise(0.1, 0.5, random.key(0))
@@ -29,6 +30,7 @@ def add_noise(eta: Number, gamma: Number, key: Key) -> Optimizer[AddNoiseState]:
     True
     """
     check_nonnegative("add_noise", eta=eta, gamma=gamma)
+    random.check_key(key, "add_noise")
 
     def update(grads: Grads, state: AddNoiseState, params: Params) -> tuple[Updates, AddNoiseState]:
         (g, _), rebuild = active_leaves("add_noise", grads, (), params)

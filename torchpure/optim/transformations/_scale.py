@@ -1,6 +1,6 @@
 """Multiplication of updates by a number or a schedule."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule, Schedule, Step, Updates
@@ -9,6 +9,7 @@ from torchpure.optim.core import (
     Number,
     Optimizer,
     check_scalar_or_schedule,
+    evaluate_schedule,
     hint_torch_keywords,
     init_step_count,
 )
@@ -44,7 +45,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> Optimizer[ScheduleState]:
     """
 
     def update(grads: Grads, state: ScheduleState, params: Params) -> tuple[Updates, ScheduleState]:
-        return tree.scale(grads, step_size_fn(state.step)), ScheduleState(state.step + 1)
+        return tree.scale(grads, evaluate_schedule(step_size_fn, state.step)), ScheduleState(state.step + 1)
 
     return Optimizer(lambda params: ScheduleState(init_step_count(params)), update)
 
@@ -68,5 +69,6 @@ def scale_by_learning_rate(
     check_scalar_or_schedule("scale_by_learning_rate", learning_rate)
     sign = -1.0 if flip_sign else 1.0
     if callable(learning_rate):
-        return scale_by_schedule(lambda step: sign * learning_rate(step))
+        schedule: Any = lambda step: sign * evaluate_schedule(learning_rate, step)  # noqa: E731 checked at each step
+        return scale_by_schedule(schedule)
     return scale(sign * learning_rate)

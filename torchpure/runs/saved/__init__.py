@@ -2,8 +2,9 @@
 
 from ._description import DataDescription, Description, read_description
 from ._files import open_file, open_folder, read_bytes
-from ._metrics import Metrics, read_last, read_metrics
+from ._metrics import Metrics, read_last, read_metrics, read_seconds
 from ._parameters import read_header, read_parameters
+from ._replace import replaced
 from ._sweep import SweepTable, is_sweep, read_sweep
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "read_last",
     "read_metrics",
     "read_parameters",
+    "read_seconds",
     "read_sweep",
+    "replaced",
 ]

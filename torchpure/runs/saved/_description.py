@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from torchpure.data import Preprocessing
 from torchpure.errors import InputError
 
 from ._files import read_bytes
@@ -26,6 +27,7 @@ class DataDescription(BaseModel):
     train_points: Annotated[int, Field(ge=1)]
     test_points: Annotated[int, Field(ge=1)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    preprocessing: Preprocessing | None = None  # None: a run of an older version, whose columns are all numbers
 
 
 class Description(BaseModel):

@@ -13,9 +13,10 @@ import numpy as np
 
 from torchpure.errors import InputError
 
-from ._files import open_file
+from ._files import open_file, read_bytes
 
 NAME = "metrics.jsonl"
+RESULT = "result.json"
 MAX_BYTES = 2**31
 MAX_LINE = 2**20
 MAX_NAMES = 2000
@@ -47,14 +48,30 @@ def read_metrics(folder: Path) -> Metrics:
     path, table, result, num_numbers = folder / NAME, _Table(array("q"), {}), None, 0
     with open_file(folder, NAME, MAX_BYTES) as (file, _):
         for number, line in enumerate(_lines(path, file), start=1):
-            values = _parse(path, number, line)
+            place = f"{path}: line {number}"
+            values = _parse(place, line)
             result = values if "status" in values else None
             if result is None:
-                _append(table, _step(path, number, values), _numbers(path, number, values))
+                _append(table, _step(place, values), _numbers(place, values))
                 num_numbers += 1 + len(table.columns)
                 _check_size(path, len(table.columns), num_numbers)
     columns = {name: np.array(column) for name, column in table.columns.items()}
-    return Metrics({"step": np.array(table.steps, dtype=np.int64)} | columns, result and _checked(path, result))
+    return Metrics(
+        {"step": np.array(table.steps, dtype=np.int64)} | columns, result and _checked(f"{path}: the last line", result)
+    )
+
+
+def read_seconds(folder: Path) -> Mapping[str, Any]:
+    """Read what `result.json` has besides the result: `seconds` and `threads`; {} if there is no such file.
+
+    Raises:
+        InputError: the file is too large, no regular file, or not what a run writes.
+    """
+    path = folder / RESULT
+    if not os.path.lexists(path):
+        return {}
+    values = _parse(str(path), read_bytes(folder, RESULT, MAX_LINE))
+    return {name: _number(str(path), name, values.get(name)) for name in ("seconds", "threads")}
 
 
 def read_last(folder: Path) -> Mapping[str, Any]:
@@ -69,8 +86,9 @@ def read_last(folder: Path) -> Mapping[str, Any]:
         *lines, _ = file.read(TAIL).split(b"\n")
     if not lines:
         return {}
-    values = _parse(path, -1, lines[-1])
-    return _checked(path, values) if "status" in values else values
+    place = f"{path}: the last line"
+    values = _parse(place, lines[-1])
+    return _checked(place, values) if "status" in values else values
 
 
 def _append(table: _Table, step: int, numbers: Mapping[str, float]) -> None:
@@ -95,36 +113,35 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[bytes]:
         yield line
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    where = f"line {number}" if number > 0 else "the last line"
+def _parse(place: str, line: bytes) -> dict[str, Any]:
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {where} is not JSON: {str(error)[:100]}") from None
+        raise InputError(f"{place} is not JSON: {str(error)[:100]}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: {where}: wanted an object with numbers, got {str(values)[:60]}")
+        raise InputError(f"{place}: wanted an object with numbers, got {str(values)[:60]}")
     return values
 
 
-def _step(path: Path, number: int, values: Mapping[str, Any]) -> int:
+def _step(place: str, values: Mapping[str, Any]) -> int:
     step = values.get("step")
     if type(step) is not int or not 0 <= step < 2**63:
-        raise InputError(f"{path}: line {number}: wanted a `step`, an integer from 0, got {str(step)[:60]}")
+        raise InputError(f"{place}: wanted a `step`, an integer from 0, got {str(step)[:60]}")
     return step
 
 
-def _numbers(path: Path, number: int, values: Mapping[str, Any]) -> dict[str, float]:
+def _numbers(place: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Take the numbers of a line; those of an object get names like `gradient_norms/0.weight`."""
     found: dict[str, float] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= {f"{name}/{inner}": _number(path, number, inner, part) for inner, part in value.items()}
+            found |= {f"{name}/{inner}": _number(place, inner, part) for inner, part in value.items()}
         elif name != "step" and not isinstance(value, str):
-            found[name] = _number(path, number, name, value)
+            found[name] = _number(place, name, value)
     return found
 
 
-def _number(path: Path, number: int, name: str, value: object) -> float:
+def _number(place: str, name: str, value: object) -> float:
     if value is None:
         return NAN
     if isinstance(value, int | float):
@@ -132,7 +149,7 @@ def _number(path: Path, number: int, name: str, value: object) -> float:
             return float(value)
         except OverflowError:
             return math.inf
-    raise InputError(f"{path}: line {number}, `{name[:60]}`: wanted a number, got {str(value)[:60]}")
+    raise InputError(f"{place}, `{name[:60]}`: wanted a number, got {str(value)[:60]}")
 
 
 def _check_size(path: Path, num_names: int, num_numbers: int) -> None:
@@ -140,9 +157,9 @@ def _check_size(path: Path, num_names: int, num_numbers: int) -> None:
         raise InputError(f"{path}: more than {MAX_NAMES} names or {MAX_NUMBERS} numbers")
 
 
-def _checked(path: Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked(place: str, result: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the result; losses that are not finite are null in the file, and NaN here."""
     if not isinstance(result["status"], str) or len(result["status"]) > 40:
-        raise InputError(f"{path}: the last line: wanted a `status`, a word, got {str(result['status'])[:60]}")
+        raise InputError(f"{place}: wanted a `status`, a word, got {str(result['status'])[:60]}")
     wanted = ("steps", "train_loss", "test_loss", "seconds")
-    return dict(result) | {name: _number(path, -1, name, result.get(name)) for name in wanted}
+    return dict(result) | {name: _number(place, name, result.get(name)) for name in wanted}

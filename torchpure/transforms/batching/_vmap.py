@@ -17,7 +17,7 @@ from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.context import set_chunk_offset
 from torchpure.transforms.engine import argument_paths, describe_function, expose_all, refuse_nested, run_vmap
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
-from torchpure.transforms.purity import watched
+from torchpure.transforms.purity import refuse_hidden_tensors, watched
 
 from ._chunks import MemberOutputs, check_vmap_options, run_in_chunks
 from ._collectives import Axis
@@ -77,6 +77,7 @@ def vmap(
             watch = watched("vmap", fn, args, kwargs)
             members = run_in_chunks(call.run_members, leaves, dims, size, chunk_size, devices)
             watch.check()
+            refuse_hidden_tensors("vmap", fn, members.shared)
             return _assemble(members)
 
     if axis_name is None and devices is None and chunk_size is None:

@@ -70,6 +70,11 @@ class Packed:
         return [name for name, leaf in zip(names, self._leaves, strict=True) if leaf is _TENSOR]
 
     @property
+    def others(self) -> list[Any]:
+        """The leaves that are no tensors."""
+        return [leaf for leaf in self._leaves if leaf is not _TENSOR]
+
+    @property
     def structure(self) -> Any:
         """The structure of the tree, which is hashable."""
         return self._structure

@@ -100,4 +100,5 @@ NEW_TENSORS = {
     torch.as_tensor: _new_tensor(torch.as_tensor, 0),
     torch.asarray: _new_tensor(torch.asarray, 0),
     Tensor.new_tensor: _new_tensor(Tensor.new_tensor, 1),
+    Tensor.new: _new_tensor(Tensor.new, 1),  # type: ignore[attr-defined] of older programs
 }

@@ -58,7 +58,16 @@ _FORMULAS: list[tuple[list[Any], dict[str, int], Any]] = [
     ([F.layer_norm, torch.layer_norm], {"eps": 4}, formulas.layer_norm),
     ([F.group_norm], {"eps": 4}, formulas.group_norm),
     ([F.pad], {"value": 3}, formulas.pad),
-    ([F.cross_entropy], {"label_smoothing": 7}, formulas.cross_entropy),
+    ([F.cross_entropy], {"label_smoothing": 7, "weight": 2}, formulas.cross_entropy),
+    ([F.nll_loss], {"weight": 2}, formulas.nll_loss),
+    ([F.binary_cross_entropy], {"weight": 2}, formulas.binary_cross_entropy),
+    (
+        [F.binary_cross_entropy_with_logits],
+        {"weight": 2, "pos_weight": 6},
+        formulas.binary_cross_entropy_with_logits,
+    ),
+    ([F.multilabel_soft_margin_loss], {"weight": 2}, formulas.multilabel_soft_margin_loss),
+    ([F.multi_margin_loss], {"margin": 3, "weight": 4}, formulas.multi_margin_loss),
     ([torch.logit, torch.special.logit, Tensor.logit], {"eps": 1}, formulas.logit),
 ]
 _REFUSED: list[tuple[list[Any], dict[str, int]]] = [
@@ -92,7 +101,6 @@ _REFUSED: list[tuple[list[Any], dict[str, int]]] = [
     ([F.pairwise_distance, torch.pairwise_distance], {"p": 2, "eps": 3}),
     ([F.cosine_similarity, torch.cosine_similarity], {"eps": 3}),
     ([F.cosine_embedding_loss], {"margin": 3}),
-    ([F.multi_margin_loss], {"p": 2, "margin": 3}),
     ([F.normalize], {"p": 1}),
     ([torch.renorm, Tensor.renorm, Tensor.renorm_], {"p": 1, "maxnorm": 3}),
     (
@@ -139,7 +147,6 @@ _REFUSED: list[tuple[list[Any], dict[str, int]]] = [
     ([F.multi_head_attention_forward], {"dropout_p": 10}),
     ([torch.logspace], {"base": 3}),
     ([torch.special.airy_ai], {"x": 0}),
-    ([F.nll_loss, F.multilabel_soft_margin_loss, F.binary_cross_entropy], {"weight": 2}),
     ([torch.quantile, torch.nanquantile, Tensor.quantile, Tensor.nanquantile], {"q": 1}),
     ([torch.scatter, Tensor.scatter, Tensor.scatter_], {"value": _KEYWORD}),
     ([Tensor.fill_diagonal_], {"fill_value": 1}),

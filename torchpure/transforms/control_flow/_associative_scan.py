@@ -10,7 +10,7 @@ from torchpure import tree
 from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import describe_function
+from torchpure.transforms.engine import describe_function, refuse_nested
 from torchpure.transforms.purity import watched
 
 from ._carry import describe_leaf, matches
@@ -33,6 +33,7 @@ def associative_scan(fn: Callable[[T, T], T], elems: T, *, reverse: bool = False
     """
     check_callable("associative_scan", fn)
     leaves, structure = tree.flatten(elems)
+    refuse_nested("associative_scan", fn, leaves, jagged=True)
     axes = _axes(fn, elems, leaves, axis)
     if reverse:
         leaves = [leaf.flip(dim) for leaf, dim in zip(leaves, axes, strict=True)]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +26,33 @@ def as_tensors(values: Tree) -> Tree:
     return tree.unflatten(structure, [torch.tensor(leaf) if isinstance(leaf, _NUMBERS) else leaf for leaf in leaves])
 
 
+def initial_carry(caller: str, init: Tree) -> Tree:
+    """Convert the Python numbers in the carry that a loop is given.
+
+    Raises:
+        TransformError: it holds an array or a number of NumPy, or a nested tensor of the strided layout.
+    """
+    for number, leaf in enumerate(tree.leaves(init)):
+        if isinstance(leaf, np.ndarray | np.generic):
+            raise TransformError(
+                f"{caller}: the carry at `{tree.paths(init)[number]}` must be a tensor or a Python number, "
+                f"got {tree.describe(leaf)}: convert it with torch.as_tensor"
+            )
+        if isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout is torch.strided:
+            raise TransformError(
+                f"{caller}: the carry at `{tree.paths(init)[number]}` is a nested tensor, which has no shape: give it "
+                "layout=torch.jagged, or pad it with torch.nested.to_padded_tensor"
+            )
+    return as_tensors(init)
+
+
 class Carry:
     """The initial carry of a loop, against which every later carry is checked."""
 
     __slots__ = ("_caller", "_packed", "initial", "tensors")
 
     def __init__(self, caller: str, initial: Tree) -> None:
-        self._caller, self.initial = caller, as_tensors(initial)
+        self._caller, self.initial = caller, initial_carry(caller, initial)
         self._packed = Packed()
         self.tensors = self._packed.flatten(self.initial)
 

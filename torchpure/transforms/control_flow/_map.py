@@ -36,7 +36,7 @@ def map(f: Callable[[X], T], xs: X, *, batch_size: int | None = None) -> T:
         raise TransformError(f"map: batch_size must be an int of at least 1, or None, got {tree.describe(batch_size)}")
 
     leaves = tree.leaves(xs)
-    refuse_nested("map", f, leaves)
+    refuse_nested("map", f, leaves, jagged=True)
     sizes = {leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.ndim}
     if batch_size is None or len(sizes) != 1 or 0 in sizes:
         return _map_rows(f, xs)

@@ -25,7 +25,7 @@ from torchpure.transforms.engine import describe_function, expose, refuse_nested
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
-from ._carry import Carry, as_tensors
+from ._carry import Carry, as_tensors, initial_carry
 from ._scan_rules import scan_flat
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -137,7 +137,7 @@ def _python_loop(
     caller: str, f: Step, init: Tree, leaves: list[Tensor], structure: Any, count: int, reverse: bool
 ) -> tuple[Tree, Tree]:
     """Loop in Python: transforms handle each operation by itself."""
-    carry = as_tensors(init)
+    carry = initial_carry(caller, init)
     if not count:
         return carry, _empty_ys(caller, f, carry, leaves, structure)
     rows = _iterate_rows(leaves, structure, count, reverse)
@@ -182,6 +182,7 @@ def _empty_ys(caller: str, f: Step, carry: Tree, leaves: list[Tensor], structure
 
 def _stack_ys(caller: str, f: Step, ys: list[Any]) -> Tree:
     first = ys[0]
+    refuse_nested(caller, f, tree.leaves(first), jagged=True)
     if isinstance(first, Tensor):
         return torch.stack(ys)
     if first is None:

@@ -16,7 +16,7 @@ from torchpure.transforms.engine import describe_function, expose, functorch, le
 from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
-from ._carry import Carry, as_tensors
+from ._carry import Carry, initial_carry
 from ._cond import check_pred, cond, is_batched
 from ._scan import run_scan
 from ._while_rules import while_flat
@@ -65,7 +65,7 @@ def _check_condition(cond_fn: Test, value: Tree) -> Any:
 def _python_loop(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_steps: int | None) -> Tree:
     """Loop in Python; continue as an operation once members of a vmap differ in the condition."""
     in_vmap = not is_dynamo_compiling() and functorch.TransformType.Vmap in level_kinds()
-    value = as_tensors(init)
+    value = initial_carry("while_loop", init)
     carry, steps = None, 0
     while max_steps is None or steps < max_steps:
         pred = _check_condition(cond_fn, value)

@@ -101,7 +101,7 @@ def _differentiate(
         try:
             value, aux, grads = run(caller, fn, has_aux, variables, kwargs, watch)
         except RuntimeError as error:
-            if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error):
+            if run is _by_torch_func or "Inference tensors cannot be saved" not in str(error.__cause__ or error):
                 raise
             # fn uses a tensor made in inference mode: autograd cannot save it, but can save the wrapper of torch.func
             value, aux, grads = _by_torch_func(caller, fn, has_aux, variables, kwargs, watch)

@@ -53,12 +53,20 @@ _HOOKS = (
     "differentiates a {} with backward hooks, which run in an outermost grad without vmap only: remove the hooks, and "
     "give the function a rule with custom_vjp"
 )
+_INFERENCE = (
+    "computes with a tensor that torch.inference_mode made, which torch cannot differentiate: use torch.no_grad "
+    "instead, whose results are constants, or clone the tensor after the block"
+)
+_NO_NODE = (
+    "registers a hook on a tensor that has no gradient of its own there, as under vmap, jvp and jit: register it "
+    "inside of a grad, or give the function a rule with custom_vjp"
+)
 _NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
 _MASKS = (
     "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
     "is used as it is"
 )
-_SPARSE_ERRORS = r"Sparse \w+ tensors do not have strides|'Sparse\w*' backend"
+_SPARSE_ERRORS = r"Sparse \w+ tensors do not have (?:strides|is_contiguous)|'Sparse\w*' backend"
 _ADVICE = {  # a pattern in torch's message -> what the function does, and what to do instead
     "randomness error mode": _DRAWS,
     DATA_DEPENDENT: "branches on the value of a mapped tensor: choose with torch.where",
@@ -68,6 +76,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "compute with operations of torch, or look at them with tp.debug.callback",
     r"Can't call numpy\(\) on Tensor that requires grad": "takes the numbers of a tensor that has a derivative out of "
     "torch, as .numpy() does: compute with operations of torch, or give it a rule with custom_vjp",
+    "InferenceMode::is_enabled": "makes a tensor with a constructor of older programs, such as torch.FloatTensor, "
+    "which torch cannot follow there: use torch.stack, or torch.tensor",
     "Cannot access storage of": "asks for the memory of a traced tensor, as copy.deepcopy does: copy it with .clone()",
     f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
@@ -77,9 +87,10 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     r"^backward hooks of (\w+) inside": _HOOKS,
     "call the hook of a dead Module": "uses register_backward_hook, which torch does not keep under remat: use "
     "register_full_backward_hook",
-    "cannot register a hook on a tensor that doesn't require gradient": "registers a hook on a tensor that has no "
-    "gradient of its own there, as under vmap, jvp and jit: register it inside of a grad, or give the function a rule "
-    "with custom_vjp",
+    "cannot register a hook on a tensor that doesn't require gradient": _NO_NODE,
+    r"NoneType' object has no attribute 'register_(?:pre)?hook'|Expected gradient function to be set": _NO_NODE,
+    "^is_grads_batched inside": "calls torch.autograd.grad with is_grads_batched, which torch does not follow inside "
+    "of a transform: call it once for each row, or use tp.jacrev there",
     "^hook on a tensor from outside of a body": "registers a hook on a tensor from outside of a function that may run "
     "again, as under remat, and each run would add one: register it on a clone, or outside of that function",
     r"^hook after the accumulation into \.grad": "registers a hook on the accumulation into .grad, and a transform "
@@ -97,6 +108,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "torch.autograd.functional cuts": "calls torch.autograd.functional, which gives constants: use tp.jacrev, "
     "tp.hessian or tp.jvp there, or pass create_graph=True",
     "torch.func.linearize called inside": "calls torch.func.linearize, which is wrong there: use tp.linearize",
+    "^Inference tensors cannot be saved|nplace update to inference tensor": _INFERENCE,
     "leaf Variable that requires grad": _MUTATES,
     "view of a leaf Variable that requires grad": _MUTATES,
     "would mutate a captured Tensor": _MUTATES,
@@ -135,13 +147,14 @@ def explain(caller: str, fn: Callable[..., Any], error: Exception) -> TransformE
     return kind(f"{caller}: {describe_function(fn)}{user_line(error)} {advice.format(*names)}")
 
 
-def refuse_nested(caller: str, fn: Callable[..., Any], leaves: Iterable[Any]) -> None:
-    """Refuse nested tensors that have no shape: those of the strided layout.
+def refuse_nested(caller: str, fn: Callable[..., Any], leaves: Iterable[Any], *, jagged: bool = False) -> None:
+    """Refuse nested tensors that have no shape: those of the strided layout; with `jagged` those of any layout.
 
     Raises:
-        TransformError: one of the leaves is a nested tensor of the strided layout.
+        TransformError: one of the leaves is such a nested tensor.
     """
-    if any(isinstance(leaf, Tensor) and leaf.is_nested and leaf.layout is torch.strided for leaf in leaves):
+    nested = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_nested]
+    if any(jagged or leaf.layout is torch.strided for leaf in nested):
         raise TransformError(f"{caller}: {describe_function(fn)} {NESTED}")
 
 

@@ -2,30 +2,32 @@
 
 from ._bessel import BESSEL
 from ._determinant import determinant
+from ._distances import (
+    cdist,
+    frobenius_norm,
+    normalize,
+    pairwise_distance,
+    pdist,
+    renorm,
+    triplet_margin_loss,
+)
 from ._embeddings import embedding
 from ._gamma import igamma, igammac, zeta
 from ._layer_numbers import (
     celu,
     clamp,
-    cross_entropy,
     elu,
     group_norm,
     hardshrink,
     hardtanh,
-    hinge_embedding_loss,
-    huber_loss,
     layer_norm,
     leaky_relu,
     logit,
-    margin_ranking_loss,
     pad,
-    poisson_nll_loss,
     rms_norm,
-    smooth_l1_loss,
     softplus,
     softshrink,
     threshold,
-    triplet_margin_loss,
 )
 from ._linear_numbers import (
     add,
@@ -46,27 +48,50 @@ from ._linear_numbers import (
     var,
 )
 from ._log_sums import logaddexp, logaddexp2, logcumsumexp
-from ._norms import cosine_similarity, dist, linalg_norm, norm, vector_norm
+from ._losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    hinge_embedding_loss,
+    huber_loss,
+    margin_ranking_loss,
+    multi_margin_loss,
+    multilabel_soft_margin_loss,
+    nll_loss,
+    poisson_nll_loss,
+    smooth_l1_loss,
+)
+from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
 from ._of_two import atan2, copysign, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
-from ._products import cumprod, prod
+from ._products import cumprod, householder_product, index_product, prod, scatter_product, vander
 from ._ranges import linspace, logspace, normal
 from ._safe_product import safe_product
 from ._sine_cardinal import sinc, spherical_bessel_j0
 
 __all__ = [
+    "householder_product",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "multi_margin_loss",
+    "multilabel_soft_margin_loss",
+    "nll_loss",
     "BESSEL",
     "POLYNOMIALS",
+    "abs",
     "add",
     "addbmm",
     "addcdiv",
     "addcmul",
     "addmm",
     "addr",
+    "angle",
     "atan2",
+    "cdist",
     "celu",
+    "clamp",
     "copysign",
     "cosine_similarity",
     "cross_entropy",
@@ -77,6 +102,7 @@ __all__ = [
     "elu",
     "embedding",
     "float_power",
+    "frobenius_norm",
     "full",
     "full_like",
     "group_norm",
@@ -87,8 +113,8 @@ __all__ = [
     "igamma",
     "igammac",
     "index_add",
+    "index_product",
     "layer_norm",
-    "clamp",
     "leaky_relu",
     "linalg_norm",
     "linspace",
@@ -101,13 +127,19 @@ __all__ = [
     "new_full",
     "norm",
     "normal",
+    "normalize",
     "pad",
+    "pairwise_distance",
+    "pdist",
     "poisson_nll_loss",
     "pow",
     "prod",
+    "renorm",
     "rms_norm",
     "rsub",
     "safe_product",
+    "scatter_product",
+    "sgn",
     "sinc",
     "smooth_l1_loss",
     "softplus",
@@ -115,10 +147,12 @@ __all__ = [
     "spherical_bessel_j0",
     "standard_deviation",
     "std",
+    "std_mean",
     "sub",
     "threshold",
     "trapezoid",
     "triplet_margin_loss",
+    "vander",
     "var",
     "vector_norm",
     "xlog1py",

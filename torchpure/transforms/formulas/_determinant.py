@@ -5,23 +5,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ._elementwise import with_value
+
 _BLOCK = 4  # rows: a matrix whose rank is smaller by more has no derivative of an order up to this one, but zero
 
 
 def determinant(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return det A of a real matrix. `of_regular` and `solve` are right for regular matrices.
+    """Return det A. `of_regular` and `solve` are right for regular matrices.
 
-    A = U Σ Vᵀ with constant U and V: det A = ± det B with B = Uᵀ A V, which is Σ here. The last four rows and columns
-    of B hold the smallest singular values: their Schur complement is a small matrix, whose determinant is a polynomial.
+    A = U Σ Vᴴ with constant U and V: det A = det U det Vᴴ det B with B = Uᴴ A V, which is Σ here. The last rows and
+    columns of B hold the smallest singular values: their Schur complement is a small matrix, whose determinant is a
+    polynomial.
     """
     followed = _expand(a) if a.shape[-1] <= _BLOCK else _by_blocks(a, of_regular, solve)
-    return torch.linalg.det(a.detach()) + (followed - followed.detach())  # torch's value, with derivatives
+    return with_value(followed, torch.linalg.det(a.detach()))
 
 
 def _by_blocks(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     u, sizes, vt = torch.linalg.svd(a.detach())
     sign = torch.linalg.det(u) * torch.linalg.det(vt)
-    b = u.mT @ a @ vt.mT
+    b = u.mH @ a @ vt.mH
     large, rest = b[..., :-_BLOCK, :-_BLOCK], b[..., -_BLOCK:, :-_BLOCK]
     kept = sizes[..., :-_BLOCK] > torch.finfo(a.dtype).eps * a.shape[-1] * sizes[..., :1]
     vanishes = ~kept.all(-1)  # more than four singular values are zero: so are the derivatives

@@ -1,4 +1,4 @@
-"""Elementwise functions with given derivatives."""
+"""Elementwise functions with given derivatives, and constants with the derivatives of a formula."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from ._safe_product import safe_product
 class Elementwise:
     """A function of tensors of one dtype, whose shapes broadcast.
 
-    `partials` has a function for each argument: the partial derivative, itself a function with right derivatives. None
+    `partials` has a function for each argument: the partial derivative, itself a function with right derivatives. A
+    function of complex numbers is holomorphic. None
     stands for an argument in which the derivative is not known: it is refused.
     """
 
@@ -63,7 +64,7 @@ class _Apply(torch.autograd.Function):
         if cotangents[0] is None:
             return (None,) * (1 + len(tensors))
         return None, *(
-            safe_product(cotangents[0], ctx.function.partial(i, tensors)) if needs else None
+            safe_product(cotangents[0], ctx.function.partial(i, tensors).conj()) if needs else None
             for i, needs in enumerate(ctx.needs_input_grad[1:])
         )
 
@@ -77,3 +78,9 @@ class _Apply(torch.autograd.Function):
             if tangent is not None
         ]
         return moved[0] if len(moved) == 1 else torch.stack(moved).sum(0)
+
+
+def with_value(followed: Tensor, value: Tensor) -> Tensor:
+    """Return a constant with the derivatives of `followed`, a tensor that equals it up to rounding."""
+    finite = followed.detach().isfinite()  # inf - inf is NaN
+    return torch.where(finite, value + (followed - followed.detach()), followed)

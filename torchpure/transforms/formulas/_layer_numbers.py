@@ -1,6 +1,5 @@
-"""Functions of `torch.nn.functional` with numbers that may be tensors: slopes, bounds, margins, `eps`, smoothing."""
+"""Functions of `torch.nn.functional` with numbers that may be tensors: slopes, bounds, `eps`."""
 
-import math
 from typing import Any
 
 import torch
@@ -11,10 +10,6 @@ from torch.nn import functional as F
 def _out(result: Tensor, input: Tensor, inplace: bool) -> Tensor:
     result = result.to(input.dtype)
     return input.copy_(result) if inplace else result
-
-
-def _reduced(losses: Tensor, reduction: str) -> Tensor:
-    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
 
 
 def leaky_relu(input: Tensor, negative_slope: Any = 0.01, inplace: bool = False) -> Tensor:
@@ -68,74 +63,6 @@ def softplus(input: Tensor, beta: Any = 1, threshold: Any = 20) -> Tensor:
     return torch.where(linear, input, F.softplus(torch.where(linear, 0.0, scaled)) / beta).to(input.dtype)
 
 
-def smooth_l1_loss(
-    input: Tensor, target: Tensor, *old: Any, reduction: str = "mean", beta: Any = 1.0, **_: Any
-) -> Tensor:
-    """Compute `F.smooth_l1_loss`."""
-    size = (input - target).abs()
-    return _reduced(torch.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta), reduction)
-
-
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: Any = 1.0, weight: Any = None) -> Tensor:
-    """Compute `F.huber_loss`."""
-    size = (input - target).abs()
-    losses = torch.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta))
-    return _reduced(losses if weight is None else losses * weight, reduction)
-
-
-def hinge_embedding_loss(
-    input: Tensor, target: Tensor, margin: Any = 1.0, *old: Any, reduction: str = "mean", **_: Any
-) -> Tensor:
-    """Compute `F.hinge_embedding_loss`."""
-    far = torch.where(target != 1, (margin - input).clamp(min=0), 0.0)
-    return _reduced(far + torch.where(target != -1, input, 0.0), reduction)
-
-
-def margin_ranking_loss(
-    input1: Tensor, input2: Tensor, target: Tensor, margin: Any = 0, *old: Any, reduction: str = "mean", **_: Any
-) -> Tensor:
-    """Compute `F.margin_ranking_loss`."""
-    return _reduced((margin - target * (input1 - input2)).clamp(min=0), reduction)
-
-
-def triplet_margin_loss(
-    anchor: Tensor,
-    positive: Tensor,
-    negative: Tensor,
-    margin: Any = 1.0,
-    p: float = 2,
-    eps: float = 1e-6,
-    swap: bool = False,
-    *old: Any,
-    reduction: str = "mean",
-    **_: Any,
-) -> Tensor:
-    """Compute `F.triplet_margin_loss`."""
-    near, far = (F.pairwise_distance(anchor, other, p, eps) for other in (positive, negative))
-    if swap:
-        far = torch.minimum(far, F.pairwise_distance(positive, negative, p, eps))
-    return _reduced((margin + near - far).clamp(min=0), reduction)
-
-
-def poisson_nll_loss(
-    input: Tensor,
-    target: Tensor,
-    log_input: bool = True,
-    full: bool = False,
-    size_average: Any = None,
-    eps: Any = 1e-8,
-    *old: Any,
-    reduction: str = "mean",
-    **_: Any,
-) -> Tensor:
-    """Compute `F.poisson_nll_loss`."""
-    losses = torch.exp(input) - target * input if log_input else input - target * torch.log(input + eps)
-    if full:
-        stirling = target * torch.log(target) - target + 0.5 * torch.log(2 * math.pi * target)
-        losses = losses + torch.where(target > 1, stirling, 0.0)
-    return _reduced(losses, reduction)
-
-
 def rms_norm(input: Tensor, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Tensor:
     """Compute `F.rms_norm`."""
     dims = tuple(range(-len(normalized_shape), 0))
@@ -170,23 +97,6 @@ def pad(input: Tensor, pad: Any, mode: str = "constant", value: Any = None) -> T
     """Compute `F.pad` with a constant value."""
     inside = F.pad(torch.ones_like(input, dtype=torch.bool), pad, mode, False)
     return torch.where(inside, F.pad(input, pad, mode), value).to(input.dtype)
-
-
-def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Any = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-    label_smoothing: Any = 0.0,
-) -> Tensor:
-    """Compute `F.cross_entropy`, which is linear in the smoothing: between the losses at 0 and at 1."""
-    sharp, flat = (
-        F.cross_entropy(input, target, weight, size_average, ignore_index, reduce, reduction, end) for end in (0.0, 1.0)
-    )
-    return sharp + label_smoothing * (flat - sharp)
 
 
 def logit(input: Tensor, eps: Any = None) -> Tensor:

@@ -1,13 +1,17 @@
 """Vector norms of every order, at zeros and over any range; distances, angles and standard deviations by them."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._elementwise import Elementwise
+from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
+
+from ._elementwise import Elementwise, with_value
+from ._of_two import atan2
 
 
 def vector_norm(
@@ -20,18 +24,81 @@ def vector_norm(
     dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)  # torch takes NumPy's names too
     values = x if dtype is None else x.to(dtype)
     p = float(ord)
-    if values.dtype not in {torch.float32, torch.float64} or not x.numel() or p <= 0 or math.isinf(p) or p == 1:
+    if not _has_formula(values, p):
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
-    dims = tuple(range(x.ndim)) if dim is None else dim
-    largest = values.detach().abs().amax(dims, keepdim=True)
-    zero = largest == 0
-    largest = torch.where(zero | largest.isinf(), 1.0, largest)
-    total = _power_of_size(values / largest, p).sum(dims, keepdim=True)
-    root = torch.where(zero, 1.0, total)  # at least 1, since one of the terms is
-    root = (torch.sqrt(root) if p == 2 else root ** (1 / p)) * torch.where(zero, 0.0, largest)
-    followed = root if keepdim or not x.ndim else root.squeeze(dims)
+    dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     value = torch.linalg.vector_norm(x.detach(), ord, dim, keepdim, dtype=dtype)
-    return value + (followed - followed.detach())
+    if values.is_complex():
+        parts = torch.view_as_real(values.resolve_conj())
+        root = _root_of_sum(parts, p, (*(i % x.ndim for i in dims), x.ndim)).squeeze(-1)
+    else:
+        root = _root_of_sum(values, p, dims)
+    return with_value(root if keepdim or not x.ndim else root.squeeze(dims), value)
+
+
+def _has_formula(x: Tensor, p: float) -> bool:
+    if not x.numel() or p <= 0 or math.isinf(p):
+        return False
+    return p == 2 if x.dtype in {torch.complex64, torch.complex128} else p != 1 and x.dtype in _REAL
+
+
+_REAL = frozenset({torch.float32, torch.float64})
+
+
+def _root_of_sum(x: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:
+    if p == 2:
+        return _EuclideanNorm.apply(_Over(dims), x)
+    largest, zero = _largest(x, dims)
+    total = _power_of_size(x / largest, p).sum(dims, keepdim=True)
+    zero = zero | (total == 0)
+    return torch.where(zero, 1.0, total) ** (1 / p) * torch.where(zero, 0.0, largest)
+
+
+def _largest(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the largest |xᵢ| as a constant to divide by, and where it is zero."""
+    largest = x.detach().abs().amax(dims, keepdim=True)
+    zero = largest == 0
+    tiny = torch.finfo(x.dtype).tiny  # a denormal number has no reciprocal
+    return torch.where(zero | largest.isinf(), 1.0, largest.clamp(min=tiny)), zero
+
+
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """Dimensions as one argument: torch flattens tuples."""
+
+    dims: tuple[int, ...]
+
+
+class _EuclideanNorm(torch.autograd.Function):
+    """r = ‖x‖ over some dimensions, which stay: dr = u dx with u = x / r, and u = 0 at 0. No square overflows."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(over: _Over, x: Tensor) -> Tensor:
+        largest, _ = _largest(x, over.dims)
+        return torch.sqrt(((x / largest) ** 2).sum(over.dims, keepdim=True)) * largest
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.over = inputs[0]
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        return None, cotangents[0] * _unit(ctx.over, unwrap_closed_levels(ctx.saved_tensors[0]))
+
+    @staticmethod
+    @differentiable
+    def jvp(ctx: Any, _: None, tangent: Any) -> Any:
+        return (tangent * _unit(ctx.over, saved_primals(ctx)[0])).sum(ctx.over.dims, keepdim=True)
+
+
+def _unit(over: _Over, x: Tensor) -> Tensor:
+    size = _EuclideanNorm.apply(over, x)
+    zero = size == 0
+    return torch.where(zero, 0.0, x / torch.where(zero, 1.0, size))
 
 
 def _power_of_size(x: Tensor, p: float) -> Tensor:
@@ -76,14 +143,24 @@ def std(
     count = input.numel() / max(spread.numel(), 1)
     value = torch.std(input.detach(), dims, correction=less, keepdim=keepdim)
     followed = spread / math.sqrt(max(count - less, 0.0)) if count > less else spread * math.nan
-    return value + (followed - followed.detach())
+    return with_value(followed, value)
+
+
+def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **other: Any) -> Any:
+    """Compute `torch.std_mean`."""
+    if isinstance(dim, bool):  # torch.std_mean(input, unbiased)
+        dim, unbiased = None, dim
+    mean = input.mean(None if dim == () else dim, keepdim)
+    return std(input, dim, unbiased, keepdim, **other), mean
 
 
 def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
-    """Compute `torch.linalg.norm`; norms of matrices are torch's."""
+    """Compute `torch.linalg.norm`; those of matrices by singular values are torch's."""
     dim, keepdim = other.pop("axis", dim), other.pop("keepdims", keepdim)
     if ord is None or (isinstance(ord, int | float) and (isinstance(dim, int) or (dim is None and x.ndim == 1))):
         return vector_norm(x, 2 if ord is None else ord, dim, keepdim, **other)
+    if ord == "fro":
+        return vector_norm(x, 2, (-2, -1) if dim is None else dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -94,3 +171,19 @@ def norm(
     if out is None and (p in {"fro", None} or isinstance(p, int | float)):
         return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
+
+
+def abs(input: Tensor) -> Tensor:
+    """Compute `torch.abs` of complex numbers: at 0 its derivative is 0."""
+    return vector_norm(input.unsqueeze(-1), 2, -1)
+
+
+def angle(input: Tensor) -> Tensor:
+    """Compute `torch.angle` of complex numbers: at 0 its derivative is 0."""
+    return atan2(input.imag, input.real)
+
+
+def sgn(input: Tensor) -> Tensor:
+    """Compute `torch.sgn` of complex numbers, z / |z|: at 0 its derivative is 0."""
+    zero = input == 0
+    return torch.where(zero, 0.0, input / torch.where(zero, 1.0, abs(input)))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._elementwise import Elementwise
+from ._elementwise import Elementwise, with_value
 from ._safe_product import safe_product
 
 
@@ -69,4 +69,4 @@ def copysign(input: Tensor, other: Any) -> Tensor:
         return torch.copysign(input, other)
     value = torch.copysign(input.detach(), other)
     followed = input * (torch.sgn(input) * torch.copysign(torch.ones_like(input), other)).detach()
-    return value + (followed - followed.detach())
+    return with_value(followed, value)

@@ -21,7 +21,7 @@ def _with_logarithms(k: int) -> Elementwise:
         power = torch.pow(x, b)
         if k == 0:
             return power
-        vanishes = (x == 0) & (b >= 0)
+        vanishes = (x == 0) & ((b.real if b.is_complex() else b) >= 0)
         return torch.where(vanishes, 0.0, power * torch.log(torch.where(vanishes, 1.0, x)) ** k)
 
     def in_base(x: Tensor, b: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
     if not isinstance(exponent, Tensor):
         return torch.pow(input, exponent)
     dtype = torch.result_type(input, exponent)
-    if not dtype.is_floating_point:
+    if not (dtype.is_floating_point or dtype.is_complex):
         return torch.pow(input, exponent)
     base = input.to(dtype) if isinstance(input, Tensor) else torch.full_like(exponent, input, dtype=dtype)
     return _with_logarithms(0)(base, exponent.to(dtype))
@@ -44,8 +44,10 @@ def pow(input: Any, exponent: Any) -> Tensor:
 
 def float_power(input: Any, exponent: Any) -> Tensor:
     """Compute `torch.float_power`."""
-    if not isinstance(exponent, Tensor) or exponent.is_complex():
+    if not isinstance(exponent, Tensor):
         return torch.float_power(input, exponent)
-    if isinstance(input, complex) or (isinstance(input, Tensor) and input.is_complex()):
-        return torch.float_power(input, exponent)
-    return pow(input.double() if isinstance(input, Tensor) else input, exponent.double())
+    return pow(_double(input), _double(exponent))
+
+
+def _double(x: Any) -> Any:
+    return x if not isinstance(x, Tensor) else x.to(torch.complex128 if x.is_complex() else torch.float64)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall
 from torchpure.transforms.engine import is_variable
 
+from ._elementwise import with_value
 from ._safe_product import safe_product
 
 
@@ -82,3 +83,62 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     if not is_variable(x) or not x.ndim or not x.numel():
         return torch.cumprod(input, dim, dtype=dtype)
     return ForwardRule.apply(_RUNNING_PRODUCT, x.movedim(dim, -1))[0].movedim(-1, dim)
+
+
+def vander(x: Tensor, N: Any = None, *, increasing: bool = True) -> Tensor:  # noqa: N803 torch's name
+    """Compute `torch.linalg.vander`: rows of powers, by running products."""
+    count = x.shape[-1] if N is None else N
+    if not is_variable(x) or count < 2:
+        return torch.linalg.vander(x, N=count)
+    repeated = x.unsqueeze(-1).expand(*x.shape, count - 1)
+    powers = torch.cat([torch.ones_like(repeated[..., :1]), cumprod(repeated, -1)], -1)
+    return powers if increasing else powers.flip(-1)
+
+
+def scatter_product(input: Tensor, dim: int, index: Tensor, src: Tensor, *, include_self: bool = True) -> Tensor:
+    """Compute `torch.scatter_reduce` with "prod": products of runs of equal positions, in log n steps."""
+    if not index.numel() or not input.ndim:
+        return torch.scatter_reduce(input, dim, index, src, "prod", include_self=include_self)
+    dim = dim % input.ndim
+    value = torch.scatter_reduce(input.detach(), dim, index, src.detach(), "prod", include_self=include_self)
+    given = src[tuple(slice(size) for size in index.shape)]
+    order = torch.argsort(index, dim=dim, stable=True)
+    positions, products = index.gather(dim, order).movedim(dim, -1), given.gather(dim, order).movedim(dim, -1)
+    products = _products_of_runs(products, positions)
+    ends = torch.cat(
+        [positions[..., 1:] != positions[..., :-1], torch.ones_like(positions[..., :1], dtype=torch.bool)], -1
+    )
+    last = torch.where(ends, products, 0.0).movedim(-1, dim)
+    met = torch.zeros_like(input, dtype=torch.bool).scatter(dim, index, True)
+    placed = torch.zeros_like(input).scatter_add(dim, positions.movedim(-1, dim), last)
+    kept = input if include_self else torch.where(met, 1.0, input)
+    return with_value(safe_product(kept, torch.where(met, placed, 1.0)), value)
+
+
+def _products_of_runs(x: Tensor, positions: Tensor) -> Tensor:
+    """Return running products over the last dimension, which start again where the position changes."""
+    shift = 1
+    while shift < x.shape[-1]:
+        same = positions[..., shift:] == positions[..., :-shift]
+        x = torch.cat([x[..., :shift], safe_product(x[..., shift:], torch.where(same, x[..., :-shift], 1.0))], -1)
+        shift *= 2
+    return x
+
+
+def index_product(input: Tensor, dim: int, index: Tensor, source: Tensor, *, include_self: bool = True) -> Tensor:
+    """Compute `torch.index_reduce` with "prod"."""
+    if not input.ndim or not index.ndim:
+        return torch.index_reduce(input, dim, index, source, "prod", include_self=include_self)
+    sizes = [-1 if i == dim % input.ndim else 1 for i in range(input.ndim)]
+    return scatter_product(input, dim, index.reshape(sizes).expand(source.shape), source, include_self=include_self)
+
+
+def householder_product(input: Tensor, tau: Tensor) -> Tensor:
+    """Compute `torch.linalg.householder_product`: reflections I - tau v v^H, one after another."""
+    rows, columns = input.shape[-2:]
+    below = torch.arange(rows, device=input.device)
+    product = torch.eye(rows, columns, dtype=input.dtype, device=input.device)
+    for k in reversed(range(tau.shape[-1])):
+        v = torch.where(below > k, input[..., k], (below == k).to(input.dtype)).unsqueeze(-1)
+        product = product - tau[..., k, None, None] * v @ (v.mH @ product)
+    return with_value(product, torch.linalg.householder_product(input.detach(), tau.detach()))

@@ -16,11 +16,13 @@ from ._mode import (
     paused_overrides,
 )
 from ._norms import note_update, updated_statistics
+from ._recurrent import RECURRENT_CELLS, project_input
 from ._registry import IN_TRANSFORM
 from ._retry import run_transform
 
 __all__ = [
     "IN_TRANSFORM",
+    "RECURRENT_CELLS",
     "UserCall",
     "as_member",
     "attention_weights",
@@ -31,6 +33,7 @@ __all__ = [
     "note_update",
     "overriding",
     "paused_overrides",
+    "project_input",
     "run_transform",
     "updated_statistics",
 ]

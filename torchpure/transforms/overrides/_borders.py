@@ -4,17 +4,19 @@ The rules run where one of the arguments is differentiated. Elsewhere torch's ow
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchpure._torch import set_grad_enabled
+from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, set_forward_mode
-from torchpure.transforms.engine import is_differentiated
+from torchpure.transforms.engine import innermost, is_differentiated
 
+from ._failing_members import by_finite_input
 from ._override import Override, Where
 
 Rule = Callable[..., Any]
@@ -41,6 +43,24 @@ def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
     return run
 
 
+def _if_complex(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of functions that are right for real numbers in torch, and frequent."""
+    followed = _if_differentiated(operation, rule)
+    return lambda self, *args, **kwargs: (followed if self.is_complex() else operation)(self, *args, **kwargs)
+
+
+def _if_maximum(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of distances whose order is infinite: torch's gradient at ties counts each of them fully."""
+    followed = _if_differentiated(operation, rule)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        position = 1 if operation in {F.pdist} else 2
+        p = kwargs.get("p", args[position] if len(args) > position else 2.0)
+        return (followed if p == inf else operation)(*args, **kwargs)
+
+    return run
+
+
 def _in_place(rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
@@ -51,10 +71,43 @@ def _rows(
     return [Override([operation], where, choose(operation, rule)) for operation in operations]
 
 
+_finite_matrix_norm = by_finite_input(torch.linalg.matrix_norm)
+
+
+def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **other: Any) -> Tensor:  # noqa: N803
+    """Compute `torch.linalg.matrix_norm`; the norms by singular values are torch's."""
+    if ord == "fro" and is_differentiated(A) and other.get("out") is None:
+        return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
+    return _finite_matrix_norm(A, ord, dim, keepdim, **other)
+
+
 _WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
 _ONCE_RIGHT = Where.IN_TRANSFORM  # torch's first gradient is right, and faster
 
+_MAKE_SPARSE = [
+    Tensor.to_sparse,
+    Tensor.to_sparse_csr,
+    Tensor.to_sparse_csc,
+    Tensor.to_sparse_bsr,
+    Tensor.to_sparse_bsc,
+    torch.sparse_coo_tensor,
+    torch.sparse_compressed_tensor,
+    torch.sparse_csr_tensor,
+    torch.sparse_csc_tensor,
+    torch.sparse_bsr_tensor,
+    torch.sparse_bsc_tensor,
+]
+
+
+def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse to make a sparse tensor of a tensor without numbers, which ends the process in some versions of torch."""
+    if any(isinstance(innermost(leaf), FakeTensor) for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)):
+        raise RuntimeError("a program cannot use the 'Sparse' backend")
+    return args, kwargs
+
+
 OVERRIDES = (
+    Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
     *_rows(formulas.prod, torch.prod, Tensor.prod),
     *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
     *_rows(_in_place(formulas.cumprod), Tensor.cumprod_, where=_ONCE_RIGHT),
@@ -75,8 +128,35 @@ OVERRIDES = (
     *_rows(formulas.linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
     *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
     *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
+    Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _matrix_norm),
+    *_rows(formulas.frobenius_norm, torch.frobenius_norm, where=_ONCE_RIGHT),
+    *_rows(formulas.pairwise_distance, F.pairwise_distance, where=_ONCE_RIGHT),
+    *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss, where=_ONCE_RIGHT),
+    *_rows(formulas.cdist, torch.cdist, where=_ONCE_RIGHT),
+    *_rows(formulas.pdist, F.pdist, where=_ONCE_RIGHT),
+    *_rows(formulas.cdist, torch.cdist, choose=_if_maximum),
+    *_rows(formulas.pdist, F.pdist, choose=_if_maximum),
+    *_rows(formulas.normalize, F.normalize, where=_ONCE_RIGHT),
+    *_rows(formulas.renorm, torch.renorm, Tensor.renorm, where=_ONCE_RIGHT),
+    *_rows(_in_place(formulas.renorm), Tensor.renorm_, where=_ONCE_RIGHT),
+    *_rows(
+        formulas.abs,
+        torch.abs,
+        torch.absolute,
+        Tensor.abs,
+        Tensor.absolute,
+        where=_ONCE_RIGHT,
+        choose=_if_complex,
+    ),
+    *_rows(formulas.angle, torch.angle, Tensor.angle, where=_ONCE_RIGHT, choose=_if_complex),
+    *_rows(formulas.sgn, torch.sgn, Tensor.sgn, where=_ONCE_RIGHT, choose=_if_complex),
     *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
     *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=_ONCE_RIGHT),
+    *_rows(formulas.std_mean, torch.std_mean, where=_ONCE_RIGHT),
+    *_rows(formulas.vander, torch.linalg.vander, where=_ONCE_RIGHT),
+    *_rows(
+        lambda x, *count, increasing=False, **kw: formulas.vander(x, *count, increasing=increasing, **kw), torch.vander
+    ),
     *_rows(formulas.embedding, F.embedding, where=Where.FORWARD_MODE),
     *_rows(formulas.spherical_bessel_j0, _special.spherical_bessel_j0),
     *(

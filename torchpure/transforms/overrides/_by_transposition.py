@@ -23,7 +23,6 @@ from torchpure.transforms.calls import (
 )
 from torchpure.transforms.engine import torch_vjp
 
-from ._failing_members import by_finite_input
 from ._override import Override, Where
 
 
@@ -55,11 +54,5 @@ class _ByBackward(Rerun):
         return insert_nones(kinds, transpose_linear(lambda *parts: pull(parts), outputs, [given[i] for i in asked]))
 
 
-_OPERATIONS = (
-    torch.linalg.householder_product, torch.orgqr, Tensor.orgqr,
-    torch.ops.aten._safe_softmax.default,
-)  # fmt: skip
-OVERRIDES = (
-    *(Override([operation], Where.FORWARD_MODE, by_backward(operation)) for operation in _OPERATIONS),
-    Override([torch.linalg.eigh], Where.FORWARD_MODE, by_finite_input(by_backward(torch.linalg.eigh))),
-)
+_safe_softmax = torch.ops.aten._safe_softmax.default
+OVERRIDES = (Override([_safe_softmax], Where.FORWARD_MODE, by_backward(_safe_softmax)),)

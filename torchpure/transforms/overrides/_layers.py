@@ -113,12 +113,6 @@ def _positions(starts: list[Tensor], kernel: list[int], sizes: Any) -> Tensor:
     return positions
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
-    """Compute `F.normalize`: x / max(‖x‖, eps)."""
-    norm = vector_norm(input, p, dim, keepdim=True).clamp_min(eps)
-    return input / norm if out is None else out.copy_(input / norm)
-
-
 def embedding_bag(
     input: Tensor,
     weight: Tensor,
@@ -229,7 +223,6 @@ OVERRIDES = (
     Override([F.bilinear], Where.IN_TRANSFORM, bilinear),
     Override([F.fractional_max_pool2d], Where.IN_TRANSFORM, fractional_max_pool(2)),
     Override([F.fractional_max_pool3d], Where.IN_TRANSFORM, fractional_max_pool(3)),
-    Override([F.normalize], Where.IN_TRANSFORM, normalize),
     Override([F.embedding_bag], Where.IN_TRANSFORM, embedding_bag),
     Override([torch.norm_except_dim], Where.IN_TRANSFORM, norm_except_dim),
     Override([torch_weight_norm], Where.IN_TRANSFORM, weight_norm),

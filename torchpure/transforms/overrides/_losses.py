@@ -6,6 +6,7 @@ does not run under transforms.
 """
 
 import math
+import sys
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def _gaussian_nll_loss(
     target: Tensor,
     var: Tensor | float,
     full: bool = False,
-    eps: float = 1e-6,
+    eps: Any = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
     """Compute `F.gaussian_nll_loss`; the variance is checked by `check`, which works under vmap."""
@@ -65,7 +66,9 @@ def _gaussian_nll_loss(
     if isinstance(var, Tensor) and variance.shape != input.shape and variance.shape == input.shape[:-1]:
         variance = variance.unsqueeze(-1)
     check(variance >= 0, "gaussian_nll_loss: the variance has a negative entry")
-    variance = variance + (variance.clamp(min=eps) - variance).detach()  # as in torch, clamping has derivative one
+    small = (variance < eps).detach()
+    raised = torch.where(small, eps - variance.detach(), 0.0)  # as in torch, clamping has derivative one
+    variance = variance + raised
     loss = 0.5 * (torch.log(variance) + (input - target) ** 2 / variance)
     loss = loss + 0.5 * math.log(2 * math.pi) if full else loss
     return _reduced(loss, reduction)
@@ -75,9 +78,21 @@ def _linear_cross_entropy(*args: Any, options: Any = None, **kwargs: Any) -> Ten
     return F.linear_cross_entropy(*args, options=None, **kwargs)  # options ask for chunks
 
 
+def _restore_weight(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Pass on the weight of `F.l1_loss`, which torch drops when it calls a function mode: its frame still has it."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _L1_CODE and frame.f_locals["weight"] is not None:
+            return args, {**kwargs, "weight": frame.f_locals["weight"]}
+        frame = frame.f_back
+    return args, kwargs
+
+
+_L1_CODE = F.l1_loss.__code__
 _plain_mse_loss: Any = mse_loss
 _REDUCTIONS = frozenset({"mean", "sum", "none"})
 OVERRIDES = (
+    Override([F.l1_loss], Where.INTERCEPTED, _restore_weight),
     Override([F.mse_loss], Where.FORWARD_MODE, _mse_loss),
     Override([F.huber_loss], Where.FORWARD_MODE, _huber_loss),
     Override([F.soft_margin_loss], Where.FORWARD_MODE, _soft_margin_loss),

@@ -33,14 +33,14 @@ from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
 
 from ._autocast import AUTOCAST, is_mapped_autocast
-from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED
+from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
-_RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED})
+_RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED, *THIRD_GRADIENT})
 # replaced under autocast, or where a keyword is given, such as `linear` and `+`
 _RARELY = (frozenset(AUTOCAST) - NUMBERS.keys() | BY_KEYWORD) - _RULED
 # replaced inside a level of torch's transforms alone
-_IN_LEVELS = frozenset({*FORWARD_MODE, *IN_TRANSFORM}) - {*ALWAYS, *INTERCEPTED, *NUMBERS}
+_IN_LEVELS = frozenset({*FORWARD_MODE, *IN_TRANSFORM, *THIRD_GRADIENT}) - {*ALWAYS, *INTERCEPTED, *NUMBERS}
 _CALLS_BACK = {F.triplet_margin_with_distance_loss: "distance_function"}  # torch turns modes off before the call
 _OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS, *_CALLS_BACK})
 _ATEN = frozenset({OpOverload, OpOverloadPacket})
@@ -70,6 +70,13 @@ def _is_differentiated_once(args: Any) -> bool:
     )
 
 
+def _num_gradients(*given: Any) -> int:
+    """Return how many gradients may be taken of an operation: one a level, and one by plain autograd."""
+    levels = sum(kind == functorch.TransformType.Grad for kind in level_kinds())
+    plain = any(isinstance(leaf, Tensor) and innermost(leaf).requires_grad for leaf in tree.leaves(given))
+    return levels + plain
+
+
 class OverrideMode(TorchFunctionMode):
     """Runs the rule of each operation that has one here, and every other operation as it is.
 
@@ -95,7 +102,7 @@ class OverrideMode(TorchFunctionMode):
         if operation in INTERCEPTED:
             args, kwargs = INTERCEPTED[operation](args, kwargs)
         if name := _CALLS_BACK.get(operation):
-            kwargs = {**kwargs, name: kwargs.get(name) and overridden(kwargs[name])}
+            kwargs = {**kwargs, name: overridden(kwargs.get(name) or F.pairwise_distance)}
         _thread.active = False  # functions of the user that run in here enter the mode again
         try:
             return func(*args, **kwargs)
@@ -112,6 +119,8 @@ def _rule(operation: Any, args: Any, kwargs: Any) -> Any:
             return AUTOCAST[operation]
         if operation in FORWARD_MODE and functorch.TransformType.Jvp in level_kinds():
             operation = FORWARD_MODE[operation]
+        elif operation in THIRD_GRADIENT and _num_gradients(args, kwargs) > 2:
+            operation = THIRD_GRADIENT[operation]
         elif operation in IN_TRANSFORM and not _is_differentiated_once(args):
             operation = IN_TRANSFORM[operation]
     return ALWAYS.get(operation, operation)

@@ -13,6 +13,7 @@ leaves the hooks of modules out, and the gradient is silently another one. Full 
 autograd.Function that torch.func cannot follow.
 """
 
+import copy
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -23,7 +24,7 @@ from torch.autograd import functional
 from torch.nn.modules import module
 from torch.utils import hooks
 
-from torchpure._torch import grad_preprocess
+from torchpure._torch import grad_preprocess, tensor
 from torchpure.transforms.context import active_resumables, current
 from torchpure.transforms.engine import (
     OUTERMOST,
@@ -51,8 +52,14 @@ def _is_differentiated(outputs: Iterable[Any]) -> bool:
 
 
 def _with_graph(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`."""
+    """Add `create_graph=True` to `torch.autograd.grad`, unless it runs under `no_grad`.
+
+    Raises:
+        RuntimeError: it maps over a batch of seeds, in a level of torch.func.
+    """
     outputs, inputs = args[:2]
+    if functorch.peek_interpreter_stack() is not None and (kwargs.get("is_grads_batched") or any(args[7:8])):
+        raise RuntimeError("is_grads_batched inside of a transform")  # torch maps constants there
     seeds = kwargs.get("grad_outputs", args[2] if len(args) > 2 else None)  # a derivative may go through these alone
     followed = [*_as_list(outputs), *_as_list(seeds)]
     if kwargs.get("create_graph") or not torch.is_grad_enabled() or not _is_differentiated(followed):
@@ -99,6 +106,16 @@ def _no_detach_in_functional(args: Any, kwargs: Any) -> tuple[Any, Any]:
 def _no_deepcopy(args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Refuse a copy of a variable: torch copies it as a new leaf, and the derivative is lost."""
     if any(args[0] is leaf for leaf in OUTERMOST.variables or ()):
+        raise RuntimeError("Cannot access storage of a variable")
+    return args, kwargs
+
+
+def _no_copy(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Refuse `copy.copy` of a tensor that is differentiated: torch makes a new leaf, and the derivative is lost."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and frame.f_globals is tensor.__dict__:
+        frame = frame.f_back
+    if frame is not None and frame.f_globals is copy.__dict__ and is_differentiated(args[0]):
         raise RuntimeError("Cannot access storage of a variable")
     return args, kwargs
 
@@ -166,5 +183,6 @@ OVERRIDES = (
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),
     Override([Tensor.__deepcopy__], Where.INTERCEPTED, _no_deepcopy),
+    Override([Tensor.untyped_storage], Where.INTERCEPTED, _no_copy),
     Override([Tensor.new_empty], Where.INTERCEPTED, _no_linearize),
 )

@@ -1,7 +1,8 @@
 """Layer, batch and instance norm by their formulas.
 
 In torch 2.13 their forward derivatives take the mean and the variance for constants when they are differentiated again.
-Their second backward passes write in place, which fails under vmap.
+Their second backward passes write in place, which fails under vmap. They take the statistics for constants too, so
+third gradients are wrong.
 """
 
 import threading
@@ -162,7 +163,7 @@ def _scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return (wide if bias is None else wide + bias).to(x.dtype)
 
 
-_FORWARD_OR_RETRY = Where.FORWARD_MODE | Where.VMAP_RETRY
+_FORWARD_OR_RETRY = Where.FORWARD_MODE | Where.THIRD_GRADIENT | Where.VMAP_RETRY
 OVERRIDES = (
     Override([F.layer_norm, torch.layer_norm], _FORWARD_OR_RETRY, _layer_norm),
     Override([F.batch_norm], _FORWARD_OR_RETRY, _batch_norm),

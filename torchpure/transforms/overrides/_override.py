@@ -11,6 +11,7 @@ class Where(Flag):
     ALWAYS = auto()  # wherever the mode is on, under plain autograd too
     IN_TRANSFORM = auto()  # while a level of torch's transforms is open; a first gradient alone keeps torch's kernel
     FORWARD_MODE = auto()  # while a forward derivative is open
+    THIRD_GRADIENT = auto()  # where three gradients or more are taken: torch's first two are right
     VMAP_RETRY = auto()  # in the second run of a vmap whose first run failed
     INTERCEPTED = auto()  # the rule runs before the operation, and returns the arguments for it, or raises
 

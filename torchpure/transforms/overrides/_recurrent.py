@@ -46,7 +46,8 @@ def _project_hidden(hidden: Tensor, weights: list[Tensor]) -> Tensor:
     return result + weights[3] if len(weights) > 3 else result
 
 
-def _project_input(data: Tensor, weights: list[Tensor]) -> Tensor:
+def project_input(data: Tensor, weights: list[Tensor]) -> Tensor:
+    """Apply the input weights."""
     result = data @ weights[0].T
     return result + weights[2] if len(weights) > 3 else result
 
@@ -61,7 +62,7 @@ def cell_rule(cell: Cell) -> Callable[..., Any]:
         if b_ih is not None or b_hh is not None:
             given += [w_ih.new_zeros(len(w_ih)) if bias is None else bias for bias in (b_ih, b_hh)]
         state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        result = cell(_project_input(input, given), state, given)
+        result = cell(project_input(input, given), state, given)
         return result[0] if isinstance(hx, Tensor) else result
 
     return step
@@ -106,7 +107,7 @@ def _one_direction(
     outputs = []
     for step in reversed(steps) if backwards else steps:
         rows = len(step)
-        new = cell(_project_input(step, weights), tuple(part[:rows] for part in state), weights)
+        new = cell(project_input(step, weights), tuple(part[:rows] for part in state), weights)
         state = tuple(torch.cat([one, part[rows:]]) for one, part in zip(new, state, strict=True))
         outputs.append(new[0])
     return (outputs[::-1] if backwards else outputs), state
@@ -115,11 +116,9 @@ def _one_direction(
 _OPTIONS = ("params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
 _LAYER, _PACKED_LAYER = ("input", "hx", *_OPTIONS, "batch_first"), ("data", "batch_sizes", "hx", *_OPTIONS)
 _TANH, _RELU = elman(torch.tanh), elman(torch.relu)
+RECURRENT_CELLS: dict[Any, Cell] = {torch.lstm: lstm, torch.gru: gru, torch.rnn_tanh: _TANH, torch.rnn_relu: _RELU}
 OVERRIDES = (
-    Override([torch.lstm], Where.IN_TRANSFORM, layer_rule(torch.lstm, lstm)),
-    Override([torch.gru], Where.IN_TRANSFORM, layer_rule(torch.gru, gru)),
-    Override([torch.rnn_tanh], Where.IN_TRANSFORM, layer_rule(torch.rnn_tanh, _TANH)),
-    Override([torch.rnn_relu], Where.IN_TRANSFORM, layer_rule(torch.rnn_relu, _RELU)),
+    *(Override([layer], Where.IN_TRANSFORM, layer_rule(layer, cell)) for layer, cell in RECURRENT_CELLS.items()),
     Override([torch.lstm_cell], Where.IN_TRANSFORM, cell_rule(lstm)),
     Override([torch.gru_cell], Where.IN_TRANSFORM, cell_rule(gru)),
     Override([torch.rnn_tanh_cell], Where.IN_TRANSFORM, cell_rule(_TANH)),

@@ -59,5 +59,6 @@ def table(where: Where) -> Table:
 ALWAYS = table(Where.ALWAYS)
 IN_TRANSFORM = table(Where.IN_TRANSFORM)
 FORWARD_MODE = table(Where.FORWARD_MODE)
+THIRD_GRADIENT = table(Where.THIRD_GRADIENT)
 VMAP_RETRY = table(Where.VMAP_RETRY)
 INTERCEPTED = table(Where.INTERCEPTED)

@@ -1,8 +1,8 @@
 """Scatters, splits and slices.
 
 In torch 2.13 the gradient of `as_strided_scatter` is wrong, and so is that of `select_scatter` under vmap. The forward
-derivative of `scatter_reduce` with "prod" is zero. `column_stack` raises under transforms, and so do `tensor_split` and
-`narrow` with positions in tensors.
+derivative of `scatter_reduce` with "prod" is zero, and so are third gradients at three zeros. `column_stack` raises
+under transforms, and so do `tensor_split` and `narrow` with positions in tensors.
 """
 
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import functorch, level_kinds
+from torchpure.transforms import formulas
+from torchpure.transforms.engine import functorch, is_differentiated, is_variable
 
 from ._override import Override, Where
 
@@ -38,19 +39,27 @@ def _column_stack(tensors: Any) -> Tensor:
     return torch.cat([leaf.reshape(-1, 1) if leaf.ndim <= 1 else leaf for leaf in tensors], 1)
 
 
-def _scatter_reduce(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
-    if reduce == "prod" and not _only_gradients():
-        raise TransformError(
-            "scatter_reduce with 'prod' has no forward derivative and no rule for vmap in torch: use grad or vjp "
-            "alone, or sum logarithms"
-        )
-    return torch.scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+def _scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **other: Any) -> Tensor:
+    if reduce == "prod" and _is_followed(input, src):
+        return formulas.scatter_product(input, dim, index, src, **other)
+    return torch.scatter_reduce(input, dim, index, src, reduce, **other)
 
 
-def _only_gradients() -> bool:
-    return all(kind == functorch.TransformType.Grad for kind in level_kinds())
+def _index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, **other: Any) -> Tensor:
+    if reduce == "prod" and _is_followed(input, source):
+        return formulas.index_product(input, dim, index, source, **other)
+    return torch.index_reduce(input, dim, index, source, reduce, **other)
+
+
+def _is_followed(*leaves: Tensor) -> bool:
+    """Return whether a transform follows one of the tensors: torch's backward pass of products reads numbers."""
+    return is_variable(leaves[0]) and any(
+        functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf) for leaf in leaves
+    )
+
+
+def _in_place(rule: Any) -> Any:
+    return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
 
 def _tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, **other: Any) -> Any:
@@ -75,6 +84,9 @@ OVERRIDES = (
     Override([torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS, _as_strided_scatter),
     Override([torch.column_stack], Where.ALWAYS, _column_stack),
     Override([torch.scatter_reduce, Tensor.scatter_reduce], Where.ALWAYS, _scatter_reduce),
+    Override([Tensor.scatter_reduce_], Where.ALWAYS, _in_place(_scatter_reduce)),
+    Override([torch.index_reduce, Tensor.index_reduce], Where.ALWAYS, _index_reduce),
+    Override([Tensor.index_reduce_], Where.ALWAYS, _in_place(_index_reduce)),
     Override([torch.tensor_split, Tensor.tensor_split], Where.ALWAYS, _tensor_split),
     Override([torch.narrow, Tensor.narrow], Where.ALWAYS, _narrow),
 )

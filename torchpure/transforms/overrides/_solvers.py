@@ -1,12 +1,14 @@
-"""Solvers and determinants with right derivatives of every order, under any number of vmaps.
+"""Solvers, determinants and eigenvectors with right derivatives of every order, under any number of vmaps.
 
 In torch 2.13 the forward derivatives of `solve` and of determinants cannot be differentiated again. The backward ones
 use `lu_solve`. Its vmap rule is wrong if the factors are batched and the right-hand side is not, so second derivatives
 of a batched determinant are silently wrong. Here each has a forward rule that solves again (Giles 2008, "An extended
 collection of matrix derivative results for forward and reverse mode algorithmic differentiation", sections 2.2, 2.3).
+The forward derivative of `eigh` is NaN in `grad` of `jvp` of `jvp`; the third one of `householder_product` is wrong.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from torchpure.transforms import formulas
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall, differentiable, saved_primals
 
-from ._failing_members import solve_or_nan
+from ._failing_members import by_finite_input, solve_or_nan
 from ._override import Override, Where
 
 _types: Any = torch.return_types  # Any: torch's stubs lack some of them
@@ -55,18 +57,21 @@ def _solve(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _LogDeterminant(ForwardRuleCall):
-    """The sign and log |det A| of a real matrix: d log |det A| = tr A⁻¹ dA."""
+    """The sign s and log |det A|: ds = s i Im t, d log |det A| = Re t, t = tr A⁻¹ dA, infinite at singular A."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.linalg.slogdet(tensors[0]))
 
     def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
         moved = _trace(_solve(tensors[0], tangents[0]))
-        return [torch.zeros_like(moved), moved]
+        if not moved.is_complex():
+            return [torch.zeros_like(moved), moved]
+        sign, _ = ForwardRule.apply(self, tensors[0])
+        return [sign * torch.complex(torch.zeros_like(moved.real), moved.imag), moved.real]
 
 
 class _Determinant(ForwardRuleCall):
-    """The determinant of a regular matrix: d det A = det A · tr A⁻¹ dA."""
+    """The determinant of a regular matrix, real or complex: d det A = det A · tr A⁻¹ dA."""
 
     def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return (torch.linalg.det(tensors[0]),)
@@ -75,7 +80,47 @@ class _Determinant(ForwardRuleCall):
         return [_regular_determinant(tensors[0]) * _trace(_solve(tensors[0], tangents[0]))]
 
 
-_LOG_DETERMINANT, _DETERMINANT = _LogDeterminant(), _Determinant()
+class _GeneralEigenvectors(ForwardRuleCall):
+    """A V = V L with columns of length one: with P = V⁻¹ dA V, dL is its diagonal, and dV = V (P / (lⱼ − lᵢ)) + V D.
+
+    The diagonal D keeps the lengths: the tangent of a column has no part along it. The phase of a column is free.
+    """
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.linalg.eig(tensors[0]))
+
+    def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+        sizes, vectors = ForwardRule.apply(self, tensors[0])
+        turned = _solve(vectors, tangents[0].to(vectors.dtype) @ vectors)
+        moved = vectors @ _over_gaps(turned, sizes)
+        along = (vectors.conj() * moved).sum(-2, keepdim=True).real
+        return [turned.diagonal(dim1=-2, dim2=-1), moved - vectors * along]
+
+
+def _over_gaps(turned: Tensor, sizes: Tensor) -> Tensor:
+    """Divide by the differences of eigenvalues off the diagonal, which is 0."""
+    gaps = sizes.unsqueeze(-2) - sizes.unsqueeze(-1)
+    same = torch.eye(sizes.shape[-1], dtype=torch.bool, device=sizes.device)
+    return torch.where(same, 0.0, turned / torch.where(same, 1.0, gaps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Eigenvectors(ForwardRuleCall):
+    """A = V L Vᴴ: with P = Vᴴ dA V, dL is the diagonal of P, and dV = V (P / (lⱼ − lᵢ)) off the diagonal."""
+
+    triangle: str  # which torch reads
+
+    def value(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.linalg.eigh(tensors[0], self.triangle))
+
+    def push_forward(self, tensors: Sequence[Tensor], tangents: Sequence[Any]) -> list[Any]:
+        sizes, vectors = ForwardRule.apply(self, tensors[0])
+        turned = vectors.mH @ tangents[0] @ vectors
+        moved = vectors @ _over_gaps(turned, sizes)
+        return [turned.diagonal(dim1=-2, dim2=-1).real, moved]
+
+
+_LOG_DETERMINANT, _DETERMINANT, _EIGENVECTORS = _LogDeterminant(), _Determinant(), _GeneralEigenvectors()
 
 
 def _trace(a: Tensor) -> Tensor:
@@ -107,7 +152,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None, **_: Any) -> Tensor:  # 
 
 def determinant(A: Tensor, **_: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.det`."""
-    return torch.linalg.det(A) if A.is_complex() else formulas.determinant(A, _regular_determinant, _solve)
+    return formulas.determinant(A, _regular_determinant, _solve)
 
 
 def _regular_determinant(a: Tensor) -> Tensor:
@@ -116,17 +161,25 @@ def _regular_determinant(a: Tensor) -> Tensor:
 
 def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
     """Compute `torch.linalg.slogdet`."""
-    if A.is_complex():
-        return torch.linalg.slogdet(A)
     return _types.linalg_slogdet(ForwardRule.apply(_LOG_DETERMINANT, A))
 
 
 def logdet(input: Tensor) -> Tensor:
-    """Compute `torch.logdet`: NaN where the determinant is negative."""
-    if input.is_complex():
-        return torch.logdet(input)
+    """Compute `torch.logdet`: NaN where the determinant is a negative number."""
     sign, value = ForwardRule.apply(_LOG_DETERMINANT, input)
+    if input.is_complex():
+        return torch.log(sign) + value
     return torch.where(sign < 0, float("nan"), value)
+
+
+def eigh(A: Tensor, UPLO: str = "L", **_: Any) -> Any:  # noqa: N803
+    """Compute `torch.linalg.eigh`, whose derivatives are those of a Hermitian matrix."""
+    return _types.linalg_eigh(ForwardRule.apply(_Eigenvectors(UPLO), A))
+
+
+def eig(A: Tensor, **_: Any) -> Any:  # noqa: N803
+    """Compute `torch.linalg.eig`."""
+    return _types.linalg_eig(ForwardRule.apply(_EIGENVECTORS, A))
 
 
 def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoint: bool = False) -> Tensor:  # noqa: N803
@@ -173,6 +226,15 @@ OVERRIDES = (
     Override([torch.linalg.slogdet], Where.ALWAYS, slogdet),
     Override([torch.slogdet, Tensor.slogdet], Where.ALWAYS, lambda input: slogdet(input)),
     Override([torch.logdet, Tensor.logdet], Where.ALWAYS, logdet),
+    Override([torch.linalg.eigh], Where.FORWARD_MODE, by_finite_input(eigh)),
+    Override([torch.linalg.eig], Where.FORWARD_MODE, by_finite_input(eig)),
+    Override([torch.linalg.eigvals], Where.FORWARD_MODE, by_finite_input(lambda *args, **kw: eig(*args, **kw)[0])),
+    Override([torch.linalg.eigvalsh], Where.FORWARD_MODE, by_finite_input(lambda *args, **kw: eigh(*args, **kw)[0])),
+    Override(
+        [torch.linalg.householder_product, torch.orgqr, Tensor.orgqr],
+        Where.FORWARD_MODE,
+        formulas.householder_product,
+    ),
     Override([torch.linalg.lu_solve], Where.ALWAYS, lu_solve),
     Override([torch.triangular_solve, Tensor.triangular_solve], Where.ALWAYS, _triangular_solve),
     Override([torch.cholesky_inverse, Tensor.cholesky_inverse], Where.ALWAYS, _cholesky_inverse),

@@ -1,8 +1,9 @@
 """Objects in a result that are no trees, and hold traced tensors: no transform can take those out of its level."""
 
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Callable, Iterable, Iterator, MappingView
 from functools import partial
-from types import FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -32,14 +33,19 @@ def refuse_hidden_tensors(
         for found, name in _held_tensors(leaf):
             if traced(found):
                 raise TransformError(
-                    f"{caller}: {describe_function(fn)} returns {_described(leaf)}, which is no tree, and `{name}` of "
-                    "it is a traced tensor: return the tensor in a tuple or a dict, or make the class a tree with "
-                    "tree.register_dataclass"
+                    f"{caller}: {describe_function(fn)} returns {_described(leaf)}, which is no tree, and "
+                    f"{f'`{name}` of it' if name else 'what it holds'} is a traced tensor: {_way_out(leaf)}"
                 )
 
 
 def _described(leaf: Any) -> str:
     return "a function" if isinstance(leaf, FunctionType) else f"an object of class {type(leaf).__name__}"
+
+
+def _way_out(leaf: Any) -> str:
+    if isinstance(leaf, Iterator | MappingView):
+        return "return a tuple or a dict of its items, as tuple(…) makes it"
+    return "return the tensor in a tuple or a dict, or make the class a tree with tree.register_dataclass"
 
 
 def _held_tensors(value: Any) -> Iterator[tuple[Tensor, str]]:
@@ -59,6 +65,7 @@ def _parts(item: Any) -> Iterator[tuple[Any, Any]]:
         return
     if isinstance(item, dict):
         yield from list(item.items())
+        yield from (("", key) for key in list(item) if isinstance(key, Tensor))
     elif isinstance(item, list | tuple | set | frozenset):
         yield from enumerate(item)
     elif isinstance(item, partial):
@@ -71,6 +78,9 @@ def _parts(item: Any) -> Iterator[tuple[Any, Any]]:
     for kind in type(item).__mro__:
         names = kind.__dict__.get("__slots__", ())
         yield from ((name, getattr(item, name, None)) for name in ((names,) if isinstance(names, str) else names))
+    if not hasattr(item, "__dict__"):  # a class in C, such as an iterator, has parts without names
+        held = gc.get_referents(item) if str(getattr(item, "dtype", "")) != "object" else item.flat  # an array
+        yield from (("", part) for part in held if not isinstance(part, type | ModuleType | CodeType))
 
 
 def _contents(cell: Any) -> Any:

@@ -24,7 +24,7 @@ from torchpure.transforms.calls import (
 from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import describe_function, innermost, is_variable
 from torchpure.transforms.overrides import UserCall, overriding
-from torchpure.transforms.purity import run_watched
+from torchpure.transforms.purity import refuse_hidden_tensors, run_watched
 
 from ._captures import guard_captures, refuse_captures
 from ._output_check import comparison
@@ -87,7 +87,9 @@ class custom_jvp:  # noqa: N801 a decorator
         call = _CustomJvpCall(self._fn, self._rule, self._static, args, self._symbolic_zeros, self._known_linear)
         if not needs_rules(call.tensors):
             return run_watched("custom_jvp", self._fn, *args)
-        return call.outputs.unflatten(_CheckedForwardRule.apply(call, *call.tensors))
+        outputs = _CheckedForwardRule.apply(call, *call.tensors)
+        refuse_hidden_tensors("custom_jvp", self._fn, call.outputs.others, is_variable)
+        return call.outputs.unflatten(outputs)
 
 
 class _CustomJvpCall(UserCall):

@@ -31,7 +31,7 @@ from torchpure.transforms.calls import (
 from torchpure.transforms.context import collectives_used
 from torchpure.transforms.engine import argument_paths, current_level, describe_function, is_variable, unaliased
 from torchpure.transforms.overrides import UserCall, overriding
-from torchpure.transforms.purity import run_watched
+from torchpure.transforms.purity import refuse_hidden_tensors, run_watched
 
 from ._captures import guard_captures, refuse_captures
 from ._output_check import OutputCheck, comparison
@@ -110,6 +110,7 @@ class custom_vjp:  # noqa: N801 a decorator
             return run_watched("custom_vjp", self._fn, *args)
         call.residuals_unused_at = current_level() if (self._fn, current_level()) in _residuals_unused.calls else None
         outputs = _CustomVjp.apply(call, *call.tensors)
+        refuse_hidden_tensors("custom_vjp", self._rules[0], call.outputs.others, is_variable)
         return call.outputs.unflatten(outputs[: call.num_outputs])
 
 

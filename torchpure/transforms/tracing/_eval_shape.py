@@ -12,7 +12,7 @@ from torchpure._compile_lock import compile_lock
 from torchpure._torch import FakeTensorMode
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable
-from torchpure.transforms.engine import TensorIndexing
+from torchpure.transforms.engine import TensorIndexing, refuse_nested
 from torchpure.transforms.purity import Watch, refuse_hidden_tensors
 
 from ._constants import RealConstants, is_fake
@@ -40,6 +40,7 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
     ShapeDtype(shape=(2, 4), dtype=torch.float32, device=device(type='cpu'))
     """
     check_callable("eval_shape", fn)
+    refuse_nested("eval_shape", fn, tree.leaves((args, kwargs)), jagged=True)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with compile_lock:
         fake_args, fake_kwargs = tree.map(lambda leaf: _to_fake(mode, leaf), (args, kwargs))
@@ -48,6 +49,7 @@ def eval_shape(fn: Callable[..., Any], *args: Tree, **kwargs: Any) -> Tree:
             out = fn(*fake_args, **fake_kwargs)
             watch.check(traced=is_fake)
             refuse_hidden_tensors("eval_shape", fn, tree.leaves(out), is_fake)
+    refuse_nested("eval_shape", fn, tree.leaves(out))
     return tree.map(_shape_of, out)
 
 

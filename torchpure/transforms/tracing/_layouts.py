@@ -5,31 +5,17 @@ So rules for contiguous tensors come first, and what was found is kept: it depen
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ._layout import Found, Layout, dense, row_major
 from ._run_on_zeros import MAX_ELEMENTS, RUNNABLE, zeros_like
 
 _aten = torch.ops.aten
 _MAX_KNOWN = 1 << 14  # layouts that are kept; a network has some hundreds
-_known: dict[Any, "Found"] = {}
-
-
-class Layout(NamedTuple):
-    """The layout of a tensor with memory of its own."""
-
-    shape: Sequence[int]
-    strides: Sequence[int]
-    dtype: torch.dtype
-
-    def empty(self) -> Tensor:
-        """Return such a tensor without numbers."""
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="meta")
-
-
-Found = Layout | tuple[Layout | None, ...]
+_known: dict[Any, Found] = {}
 
 
 def results(func: Any, args: Any, kwargs: Any) -> Any:
@@ -86,7 +72,7 @@ def _elementwise(func: Any, *args: Any, **kwargs: Any) -> Layout:
 def _elementwise_strides(shape: Sequence[int], tensors: Sequence[Tensor]) -> Sequence[int]:
     """Lay a result out as torch does: in the order of dimensions of the first argument that has an order."""
     if all(tensor.shape == shape and tensor.is_contiguous() for tensor in tensors):
-        return _dense(shape, range(len(shape)))
+        return dense(shape, range(len(shape)))
     strides = [
         (0,) * (len(shape) - tensor.ndim)
         + tuple([0 if size == 1 else stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
@@ -102,7 +88,7 @@ def _elementwise_strides(shape: Sequence[int], tensors: Sequence[Tensor]) -> Seq
             if comparison > 0:
                 place = index
         order.insert(place, dim)
-    return _dense(shape, list(reversed(order)))
+    return dense(shape, list(reversed(order)))
 
 
 def _compare(inner: int, outer: int, shape: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
@@ -114,15 +100,6 @@ def _compare(inner: int, outer: int, shape: Sequence[int], strides: Sequence[Seq
             if shape[inner] > shape[outer]:
                 return 1
     return 0
-
-
-def _dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides of memory without gaps; `order` lists the dimensions, outermost first."""
-    strides, step = [0] * len(shape), 1
-    for dim in reversed(order):
-        strides[dim] = step
-        step *= max(shape[dim], 1)
-    return tuple(strides)
 
 
 def _broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -138,7 +115,7 @@ def _broadcast(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
 def _stack(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
     shape, dtype = _common(tensors)
     place = range(len(shape) + 1)[dim]
-    return _row_major((*shape[:place], len(tensors), *shape[place:]), dtype)
+    return row_major((*shape[:place], len(tensors), *shape[place:]), dtype)
 
 
 def _common(tensors: Sequence[Tensor]) -> tuple[Sequence[int], torch.dtype]:
@@ -146,10 +123,6 @@ def _common(tensors: Sequence[Tensor]) -> tuple[Sequence[int], torch.dtype]:
     if len(found) != 1 or not all(map(Tensor.is_contiguous, tensors)):
         raise TypeError("tensors that differ")
     return found.pop()
-
-
-def _row_major(shape: Sequence[int], dtype: torch.dtype) -> Layout:
-    return Layout(shape, _dense(shape, range(len(shape))), dtype)
 
 
 def _product(_: Any, *args: Tensor, **factors: Any) -> Layout:
@@ -162,7 +135,7 @@ def _product(_: Any, *args: Tensor, **factors: Any) -> Layout:
         raise TypeError("matrices that do not fit")
     if a.dtype != b.dtype:
         raise TypeError("several dtypes")
-    return _row_major(shape, a.dtype)
+    return row_major(shape, a.dtype)
 
 
 def _reduction(
@@ -175,7 +148,7 @@ def _reduction(
         dtype = torch.int64 if func in _SUMS and not _has_fractions(x) else x.dtype
     if (func in _MEANS and not _has_fractions(x)) or not x.numel():
         raise TypeError("torch checks")
-    return _row_major(sizes, dtype)
+    return row_major(sizes, dtype)
 
 
 def _has_fractions(x: Tensor) -> bool:
@@ -189,7 +162,7 @@ def _like(
     """A tensor of the layout of another one, such as a copy."""
     dtype = dtype or x.dtype
     if memory_format is torch.contiguous_format:
-        return _row_major(x.shape, dtype)
+        return row_major(x.shape, dtype)
     strides = _elementwise_strides(x.shape, [x])
     if memory_format not in {None, torch.preserve_format} or (1 in x.shape and strides != x.stride()):
         raise TypeError("another order of dimensions")
@@ -199,17 +172,17 @@ def _like(
 def _new(
     _: Any, x: Tensor, shape: Sequence[int], *rest: Any, dtype: Any = None, pin_memory: Any = None, layout: Any = None
 ) -> Layout:
-    return _row_major(shape, dtype or x.dtype)
+    return row_major(shape, dtype or x.dtype)
 
 
 def _make(
     _: Any, shape: Sequence[int], *, dtype: Any = None, device: Any = None, pin_memory: Any = None, layout: Any = None
 ) -> Layout:
-    return _row_major(shape, dtype or torch.get_default_dtype())
+    return row_major(shape, dtype or torch.get_default_dtype())
 
 
 def _full(func: Any, shape: Sequence[int], value: Any, *, dtype: Any = None, **options: Any) -> Layout:
-    return _row_major(shape, dtype or torch.full((), value).dtype)
+    return row_major(shape, dtype or torch.full((), value).dtype)
 
 
 def _arange(func: Any, *bounds: Any, dtype: Any = None, **options: Any) -> Layout:
@@ -217,15 +190,15 @@ def _arange(func: Any, *bounds: Any, dtype: Any = None, **options: Any) -> Layou
     if not 0 <= (end - start) / step <= MAX_ELEMENTS:
         raise TypeError("many numbers, or an error")
     found = torch.arange(*bounds, dtype=dtype)
-    return _row_major(found.shape, found.dtype)
+    return row_major(found.shape, found.dtype)
 
 
 def _embedding(_: Any, weight: Tensor, index: Tensor, *rest: Any) -> Layout:
-    return _row_major((*index.shape, *weight.shape[1:]), weight.dtype)
+    return row_major((*index.shape, *weight.shape[1:]), weight.dtype)
 
 
 def _embedding_backward(_: Any, gradient: Tensor, index: Tensor, count: int, *rest: Any) -> Layout:
-    return _row_major((count, gradient.shape[-1]), gradient.dtype)
+    return row_major((count, gradient.shape[-1]), gradient.dtype)
 
 
 def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
@@ -235,7 +208,46 @@ def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
         raise TypeError("tensors that differ")
     shape = list(tensors[0].shape)
     shape[place] = sum(one.shape[place] for one in tensors)
-    return _row_major(shape, tensors[0].dtype)
+    return row_major(shape, tensors[0].dtype)
+
+
+def _group_norm(
+    _: Any, x: Tensor, weight: Any, bias: Any, batch: int, channels: int, area: int, groups: int, *_more: Any
+) -> Found:
+    statistics = row_major((batch, groups), x.dtype)
+    return _as_picture(x), statistics, statistics
+
+
+def _group_norm_backward(
+    _: Any, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Any, batch: int, channels: int, area: int,
+    groups: int, wanted: Sequence[bool],
+) -> Found:  # fmt: skip
+    row = row_major((channels,), x.dtype)
+    return tuple([part if asked else None for part, asked in zip((_as_picture(x), row, row), wanted, strict=True)])
+
+
+def _as_picture(x: Tensor) -> Layout:
+    """Lay a result out as torch's kernels for pictures do: torch's kernels for shapes say row-major in all cases."""
+    for pattern in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
+        if x.ndim in _RANKS[pattern] and x.is_contiguous(memory_format=pattern):
+            return Layout(x.shape, x.stride(), x.dtype)
+    raise TypeError("another order of dimensions")
+
+
+def _ctc_loss(_: Any, scores: Tensor, *rest: Any, **options: Any) -> Found:
+    """Losses, and the table that their gradient reads: its size depends on numbers, and is not known here."""
+    return row_major(scores.shape[1:2] if scores.ndim == 3 else (), scores.dtype), row_major((0,), scores.dtype)
+
+
+def _ctc_loss_backward(_: Any, gradient: Tensor, scores: Tensor, *rest: Any, **options: Any) -> Layout:
+    return row_major(scores.shape, scores.dtype)
+
+
+def _least_squares(func: Any, *args: Any, driver: Any = None, **options: Any) -> Found:
+    """Run on zeros: for other drivers the size of the residuals depends on numbers."""
+    if driver not in {None, "gelsy"}:
+        raise TypeError("a size that depends on numbers")
+    return _by_running(func, *args, **options)
 
 
 def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -243,6 +255,9 @@ def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
     return _layout_of(func(*zeros_like(args), **kwargs))
 
 
+_RANKS = {
+    torch.contiguous_format: range(1, 64), torch.channels_last: (4,), torch.channels_last_3d: (5,),
+}  # fmt: skip
 _SUMS = {_aten.sum.default, _aten.sum.dim_IntList}
 _MEANS = {_aten.mean.default, _aten.mean.dim}
 _LIKES = (
@@ -266,5 +281,10 @@ _RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten.arange.default, _aten.arange.start, _aten.arange.start_step), _arange),
     **dict.fromkeys((_aten.eye.default, _aten.eye.m), lambda _, *n, **o: _make(_, (n[0], n[-1]), **o)),
     _aten.full.default: _full,
+    **dict.fromkeys((_aten._ctc_loss.default, _aten._ctc_loss.Tensor), _ctc_loss),
+    **dict.fromkeys((_aten._ctc_loss_backward.default, _aten._ctc_loss_backward.Tensor), _ctc_loss_backward),
+    _aten.linalg_lstsq.default: _least_squares,
+    _aten.native_group_norm.default: _group_norm,
+    _aten.native_group_norm_backward.default: _group_norm_backward,
     **dict.fromkeys(RUNNABLE, _by_running),
 }

@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Packed, check_callable, register_mode
-from torchpure.transforms.engine import argument_paths, describe_function, describe_program
+from torchpure.transforms.engine import argument_paths, describe_function, describe_program, refuse_nested
 from torchpure.transforms.purity import Watch, refuse_hidden_tensors
 
 from ._constants import RealConstants, is_fake, trace_with_constants
@@ -92,6 +92,7 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
     def trace(*args: Tree) -> Graph:
         inputs, outputs = Packed(), Packed()
         tensors = inputs.flatten(args)
+        refuse_nested("make_graph", fn, tensors, jagged=True)
 
         def flat(*values: Tensor) -> tuple[Tensor, ...]:
             given = inputs.unflatten(values)

@@ -20,6 +20,9 @@ _PLAIN = frozenset({  # operations whose kernels for shapes read nothing but the
     _aten.max.dim, _aten.min.dim, _aten.max.default, _aten.min.default, _aten.argmax.default, _aten.argmin.default,
     _aten.gather.default, _aten.index_select.default, _aten.all.default, _aten.any.default,
     _aten.embedding.default, _aten.embedding_dense_backward.default,
+    _aten.native_group_norm.default, _aten.native_group_norm_backward.default, _aten._ctc_loss.default,
+    _aten._ctc_loss.Tensor, _aten._ctc_loss_backward.default, _aten._ctc_loss_backward.Tensor,
+    _aten.linalg_lstsq.default,
 })  # fmt: skip
 _CONSTRUCTORS = frozenset({
     _aten.zeros.default, _aten.ones.default, _aten.full.default, _aten.empty.memory_format, _aten.arange.default,

@@ -131,7 +131,10 @@ class RecordingMode(LightProxyMode):
             note_constants(given.constants)
         values = [value for _, value in pairs]
         with DisableTorchDispatch():
-            out = _shapes(plan, values, kwargs)
+            try:
+                out = _shapes(plan, values, kwargs)
+            except NotImplementedError:  # no kernel for shapes: torch's modes say what is wrong
+                return NotImplemented
             if plan.writes and (out.shape != args[0].shape or not torch.can_cast(out.dtype, args[0].dtype)):
                 return NotImplemented
         if plan.writes and _owns_memory(pairs[0][0]) and _same_layout(out, values[0]):

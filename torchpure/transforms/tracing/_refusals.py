@@ -13,6 +13,7 @@ from ._dtype_check import MixedDtypesError
 _NEEDS_NUMBERS = (
     "data-dependent", "DataDependentOutput", "guard on", "_local_scalar_dense", "non-constant bool",
     ".numpy() is not supported for tensor subclasses", "passed to FakeTensor.__format__",
+    "its data is not allocated yet",
 )  # fmt: skip
 _EXPLAINED = (RuntimeError, AttributeError, AssertionError)
 _ADVICE = "choose with torch.where instead of a branch, and keep values as tensors instead of .item()"

@@ -11,8 +11,8 @@ from torchpure import tree
 _aten = torch.ops.aten
 MAX_ELEMENTS = 1 << 16
 RUNNABLE = frozenset({  # operations that return new tensors, and raise no error for zeros
-    _aten.native_layer_norm.default, _aten.native_layer_norm_backward.default, _aten.native_group_norm.default,
-    _aten.native_group_norm_backward.default, _aten._softmax.default, _aten._softmax_backward_data.default,
+    _aten.native_layer_norm.default, _aten.native_layer_norm_backward.default,
+    _aten._softmax.default, _aten._softmax_backward_data.default,
     _aten._log_softmax.default, _aten._log_softmax_backward_data.default, _aten.nll_loss_forward.default,
     _aten.nll_loss_backward.default, _aten.convolution.default, _aten.convolution_backward.default,
     _aten.max_pool2d_with_indices.default, _aten.max_pool2d_with_indices_backward.default, _aten.avg_pool2d.default,

@@ -97,7 +97,7 @@ def _function(item: Kernel | Opaque, split: int | None) -> tuple[list[str], list
 def opaque_lines(item: Opaque, *, shared: bool = False) -> list[str]:
     """Return the lines of a C++ text. A text that is not shared runs all of its iterations."""
     whole = [f"const int64_t first = 0, last = {item.count};"] if item.count > 1 and not shared else []
-    return [*whole, *item.text.split("\n"), *store_results(item)]
+    return [*whole, *item.text_with({}).split("\n"), *store_results(item)]
 
 
 def _parameter(number: int) -> str:
@@ -148,6 +148,7 @@ def _opaque(item: Opaque, *, shared: bool) -> tuple[list[str], list[str], list[s
     lines = opaque_lines(replace(item, text=text, read_buffers=reads, results=results), shared=shared)
     taken = {view.buffer for view in item.results if view and view.buffer.held}  # the call sets these pointers
     parameters = [f"{c_type(b.dtype)} *{'&' * (b in taken)}{new.name}" for b, new in renamed.items()]
+    taken |= {b for b in item.read_buffers if b.held and not b.size}  # passed on as torch returned them
     held = [buffer.name for buffer in buffers if buffer in taken]
     parameters += [f"Held &{held_name(new.name)}" for b, new in renamed.items() if b in taken]
     return [f"  {line}" for line in lines], parameters, [*(b.name for b in buffers), *map(held_name, held)]

@@ -5,24 +5,25 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
-from torchpure.jit.native.ir import Buffer, Number, UnsupportedError, View, c_type, dense_strides
+from torchpure.jit.native.ir import Buffer, Number, UnsupportedError, View, c_type, layout_strides
 from torchpure.jit.native.lowering import (
     BLAS_TYPES,
     PRELUDE,
-    TORCH_HELPERS,
     TRANSPOSE_HELPERS,
     VECTOR_TYPES,
     Handler,
     ModuleState,
     Scope,
+    program_outputs,
 )
 from torchpure.jit.native.optimize import choose_donated, plan_memory
 
 from ._functions import MAX_INLINE_KERNELS, SHARE, count_kernels
 from ._signals import LEAVE, POLL
 from ._statements import StatementWriter
+from ._torch_helpers import TORCH_HELPERS
 
 _ARENA = "struct Arena { char *memory = 0; ~Arena() { free(memory); } };"
 MAX_OWN_WORKSPACE = 1 << 20  # bytes that a program keeps for itself between calls; a larger workspace is given to it
@@ -44,15 +45,18 @@ def generate_cpp(
     tensors: Sequence[Tensor],
     donated: Mapping[int, int] | None = None,
     fallback: Handler | None = None,
+    traced: GraphModule | None = None,
 ) -> TranslationUnit:
     """Lower, optimize and write a program in C++. `fallback` lowers operations without a handler.
+
+    Results have the strides that they have in `traced`, the program before it was decomposed.
 
     `donated` maps outputs to inputs whose memory they may take, in any order. They do where that changes no result.
 
     Raises:
         UnsupportedError: the generator does not support the program.
     """
-    state, scope, inputs, outputs = lower_program(module, tensors, fallback)
+    state, scope, inputs, outputs = lower_program(module, tensors, fallback, traced)
     size = plan_memory(scope)
     writer = StatementWriter(inline=count_kernels(scope.items) <= MAX_INLINE_KERNELS)
     writer.scope(scope)
@@ -101,7 +105,12 @@ class LoweredProgram(NamedTuple):
     outputs: list[Any]
 
 
-def lower_program(module: GraphModule, tensors: Sequence[Tensor], fallback: Handler | None = None) -> LoweredProgram:
+def lower_program(
+    module: GraphModule,
+    tensors: Sequence[Tensor],
+    fallback: Handler | None = None,
+    traced: GraphModule | None = None,
+) -> LoweredProgram:
     """Lower every node, and copy the results to the outputs.
 
     Raises:
@@ -110,7 +119,10 @@ def lower_program(module: GraphModule, tensors: Sequence[Tensor], fallback: Hand
     state = ModuleState(fallback)
     scope = Scope(state, module)
     inputs = [_input_view(state, leaf) for leaf in tensors]
-    outputs = [_output_value(state, scope, inputs, result) for result in scope.lower(inputs)]
+    outputs = [
+        _output_value(state, scope, inputs, result, node.meta.get("val") if isinstance(node, Node) else None)
+        for result, node in zip(scope.lower(inputs), program_outputs(traced or module), strict=True)
+    ]
     return LoweredProgram(state, scope, inputs, outputs)
 
 
@@ -156,15 +168,15 @@ def _input_view(state: ModuleState, leaf: Tensor) -> View:
     return View(made, tuple(leaf.shape), tuple(leaf.stride()))
 
 
-def _output_value(state: ModuleState, scope: Scope, inputs: list[View], result: Any) -> Any:
-    """Copy a result to memory of its own. An input that is returned unchanged needs none."""
+def _output_value(state: ModuleState, scope: Scope, inputs: list[View], result: Any, traced: Any) -> Any:
+    """Copy a result to memory of its own, laid out as traced. An input that is returned unchanged needs none."""
     if not isinstance(result, View | Number):
         return result
     if isinstance(result, View) and result in inputs:
         return inputs.index(result)
     size = max(1, torch.Size(result.shape).numel())
     made = Buffer(state.names.new("o"), result.dtype, size, temporary=False)
-    view = View(made, result.shape, dense_strides(result.shape))
+    view = View(made, result.shape, layout_strides(traced))
     scope.copy(result, view)
     return view
 

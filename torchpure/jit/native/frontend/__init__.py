@@ -6,11 +6,12 @@
 
 from ._decompose import decompose_program
 from ._mutation import is_inplace_view, mutated_nodes, mutates_argument
-from ._unsupported import has_complex_argument, selects_from_empty
+from ._unsupported import has_complex_argument, has_sparse_tensor, selects_from_empty
 
 __all__ = [
     "decompose_program",
     "has_complex_argument",
+    "has_sparse_tensor",
     "is_inplace_view",
     "mutated_nodes",
     "mutates_argument",

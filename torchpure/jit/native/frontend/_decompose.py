@@ -33,6 +33,7 @@ def _decomposition_table() -> dict[Any, Any]:
     attention = _aten._scaled_dot_product_flash_attention_for_cpu.default  # torch's rule does not return logsumexp
     sixths = _aten.hardsigmoid_backward.default  # torch's rule multiplies by 1/6 in single precision
     kept = {_aten.var.correction, _aten.var_mean.correction, attention, sixths, _aten.embedding.default}
+    kept |= {_aten.roll.default, _aten.multilabel_margin_loss_forward.default}  # torch's rule counts padding
     table = {**core_aten_decompositions(), **get_decompositions(_MORE_OPERATIONS)}
     table |= {
         op: _with_index(table[op], _reject_negative) for op in (_aten.index_add.default, _aten.index_copy.default)
@@ -47,6 +48,7 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
     table |= {op: _row_major(table[op]) for op in _LAYER_NORMS}
+    table[_aten.native_group_norm.default] = _if_row_major(table[_aten.native_group_norm.default])
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])
     return {op: rule for op, rule in table.items() if op not in kept}
 
@@ -62,6 +64,15 @@ def _row_major(rule: Any) -> Any:
 
     def decompose(*args: Any) -> Any:
         return rule(*(arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args))
+
+    return decompose
+
+
+def _if_row_major(rule: Any) -> Any:
+    """Return a rule for row-major tensors. For others, such as channels last, torch's kernel is faster."""
+
+    def decompose(x: Tensor, *args: Any) -> Any:
+        return rule(x, *args) if x.is_contiguous() else NotImplemented
 
     return decompose
 

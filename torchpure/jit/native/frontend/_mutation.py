@@ -9,7 +9,7 @@ from torch.fx import GraphModule, Node
 
 _VIEWS = frozenset({
     "view", "_unsafe_view", "permute", "t", "transpose", "expand", "unsqueeze", "squeeze", "slice", "select", "alias",
-    "detach", "split", "split_with_sizes", "unbind", "diagonal", "_reshape_alias", "as_strided", "lift_fresh",
+    "detach", "split", "split_with_sizes", "unbind", "diagonal", "_reshape_alias", "as_strided", "unfold", "lift_fresh",
 })  # fmt: skip
 
 _INPLACE_VIEWS = frozenset({"t_", "transpose_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_", "resize_", "set_"})

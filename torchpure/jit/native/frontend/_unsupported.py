@@ -1,5 +1,6 @@
 """Find nodes that torch itself must run: compiled code would read out of range, or lose an imaginary part."""
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_aggregate
@@ -18,6 +19,12 @@ def selects_from_empty(node: Node) -> bool:
     first = node.args[0] if node.args else None
     like = first.meta.get("val") if isinstance(first, Node) else None
     return name is not None and name.removesuffix("_") in _SELECTIONS and isinstance(like, Tensor) and like.numel() == 0
+
+
+def has_sparse_tensor(node: Node) -> bool:
+    """Tell whether the result or an argument of an operation is a sparse tensor, which has no array of its entries."""
+    held = (one.meta.get("val") for one in (node, *node.all_input_nodes))
+    return any(isinstance(like, Tensor) and like.layout is not torch.strided for like in held)
 
 
 def has_complex_argument(node: Node) -> bool:

@@ -7,15 +7,14 @@ Statements are in single assignment form. Names are unique in a program, so that
 affine in the loop variables: an offset plus one stride per variable.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ctypes import c_float
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from ._values import Buffer, Number, Value, View
+from ._values import SLOT, Buffer, Number, Value, View
 
 LoopStrides = tuple[int, ...]  # per loop variable: the elements by which one step moves an address
 
@@ -117,25 +116,29 @@ class Kernel:
 class Opaque:
     """C++ text of which only the buffers that it reads and writes are known."""
 
-    text: str  # in the text, the name of a buffer is its pointer
+    text: str  # with slots of buffers (`Buffer.slot`) in the place of pointers
     read_buffers: tuple[Buffer, ...]
     written_buffers: tuple[Buffer, ...]
-    accumulate: Callable[[str, str], str] | None = None  # (pointer, factor) -> text that adds factor · result there
+    accumulate: Callable[[str, str], str] | None = (
+        None  # (pointer or slot, factor) -> text that adds factor · result there
+    )
     needs_nonzero_factor: bool = False  # BLAS skips the product if the factor is 0, even for inf
     count: int = 1  # above 1: the text runs the iterations from `first` to `last` of so many, which are independent
     cost: int = 0  # of all iterations, in the unit of `kernel_cost`
     tables: tuple[str, ...] = ()  # pointers to functions of torch that the text uses: sgemm_, dgemm_, torch_
     results: tuple[View | None, ...] = ()  # of a call of torch: where each result goes; None if it is not used
 
-    def text_with(self, names: dict[str, str]) -> str:
-        """Return the text with other names of buffers."""
-        return re.sub(r"\b[A-Za-z]+\d+\b", lambda found: names.get(found[0], found[0]), self.text)
+    def text_with(self, names: Mapping[str, str]) -> str:
+        """Return the text with a name in each slot: that of its buffer, or the one that replaces it in `names`."""
+        parts = self.text.split(SLOT)
+        parts[1::2] = [names.get(name, name) for name in parts[1::2]]
+        return "".join(parts)
 
     def redirect(self, old: Buffer, new: Buffer) -> "Opaque":
         """Return the same text with buffer `new` written in the place of `old`."""
         written = tuple(new if buffer is old else buffer for buffer in self.written_buffers)
         results = tuple(replace(v, buffer=new) if v and v.buffer is old else v for v in self.results)
-        text = self.text_with({old.name: new.name})
+        text = self.text.replace(old.slot, new.slot)
         return replace(self, text=text, written_buffers=written, accumulate=None, results=results)
 
     def reads(self) -> set[Buffer]:

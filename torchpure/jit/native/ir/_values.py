@@ -23,6 +23,9 @@ class UnsupportedError(Exception):
     """The native backend does not support a program; the text says what it met. Another backend compiles it."""
 
 
+SLOT = "\0"  # marks both ends of a slot: no C++ text has this character
+
+
 @dataclass(eq=False, slots=True)
 class Buffer:
     """Memory of one dtype. It is written by one or more kernels before it is read."""
@@ -34,6 +37,11 @@ class Buffer:
     disjoint_writes: bool = False  # each of its writers writes other elements
     offset: int = field(default=-1)  # in bytes, in the workspace; set by the memory plan
     held: bool = False  # its memory is that of a tensor that torch makes while the program runs; set by the memory plan
+
+    @property
+    def slot(self) -> str:
+        """Return the place of the buffer's pointer in the text of an `Opaque` item; `text_with` fills it."""
+        return f"{SLOT}{self.name}{SLOT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,27 @@ def dense_strides(shape: Sequence[int], order: Sequence[int] | None = None) -> t
         strides[dim] = step
         step *= max(shape[dim], 1)
     return tuple(strides)
+
+
+def layout_strides(traced: torch.Tensor) -> tuple[int, ...]:
+    """Return the strides of a tensor in memory of its own: the traced ones, without gaps and repetitions.
+
+    >>> layout_strides(torch.empty(3, 2).T), layout_strides(torch.empty(2, 4)[:, ::2])
+    ((1, 2), (2, 1))
+    """
+    dense = dense_strides(traced.shape, traced_order(traced))
+    sizes = zip(traced.shape, traced.stride(), dense, strict=True)
+    if 0 in traced.shape or all(size == 1 or stride == other for size, stride, other in sizes):
+        return tuple(traced.stride())  # those of dimensions of size 1 as well
+    return dense
+
+
+def traced_order(traced: torch.Tensor) -> list[int]:
+    """Order the dimensions of a traced tensor as they lie in memory, outermost first; as they are if some repeat."""
+    strides = traced.stride()
+    if any(not stride and size > 1 for size, stride in zip(traced.shape, strides, strict=True)):
+        return list(range(traced.ndim))
+    return sorted(range(traced.ndim), key=lambda dim: (-strides[dim], dim))
 
 
 LONG = 64  # elements of a dimension that fill vector registers well

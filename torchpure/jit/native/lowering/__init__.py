@@ -12,9 +12,8 @@ from ._blas import BLAS_TYPES
 from ._cpp_formulas import PRELUDE
 from ._matmul import TRANSPOSE_HELPERS, VECTOR_TYPES
 from ._regions import Branches, Callback, CarrySlot, Loop
-from ._scope import Handler, ModuleState, Scope
+from ._scope import Handler, ModuleState, Scope, program_outputs
 from ._torch_calls import (
-    TORCH_HELPERS,
     held_name,
     last_error,
     lower_to_torch_call,
@@ -36,7 +35,6 @@ __all__ = [
     "ModuleState",
     "PRELUDE",
     "Scope",
-    "TORCH_HELPERS",
     "TRANSPOSE_HELPERS",
     "VECTOR_TYPES",
     "gemm_pointers",
@@ -44,6 +42,7 @@ __all__ = [
     "last_error",
     "lower_to_torch_call",
     "parallel_for_pointer",
+    "program_outputs",
     "store_results",
     "torch_table",
 ]

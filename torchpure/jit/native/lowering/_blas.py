@@ -41,11 +41,11 @@ def blas_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
         return (
             f"{loops}{{ const int m_ = {m}, n_ = {n}, k_ = {k}, la = {la}, lb = {lb};\n"
             f"const {c} factor = {factor}, kept = {kept};\n"
-            f'{letter}gemm_("{tb}", "{ta}", &n_, &m_, &k_, &factor, {b.buffer.name} + {place[1]}, &lb, '
-            f"{a.buffer.name} + {place[0]}, &la, &kept, {target} + {place[2]}, &n_); }}"
+            f'{letter}gemm_("{tb}", "{ta}", &n_, &m_, &k_, &factor, {b.buffer.slot} + {place[1]}, &lb, '
+            f"{a.buffer.slot} + {place[0]}, &la, &kept, {target} + {place[2]}, &n_); }}"
         )
 
-    whole, read = text(made.buffer.name, "1", 0), (a.buffer, b.buffer)
+    whole, read = text(made.buffer.slot, "1", 0), (a.buffer, b.buffer)
     adds = partial(text, kept=1)
     cost = prod([*batch, m, n, k])
     scope.items.append(

@@ -8,6 +8,7 @@ from torch.fx import Node
 from torchpure.jit.native.ir import KernelBuilder, Number, Opaque, UnsupportedError, Value, View, c_type, longest_last
 
 from . import _cpp_formulas as formats
+from ._matmul import row_major_picture
 from ._pointwise import as_value, pointwise
 from ._scope import HANDLERS, Scope, cast, fake_value, handles, operation_name
 
@@ -72,6 +73,8 @@ def _clone(scope: Scope, node: Node, x: Value, **options: Any) -> Value:
     """Return a temporary itself, if no node of this scope changes memory: nobody sees that it is no copy."""
     if isinstance(x, Number) or (x.buffer.temporary and not scope.mutated):
         return x
+    if options.get("memory_format") is torch.contiguous_format and (rows := row_major_picture(scope, x)) is not None:
+        return rows
     return scope.materialize(x, longest_last(x.shape))
 
 
@@ -236,5 +239,5 @@ def _assert(scope: Scope, node: Node, condition: Any, message: str = "a check do
     view = scope.materialize(condition)
     number = len(scope.state.check_messages)
     scope.state.check_messages.append(message)
-    text = f"if (!{view.buffer.name}[{view.offset}]) return {number + 1};"
+    text = f"if (!{view.buffer.slot}[{view.offset}]) return {number + 1};"
     scope.items.append(Opaque(text, (view.buffer,), ()))

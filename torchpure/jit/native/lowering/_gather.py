@@ -21,7 +21,7 @@ def _index(scope: Scope, node: Node, *args: Any) -> View:
         return _gather_at(scope, node, args[0], args[1], wraps=True)
     x, dim, indices = args[:3]
     if not x.shape:
-        raise UnsupportedError(f"{name} of a scalar tensor")
+        return scope.call_torch(node)
     if name == "index_select":
         return _gather_at(scope, node, x, [None] * wrap_dim(dim, len(x.shape)) + [indices], wraps=False)
     return _gather_along(scope, node, x, wrap_dim(dim, len(x.shape)), indices)
@@ -67,7 +67,7 @@ def _gather_along(scope: Scope, node: Node, x: Value, dim: int, indices: Value) 
     out, x = fake_value(node), scope.materialize(x)
     build = scope.new_kernel(out.shape)
     if not out.ndim:
-        raise UnsupportedError("gather of a scalar tensor")
+        return scope.call_torch(node)
     index = _reject_negative(
         build, cast(build, build.load(indices, out.shape), indices.dtype, torch.int64), x.shape[dim]
     )

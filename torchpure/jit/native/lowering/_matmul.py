@@ -13,7 +13,7 @@ from math import prod
 
 import torch
 
-from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, longest_last, loop_heads
+from torchpure.jit.native.ir import Opaque, View, c_type, dense_strides, longest_last, loop_heads, reshape_view
 
 from ._blas import blas_product
 from ._matvec import matvec_product, num_vector_registers, transpose_view
@@ -23,6 +23,7 @@ MIN_TILED = 4096  # multiplications; below, a fused kernel is as fast (benchmark
 MIN_BLAS = 1 << 19  # multiplications; from here on, BLAS is faster
 _MIN_TILED_DEPTH = 8  # inner size; below, fusing the product with what follows saves more
 _MAX_TILE_ROWS = 8  # at most so many rows in a tile
+_MIN_BLOCK = 8  # rows and columns of blocks that registers transpose
 _ASSIGN = "<-"  # placeholder for the assignment operator of a tile
 
 
@@ -75,7 +76,7 @@ def tiled_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View:
 def _append_tiles(scope: Scope, a: View, b: View, made: View) -> None:
     if b.strides[-1] != 1:
         b = _transpose_copy(scope, b)
-    whole, read = _product_text(a, b, made, made.buffer.name, ""), (a.buffer, b.buffer)
+    whole, read = _product_text(a, b, made, made.buffer.slot, ""), (a.buffer, b.buffer)
     adds = partial(_product_text, a, b, made)
     *batch, m, k = a.shape
     count, cost = max(batch, default=1), prod([*batch, m, k, b.shape[-1]])
@@ -87,7 +88,7 @@ def _product_text(a: View, b: View, made: View, target: str, factor: str) -> str
     *batch, m, k = a.shape
     n, c = b.shape[-1], c_type(made.dtype)
     lines = [f"{loop_heads('p', list(enumerate(batch)))[0]}{{"]
-    for name, pointer, view in (("A", a.buffer.name, a), ("B", b.buffer.name, b), ("C", target, made)):
+    for name, pointer, view in (("A", a.buffer.slot, a), ("B", b.buffer.slot, b), ("C", target, made)):
         place = " + ".join([str(view.offset), *(f"p{d} * {view.strides[d]}" for d in range(len(batch)))])
         lines.append(f"{'' if name == 'C' else 'const '}{c} *{name} = {pointer} + {place};")
     if factor:
@@ -170,12 +171,23 @@ def _transpose_copy(scope: Scope, view: View) -> View:
     *batch, k, n = view.shape
     loops, count = loop_heads("p", list(enumerate(batch)))
     source, target = (
-        " + ".join([v.buffer.name, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
+        " + ".join([v.buffer.slot, str(v.offset), *(f"p{d} * {v.strides[d]}" for d in range(len(batch)))])
         for v in (view, made)
     )
     text = f"{loops}op_transpose<{k}, {n}, {view.strides[-2]}, {view.strides[-1]}>({source}, {target});"
     scope.items.append(Opaque(text, (view.buffer,), (made.buffer,), count=count, cost=4 * prod(view.shape)))
     return made
+
+
+def row_major_picture(scope: Scope, x: View) -> View | None:
+    """Copy pictures in channels last to row-major memory, block by block; None for another layout."""
+    if len(x.shape) < 4 or not x.dtype.is_floating_point or min(x.shape[1], prod(x.shape[2:])) < _MIN_BLOCK:
+        return None
+    rows = reshape_view(x, (x.shape[0], x.shape[1], prod(x.shape[2:])))
+    if rows is None or rows.strides[1:] != (1, x.shape[1]):
+        return None
+    made = _transpose_copy(scope, rows)
+    return View(made.buffer, x.shape, dense_strides(x.shape))
 
 
 # whole blocks are transposed in registers, the rest element by element

@@ -32,8 +32,8 @@ def matvec_product(scope: Scope, a: View, b: View, dtype: torch.dtype) -> View |
     c, kind = c_type(dtype), f"V{lanes}{c_type(dtype)[0]}"
     lines = [
         "{",
-        f"const {c} *A = {rows.buffer.name} + {rows.offset}, *B = {column.buffer.name} + {column.offset};",
-        f"{c} *C = {made.buffer.name};",
+        f"const {c} *A = {rows.buffer.slot} + {rows.offset}, *B = {column.buffer.slot} + {column.offset};",
+        f"{c} *C = {made.buffer.slot};",
     ]
     for start, count in ((0, m // 8 * 8), (m // 8 * 8, m)):
         step = 8 if start == 0 else 1

@@ -109,7 +109,7 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         x = View(x.buffer, (prod(x.shape),), (1,), x.offset)
     dim = dim % len(x.shape) if x.shape else 0
     if not x.shape:
-        raise UnsupportedError(f"{name} of a scalar tensor")
+        return scope.call_torch(node)
     values, indices = (scope.empty(like.shape, d, range(like.ndim)) for d in (x.dtype, torch.int64))
     kept = [d for d in range(len(x.shape)) if d != dim]
     better = ">" if name.endswith("max") else "<"
@@ -120,10 +120,10 @@ def _extreme(scope: Scope, node: Node, x: Value, dim: Any = None, keepdim: bool 
         result_offset, step = f"{result_offset} + i{d} * {step}", step * x.shape[d]
     c = c_type(x.dtype)
     text = (
-        f"{head}{{ const {c} *p = {x.buffer.name} + {offset}; int64_t best = 0; {c} top = p[0];"
+        f"{head}{{ const {c} *p = {x.buffer.slot} + {offset}; int64_t best = 0; {c} top = p[0];"
         f" for (int64_t k = 1; k < {x.shape[dim]}; k++) {{ {c} v = p[k * ({x.strides[dim]})];"
         f" if (v {better} top || (v != v && top == top)) {{ top = v; best = k; }} }}"
-        f" {values.buffer.name}[{result_offset}] = top; {indices.buffer.name}[{result_offset}] = best; }}"
+        f" {values.buffer.slot}[{result_offset}] = top; {indices.buffer.slot}[{result_offset}] = best; }}"
     )
     written = (values.buffer, indices.buffer)
     scope.items.append(Opaque(text, (x.buffer,), written, count=count, cost=8 * prod(x.shape)))
@@ -138,7 +138,7 @@ def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
     )
     x, dim, down = scope.materialize(x), options.get("dim", -1), "true" if options.get("descending") else "false"
     if not x.shape or 0 in x.shape:
-        raise UnsupportedError("sort of a scalar tensor")
+        return scope.call_torch(node)
     dim %= len(x.shape)
     size = x.shape[dim]
     values, indices = (scope.empty(x.shape, dtype, range(len(x.shape))) for dtype in (x.dtype, torch.int64))
@@ -149,8 +149,8 @@ def _sort(scope: Scope, node: Node, x: Value, *args: Any, **kwargs: Any) -> Any:
         for v in (x, values)
     )
     text = (
-        f"{loops}op_sort({x.buffer.name} + {source}, {x.strides[dim]}, {size}, {values.buffer.name} + {target}, "
-        f"{indices.buffer.name} + {target}, {values.strides[dim]}, {down}, {scratch[0].name}, {scratch[1].name});"
+        f"{loops}op_sort({x.buffer.slot} + {source}, {x.strides[dim]}, {size}, {values.buffer.slot} + {target}, "
+        f"{indices.buffer.slot} + {target}, {values.strides[dim]}, {down}, {scratch[0].slot}, {scratch[1].slot});"
     )
     scope.items.append(Opaque(text, (x.buffer,), (values.buffer, indices.buffer, *scratch)))
     return indices if operation_name(node) == "argsort" else [values, indices]
@@ -161,7 +161,7 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
     out = fake_value(node)
     x, sign = scope.materialize(x), "+=" if "cumsum" in str(node.target) else "*="
     if not out.ndim:
-        raise UnsupportedError("cumsum of a scalar tensor")
+        return scope.call_torch(node)
     dim %= out.ndim
     made = scope.empty(out.shape, out.dtype, range(out.ndim))
     loops, count = loop_heads("i", [(d, size) for d, size in enumerate(out.shape) if d != dim])
@@ -173,8 +173,8 @@ def _cumulative(scope: Scope, node: Node, x: Value, dim: int, dtype: Any = None)
     wide = "double" if out.dtype is torch.float32 else c  # as torch does: a long sum of float32 loses digits
     text = (
         f"{loops}{{ {wide} acc = {0 if sign == '+=' else 1}; for (int64_t k = 0; k < {out.shape[dim]}; k++) {{"
-        f" acc {sign} ({c}){x.buffer.name}[{source} + k * ({x.strides[dim]})];"
-        f" {made.buffer.name}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
+        f" acc {sign} ({c}){x.buffer.slot}[{source} + k * ({x.strides[dim]})];"
+        f" {made.buffer.slot}[{target} + k * ({made.strides[dim]})] = acc; }} }}"
     )
     scope.items.append(Opaque(text, (x.buffer,), (made.buffer,), count=count, cost=8 * prod(out.shape)))
     return made

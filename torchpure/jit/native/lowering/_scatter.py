@@ -32,9 +32,9 @@ def _scatter(
     address = _address(made, ["0" if d == dim else f"i{d}" for d in range(out.ndim)])
     variables = [f"i{d}" for d in range(out.ndim)]
     text = (
-        f"{loops}{{ int64_t j = op_row({indices.buffer.name}[{_address(indices, variables)}], {out.shape[dim]}, bad);"
-        f" {made.buffer.name}[{address} + j * ({made.strides[dim]})] {_UPDATES[reduce]}"
-        f" {values.buffer.name}[{_address(values, variables)}]; }}"
+        f"{loops}{{ int64_t j = op_row({indices.buffer.slot}[{_address(indices, variables)}], {out.shape[dim]}, bad);"
+        f" {made.buffer.slot}[{address} + j * ({made.strides[dim]})] {_UPDATES[reduce]}"
+        f" {values.buffer.slot}[{_address(values, variables)}]; }}"
     )
     scope.items.append(Opaque(text, (indices.buffer, values.buffer, made.buffer), (made.buffer,)))
     return made
@@ -63,11 +63,11 @@ def _index_put(
         index = scope.materialize(indices[d])
         reads.append(index.buffer)
         index_address = _address(index, _trailing_variables([f"i{position + i}" for i in range(len(shape))], index))
-        terms.append(f"op_place({index.buffer.name}[{index_address}], {out.shape[d]}, bad) * ({made.strides[d]})")
+        terms.append(f"op_place({index.buffer.slot}[{index_address}], {out.shape[d]}, bad) * ({made.strides[d]})")
     source = _address(values, _trailing_variables([f"i{i}" for i in range(len(full))], values))
     text = (
-        f"{_loop_heads(full)}{{ {made.buffer.name}[{made.offset} + {' + '.join(terms)}] {'+=' if accumulate else '='}"
-        f" {values.buffer.name}[{source}]; }}"
+        f"{_loop_heads(full)}{{ {made.buffer.slot}[{made.offset} + {' + '.join(terms)}] {'+=' if accumulate else '='}"
+        f" {values.buffer.slot}[{source}]; }}"
     )
     scope.items.append(Opaque(text, tuple(reads), (made.buffer,)))
     return made

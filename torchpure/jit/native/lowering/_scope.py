@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 from torchpure._torch import HigherOrderOperator, OpOverload
 from torchpure.jit.native.frontend import (
     has_complex_argument,
+    has_sparse_tensor,
     is_inplace_view,
     mutated_nodes,
     mutates_argument,
@@ -58,6 +59,7 @@ class ModuleState:
         self.constant_views: dict[int, View] = {}
         self.callbacks: list[Any] = []  # (Python function, views of its operands)
         self.check_messages: list[str] = []
+        self.unsized = set[Buffer]()  # results of torch whose size tracing does not know
         self.uses_blas = False
         self.calls_torch = False
         self.shares_work = False  # threads share a kernel
@@ -137,7 +139,7 @@ class Scope:
             elif node.op == "get_attr":
                 self.values[node] = self._attribute(node)
             elif node.op == "output":
-                return [self.resolve(arg) for arg in _outputs(node)]
+                return [self.resolve(arg) for arg in program_outputs(self.module)]
             else:
                 self.values[node] = self._lower_call(node)
                 if node in self.mutated:
@@ -173,8 +175,8 @@ class Scope:
 
     def _lower_call(self, node: Node) -> Any:
         target: Any = node.target
-        if selects_from_empty(node) or has_complex_argument(node):
-            raise UnsupportedError(f"{target} of an empty tensor or a complex number")
+        if selects_from_empty(node) or has_complex_argument(node) or has_sparse_tensor(node):
+            raise UnsupportedError(f"{target} of an empty or a sparse tensor, or a complex number")
         args = [self.resolve(arg) for arg in node.args]
         kwargs = {name: self.resolve(arg) for name, arg in node.kwargs.items()}
         if target.__class__.__name__ == "builtin_function_or_method" and target.__name__ == "getitem":
@@ -238,8 +240,9 @@ def _evaluate_now(node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Nu
     return Number(target(*real, **kwargs).item(), tuple(out.shape), out.dtype)
 
 
-def _outputs(node: Node) -> Sequence[Any]:
-    found: Any = node.args[0]
+def program_outputs(module: GraphModule) -> Sequence[Any]:
+    """List what a program returns: nodes, or None."""
+    found: Any = module.graph.output_node().args[0]
     return found if isinstance(found, list | tuple) else (found,)
 
 

@@ -2,7 +2,8 @@
 
 Operands are passed in the layout that they have in the traced program: some of torch's kernels compute wrong numbers
 for others, such as attention if the last dimension is not contiguous. A temporary takes the memory of torch's result
-until its last use; other results are copied.
+until its last use; other results are copied. A result without elements in the traced program may have some when the
+program runs, such as the workspace of a recurrent layer: it goes to later operations as torch returned it.
 
 Sources: torch's stable ABI, `torch/csrc/stable/c/shim.h` and `torch/csrc/inductor/aoti_torch/c/shim.h`.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, literal
+from torchpure.jit.native.ir import Number, Opaque, UnsupportedError, View, c_type, dense_strides, literal
 from torchpure.transforms.purity import operator_draws
 
 from ._scope import Scope, fake_value
@@ -33,114 +34,7 @@ _DTYPE_CODES = {
     torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4, torch.float32: 6, torch.float64: 7,
     torch.bool: 11,
 }  # fmt: skip
-
-TORCH_HELPERS = """
-struct Torch {
-  int (*call)(const char *, const char *, uint64_t *, uint64_t);
-  int (*view)(void *, int64_t, const int64_t *, const int64_t *, int64_t, int32_t, int32_t, int32_t, void **);
-  int (*pointer)(void *, void **);
-  int (*strides)(void *, int64_t **);
-  int (*sizes)(void *, int64_t **);
-  int (*rank)(void *, int64_t *);
-  int (*dtype)(void *, int32_t *);
-  int (*drop)(void *);
-  int (*list)(size_t, void **);
-  int (*push)(void *, uint64_t);
-  int (*some)(uint64_t **);
-  int (*text)(const char *, size_t, void **);
-};
-static uint64_t op_real(double x) { uint64_t bits; __builtin_memcpy(&bits, &x, 8); return bits; }
-static uint64_t op_tensor(const Torch *t, const void *data, int64_t rank, const int64_t *sizes, const int64_t *strides,
-                          int32_t dtype) {
-  void *made = 0;
-  t->view((void *)data, rank, sizes, strides, 0, dtype, 0, 0, &made);
-  return (uint64_t)made;
-}
-static uint64_t op_some(const Torch *t, uint64_t value) {
-  uint64_t *made = 0;
-  t->some(&made);
-  *made = value;
-  return (uint64_t)made;
-}
-template <class... Values> static uint64_t op_list(const Torch *t, Values... values) {
-  void *made = 0;
-  t->list(sizeof...(values), &made);
-  (t->push(made, (uint64_t)values), ...);
-  return (uint64_t)made;
-}
-static uint64_t op_text(const Torch *t, const char *text) {
-  void *made = 0;
-  t->text(text, __builtin_strlen(text), &made);
-  return (uint64_t)made;
-}
-struct Result {
-  void *tensor, *data = 0;
-  int64_t count = 1, *size = 0, *stride = 0;
-  bool same, alike = true;  // as traced: rank, sizes and dtype; strides
-  Result(const Torch *t, uint64_t handle, int64_t rank, const int64_t *sizes, const int64_t *strides, int32_t dtype) {
-    int64_t found = 0;
-    int32_t kind = 0;
-    tensor = (void *)handle;
-    t->rank(tensor, &found), t->dtype(tensor, &kind), t->sizes(tensor, &size), t->strides(tensor, &stride);
-    t->pointer(tensor, &data);
-    same = found == rank && kind == dtype;
-    for (int64_t d = 0; same && d < rank; d++) {
-      same = size[d] == sizes[d], count *= sizes[d];
-      alike = alike && (sizes[d] == 1 || stride[d] == strides[d]);
-    }
-  }
-};
-template <class T> static void op_copy(const Result &made, T *to, int64_t rank, const int64_t *sizes,
-                                       const int64_t *strides) {
-  int64_t at[64] = {}, from = 0, place = 0;
-  if (made.alike) __builtin_memcpy(to, made.data, made.count * sizeof(T));
-  else for (int64_t i = 0; i < made.count; i++) {
-    to[place] = ((const T *)made.data)[from];
-    for (int64_t d = rank - 1; d >= 0; d--) {
-      from += made.stride[d], place += strides[d];
-      if (++at[d] < sizes[d]) break;
-      from -= made.stride[d] * sizes[d], place -= strides[d] * sizes[d], at[d] = 0;
-    }
-  }
-}
-template <class T> static bool op_take(const Torch *t, uint64_t handle, T *to, int64_t rank, const int64_t *sizes,
-                                       const int64_t *strides, int32_t dtype) {
-  const Result made(t, handle, rank, sizes, strides, dtype);
-  if (made.same) op_copy(made, to, rank, sizes, strides);
-  t->drop(made.tensor);
-  return made.same;
-}
-struct Held {
-  const Torch *t;
-  void *tensor = 0;
-  char *memory = 0;
-  void release() {
-    if (tensor) t->drop(tensor);
-    free(memory), tensor = 0, memory = 0;
-  }
-  ~Held() { release(); }
-};
-struct Range { const void *start; int64_t bytes; };  // of an operand; the last of several is {0, 0}
-template <class T> static bool op_hold(const Torch *t, uint64_t handle, Held &held, T *&to, const Range *operand,
-                                       int64_t rank, const int64_t *sizes, const int64_t *strides, int32_t dtype) {
-  Result made(t, handle, rank, sizes, strides, dtype);
-  held.release();
-  for (; operand->start; operand++) {  // the memory of an operand is needed for other values later
-    const int64_t place = (const char *)made.data - (const char *)operand->start;
-    if (place >= 0 && place < operand->bytes) made.alike = false;
-  }
-  if (made.same && made.alike) {
-    held.tensor = made.tensor, to = (T *)made.data;
-    return true;
-  }
-  if (made.same && (held.memory = (char *)malloc(made.count * sizeof(T)))) {
-    to = (T *)held.memory;
-    op_copy(made, to, rank, sizes, strides);
-  }
-  t->drop(made.tensor);
-  return made.same && held.memory;
-}
-"""
+_SIZED = frozenset({"_ctc_loss", "linalg_lstsq"})  # tracing has rules for their sizes, in spite of their tags
 
 
 @lru_cache(maxsize=1)
@@ -202,7 +96,7 @@ def _check_supported(target: Any) -> None:
         raise UnsupportedError(f"the operation {name}, which writes or returns a view")
     if any(str(part.type) != "Tensor" for part in schema.returns):
         raise UnsupportedError(f"the operation {name}, which returns other things than tensors")
-    if set(target.tags) & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}:
+    if name not in _SIZED and set(target.tags) & {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}:
         raise UnsupportedError(f"the operation {name}, whose shape depends on numbers")
 
 
@@ -242,13 +136,16 @@ class _ArgumentWriter:
         raise UnsupportedError(f"an argument of type {kind}")
 
     def _tensor(self, value: Any, traced: Tensor) -> str:
-        if not isinstance(value, View | Number) or 0 in value.shape:
-            raise UnsupportedError("an operation of torch on an empty tensor")
+        if isinstance(value, View) and value.buffer in self._scope.state.unsized:
+            self.views.append(value)
+            return f"op_again(torch_, {held_name(value.buffer.slot)}, {_DTYPE_CODES[value.dtype]})"
+        if not isinstance(value, View | Number):
+            raise UnsupportedError("an operation of torch on something else than a tensor")
         view = self._scope.materialize(value)
         if not _same_layout(view, traced):
             view = self._scope.materialize(view, _memory_order(traced))
         self.views.append(view)
-        return f"op_tensor(torch_, {view.buffer.name} + {view.offset}, {_layout(view)})"
+        return f"op_tensor(torch_, {view.buffer.slot} + {view.offset}, {_layout(view)})"
 
 
 def _same_layout(view: View, traced: Tensor) -> bool:
@@ -278,9 +175,13 @@ def _result_view(scope: Scope, out: Any) -> View | None:
     """Allocate a result with the memory order that torch will use."""
     if out is None:
         return None
-    if not isinstance(out, Tensor) or out.numel() == 0 or out.device.type != "cpu":
-        raise UnsupportedError("an operation of torch with an empty result")
+    if not isinstance(out, Tensor) or out.device.type != "cpu":
+        raise UnsupportedError("an operation of torch with a result of another kind")
     c_type(out.dtype)
+    if out.numel() == 0:  # of unknown size, such as the workspace of a recurrent layer: only torch reads it
+        made = View(scope.buffer(out.dtype, 0), tuple(out.shape), dense_strides(out.shape))
+        scope.state.unsized.add(made.buffer)
+        return made
     return scope.empty(out.shape, out.dtype, _memory_order(out))
 
 
@@ -292,7 +193,9 @@ def store_results(item: Opaque) -> list[str]:
         operands = [f"{{{b.name}, {b.size * b.dtype.itemsize}}}" for b in item.read_buffers]
         lines.append(f"const Range operands[] = {{{', '.join([*operands, '{0, 0}'])}}};")
     for number, view in enumerate(results):
-        if view is None:
+        if view and not view.buffer.size and view.buffer.held:
+            lines.append(f"op_keep(s[{number}], {held_name(view.buffer.name)});")
+        elif view is None or not view.buffer.size:
             lines.append(f"torch_->drop((void *)s[{number}]);")
         elif view.buffer.held:
             name = view.buffer.name

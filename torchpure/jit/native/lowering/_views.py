@@ -1,12 +1,14 @@
 """Handlers of views (other shape and strides of the same memory), and of copies such as `cat`."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from torch.fx import Node
 
-from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, reshape_view
+from torchpure.jit.native.ir import Number, UnsupportedError, Value, View, dense_strides, memory_order, reshape_view
 
+from ._matmul import row_major_picture
 from ._scope import Scope, fake_value, handles, operation_name
 
 
@@ -36,7 +38,7 @@ def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
         raise UnsupportedError("views of another dtype")
     found = reshape_view(x, shape)
     if found is None:
-        found = reshape_view(scope.materialize(x, range(len(x.shape))), shape)
+        found = reshape_view(row_major_picture(scope, x) or scope.materialize(x, range(len(x.shape))), shape)
     assert found is not None
     return found
 
@@ -45,6 +47,8 @@ def _view(scope: Scope, node: Node, x: View, *_: Any) -> View:
 @_accepts_numbers
 def _permute(scope: Scope, node: Node, x: View, *args: Any) -> View:
     name, rank = operation_name(node), len(x.shape)
+    if rank < 2:
+        return x
     if name == "t":
         order = list(reversed(range(rank)))
     elif name == "transpose":
@@ -146,6 +150,17 @@ def diagonal(scope: Scope, node: Node, x: View, offset: int = 0, dim1: int = 0, 
     return View(x.buffer, (*(x.shape[d] for d in rest), size), strides, x.offset + (start if size else 0))
 
 
+@handles("unfold", "unfold_copy")
+@_accepts_numbers
+def _unfold(scope: Scope, node: Node, x: View, dim: int, size: int, step: int) -> View:
+    shape = tuple(fake_value(node).shape)
+    if not x.shape:
+        return View(x.buffer, shape, (1,), x.offset)
+    dim = wrap_dim(dim, len(x.shape))
+    strides = (*x.strides[:dim], x.strides[dim] * step, *x.strides[dim + 1 :], x.strides[dim])
+    return View(x.buffer, shape, strides, x.offset)
+
+
 @handles("flip", "rev")
 def _flip(scope: Scope, node: Node, x: Value, dims: Sequence[int]) -> Value:
     if isinstance(x, Number) or not x.shape:
@@ -199,6 +214,38 @@ def _cat(scope: Scope, node: Node, parts: Sequence[Value], dim: int = 0) -> View
             continue
         scope.copy(part, narrow(made, dim, at, part.shape[dim]))
         at += part.shape[dim]
+    return made
+
+
+@handles("roll")
+def _roll(scope: Scope, node: Node, x: Value, shifts: Any, dims: Any = ()) -> Value:
+    if isinstance(x, Number) or 0 in x.shape:
+        return x
+    shifts, dims = ([part] if isinstance(part, int) else list(part) for part in (shifts, dims))
+    if not dims:  # the elements of a tensor in a row
+        rows = reshape_view(scope.materialize(x, range(len(x.shape))), (prod(x.shape),))
+        assert rows is not None  # dense memory is a row
+        made = _rolled(scope, rows, [(0, shifts[0])])
+        return View(made.buffer, x.shape, dense_strides(x.shape), made.offset)
+    return _rolled(scope, x, [(wrap_dim(dim, len(x.shape)), shift) for dim, shift in zip(dims, shifts, strict=True)])
+
+
+def _rolled(scope: Scope, x: View, moves: Sequence[tuple[int, int]]) -> View:
+    """Copy each part of a tensor, which shifts along dimensions cut into two parts each."""
+    made = scope.empty(x.shape, x.dtype, memory_order(x))
+    made.buffer.disjoint_writes = True
+    parts = [(x, made)]
+    for dim in dict.fromkeys(dim for dim, _ in moves):
+        size = x.shape[dim]
+        start = sum(shift for other, shift in moves if other == dim) % size
+        cuts = [(0, start, size - start), *([(size - start, 0, start)] if start else [])]  # from, to, size
+        parts = [
+            (narrow(old, dim, first, count), narrow(new, dim, place, count))
+            for old, new in parts
+            for first, place, count in cuts
+        ]
+    for old, new in parts:
+        scope.copy(old, new)
     return made
 
 

@@ -72,7 +72,7 @@ def _accumulating_product(product: Opaque, found_sum: _ProductSum) -> Opaque:
     assert product.accumulate
     store = found_sum.store
     text = (
-        f"{{ {found_sum.before}\n{product.accumulate(f'({store.buffer.name} + {store.offset})', found_sum.factor)} }}"
+        f"{{ {found_sum.before}\n{product.accumulate(f'({store.buffer.slot} + {store.offset})', found_sum.factor)} }}"
     )
     reads = (*product.read_buffers, *found_sum.reads, store.buffer)
     return Opaque(text, reads, (store.buffer,), count=product.count, cost=product.cost, tables=product.tables)
@@ -174,6 +174,6 @@ def _is_nonzero_literal(statement: Load | Compute) -> bool:
 def _cpp_lines(statements: Sequence[Load | Compute]) -> Iterator[str]:
     for s in statements:
         if isinstance(s, Load):
-            yield f"const {c_type(s.buffer.dtype)} {s.name} = {s.buffer.name}[{s.offset}];"
+            yield f"const {c_type(s.buffer.dtype)} {s.name} = {s.buffer.slot}[{s.offset}];"
         else:
             yield f"const {c_type(s.dtype)} {s.name} = ({c_type(s.dtype)})({s.text.format(*s.args)});"

@@ -4,6 +4,7 @@ Law: clean-up changes no result.
 """
 
 from collections import defaultdict
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from torchpure.jit.native.ir import Buffer, Compute, IndirectLoad, Kernel, Load,
 
 
 def eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
-    """Let an opaque item write directly to where its only result would be copied."""
+    """Let items write directly to where what they write would be copied, if nothing else reads it."""
     users = defaultdict[Buffer, list[int]](list)  # positions of the items that read or write a buffer
     for position, item in enumerate(items):
         for buffer in item.reads() | item.writes():
@@ -22,12 +23,29 @@ def eliminate_copies(items: list[Any], exclusive: set[Buffer]) -> list[Any]:
         if copied is None or copied[0] not in exclusive:
             continue
         source, target = copied
-        writer = next((at for at in users[source] if at != position), position)
-        alone = users[source] == [writer, position] and users[target] == [position]
-        if alone and isinstance(kept[writer], Opaque) and source not in kept[writer].reads():
-            kept[writer], kept[position] = kept[writer].redirect(source, target), None
-            users[target] = [writer]
+        *writers, last = users[source]
+        alone = last == position and writers and users[target] == [position]
+        if alone and all(_only_writes(kept[at], source) for at in writers):
+            for at in writers:
+                kept[at] = _redirect(kept[at], source, target)
+            kept[position], users[target] = None, writers
+            target.disjoint_writes |= source.disjoint_writes
     return [item for item in kept if item is not None]
+
+
+def _only_writes(item: Any, buffer: Buffer) -> bool:
+    return isinstance(item, Kernel | Opaque) and buffer not in item.reads()
+
+
+def _redirect(item: Kernel | Opaque, source: Buffer, target: Buffer) -> Kernel | Opaque:
+    """Return an item that writes to `target` what it wrote to `source`."""
+    if isinstance(item, Opaque):
+        return item.redirect(source, target)
+    body, epilogue = (
+        [replace(s, buffer=target) if isinstance(s, Store) and s.buffer is source else s for s in part]
+        for part in (item.body, item.epilogue)
+    )
+    return replace(item, body=body, epilogue=epilogue)
 
 
 def _copied_buffers(kernel: Kernel) -> tuple[Buffer, Buffer] | None:

@@ -12,16 +12,17 @@ from ._inplace_carry import Accesses, can_overwrite
 
 
 def choose_donated(inputs: Mapping[int, View], outputs: Mapping[int, View], items: Sequence[Any]) -> dict[int, int]:
-    """Return result -> input, for as many results as possible. All are dense and row-major.
+    """Return result -> input, for as many results as possible. All are dense.
 
-    A result may take the memory of an input of its shape and dtype, if nothing reads that input later.
+    A result may take the memory of an input of its shape, strides and dtype, if nothing reads that input later.
     """
     accesses = Accesses(items)
     possible = {
         output: [
             at
             for at, old in inputs.items()
-            if (old.dtype, old.shape) == (new.dtype, new.shape) and can_overwrite(old.buffer, new.buffer, accesses)
+            if (old.dtype, old.shape, old.strides) == (new.dtype, new.shape, new.strides)
+            and can_overwrite(old.buffer, new.buffer, accesses)
         ]
         for output, new in outputs.items()
     }

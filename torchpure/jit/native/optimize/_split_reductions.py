@@ -42,9 +42,9 @@ def _is_long(kernel: Kernel) -> bool:
 def _variable_to_split(kernel: Kernel) -> int | None:
     """Choose the inner variable with the largest strides: the loops inside stay long and contiguous."""
     counted = {s.variable for s in kernel.body if isinstance(s, Iota)}
-    candidates = [
-        v for v in range(kernel.outer, len(kernel.sizes)) if v not in counted and kernel.sizes[v] >= 2 * NUM_PARTS
-    ]
+    inner = range(kernel.outer, len(kernel.sizes))
+    total = prod(kernel.sizes[kernel.outer :])
+    candidates = [v for v in inner if v not in counted and kernel.sizes[v] >= NUM_PARTS and total >= 2 * NUM_PARTS]
     strides = [s.loop_strides for s in kernel.body if isinstance(s, Load | IndirectLoad | Store)]
     return max(candidates, key=lambda v: (sum(abs(c[v]) for c in strides), kernel.sizes[v]), default=None)
 

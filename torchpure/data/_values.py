@@ -1,0 +1,147 @@
+"""Columns of a table as numbers, days and words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from torchpure.errors import InputError
+
+from ._csv import describe_number
+from ._domain import LARGEST
+from ._table import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MICROSECONDS_PER_DAY = 86_400_000_000
+
+
+class Words(NamedTuple):
+    """A column of categories."""
+
+    codes: Tensor  # int64, (rows,): an index into `names`; -1 where the value is missing
+    names: tuple[str, ...]
+
+
+def kind_of(table: Table, name: str) -> str:
+    """Return what a column holds: number, boolean, time, text, or nothing but missing values.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    import pyarrow as pa
+
+    kind = _plain(table, name).type
+    kinds = {
+        "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
+        "boolean": (pa.types.is_boolean,),
+        "time": (pa.types.is_date, pa.types.is_timestamp),
+        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        "nothing": (pa.types.is_null,),
+    }
+    for word, checks in kinds.items():
+        if any(check(kind) for check in checks):
+            return word
+    column = table.arrow.column(name)
+    first = f" (row 0 is {str(column[0].as_py())[:40]!r})" if len(column) else ""
+    raise InputError(
+        f"{table.path}: column `{name}` holds {kind}{first}; wanted numbers, text, booleans or dates; "
+        "--inputs a,b chooses columns"
+    )
+
+
+def numbers(table: Table, name: str) -> Tensor:
+    """Return a column of numbers or booleans, float64, (rows,); a missing value is NaN.
+
+    Raises:
+        InputError: the column holds something else, or a number is infinite or too large.
+    """
+    import pyarrow as pa
+
+    if kind_of(table, name) not in ("number", "boolean", "nothing"):
+        refuse(table, name, first_present(table, name))
+    column = _plain(table, name).cast(pa.float64(), safe=False)
+    values = torch.tensor(column.fill_null(float("nan")).to_numpy(), dtype=torch.float64)
+    infinite = values.isinf()
+    if infinite.any():
+        refuse(table, name, int(infinite.nonzero()[0]))
+    if (values.abs() > LARGEST).any():
+        raise InputError(f"{table.path}: column `{name}` has numbers larger than {LARGEST:g}")
+    return values
+
+
+def days(table: Table, name: str) -> Tensor:
+    """Return a column of dates or times as days since 1970, float64, (rows,); a missing value is NaN.
+
+    Raises:
+        InputError: the column holds something else.
+    """
+    import pyarrow as pa
+
+    if kind_of(table, name) not in ("time", "nothing"):
+        place, text = table.place(first_present(table, name), name)
+        raise InputError(f"{table.path}: column `{name}`, {place}: wanted a date such as 2026-01-31, got {text[:40]!r}")
+    column = _plain(table, name)
+    try:
+        ticks = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{table.path}: column `{name}`: {str(error)[:200]}") from None
+    return torch.tensor(ticks.cast(pa.float64(), safe=False).fill_null(float("nan")).to_numpy()) / MICROSECONDS_PER_DAY
+
+
+def words(table: Table, name: str) -> Words:
+    """Return a column as words. Whole numbers are written without a point, and booleans as true and false.
+
+    Raises:
+        InputError: the column holds dates, or something that cannot be a category.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+
+    kind, column = kind_of(table, name), _plain(table, name)
+    if kind == "time":
+        raise InputError(f"{table.path}: column `{name}` holds dates; wanted text, whole numbers or booleans")
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+    codes = torch.tensor(encoded.indices.fill_null(-1).to_numpy(), dtype=torch.int64)
+    return Words(codes, tuple(encoded.dictionary.to_pylist()))
+
+
+def missing(table: Table, name: str) -> Tensor:
+    """Return which values of a column are missing, bool, (rows,)."""
+    column = _plain(table, name)
+    return torch.tensor(column.is_null(nan_is_null=True).to_numpy(), dtype=torch.bool)
+
+
+def first_present(table: Table, name: str) -> int:
+    """Return the first row where a column has a value."""
+    present = (~missing(table, name)).nonzero()
+    return int(present[0]) if len(present) else 0
+
+
+def refuse(table: Table, name: str, row: int, way_out: str = "") -> NoReturn:
+    """Refuse a value that is missing, or is no finite number.
+
+    Raises:
+        InputError: always; it says where, what was wanted and what came.
+    """
+    place, text = table.place(row, name)
+    kind = kind_of(table, name)
+    if kind in ("text", "time") and missing(table, name)[row]:
+        problem = f"wanted {'text' if kind == 'text' else 'a date'}, got {repr(text[:40]) if text else 'nothing'}"
+    else:
+        problem = describe_number(text) + ("; --inputs a,b chooses columns" if kind == "text" else "")
+    raise InputError(f"{table.path}: column `{name}`, {place}: {problem}{way_out}")
+
+
+def _plain(table: Table, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    column = table.arrow.column(name)
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column

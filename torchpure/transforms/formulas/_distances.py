@@ -1,0 +1,66 @@
+"""Distances and functions of norms: at equal points and zero rows their derivatives are zero, in every order."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._elementwise import with_value
+from ._norms import vector_norm
+
+
+def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    """Compute `F.pairwise_distance`."""
+    return vector_norm(x1 - x2 + eps, p, -1, keepdim)
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
+    """Compute `torch.cdist`."""
+    mode = "use_mm_for_euclid_dist_if_necessary" if compute_mode is None else compute_mode
+    value = torch.cdist(x1.detach(), x2.detach(), p, mode)
+    return with_value(vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1), value) if value.numel() else value
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """Compute `F.pdist`."""
+    first, second = torch.triu_indices(input.shape[0], input.shape[0], 1, device=input.device)
+    return vector_norm(input[first] - input[second], p, -1)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+    """Compute `F.normalize`: x / max(‖x‖, eps)."""
+    result = input / vector_norm(input, p, dim, True).clamp_min(eps)
+    return result if out is None else out.copy_(result)
+
+
+def renorm(input: Tensor, p: Any, dim: int, maxnorm: Any) -> Tensor:
+    """Compute `torch.renorm`: slices with a larger norm are scaled down to `maxnorm`."""
+    others = tuple(i for i in range(input.ndim) if i != dim % input.ndim)
+    size = vector_norm(input, p, others, True)
+    large = size > maxnorm
+    return input * torch.where(large, maxnorm / (torch.where(large, size, 1.0) + 1e-7), 1.0)  # torch's 1e-7
+
+
+def frobenius_norm(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    """Compute `torch.frobenius_norm`."""
+    return vector_norm(input, 2, dim if isinstance(dim, int) else tuple(dim) or None, keepdim)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: Any = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    *old: Any,
+    reduction: str = "mean",
+    **other: Any,
+) -> Tensor:
+    """Compute `F.triplet_margin_loss`."""
+    near, far = (pairwise_distance(anchor, end, p, eps) for end in (positive, negative))
+    if swap:
+        far = torch.minimum(far, pairwise_distance(positive, negative, p, eps))
+    losses = (margin + near - far).clamp(min=0)
+    return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
