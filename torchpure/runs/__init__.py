@@ -1,6 +1,5 @@
 """Runs: trainings that leave a folder with their configuration, metrics, parameters and pictures."""
 
-from ._config import FitConfig, configure
 from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
@@ -9,6 +8,7 @@ from ._predict import predict, predict_table
 from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
 from ._sweep import SweepRun, resume_sweep, sweep
+from .fits import FitConfig, configure
 from .sweeps import SweepProgress, SweepWatch, SweepWatcher, is_sweep_folder, unwatched_sweep
 
 __all__ = [

@@ -15,15 +15,11 @@ from torchpure import __version__, random, train
 from torchpure.data import Preprocessing
 from torchpure.errors import InputError
 
-from ._config import MAX_STEPS, FitConfig, command
-from ._fit import STATUS, Fit, fit
 from ._folder import new_folder, replace_file, slug
 from ._loaded import load_data, read_run
 from ._log import Log, open_log
-from ._losses import NAMES, loss_name
-from ._network import Network, build
 from ._plots import draw_fit, draw_loss
-from ._points import Data, load
+from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
 
 CHECKPOINTS = "checkpoints"
 MIN_PRODUCTS_FOR_THREADS = 10_000_000  # a step below takes less than 2 ms on one thread

@@ -14,16 +14,17 @@ import torch
 from torchpure.checkpoints import Checkpointer
 from torchpure.errors import InputError
 
-from ._config import MAX_STEPS, FitConfig, configure
-from ._fit import INTERRUPTED, TERMINATED
 from ._folder import new_folder, replace_file, slug
+from ._run import describe_run
 from ._sweep_best import Best, better, save_best
-from ._sweep_groups import Member, Prepared, evaluate, group_label, prepare, split_groups
+from .fits import INTERRUPTED, MAX_STEPS, TERMINATED, FitConfig, configure
 from .saved import open_folder, read_bytes
 from .sweeps import (
     Axis,
     Curves,
+    Member,
     Position,
+    Prepared,
     Programs,
     Request,
     Row,
@@ -32,16 +33,21 @@ from .sweeps import (
     SweepWatch,
     SweepWatcher,
     draw_sweep,
+    evaluate,
+    group_label,
     is_finished,
     join_curves,
     json_lines,
     make_source,
     npz,
     parquet,
+    prepare,
     read_axes,
     read_request,
     report_steps,
     run_group,
+    score,
+    split_groups,
     unwatched_sweep,
     write_request,
 )
@@ -58,7 +64,7 @@ class SweepRun:
     axes: list[Axis]
     rows: list[Row]  # of each member: index, varied values, status, steps and losses
     curves: Curves
-    best: Row | None  # the row with the least test loss
+    best: Row | None  # the row with the least validation loss, if there are validation points, else test loss
     seconds: float  # of the training, with compiling
 
     @property
@@ -116,7 +122,7 @@ def sweep(
     options = {name: value for name, value in given.items() if value is not None}
     request = Request(options, read_axes(space, sampler), sampler, trials, _patience(stop_early))
     members = _first_members(request)
-    first = prepare(members[:1], None, {})
+    first = prepare(members[:1], None, {})[0]
     config = members[0].config
     name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
     with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
@@ -142,7 +148,7 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
         if status in ("done", "diverged"):
             raise InputError(f"{path}: the sweep is {status}; wanted one that was interrupted or killed")
     members = _first_members(request)
-    if prepare(members[:1], None, {}).data[0].sha256 != data.get("sha256"):
+    if prepare(members[:1], None, {})[0].data[0].sha256 != data.get("sha256"):
         raise InputError(f"{members[0].config.target}: has changed since the sweep {path}")
     with watch(members[0].config.threads) as watcher:
         return _run(path, request, watcher)
@@ -162,11 +168,14 @@ class _Sweeping:
 
     def group(self, members: list[Member], known: int, total: int) -> bool:
         """Run a group or take it from its checkpoint; return whether it is finished."""
-        prepared = prepare(members, self.request.stop_early, self.programs)
-        every = members[0].config.checkpoint_every or MAX_STEPS + 1
-        number = self.groups
-        with Checkpointer(self.folder / "checkpoints" / f"group-{number:05}", keep=1, every=every) as checkpointer:
-            report = self._reporter(members, known, total)
+        parts = prepare(members, self.request.stop_early, self.programs)
+        return all(self._run_part(prepared, known + len(parts) - 1, total) for prepared in parts)
+
+    def _run_part(self, prepared: Prepared, known: int, total: int) -> bool:
+        every = prepared.members[0].config.checkpoint_every or MAX_STEPS + 1
+        folder = self.folder / "checkpoints" / f"group-{self.groups:05}"
+        with Checkpointer(folder, keep=1, every=every) as checkpointer:
+            report = self._reporter(prepared.members, known, total)
             position = run_group(prepared.group, prepared.start, checkpointer, report, self.watcher.stop)
         self.groups += 1
         self._take(prepared, position)
@@ -221,7 +230,7 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
             if not all(going.group(group, known, request.trials or total) for group in groups):
                 code = TERMINATED if watcher.stop() == signal.SIGTERM else INTERRUPTED
                 break
-            source.tell([row["test_loss"] for row in going.rows[-len(members) :]])
+            source.tell([score(row) for row in going.rows[-len(members) :]])
     except BaseException as error:
         if _has_checkpoint(folder):
             error.add_note(f"the steps before are saved: `torchpure resume {folder}` goes on from them")
@@ -264,9 +273,12 @@ def _first_members(request: Request) -> list[Member]:
 
 
 def _members(request: Request, points: list[dict[str, Any]], first: int) -> list[Member]:
-    return [
+    members = [
         Member(number, point, configure(request.options | point)) for number, point in enumerate(points, start=first)
     ]
+    if any(member.config.batch_size is not None for member in members):
+        raise InputError("--batch-size: the members of a sweep train on all their points; leave it out")
+    return members
 
 
 def _seed(request: Request) -> int:
@@ -285,9 +297,5 @@ def _has_checkpoint(folder: Path) -> bool:
 
 def _details(first: Prepared) -> dict[str, Any]:
     """Return what `config.json` says of the first member and its data."""
-    config, data = first.members[0].config, first.data[0]
-    points = {"train_points": len(data.train.y), "test_points": len(data.test.y)}
-    return {
-        "config": config.model_dump(mode="json"),  # of the first member
-        "data": {"inputs": data.inputs, **points, "sha256": data.sha256},
-    }
+    described = json.loads(describe_run(first.members[0].config, first.data[0]))
+    return {name: described[name] for name in ("config", "data")}

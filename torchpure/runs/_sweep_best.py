@@ -8,18 +8,15 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save
 
-from ._config import FitConfig
 from ._folder import replace_file
-from ._network import Network
 from ._plots import draw_fit
-from ._points import Data
 from ._run import describe_run, label
-from ._sweep_groups import Outcome, Prepared, fill_network
-from .sweeps import Position, Row, report_steps
+from .fits import Data, FitConfig, Network, loss_name, measure
+from .sweeps import Outcome, Position, Prepared, Row, fill_network, report_steps, score
 
 
 class Best(NamedTuple):
-    """The member with the least test loss so far."""
+    """The best member so far."""
 
     row: Row
     config: FitConfig
@@ -30,11 +27,12 @@ class Best(NamedTuple):
 
 def better(best: Best | None, prepared: Prepared, position: Position, outcome: Outcome) -> Best | None:
     """Return the better one of `best` and the best member of a group; the first of equals."""
-    losses = {place: row["test_loss"] for place, row in enumerate(outcome.rows) if row["test_loss"] is not None}
+    losses = {place: loss for place, row in enumerate(outcome.rows) if (loss := score(row)) is not None}
     if not losses:
         return best
     place = min(losses, key=losses.__getitem__)
-    if best is not None and best.row["test_loss"] <= losses[place]:
+    so_far = None if best is None else score(best.row)
+    if so_far is not None and so_far <= losses[place]:
         return best
     network, data = fill_network(prepared, outcome.params, place)
     numbers = report_steps(prepared.group.task.steps)
@@ -52,8 +50,11 @@ def save_best(folder: Path, best: Best) -> None:
     temporary.mkdir()
     row, network = best.row, best.network
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    measured = measure(network, best.data.test, loss_name(best.config, best.data.preprocessing))
+    del measured["loss"]  # it is the test loss
     status = "done" if row["status"] == "stopped" else row["status"]
     result = {"status": status, **{name: row[name] for name in ("steps", "train_loss", "test_loss")}}
+    result |= measured
     lines = [{"step": step, "loss": loss} for step, loss in best.curve]
     metrics = "".join(json.dumps(line) + "\n" for line in [*lines, result])
     replace_file(temporary / "config.json", describe_run(best.config, best.data))

@@ -1,6 +1,7 @@
 """Where the points of a sweep come from: all at once, or in rounds that depend on the results before."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 from torchpure.errors import InputError
@@ -71,10 +72,9 @@ class _Optuna:
 
 def _import_optuna() -> Any:
     try:
-        import optuna
+        return import_module("optuna")
     except ImportError:
         raise InputError("--sampler optuna: needs optuna: pip install 'torchpure[sweep]'") from None
-    return optuna
 
 
 def _distribution(distributions: Any, axis: Axis) -> Any:
