@@ -38,6 +38,7 @@ FITS = {  # options, space
     "weight decay": ({"schedule": "constant"}, {"weight_decay": [0.0, 0.1], "optimizer": "adam|adamw|sgd"}),
     "networks": ({}, {"hidden": [(3,), (4, 5)], "activation": "tanh|relu", "dtype": "float32|float64"}),
     "steps": ({"schedule": "cosine"}, {"steps": "1|2|17", "learning_rate": [0.05, 0.1]}),
+    "losses": ({"validation_points": 5, "target": "30*x"}, {"loss": "mse|mae|huber", "seed": "0:2"}),
     "article": ({"preset": "article", "hidden": None}, {"seed": "3:6"}),
     "two inputs": ({"target": "x*y", "domain": "x=-1:1,y=0:2"}, {"train_points": "20|30", "seed": "0:2"}),
     "diverges": ({"optimizer": "sgd", "schedule": "constant"}, {"learning_rate": [1e-2, 100.0, 1e38]}),
@@ -69,6 +70,33 @@ def test_a_file_gives_each_seed_its_rows(here):
     for row in found.rows:
         config = configure(options | {name: row[name] for name in ("column", "seed", "inputs")})
         assert row["train_loss"] == pytest.approx(run(config, Path(f"m{row['index']}")).fit.train_loss, rel=2e-3)
+
+
+FILES = {  # options of a file with numbers and words
+    "classes": {"column": "kind", "inputs": "a,b"},
+    "several targets": {"column": "a,b", "inputs": "c", "validation_points": 0.2},
+    "categories that some seeds lack": {"column": "b", "inputs": "a,word", "categorical": "one-hot"},
+    "embeddings": {"column": "b", "inputs": "a,word", "categorical": "embedding", "loss": "mae"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_members_of_a_file_equal_their_runs(here, name):
+    lines = [f"{i},{i * i % 7},{-i},{'rare' if i == 3 else 'uvw'[i % 3]},{'pqr'[i % 3]}" for i in range(24)]
+    (here / "points.csv").write_text("\n".join(["a,b,c,word,kind", *lines, ""]))
+    options = {"target": "points.csv", "hidden": "4", "steps": 30} | FILES[name]
+    space = {"seed": "0:6", "learning_rate": [0.01, 0.02]}
+    found = sweep(options, space, out=Path("all"))
+    groups = len(list(Path("all/checkpoints").iterdir()))
+    assert groups > 1 if name.startswith("categories") else groups >= 1
+    for row in found.rows[::3]:
+        config = configure(options | {name: row[name] for name in ("seed", "learning_rate")})
+        alone = run(config, Path(f"member{row['index']}")).fit
+        assert [row["train_loss"], row["test_loss"]] == pytest.approx([alone.train_loss, alone.test_loss], rel=2e-3)
+    loaded = load_run("all/best")
+    compared = [row.get("validation_loss", row["test_loss"]) for row in found.rows]
+    assert found.best == found.rows[compared.index(min(compared))]
+    assert ("accuracy" in loaded.result) is (name == "classes")
 
 
 @pytest.mark.parametrize("rates", [[0.01, 1e38, 0.05], [0.01, 0.02, 0.05], [0.01, 1e5, 0.05]])

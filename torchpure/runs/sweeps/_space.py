@@ -34,6 +34,7 @@ OPTIONS = {
     "optimizer": Option("text", batched=False),
     "schedule": Option("text", batched=False),
     "steps": Option("integer", batched=False),
+    "loss": Option("text", batched=False),
     "dtype": Option("text", batched=False),
     "column": Option("text", batched=False),  # the target column of a file
     "inputs": Option("text", batched=False),
