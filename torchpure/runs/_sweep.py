@@ -219,7 +219,7 @@ class _Sweeping:
 
 
 def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     going, code = _Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
     try:
@@ -237,10 +237,10 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
         raise
     if not code and all(row["status"] == "diverged" for row in going.rows):
         code = 1
-    return _finish(going, code, time.perf_counter() - start)
+    return _finish(going, code, time.perf_counter() - start, time.process_time() - processor)
 
 
-def _finish(going: _Sweeping, code: int, seconds: float) -> SweepRun:
+def _finish(going: _Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
     folder, curves = going.folder, join_curves(going.curves)
     best = going.best.row if going.best else None
     result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds)
@@ -257,6 +257,7 @@ def _finish(going: _Sweeping, code: int, seconds: float) -> SweepRun:
         "steps": sum(row["steps"] for row in going.rows),
         "best": best and best["index"],
         "seconds": seconds,
+        "processor_seconds": processor_seconds,
         "threads": torch.get_num_threads(),
     }
     replace_file(folder / "result.json", json.dumps(last, indent=2).encode() + b"\n")
