@@ -274,12 +274,9 @@ def _first_members(request: Request) -> list[Member]:
 
 
 def _members(request: Request, points: list[dict[str, Any]], first: int) -> list[Member]:
-    members = [
+    return [
         Member(number, point, configure(request.options | point)) for number, point in enumerate(points, start=first)
     ]
-    if any(member.config.batch_size is not None for member in members):
-        raise InputError("--batch-size: the members of a sweep train on all their points; leave it out")
-    return members
 
 
 def _seed(request: Request) -> int:

@@ -38,6 +38,7 @@ OPTIONS = {
     "dtype": Option("text", batched=False),
     "column": Option("text", batched=False),  # the target column of a file
     "inputs": Option("text", batched=False),
+    "batch_size": Option("integer", batched=False),
     "train_points": Option("integer", batched=False),
     "test_points": Option("integer", batched=False),
 }
