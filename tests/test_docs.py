@@ -104,3 +104,16 @@ def test_the_section_on_checkpoints_runs_as_it_is_printed(tmp_path, monkeypatch,
     assert {path.name for path in tmp_path.iterdir()} == {"model", "checkpoints"}
     assert space["newest"]["step"] == 200 and space["half"]["params"]["weight"].dtype == torch.bfloat16
     assert torch.equal(space["warm"]["params"]["weight"], space["net"].params["weight"])
+
+
+def test_the_section_on_resuming_runs_as_it_is_printed(tmp_path):
+    text = (
+        (DOCS / "training.md").read_text(encoding="utf-8").partition("\n## Stop and resume\n")[2].partition("\n## ")[0]
+    )
+    x = torch.linspace(0, 1, 22)[:, None]
+    space = {"tp": tp, "net": torch.nn.Linear(1, 1), "x": x, "y": x.sin(), "folder": tmp_path}
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(block, space)
+    whole = tp.fit(space["net"], (x, x.sin()), every=10, **space["options"])
+    assert torch.equal(whole.history, space["result"].history)
+    assert torch.equal(whole.params["weight"], space["result"].params["weight"])

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,8 +93,15 @@ def test_info_of_a_run_a_file_and_parameters(runs, capsys):
     (runs / "sweep/results.jsonl").write_text('{"learning_rate": 0.1, "loss": 2.0}\n')
     assert main(["info", "runs/sweep", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["columns"] == ["learning_rate", "loss"]
+    assert main(["info", "runs/file/checkpoints", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["step"], found["leaves"]["unreported"]) == ("checkpoint", 3, "float32 of shape (0,)")
+    assert main(["info", f"runs/file/checkpoints/{Path(found['path']).name}"]) == 0
+    assert "metrics" in capsys.readouterr().out
+    (Path(found["path"]) / "manifest.json").write_text("{}")
+    assert "manifest.json" in fails(capsys, "info", "runs/file/checkpoints")
     (runs / "x.txt").write_text("")
-    assert "wanted a run's folder, a data file" in fails(capsys, "info", "runs/x.txt")
+    assert "wanted a run's folder, a checkpoint, a data file" in fails(capsys, "info", "runs/x.txt")
     assert "did you mean `runs/file`?" in fails(capsys, "info", "runs/files")
 
 

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,7 @@ class Checkpointer:
             self._release = weakref.finalize(self, os.close, lock_writer(self.folder))
         remove_stray(self.folder)
         self._thread: threading.Thread | None = None
+        self.seconds = 0.0  # that the newest write in the background took
         self._error: BaseException | None = None  # of the write in the background, until it is raised
         self._scores: dict[int, float] = {}  # by step; read once from each manifest
 
@@ -196,10 +198,12 @@ class Checkpointer:
             raise error
 
     def _write_in_background(self, step: int, plan: Plan, record: dict[str, Any]) -> None:
+        start = time.monotonic()
         try:
             self._write(step, plan, record)
         except BaseException as error:  # raised by the next call
             self._error = error
+        self.seconds = time.monotonic() - start
 
     def _write(self, step: int, plan: Plan, record: dict[str, Any]) -> None:
         write_checkpoint(step_path(self.folder, step), plan, record, "Checkpointer.save")

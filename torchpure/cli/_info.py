@@ -11,10 +11,12 @@ MAX_LISTED = 20
 
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="RUN|PATH", help="A run, a sweep, a data file or a .safetensors.")],
+    path: Annotated[
+        str, typer.Argument(metavar="RUN|PATH", help="A run, sweep, checkpoint, data file or .safetensors.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a run, a sweep, a data file or a file of parameters is.
+    """Say what a run, a sweep, a checkpoint, a data file or a file of parameters is.
 
     torchpure info runs/2-sin-x-2-pi
     """

@@ -1,9 +1,11 @@
-"""What a run, a data file or a file of parameters is, in a form for JSON."""
+"""What a run, a checkpoint, a data file or a file of parameters is, in a form for JSON."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from torchpure import checkpoints
 from torchpure.data import KINDS, column_names, is_table
 from torchpure.errors import InputError
 
@@ -12,10 +14,11 @@ from .saved import is_sweep, read_header, read_sweep
 
 
 def info(path: str | Path) -> dict[str, Any]:
-    """Describe a run, a sweep, a data file or a file of parameters, without reading tensors.
+    """Describe a run, a sweep, a checkpoint, a data file or a file of parameters, without reading tensors.
 
     Raises:
         InputError: it cannot be read, or is none of these.
+        CheckpointError: a checkpoint is damaged.
 
     >>> import torchpure as tp
     >>> tp.runs.info("runs/2-sin-x-2-pi")["status"]  # doctest: +SKIP
@@ -27,11 +30,28 @@ def info(path: str | Path) -> dict[str, Any]:
     if path.is_file() and path.suffix == ".safetensors":
         return {"kind": "parameters", "path": str(path), "tensors": read_header(path.parent, path.name)}
     if path.is_file():
-        raise InputError(f"{path}: wanted a run's folder, a data file ({KINDS}) or .safetensors")
+        raise InputError(f"{path}: wanted a run's folder, a checkpoint, a data file ({KINDS}) or .safetensors")
     if is_sweep(path):
         table = read_sweep(path)
         return {"kind": "sweep", "path": str(path), "columns": list(table.columns), "runs": len(table.rows)}
+    if path.is_dir() and (os.path.lexists(path / "manifest.json") or any(path.glob("step-*"))):
+        return _describe_checkpoint(checkpoints.describe(path))
     return _describe_run(read_run(path))
+
+
+def _describe_checkpoint(found: checkpoints.Description) -> dict[str, Any]:
+    return {
+        "kind": "checkpoint",
+        "path": str(found.path),
+        **{name: found.metadata[name] for name in ("step", "metrics") if name in found.metadata},
+        "leaves": {leaf.path: _leaf(leaf) for leaf in found.leaves},
+        "bytes": found.num_bytes,
+        **found.versions,
+    }
+
+
+def _leaf(leaf: checkpoints.LeafInfo) -> str:
+    return leaf.dtype if leaf.shape is None else f"{leaf.dtype} of shape {leaf.shape}"
 
 
 def _describe_run(run: SavedRun) -> dict[str, Any]:

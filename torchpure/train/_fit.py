@@ -100,7 +100,8 @@ def fit(
     With `compute_dtype=torch.bfloat16`, the loss computes in bfloat16; parameters, state and losses stay float32.
 
     With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
-    it is interrupted. With `resume=True` it goes on from the newest checkpoint, if there is one; `steps` may be larger.
+    it is interrupted; a save that would take more than 2 % of the time waits. With `resume=True` it goes on from the
+    newest checkpoint, if there is one; `steps` may be larger.
 
     Law: k accumulated batches of equal size equal one batch of all their rows, up to rounding, if the loss is a mean.
     Law: the result is the same for every `every` and `jit`, up to rounding.

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torchpure.transforms import ShapeDtype
 from ._windows import CHUNK
 
 Checkpoint = str | os.PathLike[str] | Checkpointer
+MIN_INTERVAL = 50  # times the time of the last save; a run that is killed loses at most that much
 Arguments = Mapping[str, Any]  # by name, as JSON has them
 
 
@@ -37,6 +39,7 @@ class Store:
         """Save at the first window that ends at or after each multiple of `every` steps."""
         self._caller, self._checkpointer, self._arguments, self._every = caller, checkpointer, dict(arguments), every
         self._saved = 0  # the newest saved step
+        self._saved_at = -math.inf  # the time of that save, in seconds
         self._last: Position | None = None  # the newest position
         self.history: list[Tensor] = []  # the losses that the caller returns at its end
         self.callback_state: Tree = None
@@ -58,12 +61,17 @@ class Store:
         return Position(newest, carry, _parts(saved["unreported"]))
 
     def note(self, step: int, carry: Any, unreported: list[Tensor]) -> None:
-        """Take the newest position; save it if it is due and no earlier one is being written."""
+        """Take the newest position; save it if it is due and the last save is long enough ago."""
         if self._checkpointer is None:
             return
         self._last = Position(step, carry, [*unreported])
-        if step // self._every > self._saved // self._every and not self._checkpointer.busy():
+        if step // self._every > self._saved // self._every and not self._too_soon(self._checkpointer):
+            self._saved_at = time.monotonic()
             self.save()
+
+    def _too_soon(self, checkpointer: Checkpointer) -> bool:
+        """Return whether a save now would take more than a small share of the time of the run."""
+        return checkpointer.busy() or time.monotonic() - self._saved_at < MIN_INTERVAL * checkpointer.seconds
 
     def close(self) -> None:
         """Save the newest position, and take no more: an abandoned iterator over the run may still report one."""
