@@ -143,6 +143,18 @@ def test_an_interrupted_step_loses_only_itself(tmp_path):
     assert steps == [*range(6, 16)]
 
 
+def test_an_error_thrown_into_a_loop_leaves_its_newest_step_unsaved(tmp_path):
+    """A caller who finds a step bad does not want it saved."""
+    steps = loop(
+        squares, START, [*PARTS] * 5, tp.optim.adam(0.1), jit=False, checkpoint=Checkpointer(tmp_path, every=4)
+    )
+    assert [next(steps).step for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(Stopped):
+        steps.throw(Stopped)
+    with Checkpointer(tmp_path) as saved:
+        assert saved.latest() == 5
+
+
 def test_what_does_not_fit_the_saved_run_is_named(tmp_path):
     options = {"checkpoint": tmp_path, "batch_size": 4}
     run_fit((X, Y), options, steps=8)
