@@ -38,6 +38,8 @@ FITS = {  # options, space
     "weight decay": ({"schedule": "constant"}, {"weight_decay": [0.0, 0.1], "optimizer": "adam|adamw|sgd"}),
     "networks": ({}, {"hidden": [(3,), (4, 5)], "activation": "tanh|relu", "dtype": "float32|float64"}),
     "steps": ({"schedule": "cosine"}, {"steps": "1|2|17", "learning_rate": [0.05, 0.1]}),
+    "losses": ({"validation_points": 5, "target": "30*x"}, {"loss": "mse|mae|huber", "seed": "0:2"}),
+    "batches": ({"train_points": 30}, {"batch_size": "7|10|30|29", "seed": "0:2"}),
     "article": ({"preset": "article", "hidden": None}, {"seed": "3:6"}),
     "two inputs": ({"target": "x*y", "domain": "x=-1:1,y=0:2"}, {"train_points": "20|30", "seed": "0:2"}),
     "diverges": ({"optimizer": "sgd", "schedule": "constant"}, {"learning_rate": [1e-2, 100.0, 1e38]}),
@@ -71,6 +73,33 @@ def test_a_file_gives_each_seed_its_rows(here):
         assert row["train_loss"] == pytest.approx(run(config, Path(f"m{row['index']}")).fit.train_loss, rel=2e-3)
 
 
+FILES = {  # options of a file with numbers and words
+    "classes": {"column": "kind", "inputs": "a,b"},
+    "several targets": {"column": "a,b", "inputs": "c", "validation_points": 0.2},
+    "categories that some seeds lack": {"column": "b", "inputs": "a,word", "categorical": "one-hot"},
+    "embeddings": {"column": "b", "inputs": "a,word", "categorical": "embedding", "loss": "mae"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_members_of_a_file_equal_their_runs(here, name):
+    lines = [f"{i},{i * i % 7},{-i},{'rare' if i == 3 else 'uvw'[i % 3]},{'pqr'[i % 3]}" for i in range(24)]
+    (here / "points.csv").write_text("\n".join(["a,b,c,word,kind", *lines, ""]))
+    options = {"target": "points.csv", "hidden": "4", "steps": 30} | FILES[name]
+    space = {"seed": "0:6", "learning_rate": [0.01, 0.02]}
+    found = sweep(options, space, out=Path("all"))
+    groups = len(list(Path("all/checkpoints").iterdir()))
+    assert groups > 1 if name.startswith("categories") else groups >= 1
+    for row in found.rows[::3]:
+        config = configure(options | {name: row[name] for name in ("seed", "learning_rate")})
+        alone = run(config, Path(f"member{row['index']}")).fit
+        assert [row["train_loss"], row["test_loss"]] == pytest.approx([alone.train_loss, alone.test_loss], rel=2e-3)
+    loaded = load_run("all/best")
+    compared = [row.get("validation_loss", row["test_loss"]) for row in found.rows]
+    assert found.best == found.rows[compared.index(min(compared))]
+    assert ("accuracy" in loaded.result) is (name == "classes")
+
+
 @pytest.mark.parametrize("rates", [[0.01, 1e38, 0.05], [0.01, 0.02, 0.05], [0.01, 1e5, 0.05]])
 def test_the_bits_of_a_member_do_not_depend_on_the_values_of_the_others(rates):
     options = SMALL | {"optimizer": "sgd", "schedule": "constant"}
@@ -84,7 +113,7 @@ def test_the_bits_of_a_member_do_not_depend_on_the_values_of_the_others(rates):
 def test_members_of_a_compiled_sweep(monkeypatch):
     """One group in two chunks: as single fits, without influence on each other, and resumed with the same bits."""
     monkeypatch.setattr(_group, "MAX_WINDOW", 50)
-    options = SMALL | {"optimizer": "sgd", "steps": 120, "schedule": "constant"}
+    options = SMALL | {"optimizer": "sgd", "batch_size": 30, "steps": 120, "schedule": "constant"}
     rates = [0.02 + 0.001 * i for i in range(70)]
     broken = [1e38 if i in (3, 66) else rate for i, rate in enumerate(rates)]
     whole = sweep(options, {"learning_rate": rates}, out=Path("whole"))
@@ -98,6 +127,28 @@ def test_members_of_a_compiled_sweep(monkeypatch):
     assert sweep(options, {"learning_rate": rates}, out=Path("stopped"), watch=stopping_after(1)).code == 130
     assert resume_sweep("stopped").code == 0
     assert bits("stopped") == bits("whole")
+
+
+@pytest.mark.parametrize("size", [7, 10, 40])
+def test_windows_do_not_change_the_batches(monkeypatch, size):
+    options = SMALL | {"batch_size": size}
+    sweep(options, {"seed": "0:2"}, out=Path("whole"))
+    for length in (1, 3):
+        monkeypatch.setattr(_group, "MAX_WINDOW", length)
+        sweep(options, {"seed": "0:2"}, out=Path(f"windows{length}"), watch=stopping_after(4))
+        resume_sweep(f"windows{length}")
+        assert bits(f"windows{length}") == bits("whole")
+
+
+def test_a_chunk_of_frozen_members_is_passed_over(monkeypatch):
+    monkeypatch.setattr(_group, "WIDTHS", (2,))
+    monkeypatch.setattr(_group, "MAX_WINDOW", 4)
+    options = SMALL | {"batch_size": 7, "optimizer": "sgd", "schedule": "constant"}
+    alone = sweep(options, {"learning_rate": [0.01, 0.02]}, out=Path("alone"))
+    found = sweep(options, {"learning_rate": [1e37, 1e38, 0.01, 0.02]}, out=Path("all"))
+    assert found.counts() == {"diverged": 2, "done": 2}
+    assert list(map(numbers, found.rows[2:])) == list(map(numbers, alone.rows))
+    assert np.array_equal(found.curves.losses[2:], alone.curves.losses)
 
 
 def test_a_member_stops_when_its_loss_no_longer_falls():

@@ -219,7 +219,7 @@ class _Sweeping:
 
 
 def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     going, code = _Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
     try:
@@ -237,10 +237,10 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
         raise
     if not code and all(row["status"] == "diverged" for row in going.rows):
         code = 1
-    return _finish(going, code, time.perf_counter() - start)
+    return _finish(going, code, time.perf_counter() - start, time.process_time() - processor)
 
 
-def _finish(going: _Sweeping, code: int, seconds: float) -> SweepRun:
+def _finish(going: _Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
     folder, curves = going.folder, join_curves(going.curves)
     best = going.best.row if going.best else None
     result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds)
@@ -257,6 +257,7 @@ def _finish(going: _Sweeping, code: int, seconds: float) -> SweepRun:
         "steps": sum(row["steps"] for row in going.rows),
         "best": best and best["index"],
         "seconds": seconds,
+        "processor_seconds": processor_seconds,
         "threads": torch.get_num_threads(),
     }
     replace_file(folder / "result.json", json.dumps(last, indent=2).encode() + b"\n")
@@ -273,12 +274,9 @@ def _first_members(request: Request) -> list[Member]:
 
 
 def _members(request: Request, points: list[dict[str, Any]], first: int) -> list[Member]:
-    members = [
+    return [
         Member(number, point, configure(request.options | point)) for number, point in enumerate(points, start=first)
     ]
-    if any(member.config.batch_size is not None for member in members):
-        raise InputError("--batch-size: the members of a sweep train on all their points; leave it out")
-    return members
 
 
 def _seed(request: Request) -> int:

@@ -1,5 +1,6 @@
 """One fit: its configuration, points, network, losses and training, without a folder."""
 
+from ._batches import order_key
 from ._config import MAX_STEPS, FitConfig, command, configure
 from ._fit import INTERRUPTED, STATUS, TERMINATED, Fit, fit, make_optimizer
 from ._losses import NAMES, in_parts, loss_in_units, loss_name, measure, standard_loss, unit_of
@@ -29,6 +30,7 @@ __all__ = [
     "loss_name",
     "make_optimizer",
     "measure",
+    "order_key",
     "standard_loss",
     "standardisation",
     "unit_of",

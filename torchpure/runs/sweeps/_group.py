@@ -12,6 +12,7 @@ from torchpure import tree
 from torchpure.checkpoints import Checkpointer
 from torchpure.jit.native import on_one_thread
 
+from ._batches import Batches
 from ._train import Inputs, Programs, State, Task
 
 WIDTHS = (64, 16, 4, 1)  # members at once; multiples of 16 fill vector registers, so that members have equal programs
@@ -39,6 +40,7 @@ class Group(NamedTuple):
     seed_index: Tensor  # (members,): the row of a member in inputs.x and inputs.y, if these have several
     products: int  # of numbers, that one member's loss takes
     values: int  # that one member's step saves for its backward pass
+    batches: Batches | None = None  # None: each step takes all points
 
     @property
     def task(self) -> Task:
@@ -105,12 +107,13 @@ def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[
     states = [_take(position.state, chunk) for chunk in chunks]
     run_chunk = _chunk_runner(group, chunks, length, stop)
     while not is_finished(group, position):
+        taken = length if group.batches is None else group.batches.steps_at(position.step, length)
         results = _in_threads(run_chunk, states, position.step)
         if results is None:
             return  # the window is run again when the sweep goes on
         states = [state for state, _ in results]
-        losses = torch.cat([losses for _, losses in results])[:count].cpu()
-        end = min(position.step + length, group.task.steps)
+        losses = torch.cat([losses[:, :taken] for _, losses in results])[:count].cpu()
+        end = min(position.step + taken, group.task.steps)
         due = (numbers >= position.step) & (numbers < end)
         curves = position.curves.clone()
         curves[due] = losses[:, numbers[due] - position.step].T
@@ -122,7 +125,8 @@ def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[
 def _chunk_runner(group: Group, chunks: list[Tensor], length: int, stop: Callable[[], int]) -> RunChunk:
     """Return a function that runs one chunk for a window of steps; it returns None if a signal came."""
     shared, device = len(group.inputs.x) == 1, group.inputs.x.device
-    run = group.programs.get(shared=shared, compiled=len(chunks) * group.task.steps >= MIN_COMPILED)
+    batches, compiled = group.batches, len(chunks) * group.task.steps >= MIN_COMPILED
+    run = group.programs.get(shared=shared, batches=batches is not None, compiled=compiled)
     inputs = [_chunk_inputs(group, chunk, shared=shared) for chunk in chunks]
 
     def run_chunk(i: int, state: State, step: int) -> tuple[State, Tensor] | None:
@@ -130,7 +134,10 @@ def _chunk_runner(group: Group, chunks: list[Tensor], length: int, stop: Callabl
             return None
         if not state.running.any():
             return state, torch.full((len(state.steps), length), math.nan, dtype=torch.float64)
-        return run(state, inputs[i], torch.arange(step, step + length, device=device))
+        if batches is None:
+            return run(state, inputs[i], torch.arange(step, step + length, device=device), None)
+        numbers, rows = batches.window(chunks[i], step, length, group.task.steps)
+        return run(state, inputs[i], numbers.to(device), rows.to(device))
 
     return run_chunk
 

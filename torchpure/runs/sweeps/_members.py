@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchpure import model, random, tree
 from torchpure._types import Key, Params
+from torchpure.errors import InputError
 from torchpure.optim import Optimizer
 from torchpure.runs.fits import (
     Data,
@@ -19,12 +20,14 @@ from torchpure.runs.fits import (
     loss_in_units,
     loss_name,
     make_optimizer,
+    order_key,
     standard_loss,
     standardisation,
     unit_of,
 )
 from torchpure.transforms import vmap
 
+from ._batches import Batches
 from ._group import Group, Position, chunk_width
 from ._results import Row
 from ._space import OPTIONS
@@ -88,7 +91,10 @@ def prepare(members: Sequence[Member], patience: int | None, known: dict[Hashabl
     seeds = [*dict.fromkeys(member.config.seed for member in members)]
     keys = torch.stack([random.split(random.key(seed)) for seed in seeds])  # (seeds, 2, 2): of points, of values
     parts: dict[Hashable, dict[int, _Seed]] = {}
-    for seed, key, data in zip(seeds, keys[:, 1], load_many(members[0].config, keys[:, 0]), strict=True):
+    loaded = load_many(members[0].config, keys[:, 0])
+    if loaded[0].stream is not None:
+        raise InputError("--max-memory: the points of a sweep must fit in memory; one fit can read them in blocks")
+    for seed, key, data in zip(seeds, keys[:, 1], loaded, strict=True):
         parts.setdefault(_structure(data), {})[seed] = _Seed(data, key)
     return [
         _prepare([member for member in members if member.config.seed in part], part, patience, known, structure)
@@ -136,7 +142,11 @@ def _prepare(
     programs = known.setdefault((_static(config), structure, bool(inputs.weight_decay.any())), Programs(task))
     count = sum(value.numel() for value in network.core.parameters())
     rows, widths = x.shape[1], sum(config.hidden) + x.shape[2] + data[0].preprocessing.outputs
-    group = Group(programs, inputs, index, rows * count, rows * widths + 8 * count)
+    batches = None
+    if config.batch_size is not None:
+        batches = Batches(vmap(order_key)(keys)[index], rows, config.batch_size)
+        rows = config.batch_size
+    group = Group(programs, inputs, index, rows * count, rows * widths + 8 * count, batches)
     return Prepared(members, network, data, units, group, start_state(programs.task, params, inputs), name)
 
 
@@ -200,7 +210,7 @@ def _measure(prepared: Prepared, state: State, chunk: Tensor) -> _Measured:
     inputs, rows = prepared.group.inputs, prepared.group.seed_index[chunk]
     device, config = inputs.x.device, prepared.members[0].config
     newest, previous = (tree.map(lambda leaf: leaf[chunk.to(device)], side) for side in (state.params, state.previous))
-    finite = vmap(prepared.group.task.loss)(newest, inputs.x[rows], inputs.y[rows]).isfinite()
+    finite = vmap(prepared.group.task.loss)(newest, *(v[rows][:, : config.batch_size] for v in inputs[:2])).isfinite()
     params = vmap(lambda f, new, old: tree.map(lambda a, b: torch.where(f, a, b), new, old))(finite, newest, previous)
     units = [part[rows].to(device) for part in prepared.units]
     losses = {}

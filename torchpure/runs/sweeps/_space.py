@@ -34,9 +34,11 @@ OPTIONS = {
     "optimizer": Option("text", batched=False),
     "schedule": Option("text", batched=False),
     "steps": Option("integer", batched=False),
+    "loss": Option("text", batched=False),
     "dtype": Option("text", batched=False),
     "column": Option("text", batched=False),  # the target column of a file
     "inputs": Option("text", batched=False),
+    "batch_size": Option("integer", batched=False),
     "train_points": Option("integer", batched=False),
     "test_points": Option("integer", batched=False),
 }

@@ -45,7 +45,8 @@ class State(NamedTuple):
     waited: Tensor  # int64: steps since then
 
 
-Window = Callable[[State, Inputs, Tensor], tuple[State, Tensor]]
+# (state, inputs, step numbers, rows of each step's batch or None for all) -> (state, losses)
+Window = Callable[[State, Inputs, Tensor, Tensor | None], tuple[State, Tensor]]
 
 
 def start_state(task: Task, params: Params, inputs: Inputs) -> State:
@@ -67,41 +68,46 @@ class Programs:
     def __init__(self, task: Task) -> None:
         """Start without programs."""
         self.task = task
-        self._made: dict[tuple[bool, bool], Window] = {}
+        self._made: dict[tuple[bool, bool, bool], Window] = {}
 
-    def get(self, *, shared: bool, compiled: bool) -> Window:
+    def get(self, *, shared: bool, batches: bool, compiled: bool) -> Window:
         """Return the program; see `make_window`."""
-        if (shared, compiled) not in self._made:
-            self._made[shared, compiled] = make_window(self.task, shared=shared, compiled=compiled)
-        return self._made[shared, compiled]
+        key = (shared, batches, compiled)
+        if key not in self._made:
+            self._made[key] = make_window(self.task, shared=shared, batches=batches, compiled=compiled)
+        return self._made[key]
 
 
-def make_window(task: Task, *, shared: bool, compiled: bool) -> Window:
-    """Return a function that runs consecutive steps: (state, inputs, step numbers) to (state, losses).
+def make_window(task: Task, *, shared: bool, batches: bool, compiled: bool) -> Window:
+    """Return a function that runs consecutive steps: (state, inputs, step numbers, rows) to (state, losses).
 
-    The losses, (members, steps), are those before each update; NaN where a member was frozen or is not finite. With
-    `shared`, all members have the same points. Other members have no influence on the bits of one.
+    With `batches`, the rows of each step's batch are (members, steps, batch). With `shared`, all members have the same
+    points. The losses, (members, steps), are those before each update; NaN where a member was frozen or is not finite.
+    A step whose number is at least that of the task's steps does nothing. Other members have no influence on the bits
+    of one.
     """
 
-    def window(state: State, points: Sequence[Tensor], others: Sequence[Tensor], numbers: Tensor) -> Any:
-        return scan(_make_step(task, Inputs(*points, *others)), state, numbers)
+    def window(state: State, points: Sequence[Tensor], others: Sequence[Tensor], numbers: Tensor, rows: Any) -> Any:
+        return scan(_make_step(task, Inputs(*points, *others)), state, (numbers, rows) if batches else (numbers,))
 
     dim = None if shared else 0
-    mapped = vmap(window, in_dims=(0, (dim, dim), (0, 0, 0), None))
+    mapped = vmap(window, in_dims=(0, (dim, dim), (0, 0, 0), None, 0 if batches else None))
 
-    def run(state: State, inputs: Inputs, numbers: Tensor) -> tuple[State, Tensor]:
-        return mapped(state, (*inputs[:2],), (*inputs[2:],), numbers)
+    def run(state: State, inputs: Inputs, numbers: Tensor, rows: Tensor | None) -> tuple[State, Tensor]:
+        return mapped(state, (*inputs[:2],), (*inputs[2:],), numbers, rows)
 
     # not jit(vmap(...)), which measures several chunk sizes: their results differ in the last bits
     return jit(run) if compiled else run
 
 
-def _make_step(task: Task, inputs: Inputs) -> Callable[[State, Tensor], tuple[State, Tensor]]:
+def _make_step(task: Task, inputs: Inputs) -> Callable[[State, Sequence[Tensor]], tuple[State, Tensor]]:
     optimizer = task.optimizer(inputs.learning_rate, inputs.weight_decay)
     gradient = value_and_grad(task.loss)
 
-    def step(state: State, number: Tensor) -> tuple[State, Tensor]:
-        value, grads = gradient(state.params, inputs.x, inputs.y)
+    def step(state: State, given: Sequence[Tensor]) -> tuple[State, Tensor]:
+        number, *rows = given
+        x, y = (inputs.x[rows[0]], inputs.y[rows[0]]) if rows else (inputs.x, inputs.y)
+        value, grads = gradient(state.params, x, y)
         loss = value.double() * inputs.unit
         wanted, finite = state.running & (number < task.steps), loss.isfinite()
         advances, diverges = wanted & finite, wanted & ~finite
