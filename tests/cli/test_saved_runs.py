@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -59,10 +60,10 @@ def test_the_column_of_predictions_of_an_expression(runs, capsys):
     words = ["predict", "runs/expression", "--input", "runs/new.csv", "--output", "out.csv"]
     assert main([*words, "--quiet"]) == 0
     assert (runs.parent / "out.csv").read_text().startswith("x,y,prediction")
-    assert main([*words, "--column", "z"]) == 0
+    assert main([*words, "--column", "z", "--force"]) == 0
     assert (runs.parent / "out.csv").read_text().startswith("x,y,z")
     capsys.readouterr()
-    assert "--column: `y` is an input of the model" in fails(capsys, *words, "--column", "y")
+    assert "--column: `y` is an input of the model" in fails(capsys, *words, "--column", "y", "--force")
 
 
 def test_predict_says_what_is_wrong(runs, capsys):
@@ -76,6 +77,56 @@ def test_predict_says_what_is_wrong(runs, capsys):
     same = ["--input", "runs/new.csv", "--output", "runs/new.csv"]
     assert "is the input file" in fails(capsys, "predict", "runs/file", *same)
     assert "ends with .csv" in fails(capsys, "predict", "runs/file", *words[:3], "out.txt")
+
+
+EXISTING = {  # output -> what is said without --force, and with it; None: it is written
+    "old.csv": ("exists already; wanted the name of a new file, or --force", None),
+    "link.csv": ("exists already", "is a link; --force replaces regular files alone"),
+    "dangling.csv": ("exists already", "is a link"),
+    "pipe.csv": ("is no name for a file", "is no name for a file"),
+    "a-folder": ("is no name for a file", "is no name for a file"),
+    "runs/new.csv": ("is the input file; wanted another name", "is the input file"),
+    "hard-link.csv": ("is the input file", "is the input file"),
+    "runs/houses.csv": ("is the run's data file", "is the run's data file"),
+}
+
+
+@pytest.mark.parametrize("output", EXISTING)
+@pytest.mark.parametrize("command", ["predict", "export", "report"])
+def test_an_existing_file_is_replaced_by_force_alone_and_data_never(runs, capsys, command, output):
+    if command == "report":
+        pytest.importorskip("plotly", reason="plotly is in the extra [report]")
+    here, config = runs.parent, runs / "file/config.json"
+    config.write_text(re.sub(r'"target": "[^"]*houses.csv"', '"target": "runs/houses.csv"', config.read_text()))
+    (runs / "new.csv").write_text("area,b\n1,2\n")
+    (here / "old.csv").write_text("old")
+    (here / "link.csv").symlink_to(here / "old.csv")
+    (here / "dangling.csv").symlink_to(here / "absent")
+    os.link(runs / "new.csv", here / "hard-link.csv")
+    os.mkfifo(here / "pipe.csv")
+    (here / "a-folder").mkdir()
+    before = {path: path.read_bytes() for path in here.rglob("*.csv") if path.is_file()}
+    words = {
+        "predict": ["--input", "runs/new.csv"],
+        "export": ["--format", "torch-export", "--compare", "runs/new.csv"],
+        "report": [],
+    }[command]
+    without, forced = EXISTING[output]
+    if "input file" in without:
+        without, forced = {
+            "predict": (without, forced),
+            "export": ("is the file to compare on", "is the file to compare on"),
+            "report": ("exists already", None),
+        }[command]
+    words = [command, "runs/file", *words, "--output", output]
+    assert without in fails(capsys, *words)
+    if forced is not None:
+        assert forced in fails(capsys, *words, "--force")
+    elif command != "export":  # an export takes long
+        assert main([*words, "--force"]) == 0
+        assert (here / output).read_bytes() != before.pop(here / output)
+        del before[here / "link.csv"]  # it leads there
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_info_of_a_run_a_file_and_parameters(runs, capsys):
@@ -143,7 +194,8 @@ def test_export_writes_a_model_for_any_number_of_rows(runs, capsys):
     for rows in (1, 2, 5):
         torch.testing.assert_close(exported(x[:rows]), loaded.model(x[:rows]))
     words = ["export", "runs/file", "--format", "torch-export", "--output", "m.pt2"]
-    assert main([*words, "--compare", "runs/houses.csv"]) == 0
+    assert "exists already" in fails(capsys, *words)
+    assert main([*words, "--compare", "runs/houses.csv", "--force"]) == 0
     assert "on 20 rows" in capsys.readouterr().out
 
 

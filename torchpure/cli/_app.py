@@ -21,7 +21,7 @@ from ._signals import end_quietly, interruptible
 from ._sweep import sweep
 
 USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
-_FLAGS = ("--json", "--quiet", "--help", "--version")
+_FLAGS = ("--json", "--quiet", "--force", "--help", "--version")
 
 app = typer.Typer(
     add_completion=False,

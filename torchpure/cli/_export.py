@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ._output import print_output
+from ._output import Force, print_output
 
 
 def export(
@@ -14,6 +14,7 @@ def export(
     compare: Annotated[
         str | None, typer.Option(metavar="FILE", help="Data to compare on. (default: the test data of the run)")
     ] = None,
+    force: Force = False,
 ) -> None:
     """Export the model of a run, and compare it with the run's own.
 
@@ -21,5 +22,5 @@ def export(
     """
     from torchpure.runs import export as export_model
 
-    done = export_model(run, form, output, compare=compare)
+    done = export_model(run, form, output, compare=compare, force=force)
     print_output(f"largest difference {done.difference:.3e} on {done.rows} rows\n{done.path}", "the file")

@@ -2,10 +2,16 @@
 
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 from torchpure.errors import InputError
 
 MAX_MESSAGE = 1200
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace an existing file, but never the input or the data of the run.")
+]
 
 
 def print_error(message: str, code: int) -> int:

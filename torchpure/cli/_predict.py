@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ._output import print_output
+from ._output import Force, print_output
 
 
 def predict(
@@ -19,6 +19,7 @@ def predict(
         str | None, typer.Option(metavar="NAME", help="The column of predictions. (default: the target's name)")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    force: Force = False,
 ) -> None:
     """Predict the target for each row of a data file.
 
@@ -26,6 +27,6 @@ def predict(
     """
     from torchpure.runs import predict as predict_rows
 
-    rows = predict_rows(run, source, output, column=column)
+    rows = predict_rows(run, source, output, column=column, force=force)
     if not quiet:
         print_output(f"{rows} row{'s' * (rows != 1)}\n{output}", "the file")

@@ -15,9 +15,9 @@ from torch.export import Dim
 from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, load_data, load_run
+from ._loaded import LoadedRun, kept_files, load_data, load_run
 from .fits import in_parts
-from .saved import replaced
+from .saved import check_output, replaced
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
@@ -33,16 +33,23 @@ class Exported(NamedTuple):
 
 
 def export(
-    run: str | Path | LoadedRun, form: str, output: str | Path, *, compare: str | Path | None = None
+    run: str | Path | LoadedRun,
+    form: str,
+    output: str | Path,
+    *,
+    compare: str | Path | None = None,
+    force: bool = False,
 ) -> Exported:
     """Export a run's model for any number of rows, and compare it on the run's test data or on a data file.
 
     `form` is `torch-export` (read it with torch.export.load) or `onnx`. The exported model takes a float64 tensor of
     shape (rows, features) in the user's units, and returns the predictions, (rows,). Columns of numbers are features
-    as they are; `torchpure.data.encode` makes those of other columns.
+    as they are; `torchpure.data.encode` makes those of other columns. `force` replaces an existing file, but neither
+    the data to compare on nor the run's.
 
     Raises:
-        InputError: the run or a file cannot be read, the form is unknown, or its packages are missing.
+        InputError: the run or a file cannot be read, the form is unknown, its packages are missing, or the output
+            exists.
 
     >>> import torchpure as tp
     >>> tp.runs.export("runs/2-sin-x-2-pi", "torch-export", "sine.pt2").difference  # doctest: +SKIP
@@ -55,12 +62,14 @@ def export(
     if form not in writers:
         raise InputError(f"--format: wanted {' or '.join(FORMATS)}, got {form[:40]!r}")
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
+    kept = {"the file to compare on": None if compare is None else Path(compare), **kept_files(loaded.config.target)}
+    check_output(Path(output), kept, force=force)
     rules = loaded.preprocessing.inputs
     table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
     x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
-    with replaced(Path(output)) as path, _quiet():
+    with replaced(Path(output), kept, force=force) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())
     return Exported(Path(output), len(x), difference)

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from torchpure import random
-from torchpure.data import Preprocessing, plain_numbers
+from torchpure.data import Preprocessing, is_table, plain_numbers
 from torchpure.errors import InputError
 
 from .fits import Data, FitConfig, Network, blank, load
 from .saved import (
     Description,
+    Kept,
     open_folder,
     read_description,
     read_metrics,
@@ -127,6 +128,11 @@ def load_data(saved: SavedRun) -> Data:
     if data.sha256 != described.sha256 or data.inputs != described.inputs:
         raise InputError(f"{saved.config.target}: has changed since the run {saved.directory}")
     return data
+
+
+def kept_files(target: object) -> Kept:
+    """Return the file that a command on a run whose TARGET is this never replaces: the data file."""
+    return {"the run's data file": Path(target)} if isinstance(target, str) and is_table(target) else {}
 
 
 def _config(folder: Path, description: Description) -> FitConfig:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torchpure.data import Column, Preprocessing, Table, encode, read_table, write_table
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, load_run
+from ._loaded import LoadedRun, kept_files, load_run
 from .fits import in_parts
+from .saved import check_output
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 _MICROSECONDS_PER_DAY = 86_400_000_000
 
 
-def predict(run: str | Path | LoadedRun, source: str | Path, output: str | Path, *, column: str | None = None) -> int:
+def predict(
+    run: str | Path | LoadedRun,
+    source: str | Path,
+    output: str | Path,
+    *,
+    column: str | None = None,
+    force: bool = False,
+) -> int:
     """Predict the target for each row of a data file, write inputs and predictions, and return the number of rows.
 
     Columns are found by name. The columns of predictions are named like the targets of the run, `y` for an expression.
-    Classes have a second column, `<name>_probability`.
+    Classes have a second column, `<name>_probability`. `force` replaces an existing file, but neither the input nor the
+    run's data file.
 
     Raises:
-        InputError: the run or a file cannot be read or written, or an input column is missing.
+        InputError: the run or a file cannot be read or written, an input column is missing, or the output exists.
 
     >>> import torchpure as tp
     >>> tp.runs.predict("runs/houses-price", "new.csv", "predicted.csv")  # doctest: +SKIP
@@ -36,15 +45,16 @@ def predict(run: str | Path | LoadedRun, source: str | Path, output: str | Path,
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     rules = _renamed(loaded.preprocessing, column)
     inputs = [one.name for one in rules.inputs]
+    kept = {"the input file": Path(source), **kept_files(loaded.config.target)}
+    check_output(Path(output), kept, force=force)
     table = read_table(Path(source), inputs)
     predicted = predict_table(loaded.model, rules, table)
-    if Path(output).exists() and Path(output).samefile(source):
-        raise InputError(f"--output: {str(output)!r} is the input file; wanted another name")
     arrow = table.arrow
     for name, values in zip(predicted.column_names, predicted.columns, strict=True):
         if name in inputs:
             raise InputError(f"--column: `{name[:40]}` is an input of the model; wanted another name")
         arrow = arrow.append_column(name, values)
+    check_output(Path(output), kept, force=force)  # another program may have written it meanwhile
     write_table(Path(output), arrow)
     return arrow.num_rows
 

@@ -1,7 +1,8 @@
 """`report`: what a page shows of saved runs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import Tensor
 from torchpure.data import LARGEST
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
+from ._loaded import LoadedRun, SavedRun, kept_files, load_data, read_run, with_model
 from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
-from .saved import is_sweep, read_sweep, replaced
+from .saved import Kept, check_output, is_sweep, read_description, read_sweep, replaced
 
 MAX_RUNS = 100
 MAX_POINTS = 2000  # of one kind
@@ -23,13 +24,14 @@ MAX_RESULTS = 30
 GRID = 600
 
 
-def report(*runs: str | Path, output: str | Path = "report.html") -> Path:
+def report(*runs: str | Path, output: str | Path = "report.html", force: bool = False) -> Path:
     """Write one HTML page about runs and sweeps, side by side, and return its path.
 
     The page holds all it needs: it sends no request. It shows curves, fits, residuals, configurations and versions.
+    `force` replaces an existing file, but no data file of the runs.
 
     Raises:
-        InputError: a run cannot be read, plotly is missing, or the page cannot be written.
+        InputError: a run cannot be read, plotly is missing, or the page cannot be written, or exists.
 
     >>> import torchpure as tp
     >>> tp.report("runs/a", "runs/b", output="ab.html")  # doctest: +SKIP
@@ -38,12 +40,23 @@ def report(*runs: str | Path, output: str | Path = "report.html") -> Path:
     if not 1 <= len(runs) <= MAX_RUNS:
         raise InputError(f"report: wanted 1 to {MAX_RUNS} runs, got {len(runs)}")
     script, path = plotly_script(), Path(output)
+    kept = _data_files(runs)
+    check_output(path, kept, force=force)
     sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
     shown = [_page_run(read_run(run)) for run in runs if not is_sweep(Path(run))]
     text = write_page(Page(shown, sweeps), script)
-    with replaced(path) as temporary:
+    with replaced(path, kept, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def _data_files(runs: Sequence[str | Path]) -> Kept:
+    files: dict[str, Path | None] = {}
+    for run in runs:
+        with suppress(InputError):  # a sweep of another program may have no configuration
+            for what, path in kept_files(read_description(Path(run)).config.get("target")).items():
+                files[f"{what} ({run})"] = path
+    return files
 
 
 def _page_run(run: SavedRun) -> PageRun:
