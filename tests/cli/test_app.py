@@ -95,7 +95,19 @@ def test_an_expression_can_start_with_a_minus(words):
 def test_a_fit_of_a_file(here, capsys):
     (here / "points.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 3},{i * i}\n" for i in range(10)))
     assert main(["fit", "points.csv", "--target", "y", "--inputs", "a", "--json", *FAST]) == 0
-    assert json.loads(capsys.readouterr().out)["directory"] == "runs/points-y"
+    result = json.loads(capsys.readouterr().out)
+    assert (result["directory"], result["inputs"]) == ("runs/points-y", {"a": "number"})
+
+
+def test_a_fit_of_a_file_says_what_each_column_became(here, capsys):
+    rows = "".join(f"{'uvw'[i % 3]},{i},2026-01-{i + 1:02},{i % 2},{i * i}\n" for i in range(20))
+    (here / "points.csv").write_text("d,area,built,c,y\n" + rows)
+    words = ["--dates", "calendar", "--categories", "c", *FAST]
+    assert main(["fit", "points.csv", "--target", "y", *words, "--out", "mine"]) == 0
+    shown = "d text (3 categories), area number, built date, c number (2 categories)"
+    assert capsys.readouterr().out.startswith(f"inputs      {shown}\ntrain loss ")
+    assert main(["info", "mine"]) == 0
+    assert f"\ninputs      {shown}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

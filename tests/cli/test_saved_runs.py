@@ -133,9 +133,10 @@ def test_info_of_a_run_a_file_and_parameters(runs, capsys):
     assert main(["info", "runs/file", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["status"], found["steps"]) == ("run", "done", "3 of 3")
-    assert (found["column"], found["inputs"]) == ("price", ["area", "b"])
+    assert (found["column"], found["inputs"]) == ("price", {"area": "number", "b": "number"})
     assert main(["info", "runs/file"]) == 0
-    assert "network     4 silu, float32\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "network     4 silu, float32\n" in out and "inputs      area number, b number\n" in out
     assert main(["info", "runs/houses.csv"]) == 0
     assert "columns  area, b, price\n" in capsys.readouterr().out
     assert main(["info", "runs/file/params.safetensors", "--json"]) == 0

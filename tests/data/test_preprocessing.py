@@ -1,5 +1,6 @@
 import datetime
 import math
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -185,6 +186,31 @@ def test_a_table_that_does_not_fit_the_rules(tmp_path, trained, given, message):
     columns = fit_columns(table(tmp_path, {"c": trained}), ["c"])
     with pytest.raises(InputError, match=message):
         encode(columns, table(tmp_path, {"c": given, "other": [1, 2]}, ".csv"))
+
+
+COMMAS = [f"{number},5" for number in (1, 2, 3, 4)]
+DECIMAL_COMMAS = [  # values of a column, its rules, the loss of it as a target, whether it is taken
+    (COMMAS, Rules(), None, False),
+    (["-1,25", "+2,5e3", "1.234.567,8", "1 234,5", "12\u202f345,5"], Rules(), None, False),
+    (["1,5", "2,5", "no"], Rules(), None, False),
+    (["1,5", "2,5", "no", "none"], Rules(), None, True),
+    (["1,5,2", "a,5", "1.5,"], Rules(), None, True),
+    (COMMAS, Rules(categories=("c",)), "cross-entropy", True),
+]
+
+
+@pytest.mark.parametrize(("values", "rules", "loss", "taken"), DECIMAL_COMMAS)
+def test_text_that_is_mostly_numbers_with_a_decimal_comma_is_refused(tmp_path, values, rules, loss, taken):
+    data = table(tmp_path, {"c": values})
+    if taken:
+        assert fit_columns(data, ["c"], rules)[0].describe() == f"text ({len(values)} categories)"
+        assert fit_targets(data, ["c"], loss)[0].describe() == f"text ({len(values)} classes)"
+        return
+    message = re.escape(f"column `c`, row 0 (counted from 0): wanted a number with a decimal point, got {values[0]!r}")
+    with pytest.raises(InputError, match=f"{message}.*--categories c takes it as text"):
+        fit_columns(data, ["c"], rules)
+    with pytest.raises(InputError, match=f"{message}.*--loss cross-entropy takes them as classes"):
+        fit_targets(data, ["c"], loss)
 
 
 def test_complete_rows(tmp_path):

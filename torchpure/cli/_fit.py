@@ -11,6 +11,7 @@ import typer
 from torchpure.errors import InputError
 
 from ._config_file import read_options
+from ._info import shown
 from ._output import format_loss, print_error, print_output
 from ._signals import catch_signals
 
@@ -167,8 +168,9 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
     if as_json:
         print_output(json.dumps(result), "the run")
     elif not quiet:
+        inputs = f"inputs      {shown(result['inputs'])}\n" if "inputs" in result else ""
         print_output(
-            f"train loss  {format_loss(result['train_loss'])}\n"
+            f"{inputs}train loss  {format_loss(result['train_loss'])}\n"
             f"test loss   {format_loss(result['test_loss'])}  ({result['loss']})\n"
             f"{_format_measured(result)}\n"
             f"{result['steps']} steps in {result['seconds']:.2f} s, {result['parameters']} parameters\n"

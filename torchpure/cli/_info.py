@@ -27,11 +27,12 @@ def info(
         print_output(json.dumps(described))
         return
     width = max(map(len, described))
-    lines = [f"{name.replace('_', ' '):<{width}}  {_shown(value)}" for name, value in described.items()]
+    lines = [f"{name.replace('_', ' '):<{width}}  {shown(value)}" for name, value in described.items()]
     print_output("\n".join(lines))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Show a value in one line: of a long list, its first entries and the number of the others."""
     if isinstance(value, dict):
         value = [f"{name} {text}" for name, text in value.items()]
     if isinstance(value, list):

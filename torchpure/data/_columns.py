@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from ._values import Words, days, first_present, kind_of, missing, numbers, refu
 MAX_ONE_HOT = 16  # more categories get a learned embedding under "auto"
 MAX_CATEGORIES = 100_000
 MAX_CLASSES = 1000
+_DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}([. '\u00a0\u202f]\d{3})+),\d+([eE][-+]?\d+)?")
 Kind = Literal["number", "days", "calendar", "one-hot", "embedding", "classes"]
 
 
@@ -53,6 +55,16 @@ class Column(BaseModel):
         """Return the number of features."""
         many = {"calendar": 7, "one-hot": len(self.categories)}
         return many.get(self.kind, 1) + self.indicator
+
+    def describe(self) -> str:
+        """Say what the column was taken for.
+
+        >>> Column(name="city", kind="one-hot", categories=("Oslo", "Rome")).describe()
+        'text (2 categories)'
+        """
+        if self.kind in ("number", "days", "calendar"):
+            return "number" if self.kind == "number" else "date"
+        return f"{self.holds} ({len(self.categories)} {'classes' if self.kind == 'classes' else 'categories'})"
 
 
 class Rules(NamedTuple):
@@ -119,6 +131,8 @@ def _fit_column(table: Table, name: str, rules: Rules, rows: Tensor | None) -> C
 
 def _fit_categories(table: Table, name: str, rules: Rules, rows: Tensor | None) -> Column:
     column = words(table, name)
+    if name not in rules.categories:
+        _refuse_decimal_commas(table, name, column, f"--categories {name} takes it as text")
     present = _present(column, rows)
     count, total = len(present), len(column.codes) if rows is None else len(rows)
     if name not in rules.categories and count > MAX_ONE_HOT and 2 * count > total:
@@ -148,6 +162,17 @@ def _refuse_names(table: Table, name: str, column: Words, total: int) -> None:
     )
 
 
+def _refuse_decimal_commas(table: Table, name: str, column: Words, way_out: str) -> None:
+    """Refuse a column of which most texts are numbers with a decimal comma: they would become categories."""
+    found = [code for code, text in enumerate(column.names) if _DECIMAL_COMMA.fullmatch(text.strip())]
+    if 2 * len(found) > len(column.names):
+        place, text = table.place(int((column.codes == found[0]).nonzero()[0]), name)
+        raise InputError(
+            f"{table.path}: column `{name}`, {place}: wanted a number with a decimal point, got {text[:40]!r}; "
+            f"write such numbers with a point; {way_out}"
+        )
+
+
 def _fit_target(table: Table, name: str, loss: str | None, rows: Tensor | None) -> Column:
     kind, absent = kind_of(table, name), missing(table, name)
     if absent.any():
@@ -163,7 +188,10 @@ def _fit_target(table: Table, name: str, loss: str | None, rows: Tensor | None) 
         if len(broken):
             place, text = table.place(int(broken[0]), name)
             raise InputError(f"{table.path}: column `{name}`, {place}: cross-entropy wants classes, got {text[:40]!r}")
-    found = _present(words(table, name), None)  # of all rows: a class that only the test has is a class too
+    column = words(table, name)
+    if loss is None:
+        _refuse_decimal_commas(table, name, column, "--loss cross-entropy takes them as classes")
+    found = _present(column, None)  # of all rows: a class that only the test has is a class too
     if not 2 <= len(found) <= MAX_CLASSES:
         raise InputError(f"{table.path}: column `{name}` has {len(found)} classes; wanted 2 to {MAX_CLASSES}")
     return Column(name=name, kind="classes", categories=found, holds=_holds(table, name), unseen="error")

@@ -62,7 +62,7 @@ def _describe_run(run: SavedRun) -> dict[str, Any]:
         "path": str(run.directory),
         "target": config.target,
         "column": config.column,
-        "inputs": list(run.description.data.inputs),
+        "inputs": {one.name: one.describe() for one in run.preprocessing.inputs},
         "points": f"{run.description.data.train_points} to train, {run.description.data.test_points} to test",
         "network": f"{','.join(map(str, config.hidden))} {config.activation}, {config.dtype}",
         "status": run.status,

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from torchpure import __version__, random, train
-from torchpure.data import Preprocessing
+from torchpure.data import Preprocessing, is_table
 from torchpure.errors import InputError
 
 from ._folder import new_folder, replace_file, slug
@@ -125,10 +125,11 @@ def _train(folder: Path, config: FitConfig, data: Data, network: Network, watche
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
     """Return the result of a run in a form for JSON, where numbers that are not finite are null."""
-    result = finished.fit
+    result, inputs = finished.fit, finished.preprocessing.inputs
     return {
         "status": STATUS[result.code],
         "target": config.target,
+        **({"inputs": {one.name: one.describe() for one in inputs}} if is_table(config.target) else {}),
         "train_loss": _json_number(result.train_loss),
         "test_loss": _json_number(result.test_loss),
         "loss": NAMES[loss_name(config, finished.preprocessing)],
