@@ -72,7 +72,8 @@ def test_the_command_of_a_sweep_repeats_it(here):
 
 
 def test_random_members(capsys):
-    words = ["sweep", "x", *FAST, "--vary", "lr=1e-3:1e-1:log", "--sampler", "random", "--trials", "5", "--json"]
+    words = ["sweep", "x", *FAST, "--vary", "lr=1e-3:1e-1:log", "--vary", "seed=0:9", "--seed", "3"]
+    words += ["--sampler", "random", "--trials", "5", "--json"]
     assert main([*words, "--out", "a"]) == main([*words, "--out", "b"]) == 0
     assert Path("a/results.jsonl").read_bytes() == Path("b/results.jsonl").read_bytes()
     assert len(Path("a/results.jsonl").read_text().splitlines()) == 5
@@ -88,6 +89,11 @@ def test_random_members(capsys):
         (["x", "--vary", "activation=tan"], "--activation: wanted 'tanh'"),
         (["x", "--vary", "hidden=4|0"], "--hidden"),
         (["x", "--vary", "target=y|z"], "only a data file has columns"),
+        (["x", *SPACE, "--lr", "0.1"], "learning_rate is given twice, as 'learning_rate=0.001|0.01|0.1' and as"),
+        (["x", *SPACE, "--seed", "1"], "--vary: seed is given twice, as 'seed=0|1' and as --seed '1'; leave one out"),
+        (["a.csv", "--vary", "target=y|z", "--target", "y"], "column is given twice"),
+        (["x", "--vary", "lr=0.1,0.2"], "wanted a finite number for '0.1,0.2' in 'lr=0.1,0.2'; separate values with |"),
+        (["x", "--vary", "seed=0|1,2"], "wanted an integer for '1,2' in 'seed=0|1,2'; separate values with |"),
         (["x", *SPACE, "--sampler", "sobol"], "--sampler: wanted grid, random or optuna"),
         (["x", *SPACE, "--sampler", "random"], "--trials: --sampler random wants a number"),
         (["x", *SPACE, "--trials", "3"], "--trials: a grid takes all points"),

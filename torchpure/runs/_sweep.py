@@ -1,51 +1,41 @@
 """Many fits at once, from their space to their folder, and on from there if they were interrupted."""
 
 import json
-import math
 import signal
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from torchpure.checkpoints import Checkpointer
 from torchpure.errors import InputError
 
 from ._folder import new_folder, replace_file, slug
 from ._run import describe_run
-from ._sweep_best import Best, better, save_best
-from .fits import INTERRUPTED, MAX_STEPS, TERMINATED, FitConfig, configure
+from ._sweep_best import save_best
+from ._sweeping import Sweeping
+from .fits import INTERRUPTED, TERMINATED, FitConfig, configure
 from .saved import open_folder, read_bytes
 from .sweeps import (
     Axis,
     Curves,
     Member,
-    Position,
     Prepared,
-    Programs,
     Request,
     Row,
     Sampler,
-    SweepProgress,
     SweepWatch,
     SweepWatcher,
     draw_sweep,
-    evaluate,
-    group_label,
-    is_finished,
     join_curves,
-    json_lines,
     make_source,
     npz,
     parquet,
     prepare,
     read_axes,
     read_request,
-    report_steps,
-    run_group,
     score,
     split_groups,
     unwatched_sweep,
@@ -121,6 +111,8 @@ def sweep(
     given = config.model_dump(exclude_unset=True, mode="json") if isinstance(config, FitConfig) else config
     options = {name: value for name, value in given.items() if value is not None}
     request = Request(options, read_axes(space, sampler), sampler, trials, _patience(stop_early))
+    if not isinstance(config, FitConfig):  # a FitConfig has a value of each option
+        _check_once(request)
     members = _first_members(request)
     first = prepare(members[:1], None, {})[0]
     config = members[0].config
@@ -154,73 +146,9 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
         return _run(path, request, watcher)
 
 
-class _Sweeping:
-    """A sweep while it goes on: what is known of its members."""
-
-    def __init__(self, folder: Path, request: Request, watcher: SweepWatcher) -> None:
-        self.folder, self.request, self.watcher = folder, request, watcher
-        self.rows: list[Row] = []
-        self.curves: list[tuple[list[int], list[int], torch.Tensor]] = []
-        self.best: Best | None = None
-        self.groups = 0  # that were started
-        self.programs: dict[Hashable, Programs] = {}
-        self.least = (math.inf, -1)  # training loss, member
-
-    def group(self, members: list[Member], known: int, total: int) -> bool:
-        """Run a group or take it from its checkpoint; return whether it is finished."""
-        parts = prepare(members, self.request.stop_early, self.programs)
-        return all(self._run_part(prepared, known + len(parts) - 1, total) for prepared in parts)
-
-    def _run_part(self, prepared: Prepared, known: int, total: int) -> bool:
-        every = prepared.members[0].config.checkpoint_every or MAX_STEPS + 1
-        folder = self.folder / "checkpoints" / f"group-{self.groups:05}"
-        with Checkpointer(folder, keep=1, every=every) as checkpointer:
-            report = self._reporter(prepared.members, known, total)
-            position = run_group(prepared.group, prepared.start, checkpointer, report, self.watcher.stop)
-        self.groups += 1
-        self._take(prepared, position)
-        return is_finished(prepared.group, position)
-
-    def _take(self, prepared: Prepared, position: Position) -> None:
-        outcome = evaluate(prepared, position)
-        self.rows = sorted([*self.rows, *outcome.rows], key=lambda row: row["index"])
-        indices = [member.index for member in prepared.members]
-        self.curves.append((indices, report_steps(prepared.group.task.steps), position.curves))
-        self.best = better(self.best, prepared, position, outcome)
-        replace_file(self.folder / "results.jsonl", json_lines(self.rows))
-
-    def _reporter(self, members: list[Member], known: int, total: int) -> Callable[[Position], None]:
-        ended, failed = len(self.rows), sum(row["status"] == "diverged" for row in self.rows)
-        label, group = group_label(members), self.groups
-
-        def report(position: Position) -> None:
-            state = position.state
-            place = int(state.best.argmin())
-            self.least = min(self.least, (float(state.best[place]), members[place].index))
-            running = int(state.running.sum()) if position.step < members[0].config.steps else 0
-            self.watcher.report(
-                SweepProgress(
-                    group=group,
-                    groups=known,
-                    label=label,
-                    step=position.step,
-                    steps=members[0].config.steps,
-                    members=len(members),
-                    running=running,
-                    all_members=total,
-                    finished=ended + len(members) - running,
-                    failed=failed + int((~state.finite).sum()),
-                    best=self.least[0],
-                    best_index=self.least[1],
-                )
-            )
-
-        return report
-
-
 def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
     start, processor = time.perf_counter(), time.process_time()
-    going, code = _Sweeping(folder, request, watcher), 0
+    going, code = Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
     try:
         while points := source.ask():
@@ -240,7 +168,7 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
     return _finish(going, code, time.perf_counter() - start, time.process_time() - processor)
 
 
-def _finish(going: _Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
+def _finish(going: Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
     folder, curves = going.folder, join_curves(going.curves)
     best = going.best.row if going.best else None
     result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds)
@@ -281,6 +209,17 @@ def _members(request: Request, points: list[dict[str, Any]], first: int) -> list
 
 def _seed(request: Request) -> int:
     return int(request.options.get("seed", 0))
+
+
+def _check_once(request: Request) -> None:
+    """Refuse an option that varies and has a value too; the seed is also that of a sampler."""
+    for axis in request.axes:
+        if axis.name in request.options and (axis.name != "seed" or request.sampler == "grid"):
+            name, value = axis.name, str(request.options[axis.name])
+            flag = "--target" if name == "column" else "--" + name.replace("_", "-")
+            raise InputError(
+                f"--vary: {name} is given twice, as {str(axis)[:60]!r} and as {flag} {value[:40]!r}; leave one out"
+            )
 
 
 def _patience(stop_early: int | None) -> int | None:

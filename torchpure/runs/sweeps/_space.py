@@ -222,7 +222,8 @@ def _value(kind: Kind, part: str, text: str) -> Value:
     try:
         value = {"number": float, "integer": int, "text": str}[kind](part)
     except ValueError:
-        raise InputError(f"--vary: wanted {_article(kind)} for {part[:40]!r} in {text[:80]!r}") from None
+        way_out = "; separate values with |" if "," in part else ""
+        raise InputError(f"--vary: wanted {_article(kind)} for {part[:40]!r} in {text[:80]!r}{way_out}") from None
     if not part or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"--vary: wanted {_article(kind)} for {part[:40]!r} in {text[:80]!r}")
     return value
