@@ -177,9 +177,13 @@ def test_refused_columns(tmp_path, values, rules, message):
     ("trained", "given", "message"),
     [
         ([1.0, 2.0], ["a", "b"], "column `c`, line 2: wanted a number, got 'a'"),
-        ([1.0, 2.0], [1.0, None], "column `c`, line 3: wanted a number, got nothing"),
+        ([1.0, 2.0], [1.0, None], "column `c`, line 3: wanted a number, got nothing; fill it in .* --missing mean"),
         ([DAY, DAY], ["soon", "later"], "column `c`, line 2: wanted a date such as 2026-01-31, got 'soon'"),
-        (["a", "b"], ["a", None], "column `c`, line 3: wanted text, got nothing$"),
+        (
+            ["a", "b"],
+            ["a", None],
+            "column `c`, line 3: wanted text, got nothing; fill it in or leave its row out, or fit again",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_the_rules(tmp_path, trained, given, message):

@@ -17,6 +17,7 @@ from ._columns import Column
 from ._table import Table
 from ._values import days, missing, numbers, refuse, words
 
+WAY_OUT = "; fill it in or leave its row out, or fit again with --missing mean, which takes missing values"
 _PERIODS = (365.2425, 7.0, 1.0)  # days in a year, a week and a day
 
 
@@ -109,7 +110,7 @@ def _encode_column(column: Column, table: Table) -> Tensor:
     absent = values.isnan()
     if absent.any():
         if column.fill is None:
-            refuse(table, column.name, int(absent.nonzero()[0]))
+            refuse(table, column.name, int(absent.nonzero()[0]), WAY_OUT)
         values = torch.where(absent, torch.full_like(values, column.fill), values)
     parts = [values - column.origin, *(_calendar(values) if column.kind == "calendar" else [])]
     return torch.stack([*parts, absent.to(torch.float64)] if column.indicator else parts, dim=1)
@@ -127,7 +128,7 @@ def _codes(column: Column, table: Table) -> Tensor:
     lookup = torch.tensor([*(numbers_of.get(name, 0) for name in found.names), numbers_of.get(None, 0)])
     codes = lookup[found.codes]  # -1, a missing value, takes the last one
     if None not in numbers_of and (absent := missing(table, column.name)).any():
-        refuse(table, column.name, int(absent.nonzero()[0]))
+        refuse(table, column.name, int(absent.nonzero()[0]), WAY_OUT)
     unseen = (codes == 0).nonzero()
     if len(unseen) and column.unseen == "error":
         place, text = table.place(int(unseen[0]), column.name)
