@@ -38,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0
         except (Exception, KeyboardInterrupt) as error:  # an import that is interrupted may raise anything
-            code = _report(error, interrupted())
+            code = _report(error, interrupted(), words)
     if arguments is None and code in (INTERRUPTED, TERMINATED):
         end_quietly()
     return code
 
 
-def _report(error: BaseException, signal_number: int) -> int:
+def _report(error: BaseException, signal_number: int, words: Sequence[str]) -> int:
     """Print one line about an error, and return the exit code; raise an error that is a fault of this program."""
     kept = _notes(error) or "nothing was saved"
     if signal_number or isinstance(error, typer.Abort | KeyboardInterrupt):
@@ -54,7 +54,7 @@ def _report(error: BaseException, signal_number: int) -> int:
         case InputError() | CheckpointError():
             return print_error("; ".join(filter(None, (str(error), _notes(error)))), USAGE)
         case typer.TyperException():
-            return print_error(error.format_message(), USAGE)
+            return print_error(_wrong_number(error, words) or error.format_message(), USAGE)
         case BrokenPipeError():
             close_stdout()
             return USAGE
@@ -64,6 +64,22 @@ def _report(error: BaseException, signal_number: int) -> int:
         case MemoryError():
             return print_error("out of memory; try fewer points or a smaller --hidden", USAGE)
     raise error
+
+
+def _wrong_number(error: typer.TyperException, words: Sequence[str]) -> str:
+    """Say which option wants a number and what came; an empty text for another error."""
+    message, options = error.format_message(), getattr(getattr(error, "param", None), "opts", ())
+    wanted = next((kind for kind in ("integer", "number") if f"should be a valid {kind}" in message), "")
+    if not wanted:
+        return ""
+    values = [
+        (option, word.removeprefix(f"{option}=") if "=" in word else after)
+        for word, after in zip(words, [*words[1:], ""], strict=True)
+        for option in options
+        if word == option or word.startswith(f"{option}=")
+    ]
+    article = "an" if wanted == "integer" else "a"
+    return f"{values[-1][0]}: wanted {article} {wanted}, got {values[-1][1][:60]!r}" if values else ""
 
 
 def _notes(error: BaseException) -> str:

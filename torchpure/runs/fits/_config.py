@@ -171,6 +171,7 @@ def _error_message(error: ValidationError) -> str:
         close = difflib.get_close_matches(name, FitConfig.model_fields, n=1)
         return f"{_option(name)}: no such option{f'; did you mean {_option(close[0])}?' if close else ''}"
     wanted = first["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+    wanted = wanted.replace("a valid integer", "an integer").replace("a valid number", "a number")
     number = "a number " if wanted.startswith(("greater", "less")) else ""
     return f"{_option(name)}: wanted {number}{wanted[:1].lower()}{wanted[1:]}, got {str(first['input'])[:60]!r}"
 
