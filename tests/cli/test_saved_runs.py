@@ -213,6 +213,13 @@ def test_export_says_what_is_wrong(runs, capsys, monkeypatch):
     words = ["export", "runs/file", "--output", "m.onnx", "--format"]
     assert "wanted torch-export or onnx, got 'onix'" in fails(capsys, *words, "onix")
     torch_export = ["--format", "torch-export"]
+    (runs / "houses.csv").rename(runs / "moved.csv")
+    config = runs / "file/config.json"
+    config.write_text(re.sub(r'"target": "[^"]*houses.csv"', '"target": "runs/houses.csv"', config.read_text()))
+    assert "no such file or directory; wanted a data file; --compare FILE names other data" in fails(
+        capsys, *words[:3], "m.pt2", *torch_export
+    )
+    (runs / "moved.csv").rename(runs / "houses.csv")
     assert "cannot be written (no such file" in fails(capsys, *words[:3], "no/m", *torch_export)
     assert "is no name for a file" in fails(capsys, *words[:3], "runs", *torch_export)
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import tomllib
 from pathlib import Path
@@ -129,6 +130,9 @@ def test_a_signal_ends_a_sweep_and_resume_goes_on(capsys, monkeypatch):
     }
     assert main(["resume", "mine", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["members"] == {"done": 6}
+    assert main(["info", "mine", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["status"], found["members"], found["best_run"]) == ("done", {"done": 6}, "mine/best")
     assert main(["resume", "mine"]) == 2
     assert "the sweep is done" in capsys.readouterr().err
 
@@ -144,7 +148,31 @@ def test_saved_sweeps_are_listed_and_described(capsys):
     main(["sweep", "x", *SPACE, *FAST, "--quiet"])
     assert main(["ls"]) == main(["info", "runs/sweep-x"]) == main(["info", "runs/sweep-x/best"]) == 0
     out = capsys.readouterr().out
-    assert "sweep-x" in out and "6" in out and "done" in out
+    assert "sweep-x" in out and "sweep of 6" in out and re.search(r"members +done 6\n", out)
+    best = json.loads(Path("runs/sweep-x/best/result.json").read_text())
+    assert main(["info", "runs/sweep-x", "--json"]) == main(["ls", "--json"]) == 0
+    info, listed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (info["target"], info["status"], info["members"], info["runs"]) == ("x", "done", {"done": 6}, 6)
+    assert info["best"]["test_loss"] == best["test_loss"] == listed[0]["test_loss"]
+    assert info["command"].startswith("torchpure sweep x --vary 'learning_rate=0.001|0.01|0.1'")
+    assert listed[0]["members"] == 6
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--input", "x.csv", "--output", "y.csv"],
+        ["export", "--format", "onnx", "--output", "m.onnx"],
+    ],
+)
+def test_a_sweep_where_a_run_is_wanted_names_its_best_run(words, capsys):
+    main(["sweep", "x", *SPACE, *FAST, "--quiet", "--out", "mine"])
+    for folder, message in (
+        ("mine", "mine: is a sweep; its best run is `mine/best`"),
+        (".", ".: is a folder of runs; name one, such as `mine`"),
+    ):
+        assert main([words[0], folder, *words[1:]]) == 2
+        assert capsys.readouterr().err == f"torchpure: {message}\n"
 
 
 def progress(**changes):
@@ -222,7 +250,7 @@ WRONG_FILES = {
     "none near": ("zzzzz = 1", "unknown key `zzzzz`; wanted one of activation"),
     "no TOML": ("a = = 1", "wanted TOML with numbers, texts and lists"),
     "a date": ("steps = 2020-01-01", "wanted TOML with numbers, texts and lists"),
-    "another type": ('steps = "many"', "--steps: wanted a valid integer"),
+    "another type": ('steps = "many"', "--steps: wanted an integer, got 'many'"),
     "out of range": ("steps = 0", "--steps: wanted a number greater than or equal to 1"),
     "the folder": ('out = "a"', "unknown key `out`"),
 }
@@ -239,6 +267,25 @@ def test_wrong_files_of_options(name, command, capsys, here, listing):
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert listing(here) == ["options.toml"]
+
+
+VARIES_AND_HAS_A_VALUE = {  # file, flags, whether it is taken
+    "both in the file": ('hidden = "4"\nvary = "hidden=4|8"', [], False),
+    "a flag beside the file": ('vary = "hidden=4|8"', ["--hidden", "4"], False),
+    "--vary wins over the file": ('hidden = "4"', ["--vary", "hidden=4|8"], True),
+}
+
+
+@pytest.mark.parametrize("name", VARIES_AND_HAS_A_VALUE)
+def test_an_option_that_varies_and_has_a_value_in_a_file(name, capsys):
+    text, flags, taken = VARIES_AND_HAS_A_VALUE[name]
+    Path("options.toml").write_text(f"steps = 3\n{text}")
+    assert main(["sweep", "x", "--config", "options.toml", *flags, "--json"]) == (0 if taken else 2)
+    out, err = capsys.readouterr()
+    if taken:
+        assert json.loads(out)["members"] == {"done": 2}
+    else:
+        assert "--vary: hidden is given twice, as 'hidden=4|8' and as --hidden '4'; leave one out" in err
 
 
 def test_the_best_member_of_a_file_of_options_is_a_run():

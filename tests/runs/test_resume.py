@@ -141,10 +141,27 @@ def test_a_changed_run_is_refused_in_one_line(name, capsys):
 
 def test_what_cannot_be_resumed(capsys):
     run(configure(SMALL), Path("done"))
-    with pytest.raises(InputError, match="the run is done; wanted one that was interrupted or killed"):
+    with pytest.raises(
+        InputError, match=r"the run is done; wanted one .* killed; to train longer, fit again with more"
+    ):
         resume("done")
     assert main(["resume", "don"]) == 2
     assert "done" in capsys.readouterr().err  # the nearest name
+    options = {"target": "x", "optimizer": "sgd", "schedule": "constant", "learning_rate": 1e38, "steps": 20}
+    assert run(configure(options), Path("diverged")).fit.code == 1
+    with pytest.raises(InputError, match=r"is diverged; .* fit again with a smaller --learning-rate"):
+        resume("diverged")
+    assert main(["resume", "."]) == 2
+    assert capsys.readouterr().err == "torchpure: .: is a folder of runs; name one, such as `diverged`\n"
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts():
+    run(configure(SMALL), Path("run"), stopping_at(20))
+    path = Path("run/result.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": 1000.0}))
+    finished = resume("run")
+    assert 1000 < finished.fit.seconds < 1900
+    assert json.loads(path.read_text())["seconds"] == finished.fit.seconds
 
 
 def test_a_file_that_changed_since_is_refused(here):
@@ -157,7 +174,10 @@ def test_a_file_that_changed_since_is_refused(here):
 
 def test_a_run_that_goes_on_is_not_resumed():
     run(configure(SMALL), Path("run"), stopping_at(20))
-    with Checkpointer("run/checkpoints"), pytest.raises(CheckpointError, match="writes there already"):
+    with (
+        Checkpointer("run/checkpoints"),
+        pytest.raises(CheckpointError, match=rf"run: this run goes on in process {os.getpid()}; wait"),
+    ):
         resume("run")
 
 

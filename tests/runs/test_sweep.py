@@ -261,8 +261,16 @@ def test_a_resumed_sweep_has_the_bits_of_an_uninterrupted_one(windows, count):
         assert stopped.code == 0
         return
     assert (stopped.code, stopped.status) == (130, "interrupted")
-    assert json.loads(Path("stopped/result.json").read_text())["status"] == "interrupted"
-    assert resume_sweep("stopped").code == 0
+    path = Path("stopped/result.json")
+    before = json.loads(path.read_text())
+    assert before["status"] == "interrupted"
+    assert sum(stopped.counts().values()) == sum(before["members"].values()) == 4
+    assert stopped.counts().get("not begun", 0) == 4 - len(stopped.rows) == (2 if count < 4 else 0)
+    assert runs.info("stopped")["members"] == before["members"]
+    path.write_text(json.dumps(before | {"seconds": 1000.0}))
+    resumed = resume_sweep("stopped")
+    assert (resumed.code, resumed.counts()) == (0, {"done": 4})
+    assert 1000 < resumed.seconds == json.loads(path.read_text())["seconds"] < 1900
     assert bits("stopped") == bits("whole")
 
 

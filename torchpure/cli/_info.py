@@ -34,7 +34,7 @@ def info(
 def shown(value: Any) -> str:
     """Show a value in one line: of a long list, its first entries and the number of the others."""
     if isinstance(value, dict):
-        value = [f"{name} {text}" for name, text in value.items()]
+        value = [f"{name} {'-' if text is None else text}" for name, text in value.items()]
     if isinstance(value, list):
         more = f", and {len(value) - MAX_LISTED} more" if len(value) > MAX_LISTED else ""
         value = ", ".join(map(str, value[:MAX_LISTED])) + more

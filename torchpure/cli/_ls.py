@@ -46,7 +46,8 @@ def _table(found: "Sequence[Listed]") -> str:
         table.add_column(name, justify="right", no_wrap=True)
     for run in found:
         target = run.target if run.problem is None else run.problem
-        cells = (run.name, target, run.status, _number(run.steps), _loss(run.train_loss), _loss(run.test_loss))
+        status = run.status if run.members is None else f"{run.status} of {run.members}"
+        cells = (run.name, target, status, _number(run.steps), _loss(run.train_loss), _loss(run.test_loss))
         table.add_row(*(Text(printable(cell)) for cell in (*cells, age(run.age))))
     terminal = sys.stdout.isatty()
     console = Console(file=io.StringIO(), width=None if terminal else WIDTH, color_system=None)

@@ -67,10 +67,13 @@ def _sweep(options: Mapping[str, Any], source: Mapping[str, Any] | None, flags: 
     from torchpure import runs
 
     shared = {name: options[name] for name in runs.FitConfig.model_fields if name in options}
+    space, sampler = _space(options["vary"]), options["sampler"] or "grid"
+    # --vary wins over a value of the file, but not over one beside it
+    runs.check_given_once(runs.read_axes(space, sampler), flags if flags["vary"] else shared, sampler)
     finished = runs.sweep(
         shared,
-        _space(options["vary"]),
-        sampler=options["sampler"] or "grid",
+        space,
+        sampler=sampler,
         trials=_count("trials", options["trials"]),
         stop_early=_count("stop-early", options["stop_early"]),
         out=None if flags["out"] is None else output_folder(flags["out"]),

@@ -9,7 +9,15 @@ from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
 from ._sweep import SweepRun, resume_sweep, sweep
 from .fits import FitConfig, configure
-from .sweeps import SweepProgress, SweepWatch, SweepWatcher, is_sweep_folder, unwatched_sweep
+from .sweeps import (
+    SweepProgress,
+    SweepWatch,
+    SweepWatcher,
+    check_given_once,
+    is_sweep_folder,
+    read_axes,
+    unwatched_sweep,
+)
 
 __all__ = [
     "Exported",
@@ -24,6 +32,7 @@ __all__ = [
     "SweepWatcher",
     "Watch",
     "Watcher",
+    "check_given_once",
     "configure",
     "export",
     "info",
@@ -32,6 +41,7 @@ __all__ = [
     "load_run",
     "predict",
     "predict_table",
+    "read_axes",
     "read_run",
     "report",
     "resume",

@@ -66,13 +66,20 @@ def export(
     check_output(Path(output), kept, force=force)
     rules = loaded.preprocessing.inputs
     table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
-    x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
+    x = (_test_inputs(loaded) if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
     with replaced(Path(output), kept, force=force) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())
     return Exported(Path(output), len(x), difference)
+
+
+def _test_inputs(run: LoadedRun) -> Tensor:
+    try:
+        return load_data(run).test.x
+    except InputError as error:
+        raise InputError(f"{error}; --compare FILE names other data to compare on") from None
 
 
 def _to_torch_export(run: LoadedRun, x: Tensor, path: Path) -> Callable[[Tensor], Tensor]:

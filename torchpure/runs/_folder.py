@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from torchpure.errors import InputError
+from torchpure.checkpoints import Checkpointer
+from torchpure.errors import CheckpointError, InputError
 
 RUNS = Path("runs")
 MAX_NAME = 40
@@ -42,6 +43,23 @@ def new_folder(out: Path | None, name: str, worth_keeping: Callable[[Path], bool
             with suppress(OSError):  # not empty: it holds a run
                 RUNS.rmdir()
         raise
+
+
+def open_checkpoints(folder: Path, place: str, *, keep: int, every: int) -> Checkpointer:
+    """Open the checkpoints of a run or a sweep, at `place` in its folder.
+
+    Raises:
+        CheckpointError: the run goes on in another process, or the place cannot be written.
+    """
+    try:
+        return Checkpointer(folder / place, keep=keep, every=every)
+    except CheckpointError as error:
+        owner = re.search(r"process (\S+) writes there already", str(error))
+        if owner is None:
+            raise
+        raise CheckpointError(
+            f"{folder}: this run goes on in process {owner[1]}; wait for its end, or stop that process first"
+        ) from None
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -9,8 +9,8 @@ from torchpure import checkpoints
 from torchpure.data import KINDS, column_names, is_table
 from torchpure.errors import InputError
 
-from ._loaded import SavedRun, read_run
-from .saved import is_sweep, read_header, read_sweep
+from ._loaded import UNFINISHED, SavedRun, read_run
+from .saved import best_row, count_ends, is_sweep, read_description, read_header, read_sweep, read_sweep_result
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -32,8 +32,7 @@ def info(path: str | Path) -> dict[str, Any]:
     if path.is_file():
         raise InputError(f"{path}: wanted a run's folder, a checkpoint, a data file ({KINDS}) or .safetensors")
     if is_sweep(path):
-        table = read_sweep(path)
-        return {"kind": "sweep", "path": str(path), "columns": list(table.columns), "runs": len(table.rows)}
+        return _describe_sweep(path)
     if path.is_dir() and (os.path.lexists(path / "manifest.json") or any(path.glob("step-*"))):
         return _describe_checkpoint(checkpoints.describe(path))
     return _describe_run(read_run(path))
@@ -48,6 +47,30 @@ def _describe_checkpoint(found: checkpoints.Description) -> dict[str, Any]:
         "bytes": found.num_bytes,
         **found.versions,
     }
+
+
+def _describe_sweep(path: Path) -> dict[str, Any]:
+    """Describe a sweep; one of another program may have its results alone."""
+    table, known = read_sweep(path), {}
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    if os.path.lexists(path / "config.json"):
+        description = read_description(path)
+        target = " ".join(
+            str(description.config[name]) for name in ("target", "column") if description.config.get(name)
+        )
+        result = read_sweep_result(path)
+        known = {
+            "target": target,
+            "status": result.get("status", UNFINISHED),
+            "members": count_ends([str(row.get("status")) for row in rows], description.members or 0),
+            "best": best_row(table),
+            "best_run": str(path / "best") if (path / "best").is_dir() else None,
+            "seconds": result.get("seconds"),
+            "torchpure": description.torchpure,
+            "torch": description.torch,
+            "command": description.command,
+        }
+    return {"kind": "sweep", "path": str(path), "columns": list(table.columns), "runs": len(table.rows), **known}
 
 
 def _leaf(leaf: checkpoints.LeafInfo) -> str:

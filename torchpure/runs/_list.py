@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Listed(NamedTuple):
     test_loss: float | None
     age: float  # seconds since its metrics changed
     problem: str | None  # why it cannot be read
+    members: int | None = None  # of a sweep; its losses are those of its best member
 
 
 def list_runs(folder: str | Path = "runs") -> list[Listed]:
@@ -55,7 +57,7 @@ def _listed(folder: Path) -> Listed:
     age = max(0.0, time.time() - _changed(folder))
     try:
         if is_sweep(folder):
-            return Listed(folder.name, _sweep_target(folder), "sweep", None, None, None, age, None)
+            return _listed_sweep(folder, age)
         description, last = read_description(folder), read_last(folder)
     except InputError as error:
         return Listed(folder.name, "", "unreadable", None, None, None, age, str(error))
@@ -82,11 +84,16 @@ def _changed(folder: Path) -> float:
     return time.time()
 
 
-def _sweep_target(folder: Path) -> str:
-    try:
-        return str(read_description(folder).config.get("target", ""))
-    except InputError:
-        return ""
+def _listed_sweep(folder: Path, age: float) -> Listed:
+    """Describe a sweep by its configuration and its best run, which one of another program may lack."""
+    target, members, last = "", None, {}
+    with suppress(InputError):
+        description = read_description(folder)
+        target, members = str(description.config.get("target", "")), description.members
+        if not (folder / "best").is_symlink():
+            last = read_last(folder / "best")
+    train_loss, test_loss = (_finite(last.get(name)) for name in ("train_loss", "test_loss"))
+    return Listed(folder.name, target, "sweep", None, train_loss, test_loss, age, None, members)
 
 
 def _integer(value: Any) -> int | None:

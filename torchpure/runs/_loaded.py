@@ -1,5 +1,6 @@
 """A saved run as an object: its model, configuration, metrics and status."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from .fits import Data, FitConfig, Network, blank, load
 from .saved import (
     Description,
     Kept,
+    is_sweep,
     open_folder,
     read_description,
     read_metrics,
@@ -24,6 +26,7 @@ from .saved import (
     read_seconds,
 )
 
+MAX_NAMES = 10_000
 UNFINISHED = "unfinished"  # the run goes on, or was killed
 
 
@@ -80,6 +83,7 @@ def read_run(run: str | Path) -> SavedRun:
         InputError: the folder or one of its files is missing, damaged or not what `torchpure fit` writes.
     """
     folder = open_folder(Path(run))
+    _check_one_run(folder)
     description = read_description(folder)
     rules = description.data.preprocessing
     if rules is not None and tuple(column.name for column in rules.inputs) != description.data.inputs:
@@ -87,6 +91,21 @@ def read_run(run: str | Path) -> SavedRun:
     metrics = read_metrics(folder)
     result = metrics.result and {**metrics.result, **read_seconds(folder)}
     return SavedRun(folder, _config(folder, description), description, metrics.columns, result)
+
+
+def _check_one_run(folder: Path) -> None:
+    """Say what to name instead of a sweep, or of a folder with runs."""
+    if is_sweep(folder):
+        has_best = (folder / "best").is_dir()
+        raise InputError(
+            f"{folder}: is a sweep; its best run is " + (f"`{folder / 'best'}`" if has_best else "not known")
+        )
+    if not os.path.lexists(folder / "config.json"):
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry, _ in zip(entries, range(MAX_NAMES), strict=False))
+        found = [name for name in names if (folder / name / "config.json").is_file()]
+        if found:
+            raise InputError(f"{folder}: is a folder of runs; name one, such as `{folder / found[0]}`")
 
 
 def load_run(run: str | Path) -> LoadedRun:

@@ -11,15 +11,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from torchpure import __version__, random, train
+from torchpure import __version__, random
 from torchpure.data import Preprocessing, is_table
 from torchpure.errors import InputError
 
-from ._folder import new_folder, replace_file, slug
+from ._folder import new_folder, open_checkpoints, replace_file, slug
 from ._loaded import load_data, read_run
 from ._log import Log, open_log
 from ._plots import draw_fit, draw_loss
 from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
+from .saved import read_seconds
 
 CHECKPOINTS = "checkpoints"
 MIN_PRODUCTS_FOR_THREADS = 10_000_000  # a step below takes less than 2 ms on one thread
@@ -84,11 +85,16 @@ def resume(run: str | Path, watch: Watch = unwatched) -> Run:
     """
     saved = read_run(run)
     if saved.status in ("done", "diverged"):
-        raise InputError(f"{saved.directory}: the run is {saved.status}; wanted one that was interrupted or killed")
+        change = "more --steps" if saved.status == "done" else "a smaller --learning-rate"
+        raise InputError(
+            f"{saved.directory}: the run is {saved.status}; wanted one that was interrupted or killed; "
+            f"to train {'longer' if saved.status == 'done' else 'again'}, fit again with {change}"
+        )
+    seconds = read_seconds(saved.directory).get("seconds", 0.0)
     data = load_data(saved)
     network = build(saved.config, data.train, data.preprocessing)
     with watch(saved.config.steps, _threads(saved.config, data, network)) as watcher:
-        return _train(saved.directory, saved.config, data, network, watcher)
+        return _train(saved.directory, saved.config, data, network, watcher, seconds if seconds > 0 else 0.0)
 
 
 def _keys(config: FitConfig) -> tuple[Tensor, Tensor]:
@@ -104,9 +110,12 @@ def _threads(config: FitConfig, data: Data, network: Network) -> int:
     return config.threads or (1 if products < MIN_PRODUCTS_FOR_THREADS else 0)
 
 
-def _train(folder: Path, config: FitConfig, data: Data, network: Network, watcher: Watcher) -> Run:
+def _train(
+    folder: Path, config: FitConfig, data: Data, network: Network, watcher: Watcher, seconds: float = 0.0
+) -> Run:
+    """Train and save; `seconds` are those of the parts before, where the run is resumed."""
     every = config.checkpoint_every or MAX_STEPS + 1
-    with train.Checkpointer(folder / CHECKPOINTS, keep=2, every=every) as checkpointer:
+    with open_checkpoints(folder, CHECKPOINTS, keep=2, every=every) as checkpointer:
         try:
             with open_log(folder, checkpointer.latest() or 0) as log:
 
@@ -115,6 +124,7 @@ def _train(folder: Path, config: FitConfig, data: Data, network: Network, watche
                     watcher.report(step, loss)
 
                 result = fit(network, data, config, _keys(config)[1], report, watcher.stop, checkpointer, log.losses)
+                result = result._replace(seconds=seconds + result.seconds)
                 _write(folder, config, data, network, result, log)
         except BaseException as error:
             if (step := checkpointer.latest()) is not None:

@@ -17,7 +17,7 @@ from ._run import describe_run
 from ._sweep_best import save_best
 from ._sweeping import Sweeping
 from .fits import INTERRUPTED, TERMINATED, FitConfig, configure
-from .saved import open_folder, read_bytes
+from .saved import count_ends, open_folder, read_sweep_result
 from .sweeps import (
     Axis,
     Curves,
@@ -42,8 +42,6 @@ from .sweeps import (
     write_request,
 )
 
-MAX_RESULT = 2**20
-
 
 @dataclass(frozen=True, repr=False)
 class SweepRun:
@@ -55,7 +53,8 @@ class SweepRun:
     rows: list[Row]  # of each member: index, varied values, status, steps and losses
     curves: Curves
     best: Row | None  # the row with the least validation loss, if there are validation points, else test loss
-    seconds: float  # of the training, with compiling
+    seconds: float  # of the training, with compiling; of a resumed sweep, of all its parts
+    total: int = 0  # members, with those that have not begun
 
     @property
     def status(self) -> str:
@@ -63,9 +62,8 @@ class SweepRun:
         return {0: "done", 1: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}[self.code]
 
     def counts(self) -> dict[str, int]:
-        """Return how many members ended how."""
-        ends = [row["status"] for row in self.rows]
-        return {end: ends.count(end) for end in dict.fromkeys(ends)}
+        """Return how many members ended how, and how many have not begun."""
+        return count_ends([row["status"] for row in self.rows], self.total)
 
     def __repr__(self) -> str:
         """Show at most twelve lines."""
@@ -111,17 +109,15 @@ def sweep(
     given = config.model_dump(exclude_unset=True, mode="json") if isinstance(config, FitConfig) else config
     options = {name: value for name, value in given.items() if value is not None}
     request = Request(options, read_axes(space, sampler), sampler, trials, _patience(stop_early))
-    if not isinstance(config, FitConfig):  # a FitConfig has a value of each option
-        _check_once(request)
     members = _first_members(request)
     first = prepare(members[:1], None, {})[0]
     config = members[0].config
     name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
     with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
-        content = write_request(request, _details(first), source)
+        content = write_request(request, _details(first) | {"members": _total(request, members)}, source)
         replace_file(folder / "config.json", content)
         replace_file(folder / "results.jsonl", b"")
-        return _run(folder, request, watcher)
+        return _run(folder, request, watcher, _total(request, members), {})
 
 
 def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> SweepRun:
@@ -135,18 +131,20 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
     """
     path = open_folder(Path(folder), "a sweep's folder")
     request, data = read_request(path)
-    if (path / "result.json").is_file():
-        status = json.loads(read_bytes(path, "result.json", MAX_RESULT)).get("status")
-        if status in ("done", "diverged"):
-            raise InputError(f"{path}: the sweep is {status}; wanted one that was interrupted or killed")
+    before = read_sweep_result(path)
+    if before.get("status") in ("done", "diverged"):
+        raise InputError(
+            f"{path}: the sweep is {before['status']}; wanted one that was interrupted or killed; "
+            f"to train longer, sweep again with more --steps"
+        )
     members = _first_members(request)
     if prepare(members[:1], None, {})[0].data[0].sha256 != data.get("sha256"):
         raise InputError(f"{members[0].config.target}: has changed since the sweep {path}")
     with watch(members[0].config.threads) as watcher:
-        return _run(path, request, watcher)
+        return _run(path, request, watcher, _total(request, members), before)
 
 
-def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
+def _run(folder: Path, request: Request, watcher: SweepWatcher, total: int, before: Mapping[str, Any]) -> SweepRun:
     start, processor = time.perf_counter(), time.process_time()
     going, code = Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
@@ -154,8 +152,8 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
         while points := source.ask():
             members = _members(request, points, len(going.rows))
             groups = split_groups(members)
-            known, total = going.groups + len(groups), len(going.rows) + len(members)
-            if not all(going.group(group, known, request.trials or total) for group in groups):
+            known = going.groups + len(groups)
+            if not all(going.group(group, known, total) for group in groups):
                 code = TERMINATED if watcher.stop() == signal.SIGTERM else INTERRUPTED
                 break
             source.tell([score(row) for row in going.rows[-len(members) :]])
@@ -165,13 +163,14 @@ def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
         raise
     if not code and all(row["status"] == "diverged" for row in going.rows):
         code = 1
-    return _finish(going, code, time.perf_counter() - start, time.process_time() - processor)
+    seconds = {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - processor}
+    return _finish(going, code, total, {name: value + before.get(name, 0.0) for name, value in seconds.items()})
 
 
-def _finish(going: Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
+def _finish(going: Sweeping, code: int, total: int, seconds: Mapping[str, float]) -> SweepRun:
     folder, curves = going.folder, join_curves(going.curves)
     best = going.best.row if going.best else None
-    result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds)
+    result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds["seconds"], total)
     table = parquet(going.rows)
     if table is not None:
         replace_file(folder / "results.parquet", table)
@@ -184,8 +183,7 @@ def _finish(going: Sweeping, code: int, seconds: float, processor_seconds: float
         "members": result.counts(),
         "steps": sum(row["steps"] for row in going.rows),
         "best": best and best["index"],
-        "seconds": seconds,
-        "processor_seconds": processor_seconds,
+        **seconds,
         "threads": torch.get_num_threads(),
     }
     replace_file(folder / "result.json", json.dumps(last, indent=2).encode() + b"\n")
@@ -207,19 +205,13 @@ def _members(request: Request, points: list[dict[str, Any]], first: int) -> list
     ]
 
 
+def _total(request: Request, first: list[Member]) -> int:
+    """Return the number of members; the first round of a study has only some."""
+    return request.trials or len(first)
+
+
 def _seed(request: Request) -> int:
     return int(request.options.get("seed", 0))
-
-
-def _check_once(request: Request) -> None:
-    """Refuse an option that varies and has a value too; the seed is also that of a sampler."""
-    for axis in request.axes:
-        if axis.name in request.options and (axis.name != "seed" or request.sampler == "grid"):
-            name, value = axis.name, str(request.options[axis.name])
-            flag = "--target" if name == "column" else "--" + name.replace("_", "-")
-            raise InputError(
-                f"--vary: {name} is given twice, as {str(axis)[:60]!r} and as {flag} {value[:40]!r}; leave one out"
-            )
 
 
 def _patience(stop_early: int | None) -> int | None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import torch
 
-from torchpure.checkpoints import Checkpointer
-
-from ._folder import replace_file
+from ._folder import open_checkpoints, replace_file
 from ._sweep_best import Best, better
 from .fits import MAX_STEPS
 from .sweeps import (
@@ -49,8 +47,8 @@ class Sweeping:
 
     def _run_part(self, prepared: Prepared, known: int, total: int) -> bool:
         every = prepared.members[0].config.checkpoint_every or MAX_STEPS + 1
-        folder = self.folder / "checkpoints" / f"group-{self.groups:05}"
-        with Checkpointer(folder, keep=1, every=every) as checkpointer:
+        place = f"checkpoints/group-{self.groups:05}"
+        with open_checkpoints(self.folder, place, keep=1, every=every) as checkpointer:
             report = self._reporter(prepared.members, known, total)
             position = run_group(prepared.group, prepared.start, checkpointer, report, self.watcher.stop)
         self.groups += 1

@@ -5,7 +5,7 @@ from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics, read_seconds
 from ._parameters import read_header, read_parameters
 from ._replace import Kept, check_output, replaced
-from ._sweep import SweepTable, is_sweep, read_sweep
+from ._sweep import SweepTable, best_row, count_ends, is_sweep, read_sweep, read_sweep_result
 
 __all__ = [
     "DataDescription",
@@ -13,7 +13,9 @@ __all__ = [
     "Kept",
     "Metrics",
     "SweepTable",
+    "best_row",
     "check_output",
+    "count_ends",
     "is_sweep",
     "open_file",
     "open_folder",
@@ -25,5 +27,6 @@ __all__ = [
     "read_parameters",
     "read_seconds",
     "read_sweep",
+    "read_sweep_result",
     "replaced",
 ]

@@ -40,6 +40,7 @@ class Description(BaseModel):
     command: Text = ""
     config: dict[str, Any]  # checked by the class that made it
     data: DataDescription
+    members: Annotated[int, Field(ge=0)] | None = None  # of a sweep
 
 
 def read_description(folder: Path) -> Description:

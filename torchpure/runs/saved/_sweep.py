@@ -1,15 +1,17 @@
 """The results of a sweep: `results.jsonl` or `results.parquet`, a row for each run with any columns."""
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchpure.errors import InputError
 
-from ._files import open_file
+from ._files import open_file, read_bytes
 
-LINES, PARQUET = "results.jsonl", "results.parquet"
+LINES, PARQUET, RESULT = "results.jsonl", "results.parquet", "result.json"
+MAX_SECONDS = 1e12
 MAX_BYTES = 2**28
 MAX_LINE = 2**20
 MAX_ROWS = 100_000
@@ -46,6 +48,46 @@ def read_sweep(folder: Path) -> SweepTable:
         if len(rows) > MAX_ROWS or len(names) > MAX_COLUMNS:
             raise InputError(f"{path}: more than {MAX_ROWS} rows or {MAX_COLUMNS} columns")
     return SweepTable(tuple(names), [tuple(_cell(row.get(name)) for name in names) for row in rows])
+
+
+def read_sweep_result(folder: Path) -> Mapping[str, Any]:
+    """Read `result.json` of a sweep: status, and seconds as finite numbers; {} before the end of its first part.
+
+    Raises:
+        InputError: the file is too large, no regular file, or not what a sweep writes.
+    """
+    path = folder / RESULT
+    if not os.path.lexists(path):
+        return {}
+    try:
+        result = json.loads(read_bytes(folder, RESULT, MAX_LINE))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON: {str(error)[:100]}") from None
+    if not isinstance(result, dict) or not isinstance(result.get("status"), str):
+        raise InputError(f"{path}: wanted the result of a sweep with its `status`")
+    seconds = {name: result[name] for name in ("seconds", "processor_seconds") if name in result}
+    for name, value in seconds.items():
+        if not isinstance(value, int | float) or not 0 <= value < MAX_SECONDS:
+            raise InputError(f"{path}: `{name}`: wanted a number of seconds, got {str(value)[:60]}")
+    return {"status": result["status"][:40], **seconds}
+
+
+def best_row(table: SweepTable) -> Mapping[str, Cell] | None:
+    """Return the row with the least loss on the validation points, if there are some, else on the test points."""
+    losses = [name for name in ("validation_loss", "test_loss") if name in table.columns]
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if losses else []
+    known = [(value, row) for row in rows if isinstance(value := row[losses[0]], int | float) and value == value]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def count_ends(ends: Sequence[str], total: int) -> dict[str, int]:
+    """Count how members ended; those of `total` that have no end have not begun.
+
+    >>> count_ends(["done", "done"], 5)
+    {'done': 2, 'not begun': 3}
+    """
+    counts = {end: ends.count(end) for end in dict.fromkeys(ends)}
+    return counts | ({"not begun": total - len(ends)} if total > len(ends) else {})
 
 
 def _json_rows(folder: Path, path: Path) -> Iterator[dict[str, Any]]:

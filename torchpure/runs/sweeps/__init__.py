@@ -6,7 +6,7 @@ from ._pictures import draw_sweep
 from ._request import Request, is_sweep_folder, read_request, write_request
 from ._results import Curves, Row, join_curves, json_lines, npz, parquet
 from ._source import Source, make_source
-from ._space import OPTIONS, Axis, Sampler, read_axes
+from ._space import OPTIONS, Axis, Sampler, check_given_once, read_axes
 from ._train import Programs
 from ._watch import SweepProgress, SweepWatch, SweepWatcher, unwatched_sweep
 
@@ -23,6 +23,7 @@ __all__ = [
     "Member",
     "OPTIONS",
     "Axis",
+    "check_given_once",
     "Curves",
     "Position",
     "Request",

@@ -114,6 +114,22 @@ def read_axes(space: Mapping[str, str | Iterable[Any]] | Iterable[str], sampler:
     return _checked(axes)
 
 
+def check_given_once(axes: Sequence[Axis], options: Mapping[str, Any], sampler: Sampler) -> None:
+    """Refuse an option that varies and has a value too; the seed is also that of a sampler.
+
+    Raises:
+        InputError: there is one.
+    """
+    for axis in axes:
+        value = options.get(axis.name)
+        if value is not None and (axis.name != "seed" or sampler == "grid"):
+            flag = "--target" if axis.name == "column" else "--" + axis.name.replace("_", "-")
+            raise InputError(
+                f"--vary: {axis.name} is given twice, as {str(axis)[:60]!r} and as {flag} {str(value)[:40]!r}; "
+                "leave one out"
+            )
+
+
 def list_points(axes: Sequence[Axis], sampler: Sampler, trials: int | None, seed: int) -> list[dict[str, Value]]:
     """List the points of a grid, or draw `trials` points from a key.
 
