@@ -1,5 +1,6 @@
 """Runs that save: what ends them, what they cannot save, and folders that are not theirs."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import torch
 import torchpure as tp
 from torchpure.checkpoints import describe
 from torchpure.errors import CheckpointError, InputError
-from torchpure.train import Checkpointer, loop
+from torchpure.train import Checkpointer, callbacks, loop
 from torchpure.train.callbacks import Callback
 
 ABANDONED = """
@@ -70,8 +71,8 @@ def run_loop(checkpoint):
 def fit_mean(checkpoint, callback=None, data=None, **options):
     data = (torch.linspace(0, 1, 6),) if data is None else data
     return tp.fit(
-        lambda p, x: ((p - x) ** 2).mean(), data, params=torch.tensor(0.0), optimizer=tp.optim.sgd(0.1),
-        checkpoint=checkpoint, callback=callback, **{"steps": 10, "every": 5, **options},
+        lambda p, x: ((p - x) ** 2).mean(), data, optimizer=tp.optim.sgd(0.1), checkpoint=checkpoint,
+        callback=callback, **{"params": torch.tensor(0.0), "steps": 10, "every": 5, **options},
     )  # fmt: skip
 
 
@@ -150,3 +151,71 @@ def test_data_of_other_names_and_data_without_a_hash_are_refused(tmp_path):
         run({"b": one, "a": two}, resume=True)
     with pytest.raises(TypeError, match="wanted data in strided tensors, got .* layout torch.sparse_coo: pass an iter"):
         fit_mean(tmp_path / "sparse", data=(one.to_sparse(),))
+
+
+@pytest.mark.parametrize("left", [None, b"", b"step,loss,mean_loss\n5,1.0,1.0\n10,0."])
+def test_a_log_that_was_deleted_or_cut_goes_on_with_whole_lines(left, tmp_path):
+    path = tmp_path / "log.csv"
+    fit_mean(tmp_path / "run", callbacks.csv_log(path))
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(left)
+    fit_mean(tmp_path / "run", callbacks.csv_log(path), steps=20, resume=True)
+    rows = [*csv.reader(path.read_text().splitlines())]
+    assert rows[0] == ["step", "loss", "mean_loss"]
+    assert [row[0] for row in rows[1:]] == [*(["5"] if left else []), "15", "20"]
+
+
+def test_names_of_metrics_are_quoted_and_step_is_no_name(tmp_path):
+    names = ["a,b", 'a "b"\nc', "ü"]
+    fit_mean(None, callbacks.csv_log(tmp_path / "log.csv", metrics={name: lambda progress: 1 for name in names}))
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rows = [*csv.reader(file)]
+    assert rows[0] == ["step", "loss", "mean_loss", *names]
+    assert {len(row) for row in rows} == {6}
+    for log in (callbacks.csv_log, callbacks.jsonl_log):
+        with pytest.raises(ValueError, match='"step" is a name of its own'):
+            log(tmp_path / "log", metrics={"step": lambda progress: 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["early_stopping", "gradient_norms", "parameter_ema", "csv_log", "best_so_far", "chain"]
+)
+@pytest.mark.parametrize("form", [lambda one: one, lambda one: [one]])
+def test_a_callback_that_was_not_called_is_refused_before_the_first_step(name, form):
+    def never(params, x):
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=r"call it, as in early_stopping\(10\)"):
+        tp.fit(
+            never, (torch.ones(2),), params=torch.tensor(0.0), optimizer=tp.optim.sgd(0.1), steps=1,
+            callback=form(getattr(callbacks, name)),
+        )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+def test_parameters_that_require_grad_are_saved(tmp_path):
+    start = torch.tensor(0.0, requires_grad=True)
+    fit_mean(tmp_path, params=start)
+    assert not tp.restore(tmp_path)["params"].requires_grad
+
+
+def returning(result):
+    return Callback(lambda params: 0, lambda state, progress: result)
+
+
+RETURNED = {
+    "nothing": (returning(None), r"must return \(state, stop\), got None"),
+    "three values": (returning((1, 2, 3)), r"must return \(state, stop\), got tuple of 3"),
+    "several truths": (returning((0, torch.ones(2))), "wanted one true or false value from a callback"),
+    "a function's several truths": (lambda progress: torch.ones(2), "wanted one true or false value from a callback"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_a_callback_returns_is_checked(name):
+    callback, message = RETURNED[name]
+    for given in (callback, [callback]):
+        with pytest.raises(TypeError, match=message):
+            fit_mean(None, given)

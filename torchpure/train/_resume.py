@@ -117,7 +117,7 @@ class Store:
         self._check(saved)
         saved |= {"unreported": _joined(position.unreported), "history": _joined(self.history)}
         newest = (position.unreported or self.history)[-1:]
-        metrics = {METRIC: float(newest[0][-1])} if newest else {}
+        metrics = {METRIC: float(newest[0][-1].detach())} if newest else {}
         checkpointer.save(position.step, saved, metrics=metrics, metadata={"arguments": self._arguments})
         self._saved = position.step
 
