@@ -16,7 +16,7 @@ from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_data, load_run
-from ._losses import in_parts
+from .fits import in_parts
 from .saved import refuse_output, replaced
 
 FORMATS = ("torch-export", "onnx")

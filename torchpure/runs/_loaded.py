@@ -13,9 +13,7 @@ from torchpure import random
 from torchpure.data import Preprocessing, is_table, plain_numbers
 from torchpure.errors import InputError
 
-from ._config import FitConfig
-from ._network import Network, blank
-from ._points import Data, load
+from .fits import Data, FitConfig, Network, blank, load
 from .saved import (
     Description,
     open_folder,

@@ -12,7 +12,7 @@ from torchpure.data import Column, Preprocessing, Table, encode, read_table, wri
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_run
-from ._losses import in_parts
+from .fits import in_parts
 from .saved import refuse_output
 
 if TYPE_CHECKING:

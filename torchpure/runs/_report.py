@@ -12,8 +12,7 @@ from torchpure.data import LARGEST
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
-from ._losses import in_parts
-from ._points import Data, Sample
+from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
 from .saved import is_sweep, read_sweep, refuse_output, replaced
 

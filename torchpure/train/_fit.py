@@ -172,7 +172,7 @@ def fit(
 def _run(
     problem: Problem,
     start: Position,
-    progresses: Generator[Progress],
+    progresses: Generator[Progress, None, Progress | None],
     watcher: Callback[Any] | None,
     store: Store,
 ) -> Fit:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.checkpoints import Checkpointer, check_restorable, data_of, describe
-from torchpure.errors import CheckpointError, TransformError
+from torchpure.errors import CheckpointError, InputError, StructureError, TransformError
 from torchpure.transforms import ShapeDtype
 
 from ._windows import CHUNK
@@ -215,7 +215,14 @@ def _restore(
         for leaf in description.leaves
         if leaf.path in ("unreported", "history") and leaf.shape is not None
     }
-    return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+    try:
+        return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+    except (StructureError, InputError) as error:
+        differ = str(error).partition("`like`: ")[2] or str(error)
+        raise type(error)(
+            f"{caller}: the run in {checkpointer.folder} has other parameters, another optimizer or callbacks, so "
+            f"it cannot go on: {differ}"
+        ) from None
 
 
 def _without_numbers(leaf: Any) -> Any:
@@ -250,8 +257,13 @@ def _check_arguments(caller: str, checkpointer: Checkpointer, saved: Any, given:
         raise ValueError(f"{caller}: {checkpointer.folder} holds checkpoints that no run of {caller} has written")
     other = [name for name in given if name not in saved or saved[name] != given[name]]
     if other:
-        shown = "; ".join(f"{name}: saved {saved.get(name)!r:.60}, got {given[name]!r:.60}" for name in other[:5])
+        shown = "; ".join(_difference(name, saved.get(name), given[name]) for name in other[:5])
         raise ValueError(
             f"{caller}: the run in {checkpointer.folder} has other arguments, so it cannot go on exactly: {shown}. "
             "Pass the same, or another folder with params= and opt_state="
         )
+
+
+def _difference(name: str, saved: Any, given: Any) -> str:
+    is_hash = name == "data" and isinstance(saved, str) and isinstance(given, str)
+    return f"{name} differs" if is_hash else f"{name}: saved {saved!r:.60}, got {given!r:.60}"

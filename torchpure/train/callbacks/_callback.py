@@ -129,7 +129,7 @@ def _to_callback(caller: str, callback: Any) -> Callback[Any]:
     if isinstance(callback, Callback):
         return callback
     # a function that makes a callback is none itself
-    is_uncalled = isinstance(callback, type) or getattr(callback, "__module__", "").startswith(f"{__package__}.")
+    is_uncalled = isinstance(callback, type) or str(getattr(callback, "__module__", None)).startswith(f"{__package__}.")
     if not callable(callback) or is_uncalled:
         way_out = ": call it, as in early_stopping(10)" if is_uncalled else ""
         raise TypeError(f"{caller}: wanted a function of Progress or a Callback, got {callback!r:.60}{way_out}")
