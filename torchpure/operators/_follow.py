@@ -11,6 +11,7 @@ forward derivatives instead. Never a silent zero: the tangents find every such v
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -19,9 +20,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from torchpure import tree
 from torchpure.transforms.calls import primal
-from torchpure.transforms.engine import current_level, expose, has_tangent, is_variable
+from torchpure.transforms.engine import (
+    as_dual,
+    current_level,
+    expose,
+    forward_derivatives_are_on,
+    has_tangent,
+    is_variable,
+)
 
-from ._kinds import FACTORS, Kind, kind_of
+from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 
 E = TypeVar("E")
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
@@ -30,6 +38,8 @@ RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
     | {"atleast_1d", "atleast_2d", "atleast_3d"}
 )
 DROPOUTS = frozenset({"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"})
+DRAWS = DROPOUTS | {"rrelu", "gumbel_softmax", "fractional_max_pool2d", "fractional_max_pool3d"}
+SMOOTH = frozenset({Kind.LINEAR, Kind.SUM, Kind.JOIN, Kind.PRODUCT, Kind.QUOTIENT, Kind.ELEMENTWISE})
 
 
 class Unfollowed(Exception):  # noqa: N818 no error: the caller takes another way
@@ -58,6 +68,15 @@ class Application(Generic[E]):
         args, kwargs = tree.unflatten(self._structure, leaves)
         return self.func(*args, **kwargs)
 
+    def without(self, constant: Callable[[int, Any], Any]) -> "Application[E]":
+        """Return the operation with `constant(position, operand)` in place of each operand that has no entry."""
+        leaves = [
+            leaf if position in self.entries else constant(position, leaf) for position, leaf in enumerate(self.leaves)
+        ]
+        other = Application(self.func, leaves, self._structure, self.entries)
+        other.kept = self.kept
+        return other
+
     def call(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Run the operation as `raw` does; return the tensors that depend on the variables."""
         outputs = tree.leaves(self.raw(*values))
@@ -68,22 +87,19 @@ class Application(Generic[E]):
         (out,) = self.call(*values)
         return out
 
-    def with_func(self, func: Callable[..., Any]) -> "Application[E]":
-        """Return another operation of the operands that have entries alone, with one result."""
-        leaves, structure = tree.flatten((tuple(self.values), {}))
-        other = Application(func, leaves, structure, dict(enumerate(self.entries.values())))
-        other.kept = [0]
-        return other
-
 
 class Algebra(Protocol[E]):
     """The rules for one kind of entry; each returns an entry for each kept result."""
+
+    def linear(self, app: Application[E]) -> list[E]:
+        """Apply an operation that is linear in the operands that have entries."""
+        ...
 
     def affine(self, app: Application[E]) -> list[E]:
         """Apply an operation whose second derivatives are zero."""
         ...
 
-    def product(self, app: Application[E], value: Tensor) -> list[E]:
+    def product(self, app: Application[E]) -> list[E]:
         """Apply an operation that is linear in each of two operands."""
         ...
 
@@ -129,11 +145,14 @@ class Follow(TorchFunctionMode, Generic[E]):
         leaves, structure = tree.flatten((args, kwargs))
         found = ((number, self.get(leaf)) for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
         entries = {number: entry for number, entry in found if entry is not None}
-        out = func(*args, **kwargs)
         if not entries or func is expose:
-            return out
-        _refuse_writes(func, args, kwargs, leaves, out)
+            return func(*args, **kwargs)
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
+        if kind_of(func) in SMOOTH and forward_derivatives_are_on():
+            out = self._on_primals(app, leaves)
+        else:
+            out = func(*args, **kwargs)
+        _refuse_writes(func, args, kwargs, leaves, out)
         outputs = tree.leaves(out)
         app.kept = [number for number, leaf in enumerate(outputs) if is_variable(leaf) and has_tangent(leaf)]
         kept = [outputs[number] for number in app.kept]
@@ -142,35 +161,56 @@ class Follow(TorchFunctionMode, Generic[E]):
                 self._entries[leaf] = entry
         return out
 
+    def _on_primals(self, app: Application[E], leaves: list[Any]) -> Any:
+        """Run an operation whose tangents nobody needs, and mark its results as dependent."""
+        outputs, structure = tree.flatten(app.raw(*app.values))
+        origin = {id(value): leaves[position] for position, value in zip(app.positions, app.values, strict=True)}
+        marked = [
+            origin[id(leaf)] if id(leaf) in origin else as_dual(leaf) if is_variable(leaf) else leaf for leaf in outputs
+        ]
+        return tree.unflatten(structure, marked)
+
     def _rule(self, app: Application[E], outputs: Sequence[Tensor]) -> list[E]:
-        kind = kind_of(app.func)
+        kind, positions = kind_of(app.func), app.positions
         if kind is Kind.AFFINE:
             return self._algebra.affine(app)
-        if kind is Kind.PRODUCT:
+        if kind in {Kind.SUM, Kind.JOIN}:
+            return self._algebra.linear(app.without(_zero_number if kind is Kind.SUM else _zero_tensor))
+        if kind in {Kind.LINEAR, Kind.QUOTIENT} and positions == [0]:
+            return self._algebra.linear(app)
+        if kind is Kind.PRODUCT and len(outputs) == 1:
             factors = FACTORS.get(app.func.__name__, range(len(app.leaves)))
-            among = [position for position in app.positions if position in factors]
-            if len(among) <= 1:
-                return self._algebra.affine(app)
-            if len(among) == len(app.positions) == 2 and len(outputs) == 1:
-                return self._algebra.product(app, primal(outputs[0]))
-        if kind is Kind.QUOTIENT:
-            return self._quotient(app, outputs)
-        if kind is Kind.ELEMENTWISE and len(app.positions) == 1 and len(outputs) == 1:
+            if set(positions) <= set(factors) and len(positions) <= 2:
+                app = app.without(partial(_no_constant, app.func, factors))
+                return self._algebra.linear(app) if len(positions) == 1 else self._algebra.product(app)
+        if kind is Kind.ELEMENTWISE and len(positions) == 1 and len(outputs) == 1:
             (value,) = app.values
             if value.shape == outputs[0].shape and not value.is_complex() and not outputs[0].is_complex():
                 return self._algebra.elementwise(app, primal(outputs[0]))
         return self._algebra.generic(app)
 
-    def _quotient(self, app: Application[E], outputs: Sequence[Tensor]) -> list[E]:
-        if app.positions == [0]:
-            return self._algebra.affine(app)
-        return self._algebra.generic(app)
+
+def _zero_tensor(position: int, leaf: Any) -> Any:
+    return leaf.new_zeros(()).expand(leaf.shape) if is_variable(leaf) else leaf
+
+
+def _zero_number(position: int, leaf: Any) -> Any:
+    return 0 if position < 2 and isinstance(leaf, int | float | complex) else _zero_tensor(position, leaf)
+
+
+def _no_constant(func: Any, factors: Sequence[int], position: int, leaf: Any) -> Any:
+    """Remove the bias of a layer, or the first operand of `addmm`."""
+    if position in factors or not isinstance(leaf, Tensor):
+        return leaf
+    return None if func.__name__ in WITH_BIAS else _zero_tensor(position, leaf)
 
 
 def _refuse_writes(func: Any, args: Any, kwargs: Any, leaves: list[Any], out: Any) -> None:
     """Raise Unfollowed if an operation wrote into one of its arguments."""
     name = func.__name__
     if out is not None and not any(leaf is out for leaf in leaves if isinstance(leaf, Tensor)):
+        if name in DRAWS or (kwargs.get("dropout_p") and kwargs.get("training", True)):  # a rule would draw again
+            raise Unfollowed
         return
     writes = bool(kwargs.get("inplace")) or (len(args) > 3 and bool(args[3]))
     if name not in RETURN_AN_ARGUMENT and (name not in DROPOUTS or writes):

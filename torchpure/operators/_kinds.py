@@ -18,6 +18,9 @@ from torchpure._torch import OpOverload
 class Kind(Enum):
     """How the result of an operation depends on its operands."""
 
+    LINEAR = auto()  # in the first operand; the others are constants
+    SUM = auto()  # of two operands: tensors or numbers
+    JOIN = auto()  # linear in all tensors together
     AFFINE = auto()  # jointly affine in all operands, or piecewise so
     PRODUCT = auto()  # linear in each factor
     QUOTIENT = auto()  # linear in the first operand
@@ -25,17 +28,21 @@ class Kind(Enum):
     OTHER = auto()
 
 
+_LINEAR = """
+ sum mean nansum cumsum reshape view view_as reshape_as flatten unflatten ravel transpose permute movedim moveaxis
+ swapaxes swapdims t T mT H mH adjoint squeeze unsqueeze expand expand_as broadcast_to __getitem__ select narrow
+ index_select gather take take_along_dim split chunk unbind tensor_split split_with_sizes flip fliplr flipud roll
+ rot90 diag diagonal diag_embed diagflat trace tril triu repeat tile repeat_interleave clone contiguous to float
+ double half bfloat16 type_as type real imag conj view_as_real view_as_complex neg negative unfold fold positive
+ alias slice _unsafe_view
+"""
+_SUM = "add sub rsub subtract __rsub__ __radd__"
+_JOIN = "cat concat concatenate stack hstack vstack dstack column_stack row_stack complex"
 _AFFINE = """
- add sub rsub subtract neg negative __rsub__ __radd__ sum mean nansum cumsum reshape view view_as reshape_as flatten
- unflatten ravel transpose permute movedim moveaxis swapaxes swapdims t T mT H mH adjoint squeeze unsqueeze expand
- expand_as broadcast_to __getitem__ select narrow index_select gather take take_along_dim split chunk unbind
- tensor_split split_with_sizes cat concat concatenate stack hstack vstack dstack column_stack row_stack flip fliplr
- flipud roll rot90 diag diagonal diag_embed diagflat trace tril triu pad masked_fill masked_select where repeat tile
- repeat_interleave clone contiguous to float double half bfloat16 type_as type real imag conj view_as_real
- view_as_complex fft_fft dropout index_add scatter scatter_add slice_scatter select_scatter unfold fold avg_pool1d
- avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle diff max min amax amin
- maximum minimum fmax fmin sort topk median cummax cummin max_pool1d max_pool2d max_pool3d complex positive alias
- slice lift_fresh detach_copy _unsafe_view as_strided trapezoid cumulative_trapezoid
+ pad masked_fill masked_select where fft_fft index_add scatter scatter_add slice_scatter select_scatter
+ avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d interpolate pixel_shuffle max min amax
+ amin maximum minimum fmax fmin sort topk median cummax cummin max_pool1d max_pool2d max_pool3d lift_fresh
+ detach_copy as_strided trapezoid cumulative_trapezoid diff
 """
 _PRODUCT = """
  mul multiply matmul mm bmm mv dot vdot inner outer ger einsum linear conv1d conv2d conv3d conv_transpose1d
@@ -51,6 +58,7 @@ FACTORS = {  # positions of the factors among the leaves of the arguments; else 
     "linear": (0, 1), "conv1d": (0, 1), "conv2d": (0, 1), "conv3d": (0, 1), "conv_transpose1d": (0, 1),
     "conv_transpose2d": (0, 1), "addmm": (1, 2), "addmv": (1, 2), "baddbmm": (1, 2), "addbmm": (1, 2),
 }  # fmt: skip
+WITH_BIAS = frozenset({"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"})
 _QUOTIENT = "div divide true_divide __truediv__"
 _SPACES: tuple[Any, ...] = (torch, torch.Tensor, F, torch.special, torch.ops.aten)
 
@@ -62,13 +70,16 @@ def _named(names: str, kind: Kind) -> dict[Any, Kind]:
 @cache
 def _kinds() -> dict[Any, Kind]:
     table = {
+        **_named(_LINEAR, Kind.LINEAR),
+        **_named(_SUM, Kind.SUM),
+        **_named(_JOIN, Kind.JOIN),
         **_named(_AFFINE, Kind.AFFINE),
         **_named(_PRODUCT, Kind.PRODUCT),
         **_named(_QUOTIENT, Kind.QUOTIENT),
         **_named(_ELEMENTWISE, Kind.ELEMENTWISE),
     }
     for name in ("T", "mT", "H", "mH", "real", "imag"):
-        table[getattr(torch.Tensor, name).__get__] = Kind.AFFINE
+        table[getattr(torch.Tensor, name).__get__] = Kind.LINEAR
     return table
 
 

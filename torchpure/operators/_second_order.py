@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
+from torch.nn import functional as F
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -53,22 +54,37 @@ class SecondOrder:
     def __init__(self, form: Form) -> None:
         self._form = form
 
+    def linear(self, app: Application[Entry]) -> list[Entry]:
+        """Apply the operation to all derivatives."""
+        entries = list(app.entries.values())
+        first = _applied(app, [entry.first for entry in entries])
+        if all(entry.second is None for entry in entries):
+            return [Entry(one, None) for one in first]
+        seconds = [self._filled(entry) for entry in entries]
+        second = app.call(*seconds) if self._form.summed else _applied(app, seconds)
+        return [Entry(*both) for both in zip(first, second, strict=True)]
+
     def affine(self, app: Application[Entry]) -> list[Entry]:
         """Push all derivatives through the operation."""
         entries = list(app.entries.values())
         first = _push(app, [entry.first for entry in entries])
         if all(entry.second is None for entry in entries):
             return [Entry(one, None) for one in first]
-        seconds = [self._filled(entry) for entry in entries]
-        second = _push(app, seconds) if not self._form.summed else _push_one(app, seconds)
-        return [Entry(*both) for both in zip(first, second, strict=True)]
+        return [Entry(*both) for both in zip(first, self._push_seconds(app, entries), strict=True)]
 
-    def product(self, app: Application[Entry], value: Tensor) -> list[Entry]:
+    def product(self, app: Application[Entry]) -> list[Entry]:
         """Apply (ab)″ = a″b + ab″ + 2a′b′."""
-        (one,) = self.affine(app)
-        a, b = (entry.first for entry in app.entries.values())
-        cross = self._form.cross(vmap(app.one), a, b)
-        return [Entry(one.first, cross if one.second is None else one.second + cross)]
+        a, b = app.values
+        left, right = app.entries.values()
+
+        def rule(da: Tensor, db: Tensor) -> Tensor:
+            return app.one(da, b) + app.one(a, db)
+
+        second = self._form.cross(vmap(app.one), left.first, right.first)
+        if left.second is not None or right.second is not None:
+            parts = self._filled(left), self._filled(right)
+            second = second + (rule(*parts) if self._form.summed else vmap(rule)(*parts))
+        return [Entry(vmap(rule)(left.first, right.first), second)]
 
     def elementwise(self, app: Application[Entry], value: Tensor) -> list[Entry]:
         """Apply f(u)″ = f′u″ + f″u′u′."""
@@ -89,10 +105,13 @@ class SecondOrder:
         first = _push(app, firsts)
         second = nested_second(app.call, app.values, firsts, self._form)
         if any(entry.second is not None for entry in entries):
-            seconds = [self._filled(entry) for entry in entries]
-            pushed = _push(app, seconds) if not self._form.summed else _push_one(app, seconds)
+            pushed = self._push_seconds(app, entries)
             second = [one + other for one, other in zip(second, pushed, strict=True)]
         return [Entry(*both) for both in zip(first, second, strict=True)]
+
+    def _push_seconds(self, app: Application[Entry], entries: list[Entry]) -> tuple[Tensor, ...]:
+        seconds = [self._filled(entry) for entry in entries]
+        return _push_one(app, seconds) if self._form.summed else _push(app, seconds)
 
     def _filled(self, entry: Entry) -> Tensor:
         if entry.second is not None:
@@ -102,6 +121,13 @@ class SecondOrder:
 
 def _push_one(app: Application[Any], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return jvp(app.call, tuple(app.values), tuple(tangents))[1]
+
+
+def _applied(app: Application[Any], rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Apply a linear operation to each row."""
+    if app.func is F.linear:  # it takes rows: one product of matrices
+        return app.call(*rows)
+    return vmap(app.call)(*rows)
 
 
 def _push(app: Application[Any], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.transforms import jvp, vmap
+from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
 from ._follow import Application, Follow, Unfollowed
@@ -22,30 +22,31 @@ class Taylor:
     def __init__(self, order: int) -> None:
         self._order = order
 
+    def linear(self, app: Application[Series]) -> list[Series]:
+        """Apply the operation to each coefficient."""
+        return self._each(app, app.call)
+
     def affine(self, app: Application[Series]) -> list[Series]:
         """Push each coefficient through the operation."""
-        columns = list(zip(*app.entries.values(), strict=True))  # for each k, one coefficient an operand
-        wanted = [k for k, column in enumerate(columns) if any(part is not None for part in column)]
-        stacked = [
-            torch.stack([_filled(columns[k][number], value) for k in wanted])
-            for number, value in enumerate(app.values)
-            if wanted
-        ]
+        return self._each(app, lambda *parts: jvp(app.call, tuple(app.values), parts)[1])
+
+    def _each(self, app: Application[Series], rule: Callable[..., tuple[Tensor, ...]]) -> list[Series]:
         found: list[Series] = [[None] * self._order for _ in app.kept]
-        if wanted:
-            moved = vmap(lambda *parts: jvp(app.call, tuple(app.values), parts)[1])(*stacked)
-            for series, parts in zip(found, moved, strict=True):
-                for number, k in enumerate(wanted):
-                    series[k] = parts[number]
+        for k, column in enumerate(zip(*app.entries.values(), strict=True)):
+            if any(part is not None for part in column):
+                filled = [_filled(part, value) for part, value in zip(column, app.values, strict=True)]
+                for series, part in zip(found, rule(*filled), strict=True):
+                    series[k] = part
         return found
 
-    def product(self, app: Application[Series], value: Tensor) -> list[Series]:
+    def product(self, app: Application[Series]) -> list[Series]:
         """Apply the rule of Leibniz."""
-        (found,) = self.affine(app)
-        a, b = app.entries.values()
-        for k in range(2, self._order + 1):
-            for i in range(1, k):
-                left, right, now = a[i - 1], b[k - i - 1], found[k - 1]
+        values, entries = app.values, app.entries.values()
+        a, b = ([value, *series] for value, series in zip(values, entries, strict=True))
+        found: Series = [None] * self._order
+        for k in range(1, self._order + 1):
+            for i in range(k + 1):
+                left, right, now = a[i], b[k - i], found[k - 1]
                 if left is not None and right is not None:
                     part = app.one(left, right)
                     found[k - 1] = part if now is None else now + part
