@@ -11,6 +11,7 @@ from ._laplacian import (
     laplacian,
 )
 from ._partials import partial, partials
+from ._randomised import hutchinson_divergence, hutchinson_laplacian, stde_bilaplacian, stde_laplacian
 
 __all__ = [
     "BilaplacianParts",
@@ -22,10 +23,14 @@ __all__ = [
     "directional",
     "divergence",
     "hessian_diagonal",
+    "hutchinson_divergence",
+    "hutchinson_laplacian",
     "jacobian_diagonal",
     "jet",
     "laplacian",
     "partial",
     "partials",
+    "stde_bilaplacian",
+    "stde_laplacian",
     "strain",
 ]
