@@ -48,6 +48,11 @@ class Gated(nn.Module):
         return torch.cat([torch.sigmoid(left) * right, right])
 
 
+class Doubled(nn.Module):
+    def forward(self, x):
+        return (x * 2).tanh_().add_(x)
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -110,6 +115,9 @@ FOLLOWED = {  # one pass
     "where": _of_numbers(lambda x: torch.where(x > 0, x.exp(), x**3).sum() + x.clamp(min=0.1).prod()),
     "matrix": _of_numbers(lambda x: (torch.outer(x, x) @ torch.diag(x.cos()) @ x).reshape(3).sum()),
     "mask": _of_numbers(lambda x: torch.outer(x, x).masked_fill(torch.ones(3, 3).tril() == 0, -9.0).softmax(-1).square().sum()),
+    "assignments": _of_numbers(lambda x: _assigned(x)),
+    "relu in place": _mlp(nn.SiLU(inplace=True), nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.Tanh()),
+    "layers in place": _module(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 1), Doubled()),
     "constant": _of_numbers(lambda x: torch.ones(2, dtype=torch.float64)),
     "rounded": _of_numbers(lambda x: x * torch.floor(10 * x)),
     "under no_grad": _of_numbers(lambda x: x * _without_grad(x)),
@@ -119,6 +127,31 @@ FOLLOWED = {  # one pass
 def _without_grad(x):
     with torch.no_grad():
         return x.sin()
+
+
+def _assigned(x):
+    h = x * 2
+    h += x.sin()
+    h *= h.detach() + 1
+    h -= 3
+    h /= 1 + x.square()
+    out = torch.zeros_like(x)
+    out += h.exp()
+    return out.prod()
+
+
+def _written_through_a_view(x):
+    out = torch.zeros_like(x)
+    part = out[:2]
+    part += x[:2].sin()
+    return ((out + x) ** 3).sum()
+
+
+def _written_without_grad(x):
+    h = x * 2
+    with torch.no_grad():
+        h += 1
+    return (h**3).sum()
 
 
 def _written(x):
@@ -134,12 +167,14 @@ NESTED = {  # the mode sees less than the tangents: nested derivatives
     "jvp inside": _of_numbers(lambda x: tp.jvp(lambda y: y.sin().prod(), (x,), (x,))[1]),
     "Laplacian inside": _of_numbers(tp.laplacian(lambda y: y.sin().prod())),
     "write in place": _of_numbers(_written),
+    "write through a view": _of_numbers(_written_through_a_view),
+    "write under no_grad": _of_numbers(_written_without_grad),
 }
 
 
 def _trace(fn):
     def run(x):
-        return tp.jacfwd(tp.jacfwd(fn))(x).diagonal(dim1=-2, dim2=-1).sum(-1)
+        return tp.jacfwd(tp.jacrev(fn))(x).diagonal(dim1=-2, dim2=-1).sum(-1)
 
     return run
 
@@ -222,3 +257,12 @@ def test_a_module_in_training_draws_once_from_its_key():
 
     _close(tp.laplacian(u)(X), _trace(u)(X))
     assert float(tp.laplacian(u)(X)) != 0
+
+
+def test_a_drawn_mask_is_drawn_once(monkeypatch):
+    """A rule that ran the operation again would multiply the derivatives by another mask."""
+    calls = []
+    monkeypatch.setattr(_second_order, "_nested", lambda *args: calls.append(1) or _second_order.Pass(*[X] * 4))
+    tp.laplacian(lambda x: F.dropout(x * 2, 0.5))(X)
+    tp.laplacian(lambda x: F.scaled_dot_product_attention(*(_tokens(x),) * 3, dropout_p=0.5))(X)
+    assert calls == [1, 1]

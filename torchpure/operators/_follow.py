@@ -30,6 +30,7 @@ from torchpure.transforms.engine import (
 )
 
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
+from ._writes import without_write
 
 E = TypeVar("E")
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
@@ -67,6 +68,10 @@ class Application(Generic[E]):
             leaves[position] = value
         args, kwargs = tree.unflatten(self._structure, leaves)
         return self.func(*args, **kwargs)
+
+    def with_func(self, func: Callable[..., Any]) -> "Application[E]":
+        """Return another operation on the same operands."""
+        return Application(func, self.leaves, self._structure, self.entries)
 
     def without(self, constant: Callable[[int, Any], Any]) -> "Application[E]":
         """Return the operation with `constant(position, operand)` in place of each operand that has no entry."""
@@ -121,8 +126,8 @@ class Follow(TorchFunctionMode, Generic[E]):
         self._entries: Any = WeakIdKeyDictionary()
 
     def set(self, value: Tensor, entry: E) -> None:
-        """Store the entry of a variable."""
-        self._entries[value] = entry
+        """Store the entry of a value as it is now."""
+        self._entries[value] = entry, value._version
 
     def get(self, value: Any) -> E | None:
         """Return the entry of a value; None for a constant.
@@ -132,8 +137,8 @@ class Follow(TorchFunctionMode, Generic[E]):
         """
         if not is_variable(value) or not has_tangent(value):
             return None
-        entry = self._entries.get(value)
-        if entry is None:
+        entry, version = self._entries.get(value, (None, 0))
+        if entry is None or version != value._version:  # a view of it was written to
             raise Unfollowed
         return entry
 
@@ -148,6 +153,10 @@ class Follow(TorchFunctionMode, Generic[E]):
         if not entries or func is expose:
             return func(*args, **kwargs)
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
+        if (pure := without_write(func)) is not None:
+            return self._write(app.with_func(pure), leaves[0])
+        if kind_of(func) is Kind.ELEMENTWISE and kwargs.get("inplace"):
+            return self._write(app.with_func(partial(_not_in_place, func)), leaves[0])
         if kind_of(func) in SMOOTH and forward_derivatives_are_on():
             out = self._on_primals(app, leaves)
         else:
@@ -158,8 +167,20 @@ class Follow(TorchFunctionMode, Generic[E]):
         kept = [outputs[number] for number in app.kept]
         if kept and not any(leaf is one for leaf in leaves for one in kept):
             for leaf, entry in zip(kept, self._rule(app, kept), strict=True):
-                self._entries[leaf] = entry
+                self.set(leaf, entry)
         return out
+
+    def _write(self, app: Application[E], target: Any) -> Any:
+        """Write what an operation returns into its first operand."""
+        value = app.raw(*app.values)
+        same = isinstance(target, Tensor) and (value.shape, value.dtype) == (target.shape, target.dtype)
+        if not same or not forward_derivatives_are_on():
+            raise Unfollowed
+        app.kept = [0]
+        (entry,) = self._rule(app, [value])
+        target.copy_(as_dual(value))
+        self.set(target, entry)
+        return target
 
     def _on_primals(self, app: Application[E], leaves: list[Any]) -> Any:
         """Run an operation whose tangents nobody needs, and mark its results as dependent."""
@@ -188,6 +209,10 @@ class Follow(TorchFunctionMode, Generic[E]):
             if value.shape == outputs[0].shape and not value.is_complex() and not outputs[0].is_complex():
                 return self._algebra.elementwise(app, primal(outputs[0]))
         return self._algebra.generic(app)
+
+
+def _not_in_place(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return func(*args, **{**kwargs, "inplace": False})
 
 
 def _zero_tensor(position: int, leaf: Any) -> Any:
