@@ -20,6 +20,11 @@ def test_low_rank_adaptation():
     assert after < 0.01 * before
 
 
+@pytest.mark.compile
+def test_poisson():
+    assert _main("poisson")() < 2e-3
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_short_and_has_a_test(path):
     assert len(path.read_text().splitlines()) < 100

@@ -50,7 +50,7 @@ class Gated(nn.Module):
 
 class Doubled(nn.Module):
     def forward(self, x):
-        return (x * 2).tanh_().add_(x)
+        return (x * 2).tanh_() * x
 
 
 class Attention(nn.Module):
