@@ -31,6 +31,7 @@ FIGURES = (
     "optim",
     "optim_compiled",
     "checkpoints",
+    "sweep_command",
     "read_csv",
 )
 

@@ -121,7 +121,7 @@ PARAMETER_ERRORS = {
         lambda p: {**p, "encoder.bias": X},
         r"`encoder.bias` wants shape \(3,\), got a float32 tensor of shape \(4, 3\)",
     ),
-    "kind": (lambda p: {**p, "encoder.bias": "x"}, r"`encoder.bias` wants shape \(3,\), got str 'x'"),
+    "kind": (lambda p: {**p, "encoder.bias": "x"}, r"`encoder.bias` wants a tensor of shape \(3,\), got str 'x'"),
     "None": (lambda p: {**p, "encoder.bias": None}, "missing `encoder.bias`"),
     "length": (lambda p: (X,), "wanted 3 parameters in the order encoder.weight, encoder.bias, decoder.bias, got 1"),
     "no tree": (lambda p: 3, "wanted a dict, a tuple or a nested dict, got int 3"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from torchpure import random
-from torchpure.runs._batches import batches
+from torchpure.runs.fits._batches import batches
 
 X = torch.arange(10.0)[:, None]
 KEY = random.key(0)

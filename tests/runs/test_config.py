@@ -3,7 +3,7 @@ import shlex
 import pytest
 
 from torchpure.errors import InputError
-from torchpure.runs._config import command, configure
+from torchpure.runs.fits._config import command, configure
 
 
 def test_defaults():

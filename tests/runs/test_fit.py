@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from torchpure import random
-from torchpure.runs import _fit
-from torchpure.runs._config import configure
-from torchpure.runs._fit import fit, optimizer
-from torchpure.runs._network import build
-from torchpure.runs._points import load
+from torchpure.runs.fits import _fit
+from torchpure.runs.fits._config import configure
+from torchpure.runs.fits._fit import fit, optimizer
+from torchpure.runs.fits._network import build
+from torchpure.runs.fits._points import load
 
 K_DATA, K_INIT = random.split(random.key(0))
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from torchpure.runs._losses import measure, measure_loss, standard_loss, unit
-from torchpure.runs._network import Network, Units
-from torchpure.runs._points import Sample
+from torchpure.runs.fits._losses import measure, measure_loss, standard_loss, unit
+from torchpure.runs.fits._network import Network, Units
+from torchpure.runs.fits._points import Sample
 
 
 def network(width, scale=1.0):

@@ -4,10 +4,10 @@ import torch
 from torchpure import model, random
 from torchpure.data import plain_numbers
 from torchpure.errors import InputError
-from torchpure.runs import _network
-from torchpure.runs._config import configure
-from torchpure.runs._network import build, units
-from torchpure.runs._points import Sample
+from torchpure.runs.fits import _network
+from torchpure.runs.fits._config import configure
+from torchpure.runs.fits._network import build, units
+from torchpure.runs.fits._points import Sample
 
 X = torch.tensor([[1.0, 5.0], [3.0, 5.0], [8.0, 5.0]], dtype=torch.float64)
 RULES = plain_numbers(["a", "b"], ["y"])

@@ -7,10 +7,10 @@ import torch
 
 from torchpure import model, random
 from torchpure.data import plain_numbers
-from torchpure.runs._config import configure
-from torchpure.runs._network import build
 from torchpure.runs._plots import draw_fit, draw_loss
-from torchpure.runs._points import Data, Sample, load
+from torchpure.runs.fits._config import configure
+from torchpure.runs.fits._network import build
+from torchpure.runs.fits._points import Data, Sample, load
 
 KEY = random.key(0)
 

@@ -5,8 +5,8 @@ import torch
 
 from torchpure import random
 from torchpure.errors import InputError
-from torchpure.runs._config import configure
-from torchpure.runs._points import compile_truth, load
+from torchpure.runs.fits._config import configure
+from torchpure.runs.fits._points import compile_truth, load
 
 KEY = random.key(3)
 

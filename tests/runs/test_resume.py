@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from array import array
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from torchpure.cli import main
 from torchpure.errors import CheckpointError, InputError
 from torchpure.runs import Watcher, configure, resume, run
+from torchpure.runs._log import Log
 from torchpure.train import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -174,3 +176,12 @@ def test_metrics_are_on_the_disk_while_the_run_goes_on():
 
     run(configure(SMALL), Path("run"), watch)
     assert seen == [True] * 60
+
+
+def test_a_line_of_the_metrics_that_is_written_in_part_is_an_error():
+    class Full:
+        def write(self, data):
+            return len(data) - 3
+
+    with pytest.raises(OSError, match="No space left on device"):
+        Log(Full(), array("d")).end({"status": "done"})

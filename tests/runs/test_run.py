@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 from torchpure import __version__, random
 from torchpure.cli import main
 from torchpure.runs import _run
-from torchpure.runs._config import FitConfig, configure
-from torchpure.runs._network import build
-from torchpure.runs._points import load
 from torchpure.runs._run import run, summary
+from torchpure.runs.fits._config import FitConfig, configure
+from torchpure.runs.fits._network import build
+from torchpure.runs.fits._points import load
 
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 5}
 FILES = ["checkpoints", "config.json", "fit.png", "loss.png", "metrics.jsonl", "params.safetensors", "result.json"]

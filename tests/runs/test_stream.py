@@ -15,8 +15,9 @@ import torch
 from torchpure import random
 from torchpure.data import find_types
 from torchpure.errors import InputError
-from torchpure.runs import Watcher, _points, configure, resume, run
-from torchpure.runs._points import load
+from torchpure.runs import Watcher, configure, resume, run
+from torchpure.runs.fits import _points
+from torchpure.runs.fits._points import load
 
 KEY = random.key(0)
 ROWS = 1000

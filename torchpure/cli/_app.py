@@ -10,13 +10,15 @@ import typer
 from torchpure.errors import CheckpointError, InputError
 
 from ._export import export
-from ._fit import fit, resume
+from ._fit import fit
 from ._info import info
 from ._ls import ls
 from ._output import close_stdout, print_error
 from ._predict import predict
 from ._report import report
+from ._resume import resume
 from ._signals import end_quietly, interruptible
+from ._sweep import sweep
 
 USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
 _FLAGS = ("--json", "--quiet", "--help", "--version")
@@ -100,5 +102,5 @@ def _root(
         print(ctx.get_help())
 
 
-for command in (fit, resume, predict, report, ls, info, export):
+for command in (fit, sweep, resume, predict, report, ls, info, export):
     app.command()(command)

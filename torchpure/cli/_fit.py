@@ -10,6 +10,7 @@ import typer
 
 from torchpure.errors import InputError
 
+from ._config_file import read_options
 from ._output import format_loss, print_error, print_output
 from ._signals import catch_signals
 
@@ -102,6 +103,9 @@ def fit(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
     ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A TOML file with options; those given here win.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="A new folder for the run. (default runs/<name>)")
     ] = None,
@@ -117,39 +121,24 @@ def fit(
     torchpure fit houses.csv --target price --inputs area,rooms
     """
     try:
-        code = _fit(ctx.params, None if out is None else _output_folder(out), as_json=as_json, quiet=quiet)
+        code = _fit(*read_options(ctx.params, config), None if out is None else output_folder(out), ctx.params)
     except KeyboardInterrupt as error:
         raise typer.Abort from error
     raise typer.Exit(code)
 
 
-def resume(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted or killed.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
-) -> None:
-    """Go on with a run, from its newest checkpoint; the result is that of a run which was not interrupted.
-
-    torchpure resume runs/2-sin-x-2-pi
-    """
-    from torchpure import runs
-
-    try:
-        finished = runs.resume(run, _watch(quiet=quiet))
-        code = _report(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
-    except KeyboardInterrupt as error:
-        raise typer.Abort from error
-    raise typer.Exit(code)
-
-
-def _fit(options: Mapping[str, Any], out: Path | None, *, as_json: bool, quiet: bool) -> int:
+def _fit(
+    options: Mapping[str, Any], source: Mapping[str, Any] | None, out: Path | None, flags: Mapping[str, Any]
+) -> int:
     from torchpure.runs import FitConfig, configure, run
 
     config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    return _report(config, run(config, out, _watch(quiet=quiet)), as_json=as_json, quiet=quiet)
+    finished = run(config, out, watch(quiet=flags["quiet"]), source)
+    return report_run(config, finished, as_json=flags["as_json"], quiet=flags["quiet"])
 
 
-def _watch(*, quiet: bool) -> "Watch":
+def watch(*, quiet: bool) -> "Watch":
+    """Return what follows a fit: the live line and the signals."""
     import torch
 
     from torchpure.runs import Watcher
@@ -157,15 +146,16 @@ def _watch(*, quiet: bool) -> "Watch":
     from ._progress import live_line
 
     @contextmanager
-    def watch(steps: int, threads: int) -> Iterator[Watcher]:
+    def watched(steps: int, threads: int) -> Iterator[Watcher]:
         torch.set_num_threads(threads or torch.get_num_threads())
         with catch_signals() as stop, live_line(steps, quiet=quiet) as report:
             yield Watcher(report, stop)
 
-    return watch
+    return watched
 
 
-def _report(config: "FitConfig", finished: "Run", *, as_json: bool, quiet: bool) -> int:
+def report_run(config: "FitConfig", finished: "Run", *, as_json: bool, quiet: bool) -> int:
+    """Print the result of a run, and return the exit code."""
     from torchpure.runs import summary
 
     with catch_signals():  # the run is saved: say so
@@ -198,7 +188,12 @@ def _print_result(result: dict[str, Any], code: int, *, as_json: bool, quiet: bo
         )
 
 
-def _output_folder(text: str) -> Path:
+def output_folder(text: str) -> Path:
+    """Return the folder that `--out` names.
+
+    Raises:
+        InputError: the text is no name.
+    """
     if not text.strip() or "\0" in text:
         raise InputError(f"--out: {text!r} is not a name for a folder")
     return Path(text)

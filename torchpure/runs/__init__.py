@@ -1,6 +1,5 @@
 """Runs: trainings that leave a folder with their configuration, metrics, parameters and pictures."""
 
-from ._config import FitConfig, configure
 from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
@@ -8,6 +7,9 @@ from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict, predict_table
 from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
+from ._sweep import SweepRun, resume_sweep, sweep
+from .fits import FitConfig, configure
+from .sweeps import SweepProgress, SweepWatch, SweepWatcher, is_sweep_folder, unwatched_sweep
 
 __all__ = [
     "Exported",
@@ -16,11 +18,16 @@ __all__ = [
     "LoadedRun",
     "Run",
     "SavedRun",
+    "SweepProgress",
+    "SweepRun",
+    "SweepWatch",
+    "SweepWatcher",
     "Watch",
     "Watcher",
     "configure",
     "export",
     "info",
+    "is_sweep_folder",
     "list_runs",
     "load_run",
     "predict",
@@ -28,6 +35,9 @@ __all__ = [
     "read_run",
     "report",
     "resume",
+    "resume_sweep",
     "run",
     "summary",
+    "sweep",
+    "unwatched_sweep",
 ]

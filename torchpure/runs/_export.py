@@ -16,8 +16,8 @@ from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_data, load_run
-from ._losses import in_parts
-from .saved import replaced
+from .fits import in_parts
+from .saved import refuse_output, replaced
 
 FORMATS = ("torch-export", "onnx")
 MAX_COMPARED = 100_000  # rows
@@ -60,6 +60,7 @@ def export(
     x = (load_data(loaded).test.x if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
+    refuse_output(Path(output), [*loaded.sources, *([] if compare is None else [Path(compare)])])
     with replaced(Path(output)) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())

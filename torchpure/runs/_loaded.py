@@ -10,12 +10,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from torchpure import random
-from torchpure.data import Preprocessing, plain_numbers
+from torchpure.data import Preprocessing, is_table, plain_numbers
 from torchpure.errors import InputError
 
-from ._config import FitConfig
-from ._network import Network, blank
-from ._points import Data, load
+from .fits import Data, FitConfig, Network, blank, load
 from .saved import (
     Description,
     open_folder,
@@ -42,6 +40,11 @@ class SavedRun:
     def status(self) -> str:
         """done, diverged, interrupted, terminated or unfinished."""
         return UNFINISHED if self.result is None else self.result["status"]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The run's folder, and its data file if it has one: an output must not replace them."""
+        return [self.directory, *([Path(self.config.target)] if is_table(self.config.target) else [])]
 
     @property
     def preprocessing(self) -> Preprocessing:

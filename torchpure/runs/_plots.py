@@ -10,9 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ._losses import measure
-from ._network import Network
-from ._points import Data, Sample
+from .fits import Data, Network, Sample, measure
 
 MAX_NAMED = 20  # classes
 MAX_DRAWN = 4000  # more points would only hide each other

@@ -12,7 +12,8 @@ from torchpure.data import Column, Preprocessing, Table, encode, read_table, wri
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_run
-from ._losses import in_parts
+from .fits import in_parts
+from .saved import refuse_output
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,8 +39,7 @@ def predict(run: str | Path | LoadedRun, source: str | Path, output: str | Path,
     inputs = [one.name for one in rules.inputs]
     table = read_table(Path(source), inputs)
     predicted = predict_table(loaded.model, rules, table)
-    if Path(output).exists() and Path(output).samefile(source):
-        raise InputError(f"--output: {str(output)!r} is the input file; wanted another name")
+    refuse_output(Path(output), [Path(source), *loaded.sources])
     arrow = table.arrow
     for name, values in zip(predicted.column_names, predicted.columns, strict=True):
         if name in inputs:

@@ -12,10 +12,9 @@ from torchpure.data import LARGEST
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
-from ._losses import in_parts
-from ._points import Data, Sample
+from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
-from .saved import is_sweep, read_sweep, replaced
+from .saved import is_sweep, read_sweep, refuse_output, replaced
 
 MAX_RUNS = 100
 MAX_POINTS = 2000  # of one kind
@@ -40,7 +39,9 @@ def report(*runs: str | Path, output: str | Path = "report.html") -> Path:
         raise InputError(f"report: wanted 1 to {MAX_RUNS} runs, got {len(runs)}")
     script, path = plotly_script(), Path(output)
     sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
-    shown = [_page_run(read_run(run)) for run in runs if not is_sweep(Path(run))]
+    saved = [read_run(run) for run in runs if not is_sweep(Path(run))]
+    refuse_output(path, [*map(Path, runs), *(source for one in saved for source in one.sources)])
+    shown = [_page_run(one) for one in saved]
     text = write_page(Page(shown, sweeps), script)
     with replaced(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +15,11 @@ from torchpure import __version__, random, train
 from torchpure.data import Preprocessing
 from torchpure.errors import InputError
 
-from ._config import MAX_STEPS, FitConfig, command
-from ._fit import STATUS, Fit, fit
 from ._folder import new_folder, replace_file, slug
 from ._loaded import load_data, read_run
 from ._log import Log, open_log
-from ._losses import NAMES, loss_name
-from ._network import Network, build
 from ._plots import draw_fit, draw_loss
-from ._points import Data, load
+from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
 
 CHECKPOINTS = "checkpoints"
 MIN_PRODUCTS_FOR_THREADS = 10_000_000  # a step below takes less than 2 ms on one thread
@@ -55,10 +51,13 @@ def unwatched(steps: int, threads: int) -> Iterator[Watcher]:
     yield Watcher(lambda step, loss: None, lambda: 0)
 
 
-def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) -> Run:
+def run(
+    config: FitConfig, out: Path | None = None, watch: Watch = unwatched, source: Mapping[str, Any] | None = None
+) -> Run:
     """Fit and save, in a new folder; after an error the folder stays if it holds a checkpoint.
 
     The configuration is written first, the metrics grow while the run goes on, and the rest comes at its end.
+    `source` says where the options come from; it is saved with the configuration.
 
     Raises:
         InputError: the target, a file or the output folder is invalid.
@@ -68,9 +67,9 @@ def run(config: FitConfig, out: Path | None = None, watch: Watch = unwatched) ->
     network = build(config, data.train, data.preprocessing)
     with (
         watch(config.steps, _threads(config, data, network)) as watcher,
-        new_folder(out, slug(_label(config)), _has_checkpoint) as folder,
+        new_folder(out, slug(label(config)), _has_checkpoint) as folder,
     ):
-        replace_file(folder / "config.json", _description(config, data))
+        replace_file(folder / "config.json", describe_run(config, data, source))
         return _train(folder, config, data, network, watcher)
 
 
@@ -146,7 +145,8 @@ def _has_checkpoint(folder: Path) -> bool:
     return any(path.name.startswith("step-") for path in (folder / CHECKPOINTS).glob("*"))
 
 
-def _description(config: FitConfig, data: Data) -> bytes:
+def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None = None) -> bytes:
+    """Return the content of `config.json`."""
     description = {
         "torchpure": __version__,
         "torch": torch.__version__,
@@ -161,18 +161,17 @@ def _description(config: FitConfig, data: Data) -> bytes:
             "preprocessing": data.preprocessing.model_dump(mode="json"),
             "sha256": data.sha256,
         },
-    }
+    } | ({} if source is None else {"config_file": source})
     return json.dumps(description, indent=2).encode() + b"\n"
 
 
 def _write(folder: Path, config: FitConfig, data: Data, network: Network, result: Fit, log: Log) -> None:
     values = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     replace_file(folder / "params.safetensors", save(values, metadata={"format": "pt"}))
-    label = _label(config)
-    name = NAMES[loss_name(config, data.preprocessing)]
-    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{label}   loss", name)
+    title, name = label(config), NAMES[loss_name(config, data.preprocessing)]
+    draw_loss(folder / "loss.png", result.losses, result.test_loss, f"{title}   loss", name)
     errors = f"train {result.train_loss:.2e}, test {result.test_loss:.2e}"
-    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{label}   {name}: {errors}")
+    draw_fit(folder / "fit.png", network, data, config.column or "y", f"{title}   {name}: {errors}")
     last = {
         "status": STATUS[result.code],
         "steps": result.steps,
@@ -185,7 +184,8 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
     replace_file(folder / "result.json", json.dumps(last | seconds, indent=2).encode() + b"\n")
 
 
-def _label(config: FitConfig) -> str:
+def label(config: FitConfig) -> str:
+    """Name the target of a run."""
     return f"{Path(config.target).stem} {config.column}" if config.column else config.target
 
 

@@ -12,6 +12,7 @@ from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
 
 from ._advance import Extras
+from ._counts import checked_count
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
 from ._resume import Arguments, Checkpoint, Position, Store, open_store, steps_per_window
 from ._step_state import split_step_state
@@ -63,13 +64,13 @@ def loop(
     >>> [round(progress.params.item(), 3) for progress in steps]
     [0.5, 0.75, 0.875]
     """
-    check_every("loop", every)
+    every = checked_count("loop", "every", every)
     check_optimizer("loop", optimizer)
     check_policy("loop", on_nonfinite)
     extras = Extras(on_nonfinite)
     step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared), extras.advance(optimizer))
     opt_state = optimizer.init(params) if opt_state is None else opt_state
-    carry, last = (params, extras.start(opt_state, params), state), None
+    carry = (params, extras.start(opt_state, params), state)
     refuse = partial(refuse_nonfinite, "loop") if on_nonfinite == "raise" else None
     size = steps_per_window(checkpoint, every) or every
 
@@ -85,8 +86,7 @@ def loop(
         return {"every": every, "jit": jit, "steps per window": size, "on_nonfinite": on_nonfinite}
 
     with open_store("loop", checkpoint, resume, arguments) as store:
-        for last in run_windows(store.start(carry), windows, jit=jit, store=store, refuse=refuse):
-            yield last
+        last = yield from run_windows(store.start(carry), windows, jit=jit, store=store, refuse=refuse)
     if refuse and last is not None:
         refuse_members("loop", last.divergence, last)
 
@@ -98,8 +98,8 @@ def run_windows(
     jit: bool,
     store: Store,
     refuse: Callable[[Carry], None] | None = None,
-) -> Generator[Progress]:
-    """Run windows of steps; yield Progress after the windows that ask for it, and after the last.
+) -> Generator[Progress, None, Progress | None]:
+    """Run windows of steps; yield Progress after the windows that ask for it, and after the last, which is returned.
 
     `windows` takes the number of steps to pass over. After each window `refuse(carry)` may raise an error.
 
@@ -109,6 +109,7 @@ def run_windows(
     """
     runner = Runner(jit)
     number, carry, unreported = start
+    last = None
     for window in _windows_after(number, windows, runner):
         carry, losses = runner.run(carry, window)
         if refuse is not None:
@@ -116,22 +117,26 @@ def run_windows(
         unreported.append(losses)
         number += window.steps
         if window.reports:
-            yield from _report(number, carry, unreported, store)
+            last = yield from _report(number, carry, unreported, store)
             unreported = []
         else:
             store.note(number, carry, unreported)
     if unreported:
-        yield from _report(number, carry, unreported, store)
+        last = yield from _report(number, carry, unreported, store)
+    return last
 
 
-def _report(number: int, carry: Any, parts: list[Tensor], store: Store) -> Iterator[Progress]:
-    """Yield a Progress, and note the position when the caller has taken it in."""
+def _report(number: int, carry: Any, parts: list[Tensor], store: Store) -> Generator[Progress, None, Progress]:
+    """Yield a Progress, note the position when the caller has taken it in, and return it."""
+    progress = _progress(number, carry, parts)
     try:
-        yield _progress(number, carry, parts)
+        yield progress
     except GeneratorExit:  # the caller has seen it, and wants no more
-        store.note(number, carry, [])
+        if not store.closed:
+            store.note(number, carry, [])
         raise
     store.note(number, carry, [])
+    return progress
 
 
 def _windows_after(number: int, windows: Callable[[int], Iterator[Window]], runner: Runner) -> Iterator[Window]:
@@ -153,13 +158,3 @@ def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:
     params, held, state = carry
     opt_state, guard, observed = split_step_state(held)
     return Progress(number, losses[-1], params, opt_state, state, losses, divergence_of(guard, params), observed)
-
-
-def check_every(caller: str, every: Any) -> None:
-    """Check that `every` is a number of steps.
-
-    Raises:
-        ValueError: it is not an integer of at least 1.
-    """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"{caller}: every must be an integer, at least 1, got {every!r}")

@@ -4,7 +4,7 @@ from ._description import DataDescription, Description, read_description
 from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics, read_seconds
 from ._parameters import read_header, read_parameters
-from ._replace import replaced
+from ._replace import refuse_output, replaced
 from ._sweep import SweepTable, is_sweep, read_sweep
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "read_parameters",
     "read_seconds",
     "read_sweep",
+    "refuse_output",
     "replaced",
 ]

@@ -2,13 +2,34 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torchpure.errors import InputError
 
+from ._description import NAME as CONFIG
 from ._files import reason
+from ._metrics import NAME as METRICS
+from ._metrics import RESULT
+from ._parameters import NAME as PARAMETERS
+from ._sweep import LINES, PARQUET
+
+_OF_A_RUN = {CONFIG, METRICS, RESULT, PARAMETERS, LINES, PARQUET}
+
+
+def refuse_output(output: Path, read: Iterable[Path]) -> None:
+    """Refuse to write over a file that is read, or over a file of a run that is read.
+
+    Raises:
+        InputError: `output` is such a file.
+    """
+    if not os.path.exists(output):  # noqa: PTH110 false also for names that no file can have
+        return
+    for path in filter(Path.exists, read):
+        inside = path.is_dir() and output.resolve().is_relative_to(path.resolve()) and output.name in _OF_A_RUN
+        if inside or output.samefile(path):
+            raise InputError(f"--output: {str(output)[:200]!r} is a file that is read; wanted another name")
 
 
 @contextmanager

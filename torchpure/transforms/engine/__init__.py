@@ -1,7 +1,7 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
 from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
-from ._diagnose import AUTOGRAD, DATA_DEPENDENT, SPARSE, explain, refuse_nested, validation_advice
+from ._diagnose import AUTOGRAD, DATA_DEPENDENT, INDETERMINATE, SPARSE, explain, refuse_nested, validation_advice
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._levels import (
@@ -41,6 +41,7 @@ from ._zero_tangents import like_primals, traced_zeros
 __all__ = [
     "AUTOGRAD",
     "DATA_DEPENDENT",
+    "INDETERMINATE",
     "LightFakeMode",
     "LightProxyMode",
     "OUTERMOST",

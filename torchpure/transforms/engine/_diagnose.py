@@ -61,6 +61,7 @@ _NO_NODE = (
     "registers a hook on a tensor that has no gradient of its own there, as under vmap, jvp and jit: register it "
     "inside of a grad, or give the function a rule with custom_vjp"
 )
+INDETERMINATE = "relation is indeterminate"  # between the length of a jagged dimension and a number; a ValueError
 _NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
 _MASKS = (
     "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
@@ -97,7 +98,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "returns gradients without it: change the gradient that the transform returns",
     r"retain_grad on Tensor|call Tensor\.retain_grad": "asks for the .grad of an intermediate value: make the value an "
     "argument, and differentiate with respect to it",
-    "Nested(?:TensorImpl|IntNode|Tensor does not)": NESTED,
+    f"Nested(?:TensorImpl|IntNode|Tensor does not)|{INDETERMINATE}": NESTED,
     "SymIntArrayRef expected to contain only concrete|aten::to_padded_tensor'.* 'CPU' backend": NESTED,
     "does not require grad and does not have a grad_fn": AUTOGRAD,
     "not have been used in the graph": AUTOGRAD,

@@ -136,7 +136,7 @@ OVERRIDES = (
     *_rows(formulas.pdist, F.pdist, where=_ONCE_RIGHT),
     *_rows(formulas.cdist, torch.cdist, choose=_if_maximum),
     *_rows(formulas.pdist, F.pdist, choose=_if_maximum),
-    *_rows(formulas.normalize, F.normalize, where=_ONCE_RIGHT),
+    Override([F.normalize], _ONCE_RIGHT, formulas.normalize),  # torch cannot map its `out=`
     *_rows(formulas.renorm, torch.renorm, Tensor.renorm, where=_ONCE_RIGHT),
     *_rows(_in_place(formulas.renorm), Tensor.renorm_, where=_ONCE_RIGHT),
     *_rows(

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torchpure.errors import TorchpureError
 from torchpure.transforms.engine import (
     DATA_DEPENDENT,
+    INDETERMINATE,
     SHARED_WRITE,
     TensorIndexing,
     clear_autocast_cache,
@@ -39,8 +40,9 @@ def run_transform(caller: str, fn: Callable[..., Any], run: Callable[..., Any], 
         return _run(caller, run, *args, **kwargs)
     except TorchpureError:
         raise
-    except (RuntimeError, AttributeError, AssertionError) as error:  # nested tensors raise the last two
-        known = explain(caller, fn, error)
+    except (RuntimeError, AttributeError, AssertionError, ValueError) as error:  # nested tensors raise the last three
+        of_user = isinstance(error, ValueError) and INDETERMINATE not in str(error)
+        known = None if of_user else explain(caller, fn, error)
         if known is None:
             raise
         raise known from error

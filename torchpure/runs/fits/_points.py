@@ -33,6 +33,7 @@ from torchpure.data import (
     read_table,
 )
 from torchpure.errors import InputError
+from torchpure.transforms import vmap
 
 from ._config import MAX_MEMORY, FitConfig
 from ._stream import Stream, sample
@@ -74,10 +75,19 @@ def load(config: FitConfig, key: Key) -> Data:
     Raises:
         InputError: the expression, the domain or the file is invalid.
     """
-    return _from_file(config, key) if is_table(config.target) else _from_expression(config, key)
+    return load_many(config, key[None])[0]
 
 
-def _from_expression(config: FitConfig, key: Key) -> Data:
+def load_many(config: FitConfig, keys: Tensor) -> list[Data]:
+    """Draw or read the points of a configuration for each key, (keys, 2).
+
+    Raises:
+        InputError: the expression, the domain or the file is invalid.
+    """
+    return _from_file(config, keys) if is_table(config.target) else _from_expression(config, keys)
+
+
+def _from_expression(config: FitConfig, keys: Tensor) -> list[Data]:
     assert config.domain is not None and config.train_points is not None and config.test_points is not None
     domain = parse_domain(config.domain)
     truth = compile_truth(config.target, domain)
@@ -87,11 +97,12 @@ def _from_expression(config: FitConfig, key: Key) -> Data:
     num_validation = _validation_size(config.validation_points, config.train_points)
     sizes = Sizes(config.train_points, num_validation, config.test_points)
     shape = (sum(sizes), len(domain))
-    x = low + (high - low) * random.uniform(key, shape, dtype=torch.float64)
-    y = truth(x)
-    _check_values(config.target, domain, x, y)
-    samples = _split(x, y, sizes)
-    return Data(tuple(domain), samples[0], samples[2], truth, bounds, None, plain_numbers([*domain], ["y"]), samples[1])
+    x = low + (high - low) * vmap(lambda key: random.uniform(key, shape, dtype=torch.float64))(keys)
+    y = truth(x.flatten(0, 1))
+    _check_values(config.target, domain, x.flatten(0, 1), y)
+    rules = plain_numbers([*domain], ["y"])
+    samples = [_split(*points, sizes) for points in zip(x, y.view(x.shape[:2]), strict=True)]
+    return [Data((*domain,), train, test, truth, bounds, None, rules, val) for train, val, test in samples]
 
 
 def compile_truth(source: str, domain: Domain) -> Callable[[Tensor], Tensor]:
@@ -118,7 +129,7 @@ def _check_values(source: str, domain: Domain, x: Tensor, y: Tensor) -> None:
         raise InputError(f"TARGET: `{source[:80]}` is {what} ({y[row]:g}) at {at}; choose another --domain")
 
 
-def _from_file(config: FitConfig, key: Key) -> Data:
+def _from_file(config: FitConfig, keys: Tensor) -> list[Data]:
     path = Path(config.target)
     choice = choose(path, column_names(path), config.column, config.inputs)
     for name in config.categories or ():
@@ -129,12 +140,12 @@ def _from_file(config: FitConfig, key: Key) -> Data:
     names = (*choice.inputs, *choice.targets)
     needed = memory_needed(path, len(names))
     if needed > (config.max_memory or MAX_MEMORY):
-        return _from_blocks(config, choice, key, needed)
+        return [_from_blocks(config, choice, key, needed) for key in keys]
     table = read_table(path, names)
     if config.missing == "drop":
         rows = complete_rows(table, names)
         table = table._replace(arrow=table.arrow.take(rows.numpy()), rows=rows)
-    return _from_table(config, choice, table, key)[0]
+    return [_from_table(config, choice, table, key)[0] for key in keys]
 
 
 def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tuple[Data, Tensor]:

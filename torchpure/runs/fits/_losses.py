@@ -49,9 +49,12 @@ def standard_loss(name: str) -> Loss:
 
 def unit(name: str, network: Network) -> float:
     """Return the unit of the loss in the user's units; with several targets it stays in standard deviations."""
-    if name == "cross-entropy" or network.target_scale.ndim:
-        return 1.0
-    return float(network.target_scale) ** (1 if name == "mae" else 2)
+    return unit_of(name, network.target_scale)
+
+
+def unit_of(name: str, scale: Tensor) -> float:
+    """Return the unit of the loss for the scale of the target."""
+    return 1.0 if name == "cross-entropy" or scale.ndim else float(scale) ** (1 if name == "mae" else 2)
 
 
 def measure_loss(network: Network, sample: Sample, name: str) -> float:
@@ -77,12 +80,17 @@ def measure(network: Network, sample: Sample, name: str) -> dict[str, Any]:
 
 
 def _loss(network: Network, output: Tensor, y: Tensor, name: str) -> float:
-    if name == "mse" and not network.target_scale.ndim:
-        return float(_mean_square(output, y))
+    return float(loss_in_units(name, output, y, network.target_scale))
+
+
+def loss_in_units(name: str, output: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    """Return the loss of predictions in the user's units, computed in float64, shape ()."""
+    if name == "mse" and not scale.ndim:
+        return _mean_square(output, y)
     if name == "cross-entropy":
-        return float(F.cross_entropy(output.to(torch.float64), y))
-    scale = network.target_scale
-    return float(_LOSSES[name](output / scale, y / scale)) * unit(name, network)
+        return F.cross_entropy(output.to(torch.float64), y)
+    loss = _LOSSES[name](output / scale, y / scale)
+    return loss if scale.ndim else loss * (scale if name == "mae" else scale.square())
 
 
 def _of_numbers(output: Tensor, y: Tensor) -> dict[str, float | None]:

@@ -69,16 +69,23 @@ def build(config: FitConfig, train: Sample, preprocessing: Preprocessing) -> Net
     """
     rows = len(train.y) if config.batch_size is None else min(config.batch_size, len(train.y))
     network = blank(config, preprocessing, rows)
-    if config.preset == "article":
-        return network
-    scaled, of_inputs = standardised(preprocessing.inputs), units(train.x)
-    network.input_mean.copy_(torch.where(scaled, of_inputs.mean, 0.0))
-    network.input_scale.copy_(torch.where(scaled, of_inputs.scale, 1.0))
-    if not preprocessing.classes:
-        of_targets = units(train.y)
-        network.target_mean.copy_(of_targets.mean)
-        network.target_scale.copy_(of_targets.scale)
+    inputs, target = standardisation(config, train, preprocessing)
+    network.input_mean.copy_(inputs.mean)
+    network.input_scale.copy_(inputs.scale)
+    network.target_mean.copy_(target.mean)
+    network.target_scale.copy_(target.scale)
     return network
+
+
+def standardisation(config: FitConfig, train: Sample, preprocessing: Preprocessing) -> tuple[Units, Units]:
+    """Return the units of the inputs and of the target."""
+    num_features, num_targets = train.x.shape[1], len(preprocessing.targets)
+    plain = _no_units((num_features,)), _no_units((num_targets,) if num_targets > 1 else ())
+    if config.preset == "article":
+        return plain
+    scaled, found = standardised(preprocessing.inputs), units(train.x)
+    inputs = Units(torch.where(scaled, found.mean, 0.0), torch.where(scaled, found.scale, 1.0))
+    return inputs, plain[1] if preprocessing.classes else units(train.y)
 
 
 def blank(config: FitConfig, preprocessing: Preprocessing, rows: int = 1) -> Network:

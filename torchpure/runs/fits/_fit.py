@@ -166,13 +166,20 @@ def _last_finite(position: train.Progress) -> _Kept:
 
 def optimizer(config: FitConfig) -> optim.Optimizer:
     """Make the optimizer that a configuration names."""
-    start, constant = config.learning_rate, config.schedule == "constant"
-    learning_rate = start if constant else optim.cosine_decay_schedule(start, config.steps)
+    return make_optimizer(config, config.learning_rate, config.weight_decay or None)
+
+
+def make_optimizer(
+    config: FitConfig, learning_rate: float | Tensor, weight_decay: float | Tensor | None
+) -> optim.Optimizer:
+    """Make the optimizer that a configuration names, with other numbers, which may be tensors."""
+    constant = config.schedule == "constant"
+    rate = learning_rate if constant else optim.cosine_decay_schedule(learning_rate, config.steps)
     if config.optimizer == "adamw":
-        return optim.adamw(learning_rate, weight_decay=config.weight_decay)
-    chosen = optim.adam(learning_rate) if config.optimizer == "adam" else optim.sgd(learning_rate, momentum=0.9)
+        return optim.adamw(rate, weight_decay=0.0 if weight_decay is None else weight_decay)
+    chosen = optim.adam(rate) if config.optimizer == "adam" else optim.sgd(rate, momentum=0.9)
     # added before the optimizer, weight decay is a penalty, as in torch.optim.Adam and SGD
-    return optim.chain(optim.add_decayed_weights(config.weight_decay), chosen) if config.weight_decay else chosen
+    return chosen if weight_decay is None else optim.chain(optim.add_decayed_weights(weight_decay), chosen)
 
 
 def validation_period(config: FitConfig, rows: int) -> int:

@@ -1,0 +1,32 @@
+"""`torchpure resume`: go on with a run or a sweep."""
+
+from typing import Annotated
+
+import typer
+
+from ._fit import report_run, watch
+from ._sweep import report_sweep, watch_sweep
+
+
+def resume(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder of a run or sweep that was interrupted or killed.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Go on with a run or a sweep, from its newest checkpoint; the result is that of one which was not interrupted.
+
+    torchpure resume runs/2-sin-x-2-pi
+    """
+    from torchpure import runs
+
+    try:
+        if runs.is_sweep_folder(run):
+            code = report_sweep(runs.resume_sweep(run, watch_sweep(quiet=quiet)), as_json=as_json, quiet=quiet)
+        else:
+            finished = runs.resume(run, watch(quiet=quiet))
+            code = report_run(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
+    raise typer.Exit(code)

@@ -1,0 +1,299 @@
+"""Many fits at once, from their space to their folder, and on from there if they were interrupted."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchpure.checkpoints import Checkpointer
+from torchpure.errors import InputError
+
+from ._folder import new_folder, replace_file, slug
+from ._run import describe_run
+from ._sweep_best import Best, better, save_best
+from .fits import INTERRUPTED, MAX_STEPS, TERMINATED, FitConfig, configure
+from .saved import open_folder, read_bytes
+from .sweeps import (
+    Axis,
+    Curves,
+    Member,
+    Position,
+    Prepared,
+    Programs,
+    Request,
+    Row,
+    Sampler,
+    SweepProgress,
+    SweepWatch,
+    SweepWatcher,
+    draw_sweep,
+    evaluate,
+    group_label,
+    is_finished,
+    join_curves,
+    json_lines,
+    make_source,
+    npz,
+    parquet,
+    prepare,
+    read_axes,
+    read_request,
+    report_steps,
+    run_group,
+    score,
+    split_groups,
+    unwatched_sweep,
+    write_request,
+)
+
+MAX_RESULT = 2**20
+
+
+@dataclass(frozen=True, repr=False)
+class SweepRun:
+    """A saved sweep."""
+
+    directory: Path
+    code: int  # the exit code of the program
+    axes: list[Axis]
+    rows: list[Row]  # of each member: index, varied values, status, steps and losses
+    curves: Curves
+    best: Row | None  # the row with the least validation loss, if there are validation points, else test loss
+    seconds: float  # of the training, with compiling
+
+    @property
+    def status(self) -> str:
+        """done, diverged (every member), interrupted or terminated."""
+        return {0: "done", 1: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}[self.code]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many members ended how."""
+        ends = [row["status"] for row in self.rows]
+        return {end: ends.count(end) for end in dict.fromkeys(ends)}
+
+    def __repr__(self) -> str:
+        """Show at most twelve lines."""
+        space = [f"  {str(axis)[:77]}" for axis in self.axes[:5]]
+        ends = ", ".join(f"{count} {end}" for end, count in self.counts().items())
+        lines = [f"SweepRun({self.directory})", *space, f"  status: {self.status}; members: {ends or 'none'}"]
+        if self.best is not None:
+            values = ", ".join(f"{axis.name}={self.best[axis.name]}" for axis in self.axes)
+            lines.append(f"  best: member {self.best['index']}, test loss {self.best['test_loss']:.3e}, {values[:200]}")
+        return "\n".join([*lines, f"  seconds: {self.seconds:.2f}"])
+
+
+def sweep(
+    config: FitConfig | Mapping[str, Any],
+    space: Mapping[str, str | Iterable[Any]] | Iterable[str],
+    *,
+    sampler: Sampler = "grid",
+    trials: int | None = None,
+    stop_early: int | None = None,
+    out: Path | None = None,
+    watch: SweepWatch = unwatched_sweep,
+    source: Mapping[str, Any] | None = None,
+) -> SweepRun:
+    """Run a fit for each point of a space, and save all results in a new folder.
+
+    `config` holds the options of `torchpure fit` that all members share, `space` the values of the others by name: a
+    list, or a text such as "1e-4:1e-1:log:32", "0:32" or "16|64"; or `space` is texts in the form of `--vary`.
+    Members that differ only in learning_rate, weight_decay and seed train side by side in one program. With
+    `stop_early`, a member ends when its training loss has not reached a new minimum for so many steps. A member whose
+    loss is not finite ends, too; the others go on. `source` says where the options come from; it is saved.
+
+    Law: each member equals the run of its configuration, up to rounding.
+    Law: the bits of a member do not depend on the values of the others.
+
+    Raises:
+        InputError: an option, the space or the output folder is invalid.
+        CheckpointError: a checkpoint cannot be written.
+
+    >>> import torchpure as tp
+    >>> tp.runs.sweep({"target": "2*sin(x)"}, {"learning_rate": "1e-4:1e-1:log:8", "seed": "0:4"})  # doctest: +SKIP
+    SweepRun(runs/sweep-2-sin-x) ...
+    """
+    given = config.model_dump(exclude_unset=True, mode="json") if isinstance(config, FitConfig) else config
+    options = {name: value for name, value in given.items() if value is not None}
+    request = Request(options, read_axes(space, sampler), sampler, trials, _patience(stop_early))
+    members = _first_members(request)
+    first = prepare(members[:1], None, {})[0]
+    config = members[0].config
+    name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
+    with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
+        content = write_request(request, _details(first), source)
+        replace_file(folder / "config.json", content)
+        replace_file(folder / "results.jsonl", b"")
+        return _run(folder, request, watcher)
+
+
+def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> SweepRun:
+    """Go on with a sweep that was interrupted or killed; groups that are finished are not run again.
+
+    Law: the results equal those of a sweep that was not interrupted, bit for bit, on the same machine.
+
+    Raises:
+        InputError: it is no sweep, it is done, or its configuration or its data file has changed.
+        CheckpointError: a checkpoint is damaged, or another process writes there.
+    """
+    path = open_folder(Path(folder), "a sweep's folder")
+    request, data = read_request(path)
+    if (path / "result.json").is_file():
+        status = json.loads(read_bytes(path, "result.json", MAX_RESULT)).get("status")
+        if status in ("done", "diverged"):
+            raise InputError(f"{path}: the sweep is {status}; wanted one that was interrupted or killed")
+    members = _first_members(request)
+    if prepare(members[:1], None, {})[0].data[0].sha256 != data.get("sha256"):
+        raise InputError(f"{members[0].config.target}: has changed since the sweep {path}")
+    with watch(members[0].config.threads) as watcher:
+        return _run(path, request, watcher)
+
+
+class _Sweeping:
+    """A sweep while it goes on: what is known of its members."""
+
+    def __init__(self, folder: Path, request: Request, watcher: SweepWatcher) -> None:
+        self.folder, self.request, self.watcher = folder, request, watcher
+        self.rows: list[Row] = []
+        self.curves: list[tuple[list[int], list[int], torch.Tensor]] = []
+        self.best: Best | None = None
+        self.groups = 0  # that were started
+        self.programs: dict[Hashable, Programs] = {}
+        self.least = (math.inf, -1)  # training loss, member
+
+    def group(self, members: list[Member], known: int, total: int) -> bool:
+        """Run a group or take it from its checkpoint; return whether it is finished."""
+        parts = prepare(members, self.request.stop_early, self.programs)
+        return all(self._run_part(prepared, known + len(parts) - 1, total) for prepared in parts)
+
+    def _run_part(self, prepared: Prepared, known: int, total: int) -> bool:
+        every = prepared.members[0].config.checkpoint_every or MAX_STEPS + 1
+        folder = self.folder / "checkpoints" / f"group-{self.groups:05}"
+        with Checkpointer(folder, keep=1, every=every) as checkpointer:
+            report = self._reporter(prepared.members, known, total)
+            position = run_group(prepared.group, prepared.start, checkpointer, report, self.watcher.stop)
+        self.groups += 1
+        self._take(prepared, position)
+        return is_finished(prepared.group, position)
+
+    def _take(self, prepared: Prepared, position: Position) -> None:
+        outcome = evaluate(prepared, position)
+        self.rows = sorted([*self.rows, *outcome.rows], key=lambda row: row["index"])
+        indices = [member.index for member in prepared.members]
+        self.curves.append((indices, report_steps(prepared.group.task.steps), position.curves))
+        self.best = better(self.best, prepared, position, outcome)
+        replace_file(self.folder / "results.jsonl", json_lines(self.rows))
+
+    def _reporter(self, members: list[Member], known: int, total: int) -> Callable[[Position], None]:
+        ended, failed = len(self.rows), sum(row["status"] == "diverged" for row in self.rows)
+        label, group = group_label(members), self.groups
+
+        def report(position: Position) -> None:
+            state = position.state
+            place = int(state.best.argmin())
+            self.least = min(self.least, (float(state.best[place]), members[place].index))
+            running = int(state.running.sum()) if position.step < members[0].config.steps else 0
+            self.watcher.report(
+                SweepProgress(
+                    group=group,
+                    groups=known,
+                    label=label,
+                    step=position.step,
+                    steps=members[0].config.steps,
+                    members=len(members),
+                    running=running,
+                    all_members=total,
+                    finished=ended + len(members) - running,
+                    failed=failed + int((~state.finite).sum()),
+                    best=self.least[0],
+                    best_index=self.least[1],
+                )
+            )
+
+        return report
+
+
+def _run(folder: Path, request: Request, watcher: SweepWatcher) -> SweepRun:
+    start, processor = time.perf_counter(), time.process_time()
+    going, code = _Sweeping(folder, request, watcher), 0
+    source = make_source(request.axes, request.sampler, request.trials, _seed(request))
+    try:
+        while points := source.ask():
+            members = _members(request, points, len(going.rows))
+            groups = split_groups(members)
+            known, total = going.groups + len(groups), len(going.rows) + len(members)
+            if not all(going.group(group, known, request.trials or total) for group in groups):
+                code = TERMINATED if watcher.stop() == signal.SIGTERM else INTERRUPTED
+                break
+            source.tell([score(row) for row in going.rows[-len(members) :]])
+    except BaseException as error:
+        if _has_checkpoint(folder):
+            error.add_note(f"the steps before are saved: `torchpure resume {folder}` goes on from them")
+        raise
+    if not code and all(row["status"] == "diverged" for row in going.rows):
+        code = 1
+    return _finish(going, code, time.perf_counter() - start, time.process_time() - processor)
+
+
+def _finish(going: _Sweeping, code: int, seconds: float, processor_seconds: float) -> SweepRun:
+    folder, curves = going.folder, join_curves(going.curves)
+    best = going.best.row if going.best else None
+    result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds)
+    table = parquet(going.rows)
+    if table is not None:
+        replace_file(folder / "results.parquet", table)
+    replace_file(folder / "curves.npz", npz(curves))
+    if going.best:
+        save_best(folder / "best", going.best)
+    draw_sweep(folder, going.request.axes, going.rows, curves)
+    last = {
+        "status": result.status,
+        "members": result.counts(),
+        "steps": sum(row["steps"] for row in going.rows),
+        "best": best and best["index"],
+        "seconds": seconds,
+        "processor_seconds": processor_seconds,
+        "threads": torch.get_num_threads(),
+    }
+    replace_file(folder / "result.json", json.dumps(last, indent=2).encode() + b"\n")
+    return result
+
+
+def _first_members(request: Request) -> list[Member]:
+    """Return the members of the first round, after a check that each of their groups can be made."""
+    points = make_source(request.axes, request.sampler, request.trials, _seed(request)).ask()
+    members = _members(request, points, 0)
+    for group in split_groups(members)[1:]:
+        prepare(group[:1], None, {})
+    return members
+
+
+def _members(request: Request, points: list[dict[str, Any]], first: int) -> list[Member]:
+    return [
+        Member(number, point, configure(request.options | point)) for number, point in enumerate(points, start=first)
+    ]
+
+
+def _seed(request: Request) -> int:
+    return int(request.options.get("seed", 0))
+
+
+def _patience(stop_early: int | None) -> int | None:
+    if stop_early is not None and (isinstance(stop_early, bool) or stop_early < 1):
+        raise InputError(f"--stop-early: wanted a number of steps, at least 1, got {stop_early}")
+    return stop_early
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(True for _ in (folder / "checkpoints").glob("group-*/step-*"))
+
+
+def _details(first: Prepared) -> dict[str, Any]:
+    """Return what `config.json` says of the first member and its data."""
+    described = json.loads(describe_run(first.members[0].config, first.data[0]))
+    return {name: described[name] for name in ("config", "data")}

@@ -1,0 +1,183 @@
+"""Run a group of members in windows of steps: chunk by chunk, saved between windows, ended by a signal."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchpure import tree
+from torchpure.checkpoints import Checkpointer
+from torchpure.jit.native import on_one_thread
+
+from ._batches import Batches
+from ._train import Inputs, Programs, State, Task
+
+WIDTHS = (64, 16, 4, 1)  # members at once; multiples of 16 fill vector registers, so that members have equal programs
+MAX_VALUES = 2**26  # that one step of a chunk saves for its backward pass
+WINDOW_PRODUCTS = 1e8  # of one chunk and window: some tenths of a second
+MAX_WINDOW = 1000  # steps
+RunChunk = Callable[[int, "State", int], "tuple[State, Tensor] | None"]  # (number, state, step) -> (state, losses)
+MIN_COMPILED = 200  # steps times chunks; below, compiling takes longer than it saves
+CURVE = 200  # points of a curve, about
+
+
+class Position(NamedTuple):
+    """Where a group stands."""
+
+    step: int  # steps done, by members that did not stop
+    state: State
+    curves: Tensor  # float64, (report steps, members); NaN where a member has no loss
+
+
+class Group(NamedTuple):
+    """Members that run as one program."""
+
+    programs: Programs
+    inputs: Inputs
+    seed_index: Tensor  # (members,): the row of a member in inputs.x and inputs.y, if these have several
+    products: int  # of numbers, that one member's loss takes
+    values: int  # that one member's step saves for its backward pass
+    batches: Batches | None = None  # None: each step takes all points
+
+    @property
+    def task(self) -> Task:
+        """What its members share."""
+        return self.programs.task
+
+
+def report_steps(steps: int) -> list[int]:
+    """Return the steps, from 1, whose losses a curve has: evenly spaced, and the last.
+
+    >>> report_steps(3), report_steps(1000)[:3]
+    ([1, 2, 3], [1, 5, 10])
+    """
+    stride = -(-steps // CURVE)
+    return sorted({1, *range(stride, steps + 1, stride), steps})
+
+
+def run_group(
+    group: Group,
+    start: State,
+    checkpointer: Checkpointer,
+    report: Callable[[Position], None],
+    stop: Callable[[], int],
+) -> Position:
+    """Run until all steps are done, all members have stopped or a signal comes; the last position is saved.
+
+    With a checkpoint the group goes on from there. The windows, and so the bits, depend on the group alone.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read or written.
+    """
+    steps = report_steps(group.task.steps)
+    curves = torch.full((len(steps), len(start.steps)), math.nan, dtype=torch.float64)
+    saved = checkpointer.latest() or 0
+    position = Position(saved, start, curves)
+    if saved:
+        restored = checkpointer.restore(saved, like=position._asdict())
+        position = Position(saved, restored["state"], restored["curves"])
+    try:
+        for newest in _windows(group, position, torch.tensor(steps) - 1, stop):
+            position = newest
+            report(position)
+            if position.step // checkpointer.every > saved // checkpointer.every and not checkpointer.busy():
+                saved = position.step
+                checkpointer.save(saved, position._asdict())
+    finally:
+        if position.step > saved:
+            checkpointer.save(position.step, position._asdict())
+        checkpointer.wait()
+    return position
+
+
+def is_finished(group: Group, position: Position) -> bool:
+    """Return whether no member has a step left."""
+    return position.step >= group.task.steps or not bool(position.state.running.any())
+
+
+def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[], int]) -> Iterator[Position]:
+    """Run the windows after a position; yield where the group then stands."""
+    count = len(position.state.steps)
+    width = chunk_width(group, count)
+    length = window_length(group, width)
+    chunks = [torch.arange(first, first + width).clamp(max=count - 1) for first in range(0, count, width)]
+    states = [_take(position.state, chunk) for chunk in chunks]
+    run_chunk = _chunk_runner(group, chunks, length, stop)
+    while not is_finished(group, position):
+        taken = length if group.batches is None else group.batches.steps_at(position.step, length)
+        results = _in_threads(run_chunk, states, position.step)
+        if results is None:
+            return  # the window is run again when the sweep goes on
+        states = [state for state, _ in results]
+        losses = torch.cat([losses[:, :taken] for _, losses in results])[:count].cpu()
+        end = min(position.step + taken, group.task.steps)
+        due = (numbers >= position.step) & (numbers < end)
+        curves = position.curves.clone()
+        curves[due] = losses[:, numbers[due] - position.step].T
+        joined = tree.map(lambda *leaves: torch.cat(leaves)[:count], *states)
+        position = Position(end, joined, curves)
+        yield position
+
+
+def _chunk_runner(group: Group, chunks: list[Tensor], length: int, stop: Callable[[], int]) -> RunChunk:
+    """Return a function that runs one chunk for a window of steps; it returns None if a signal came."""
+    shared, device = len(group.inputs.x) == 1, group.inputs.x.device
+    batches, compiled = group.batches, len(chunks) * group.task.steps >= MIN_COMPILED
+    run = group.programs.get(shared=shared, batches=batches is not None, compiled=compiled)
+    inputs = [_chunk_inputs(group, chunk, shared=shared) for chunk in chunks]
+
+    def run_chunk(i: int, state: State, step: int) -> tuple[State, Tensor] | None:
+        if stop():
+            return None
+        if not state.running.any():
+            return state, torch.full((len(state.steps), length), math.nan, dtype=torch.float64)
+        if batches is None:
+            return run(state, inputs[i], torch.arange(step, step + length, device=device), None)
+        numbers, rows = batches.window(chunks[i], step, length, group.task.steps)
+        return run(state, inputs[i], numbers.to(device), rows.to(device))
+
+    return run_chunk
+
+
+def chunk_width(group: Group, count: int) -> int:
+    """Return how many members run at once; it depends on the sizes alone, because the last bits depend on it."""
+    fitting = [width for width in WIDTHS if width * group.values <= MAX_VALUES] or [1]
+    return fitting[0] if count > 16 or fitting[0] <= 16 else 16
+
+
+def window_length(group: Group, width: int) -> int:
+    """Return the steps of a window: few enough that a window takes a fraction of a second; windows are even."""
+    longest = min(max(int(WINDOW_PRODUCTS / (width * group.products)), 1), MAX_WINDOW)
+    return -(-group.task.steps // -(-group.task.steps // longest))
+
+
+def _in_threads(run_chunk: RunChunk, states: list[State], step: int) -> list[tuple[State, Tensor]] | None:
+    """Run all chunks, each on one thread; return None if a signal came."""
+    results = [run_chunk(0, states[0], step)]  # this thread compiles
+    workers = min(torch.get_num_threads(), len(states) - 1)
+
+    def run_alone(i: int) -> tuple[State, Tensor] | None:
+        with on_one_thread():
+            return run_chunk(i, states[i], step)
+
+    if workers < 2:
+        results += [run_chunk(i, states[i], step) for i in range(1, len(states))]
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            results += pool.map(run_alone, range(1, len(states)))
+    complete = [result for result in results if result is not None]
+    return complete if len(complete) == len(states) else None
+
+
+def _chunk_inputs(group: Group, chunk: Tensor, *, shared: bool) -> Inputs:
+    x, y, *others = group.inputs
+    rows = group.seed_index[chunk]
+    points = (x[0], y[0]) if shared else (x[rows], y[rows])
+    return Inputs(*points, *(values[chunk] for values in others))
+
+
+def _take(state: State, chunk: Tensor) -> State:
+    return tree.map(lambda leaf: leaf[chunk.to(leaf.device)], state)
