@@ -143,7 +143,7 @@ def _mean_curvature(point: Point, directions: list[Tensor]) -> tuple[Tree, Tree]
 def _signs(key: Key, point: Point, count: int) -> list[Tensor]:
     keys = random.split(key, len(point.leaves))
     return [
-        2 * random.bernoulli(one, 0.5, (count, *leaf.shape)).to(leaf.dtype) - 1
+        2 * random.bernoulli(one, 0.5, (count, *leaf.shape)).to(leaf) - 1
         for one, leaf in zip(keys, point.leaves, strict=True)
     ]
 
@@ -151,7 +151,8 @@ def _signs(key: Key, point: Point, count: int) -> list[Tensor]:
 def _normals(key: Key, point: Point, count: int) -> list[Tensor]:
     keys = random.split(key, len(point.leaves))
     return [
-        random.normal(one, (count, *leaf.shape), dtype=leaf.dtype) for one, leaf in zip(keys, point.leaves, strict=True)
+        random.normal(one, (count, *leaf.shape), dtype=leaf.dtype).to(leaf)
+        for one, leaf in zip(keys, point.leaves, strict=True)
     ]
 
 
@@ -165,7 +166,7 @@ def _coordinates(key: Key, point: Point, count: int) -> list[Tensor]:
         )
     chosen = random.permutation(key, total)[:count, None]
     for leaf, size in zip(point.leaves, point.sizes, strict=True):
-        rows = chosen == torch.arange(start, start + size, device=leaf.device)
+        rows = chosen.to(leaf.device) == torch.arange(start, start + size, device=leaf.device)
         vectors.append(rows.to(leaf.dtype).reshape(count, *leaf.shape))
         start += size
     return vectors
