@@ -16,6 +16,13 @@ def wave(x, t):
     return x * t
 
 
+def _through_a_view(x):
+    h = x * 2
+    part = h[:2]
+    part += x[:2].sin()
+    return (h**3).sum()
+
+
 ERRORS = {
     "integer point": (lambda: tp.laplacian(u)(torch.arange(3)), r"laplacian: .*nothing to differentiate: argument 0 is an int64 tensor.*Wanted a floating"),
     "complex point": (lambda: tp.laplacian(u)(X + 0j), r"laplacian: .*argument 0 is complex, and coordinates are real"),
@@ -39,6 +46,7 @@ ERRORS = {
     "coordinates": (lambda: tp.partial(u, "x", coordinates="xy")(X), r"2 names of coordinates, x, y, for a point .* with 3 entries"),
     "argument with entries": (lambda: tp.partial(wave, "x")(X, X), r"must have one entry, got .*coordinates=\"xt\""),
     "series of other lengths": (lambda: tp.jet(wave, (X, X), ([X], [X, X])), r"jet: each series must .* got lengths \[1, 2\]"),
+    "write through a view": (lambda: tp.laplacian(_through_a_view)(X), r"in place into a value that a second forward derivative follows.*h = h"),
     "no series": (lambda: tp.jet(u, (X,), ([],)), r"jet: each series .* at least one, got lengths \[0\]"),
     "series of one argument": (lambda: tp.jet(wave, (X, X), ([X],)), r"jet: wanted a tuple of primals and a tuple of series"),
     "term": (lambda: tp.jet(u, (X,), ([X[:2]],)), r"jet: term 1 for argument 0: wanted shape \(3,\)"),
