@@ -77,10 +77,6 @@ def lbfgs(params: Params, x: Tensor, t: Tensor, steps: int) -> Params:
     return unravel(flat.detach())
 
 
-def _line(start: float, num: int) -> Tensor:
-    return torch.linspace(start, 1, num, dtype=torch.float64)
-
-
 def main(adam_steps: int = 3000, lbfgs_steps: int = 3000, points: int = 4000) -> float:
     """Train, and return the relative error of the solution in L2."""
     params, _ = NET.init(tp.random.key(0))
@@ -88,7 +84,7 @@ def main(adam_steps: int = 3000, lbfgs_steps: int = 3000, points: int = 4000) ->
     x = 2 * x - 1
     x[: points // 4] *= 0.1  # the shock is at x = 0
     params = lbfgs(adam(params, x, t, adam_steps), x, t, lbfgs_steps)
-    grid_x, grid_t = torch.meshgrid(_line(-1, 257), _line(0.01, 100), indexing="ij")
+    grid_x, grid_t = torch.meshgrid(*(torch.linspace(a, 1, 200).double() for a in (-1, 0.01)), indexing="ij")
     wanted = exact(grid_x, grid_t)
     found = tp.vmap(u, in_dims=(None, 0, 0))(params, grid_x.reshape(-1), grid_t.reshape(-1)).reshape(wanted.shape)
     error = float((found - wanted).norm() / wanted.norm())
