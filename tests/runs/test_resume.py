@@ -15,7 +15,7 @@ import pytest
 
 from torchpure.cli import main
 from torchpure.errors import CheckpointError, InputError
-from torchpure.runs import Watcher, configure, resume, run
+from torchpure.runs import Watcher, configure, read_run, resume, run
 from torchpure.runs._log import Log
 from torchpure.train import Checkpointer
 
@@ -110,8 +110,7 @@ def go_on(config, folder):
     if not (folder / "config.json").exists():
         shutil.rmtree(folder, ignore_errors=True)  # killed before it could be resumed
         return run, config, folder
-    result = folder / "result.json"
-    return (str, "") if result.exists() and json.loads(result.read_text())["status"] == "done" else (resume, folder)
+    return (str, "") if read_run(folder).status == "done" else (resume, folder)
 
 
 @pytest.mark.proof
