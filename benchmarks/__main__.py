@@ -18,6 +18,7 @@ FIGURES = (
     "transformer_step",
     "jit_call",
     "poisson_run",
+    "laplacian",
     "compile_time",
     "compile_growth",
     "first_step",

@@ -117,3 +117,13 @@ def test_the_section_on_resuming_runs_as_it_is_printed(tmp_path):
     whole = tp.fit(space["net"], (x, x.sin()), every=10, **space["options"])
     assert torch.equal(whole.history, space["result"].history)
     assert torch.equal(whole.params["weight"], space["result"].params["weight"])
+
+
+@pytest.mark.compile
+def test_the_guide_of_operators_runs_as_it_is_printed():
+    text = (DOCS / "operators-guide.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    space = {}
+    for block in blocks:
+        exec(block, space)
+    assert len(blocks) == 8 and space["value"].shape == ()

@@ -20,6 +20,21 @@ def test_low_rank_adaptation():
     assert after < 0.01 * before
 
 
+@pytest.mark.compile
+def test_poisson():
+    assert _main("poisson")() < 2e-3
+
+
+@pytest.mark.compile
+def test_burgers_learns_in_a_few_steps():
+    assert _main("burgers")(adam_steps=300, lbfgs_steps=100, points=500) < 0.6
+
+
+@pytest.mark.proof
+def test_burgers():
+    assert _main("burgers")() < 5e-3
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_short_and_has_a_test(path):
     assert len(path.read_text().splitlines()) < 100

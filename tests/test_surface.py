@@ -16,7 +16,7 @@ SURFACE = {
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure", "random", "ravel_pytree", "remat",
     "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
-    "vmap", "where", "while_loop",
+    "vmap", "where", "while_loop", "operators", "advection", "bilaplacian", "curl", "directional", "divergence", "hessian_diagonal", "jacobian_diagonal", "jet", "laplacian", "partial", "partials", "strain",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_argument_order_follows_the_rules():
 def test_every_public_function_has_a_docstring_with_an_example_or_a_law():
     undocumented = [
         f"{space.__name__}.{name}"
-        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms, tp.checkpoints)
+        for space in (tp, tp.tree, tp.random, tp.optim, tp.train, tp.transforms, tp.checkpoints, tp.operators)
         for name, value in vars(space).items()
         if inspect.isfunction(value) and not name.startswith("_") and not inspect.getdoc(value)
     ]

@@ -10,10 +10,24 @@ __version__ = "0.1.0"  # the build reads it here
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():
-    from . import checkpoints, errors, optim, random, train, tree
+    from . import checkpoints, errors, operators, optim, random, train, tree
     from .checkpoints import restore, save
     from .jit import jit
     from .model import Functional, ensemble, functional, make_functional_fwd, merge, partition, stack, unstack
+    from .operators import (
+        advection,
+        bilaplacian,
+        curl,
+        directional,
+        divergence,
+        hessian_diagonal,
+        jacobian_diagonal,
+        jet,
+        laplacian,
+        partial,
+        partials,
+        strain,
+    )
     from .train import fit, sweep
     from .transforms import debug
     from .transforms.batching import all_gather, axis_index, pmax, pmean, pmin, psum, vmap
@@ -63,16 +77,21 @@ __all__ = [
     "Graph",
     "ShapeDtype",
     "__version__",
+    "advection",
     "all_gather",
     "associative_scan",
     "axis_index",
+    "bilaplacian",
     "check",
     "checkpoints",
     "cond",
+    "curl",
     "custom_jvp",
     "custom_vjp",
     "custom_vmap",
     "debug",
+    "directional",
+    "divergence",
     "ensemble",
     "errors",
     "eval_shape",
@@ -81,10 +100,14 @@ __all__ = [
     "functional",
     "grad",
     "hessian",
+    "hessian_diagonal",
     "jacfwd",
+    "jacobian_diagonal",
     "jacrev",
+    "jet",
     "jit",
     "jvp",
+    "laplacian",
     "linear_transpose",
     "linearize",
     "load_run",
@@ -93,7 +116,10 @@ __all__ = [
     "map",
     "merge",
     "named_scope",
+    "operators",
     "optim",
+    "partial",
+    "partials",
     "partition",
     "pmax",
     "pmean",
@@ -111,6 +137,7 @@ __all__ = [
     "scan",
     "stack",
     "stop_gradient",
+    "strain",
     "sweep",
     "switch",
     "testing",

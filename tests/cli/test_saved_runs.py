@@ -75,7 +75,7 @@ def test_predict_says_what_is_wrong(runs, capsys):
     assert "wanted a number, got 'x'" in fails(capsys, "predict", "runs/file", *words)
     (runs / "new.csv").write_text("area,b\n1,2\n")
     same = ["--input", "runs/new.csv", "--output", "runs/new.csv"]
-    assert "is the input file" in fails(capsys, "predict", "runs/file", *same)
+    assert "is a file that is read" in fails(capsys, "predict", "runs/file", *same)
     assert "ends with .csv" in fails(capsys, "predict", "runs/file", *words[:3], "out.txt")
 
 
@@ -85,9 +85,9 @@ EXISTING = {  # output -> what is said without --force, and with it; None: it is
     "dangling.csv": ("exists already", "is a link"),
     "pipe.csv": ("is no name for a file", "is no name for a file"),
     "a-folder": ("is no name for a file", "is no name for a file"),
-    "runs/new.csv": ("is the input file; wanted another name", "is the input file"),
-    "hard-link.csv": ("is the input file", "is the input file"),
-    "runs/houses.csv": ("is the run's data file", "is the run's data file"),
+    "runs/new.csv": ("is a file that is read", "is a file that is read"),
+    "hard-link.csv": ("is a file that is read", "is a file that is read"),
+    "runs/houses.csv": ("is a file that is read", "is a file that is read"),
 }
 
 
@@ -112,12 +112,8 @@ def test_an_existing_file_is_replaced_by_force_alone_and_data_never(runs, capsys
         "report": [],
     }[command]
     without, forced = EXISTING[output]
-    if "input file" in without:
-        without, forced = {
-            "predict": (without, forced),
-            "export": ("is the file to compare on", "is the file to compare on"),
-            "report": ("exists already", None),
-        }[command]
+    if command == "report" and output != "runs/houses.csv" and "is read" in without:  # it reads no such file
+        without, forced = "exists already", None
     words = [command, "runs/file", *words, "--output", output]
     assert without in fails(capsys, *words)
     if forced is not None:
@@ -127,6 +123,31 @@ def test_an_existing_file_is_replaced_by_force_alone_and_data_never(runs, capsys
         assert (here / output).read_bytes() != before.pop(here / output)
         del before[here / "link.csv"]  # it leads there
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "result.json", "params.safetensors", "houses.csv"])
+@pytest.mark.parametrize("command", ["predict", "export", "report"])
+def test_an_output_does_not_replace_what_is_read(command, name, runs, made, capsys, monkeypatch):
+    output = made / name if name.endswith(".csv") else runs / "file" / name
+    before = output.read_bytes()
+    monkeypatch.setattr("torchpure.runs._report.plotly_script", lambda: "")
+    words = {
+        "predict": ["--input", str(made / "houses.csv")],
+        "export": ["--format", "torch-export"],
+        "report": ["runs/expression"],
+    }
+    error = fails(capsys, command, "runs/file", *words[command], "--output", str(output))
+    assert "is a file that is read; wanted another name" in error
+    assert output.read_bytes() == before
+
+
+def test_a_configuration_without_its_points_is_refused(runs, capsys):
+    path = runs / "expression/config.json"
+    text = json.loads(path.read_text())
+    for name in ("domain", "train_points", "test_points"):
+        path.write_text(json.dumps(text | {"config": text["config"] | {name: None}}))
+        for command in (["report"], ["export", "--format", "torch-export", "--output", "x.pt2"]):
+            assert f"an expression needs {name}" in fails(capsys, command[0], "runs/expression", *command[1:])
 
 
 def test_info_of_a_run_a_file_and_parameters(runs, capsys):

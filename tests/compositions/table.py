@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operators import COMPOSITIONS, GRAPHS, JIT, WORDS, operators, outcome, problems, word
+from operator_database import COMPOSITIONS, GRAPHS, JIT, WORDS, operators, outcome, problems, word
 
 TARGET = Path(__file__).parents[2] / "docs" / "operators.md"
 HEAD = """# Operators in compositions of transforms

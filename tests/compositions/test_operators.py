@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from operators import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
+from operator_database import COMPOSITIONS, DERIVED, GRAPHS, JIT, MAPPED, operators, outcome, problems, word
 from table import HEAD, TARGET
 
 import torchpure as tp

@@ -174,6 +174,18 @@ def test_refused_columns(tmp_path, values, rules, message):
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([*map(str, range(40)), "x7"], "row 40 .*got 'x7'; 41 different texts in 41 rows are names"),
+        ([*map(str, range(40))], ": wanted numbers, got text in some rows; 40 different texts in 40 rows"),
+    ],
+)
+def test_text_that_is_almost_numbers_is_refused_by_its_first_text(tmp_path, values, message):
+    with pytest.raises(InputError, match=message):
+        features(table(tmp_path, {"c": values, "other": [1] * len(values)}, ".parquet"), Rules())
+
+
+@pytest.mark.parametrize(
     ("trained", "given", "message"),
     [
         ([1.0, 2.0], ["a", "b"], "column `c`, line 2: wanted a number, got 'a'"),

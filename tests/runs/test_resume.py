@@ -5,15 +5,18 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
+from array import array
 from pathlib import Path
 
 import pytest
 
 from torchpure.cli import main
 from torchpure.errors import CheckpointError, InputError
-from torchpure.runs import Watcher, configure, resume, run
+from torchpure.runs import Watcher, configure, read_run, resume, run
+from torchpure.runs._log import Log
 from torchpure.train import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -86,37 +89,47 @@ def test_a_killed_run_is_resumed_from_its_newest_checkpoint(step):
     assert bits("killed") == bits("whole")
 
 
+def kill_and_resume(config, folder, moments):
+    """Start a run, kill it after each of these seconds, and let it end then; return the number of kills."""
+    kills = 0
+    for seconds in moments:
+        process = in_a_child(*go_on(config, folder))
+        process.join(seconds)
+        if process.exitcode == 0:
+            return kills
+        process.kill()
+        process.join()
+        kills += 1
+    process = in_a_child(*go_on(config, folder))
+    process.join()
+    assert process.exitcode == 0
+    return kills
+
+
+def go_on(config, folder):
+    if not (folder / "config.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # killed before it could be resumed
+        return run, config, folder
+    return (str, "") if read_run(folder).status == "done" else (resume, folder)
+
+
 @pytest.mark.proof
 def test_200_random_kills(here):
     """At any moment: while it trains, while a checkpoint or the last files are written; some are killed many times."""
     config = configure(SMALL | {"steps": 600, "checkpoint_every": 20})
     start = time.monotonic()
-    run(config, Path("whole"))
+    process = in_a_child(run, config, Path("whole"))
+    process.join()
     seconds = time.monotonic() - start
     draw = random.Random(0)
-    kills = 0
-    for number in range(1000):
-        folder, function = Path(f"killed{number}"), run
-        arguments = (config, folder)
-        for _ in range(draw.choice([1, 1, 3])):
-            process = in_a_child(function, *arguments)
-            process.join(draw.uniform(0, 1.2 * seconds))
-            if process.exitcode is None:
-                process.kill()
-                kills += 1
-            process.join()
-            if (folder / "config.json").exists():
-                function, arguments = resume, (folder,)
-        if (
-            not (folder / "result.json").exists()
-            or json.loads((folder / "result.json").read_text())["status"] != "done"
-        ):
-            function(*arguments)
+    kills = number = 0
+    while kills < 200:
+        folder = Path(f"killed{number}")
+        kills += kill_and_resume(config, folder, [draw.uniform(0, seconds) for _ in range(draw.choice([1, 1, 3]))])
         assert bits(folder) == bits("whole"), number
-        if kills >= 200:
-            break
-    print(f"{kills} kills in {number + 1} runs: each has the bits of the run that was not killed")
-    assert kills >= 200
+        shutil.rmtree(folder)
+        number += 1
+    print(f"{kills} kills in {number} runs: each has the bits of the run that was not killed")
 
 
 CHANGES = {  # of a run that was interrupted: (file, text, its replacement, or None to cut the file), message
@@ -194,3 +207,12 @@ def test_metrics_are_on_the_disk_while_the_run_goes_on():
 
     run(configure(SMALL), Path("run"), watch)
     assert seen == [True] * 60
+
+
+def test_a_line_of_the_metrics_that_is_written_in_part_is_an_error():
+    class Full:
+        def write(self, data):
+            return len(data) - 3
+
+    with pytest.raises(OSError, match="No space left on device"):
+        Log(Full(), array("d")).end({"status": "done"})

@@ -163,3 +163,36 @@ def test_a_key_is_checked(key):
     for name, call in calls.items():
         with pytest.raises(TypeError, match=f"^{name}: wanted a key, as random.key"):
             call()
+
+
+LAYOUTS = {
+    "big-endian": lambda array: array.astype(">f4"),
+    "little-endian": lambda array: array.astype("<f4"),
+    "negative strides": lambda array: array[::-1].copy()[::-1],
+    "columns of a larger array": lambda array: np.repeat(array, 3, axis=1)[:, 1:2],
+    "read-only": lambda array: np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape),
+    "a subclass": lambda array: array.view(np.recarray),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_array_is_the_same_data_in_every_layout(name):
+    def losses(x):
+        return tp.fit(NET, (x, Y.numpy()), optimizer=tp.optim.sgd(0.1), steps=2, jit=False).history
+
+    assert torch.equal(losses(LAYOUTS[name](X.numpy())), losses(X.numpy()))
+
+
+@pytest.mark.parametrize("array", [np.ma.masked_array([1.0, 2.0], [0, 1]), np.ones(2, np.longdouble), np.array([None])])
+def test_an_array_that_torch_cannot_hold_is_refused(array):
+    with pytest.raises(TypeError, match="fit: data has an? (masked array: fill|array of dtype .*: wanted numbers)"):
+        tp.fit(lambda p, x: p, array, params=torch.tensor(0.0), optimizer=tp.optim.sgd(0.1), steps=2)
+
+
+@pytest.mark.parametrize("name", ["steps", "every", "batch_size", "accumulate"])
+@pytest.mark.parametrize("value", [True, 2.0, "2", -1, torch.tensor(2)])
+def test_counts_are_integers(name, value):
+    with pytest.raises(ValueError, match=f"fit: {name} must be an integer, at least [01], got"):
+        tp.fit(NET, (X, Y), optimizer=tp.optim.sgd(0.1), key=tp.random.key(0), **{"steps": 2, name: value})
+    counts = {"steps": 2, name: np.int64(2)}
+    assert len(tp.fit(NET, (X, Y), optimizer=tp.optim.sgd(0.1), key=tp.random.key(0), **counts).history) == 2

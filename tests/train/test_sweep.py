@@ -245,3 +245,11 @@ def test_a_branch_on_a_batched_value_names_the_function():
 def test_ranges_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_best_says_what_it_wants():
+    found = tp.train.Sweep([{"rate": 0.1}, {"rate": 0.2}], None, {"loss": torch.tensor([3.0, 2.0])})
+    with pytest.raises(TypeError, match="best: by must be a function, got str 'loss': pass by= a function of a result"):
+        tp.train.best(found, by="loss")
+    with pytest.raises(TypeError, match="best: wanted one number for each member, got .*: pass by= a function"):
+        tp.train.best(found)

@@ -2,7 +2,7 @@
 
 from ._checkpointer import Checkpointer
 from ._describe import Description, LeafInfo, describe
-from ._restore import restore, save
+from ._restore import check_restorable, restore, save
 from ._tensor_file import data_of
 
-__all__ = ["Checkpointer", "Description", "LeafInfo", "data_of", "describe", "restore", "save"]
+__all__ = ["Checkpointer", "Description", "LeafInfo", "check_restorable", "data_of", "describe", "restore", "save"]

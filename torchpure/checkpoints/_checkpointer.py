@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -16,7 +16,7 @@ from torch import Tensor
 from torchpure._types import Tree
 from torchpure.errors import CheckpointError, InputError
 
-from ._files import reported
+from ._files import checked_path, reported
 from ._locks import lock_writer
 from ._plan import Plan, make_plan
 from ._read import load_manifest
@@ -40,6 +40,7 @@ class Checkpointer:
 
     Raises:
         InputError: an option is invalid.
+        TypeError: the folder is no path.
         CheckpointError: the folder cannot be made, or another writer has it.
 
     >>> import tempfile, torch
@@ -61,11 +62,13 @@ class Checkpointer:
     ) -> None:
         """Make the folder if it is absent, lock it, and remove what dead writers left."""
         _check_options(keep, best, every)
-        self.folder, self.keep, self.best, self.every, self.asynchronous = Path(folder), keep, best, every, asynchronous
+        self.folder = checked_path(folder, "Checkpointer")
+        self.keep, self.best, self.every, self.asynchronous = keep, best, every, asynchronous
         with reported("Checkpointer", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._release = weakref.finalize(self, os.close, lock_writer(self.folder))
         remove_stray(self.folder)
+        self._before_close: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._thread: threading.Thread | None = None
         self.seconds = 0.0  # that the newest write in the background took
         self._error: BaseException | None = None  # of the write in the background, until it is raised
@@ -99,8 +102,13 @@ class Checkpointer:
             return
         copies = [[tensor.detach().to("cpu", copy=True) for tensor in file] for file in plan.tensors]
         arguments = (step, plan._replace(tensors=copies), record)
-        self._thread = threading.Thread(target=self._write_in_background, args=arguments, name="torchpure checkpoint")
-        self._thread.start()
+        thread = threading.Thread(target=self._write_in_background, args=arguments, name="torchpure checkpoint")
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or the system has no more threads
+            self._write(*arguments)
+        else:
+            self._thread = thread
 
     def busy(self) -> bool:
         """Return whether a write in the background goes on, so that `save` would wait."""
@@ -120,13 +128,21 @@ class Checkpointer:
         if not self._release.alive:
             raise CheckpointError(f"Checkpointer: {self.folder} is closed")
 
+    def before_close(self, method: Callable[[], None]) -> None:
+        """Have `close` call a method first, if its object is then alive."""
+        self._before_close = [one for one in self._before_close if one() is not None] + [weakref.WeakMethod(method)]
+
     def close(self) -> None:
         """Wait for the write in the background, and let another writer have the folder.
 
         Raises:
             CheckpointError: the write failed.
         """
+        waiting, self._before_close = self._before_close, []
         try:
+            for reference in waiting:
+                if (method := reference()) is not None:
+                    method()
             self._join()
         finally:
             self._release()

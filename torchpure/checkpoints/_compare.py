@@ -16,11 +16,16 @@ _MAX_SHOWN = 5
 
 
 def check_alike(
-    wanted: dict[Keys, Node], stored: dict[Keys, Node], templates: dict[Keys, Any], leaves: dict[Keys, Leaf], cast: bool
+    wanted: dict[Keys, Node],
+    stored: dict[Keys, Node],
+    templates: dict[Keys, Any],
+    leaves: dict[Keys, Leaf],
+    cast: bool,
+    other: str = "`like`",
 ) -> None:
     """Check the nodes of the user's tree against the stored ones, and the leaves at the same paths.
 
-    With `cast`, floating-point dtypes may differ.
+    With `cast`, floating-point dtypes may differ. `other` is the name of the user's tree in messages.
 
     Raises:
         StructureError: a path is missing, unexpected or another container.
@@ -28,9 +33,9 @@ def check_alike(
     """
     paths = [*wanted, *(path for path in stored if path not in wanted)]
     found = [_difference(path, wanted, stored) for path in paths]
-    _refuse(StructureError, "its tree differs from `like`", [text for text in found if text])
+    _refuse(StructureError, f"its tree differs from {other}", [text for text in found if text])
     found = [_mismatch(path, templates[path], leaves[path], cast) for path in templates]
-    _refuse(InputError, "its leaves differ from those of `like`", [text for text in found if text])
+    _refuse(InputError, f"its leaves differ from those of {other}", [text for text in found if text])
 
 
 def _refuse(kind: type[Exception], what: str, found: list[str]) -> None:

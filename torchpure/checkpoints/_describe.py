@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ._dtypes import num_bytes
+from ._files import checked_path
 from ._manifest import TensorRecord, ValueRecord
 from ._read import load_manifest
 from ._restore import PathLike
@@ -86,7 +87,7 @@ def describe(path: PathLike) -> Description:
       w: float32(2, 3)
       step: int
     """
-    folder, manifest = load_manifest(Path(path), "describe")
+    folder, manifest = load_manifest(checked_path(path, "describe"), "describe")
     tensors = [leaf for leaf in manifest.leaves if isinstance(leaf, TensorRecord)]
     return Description(
         folder,

@@ -5,8 +5,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from torchpure.errors import CheckpointError
+from torchpure.errors import CheckpointError, InputError
 
 from ._locks import opened_folder
 
@@ -33,6 +34,21 @@ def reported(caller: str, path: Path) -> Iterator[None]:
 def _reason(error: OSError, path: Path) -> str:
     place = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
     return f"{(error.strerror or str(error)).lower()}{place}"
+
+
+def checked_path(path: Any, caller: str) -> Path:
+    """Return the path that a user gives.
+
+    Raises:
+        TypeError: it is no string or path.
+        InputError: it is empty, which would be the working folder.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"{caller}: path: wanted a str or a pathlib.Path, got {path!r:.60}")
+    if not text:
+        raise InputError(f"{caller}: path: wanted the path of a folder, got an empty string")
+    return Path(text)
 
 
 @contextmanager

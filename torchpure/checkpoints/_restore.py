@@ -14,7 +14,7 @@ from torchpure._types import Tree
 from torchpure.errors import CheckpointError, InputError, StructureError
 
 from ._compare import check_alike, leaves_by_path, nodes_by_path
-from ._files import reported
+from ._files import checked_path, reported
 from ._manifest import Leaf, Manifest
 from ._plan import check_outside, make_plan
 from ._read import load_manifest, read_leaves
@@ -45,7 +45,21 @@ def save(path: PathLike, tree: Tree, *, metadata: dict[str, Any] | None = None) 
     >>> restore(path)
     {'w': tensor([1., 1.]), 'step': 3}
     """
-    write_checkpoint(Path(path), make_plan(tree, "save"), checked_metadata(metadata, "save"), "save")
+    write_checkpoint(checked_path(path, "save"), make_plan(tree, "save"), checked_metadata(metadata, "save"), "save")
+
+
+def check_restorable(value: Tree, like: Tree, other: str, caller: str) -> None:
+    """Check that `restore(path, like=like)` takes a tree after it is saved; `other` is the name of `like` in messages.
+
+    Raises:
+        InputError: a leaf cannot be saved, or the trees differ in structure, shapes, dtypes or kinds.
+    """
+    plan, (node, pairs) = make_plan(value, caller), take_apart(like, caller)
+    stored = nodes_by_path(plan.tree)
+    try:
+        check_alike(nodes_by_path(node), stored, dict(pairs), leaves_by_path(stored, plan.leaves), False, other)
+    except (StructureError, InputError) as error:
+        raise InputError(f"{caller}: {error}") from None
 
 
 def checked_metadata(metadata: dict[str, Any] | None, caller: str) -> dict[str, Any]:
@@ -95,8 +109,9 @@ def restore(
     torchpure.errors.StructureError: restore: ...: its tree differs from `like`: `v`: wanted leaf, got nothing; `w`: ...
     """
     check_outside("restore")
+    place = checked_path(path, "restore")
     for attempt in range(_ATTEMPTS):
-        folder, manifest = load_manifest(Path(path), "restore")
+        folder, manifest = load_manifest(place, "restore")
         try:
             if like is None:
                 return _plain(folder, manifest, only, dtype, device)
@@ -105,7 +120,7 @@ def restore(
             raise type(error)(f"restore: {folder}: {error}") from None
         except CheckpointError:
             # if the newest of a run is gone, its writer has committed newer ones and removed it meanwhile
-            if os.path.lexists(folder) or folder == Path(path) or attempt == _ATTEMPTS - 1:
+            if os.path.lexists(folder) or folder == place or attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 

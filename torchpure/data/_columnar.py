@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torchpure.errors import InputError
 
+from ._native_file import native_file
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -122,7 +124,7 @@ def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file, pq.ParquetFile(file) as table:
+        with native_file(path) as file, pq.ParquetFile(file) as table:
             yield table
     except InputError:
         raise
@@ -135,7 +137,7 @@ def _arrow(path: Path) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        with path.open("rb") as file, pa.ipc.open_file(file) as table:
+        with native_file(path) as file, pa.ipc.open_file(file) as table:
             yield table
     except InputError:
         raise

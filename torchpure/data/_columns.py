@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,7 +13,7 @@ from torch import Tensor
 from torchpure.errors import InputError
 
 from ._table import Table
-from ._values import Words, days, first_present, kind_of, missing, numbers, refuse, words
+from ._values import Words, days, kind_of, missing, numbers, refuse, words
 
 MAX_ONE_HOT = 16  # more categories get a learned embedding under "auto"
 MAX_CATEGORIES = 100_000
@@ -136,7 +136,7 @@ def _fit_categories(table: Table, name: str, rules: Rules, rows: Tensor | None) 
     present = _present(column, rows)
     count, total = len(present), len(column.codes) if rows is None else len(rows)
     if name not in rules.categories and count > MAX_ONE_HOT and 2 * count > total:
-        _refuse_names(table, name, column, total)
+        _refuse_names(table, name, column, count, total)
     if count > MAX_CATEGORIES:
         raise InputError(f"{table.path}: column `{name}` has {count} categories; at most {MAX_CATEGORIES} are allowed")
     one_hot = rules.categorical == "one-hot" or (rules.categorical == "auto" and count <= MAX_ONE_HOT)
@@ -153,11 +153,16 @@ def _fit_categories(table: Table, name: str, rules: Rules, rows: Tensor | None) 
     )
 
 
-def _refuse_names(table: Table, name: str, column: Words, total: int) -> None:
-    place, text = table.place(first_present(table, name), name)
+def _refuse_names(table: Table, name: str, column: Words, count: int, total: int) -> NoReturn:
+    is_text = torch.tensor([not _is_number(text) for text in column.names])
+    rows = ((column.codes >= 0) & is_text[column.codes]).nonzero()
+    if len(rows):
+        place, text = table.place(int(rows[0]), name)
+        fault = f", {place}: wanted a number, got {text[:40]!r}"
+    else:  # the table is a sample of a larger file
+        fault = ": wanted numbers, got text in some rows"
     raise InputError(
-        f"{table.path}: column `{name}`, {place}: wanted a number, got {text[:40]!r}; "
-        f"{len(column.names)} different texts in {total} rows are names, not categories; "
+        f"{table.path}: column `{name}`{fault}; {count} different texts in {total} rows are names, not categories; "
         f"--inputs a,b chooses columns, --categories {name} takes it"
     )
 
@@ -171,6 +176,14 @@ def _refuse_decimal_commas(table: Table, name: str, column: Words, way_out: str)
             f"{table.path}: column `{name}`, {place}: wanted a number with a decimal point, got {text[:40]!r}; "
             f"write such numbers with a point; {way_out}"
         )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _fit_target(table: Table, name: str, loss: str | None, rows: Tensor | None) -> Column:

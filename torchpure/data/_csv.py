@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 from torchpure.errors import InputError
 
+from ._native_file import native_file
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -138,7 +140,7 @@ def _opened(path: Path, limit: int | None) -> Iterator[Any]:
     if path.suffix.lower() != ".gz":
         if limit is not None and path.stat().st_size > limit:
             raise InputError(f"{path}: more than {limit} bytes of text; --batch-size reads it in parts")
-        with path.open("rb") as file:
+        with native_file(path) as file:
             yield file
         return
     import pyarrow as pa

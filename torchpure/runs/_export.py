@@ -15,7 +15,7 @@ from torch.export import Dim
 from torchpure.data import encode, read_table
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, kept_files, load_data, load_run
+from ._loaded import LoadedRun, load_data, load_run
 from .fits import in_parts
 from .saved import check_output, replaced
 
@@ -62,14 +62,14 @@ def export(
     if form not in writers:
         raise InputError(f"--format: wanted {' or '.join(FORMATS)}, got {form[:40]!r}")
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
-    kept = {"the file to compare on": None if compare is None else Path(compare), **kept_files(loaded.config.target)}
-    check_output(Path(output), kept, force=force)
+    read = [*loaded.sources, *([] if compare is None else [Path(compare)])]
+    check_output(Path(output), read, force=force)
     rules = loaded.preprocessing.inputs
     table = None if compare is None else read_table(Path(compare), [column.name for column in rules])
     x = (_test_inputs(loaded) if table is None else encode(rules, table))[:MAX_COMPARED]
     if not len(x):
         raise InputError(f"{compare}: has no rows to compare on")
-    with replaced(Path(output), kept, force=force) as path, _quiet():
+    with replaced(Path(output), read, force=force) as path, _quiet():
         exported = writers[form](loaded, x, path)
         difference = float((in_parts(exported, x) - in_parts(loaded.model, x)).abs().max())
     return Exported(Path(output), len(x), difference)

@@ -17,7 +17,6 @@ from torchpure.errors import InputError
 from .fits import Data, FitConfig, Network, blank, load
 from .saved import (
     Description,
-    Kept,
     is_sweep,
     open_folder,
     read_description,
@@ -44,6 +43,11 @@ class SavedRun:
     def status(self) -> str:
         """done, diverged, interrupted, terminated or unfinished."""
         return UNFINISHED if self.result is None else self.result["status"]
+
+    @property
+    def sources(self) -> list[Path]:
+        """The run's folder, and its data file if it has one: an output must not replace them."""
+        return [self.directory, *([Path(self.config.target)] if is_table(self.config.target) else [])]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -147,11 +151,6 @@ def load_data(saved: SavedRun) -> Data:
     if data.sha256 != described.sha256 or data.inputs != described.inputs:
         raise InputError(f"{saved.config.target}: has changed since the run {saved.directory}")
     return data
-
-
-def kept_files(target: object) -> Kept:
-    """Return the file that a command on a run whose TARGET is this never replaces: the data file."""
-    return {"the run's data file": Path(target)} if isinstance(target, str) and is_table(target) else {}
 
 
 def _config(folder: Path, description: Description) -> FitConfig:

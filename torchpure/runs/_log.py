@@ -1,7 +1,9 @@
 """`metrics.jsonl` while a run goes on: a line a step, so that `tail -f` follows it, and a last line with the result."""
 
+import errno
 import json
 import math
+import os
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +27,15 @@ class Log:
         """Write the line of a step; `losses` is the business of the training."""
         finite = validation_loss is not None and math.isfinite(validation_loss)
         more = f', "validation_loss": {validation_loss!r}' if finite else ""
-        self._file.write(f'{{"step": {step}, "loss": {loss!r}{more}}}\n'.encode())
+        self._write(f'{{"step": {step}, "loss": {loss!r}{more}}}\n'.encode())
 
     def end(self, result: Mapping[str, Any]) -> None:
         """Write the last line."""
-        self._file.write(json.dumps(result).encode() + b"\n")
+        self._write(json.dumps(result).encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        if self._file.write(line) != len(line):  # the file has no buffer, and a full disk takes the first part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager
@@ -58,8 +64,9 @@ def _read(path: Path, steps: int) -> tuple["array[float]", int]:
             try:
                 values = json.loads(line)
                 losses.append(values["loss"])
-                assert values["step"] == step and line.endswith(b"\n")
-            except (ValueError, KeyError, TypeError, AssertionError):
+                if values["step"] != step or not line.endswith(b"\n"):
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise InputError(
                     f"{path}: wanted the line of step {step} (the newest checkpoint is of step {steps}), got "
                     f"{line[:60]!r}; the file was changed or cut"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchpure.data import Column, Preprocessing, Table, encode, read_table, write_table
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, kept_files, load_run
+from ._loaded import LoadedRun, load_run
 from .fits import in_parts
 from .saved import check_output
 
@@ -45,8 +45,8 @@ def predict(
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     rules = _renamed(loaded.preprocessing, column)
     inputs = [one.name for one in rules.inputs]
-    kept = {"the input file": Path(source), **kept_files(loaded.config.target)}
-    check_output(Path(output), kept, force=force)
+    read = [Path(source), *loaded.sources]
+    check_output(Path(output), read, force=force)
     table = read_table(Path(source), inputs)
     predicted = predict_table(loaded.model, rules, table)
     arrow = table.arrow
@@ -54,7 +54,7 @@ def predict(
         if name in inputs:
             raise InputError(f"--column: `{name[:40]}` is an input of the model; wanted another name")
         arrow = arrow.append_column(name, values)
-    check_output(Path(output), kept, force=force)  # another program may have written it meanwhile
+    check_output(Path(output), read, force=force)  # another program may have written it meanwhile
     write_table(Path(output), arrow)
     return arrow.num_rows
 

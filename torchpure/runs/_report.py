@@ -1,7 +1,7 @@
 """`report`: what a page shows of saved runs."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchpure.data import LARGEST
+from torchpure.data import LARGEST, is_table
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, SavedRun, kept_files, load_data, read_run, with_model
+from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
 from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
-from .saved import Kept, check_output, is_sweep, read_description, read_sweep, replaced
+from .saved import check_output, is_sweep, read_description, read_sweep, replaced
 
 MAX_RUNS = 100
 MAX_POINTS = 2000  # of one kind
@@ -40,23 +40,24 @@ def report(*runs: str | Path, output: str | Path = "report.html", force: bool = 
     if not 1 <= len(runs) <= MAX_RUNS:
         raise InputError(f"report: wanted 1 to {MAX_RUNS} runs, got {len(runs)}")
     script, path = plotly_script(), Path(output)
-    kept = _data_files(runs)
-    check_output(path, kept, force=force)
     sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
-    shown = [_page_run(read_run(run)) for run in runs if not is_sweep(Path(run))]
+    saved = [read_run(run) for run in runs if not is_sweep(Path(run))]
+    read = [*map(Path, runs), *(source for one in saved for source in one.sources)]
+    read += [source for run in runs if is_sweep(Path(run)) for source in _data_file(Path(run))]
+    check_output(path, read, force=force)
+    shown = [_page_run(one) for one in saved]
     text = write_page(Page(shown, sweeps), script)
-    with replaced(path, kept, force=force) as temporary:
+    with replaced(path, read, force=force) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
 
-def _data_files(runs: Sequence[str | Path]) -> Kept:
-    files: dict[str, Path | None] = {}
-    for run in runs:
-        with suppress(InputError):  # a sweep of another program may have no configuration
-            for what, path in kept_files(read_description(Path(run)).config.get("target")).items():
-                files[f"{what} ({run})"] = path
-    return files
+def _data_file(sweep: Path) -> list[Path]:
+    """Return the data file of a sweep, if it has one; a sweep of another program may have no configuration."""
+    with suppress(InputError):
+        target = str(read_description(sweep).config.get("target", ""))
+        return [Path(target)] if is_table(target) else []
+    return []
 
 
 def _page_run(run: SavedRun) -> PageRun:

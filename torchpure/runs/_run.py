@@ -190,9 +190,9 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
         "test_loss": _json_number(result.test_loss),
         **result.measured,
     }
-    log.end(last)
     seconds = {"seconds": result.seconds, "threads": torch.get_num_threads()}
     replace_file(folder / "result.json", json.dumps(last | seconds, indent=2).encode() + b"\n")
+    log.end(last)  # this line is what makes the run ended: before it, `resume` writes all of these files again
 
 
 def label(config: FitConfig) -> str:

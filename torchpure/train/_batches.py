@@ -32,13 +32,10 @@ class BatchSource:
                 raise ValueError("fit: batch_size is for tensors; an iterable of batches sets its own batch sizes")
             return
         rows = _num_rows(data.tensors)
-        if batch_size is not None and (key is None or not 0 < batch_size <= rows):
-            problem = (
-                f"got {batch_size}"
-                if key is not None
-                else "minibatches are drawn from a key: pass key=tp.random.key(0)"
-            )
-            raise ValueError(f"fit: batch_size must be in 1 … {rows}, the number of rows, with a key; {problem}")
+        if batch_size is not None and not 0 < batch_size <= rows:
+            raise ValueError(f"fit: batch_size must be in 1 … {rows}, the number of rows; got {batch_size}")
+        if batch_size is not None and key is None:
+            raise ValueError("fit: minibatches are drawn from a key: pass key=tp.random.key(0) with batch_size")
 
     def windows(self, step: Step, *, jit: bool, first: int = 0) -> Iterator[Window]:
         """Return the windows of the run from step `first` on. Each step has its own number, and its own rows or batch.

@@ -12,6 +12,13 @@ from torchpure import tree
 from torchpure._types import Params, Tree
 
 Batch = tuple[Any, ...]
+_NUMBERS = [
+    np.dtype(name)
+    for name in (
+        *("float16", "float32", "float64", "complex64", "complex128", "bool"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    )
+]
 _PAIR = "(inputs …, target)"
 _DTYPE_SIGNS = (
     "dtype",
@@ -89,9 +96,16 @@ class BatchReader(NamedTuple):
     def _to_tensor(self, array: Any) -> Any:
         if not isinstance(array, np.ndarray | np.generic):
             return array
-        if array.dtype.kind not in "fciub":
-            raise TypeError(f"fit: data has an array of dtype {array.dtype}: wanted numbers")
-        tensor = torch.tensor(array)
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(
+                "fit: data has a masked array: fill what is masked, as in array.filled(0), or drop its rows"
+            )
+        if array.dtype.newbyteorder("=") not in _NUMBERS:
+            raise TypeError(
+                f"fit: data has an array of dtype {array.dtype}: wanted numbers, of {', '.join(map(str, _NUMBERS))}"
+            )
+        # torch takes no negative strides and no other byte order
+        tensor = torch.tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape))
         return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
 

@@ -15,9 +15,10 @@ from torchpure.tree.summaries import counted, shown, summary, totals
 
 from ._advance import Extras
 from ._batches import BatchSource
+from ._counts import checked_count
 from ._data import BatchReader, Data, float_dtype
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
-from ._loop import check_every, run_windows
+from ._loop import run_windows
 from ._precision import accumulated, mixed_precision
 from ._problem import Problem, check_kinds, make_problem
 from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
@@ -25,7 +26,7 @@ from ._step_state import split_step_state
 from ._steps import make_step
 from ._tables import is_table, read_table
 from ._windows import Window
-from .callbacks import Callback, Divergence, Progress, as_callback
+from .callbacks import Callback, Divergence, Progress, as_callback, updated
 
 
 class Fit(NamedTuple):
@@ -122,10 +123,10 @@ def fit(
     >>> result.params, result.history
     (tensor(0.8750), tensor([1.0000, 0.2500, 0.0625]))
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"fit: steps must be an integer, at least 0, got {steps!r}")
-    if every is not None:
-        check_every("fit", every)
+    steps = checked_count("fit", "steps", steps, least=0)
+    every = None if every is None else checked_count("fit", "every", every)
+    batch_size = None if batch_size is None else checked_count("fit", "batch_size", batch_size)
+    accumulate = checked_count("fit", "accumulate", accumulate)
     check_policy("fit", on_nonfinite)
     check_kinds(model, optimizer, params, loss)
     optimizer = accumulated(optimizer, accumulate)
@@ -181,12 +182,12 @@ def _run(
     found = divergence_of(guard, trained)
     for progress in progresses:
         trained, opt_state, state, found = progress.params, progress.opt_state, progress.state, progress.divergence
-        stop: Any = False
+        stop = False
         if watcher is not None:
             reported = progress._replace(params=problem.all_params(trained))
-            store.callback_state, stop = watcher.update(store.callback_state, reported)
+            store.callback_state, stop = updated("fit", watcher, store.callback_state, reported)
         store.history.append(progress.losses)  # after the callback: if it raises, a resumed run repeats this report
-        if bool(stop):
+        if stop:
             break
     progresses.close()
     losses = torch.cat(store.history) if store.history else torch.zeros(0)
@@ -198,7 +199,7 @@ def _saved_arguments(
 ) -> dict[str, Any]:
     """Return what a resumed fit must share with the saved one, besides the model and the optimizer."""
     return {
-        "data": None if data.batches is not None else hash_of(data.tensors),
+        "data": None if data.batches is not None else hash_of(data.tensors, data.names),
         "batch_size": batch_size,
         "every": every,
         "key": None if key is None else key.tolist(),

@@ -12,6 +12,7 @@ from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
 
 from ._advance import Extras
+from ._counts import checked_count
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
 from ._resume import Arguments, Checkpoint, Position, Store, open_store, steps_per_window
 from ._step_state import split_step_state
@@ -63,7 +64,7 @@ def loop(
     >>> [round(progress.params.item(), 3) for progress in steps]
     [0.5, 0.75, 0.875]
     """
-    check_every("loop", every)
+    every = checked_count("loop", "every", every)
     check_optimizer("loop", optimizer)
     check_policy("loop", on_nonfinite)
     extras = Extras(on_nonfinite)
@@ -131,7 +132,8 @@ def _report(number: int, carry: Any, parts: list[Tensor], store: Store) -> Gener
     try:
         yield progress
     except GeneratorExit:  # the caller has seen it, and wants no more
-        store.note(number, carry, [])
+        if not store.closed:
+            store.note(number, carry, [])
         raise
     store.note(number, carry, [])
     return progress
@@ -156,13 +158,3 @@ def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:
     params, held, state = carry
     opt_state, guard, observed = split_step_state(held)
     return Progress(number, losses[-1], params, opt_state, state, losses, divergence_of(guard, params), observed)
-
-
-def check_every(caller: str, every: Any) -> None:
-    """Check that `every` is a number of steps.
-
-    Raises:
-        ValueError: it is not an integer of at least 1.
-    """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"{caller}: every must be an integer, at least 1, got {every!r}")

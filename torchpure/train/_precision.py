@@ -12,14 +12,12 @@ from torchpure._types import Params
 from torchpure.optim import Optimizer, multi_steps
 
 
-def accumulated(optimizer: Optimizer[Any], accumulate: Any) -> Optimizer[Any]:
+def accumulated(optimizer: Optimizer[Any], accumulate: int) -> Optimizer[Any]:
     """Return an optimizer that makes one step for the mean gradient of `accumulate` minibatches.
 
     Raises:
-        ValueError: `accumulate` is not an integer of at least 1, or the optimizer needs more than gradients.
+        ValueError: the optimizer needs more than gradients.
     """
-    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-        raise ValueError(f"fit: accumulate must be an integer, at least 1, got {accumulate!r}")
     if accumulate == 1:
         return optimizer
     if optimizer.extra:

@@ -1,5 +1,6 @@
 """Save a run between its windows, and go on exactly from there."""
 
+import atexit
 import hashlib
 import math
 import os
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from torchpure import tree
 from torchpure._types import Tree
-from torchpure.checkpoints import Checkpointer, data_of, describe
-from torchpure.errors import TransformError
+from torchpure.checkpoints import Checkpointer, check_restorable, data_of, describe
+from torchpure.errors import CheckpointError, InputError, StructureError, TransformError
 from torchpure.transforms import ShapeDtype
 
 from ._windows import CHUNK
 
 Checkpoint = str | os.PathLike[str] | Checkpointer
+METRIC = "loss"  # that is saved with each checkpoint
 MIN_INTERVAL = 50  # times the time of the last save; a run that is killed loses at most that much
 Arguments = Mapping[str, Any]  # by name, as JSON has them
 
@@ -38,6 +40,10 @@ class Store:
     def __init__(self, caller: str, checkpointer: Checkpointer | None, arguments: Arguments, every: int) -> None:
         """Save at the first window that ends at or after each multiple of `every` steps."""
         self._caller, self._checkpointer, self._arguments, self._every = caller, checkpointer, dict(arguments), every
+        self._process = os.getpid()
+        self.closed = False
+        self._start: Tree = None  # what the run carries at its start, without its numbers
+        self._noted = 0  # the newest step that was noted
         self._saved = 0  # the newest saved step
         self._saved_at = -math.inf  # the time of that save, in seconds
         self._last: Position | None = None  # the newest position
@@ -48,11 +54,16 @@ class Store:
         """Return the newest saved position, or step 0 with this carry.
 
         Raises:
-            ValueError: the saved run has other arguments.
+            ValueError: the saved run has other arguments, or what this one carries cannot be saved.
             StructureError: it has another model or optimizer.
         """
-        newest = None if self._checkpointer is None else self._checkpointer.latest()
-        if newest is None or self._checkpointer is None:
+        if self._checkpointer is None:
+            return Position(0, carry, [])
+        carried = {**_named(carry), "callback_state": self.callback_state}
+        self._start = tree.map(_without_numbers, carried)
+        self._check(carried)  # now, not after hours
+        newest = self._checkpointer.latest()
+        if newest is None:
             return Position(0, carry, [])
         self._saved = newest
         saved = _restore(self._caller, self._checkpointer, newest, self._arguments, (carry, self.callback_state))
@@ -61,37 +72,53 @@ class Store:
         return Position(newest, carry, _parts(saved["unreported"]))
 
     def note(self, step: int, carry: Any, unreported: list[Tensor]) -> None:
-        """Take the newest position; save it if it is due and the last save is long enough ago."""
+        """Take the newest position; save it if it is due and the last save is long enough ago.
+
+        Raises:
+            CheckpointError: the Checkpointer was closed, or cannot write.
+        """
         if self._checkpointer is None:
             return
+        if self.closed:
+            raise CheckpointError(f"{self._caller}: {self._checkpointer.folder} was closed before the end of the run")
+        if self._noted == 0:
+            self._check({**_named(carry), "callback_state": self.callback_state})
+        self._noted = step
         self._last = Position(step, carry, [*unreported])
         if step // self._every > self._saved // self._every and not self._too_soon(self._checkpointer):
             self._saved_at = time.monotonic()
-            self.save()
+            self._save(self._checkpointer)
+
+    def _check(self, carried: dict[str, Tree]) -> None:
+        """Check that a resumed run could read what this one carries.
+
+        Raises:
+            InputError: it could not.
+        """
+        check_restorable(carried, self._start, "its start (keep the containers, shapes and dtypes)", self._caller)
 
     def _too_soon(self, checkpointer: Checkpointer) -> bool:
         """Return whether a save now would take more than a small share of the time of the run."""
         return checkpointer.busy() or time.monotonic() - self._saved_at < MIN_INTERVAL * checkpointer.seconds
 
     def close(self) -> None:
-        """Save the newest position, and take no more: an abandoned iterator over the run may still report one."""
-        self.save()
-        self._checkpointer = None
+        """Save the newest position, wait until it is on the disk, and take no more."""
+        is_open, self.closed = not self.closed, True
+        if is_open and self._checkpointer is not None:
+            self._save(self._checkpointer)
+            self._checkpointer.wait()
 
-    def save(self) -> None:
-        """Save the newest position, unless it is saved."""
+    def _save(self, checkpointer: Checkpointer) -> None:
+        """Save the newest position, unless it is saved, or this process is a fork of the one that runs."""
         position, self._last = self._last, None
-        if position is None or position.step <= self._saved or self._checkpointer is None:
+        if position is None or position.step <= self._saved or os.getpid() != self._process:
             return
-        saved = {
-            **_named(position.carry),
-            "unreported": _joined(position.unreported),
-            "history": _joined(self.history),
-            "callback_state": self.callback_state,
-        }
+        saved = {**_named(position.carry), "callback_state": self.callback_state}
+        self._check(saved)
+        saved |= {"unreported": _joined(position.unreported), "history": _joined(self.history)}
         newest = (position.unreported or self.history)[-1:]
-        metrics = {"loss": float(newest[0][-1])} if newest else {}
-        self._checkpointer.save(position.step, saved, metrics=metrics, metadata={"arguments": self._arguments})
+        metrics = {METRIC: float(newest[0][-1].detach())} if newest else {}
+        checkpointer.save(position.step, saved, metrics=metrics, metadata={"arguments": self._arguments})
         self._saved = position.step
 
 
@@ -105,7 +132,9 @@ def open_store(
 
     Raises:
         TransformError: a run under a transform is to be saved.
-        ValueError: there is nothing to resume from, or `resume` is not given and the folder has checkpoints.
+        ValueError: there is nothing to resume from, `resume` is not given and the folder has checkpoints, or the
+            Checkpointer keeps the best by another metric than the loss.
+        TypeError: `checkpoint` is neither a folder nor a Checkpointer.
         CheckpointError: a checkpoint cannot be written or read.
     """
     if checkpoint is None:
@@ -115,7 +144,7 @@ def open_store(
         return
     if not tree.unwatched():
         raise TransformError(f"{caller}: checkpoint= is for a run outside of all transforms; this one is inside of one")
-    with _checkpointer(checkpoint) as (checkpointer, every):
+    with _checkpointer(caller, checkpoint) as (checkpointer, every):
         newest = checkpointer.latest()
         if newest is not None and not resume:
             raise ValueError(
@@ -123,18 +152,27 @@ def open_store(
                 "it, or another folder"
             )
         store = Store(caller, checkpointer, arguments(), every)
+        # an iterator over the run may live longer than the Checkpointer, and at the end of the interpreter too
+        checkpointer.before_close(store.close)
+        atexit.register(store.close)
         try:
             yield store
         finally:
+            atexit.unregister(store.close)
             store.close()
-            checkpointer.wait()
 
 
 @contextmanager
-def _checkpointer(checkpoint: Checkpoint) -> Iterator[tuple[Checkpointer, int]]:
+def _checkpointer(caller: str, checkpoint: Checkpoint) -> Iterator[tuple[Checkpointer, int]]:
     if isinstance(checkpoint, Checkpointer):
+        if checkpoint.best is not None and checkpoint.best[0] != METRIC:
+            raise ValueError(
+                f"{caller}: a run saves the metric {METRIC!r}; its Checkpointer has best={checkpoint.best!r}"
+            )
         yield checkpoint, checkpoint.every
         return
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(f"{caller}: checkpoint: wanted a folder or a Checkpointer, got {tree.describe(checkpoint)}")
     with Checkpointer(checkpoint) as made:
         yield made, 1  # after each window
 
@@ -148,10 +186,19 @@ def steps_per_window(checkpoint: Checkpoint | None, every: int | None) -> int | 
     return every if checkpoint.every >= every else math.gcd(every, checkpoint.every)
 
 
-def hash_of(tensors: tuple[Tensor, ...]) -> str:
-    """Return the SHA-256 of the shapes, dtypes and values of tensors."""
-    digest = hashlib.sha256()
+def hash_of(tensors: tuple[Tensor, ...], names: tuple[Any, ...] | None) -> str:
+    """Return the SHA-256 of the names, shapes, dtypes and values of tensors.
+
+    Raises:
+        TypeError: a tensor is not strided.
+    """
+    digest = hashlib.sha256(b"" if names is None else repr(names).encode())
     for tensor in tensors:
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            raise TypeError(
+                f"fit: checkpoint: wanted data in strided tensors, got {tree.describe(tensor)} of layout "
+                f"{tensor.layout}: pass an iterable of batches, as in [(x, y)]"
+            )
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(data_of(tensor))
     return digest.hexdigest()
@@ -168,7 +215,18 @@ def _restore(
         for leaf in description.leaves
         if leaf.path in ("unreported", "history") and leaf.shape is not None
     }
-    return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+    try:
+        return checkpointer.restore(step, like={**_named(carry), "callback_state": callback_state, **lengths})
+    except (StructureError, InputError) as error:
+        differ = str(error).partition("`like`: ")[2] or str(error)
+        raise type(error)(
+            f"{caller}: the run in {checkpointer.folder} has other parameters, another optimizer or callbacks, so "
+            f"it cannot go on: {differ}"
+        ) from None
+
+
+def _without_numbers(leaf: Any) -> Any:
+    return ShapeDtype(tuple(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else leaf
 
 
 def _named(carry: Any) -> dict[str, Tree]:
@@ -199,8 +257,13 @@ def _check_arguments(caller: str, checkpointer: Checkpointer, saved: Any, given:
         raise ValueError(f"{caller}: {checkpointer.folder} holds checkpoints that no run of {caller} has written")
     other = [name for name in given if name not in saved or saved[name] != given[name]]
     if other:
-        shown = "; ".join(f"{name}: saved {saved.get(name)!r:.60}, got {given[name]!r:.60}" for name in other[:5])
+        shown = "; ".join(_difference(name, saved.get(name), given[name]) for name in other[:5])
         raise ValueError(
             f"{caller}: the run in {checkpointer.folder} has other arguments, so it cannot go on exactly: {shown}. "
             "Pass the same, or another folder with params= and opt_state="
         )
+
+
+def _difference(name: str, saved: Any, given: Any) -> str:
+    is_hash = name == "data" and isinstance(saved, str) and isinstance(given, str)
+    return f"{name} differs" if is_hash else f"{name}: saved {saved!r:.60}, got {given!r:.60}"

@@ -155,16 +155,28 @@ def best(sweep: Sweep, by: Callable[[Tree], float | Tensor] = lambda result: res
 
     Raises:
         ValueError: all members give NaN.
+        TypeError: `by` is no function, or does not give a number.
 
     >>> found = Sweep([{"learning_rate": 0.1}, {"learning_rate": 0.2}], None, {"loss": torch.tensor([3.0, 2.0])})
     >>> best(found, lambda result: result["loss"]).point
     {'learning_rate': 0.2}
     """
-    numbers = [float(by(member(sweep, index).result)) for index in range(len(sweep.points))]
+    numbers = [_number(by, member(sweep, index).result) for index in range(len(sweep.points))]
     valid = [index for index, number in enumerate(numbers) if not math.isnan(number)]
     if not valid:
         raise ValueError(f"best: all {len(numbers)} members give NaN")
     return member(sweep, min(valid, key=numbers.__getitem__))
+
+
+def _number(by: Callable[[Tree], float | Tensor], result: Tree) -> float:
+    hint = 'pass by= a function of a result, such as by=lambda result: result["loss"]'
+    if not callable(by):
+        raise TypeError(f"best: by must be a function, got {tree.describe(by)}: {hint}")
+    number = by(result)
+    try:
+        return float(number)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"best: wanted one number for each member, got {tree.describe(number)}: {hint}") from None
 
 
 class _UnstackedResults(list):

@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from torchpure.data import KINDS, is_table
 from torchpure.errors import InputError
@@ -102,6 +102,14 @@ class FitConfig(BaseModel):
     threads: Annotated[int, Field(ge=0, le=4096)] = 0  # 0: chosen by the size of the network
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        """Check a configuration that was read from a file; `configure` fills in what is missing."""
+        missing = [] if is_table(self.target) else [name for name in _EXPRESSION if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"an expression needs {', '.join(missing)}")
+        return self
 
 
 def configure(options: Mapping[str, Any]) -> FitConfig:

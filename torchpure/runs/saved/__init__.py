@@ -4,13 +4,12 @@ from ._description import DataDescription, Description, read_description
 from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics, read_seconds
 from ._parameters import read_header, read_parameters
-from ._replace import Kept, check_output, replaced
+from ._replace import check_output, replaced
 from ._sweep import SweepTable, best_row, count_ends, is_sweep, read_sweep, read_sweep_result
 
 __all__ = [
     "DataDescription",
     "Description",
-    "Kept",
     "Metrics",
     "SweepTable",
     "best_row",

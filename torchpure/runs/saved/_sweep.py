@@ -122,7 +122,9 @@ def _parquet_rows(folder: Path, path: Path) -> Iterator[dict[str, Any]]:
     except ImportError:
         raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'torchpure[parquet]'") from None
     try:
-        with open_file(folder, PARQUET, MAX_BYTES) as (file, _), pq.ParquetFile(file) as table:
+        with open_file(folder, PARQUET, MAX_BYTES) as (file, _):
+            content = pa.BufferReader(file.read())  # Arrow's threads read it without Python's lock
+        with pq.ParquetFile(content) as table:
             if table.metadata.num_rows > MAX_ROWS or len(table.schema_arrow.names) > MAX_COLUMNS:
                 raise InputError(f"{path}: more than {MAX_ROWS} rows or {MAX_COLUMNS} columns")
             num_bytes = 0

@@ -1,7 +1,7 @@
 """Callbacks of a training, as pairs of pure functions, and what a run reports to them."""
 
 from ._best_so_far import BestState, best_so_far
-from ._callback import Callback, Observer, StepValues, as_callback, chain
+from ._callback import Callback, Observer, StepValues, as_callback, chain, updated
 from ._csv_log import csv_log
 from ._early_stopping import EarlyStoppingState, early_stopping
 from ._gradient_norms import GradientNormsState, gradient_norms
@@ -34,4 +34,5 @@ __all__ = [
     "parameter_ema",
     "progress_bar",
     "tensorboard",
+    "updated",
 ]

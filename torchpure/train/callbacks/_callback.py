@@ -71,12 +71,30 @@ def chain(*callbacks: Callback[Any] | Callable[[Progress], object]) -> Callback[
     def update(states: tuple[Any, ...], progress: Progress) -> tuple[tuple[Any, ...], bool]:
         observed = [None] * len(parts) if progress.observed is None else progress.observed
         results = [
-            part.update(state, progress._replace(observed=seen))
+            updated("chain", part, state, progress._replace(observed=seen))
             for part, state, seen in zip(parts, states, observed, strict=True)
         ]
-        return tuple(state for state, _ in results), any(bool(stop) for _, stop in results)
+        return tuple(state for state, _ in results), any(stop for _, stop in results)
 
     return Callback(lambda params: tuple(part.init(params) for part in parts), update, _chain_observers(parts))
+
+
+def updated(caller: str, callback: Callback[S], state: S, progress: Progress) -> tuple[S, bool]:
+    """Return the next state of a callback, and whether the run ends.
+
+    Raises:
+        TypeError: the callback returns something else.
+    """
+    result: Any = callback.update(state, progress)
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{caller}: a Callback's update must return (state, stop), got {tree.describe(result)}")
+    return result[0], _is_true(caller, result[1])
+
+
+def _is_true(caller: str, stop: Any) -> bool:
+    if isinstance(stop, Tensor) and stop.numel() != 1:
+        raise TypeError(f"{caller}: wanted one true or false value from a callback, got {tree.describe(stop)}")
+    return bool(stop)
 
 
 def _chain_observers(parts: Sequence[Callback[Any]]) -> Observer[tuple[Any, ...]] | None:
@@ -110,11 +128,13 @@ def as_callback(caller: str, callback: Any) -> Callback[Any] | None:
 def _to_callback(caller: str, callback: Any) -> Callback[Any]:
     if isinstance(callback, Callback):
         return callback
-    if not callable(callback) or isinstance(callback, type):
-        way_out = ": call it, as in early_stopping(10)" if isinstance(callback, type) else ""
+    # a function that makes a callback is none itself
+    is_uncalled = isinstance(callback, type) or str(getattr(callback, "__module__", None)).startswith(f"{__package__}.")
+    if not callable(callback) or is_uncalled:
+        way_out = ": call it, as in early_stopping(10)" if is_uncalled else ""
         raise TypeError(f"{caller}: wanted a function of Progress or a Callback, got {callback!r:.60}{way_out}")
 
     def update(state: Tree, progress: Progress) -> tuple[Tree, bool]:
-        return state, bool(callback(progress))
+        return state, _is_true(caller, callback(progress))
 
     return Callback(lambda params: None, update)

@@ -14,6 +14,9 @@ from ._metrics import Metric
 def jsonl_log(path: str | os.PathLike[str], *, metrics: Mapping[str, Metric] | None = None) -> Callback[LogState]:
     """Write a JSON object at each report, with what `csv_log` writes. Numbers that are not finite are null.
 
+    Raises:
+        ValueError: a metric is called "step".
+
     >>> import pathlib, tempfile, torch, torchpure as tp
     >>> path = pathlib.Path(tempfile.mkdtemp(), "log.jsonl")
     >>> _ = tp.fit(lambda p, x: (p - x) ** 2, [(torch.tensor(1.0),)], params=torch.tensor(0.0), steps=1,

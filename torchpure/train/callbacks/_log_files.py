@@ -26,8 +26,14 @@ def log_file(
     header: Callable[[Sequence[str]], str],
     line: Callable[[Row], str],
 ) -> Callback[LogState]:
-    """Append a line to a file at each report; what lies behind the saved size was never saved, and is dropped."""
+    """Append a line to a file at each report; what lies behind the saved size was never saved, and is dropped.
+
+    Raises:
+        ValueError: a metric is called "step".
+    """
     file = Path(path)
+    if "step" in (metrics or {}):
+        raise ValueError('metrics: "step" is a name of its own; choose another')
     columns: dict[str, Metric] = {"loss": lambda progress: progress.loss, "mean_loss": mean_loss, **(metrics or {})}
 
     def init(params: Params) -> LogState:
@@ -35,19 +41,24 @@ def log_file(
 
     def update(state: LogState, progress: Progress) -> tuple[LogState, bool]:
         row: Row = {"step": progress.step} | {name: float(metric(progress)) for name, metric in columns.items()}
-        text = ("" if state.size else header(list(row))) + line(row)
-        return LogState(_write_at(file, int(state.size), text.encode())), False
+        return LogState(_write_at(file, int(state.size), header(list(row)).encode(), line(row).encode())), False
 
     return Callback(init, update)
 
 
-def _write_at(file: Path, size: int, text: bytes) -> int:
-    """Write after the first `size` bytes of a file, and end it there. Return its new size."""
+def _write_at(file: Path, size: int, header: bytes, line: bytes) -> int:
+    """Write a line after the first `size` bytes of a file, and end it there. Return its new size.
+
+    A file that is shorter was deleted or cut: its whole lines stay, and one without lines gets the header.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("r+b" if file.exists() else "w+b") as stream:
-        stream.seek(0, os.SEEK_END)
-        if stream.tell() != size:
-            stream.truncate(min(size, stream.tell()))
-            stream.seek(0, os.SEEK_END)
-        stream.write(text)
+        length = stream.seek(0, os.SEEK_END)
+        if length < size:
+            stream.seek(0)
+            size = stream.read().rfind(b"\n") + 1
+        if length != size:
+            stream.truncate(size)
+        stream.seek(size)
+        stream.write(line if size else header + line)
         return stream.tell()

@@ -20,7 +20,9 @@ from ._levels import (
 from ._light_modes import LightFakeMode, LightProxyMode, empty_like_memory, is_plain, track_fakes
 from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
 from ._open_level import (
+    as_dual,
     backward,
+    forward_derivatives_are_on,
     has_tangent,
     in_first_gradient,
     reruns,
@@ -49,6 +51,7 @@ __all__ = [
     "active_autocasts",
     "allow_requires_grad",
     "argument_paths",
+    "as_dual",
     "backward",
     "batched_like",
     "clear_autocast_cache",
@@ -61,6 +64,7 @@ __all__ = [
     "explain",
     "expose",
     "expose_all",
+    "forward_derivatives_are_on",
     "functorch",
     "graph_leaves",
     "has_tangent",

@@ -83,6 +83,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     f"^{SHARED_WRITE}": _WRITES,
     "modified by an inplace operation": "changes a temporary in place after it was used where its value matters for "
     "the derivative: change a clone",
+    "ZeroTensors are immutable": "writes in place into a value that a second forward derivative follows, which torch "
+    "cannot do: return new values, such as h = h + x in place of h += x",
     "support saved tensor hooks": "uses hooks on saved tensors, as save_on_cpu does: "
     "only the outermost grad or value_and_grad allows them. To save memory use tp.remat",
     r"^backward hooks of (\w+) inside": _HOOKS,

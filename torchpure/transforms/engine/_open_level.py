@@ -147,3 +147,16 @@ def run_jvp(
 def has_tangent(output: Tensor) -> bool:
     """Return whether a tensor depends on the variables of the innermost forward derivative."""
     return _unpack_dual(output, level=forward_ad._current_level)[1] is not None
+
+
+def as_dual(value: Tensor) -> Tensor:
+    """Return a tensor that counts as one that depends on the variables of the innermost forward derivative.
+
+    Its tangent is arbitrary.
+    """
+    return _make_dual(value, value, level=forward_ad._current_level)
+
+
+def forward_derivatives_are_on() -> bool:
+    """Return whether operations have tangents here; not under `no_grad`."""
+    return _is_forward()

@@ -1,0 +1,197 @@
+"""Values, first derivatives along D directions, and a form of the second derivatives: one pass over the function.
+
+For the trace this is the forward Laplacian (Li et al. 2023, arXiv:2307.08214), with collapsed second derivatives
+(Dangel et al. 2025, arXiv:2505.13644). Where the pass does not apply, nested forward derivatives give the same numbers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+from torch.nn import functional as F
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.transforms import jvp, vmap
+from torchpure.transforms.engine import is_variable
+
+from ._follow import Application, Follow, Unfollowed
+from ._forms import Form
+from ._formulas import first_and_second
+
+Call = Callable[..., Tree]
+
+
+class Entry(NamedTuple):
+    """The derivatives of one value."""
+
+    first: Tensor  # (D, *value)
+    second: Tensor | None  # (*value) or (K, *value); None: zero
+
+
+class Pass(NamedTuple):
+    """The result: trees like the value. Leaves that are no variables are None in `first` and `second`."""
+
+    value: Tree
+    first: Tree  # (D, *value)
+    second: Tree  # (*value), or (K, *value)
+    aux: Tree
+
+
+class Rows(NamedTuple):
+    """First derivatives."""
+
+    value: Tree
+    first: Tree  # (D, *value)
+    aux: Tree
+
+
+class SecondOrder:
+    """The rules of the forward pass."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+
+    def linear(self, app: Application[Entry]) -> list[Entry]:
+        """Apply the operation to all derivatives."""
+        entries = list(app.entries.values())
+        first = _applied(app, [entry.first for entry in entries])
+        if all(entry.second is None for entry in entries):
+            return [Entry(one, None) for one in first]
+        seconds = [self._filled(entry) for entry in entries]
+        second = app.call(*seconds) if self._form.summed else _applied(app, seconds)
+        return [Entry(*both) for both in zip(first, second, strict=True)]
+
+    def affine(self, app: Application[Entry]) -> list[Entry]:
+        """Push all derivatives through the operation."""
+        entries = list(app.entries.values())
+        first = _push(app, [entry.first for entry in entries])
+        if all(entry.second is None for entry in entries):
+            return [Entry(one, None) for one in first]
+        return [Entry(*both) for both in zip(first, self._push_seconds(app, entries), strict=True)]
+
+    def product(self, app: Application[Entry]) -> list[Entry]:
+        """Apply (ab)″ = a″b + ab″ + 2a′b′."""
+        a, b = app.values
+        left, right = app.entries.values()
+
+        def rule(da: Tensor, db: Tensor) -> Tensor:
+            return app.one(da, b) + app.one(a, db)
+
+        second = self._form.cross(vmap(app.one), left.first, right.first)
+        if left.second is not None or right.second is not None:
+            parts = self._filled(left), self._filled(right)
+            second = second + (rule(*parts) if self._form.summed else vmap(rule)(*parts))
+        return [Entry(vmap(rule)(left.first, right.first), second)]
+
+    def elementwise(self, app: Application[Entry], value: Tensor) -> list[Entry]:
+        """Apply f(u)″ = f′u″ + f″u′u′."""
+        (entry,) = app.entries.values()
+        (at,) = app.values
+        d1, d2 = first_and_second(app.func, app.one, at, value)
+        first = d1 * entry.first
+        if d2 is None:
+            return [Entry(first, None if entry.second is None else d1 * entry.second)]
+        form = self._form
+        bent = d2 * form.collapse(form.left(entry.first) * form.right(entry.first))
+        return [Entry(first, bent if entry.second is None else bent + d1 * entry.second)]
+
+    def generic(self, app: Application[Entry]) -> list[Entry]:
+        """Differentiate the operation by nested forward derivatives."""
+        entries = list(app.entries.values())
+        firsts = [entry.first for entry in entries]
+        first = _push(app, firsts)
+        second = nested_second(app.call, app.values, firsts, self._form)
+        if any(entry.second is not None for entry in entries):
+            pushed = self._push_seconds(app, entries)
+            second = [one + other for one, other in zip(second, pushed, strict=True)]
+        return [Entry(*both) for both in zip(first, second, strict=True)]
+
+    def _push_seconds(self, app: Application[Entry], entries: list[Entry]) -> tuple[Tensor, ...]:
+        seconds = [self._filled(entry) for entry in entries]
+        return _push_one(app, seconds) if self._form.summed else _push(app, seconds)
+
+    def _filled(self, entry: Entry) -> Tensor:
+        if entry.second is not None:
+            return entry.second
+        return torch.zeros_like(self._form.collapse(self._form.left(entry.first)))
+
+
+def _push_one(app: Application[Any], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return jvp(app.call, tuple(app.values), tuple(tangents))[1]
+
+
+def _applied(app: Application[Any], rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Apply a linear operation to each row."""
+    if app.func is F.linear:  # it takes rows: one product of matrices
+        return app.call(*rows)
+    return vmap(app.call)(*rows)
+
+
+def _push(app: Application[Any], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return vmap(lambda *parts: _push_one(app, parts))(*tangents)
+
+
+def nested_second(call: Call, values: Sequence[Tensor], firsts: Sequence[Tensor], form: Form) -> list[Tensor]:
+    """Return the form of the second derivatives along the directions, by forward derivatives of forward derivatives."""
+
+    def along(lefts: list[Tensor], rights: list[Tensor]) -> Tree:
+        once = lambda *at: jvp(call, at, tuple(rights))[1]  # noqa: E731
+        return jvp(once, tuple(values), tuple(lefts))[1]
+
+    pairs = vmap(along)([form.left(one) for one in firsts], [form.right(one) for one in firsts])
+    return tree.map(form.collapse, pairs)
+
+
+def second_order(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
+    """Differentiate `call(*leaves) -> (value, aux)` along directions, of shape (D, *leaf) for each leaf."""
+    if is_dynamo_compiling():  # it traces no function modes
+        return _nested(call, leaves, directions, form)
+    try:
+        return _followed(call, leaves, directions, form)
+    except Unfollowed:
+        return _nested(call, leaves, directions, form)
+
+
+def _followed(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
+    def run(*at: Tensor) -> Any:
+        mode = Follow(SecondOrder(form))
+        for leaf, direction in zip(at, directions, strict=True):
+            mode.set(leaf, Entry(direction, None))
+        with mode:
+            value, aux = call(*at)
+        outputs, structure = tree.flatten(value)
+        entries = [mode.get(leaf) or _zero(leaf, directions[0].shape[0], form) for leaf in outputs]
+        first, second = (tree.unflatten(structure, [_part(entry, n, form) for entry in entries]) for n in (0, 1))
+        return value, (first, second, aux)
+
+    value, _, (first, second, aux) = jvp(run, tuple(leaves), tuple(map(torch.ones_like, leaves)), has_aux=True)
+    return Pass(value, first, second, aux)
+
+
+def _zero(leaf: Any, size: int, form: Form) -> Entry | None:
+    return Entry(leaf.new_zeros((size, *leaf.shape)), None) if is_variable(leaf) else None
+
+
+def _part(entry: Entry | None, number: int, form: Form) -> Tensor | None:
+    if entry is None or number == 0:
+        return None if entry is None else entry.first
+    return torch.zeros_like(form.collapse(form.left(entry.first))) if entry.second is None else entry.second
+
+
+def _nested(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
+    value, aux = call(*leaves)
+    alone = lambda *at: call(*at)[0]  # noqa: E731
+    first = vmap(lambda *parts: jvp(alone, tuple(leaves), parts)[1])(*directions)
+    return Pass(value, first, nested_second(alone, leaves, directions, form), aux)
+
+
+def rows_along(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor]) -> Rows:
+    """Differentiate `call(*leaves) -> (value, aux)` once along each direction, of shape (D, *leaf) for each leaf."""
+
+    def along(*direction: Tensor) -> Any:
+        return jvp(call, tuple(leaves), direction, has_aux=True)
+
+    return Rows(*vmap(along, out_dims=(None, 0, None))(*directions))

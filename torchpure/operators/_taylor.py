@@ -1,0 +1,131 @@
+"""Taylor mode: truncated series through a function in one pass (Bettencourt, Johnson, Duvenaud 2019)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.compiler import is_dynamo_compiling
+
+from torchpure import tree
+from torchpure._types import Tree
+from torchpure.transforms import jvp
+from torchpure.transforms.engine import is_variable
+
+from ._follow import Application, Follow, Unfollowed
+from ._recurrences import Series, composed, recurrence_of
+
+
+class Taylor:
+    """The rules for series; entry k-1 is the coefficient of t^k, None for zero."""
+
+    def __init__(self, order: int) -> None:
+        self._order = order
+
+    def linear(self, app: Application[Series]) -> list[Series]:
+        """Apply the operation to each coefficient."""
+        return self._each(app, app.call)
+
+    def affine(self, app: Application[Series]) -> list[Series]:
+        """Push each coefficient through the operation."""
+        return self._each(app, lambda *parts: jvp(app.call, tuple(app.values), parts)[1])
+
+    def _each(self, app: Application[Series], rule: Callable[..., tuple[Tensor, ...]]) -> list[Series]:
+        found: list[Series] = [[None] * self._order for _ in app.kept]
+        for k, column in enumerate(zip(*app.entries.values(), strict=True)):
+            if any(part is not None for part in column):
+                filled = [_filled(part, value) for part, value in zip(column, app.values, strict=True)]
+                for series, part in zip(found, rule(*filled), strict=True):
+                    series[k] = part
+        return found
+
+    def product(self, app: Application[Series]) -> list[Series]:
+        """Apply the rule of Leibniz."""
+        values, entries = app.values, app.entries.values()
+        a, b = ([value, *series] for value, series in zip(values, entries, strict=True))
+        found: Series = [None] * self._order
+        for k in range(1, self._order + 1):
+            for i in range(k + 1):
+                left, right, now = a[i], b[k - i], found[k - 1]
+                if left is not None and right is not None:
+                    part = app.one(left, right)
+                    found[k - 1] = part if now is None else now + part
+        return [found]
+
+    def elementwise(self, app: Application[Series], value: Tensor) -> list[Series]:
+        """Apply a recurrence, or the formula of Faà di Bruno."""
+        (series,) = app.entries.values()
+        (at,) = app.values
+        recurrence = recurrence_of(app.func)
+        if recurrence is not None:
+            return [recurrence(at, value, series)]
+        ones = torch.ones_like(at)
+        return [composed(_orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
+
+    def generic(self, app: Application[Series]) -> list[Series]:
+        """Differentiate along the curve by nested forward derivatives."""
+        return nested_series(app.call, app.values, list(app.entries.values()), self._order)
+
+
+def _filled(part: Tensor | None, value: Tensor) -> Tensor:
+    return torch.zeros_like(value) if part is None else part
+
+
+def _orders(fn: Callable[[Tensor], Tree], at: Tensor, along: Tensor, order: int) -> list[Tree]:
+    """Return the value and the derivatives up to an order, along one direction."""
+    if not order:
+        return [fn(at)]
+    below, moved = jvp(lambda one: _orders(fn, one, along, order - 1), (at,), (along,))
+    return [*below, moved[-1]]
+
+
+def nested_series(
+    call: Callable[..., Tree], values: Sequence[Tensor], series: list[Series], order: int
+) -> list[Series]:
+    """Return the coefficients of each leaf of `call` on the curves with these coefficients."""
+
+    def on_curve(t: Tensor) -> Tree:
+        return call(*(_polynomial(value, one, t) for value, one in zip(values, series, strict=True)))
+
+    t = torch.zeros((), dtype=values[0].dtype.to_real(), device=values[0].device)
+    orders = [tree.leaves(one) for one in _orders(on_curve, t, torch.ones_like(t), order)[1:]]
+    found: list[Series] = [[] for _ in orders[0]]
+    factor = 1.0
+    for k, parts in enumerate(orders, 1):
+        factor /= k
+        for one, part in zip(found, parts, strict=True):
+            one.append(part if factor == 1 else part * factor)
+    return found
+
+
+def _polynomial(value: Tensor, series: Series, t: Tensor) -> Tensor:
+    total: Any = 0
+    for part in reversed(series):
+        total = t * total + (0 if part is None else part)
+    return value + t.to(value.dtype) * total
+
+
+def taylor(call: Callable[..., Any], leaves: Sequence[Tensor], series: list[Series]) -> tuple[Tree, list[Series], Tree]:
+    """Return (value, the series of each floating point leaf of the value, aux) of `call(*leaves) -> (value, aux)`."""
+    order = len(series[0])
+
+    def run(*at: Tensor) -> Any:
+        mode = Follow(Taylor(order))
+        for leaf, one in zip(at, series, strict=True):
+            mode.set(leaf, one)
+        with mode:
+            value, aux = call(*at)
+        outputs = [leaf for leaf in tree.leaves(value) if is_variable(leaf)]
+        found = [mode.get(leaf) or [None] * order for leaf in outputs]
+        filled = [[_filled(part, leaf) for part in one] for one, leaf in zip(found, outputs, strict=True)]
+        return value, (filled, aux)
+
+    try:
+        if is_dynamo_compiling():  # it traces no function modes
+            raise Unfollowed
+        value, _, (found, aux) = jvp(run, tuple(leaves), tuple(map(torch.ones_like, leaves)), has_aux=True)
+    except Unfollowed:
+        value, aux = call(*leaves)
+        alone = lambda *at: [one for one in tree.leaves(call(*at)[0]) if is_variable(one)]  # noqa: E731
+        found = nested_series(alone, leaves, series, order)
+    return value, found, aux
