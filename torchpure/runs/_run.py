@@ -17,6 +17,7 @@ from torchpure.errors import InputError
 
 from ._folder import new_folder, open_checkpoints, replace_file, slug
 from ._loaded import load_data, read_run
+from ._log import NAME as METRICS
 from ._log import Log, open_log
 from ._plots import draw_fit, draw_loss
 from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
@@ -70,6 +71,7 @@ def run(
         watch(config.steps, _threads(config, data, network)) as watcher,
         new_folder(out, slug(label(config)), _has_checkpoint) as folder,
     ):
+        (folder / METRICS).touch()  # before the configuration, which makes the folder a run: a killed one has both
         replace_file(folder / "config.json", describe_run(config, data, source))
         return _train(folder, config, data, network, watcher)
 
