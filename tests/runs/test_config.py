@@ -41,7 +41,7 @@ def test_only_adamw_decays_weights_by_default():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": "3,,4"}, "--hidden: wanted a valid integer"),
+        ({"hidden": "3,,4"}, "--hidden: wanted an integer"),
         ({"hidden": "0"}, "--hidden: wanted a number greater than or equal to 1, got '0'"),
         ({"hidden": "999999999"}, "--hidden: wanted a number less than or equal to 4096"),
         ({"hidden": ",".join(["4"] * 17)}, "--hidden: .*16"),
@@ -64,7 +64,7 @@ def test_only_adamw_decays_weights_by_default():
         ({"missing": "drop"}, "--missing: only a data file has columns"),
         ({"categories": "a"}, "--categories: only a data file has columns"),
         ({"target": "a.csv", "missing": "zero"}, "--missing: wanted 'error', 'drop' or 'mean', got 'zero'"),
-        ({"target": "a.csv", "max_memory": "4X"}, "--max-memory: wanted a valid integer, got '4X'"),
+        ({"target": "a.csv", "max_memory": "4X"}, "--max-memory: wanted an integer, got '4X'"),
         ({"target": "a.csv", "max_memory": "1K"}, "--max-memory: wanted a number greater than or equal to 1048576"),
         ({"loss": "l2"}, "--loss: wanted 'mse', 'mae', 'huber' or 'cross-entropy', got 'l2'"),
         ({"loss": "cross-entropy"}, "--loss: cross-entropy wants classes"),

@@ -125,11 +125,16 @@ def as_callback(caller: str, callback: Any) -> Callback[Any] | None:
     return chain(*callback) if isinstance(callback, list | tuple) else _to_callback(caller, callback)
 
 
+def _is_factory(callback: Any) -> bool:
+    """Return whether this is a function of this package that makes a callback."""
+    module, name = getattr(callback, "__module__", None), getattr(callback, "__qualname__", "")
+    return str(module).startswith(f"{__package__}.") and name.isidentifier()
+
+
 def _to_callback(caller: str, callback: Any) -> Callback[Any]:
     if isinstance(callback, Callback):
         return callback
-    # a function that makes a callback is none itself
-    is_uncalled = isinstance(callback, type) or str(getattr(callback, "__module__", None)).startswith(f"{__package__}.")
+    is_uncalled = isinstance(callback, type) or _is_factory(callback)
     if not callable(callback) or is_uncalled:
         way_out = ": call it, as in early_stopping(10)" if is_uncalled else ""
         raise TypeError(f"{caller}: wanted a function of Progress or a Callback, got {callback!r:.60}{way_out}")
