@@ -31,6 +31,7 @@ FIGURES = (
     "optim",
     "optim_compiled",
     "checkpoints",
+    "checkpoint_cost",
     "sweep_command",
     "read_csv",
 )
