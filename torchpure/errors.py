@@ -112,3 +112,5 @@ class NonFiniteError(TorchpureError, FloatingPointError):
 
 class CheckpointError(TorchpureError, OSError):
     """Report a checkpoint that cannot be written or read, or is damaged, with its path."""
+
+    writer: str | None = None  # the process that has the folder, if that is why

@@ -48,13 +48,16 @@ def lock_writer(folder: Path) -> int:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(folder / LOCK, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
     if not try_lock(descriptor):
+        writer = ""
         with suppress(OSError):
-            owner = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            writer = os.read(descriptor, 32).decode("ascii", "replace").strip()
         os.close(descriptor)
-        raise CheckpointError(
-            f"Checkpointer: {folder}: process {owner or '?'} writes there already; a folder has one writer. "
+        error = CheckpointError(
+            f"Checkpointer: {folder}: process {writer or '?'} writes there already; a folder has one writer. "
             "To read, use tp.restore of the folder"
         )
+        error.writer = writer or "?"
+        raise error
     with suppress(OSError):  # the number only serves messages, and the disk may be full
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))

@@ -54,11 +54,10 @@ def open_checkpoints(folder: Path, place: str, *, keep: int, every: int) -> Chec
     try:
         return Checkpointer(folder / place, keep=keep, every=every)
     except CheckpointError as error:
-        owner = re.search(r"process (\S+) writes there already", str(error))
-        if owner is None:
+        if error.writer is None:
             raise
         raise CheckpointError(
-            f"{folder}: this run goes on in process {owner[1]}; wait for its end, or stop that process first"
+            f"{folder}: this run goes on in process {error.writer}; wait for its end, or stop that process first"
         ) from None
 
 

@@ -95,7 +95,7 @@ def _train(
     position = _position(checkpointer) or train.Progress(0, torch.zeros(()), params, None, params, torch.zeros(0))
     saving = {"checkpoint": checkpointer, "resume": checkpointer is not None}
     progresses = train.loop(
-        loss, params, _batches(network, data, config, key), optimizer(config), state=params, **saving
+        loss, params, _batches(network, data, config, key, x, y), optimizer(config), state=params, **saving
     )
     for progress in progresses:
         value = float(progress.loss) * scale
@@ -131,10 +131,11 @@ def _validation(
     return validate
 
 
-def _batches(network: Network, data: Data, config: FitConfig, key: Key) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield encoded inputs and targets for all steps."""
+def _batches(
+    network: Network, data: Data, config: FitConfig, key: Key, x: Tensor, y: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield encoded inputs and targets for all steps: from `x` and `y`, or from the blocks of a large file."""
     if data.stream is None or config.batch_size is None:
-        x, y = network.encode(data.train.x), network.encode_target(data.train.y)
         yield from batches(x, y, config.steps, config.batch_size, key)
         return
     for x, y in data.stream.batches(order_key(key), config.steps, config.batch_size):
