@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from torchpure import runs
-from torchpure.errors import InputError
+from torchpure.errors import CheckpointError, InputError
 from torchpure.runs import SweepWatcher, configure, load_run, resume_sweep, run, sweep
 from torchpure.runs.sweeps import _group
+from torchpure.train import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("here")
 SMALL = {"target": "2*sin(x + 2*pi)", "hidden": "4", "steps": 40}
@@ -349,3 +350,11 @@ def test_a_sweep_by_optuna_is_resumed_with_the_same_points(windows):
     sweep(SMALL, space, sampler="optuna", trials=trials, out=Path("stopped"), watch=stopping_after(17))
     assert resume_sweep("stopped").code == 0
     assert bits("stopped") == bits("whole")
+
+
+def test_a_sweep_that_goes_on_elsewhere_is_not_touched():
+    sweep(SMALL, RESUMED, out=Path("stopped"), watch=stopping_after(1))
+    before = Path("stopped/results.jsonl").read_bytes()
+    with Checkpointer("stopped/checkpoints"), pytest.raises(CheckpointError, match=r"this run goes on in process \d+"):
+        resume_sweep("stopped")
+    assert Path("stopped/results.jsonl").read_bytes() == before

@@ -12,7 +12,7 @@ import torch
 
 from torchpure.errors import InputError
 
-from ._folder import new_folder, replace_file, slug
+from ._folder import new_folder, open_checkpoints, replace_file, slug
 from ._run import describe_run
 from ._sweep_best import save_best
 from ._sweeping import Sweeping
@@ -145,6 +145,13 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
 
 
 def _run(folder: Path, request: Request, watcher: SweepWatcher, total: int, before: Mapping[str, Any]) -> SweepRun:
+    with open_checkpoints(folder, "checkpoints", keep=1, every=1):  # no other process may write results meanwhile
+        return _run_groups(folder, request, watcher, total, before)
+
+
+def _run_groups(
+    folder: Path, request: Request, watcher: SweepWatcher, total: int, before: Mapping[str, Any]
+) -> SweepRun:
     start, processor = time.perf_counter(), time.process_time()
     going, code = Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
