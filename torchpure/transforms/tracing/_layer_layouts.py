@@ -210,7 +210,7 @@ def _likelihood_loss_backward(gradient: Tensor, x: Tensor, *rest: Any) -> Layout
 def _max_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,),
     dilation: Sequence[int] = (1,), ceil: bool = False,
-) -> Found:  # fmt: skip
+) -> tuple[Layout, Layout]:  # fmt: skip
     out = _pool(x, kernel, stride or kernel, padding, dilation, ceil)
     return out, row_major(out.shape, torch.int64)
 

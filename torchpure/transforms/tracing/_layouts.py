@@ -58,7 +58,7 @@ def _by_rule(func: Any, args: Any, kwargs: Any) -> Found | None:
     rule = _RULES.get(func) or (_elementwise if torch.Tag.pointwise in func.tags else None)
     try:
         return None if rule is None else rule(func, *args, **kwargs)
-    except (RuntimeError, IndexError, TypeError, ZeroDivisionError):  # torch's kernel says what is wrong
+    except (RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError):  # torch's kernel says what is wrong
         return None
 
 
@@ -249,6 +249,15 @@ def _index_put(func: Any, x: Tensor, indices: Sequence[Tensor | None], values: T
     return _like(func, x)
 
 
+def _gather(_: Any, x: Tensor, dim: int, index: Tensor, *rest: Any) -> Layout:
+    """Entries of a tensor; the index may be shorter than the tensor in the other dimensions."""
+    place = range(x.ndim)[dim]
+    fits = [one <= size or at == place for at, (one, size) in enumerate(zip(index.shape, x.shape, strict=True))]
+    if not all(fits) or index.dtype != torch.int64 or not index.is_contiguous():
+        raise TypeError("not a common case")
+    return row_major(index.shape, x.dtype)
+
+
 def _copy(func: Any, x: Tensor, source: Tensor, *rest: Any) -> Layout:
     if _broadcast([x.shape, source.shape]) != tuple(x.shape):
         raise TypeError("shapes that do not fit")
@@ -283,6 +292,7 @@ _RULES: dict[Any, Any] = {
     _aten.linalg_lstsq.default: _least_squares,
     **dict.fromkeys((_aten.native_group_norm.default, _aten.native_group_norm_backward.default), _layer),
     _aten.index_put.default: _index_put,
+    _aten.gather.default: _gather,
     _aten.copy.default: _copy,
     **dict.fromkeys(RUNNABLE, _by_running),
 }
