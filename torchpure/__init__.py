@@ -4,9 +4,11 @@ import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
-from . import _collector, _missing_names
+from . import _collector, _missing_names, _start
 
 __version__ = "0.1.0"  # the build reads it here
+
+_start.end_at_signals()  # the command alone
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():

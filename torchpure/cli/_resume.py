@@ -36,10 +36,14 @@ def resume(
     try:
         if runs.is_sweep_folder(run):
             if steps is not None or epochs is not None:
-                raise InputError(f"--steps, --epochs: {run} is a sweep, whose members keep theirs; sweep again with more")
+                raise InputError(
+                    f"--steps, --epochs: {run} is a sweep, whose members keep theirs; sweep again with more"
+                )
             code = report_sweep(runs.resume_sweep(run, watch_sweep(quiet=quiet)), as_json=as_json, quiet=quiet)
         else:
-            finished = runs.resume(run, watch(quiet=quiet), steps=steps, epochs=epochs, note=lambda text: print_error(text, 0))
+            finished = runs.resume(
+                run, watch(quiet=quiet), steps=steps, epochs=epochs, note=lambda text: print_error(text, 0)
+            )
             code = report_run(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
     except KeyboardInterrupt as error:
         raise typer.Abort from error

@@ -71,12 +71,21 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
     Raises:
         InputError: the file, a column or a line of it is invalid.
     """
+    check_columns(path, names)
+    with _readable(path) as form:
+        return Table(path, form.read(path, list(names)))
+
+
+def check_columns(path: Path, names: Sequence[str]) -> None:
+    """Check that a data file has some columns.
+
+    Raises:
+        InputError: it cannot be read, or a column is missing: the nearest names are shown.
+    """
     present = column_names(path)
     missing = [name for name in names if name not in present]
     if missing:
         raise InputError(f"{path}: {_describe_missing(missing, present)}; {_show_columns(present)}")
-    with _readable(path) as form:
-        return Table(path, form.read(path, list(names)))
 
 
 @contextmanager
