@@ -8,10 +8,8 @@ from . import _collector, _missing_names, _start
 
 __version__ = "0.1.0"  # the build reads it here
 
-_start.end_at_signals()  # the command alone
-
 # without the pause, the collector would scan all of torch and take a quarter of the import time
-with _collector.gc_paused():
+with _start.ended_by_signals(), _collector.gc_paused():
     from . import checkpoints, errors, operators, optim, random, train, tree
     from .checkpoints import restore, save
     from .jit import jit

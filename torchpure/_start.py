@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -16,7 +18,8 @@ def is_command() -> bool:
     return name.removesuffix(".exe") == "torchpure" or (name == "-m" and "torchpure" in sys.orig_argv[1:4])
 
 
-def end_at_signals() -> None:
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the command at once, until `raise_at_signals`; other programs are left alone.
 
     An exception would not do: an import that is interrupted may turn it into another, or print it and go on.
@@ -25,6 +28,7 @@ def end_at_signals() -> None:
         for number, default in _DEFAULTS.items():
             if signal.getsignal(number) == default:
                 signal.signal(number, _end)
+    yield  # after the block the command imports more, so its `main` gives the signals back
 
 
 def raise_at_signals() -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from torchpure.cli import main
 from torchpure.data import read_table
@@ -96,3 +97,17 @@ def test_stdin_and_stdout(houses, monkeypatch, capfd):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(b"")))
     assert main(["predict", "made", "--input", "-", "--output", "-"]) == 2
     assert "stdin.csv: the file is empty" in capfd.readouterr().err
+
+
+def test_new_rows_are_encoded_by_the_rules_of_the_run(houses):
+    predict(houses, source(".parquet"), "out.parquet")
+    rows = dict(zip(NAMES[:3], map(list, zip(*(row[:3] for row in ROWS), strict=True)), strict=True))
+    expected = pq.read_table("out.parquet")["price"].to_pylist()
+    for columns in (rows, pa.table(rows)):
+        assert houses.model(houses.encode(columns)).tolist() == expected
+    with pytest.raises(_predict.InputError, match="rows: the model needs column `area`; it has: city, rooms"):
+        houses.encode({"city": ["c0"], "rooms": [1]})
+    with pytest.raises(_predict.InputError, match="rows: wanted a table or a dict of lists, got 3"):
+        houses.encode(3)
+    with pytest.raises(ValueError, match=r"model: wanted inputs of shape \(rows, 5\).*got \(4, 1\); `encode`"):
+        houses.model(torch.zeros(4, 1))

@@ -6,7 +6,7 @@ from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
 from ._named_columns import read_columns, write_blocks, write_table
 from ._preprocessing import Preprocessing, encode, encode_targets, plain_numbers, standardised
-from ._table import KINDS, Choice, Table, check_columns, choose, column_names, is_table, read_table
+from ._table import KINDS, Choice, Table, check_columns, choose, column_names, is_table, read_table, table_of
 
 __all__ = [
     "KINDS",
@@ -37,6 +37,7 @@ __all__ = [
     "read_columns",
     "read_table",
     "standardised",
+    "table_of",
     "write_blocks",
     "write_table",
 ]

@@ -49,7 +49,10 @@ def read_csv(path: Path, names: list[str]) -> pa.Table:
     wanted = [raw[name] for name in names]
     try:
         table = _parse(path, wanted, newlines=False)
-    except (pa.ArrowInvalid, pa.ArrowKeyError):  # a field may have line breaks, which is slower to read, or a line be longer than a block
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowKeyError,
+    ):  # a field may have line breaks, which is slower to read, or a line be longer than a block
         find_fault(path)
         try:
             table = _parse(path, wanted, newlines=True)

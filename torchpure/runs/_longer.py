@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torchpure.errors import InputError
 
@@ -68,7 +68,7 @@ def _why_inexact(config: FitConfig, total: int) -> str:
     )
 
 
-def describe_longer(saved: SavedRun, wanted: Longer) -> list[dict[str, object]]:
+def describe_longer(saved: SavedRun, wanted: Longer) -> list[Any]:
     """Return what `config.json` says of all changes of the number of steps."""
     before = (saved.description.model_extra or {}).get("trained_longer", [])
     change = {"from": saved.config.steps, "to": wanted.config.steps, "exact": not wanted.why_inexact}
