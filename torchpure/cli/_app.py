@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from torchpure._start import raise_at_signals
 from torchpure.errors import CheckpointError, InputError
 
 from ._export import export
@@ -34,6 +35,7 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, 1 diverged, 2 bad input, 130 interrupted, 143 terminated."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    raise_at_signals()
     with interruptible() as interrupted:
         try:
             code = app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0

@@ -34,6 +34,8 @@ class Sweep(NamedTuple):
         names = dict.fromkeys(name for point in self.points for name in point)
         columns = [_column(name, [point[name] for point in self.points if name in point]) for name in names]
         first, *shapes = summary(self.results, 4)
+        if isinstance(self.results, _UnstackedResults):
+            first, shapes = f"a list of {len(self.results)}, because their shapes differ", []
         return "\n".join(
             [
                 f"Sweep: {counted(len(self.points), 'member')}{'' if self.keys is None else ', each with a key'}",
@@ -187,7 +189,8 @@ def _check_signature(train: Callable[..., Any], point: Point) -> None:
     try:
         signature(train).bind(None, **point)
     except TypeError as error:
-        raise TypeError(f"sweep: train(key, {', '.join(f'{name}=…' for name in point)}): {error}") from None
+        way_out = "; its first argument is the key" if "multiple values" in str(error) else ""
+        raise TypeError(f"sweep: train(key, {', '.join(f'{name}=…' for name in point)}): {error}{way_out}") from None
     except ValueError:  # a function written in C has no signature
         return
 
@@ -239,7 +242,14 @@ def _run_group(
     @wraps(train, updated=())
     def run_member(key: Key | None, values: dict[str, Tensor]) -> tuple[Tree, list[Divergence]]:
         with collect() as found:
-            return _as_tensors(train(key, **statics, **values)), found
+            try:
+                return _as_tensors(train(key, **statics, **values)), found
+            except TypeError as error:
+                if key is None and "wanted a key" in str(error):
+                    raise TypeError(
+                        f"sweep: train uses its key; pass key=tp.random.key(0) to sweep ({error})"
+                    ) from None
+                raise
 
     if len(indices) == 1 or (member_keys is None and not columns):  # identical members run once
         run = jit_compile(run_member) if jit else run_member
