@@ -29,6 +29,7 @@ from torchpure.transforms.engine import (
     is_variable,
 )
 
+from ._composites import run_composite
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
 
@@ -96,6 +97,8 @@ class Application(Generic[E]):
 class Algebra(Protocol[E]):
     """The rules for one kind of entry; each returns an entry for each kept result."""
 
+    composites: dict[Any, Callable[..., Any]]  # operations that are followed as simpler ones
+
     def linear(self, app: Application[E]) -> list[E]:
         """Apply an operation that is linear in the operands that have entries."""
         ...
@@ -152,6 +155,10 @@ class Follow(TorchFunctionMode, Generic[E]):
         entries = {number: entry for number, entry in found if entry is not None}
         if not entries or func is expose:
             return func(*args, **kwargs)
+        if func in self._algebra.composites:
+            with self:
+                if (out := run_composite(self._algebra.composites, func, args, kwargs)) is not NotImplemented:
+                    return out
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
         if (pure := without_write(func)) is not None:
             return self._write(app.with_func(pure), leaves[0])

@@ -17,6 +17,8 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp, vmap
 from torchpure.transforms.engine import is_variable
 
+from ._closed_forms import closed_form
+from ._composites import COMPOSITES
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Form
 from ._formulas import first_and_second
@@ -50,6 +52,8 @@ class Rows(NamedTuple):
 
 class SecondOrder:
     """The rules of the forward pass."""
+
+    composites = COMPOSITES
 
     def __init__(self, form: Form) -> None:
         self._form = form
@@ -100,6 +104,8 @@ class SecondOrder:
 
     def generic(self, app: Application[Entry]) -> list[Entry]:
         """Differentiate the operation by nested forward derivatives."""
+        if (closed := self._closed(app)) is not None:
+            return closed
         entries = list(app.entries.values())
         firsts = [entry.first for entry in entries]
         first = _push(app, firsts)
@@ -108,6 +114,23 @@ class SecondOrder:
             pushed = self._push_seconds(app, entries)
             second = [one + other for one, other in zip(second, pushed, strict=True)]
         return [Entry(*both) for both in zip(first, second, strict=True)]
+
+    def _closed(self, app: Application[Entry]) -> list[Entry] | None:
+        """Apply the closed form of an operation of one operand, if it has one."""
+        if len(app.entries) != 1:
+            return None
+        ((entry,), (at,)) = app.entries.values(), app.values
+        rule = closed_form(app.func, at, lambda build: app.with_func(build).raw(at))
+        if rule is None:
+            return None
+        first, form, second = rule.push(entry.first), self._form, None
+        if rule.bend is not None:
+            second = rule.bend(form.left(entry.first), form.right(entry.first), form.collapse)
+        if entry.second is not None:
+            pushed = rule.push(entry.second)
+            second = pushed if second is None else second + pushed
+        constant = Entry(torch.zeros_like(first), None)
+        return [Entry(first, second) if number == rule.result else constant for number in app.kept]
 
     def _push_seconds(self, app: Application[Entry], entries: list[Entry]) -> tuple[Tensor, ...]:
         seconds = [self._filled(entry) for entry in entries]

@@ -12,12 +12,15 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
+from ._composites import SERIES
 from ._follow import Application, Follow, Unfollowed
 from ._recurrences import Series, composed, recurrence_of
 
 
 class Taylor:
     """The rules for series; entry k-1 is the coefficient of t^k, None for zero."""
+
+    composites = SERIES
 
     def __init__(self, order: int) -> None:
         self._order = order
