@@ -18,7 +18,7 @@ from torchpure.transforms.engine import has_tangent, is_variable
 from torchpure.transforms.overrides import attention_weights
 
 Composite = Callable[..., Any]
-FEW = 4  # entries of a product that are multiplied one by one
+FEW = 8  # entries of a product that are multiplied one by one
 
 
 def _attention(

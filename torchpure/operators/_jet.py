@@ -11,6 +11,7 @@ from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.derivatives import Argnums
 from torchpure.transforms.engine import describe_function, is_variable
 
+from ._explain import explained
 from ._point import Point, operator
 from ._recurrences import Series, scaled
 from ._taylor import taylor
@@ -41,7 +42,8 @@ def jet(fn: Callable[..., Any], primals: Sequence[Tree], series: Sequence[Sequen
     columns: list[Series] = [
         [scaled(part, 1 / math.factorial(k)) for k, part in enumerate(column, 1)] for column in zip(*rows, strict=True)
     ]
-    value, found, _ = taylor(point.call, point.leaves, columns)
+    with explained("jet", fn):
+        value, found, _ = taylor(point.call, point.leaves, columns)
     return value, _terms(value, found)
 
 

@@ -19,6 +19,7 @@ from torchpure.transforms.engine import is_variable
 
 from ._closed_forms import closed_form
 from ._composites import COMPOSITES
+from ._explain import deriving, kink_of, warn_of_kinks
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Form
 from ._formulas import first_and_second
@@ -57,6 +58,7 @@ class SecondOrder:
 
     def __init__(self, form: Form) -> None:
         self._form = form
+        self.kink: str | None = None  # the first activation that is linear between kinks
 
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
@@ -94,6 +96,8 @@ class SecondOrder:
         """Apply f(u)″ = f′u″ + f″u′u′."""
         (entry,) = app.entries.values()
         (at,) = app.values
+        if entry.second is None and self.kink is None:
+            self.kink = kink_of(app.func)
         d1, d2 = first_and_second(app.func, app.one, at, value)
         first = d1 * entry.first
         if d2 is None:
@@ -108,8 +112,8 @@ class SecondOrder:
             return closed
         entries = list(app.entries.values())
         firsts = [entry.first for entry in entries]
-        first = _push(app, firsts)
-        second = nested_second(app.call, app.values, firsts, self._form)
+        first = deriving(app.func, lambda: _push(app, firsts))
+        second = deriving(app.func, lambda: nested_second(app.call, app.values, firsts, self._form))
         if any(entry.second is not None for entry in entries):
             pushed = self._push_seconds(app, entries)
             second = [one + other for one, other in zip(second, pushed, strict=True)]
@@ -180,13 +184,16 @@ def second_order(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tens
 
 def _followed(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
     def run(*at: Tensor) -> Any:
-        mode = Follow(SecondOrder(form))
+        algebra = SecondOrder(form)
+        mode = Follow(algebra)
         for leaf, direction in zip(at, directions, strict=True):
             mode.set(leaf, Entry(direction, None))
         with mode:
             value, aux = call(*at)
         outputs, structure = tree.flatten(value)
         entries = [mode.get(leaf) or _zero(leaf, directions[0].shape[0], form) for leaf in outputs]
+        if algebra.kink and all(entry is None or entry.second is None for entry in entries):
+            warn_of_kinks(algebra.kink)
         first, second = (tree.unflatten(structure, [_part(entry, n, form) for entry in entries]) for n in (0, 1))
         return value, (first, second, aux)
 

@@ -13,6 +13,7 @@ from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
 from ._composites import SERIES
+from ._explain import deriving
 from ._follow import Application, Follow, Unfollowed
 from ._recurrences import Series, composed, recurrence_of
 
@@ -63,22 +64,27 @@ class Taylor:
         if recurrence is not None:
             return [recurrence(at, value, series)]
         ones = torch.ones_like(at)
-        return [composed(_orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
+        return [composed(orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
 
     def generic(self, app: Application[Series]) -> list[Series]:
         """Differentiate along the curve by nested forward derivatives."""
-        return nested_series(app.call, app.values, list(app.entries.values()), self._order)
+        entries = list(app.entries.values())
+        return deriving(app.func, lambda: nested_series(app.call, app.values, entries, self._order))
 
 
 def _filled(part: Tensor | None, value: Tensor) -> Tensor:
     return torch.zeros_like(value) if part is None else part
 
 
-def _orders(fn: Callable[[Tensor], Tree], at: Tensor, along: Tensor, order: int) -> list[Tree]:
-    """Return the value and the derivatives up to an order, along one direction."""
+def orders(fn: Callable[[Tensor], Tree], at: Tensor, along: Tensor, order: int) -> list[Tree]:
+    """Return the value and the derivatives up to an order, along one direction.
+
+    >>> [float(one) for one in orders(torch.square, torch.tensor(3.0), torch.tensor(1.0), 2)]
+    [9.0, 6.0, 2.0]
+    """
     if not order:
         return [fn(at)]
-    below, moved = jvp(lambda one: _orders(fn, one, along, order - 1), (at,), (along,))
+    below, moved = jvp(lambda one: orders(fn, one, along, order - 1), (at,), (along,))
     return [*below, moved[-1]]
 
 
@@ -91,7 +97,7 @@ def nested_series(
         return call(*(_polynomial(value, one, t) for value, one in zip(values, series, strict=True)))
 
     t = torch.zeros((), dtype=values[0].dtype.to_real(), device=values[0].device)
-    orders = [tree.leaves(one) for one in _orders(on_curve, t, torch.ones_like(t), order)[1:]]
+    orders = [tree.leaves(one) for one in orders(on_curve, t, torch.ones_like(t), order)[1:]]
     found: list[Series] = [[] for _ in orders[0]]
     factor = 1.0
     for k, parts in enumerate(orders, 1):
