@@ -29,9 +29,9 @@ from torchpure.transforms.engine import (
     is_variable,
 )
 
-from ._composites import run_composite
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
+from .rules import run_composite
 
 E = TypeVar("E")
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do

@@ -16,10 +16,9 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp, vmap
 from torchpure.transforms.engine import is_variable
 
-from ._composites import SERIES
 from ._follow import Application, Follow, Unfollowed
-from ._recurrences import recurrence_of
 from ._taylor import orders
+from .rules import SERIES, recurrence_of
 
 Part = Tensor | None  # None: zero
 
@@ -160,7 +159,7 @@ def _map(rule: Callable[[Tensor], Tensor], part: Part) -> Part:
 
 
 def fourth_order(call: Callable[..., Any], leaves: Sequence[Tensor], basis: Sequence[Tensor]) -> tuple[Tree, ...]:
-    """Return (value, Δ, Δ², aux) of `call(*leaves) -> (value, aux)` along directions, of shape (D, *leaf) for each leaf.
+    """Return (value, Δ, Δ², aux) of `call(*leaves) -> (value, aux)` along a basis, of shape (D, *leaf) for each leaf.
 
     Raises:
         Unfollowed: the function has an operation without a rule.

@@ -11,10 +11,9 @@ from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.derivatives import Argnums
 from torchpure.transforms.engine import describe_function, is_variable
 
-from ._explain import explained
 from ._point import Point, operator
-from ._recurrences import Series, scaled
 from ._taylor import taylor
+from .rules import Series, explained, scaled
 
 
 @hint_keywords()

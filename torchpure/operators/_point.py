@@ -14,7 +14,7 @@ from torchpure.transforms.calls import check_callable
 from torchpure.transforms.derivatives import Argnums, Variables
 from torchpure.transforms.engine import describe_function
 
-from ._explain import explained
+from .rules import explained
 
 
 class Point:

@@ -17,12 +17,10 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp, vmap
 from torchpure.transforms.engine import is_variable
 
-from ._closed_forms import closed_form
-from ._composites import COMPOSITES
-from ._explain import deriving, kink_of, warn_of_kinks
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Form
 from ._formulas import first_and_second
+from .rules import COMPOSITES, closed_form, deriving, kink_of, warn_of_kinks
 
 Call = Callable[..., Tree]
 

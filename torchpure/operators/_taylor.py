@@ -12,10 +12,8 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
-from ._composites import SERIES
-from ._explain import deriving
 from ._follow import Application, Follow, Unfollowed
-from ._recurrences import Series, composed, recurrence_of
+from .rules import SERIES, Series, composed, deriving, recurrence_of
 
 
 class Taylor:
@@ -97,10 +95,10 @@ def nested_series(
         return call(*(_polynomial(value, one, t) for value, one in zip(values, series, strict=True)))
 
     t = torch.zeros((), dtype=values[0].dtype.to_real(), device=values[0].device)
-    orders = [tree.leaves(one) for one in orders(on_curve, t, torch.ones_like(t), order)[1:]]
-    found: list[Series] = [[] for _ in orders[0]]
+    derivatives = [tree.leaves(one) for one in orders(on_curve, t, torch.ones_like(t), order)[1:]]
+    found: list[Series] = [[] for _ in derivatives[0]]
     factor = 1.0
-    for k, parts in enumerate(orders, 1):
+    for k, parts in enumerate(derivatives, 1):
         factor /= k
         for one, part in zip(found, parts, strict=True):
             one.append(part if factor == 1 else part * factor)

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ._formulas import first_and_second
-
 Map = Callable[[Tensor], Tensor]
 Pairs = Callable[[Tensor, Tensor, Map], Tensor]  # (left, right, collapse): rows of tangents, and how to add them up
 
@@ -195,17 +193,33 @@ def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False
     return ClosedForm(push, bend)
 
 
-def _analytic(name: str) -> "Rule":
+def _analytic(derivatives: Callable[[Tensor], tuple[Tensor, Any]]) -> "Rule":
     """Differentiate a function of each complex entry that has a complex derivative."""
-    func = getattr(torch, name)
 
     def rule(z: Tensor) -> ClosedForm | None:
         if not z.is_complex():
             return None
-        first, second = first_and_second(func, func, z, func(z))
+        first, second = derivatives(z)
         return ClosedForm(lambda row: first * row, lambda a, b, collapse: second * collapse(a * b))
 
     return rule
+
+
+def _of_tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    value = torch.tanh(z)
+    slope = 1 - value * value
+    return slope, -2 * value * slope
+
+
+_ANALYTIC: dict[str, Callable[[Tensor], tuple[Tensor, Any]]] = {  # f′ and f″
+    "exp": lambda z: (torch.exp(z),) * 2,
+    "sin": lambda z: (torch.cos(z), -torch.sin(z)),
+    "cos": lambda z: (-torch.sin(z), -torch.cos(z)),
+    "tanh": _of_tanh,
+    "log": lambda z: (1 / z, -1 / (z * z)),
+    "reciprocal": lambda z: (-1 / (z * z), 2 / (z * z * z)),
+    "square": lambda z: (2 * z, 2),
+}
 
 
 def _fourier(func: Callable[..., Tensor]) -> "Rule":
@@ -236,7 +250,6 @@ def _dims(x: Tensor, dim: Any) -> tuple[int, ...]:
 
 Rule = Callable[..., ClosedForm | None]
 _TRANSFORMS = (torch.fft.fft, torch.fft.ifft, torch.fft.rfft, torch.fft.irfft, torch.fft.hfft, torch.fft.ihfft)
-_ANALYTIC = ("exp", "sin", "cos", "tanh", "log", "reciprocal", "square")
 _RULES: dict[Any, Rule] = {
     **dict.fromkeys((F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax), _softmax),
     **dict.fromkeys((F.log_softmax, torch.log_softmax, Tensor.log_softmax, torch.special.log_softmax), _log_softmax),
@@ -251,7 +264,7 @@ _RULES: dict[Any, Rule] = {
     torch.linalg.vector_norm: _vector_norm,
     **dict.fromkeys((torch.linalg.inv, torch.inverse, Tensor.inverse), _inverse),
     **{func: _fourier(func) for func in _TRANSFORMS},
-    **{getattr(space, name): _analytic(name) for name in _ANALYTIC for space in (torch, Tensor)},
+    **{getattr(space, name): _analytic(both) for name, both in _ANALYTIC.items() for space in (torch, Tensor)},
 }
 _OF_COMPLEX = frozenset({*_TRANSFORMS, *(getattr(space, name) for name in _ANALYTIC for space in (torch, Tensor))})
 

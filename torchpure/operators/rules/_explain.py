@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 _KINKED = frozenset({torch.relu, Tensor.relu, F.relu, F.relu6, F.leaky_relu, F.hardtanh, F.threshold, F.rrelu})
 
 
-class NoRule(TransformError):
+class NoRuleError(TransformError):
     """The derivative of an operation that the mode follows needs one that torch lacks."""
 
 
@@ -25,10 +25,10 @@ def deriving(func: Callable[..., Any], derive: Callable[[], Result]) -> Result:
     try:
         return derive()
     except TransformError as error:
-        if "no forward derivative" not in str(error) or isinstance(error, NoRule):
+        if "no forward derivative" not in str(error) or isinstance(error, NoRuleError):
             raise
         name = getattr(func, "__name__", str(func))
-        raise NoRule(
+        raise NoRuleError(
             f"{user_line()} uses `{name}`, whose second derivative torch lacks: use other operations, or give it a "
             "rule with tp.custom_jvp"
         ) from error
@@ -39,7 +39,7 @@ def explained(caller: str, fn: Callable[..., Any]) -> Iterator[None]:
     """Make an error of a derivative that torch lacks one of this operator and of the user's function and line."""
     try:
         yield
-    except NoRule as error:
+    except NoRuleError as error:
         raise TransformError(f"{caller}: {describe_function(fn)}{error}") from error
     except TransformError as error:
         cause = error.__cause__
