@@ -18,7 +18,7 @@ from torchpure.transforms.engine import is_variable
 
 from ._follow import Application, Follow, Unfollowed
 from ._taylor import orders
-from .rules import SERIES, recurrence_of
+from .rules import SERIES, is_kinked, kink_of, recurrence_of, warn_of_kinks
 
 Part = Tensor | None  # None: zero
 
@@ -43,6 +43,8 @@ class FourthOrder:
         self._diagonal = (rows == columns).nonzero()[:, 0]
         self._index = torch.empty(dims, dims, dtype=torch.int64, device=like.device)
         self._index[rows, columns] = self._index[columns, rows] = torch.arange(len(rows), device=like.device)
+
+        self.kink: str | None = None  # the first activation that is linear between kinks
 
     def laplacian(self, entry: Derivatives) -> Part:
         """Return Δ, the trace of the second derivatives."""
@@ -72,6 +74,8 @@ class FourthOrder:
         """Apply the chain rule: Δ²f(u) = f′Δ²u + f″(…) + f‴(…) + f⁗|∇u|⁴."""
         (at,), (entry,) = app.values, app.entries.values()
         f1, f2, f3, f4 = _four(app, at, value)
+        if entry.second is None:
+            self.kink = self.kink or kink_of(app.func)
         slope, curve = entry.first, self._full(entry.second)
         lap, square = self.laplacian(entry), slope.square().sum(0)
         turn = None if curve is None else (curve * slope).sum(1)  # Σ_j ∂_i∂_j u ∂_j u
@@ -130,6 +134,8 @@ class FourthOrder:
 def _four(app: Application[Derivatives], at: Tensor, value: Tensor) -> list[Part]:
     """Return the first four derivatives of a function of each entry."""
     ones = torch.ones_like(at)
+    if is_kinked(app.func):
+        return [orders(lambda one: app.one(one), at, ones, 1)[1], None, None, None]
     recurrence = recurrence_of(app.func)
     if recurrence is None:
         return list(orders(lambda one: app.one(one), at, ones, 4)[1:])
@@ -180,6 +186,8 @@ def fourth_order(call: Callable[..., Any], leaves: Sequence[Tensor], basis: Sequ
             parts = (None, None) if entry is None else (algebra.laplacian(entry), entry.fourth)
             for into, part in zip((once, twice), parts, strict=True):
                 into.append(torch.zeros_like(leaf) if part is None and is_variable(leaf) else part)
+        if algebra.kink and all((entry := mode.get(leaf)) is None or entry.second is None for leaf in outputs):
+            warn_of_kinks(algebra.kink)
         return value, (tree.unflatten(structure, once), tree.unflatten(structure, twice), aux)
 
     value, _, (once, twice, aux) = jvp(run, tuple(leaves), tuple(map(torch.ones_like, leaves)), has_aux=True)

@@ -20,7 +20,7 @@ from torchpure.transforms.engine import is_variable
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Form
 from ._formulas import first_and_second
-from .rules import COMPOSITES, closed_form, deriving, kink_of, warn_of_kinks
+from .rules import COMPOSITES, closed_form, deriving, is_kinked, kink_of, warn_of_kinks
 
 Call = Callable[..., Tree]
 
@@ -97,6 +97,7 @@ class SecondOrder:
         if entry.second is None and self.kink is None:
             self.kink = kink_of(app.func)
         d1, d2 = first_and_second(app.func, app.one, at, value)
+        d2 = None if is_kinked(app.func) else d2
         first = d1 * entry.first
         if d2 is None:
             return [Entry(first, None if entry.second is None else d1 * entry.second)]

@@ -13,7 +13,7 @@ from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
 from ._follow import Application, Follow, Unfollowed
-from .rules import SERIES, Series, composed, deriving, recurrence_of
+from .rules import SERIES, Series, composed, deriving, is_kinked, kink_of, recurrence_of, warn_of_kinks
 
 
 class Taylor:
@@ -23,6 +23,7 @@ class Taylor:
 
     def __init__(self, order: int) -> None:
         self._order = order
+        self.kink: str | None = None  # the first activation that is linear between kinks
 
     def linear(self, app: Application[Series]) -> list[Series]:
         """Apply the operation to each coefficient."""
@@ -62,6 +63,10 @@ class Taylor:
         if recurrence is not None:
             return [recurrence(at, value, series)]
         ones = torch.ones_like(at)
+        if is_kinked(app.func):
+            self.kink = self.kink or kink_of(app.func)
+            slope = orders(lambda one: app.one(one), at, ones, 1)[1]
+            return [[None if part is None else slope * part for part in series]]
         return [composed(orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
 
     def generic(self, app: Application[Series]) -> list[Series]:
@@ -117,13 +122,16 @@ def taylor(call: Callable[..., Any], leaves: Sequence[Tensor], series: list[Seri
     order = len(series[0])
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(Taylor(order))
+        algebra = Taylor(order)
+        mode = Follow(algebra)
         for leaf, one in zip(at, series, strict=True):
             mode.set(leaf, one)
         with mode:
             value, aux = call(*at)
         outputs = [leaf for leaf in tree.leaves(value) if is_variable(leaf)]
         found = [mode.get(leaf) or [None] * order for leaf in outputs]
+        if algebra.kink and order > 1 and all(part is None for one in found for part in one[1:]):
+            warn_of_kinks(algebra.kink)
         filled = [[_filled(part, leaf) for part in one] for one, leaf in zip(found, outputs, strict=True)]
         return value, (filled, aux)
 

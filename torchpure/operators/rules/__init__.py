@@ -2,7 +2,7 @@
 
 from ._closed_forms import ClosedForm, closed_form
 from ._composites import COMPOSITES, SERIES, run_composite
-from ._explain import NoRuleError, deriving, explained, kink_of, warn_of_kinks
+from ._explain import NoRuleError, deriving, explained, is_kinked, kink_of, warn_of_kinks
 from ._recurrences import Series, composed, recurrence_of, scaled
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "composed",
     "deriving",
     "explained",
+    "is_kinked",
     "kink_of",
     "recurrence_of",
     "run_composite",

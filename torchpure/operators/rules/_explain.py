@@ -49,6 +49,15 @@ def explained(caller: str, fn: Callable[..., Any]) -> Iterator[None]:
         raise known from cause
 
 
+def is_kinked(func: Callable[..., Any]) -> bool:
+    """Return whether an activation is linear between kinks.
+
+    >>> is_kinked(torch.relu), is_kinked(torch.tanh)
+    (True, False)
+    """
+    return func in _KINKED
+
+
 def kink_of(func: Callable[..., Any]) -> str | None:
     """Return the name and the user's line of an activation that is linear between kinks; None for others."""
     return f"`{func.__name__}`{user_line().rstrip(',')}" if func in _KINKED else None
