@@ -97,9 +97,10 @@ class CollapsedTaylor:
 
         found = vmap(along)(*filled)
         pushed = _applied(app, [one.last for one in entries], lambda *parts: jvp(app.call, tuple(app.values), parts)[1])
+        totals = [_summed(series[-1]) for series in found]
         return [
-            Collapsed(series[:-1], series[-1].sum(0) if last is None else series[-1].sum(0) + last)
-            for series, last in zip(found, pushed, strict=True)
+            Collapsed(series[:-1], total if last is None or total is None else total + last)
+            for series, total, last in zip(found, totals, pushed, strict=True)
         ]
 
 

@@ -74,6 +74,10 @@ class Application(Generic[E]):
         """Return another operation on the same operands."""
         return Application(func, self.leaves, self._structure, self.entries)
 
+    def with_copied_target(self) -> "Application[E]":
+        """Return the operation on a copy of its first operand, which is overwritten while its derivatives need it."""
+        return Application(self.func, [self.leaves[0].clone(), *self.leaves[1:]], self._structure, self.entries)
+
     def without(self, constant: Callable[[int, Any], Any]) -> "Application[E]":
         """Return the operation with `constant(position, operand)` in place of each operand that has no entry."""
         leaves = [
@@ -179,6 +183,7 @@ class Follow(TorchFunctionMode, Generic[E]):
 
     def _write(self, app: Application[E], target: Any) -> Any:
         """Write what an operation returns into its first operand."""
+        app = app.with_copied_target()
         value = app.raw(*app.values)
         same = isinstance(target, Tensor) and (value.shape, value.dtype) == (target.shape, target.dtype)
         if not same or not forward_derivatives_are_on():

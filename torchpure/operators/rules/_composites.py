@@ -74,9 +74,9 @@ def _multi_head_attention(
         parts = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, -1)
     else:
         parts = [F.linear(*each) for each in zip((query, key, value), weights, biases, strict=True)]
-    heads = [part.reshape(*part.shape[:2], num_heads, -1).permute(1, 2, 0, 3) for part in parts]
+    q, k, v = (part.reshape(*part.shape[:2], num_heads, -1).permute(1, 2, 0, 3) for part in parts)
     mask = _mask(attn_mask, key_padding_mask, num_heads, query)
-    scores, values = attention_weights(*heads, mask, False, None, False)
+    scores, values = attention_weights(q, k, v, mask, False, None, False)
     out = (scores @ values).permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
     seen = (scores.mean(1) if average_attn_weights else scores) if need_weights else None
     return F.linear(out, out_proj_weight, out_proj_bias), seen
@@ -112,13 +112,9 @@ def _batch_norm(
 ) -> Any:
     if training or running_mean is None:
         return NotImplemented
-    mean, variance, scale, shift = (
-        None if part is None else part.reshape(-1, *[1] * (x.ndim - 2))
-        for part in (running_mean, running_var, weight, bias)
-    )
-    factor = torch.rsqrt(variance + eps)
-    out = (x - mean) * (factor if scale is None else factor * scale)
-    return out if shift is None else out + shift
+    sizes = (-1, *[1] * (x.ndim - 2))
+    out = (x - running_mean.reshape(sizes)) * torch.rsqrt(running_var.reshape(sizes) + eps)
+    return _scaled(out, *(None if part is None else part.reshape(sizes) for part in (weight, bias)))
 
 
 def _quotient(a: Any, b: Any, *, rounding_mode: Any = None) -> Any:
