@@ -87,7 +87,9 @@ def main(adam_steps: int = 3000, lbfgs_steps: int = 3000, points: int = 4000, pi
     if picture:
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
         for axis, title, values in zip(axes, ("u", "error"), (found, found - wanted), strict=True):
-            figure.colorbar(axis.imshow(values.T, origin="lower", extent=(-1, 1, 0.01, 1), aspect="auto"), ax=axis)
+            figure.colorbar(
+                axis.imshow(values.T.numpy(), origin="lower", extent=(-1, 1, 0.01, 1), aspect="auto"), ax=axis
+            )
             axis.set(title=title, xlabel="x", ylabel="t")
         figure.savefig(picture, dpi=70, bbox_inches="tight")
     return error

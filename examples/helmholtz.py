@@ -88,7 +88,7 @@ def main(adam_steps: int = 1000, lbfgs_steps: int = 1500, points: int = 1000, pi
     if picture:
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
         for axis, title, values in zip(axes, ("u", "error"), (found, found - wanted), strict=True):
-            figure.colorbar(axis.imshow(values.T, origin="lower", extent=(0, 1, 0, 1), aspect="auto"), ax=axis)
+            figure.colorbar(axis.imshow(values.T.numpy(), origin="lower", extent=(0, 1, 0, 1), aspect="auto"), ax=axis)
             axis.set(title=title, xlabel="x", ylabel="y")
         figure.savefig(picture, dpi=70, bbox_inches="tight")
     return error

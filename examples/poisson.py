@@ -50,7 +50,7 @@ def main(steps: int = 2000, picture: str | None = None) -> float:
     if picture:
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
         for axis, title, values in zip(axes, ("u", "error"), (found, found - exact), strict=True):
-            shown = axis.imshow(values.reshape(64, 64).T, origin="lower", extent=(0, 1, 0, 1), aspect="auto")
+            shown = axis.imshow(values.reshape(64, 64).T.numpy(), origin="lower", extent=(0, 1, 0, 1), aspect="auto")
             figure.colorbar(shown, ax=axis)
             axis.set(title=title, xlabel="x", ylabel="y")
         figure.savefig(picture, dpi=70, bbox_inches="tight")
