@@ -19,6 +19,7 @@ FIGURES = (
     "jit_call",
     "poisson_run",
     "laplacian",
+    "burgers",
     "compile_time",
     "compile_growth",
     "first_step",

@@ -126,4 +126,4 @@ def test_the_guide_of_operators_runs_as_it_is_printed():
     space = {}
     for block in blocks:
         exec(block, space)
-    assert len(blocks) == 8 and space["value"].shape == ()
+    assert len(blocks) == 12 and space["value"].shape == ()

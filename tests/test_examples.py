@@ -30,9 +30,25 @@ def test_burgers_learns_in_a_few_steps():
     assert _main("burgers")(adam_steps=300, lbfgs_steps=100, points=500) < 0.6
 
 
+@pytest.mark.compile
+def test_helmholtz_learns_in_a_few_steps(tmp_path):
+    picture = tmp_path / "u.png"
+    assert _main("helmholtz")(adam_steps=400, lbfgs_steps=400, points=500, picture=picture) < 0.1
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.compile
+def test_allen_cahn_learns_in_a_few_steps(tmp_path):
+    picture = tmp_path / "u.png"
+    assert _main("allen_cahn")(adam_steps=200, lbfgs_steps=100, points=300, picture=picture) < 0.5
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.proof
-def test_burgers():
-    assert _main("burgers")() < 5e-3
+@pytest.mark.parametrize(("name", "bound"), [("burgers", 5e-3), ("allen_cahn", 5e-3), ("helmholtz", 1e-3)])
+def test_equations_are_solved(name, bound):
+    run = {"burgers": _main("burgers"), "allen_cahn": _main("allen_cahn"), "helmholtz": _main("helmholtz")}[name]
+    assert run() < bound
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)

@@ -31,6 +31,7 @@ from torchpure.transforms.engine import (
 
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
+from .rules import run_composite
 
 E = TypeVar("E")
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
@@ -73,6 +74,10 @@ class Application(Generic[E]):
         """Return another operation on the same operands."""
         return Application(func, self.leaves, self._structure, self.entries)
 
+    def with_copied_target(self) -> "Application[E]":
+        """Return the operation on a copy of its first operand, which is overwritten while its derivatives need it."""
+        return Application(self.func, [self.leaves[0].clone(), *self.leaves[1:]], self._structure, self.entries)
+
     def without(self, constant: Callable[[int, Any], Any]) -> "Application[E]":
         """Return the operation with `constant(position, operand)` in place of each operand that has no entry."""
         leaves = [
@@ -95,6 +100,8 @@ class Application(Generic[E]):
 
 class Algebra(Protocol[E]):
     """The rules for one kind of entry; each returns an entry for each kept result."""
+
+    composites: dict[Any, Callable[..., Any]]  # operations that are followed as simpler ones
 
     def linear(self, app: Application[E]) -> list[E]:
         """Apply an operation that is linear in the operands that have entries."""
@@ -152,6 +159,10 @@ class Follow(TorchFunctionMode, Generic[E]):
         entries = {number: entry for number, entry in found if entry is not None}
         if not entries or func is expose:
             return func(*args, **kwargs)
+        if func in self._algebra.composites:
+            with self:
+                if (out := run_composite(self._algebra.composites, func, args, kwargs)) is not NotImplemented:
+                    return out
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
         if (pure := without_write(func)) is not None:
             return self._write(app.with_func(pure), leaves[0])
@@ -172,6 +183,7 @@ class Follow(TorchFunctionMode, Generic[E]):
 
     def _write(self, app: Application[E], target: Any) -> Any:
         """Write what an operation returns into its first operand."""
+        app = app.with_copied_target()
         value = app.raw(*app.values)
         same = isinstance(target, Tensor) and (value.shape, value.dtype) == (target.shape, target.dtype)
         if not same or not forward_derivatives_are_on():

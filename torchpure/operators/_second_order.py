@@ -20,6 +20,7 @@ from torchpure.transforms.engine import is_variable
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Form
 from ._formulas import first_and_second
+from .rules import COMPOSITES, closed_form, deriving, is_kinked, kink_of, warn_of_kinks
 
 Call = Callable[..., Tree]
 
@@ -51,8 +52,11 @@ class Rows(NamedTuple):
 class SecondOrder:
     """The rules of the forward pass."""
 
+    composites = COMPOSITES
+
     def __init__(self, form: Form) -> None:
         self._form = form
+        self.kink: str | None = None  # the first activation that is linear between kinks
 
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
@@ -90,7 +94,10 @@ class SecondOrder:
         """Apply f(u)″ = f′u″ + f″u′u′."""
         (entry,) = app.entries.values()
         (at,) = app.values
+        if entry.second is None and self.kink is None:
+            self.kink = kink_of(app.func)
         d1, d2 = first_and_second(app.func, app.one, at, value)
+        d2 = None if is_kinked(app.func) else d2
         first = d1 * entry.first
         if d2 is None:
             return [Entry(first, None if entry.second is None else d1 * entry.second)]
@@ -100,14 +107,33 @@ class SecondOrder:
 
     def generic(self, app: Application[Entry]) -> list[Entry]:
         """Differentiate the operation by nested forward derivatives."""
+        if (closed := self._closed(app)) is not None:
+            return closed
         entries = list(app.entries.values())
         firsts = [entry.first for entry in entries]
-        first = _push(app, firsts)
-        second = nested_second(app.call, app.values, firsts, self._form)
+        first = deriving(app.func, lambda: _push(app, firsts))
+        second = deriving(app.func, lambda: nested_second(app.call, app.values, firsts, self._form))
         if any(entry.second is not None for entry in entries):
             pushed = self._push_seconds(app, entries)
             second = [one + other for one, other in zip(second, pushed, strict=True)]
         return [Entry(*both) for both in zip(first, second, strict=True)]
+
+    def _closed(self, app: Application[Entry]) -> list[Entry] | None:
+        """Apply the closed form of an operation of one operand, if it has one."""
+        if len(app.entries) != 1:
+            return None
+        ((entry,), (at,)) = app.entries.values(), app.values
+        rule = closed_form(app.func, at, lambda build: app.with_func(build).raw(at))
+        if rule is None:
+            return None
+        first, form, second = rule.push(entry.first), self._form, None
+        if rule.bend is not None:
+            second = rule.bend(form.left(entry.first), form.right(entry.first), form.collapse)
+        if entry.second is not None:
+            pushed = rule.push(entry.second)
+            second = pushed if second is None else second + pushed
+        constant = Entry(torch.zeros_like(first), None)
+        return [Entry(first, second) if number == rule.result else constant for number in app.kept]
 
     def _push_seconds(self, app: Application[Entry], entries: list[Entry]) -> tuple[Tensor, ...]:
         seconds = [self._filled(entry) for entry in entries]
@@ -157,13 +183,16 @@ def second_order(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tens
 
 def _followed(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
     def run(*at: Tensor) -> Any:
-        mode = Follow(SecondOrder(form))
+        algebra = SecondOrder(form)
+        mode = Follow(algebra)
         for leaf, direction in zip(at, directions, strict=True):
             mode.set(leaf, Entry(direction, None))
         with mode:
             value, aux = call(*at)
         outputs, structure = tree.flatten(value)
         entries = [mode.get(leaf) or _zero(leaf, directions[0].shape[0], form) for leaf in outputs]
+        if algebra.kink and all(entry is None or entry.second is None for entry in entries):
+            warn_of_kinks(algebra.kink)
         first, second = (tree.unflatten(structure, [_part(entry, n, form) for entry in entries]) for n in (0, 1))
         return value, (first, second, aux)
 
