@@ -1,6 +1,7 @@
 """Operators of second order: Laplacian, bilaplacian, diagonal of the Hessian."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -11,9 +12,10 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.derivatives import Argnums
 
-from ._forms import DIAGONAL, TRACE, Form, weighted
+from ._forms import DIAGONAL, Form, weighted
 from ._point import Point, operator
 from ._second_order import second_order
+from ._sparse import trace
 
 
 class LaplacianParts(NamedTuple):
@@ -67,8 +69,8 @@ def laplacian(
     """
 
     def run(point: Point) -> tuple[Tree, Tree]:
-        form = TRACE if weights is None else _weighted(point, weights)
-        found = second_order(point.call, point.leaves, point.basis(), form)
+        pass_ = trace if weights is None else partial(second_order, form=_weighted(point, weights))
+        found = pass_(point.call, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux
         return LaplacianParts(found.value, point.arranged(found.first), found.second), found.aux
@@ -106,10 +108,10 @@ def bilaplacian(
 
     def run(point: Point) -> tuple[Tree, Tree]:
         def inner(*leaves: Tensor) -> tuple[Tree, Tree]:
-            found = second_order(point.call, leaves, point.basis(), TRACE)
+            found = trace(point.call, leaves, point.basis())
             return ((found.value, found.second) if with_value else found.second), found.aux
 
-        found = second_order(inner, point.leaves, point.basis(), TRACE)
+        found = trace(inner, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux
         value, once = found.value

@@ -22,6 +22,7 @@ from ._forms import Form
 from ._formulas import first_and_second
 
 Call = Callable[..., Tree]
+Start = Callable[[int, Tensor], Any]  # (number, variable) -> its entry
 
 
 class Entry(NamedTuple):
@@ -52,7 +53,7 @@ class SecondOrder:
     """The rules of the forward pass."""
 
     def __init__(self, form: Form) -> None:
-        self._form = form
+        self.form = form
 
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
@@ -61,7 +62,7 @@ class SecondOrder:
         if all(entry.second is None for entry in entries):
             return [Entry(one, None) for one in first]
         seconds = [self._filled(entry) for entry in entries]
-        second = app.call(*seconds) if self._form.summed else _applied(app, seconds)
+        second = app.call(*seconds) if self.form.summed else _applied(app, seconds)
         return [Entry(*both) for both in zip(first, second, strict=True)]
 
     def affine(self, app: Application[Entry]) -> list[Entry]:
@@ -80,10 +81,10 @@ class SecondOrder:
         def rule(da: Tensor, db: Tensor) -> Tensor:
             return app.one(da, b) + app.one(a, db)
 
-        second = self._form.cross(vmap(app.one), left.first, right.first)
+        second = self.form.cross(vmap(app.one), left.first, right.first)
         if left.second is not None or right.second is not None:
             parts = self._filled(left), self._filled(right)
-            second = second + (rule(*parts) if self._form.summed else vmap(rule)(*parts))
+            second = second + (rule(*parts) if self.form.summed else vmap(rule)(*parts))
         return [Entry(vmap(rule)(left.first, right.first), second)]
 
     def elementwise(self, app: Application[Entry], value: Tensor) -> list[Entry]:
@@ -94,7 +95,7 @@ class SecondOrder:
         first = d1 * entry.first
         if d2 is None:
             return [Entry(first, None if entry.second is None else d1 * entry.second)]
-        form = self._form
+        form = self.form
         bent = d2 * form.collapse(form.left(entry.first) * form.right(entry.first))
         return [Entry(first, bent if entry.second is None else bent + d1 * entry.second)]
 
@@ -103,7 +104,7 @@ class SecondOrder:
         entries = list(app.entries.values())
         firsts = [entry.first for entry in entries]
         first = _push(app, firsts)
-        second = nested_second(app.call, app.values, firsts, self._form)
+        second = nested_second(app.call, app.values, firsts, self.form)
         if any(entry.second is not None for entry in entries):
             pushed = self._push_seconds(app, entries)
             second = [one + other for one, other in zip(second, pushed, strict=True)]
@@ -111,12 +112,12 @@ class SecondOrder:
 
     def _push_seconds(self, app: Application[Entry], entries: list[Entry]) -> tuple[Tensor, ...]:
         seconds = [self._filled(entry) for entry in entries]
-        return _push_one(app, seconds) if self._form.summed else _push(app, seconds)
+        return _push_one(app, seconds) if self.form.summed else _push(app, seconds)
 
     def _filled(self, entry: Entry) -> Tensor:
         if entry.second is not None:
             return entry.second
-        return torch.zeros_like(self._form.collapse(self._form.left(entry.first)))
+        return torch.zeros_like(self.form.collapse(self.form.left(entry.first)))
 
 
 def _push_one(app: Application[Any], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -147,23 +148,33 @@ def nested_second(call: Call, values: Sequence[Tensor], firsts: Sequence[Tensor]
 
 def second_order(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
     """Differentiate `call(*leaves) -> (value, aux)` along directions, of shape (D, *leaf) for each leaf."""
+    start = lambda number, leaf: Entry(directions[number], None)  # noqa: E731
+    return forward_pass(call, leaves, directions, SecondOrder(form), start)
+
+
+def forward_pass(
+    call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], algebra: SecondOrder, start: Start
+) -> Pass:
+    """Differentiate along directions by these rules; `start(number, leaf)` is the entry of a variable."""
     if is_dynamo_compiling():  # it traces no function modes
-        return _nested(call, leaves, directions, form)
+        return _nested(call, leaves, directions, algebra.form)
     try:
-        return _followed(call, leaves, directions, form)
+        return _followed(call, leaves, algebra, [start(*each) for each in enumerate(leaves)], len(directions[0]))
     except Unfollowed:
-        return _nested(call, leaves, directions, form)
+        return _nested(call, leaves, directions, algebra.form)
 
 
-def _followed(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:
+def _followed(call: Call, leaves: Sequence[Tensor], algebra: SecondOrder, starts: Sequence[Any], size: int) -> Pass:
+    form = algebra.form
+
     def run(*at: Tensor) -> Any:
-        mode = Follow(SecondOrder(form))
-        for leaf, direction in zip(at, directions, strict=True):
-            mode.set(leaf, Entry(direction, None))
+        mode = Follow(algebra)
+        for leaf, entry in zip(at, starts, strict=True):
+            mode.set(leaf, entry)
         with mode:
             value, aux = call(*at)
         outputs, structure = tree.flatten(value)
-        entries = [mode.get(leaf) or _zero(leaf, directions[0].shape[0], form) for leaf in outputs]
+        entries = [mode.get(leaf) or _zero(leaf, size) for leaf in outputs]
         first, second = (tree.unflatten(structure, [_part(entry, n, form) for entry in entries]) for n in (0, 1))
         return value, (first, second, aux)
 
@@ -171,7 +182,7 @@ def _followed(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor]
     return Pass(value, first, second, aux)
 
 
-def _zero(leaf: Any, size: int, form: Form) -> Entry | None:
+def _zero(leaf: Any, size: int) -> Entry | None:
     return Entry(leaf.new_zeros((size, *leaf.shape)), None) if is_variable(leaf) else None
 
 
