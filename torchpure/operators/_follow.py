@@ -29,6 +29,7 @@ from torchpure.transforms.engine import (
     is_variable,
 )
 
+from ._composites import in_parts
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
 
@@ -131,9 +132,10 @@ class Algebra(Protocol[E]):
 class Follow(TorchFunctionMode, Generic[E]):
     """Carries an entry for each value that depends on the variables."""
 
-    def __init__(self, algebra: Algebra[E]) -> None:
+    def __init__(self, algebra: Algebra[E], parts: bool = False) -> None:
+        """Start without entries. With `parts`, operations that are made of others are run in parts."""
         super().__init__()
-        self._algebra, self._level = algebra, current_level()
+        self._algebra, self._level, self._parts = algebra, current_level(), parts
         self._entries: Any = WeakIdKeyDictionary()
 
     def set(self, value: Tensor, entry: E) -> None:
@@ -163,6 +165,11 @@ class Follow(TorchFunctionMode, Generic[E]):
         entries = {number: entry for number, entry in found if entry is not None}
         if not entries or func is expose:
             return func(*args, **kwargs)
+        if self._parts and forward_derivatives_are_on() and (parts := in_parts(func)):
+            with self:
+                made = parts(*args, **kwargs)
+            if made is not None:
+                return made
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
         if (pure := without_write(func)) is not None:
             return self._write(app.with_func(pure), leaves[0])

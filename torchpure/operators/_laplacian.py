@@ -69,7 +69,8 @@ def laplacian(
     """
 
     def run(point: Point) -> tuple[Tree, Tree]:
-        pass_ = trace if weights is None else partial(second_order, form=_weighted(point, weights))
+        weighs = weights is not None
+        pass_ = partial(second_order, form=_weighted(point, weights)) if weighs else partial(trace, with_first=with_value)
         found = pass_(point.call, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux
@@ -108,10 +109,10 @@ def bilaplacian(
 
     def run(point: Point) -> tuple[Tree, Tree]:
         def inner(*leaves: Tensor) -> tuple[Tree, Tree]:
-            found = trace(point.call, leaves, point.basis())
+            found = trace(point.call, leaves, point.basis(), with_first=False)
             return ((found.value, found.second) if with_value else found.second), found.aux
 
-        found = trace(inner, point.leaves, point.basis())
+        found = trace(inner, point.leaves, point.basis(), with_first=False)
         if not with_value:
             return found.second, found.aux
         value, once = found.value

@@ -5,6 +5,7 @@ For the trace this is the forward Laplacian (Li et al. 2023, arXiv:2307.08214), 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -25,11 +26,19 @@ Call = Callable[..., Tree]
 Start = Callable[[int, Tensor], Any]  # (number, variable) -> its entry
 
 
-class Entry(NamedTuple):
-    """The derivatives of one value."""
+class Entry:
+    """The derivatives of one value. First derivatives that nothing asks for, as after the last layer, are never taken."""
 
-    first: Tensor  # (D, *value)
-    second: Tensor | None  # (*value) or (K, *value); None: zero
+    def __init__(self, first: Tensor | Callable[[], Tensor], second: Tensor | None):
+        self._first = first
+        self.second = second  # (*value) or (K, *value); None: zero
+
+    @property
+    def first(self) -> Tensor:
+        """First derivatives, of shape (D, *value)."""
+        if not isinstance(self._first, Tensor):
+            self._first = self._first()
+        return self._first
 
 
 class Pass(NamedTuple):
@@ -49,6 +58,28 @@ class Rows(NamedTuple):
     aux: Tree
 
 
+class _Rows:
+    """First derivatives of the results of a linear operation, taken when the first of them is asked for."""
+
+    def __init__(self, app: Application[Entry], entries: Sequence[Entry]) -> None:
+        self._app, self._entries = app, entries
+        self._found: tuple[Tensor, ...] | None = None
+        self._constants = [leaf for leaf in app.leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
+        self._versions = [leaf._version for leaf in self._constants]
+
+    def get(self, number: int) -> Tensor:
+        """Return those of one result.
+
+        Raises:
+            Unfollowed: an operand was written to since.
+        """
+        if self._found is None:
+            if self._versions != [leaf._version for leaf in self._constants]:
+                raise Unfollowed
+            self._found = _applied(self._app, [entry.first for entry in self._entries])
+        return self._found[number]
+
+
 class SecondOrder:
     """The rules of the forward pass."""
 
@@ -58,12 +89,15 @@ class SecondOrder:
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
         entries = list(app.entries.values())
-        first = _applied(app, [entry.first for entry in entries])
+        rows = _Rows(app, entries)
+        starts = [partial(rows.get, number) for number in range(len(app.kept))]
+        if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in app.leaves):  # it has no version
+            starts = [start() for start in starts]
         if all(entry.second is None for entry in entries):
-            return [Entry(one, None) for one in first]
+            return [Entry(one, None) for one in starts]
         seconds = [self._filled(entry) for entry in entries]
         second = app.call(*seconds) if self.form.summed else _applied(app, seconds)
-        return [Entry(*both) for both in zip(first, second, strict=True)]
+        return [Entry(*both) for both in zip(starts, second, strict=True)]
 
     def affine(self, app: Application[Entry]) -> list[Entry]:
         """Push all derivatives through the operation."""
@@ -153,29 +187,40 @@ def second_order(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tens
 
 
 def forward_pass(
-    call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], algebra: SecondOrder, start: Start
+    call: Call,
+    leaves: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    algebra: SecondOrder,
+    start: Start,
+    with_first: bool = True,
 ) -> Pass:
-    """Differentiate along directions by these rules; `start(number, leaf)` is the entry of a variable."""
+    """Differentiate along directions by these rules; `start(number, leaf)` is the entry of a variable.
+
+    Without `with_first`, first derivatives that nothing needs are not computed, and `first` has None for tensors.
+    """
     if is_dynamo_compiling():  # it traces no function modes
         return _nested(call, leaves, directions, algebra.form)
     try:
-        return _followed(call, leaves, algebra, [start(*each) for each in enumerate(leaves)], len(directions[0]))
+        starts = [start(*each) for each in enumerate(leaves)]
+        return _followed(call, leaves, algebra, starts, len(directions[0]), with_first)
     except Unfollowed:
         return _nested(call, leaves, directions, algebra.form)
 
 
-def _followed(call: Call, leaves: Sequence[Tensor], algebra: SecondOrder, starts: Sequence[Any], size: int) -> Pass:
+def _followed(call: Call, leaves: Sequence[Tensor], algebra: SecondOrder, starts: Sequence[Any], size: int, with_first: bool) -> Pass:
     form = algebra.form
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(algebra)
+        mode = Follow(algebra, parts=True)
         for leaf, entry in zip(at, starts, strict=True):
             mode.set(leaf, entry)
         with mode:
             value, aux = call(*at)
         outputs, structure = tree.flatten(value)
         entries = [mode.get(leaf) or _zero(leaf, size) for leaf in outputs]
-        first, second = (tree.unflatten(structure, [_part(entry, n, form) for entry in entries]) for n in (0, 1))
+        firsts = [entry.first if entry and with_first else None for entry in entries]
+        seconds = [_second(entry, form) for entry in entries]
+        first, second = (tree.unflatten(structure, leaves) for leaves in (firsts, seconds))
         return value, (first, second, aux)
 
     value, _, (first, second, aux) = jvp(run, tuple(leaves), tuple(map(torch.ones_like, leaves)), has_aux=True)
@@ -186,10 +231,10 @@ def _zero(leaf: Any, size: int) -> Entry | None:
     return Entry(leaf.new_zeros((size, *leaf.shape)), None) if is_variable(leaf) else None
 
 
-def _part(entry: Entry | None, number: int, form: Form) -> Tensor | None:
-    if entry is None or number == 0:
-        return None if entry is None else entry.first
-    return torch.zeros_like(form.collapse(form.left(entry.first))) if entry.second is None else entry.second
+def _second(entry: Entry | None, form: Form) -> Tensor | None:
+    if entry is None or entry.second is not None:
+        return None if entry is None else entry.second
+    return torch.zeros_like(form.collapse(form.left(entry.first)))
 
 
 def _nested(call: Call, leaves: Sequence[Tensor], directions: Sequence[Tensor], form: Form) -> Pass:

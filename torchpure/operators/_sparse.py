@@ -57,10 +57,10 @@ Known = Entry | Blocks
 Rule = Callable[[Application[Known]], list[list[Part]] | None]
 
 
-def trace(call: Call, leaves: Sequence[Tensor], basis: Sequence[Tensor]) -> Pass:
+def trace(call: Call, leaves: Sequence[Tensor], basis: Sequence[Tensor], with_first: bool = True) -> Pass:
     """Differentiate `call(*leaves) -> (value, aux)` along all coordinates; the second derivatives are the Laplacian."""
     algebra = SparseTrace(leaves)
-    return forward_pass(call, leaves, basis, algebra, algebra.start)
+    return forward_pass(call, leaves, basis, algebra, algebra.start, with_first)
 
 
 class SparseTrace(SecondOrder):

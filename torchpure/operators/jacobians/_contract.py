@@ -22,8 +22,11 @@ def multiply_parts(part: Part, letters: str, other: Operand | None, out: str) ->
     free = "".join(_free(axis) for axis, tie in enumerate(part.ties) if tie is None)
     sizes = _sizes((part.rows, free + letters), *([other] if other else []))
     wanted = "".join(name for name, tie in zip(names, ties, strict=True) if tie is None) + out
-    mine = [] if part.unit and other else [(part.rows, free + letters)]
-    return Part(part.leaf, part.axes, ties, _einsum([*mine, *([other] if other else [])], wanted, sizes))
+    if part.unit and other:
+        # rows of transposed memory would pass their layout on to all later rows, whose products are then slower
+        return Part(part.leaf, part.axes, ties, _einsum([other], wanted, sizes, dense=True))
+    operands = [(part.rows, free + letters), *([other] if other else [])]
+    return Part(part.leaf, part.axes, ties, _einsum(operands, wanted, sizes))
 
 
 def reduce_part(part: Part, dims: Sequence[int], keepdim: bool) -> Part:
@@ -128,12 +131,13 @@ def _without_ones(tensor: Tensor, word: str) -> Operand:
     return tensor.squeeze(ones), "".join(name for dim, name in enumerate(word) if dim not in ones)
 
 
-def _einsum(operands: Sequence[Operand], out: str, sizes: Mapping[str, int]) -> Tensor:
+def _einsum(operands: Sequence[Operand], out: str, sizes: Mapping[str, int], dense: bool = False) -> Tensor:
     """Multiply and sum. A dimension of the result that no operand has is broadcast."""
     operands = [_without_ones(*operand) for operand in operands]
     present = {name for _, word in operands for name in word}
     words, found = ",".join(word for _, word in operands), "".join(name for name in out if name in present)
     made = operands[0][0] if words == found else torch.einsum(f"{words}->{found}", *(one for one, _ in operands))
+    made = made.contiguous() if dense else made
     if found != out:
         for dim, name in enumerate(out):
             made = made if name in present else made.unsqueeze(dim)
