@@ -7,7 +7,6 @@ from torch import nn
 
 import torchpure as tp
 from torchpure.operators import _second_order, _sparse
-from torchpure.operators._second_order import Entry
 from torchpure.operators.jacobians import Part, dense_rows, identity_part, merge_parts
 
 D = torch.float64
@@ -80,6 +79,13 @@ FUNCTIONS = {
     "log softmax": lambda x: F.log_softmax(_features(x), 1).square().sum(),
     "softmax over particles": lambda x: (_features(x).softmax(0) * x.sum(1, keepdim=True)).square().sum(),
     "determinant": lambda x: torch.linalg.slogdet(_features(x)[:, :4] + torch.eye(4, dtype=D))[1],
+    "indexed by a list": lambda x: x[[1, 1]].prod(0) + x[:, [2, 1, 0]].square().prod(1).sum() + x[torch.tensor([0, 1, 3, 3])].prod(0),
+    "by keywords": lambda x: torch.sub(other=x.sin(), input=torch.ones(4, 1, dtype=D)).prod(1).sum() + torch.matmul(_features(x), other=V).sum(dim=1).prod()
+    + torch.cat(tensors=[x, x.sin()], dim=1).prod(1).sum() + torch.sum(input=x.square()) + F.linear(input=x, weight=W).prod(1).sum(),
+    "with another factor": lambda x: torch.sub(x.sin(), x, alpha=2).prod(1) + torch.add(x, x.cos(), alpha=3).prod(1),
+    "complex": lambda x: (x * torch.exp(1j * torch.arange(3.0, dtype=D))).square().imag.prod(1) + (x * 1j).exp().real.prod(1),
+    "other shape": lambda x: x.view(2, 2, 3).prod(0).sum(),
+    "empty": lambda x: (x[:0] ** 2).sum() + x[:, :0].prod(1) + x[:, 1],
     "constant parts": lambda x: torch.cat([torch.ones(4, 1, dtype=D), x], 1).prod(1),
     "convolution": lambda x: F.conv1d(x[None], V[:2, :4, None]).tanh().sum(),
 }  # fmt: skip
@@ -123,7 +129,7 @@ def _rows_of(fn, monkeypatch):
 
     def watched(self, parts, second):
         made = entry(self, parts, second)
-        rows.append(12 if isinstance(made, Entry) else sum(part.num_rows for part in made.parts))
+        rows.append(sum(part.num_rows for part in made.parts) if isinstance(made, _sparse.Blocks) else 12)
         return made
 
     monkeypatch.setattr(_sparse.SparseTrace, "_entry", watched)

@@ -91,8 +91,9 @@ def _project(given: Mapping[str, Any], inputs: list[Tensor]) -> Tensor:
     for one, weight, shift in zip(inputs, weights, biases, strict=True):
         made = F.linear(one, weight, shift).unflatten(-1, (count, -1))  # (length, [batch,] head, size)
         heads.append(made.movedim(0, -2))  # ([batch,] head, length, size)
-    mixed = _attention(*heads).movedim(-2, 0).flatten(-2)  # pyrefly: ignore[missing-attribute]  no mask: a tensor
-    return F.linear(mixed, given["out_proj_weight"], given["out_proj_bias"])
+    mixed = _attention(heads[0], heads[1], heads[2])
+    assert mixed is not None, "no mask is given"
+    return F.linear(mixed.movedim(-2, 0).flatten(-2), given["out_proj_weight"], given["out_proj_bias"])
 
 
 _TABLE: dict[Any, Callable[..., Any]] = {
@@ -109,7 +110,7 @@ _TABLE: dict[Any, Callable[..., Any]] = {
 
 
 def in_parts(func: Any) -> Callable[..., Any] | None:
-    """Return a function that does the same by operations that have rules; it returns None for arguments it does not know.
+    """Return a function that does the same by operations with rules; it returns None for arguments it does not know.
 
     >>> in_parts(torch.softmax) is not None, in_parts(torch.sin)
     (True, None)

@@ -75,12 +75,6 @@ class Application(Generic[E]):
         """The arguments and keywords of the operation."""
         return tree.unflatten(self._structure, self.leaves)
 
-    def with_entries(self, entries: dict[int, Any]) -> "Application[Any]":
-        """Return the same operation with other entries of the same operands."""
-        other = Application(self.func, self.leaves, self._structure, entries)
-        other.kept = self.kept
-        return other
-
     def with_func(self, func: Callable[..., Any]) -> "Application[E]":
         """Return another operation on the same operands."""
         return Application(func, self.leaves, self._structure, self.entries)

@@ -70,7 +70,9 @@ def laplacian(
 
     def run(point: Point) -> tuple[Tree, Tree]:
         weighs = weights is not None
-        pass_ = partial(second_order, form=_weighted(point, weights)) if weighs else partial(trace, with_first=with_value)
+        pass_ = (
+            partial(second_order, form=_weighted(point, weights)) if weighs else partial(trace, with_first=with_value)
+        )
         found = pass_(point.call, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux

@@ -27,7 +27,7 @@ Start = Callable[[int, Tensor], Any]  # (number, variable) -> its entry
 
 
 class Entry:
-    """The derivatives of one value. First derivatives that nothing asks for, as after the last layer, are never taken."""
+    """The derivatives of one value. First derivatives that nothing asks for, as after the last layer, are not taken."""
 
     def __init__(self, first: Tensor | Callable[[], Tensor], second: Tensor | None):
         self._first = first
@@ -207,7 +207,9 @@ def forward_pass(
         return _nested(call, leaves, directions, algebra.form)
 
 
-def _followed(call: Call, leaves: Sequence[Tensor], algebra: SecondOrder, starts: Sequence[Any], size: int, with_first: bool) -> Pass:
+def _followed(
+    call: Call, leaves: Sequence[Tensor], algebra: SecondOrder, starts: Sequence[Any], size: int, with_first: bool
+) -> Pass:
     form = algebra.form
 
     def run(*at: Tensor) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,21 +40,15 @@ _SAME = frozenset({"clone", "contiguous", "neg", "negative", "positive", "double
 _SUBTRACT = frozenset({"sub", "subtract", "__sub__"}), frozenset({"rsub", "__rsub__"})  # the second, the first is minus
 
 
-class Blocks(NamedTuple):
+class Blocks(Entry):
     """The derivatives of one value of which some are known to be zero."""
 
-    parts: list[Part]
-    second: Tensor | None
-    sizes: Sequence[int]  # how many coordinates each variable has
-
-    @property
-    def first(self) -> Tensor:
-        """All rows, of shape (D, *value)."""
-        return dense_rows(self.parts, self.sizes)
+    def __init__(self, parts: list[Part], second: Tensor | None, sizes: Sequence[int]) -> None:
+        super().__init__(lambda: dense_rows(parts, sizes), second)
+        self.parts = parts
 
 
-Known = Entry | Blocks
-Rule = Callable[[Application[Known]], list[list[Part]] | None]
+Rule = Callable[[Application[Entry]], list[list[Part]] | None]
 
 
 def trace(call: Call, leaves: Sequence[Tensor], basis: Sequence[Tensor], with_first: bool = True) -> Pass:
@@ -76,33 +70,29 @@ class SparseTrace(SecondOrder):
             **dict.fromkeys(("cat", "concat", "concatenate", "stack"), self._join),
         }
 
-    def start(self, number: int, leaf: Tensor) -> Known:
+    def start(self, number: int, leaf: Tensor) -> Entry:
         """Return the entry of a variable: an identity."""
         return self._entry([identity_part(number, leaf)], None)
 
-    def linear(self, app: Application[Known]) -> list[Known]:
+    def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to each part."""
         kind = kind_of(app.func)
         rule = {Kind.SUM: self._add, Kind.PRODUCT: self._times, Kind.QUOTIENT: self._over}.get(kind)
         rule = rule or self._rules.get(app.func.__name__)
-        found = rule(app) if rule and _has_blocks(app) else None
+        found = rule(app) if rule and app.arguments[0] and _has_blocks(app) else None
         if found is None:
-            return super().linear(_dense(app))
+            return super().linear(app)
         entries = list(app.entries.values())
         seconds: Sequence[Tensor | None] = [None] * len(found)
         if any(entry.second is not None for entry in entries):
             seconds = app.call(*(self._second(entry, value) for entry, value in zip(entries, app.values, strict=True)))
         return [self._entry(*each) for each in zip(found, seconds, strict=True)]
 
-    def affine(self, app: Application[Known]) -> list[Known]:
-        """Store all rows."""
-        return super().affine(_dense(app))
-
-    def product(self, app: Application[Known]) -> list[Known]:
+    def product(self, app: Application[Entry]) -> list[Entry]:
         """Apply (ab)″ = a″b + ab″ + 2a′b′ to parts."""
         letters = _letters(app) if _has_blocks(app) else None
         if letters is None:
-            return super().product(_dense(app))
+            return super().product(app)
         (a, b), (left, right) = app.values, (self._parts(entry) for entry in app.entries.values())
         parts = [multiply_parts(part, letters[0], (b, letters[1]), letters[2]) for part in left]
         parts += [multiply_parts(part, letters[1], (a, letters[0]), letters[2]) for part in right]
@@ -111,10 +101,10 @@ class SparseTrace(SecondOrder):
         terms += [app.one(da, db) for da, db in ((one, b), (a, other)) if da is not None and db is not None]
         return [self._entry(parts, sum(terms[1:], terms[0]) if terms else None)]
 
-    def elementwise(self, app: Application[Known], value: Tensor) -> list[Known]:
+    def elementwise(self, app: Application[Entry], value: Tensor) -> list[Entry]:
         """Apply f(u)″ = f′u″ + f″u′u′ to parts."""
         (entry,), (at,) = app.entries.values(), app.values
-        if isinstance(entry, Entry):
+        if not isinstance(entry, Blocks):
             return super().elementwise(app, value)
         d1, d2 = first_and_second(app.func, app.one, at, value)
         parts = [scale_part(part, d1) for part in entry.parts]
@@ -125,38 +115,34 @@ class SparseTrace(SecondOrder):
             second = bent if second is None else bent + second
         return [self._entry(parts, second)]
 
-    def generic(self, app: Application[Known]) -> list[Known]:
-        """Store all rows."""
-        return super().generic(_dense(app))
-
-    def _entry(self, parts: Sequence[Part], second: Tensor | None) -> Known:
+    def _entry(self, parts: Sequence[Part], second: Tensor | None) -> Entry:
         parts = merge_parts(parts)
         if all(part.is_dense for part in parts) and len(parts) == len(self._sizes):
             return Entry(dense_rows(parts, self._sizes), second)
         return Blocks(parts, second, self._sizes)
 
-    def _parts(self, entry: Known) -> list[Part]:
+    def _parts(self, entry: Entry) -> list[Part]:
         return entry.parts if isinstance(entry, Blocks) else split_rows(entry.first, self._sizes)
 
-    def _second(self, entry: Known, value: Tensor) -> Tensor:
+    def _second(self, entry: Entry, value: Tensor) -> Tensor:
         return torch.zeros_like(value) if entry.second is None else entry.second
 
-    def _view(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _view(self, app: Application[Entry]) -> list[list[Part]] | None:
         name, (entry,) = app.func.__name__, app.entries.values()
-        if name == "__getitem__" and not all(_is_basic(leaf) for leaf in app.leaves[1:]):
+        if name == "__getitem__" and not _is_basic(app.arguments[0][1:]):
             return None
-        if len(app.positions) != 1 or any(isinstance(leaf, Tensor) for leaf in app.leaves[1:] if leaf is not None):
+        if any(isinstance(leaf, Tensor | torch.dtype) for leaf in app.leaves[1:]):
             return None
         each = [view_part(part, app.call) for part in self._parts(entry)]
         return [list(parts) for parts in zip(*each, strict=True)]
 
-    def _same(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _same(self, app: Application[Entry]) -> list[list[Part]] | None:
         (entry,) = app.entries.values()
         if len(app.leaves) != 1:
             return None
         return [[replace(part, rows=app.one(part.rows), unit=False) for part in self._parts(entry)]]
 
-    def _reduce(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _reduce(self, app: Application[Entry]) -> list[list[Part]] | None:
         (entry,), (value,) = app.entries.values(), app.values
         dims, keepdim = _reduced(app, value.ndim)
         if dims is None:
@@ -165,8 +151,8 @@ class SparseTrace(SecondOrder):
         parts = [reduce_part(part, dims, keepdim) for part in self._parts(entry)]
         return [[scale_part(part, 1 / count) if count != 1 else part for part in parts]]
 
-    def _add(self, app: Application[Known]) -> list[list[Part]] | None:
-        if len(app.leaves) != 2:  # `alpha`
+    def _add(self, app: Application[Entry]) -> list[list[Part]] | None:
+        if len(app.leaves) != 2 or len(app.arguments[0]) != 2:  # `alpha`
             return None
         shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else () for leaf in app.leaves]
         shape = tuple(torch.broadcast_shapes(*shapes))
@@ -177,7 +163,7 @@ class SparseTrace(SecondOrder):
             parts += [scale_part(part, -1) for part in mine] if minus else mine
         return [parts]
 
-    def _times(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _times(self, app: Application[Entry]) -> list[list[Part]] | None:
         (position, entry), *_ = app.entries.items()
         number = [leaf for leaf in app.leaves if isinstance(leaf, int | float)]
         tensors = [leaf for leaf in app.leaves if isinstance(leaf, Tensor)]
@@ -190,9 +176,9 @@ class SparseTrace(SecondOrder):
         other = (tensors[1 - mine], letters[1 - mine])
         return [[multiply_parts(part, letters[mine], other, letters[2]) for part in self._parts(entry)]]
 
-    def _over(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _over(self, app: Application[Entry]) -> list[list[Part]] | None:
         (entry,) = app.entries.values()
-        if len(app.leaves) != 2:  # `rounding_mode`
+        if len(app.leaves) != 2 or len(app.arguments[0]) != 2:  # `rounding_mode`
             return None
         (value,), by = app.values, app.leaves[1]
         if not isinstance(by, Tensor):
@@ -201,7 +187,7 @@ class SparseTrace(SecondOrder):
         other = (torch.reciprocal(by), letters[1])
         return [[multiply_parts(part, letters[0], other, letters[2]) for part in self._parts(entry)]]
 
-    def _join(self, app: Application[Known]) -> list[list[Part]] | None:
+    def _join(self, app: Application[Entry]) -> list[list[Part]] | None:
         """Join parts with the same ties; all operands must depend on the variables in the same way."""
         entries = [self._parts(entry) for entry in app.entries.values()]
         tensors = [leaf for leaf in app.leaves if isinstance(leaf, Tensor)]
@@ -214,7 +200,12 @@ class SparseTrace(SecondOrder):
         if not stacks and any(dim in part.ties for part in entries[0]):
             return None
         call = torch.stack if stacks else torch.cat
-        return [[_joined(group, partial(call, dim=dim - rank - stacks), dim, stacks) for group in zip(*entries, strict=True)]]
+        return [
+            [
+                _joined(group, partial(call, dim=dim - rank - stacks), dim, stacks)
+                for group in zip(*entries, strict=True)
+            ]
+        ]
 
 
 def _joined(group: Sequence[Part], call: Callable[..., Tensor], dim: int, stacks: bool) -> Part:
@@ -222,20 +213,8 @@ def _joined(group: Sequence[Part], call: Callable[..., Tensor], dim: int, stacks
     return Part(group[0].leaf, group[0].axes, ties, call([part.rows for part in group]))
 
 
-def _has_blocks(app: Application[Known]) -> bool:
+def _has_blocks(app: Application[Entry]) -> bool:
     return any(isinstance(entry, Blocks) for entry in app.entries.values())
-
-
-def _dense(app: Application[Known]) -> Application[Any]:
-    """Store all rows of the operands."""
-    if not _has_blocks(app):
-        return app
-    return app.with_entries(
-        {
-            position: entry if isinstance(entry, Entry) else Entry(entry.first, entry.second)
-            for position, entry in app.entries.items()
-        }
-    )
 
 
 def _squares(parts: Sequence[Part], rank: int) -> Tensor | int | None:
@@ -251,19 +230,22 @@ def _squares(parts: Sequence[Part], rank: int) -> Tensor | int | None:
     return sum(found[1:], found[0]) if found else None
 
 
-def _letters(app: Application[Known]) -> tuple[str, str, str] | None:
+def _letters(app: Application[Entry]) -> tuple[str, str, str] | None:
     tensors = [leaf for leaf in app.leaves if isinstance(leaf, Tensor)]
     texts = [leaf for leaf in app.leaves if isinstance(leaf, str)]
-    if len(tensors) != 2 or kind_of(app.func) is not Kind.PRODUCT:
+    if len(tensors) != 2 or len(app.arguments[0]) < 2 or kind_of(app.func) is not Kind.PRODUCT:
         return None
     return product_letters(app.func.__name__, [leaf.ndim for leaf in tensors], *texts[:1])
 
 
-def _is_basic(index: Any) -> bool:
-    return index is None or index is Ellipsis or isinstance(index, slice) or type(index) is int
+def _is_basic(indices: Sequence[Any]) -> bool:
+    """Tell whether indices make a view: a list or a tensor would copy."""
+    (index,) = indices
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is Ellipsis or isinstance(part, slice) or type(part) is int for part in parts)
 
 
-def _reduced(app: Application[Known], rank: int) -> tuple[list[int] | None, bool]:
+def _reduced(app: Application[Entry], rank: int) -> tuple[list[int] | None, bool]:
     """Return the dimensions of a sum, and whether they stay; None for a form that is not known."""
     (_, *more), kwargs = app.arguments
     given = dict(zip(("dim", "keepdim"), more, strict=False)) | dict(kwargs)

@@ -47,9 +47,8 @@ def pair_products(a: Sequence[Part], b: Sequence[Part], letters: tuple[str, str,
 
     `letters` name the dimensions of the first factor, of the second, and of the result.
     """
-    products = [
-        _pair(*refine_axes([left, right]), letters) for left in a for right in b if left.leaf == right.leaf
-    ]
+    both = [refine_axes([left, right]) for left in a for right in b if left.leaf == right.leaf]
+    products = [_pair(left, right, letters) for left, right in both]
     return sum(products[1:], products[0]) if products else None
 
 

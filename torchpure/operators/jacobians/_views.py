@@ -21,7 +21,7 @@ IS_VIEW = frozenset(
 
 def view_part(part: Part, call: Call) -> list[Part]:
     """Return the Jacobians of the results of a view. An axis whose dimension is lost becomes free."""
-    probe = torch.empty(part.shape, device="meta")
+    probe = torch.empty(part.shape, dtype=part.rows.dtype, device="meta")
     results = [(tuple(out.shape), out.stride()) for out in call(probe)]
     lost = [
         axis
