@@ -1,6 +1,7 @@
 """Operators of second order: Laplacian, bilaplacian, diagonal of the Hessian."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -13,10 +14,11 @@ from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.derivatives import Argnums
 
 from ._follow import Unfollowed
-from ._forms import DIAGONAL, TRACE, Form, weighted
+from ._forms import DIAGONAL, Form, weighted
 from ._fourth_order import fourth_order
 from ._point import Point, operator
 from ._second_order import second_order
+from ._sparse import trace
 
 
 class LaplacianParts(NamedTuple):
@@ -70,8 +72,11 @@ def laplacian(
     """
 
     def run(point: Point) -> tuple[Tree, Tree]:
-        form = TRACE if weights is None else _weighted(point, weights)
-        found = second_order(point.call, point.leaves, point.basis(), form)
+        weighs = weights is not None
+        pass_ = (
+            partial(second_order, form=_weighted(point, weights)) if weighs else partial(trace, with_first=with_value)
+        )
+        found = pass_(point.call, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux
         return LaplacianParts(found.value, point.arranged(found.first), found.second), found.aux
@@ -124,10 +129,10 @@ def _twice(point: Point) -> tuple[Tree, ...]:
             pass
 
     def inner(*leaves: Tensor) -> tuple[Tree, Tree]:
-        found = second_order(point.call, leaves, basis, TRACE)
+        found = trace(point.call, leaves, basis, with_first=False)
         return (found.value, found.second), found.aux
 
-    found = second_order(inner, point.leaves, basis, TRACE)
+    found = trace(inner, point.leaves, basis, with_first=False)
     value, once = found.value
     return value, once, found.second[1], found.aux
 
