@@ -63,10 +63,10 @@ def _x(ratio: float) -> float:
 
 
 def with_chart(text: str) -> str:
-    """Return the page of benchmarks with the chart under its first paragraph."""
-    title, _, rest = text.partition("\n\n")
+    """Return the page of benchmarks with the chart under the line that says when to use it."""
+    title, use, rest = text.split("\n\n", 2)
     picture = "![Ratios of times, here over the peer: bars left of the line at 1 are faster](benchmarks.svg)"
     caption = (
         "Ratio of the time here and the time of the peer, on a logarithmic scale. Left of the thick line: faster here."
     )
-    return f"{title}\n\n{picture}\n\n{caption}\n\n{rest}"
+    return f"{title}\n\n{use}\n\n{picture}\n\n{caption}\n\n{rest}"

@@ -15,6 +15,13 @@ import layers
 import reference
 
 
+# these pages are written whole by other scripts
+WHEN = {
+    "operators.md": "you want to know whether an operator of torch is right inside a stack of transforms.",
+    "borders.md": "you want to know whether a derivative is right at zeros, ties and singular matrices.",
+}
+
+
 def on_config(config: Any) -> None:
     """Put into the navigation what stands in the tables of this folder, and the pages that no line names."""
     sections = {title: pages for entry in config.nav for title, pages in entry.items()}
@@ -41,6 +48,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def extended(path: str, text: str) -> str:
     """Return the text of a page of docs/ with the part that is made from the code."""
+    if path in WHEN:
+        return text.replace("\n\n", f"\n\nWhen to use this: {WHEN[path]}\n\n", 1)
     folder, _, name = path.removesuffix(".md").rpartition("/")
     if (folder, name) == ("reference", "index"):
         return f"{text}\n{reference.index({key: title(key) for key in reference.PAGES})}"

@@ -4,6 +4,7 @@ The first part of each page is written by hand, in docs/inside/.
 """
 
 import ast
+import re
 import runpy
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ PACKAGE = ROOT / "torchpure"
 SOURCE = "https://github.com/torchpure/torchpure/blob/main/torchpure"
 ARCHITECTURE = runpy.run_path(str(ROOT / "docs" / "draw_architecture.py"))
 WIDTH, EDGE, GAP = 860, 20, 12  # pixels
+_IMPORT = re.compile(r"^\s*from torchpure(?:\.(\w+)[\w.]*)? import ([^(\n]*)", re.MULTILINE)
 
 
 def packages() -> list[str]:
@@ -30,16 +32,12 @@ def caption(path: Path) -> str:
 @cache
 def imports() -> dict[str, set[str]]:
     """Return, for each package, the packages of torchpure that its files import."""
-    found: dict[str, set[str]] = {}
-    names = set(packages())
-    for name in names:
-        modules: set[str] = set()
+    found: dict[str, set[str]] = {name: set() for name in packages()}
+    for name, used in found.items():
         for file in (PACKAGE / name).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "torchpure":
-                    inner = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-                    modules.update(inner)
-        found[name] = modules & names - {name}
+            for package, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
+                used.update([package] if package else re.findall(r"\w+", names))
+        used &= {*found} - {name}
     return found
 
 
