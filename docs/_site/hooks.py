@@ -14,7 +14,6 @@ import charts
 import layers
 import reference
 
-
 # these pages are written whole by other scripts
 WHEN = {
     "operators.md": "you want to know whether an operator of torch is right inside a stack of transforms.",

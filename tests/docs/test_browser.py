@@ -64,7 +64,7 @@ def test_pages_open_without_an_error_and_without_another_host(site, web):
     assert len(pages(site)) > 60
     for page in pages(site):
         web.open(page)
-        assert web.run("return document.querySelectorAll('main h1').length") == 1, page
+        assert until(lambda: web.run("return document.querySelectorAll('main h1').length") == 1), page
         assert web.messages() == [], page
         others = [url for url in web.requests() if not url.startswith((site[1], "data:", "blob:"))]
         assert others == [], page

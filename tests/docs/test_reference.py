@@ -28,7 +28,7 @@ WITHOUT_EXAMPLE = {
 def test_each_public_name_has_one_entry(space):
     described = [id(reference.find(name)) for name in NAMES]
     assert len(described) == len({*described}), "a value has two entries"
-    public = {name: value for name, value in reference.public(reference.space(space))}
+    public = dict(reference.public(reference.space(space)))
     assert [name for name, value in public.items() if id(value) not in described] == []
 
 
