@@ -99,6 +99,10 @@ def read_run(run: str | Path) -> SavedRun:
 
     Raises:
         InputError: the folder or one of its files is missing, damaged or not what `torchpure fit` writes.
+
+    ::
+
+        read_run("runs/2-sin-x").config.steps
     """
     folder = open_folder(Path(run))
     _check_one_run(folder)

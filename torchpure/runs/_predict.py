@@ -113,6 +113,11 @@ def predict_table(model: nn.Module, preprocessing: Preprocessing, table: Table) 
 
     Raises:
         InputError: a value of an input column cannot be used.
+
+    ::
+
+        run = load_run("runs/houses")
+        predict_table(run.model, run.preprocessing, table)
     """
     import pyarrow as pa
 

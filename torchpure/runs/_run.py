@@ -65,6 +65,12 @@ def run(
     Raises:
         InputError: the target, a file or the output folder is invalid.
         CheckpointError: a checkpoint cannot be written.
+
+    >>> from tempfile import mkdtemp
+    >>> from torchpure.runs import configure
+    >>> finished = run(configure({"target": "sin(x)", "steps": 3, "hidden": "2"}), Path(mkdtemp()) / "first")
+    >>> sorted(path.name for path in finished.directory.glob("*.json*"))
+    ['config.json', 'metrics.jsonl', 'result.json']
     """
     data = load(config, _keys(config)[0])
     network = build(config, data.train, data.preprocessing)
@@ -97,6 +103,10 @@ def resume(
     Raises:
         InputError: it is no such run, it is done or diverged, its data file has changed, or `steps` do not fit.
         CheckpointError: a checkpoint is damaged, or another process writes there.
+
+    ::
+
+        resume("runs/2-sin-x")  # after Ctrl-C, a kill, or a machine that stopped
     """
     saved = read_run(run)
     more = longer(saved, steps, epochs, has_checkpoint(saved.directory))
@@ -169,7 +179,12 @@ def _train(
 
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
-    """Return the result of a run in a form for JSON, where numbers that are not finite are null."""
+    """Return the result of a run in a form for JSON, where numbers that are not finite are null.
+
+    ::
+
+        print(json.dumps(summary(config, run(config))))
+    """
     result, inputs = finished.fit, finished.preprocessing.inputs
     return {
         "status": STATUS[result.code],

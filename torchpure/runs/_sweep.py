@@ -128,6 +128,10 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
     Raises:
         InputError: it is no sweep, it is done, or its configuration or its data file has changed.
         CheckpointError: a checkpoint is damaged, or another process writes there.
+
+    ::
+
+        resume_sweep("runs/sweep-2-sin-x")
     """
     path = open_folder(Path(folder), "a sweep's folder")
     request, data = read_request(path)
