@@ -40,7 +40,7 @@ class GradientTransformation(NamedTuple):
     ((1.0,), EmptyState())
     """
 
-    init: TransformInitFn
+    init: Callable[[Any], Any]
     update: TransformUpdateFn
 
     def chain(self, next: "GradientTransformation") -> "ChainedGradientTransformation":

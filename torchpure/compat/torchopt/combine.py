@@ -29,7 +29,7 @@ def chain_flat(*transformations: GradientTransformation) -> GradientTransformati
         return identity()
     inner = chain(*transformations)
     members = inner.transformations if isinstance(inner, ChainedGradientTransformation) else (inner,)
-    formulas = [getattr(member.update, "formula", None) for member in members]
+    formulas: list[Any] = [getattr(member.update, "formula", None) for member in members]
 
     def init(params: Any) -> Any:
         return inner.init(pytree.tree_leaves(params, none_is_leaf=True))

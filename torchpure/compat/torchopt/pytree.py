@@ -32,6 +32,12 @@ __all__ = [
     "tree_wait",
 ]
 
+# the trees of this package are Any: optree's own annotations refuse tuples of dicts
+tree_map: Any = _optree.tree_map
+tree_map_: Any = _optree.tree_map_
+tree_leaves: Any = _optree.tree_leaves
+tree_flatten: Any = _optree.tree_flatten
+tree_broadcast_prefix: Any = _optree.tree_broadcast_prefix
 tree_as_rref = refused("pytree.tree_as_rref")
 tree_to_here = refused("pytree.tree_to_here")
 tree_local_value = refused("pytree.tree_local_value")
@@ -41,7 +47,7 @@ def tree_flatten_as_tuple(
     tree: Any, is_leaf: Callable[[Any], bool] | None = None, *, none_is_leaf: bool = False, namespace: str = ""
 ) -> tuple[tuple[Any, ...], Any]:
     """Flatten to a tuple of leaves and the structure."""
-    leaves, structure = _optree.tree_flatten(tree, is_leaf, none_is_leaf=none_is_leaf, namespace=namespace)
+    leaves, structure = tree_flatten(tree, is_leaf, none_is_leaf=none_is_leaf, namespace=namespace)
     return tuple(leaves), structure
 
 
@@ -128,8 +134,9 @@ def tree_vdot_real(tree_x: Any, tree_y: Any) -> float:
     >>> tree_vdot_real((torch.tensor([1.0, 2.0]),), (torch.tensor([3.0, 4.0]),))
     11.0
     """
-    leaves, structure = _optree.tree_flatten(tree_x)
-    return sum(map(_vdot_real, leaves, structure.flatten_up_to(tree_y)))
+    leaves, structure = tree_flatten(tree_x)
+    others: Any = structure.flatten_up_to(tree_y)
+    return sum(map(_vdot_real, leaves, others))
 
 
 def tree_wait(future_tree: Any) -> Any:

@@ -39,6 +39,7 @@ class _Formulas(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         saved = iter(ctx.saved_tensors)
+        values: list[Any]
         with torch.enable_grad():
             # each input is a new node: an input may depend on another one, such as a gradient on its parameter
             values = [_alias(next(saved)) if flag else None for flag in ctx.is_tensor]

@@ -162,7 +162,7 @@ class _Root(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # pyrefly: ignore[bad-override]
         with torch.enable_grad():
             solution = tuple(part.detach() for part in ctx.saved_tensors)
             return None, *map(_detached, ctx.call.gradient(solution, cotangents))
