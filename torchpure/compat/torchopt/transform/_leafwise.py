@@ -23,6 +23,10 @@ LeafFn = Callable[..., tuple[Any, ...]]  # (gradient, parameter, *state leaves) 
 MISSING_PARAMS = "Parameters are required for weight decay. Call `update(updates, state, params=params)` instead."
 
 
+class UnsupportedTensors(Exception):  # noqa: N818
+    """A kernel does not take these tensors."""
+
+
 class Formula(NamedTuple):
     """What a transformation does to one leaf."""
 
@@ -32,6 +36,8 @@ class Formula(NamedTuple):
     writes: bool = False  # whether `inplace` puts the update into the gradient
     needs_params: bool = False
     constant: bool = True  # False: it may hold a tensor that requires grad
+    # the same for lists of plain tensors without a graph, in few operations: (gradients, parameters, *states) → lists
+    kernel: Callable[[Any], LeafFn] | None = None
 
 
 def make_transformation(init: Callable[[Any], Any], formula: Formula) -> GradientTransformation:
@@ -61,7 +67,7 @@ def run_formulas(
     leaf_fns = [formula.prepare(state) for formula, state in zip(formulas, states, strict=True)]
     columns = [leaves for fields in slots for leaves in fields]
     rows = [(grads[i], weights[i], *(leaves[i] for leaves in columns)) for i in active]
-    results = _apply(formulas, leaf_fns, [len(fields) for fields in slots], rows, inplace=inplace)
+    results = _apply(formulas, states, leaf_fns, [len(fields) for fields in slots], rows, inplace=inplace)
     outputs = [list(leaves) for leaves in (grads, *columns)]
     for index, row in zip(active, results, strict=True):
         for leaves, value in zip(outputs, row, strict=True):
@@ -93,19 +99,45 @@ def _rebuild(formulas: Sequence[Formula], states: Sequence[Any], trees: Any) -> 
 
 
 def _apply(
-    formulas: Sequence[Formula], leaf_fns: Sequence[LeafFn], sizes: list[int], rows: list[Any], *, inplace: bool
+    formulas: Sequence[Formula],
+    states: Sequence[Any],
+    leaf_fns: Sequence[LeafFn],
+    sizes: list[int],
+    rows: list[Any],
+    *,
+    inplace: bool,
 ) -> list[list[Any]]:
     run = _chained(leaf_fns, sizes)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for row in rows for x in row):
         simple = tree.unwatched() and not len_torch_function_stack() and all(formula.constant for formula in formulas)
-        return recorded(run, rows) if simple else [run(*row) for row in rows]
-    results = [run(*row) for row in rows]
+        run_all = _lists_or_leaves(formulas, states, run, sizes)
+        return recorded(run, run_all, rows) if simple else [run(*row) for row in rows]
+    results = _lists_or_leaves(formulas, states, run, sizes)(rows)
     if not inplace:
         return results
     writes = any(formula.writes for formula in formulas)
     return [
         _write(row, new, writes=writes and _keeps_gradient(formulas)) for row, new in zip(rows, results, strict=True)
     ]
+
+
+def _lists_or_leaves(
+    formulas: Sequence[Formula], states: Sequence[Any], run: LeafFn, sizes: list[int]
+) -> Callable[[list[Any]], list[Any]]:
+    """Return the chain as a function of all rows: by kernels, if all formulas have one and all tensors are plain."""
+
+    def run_all(rows: list[Any]) -> list[Any]:
+        tensors = [value for row in rows for value in row if value is not None]
+        if not rows or any(formula.kernel is None for formula in formulas) or not tree.plain(tensors):
+            return [run(*row) for row in rows]
+        kernels = [formula.kernel(state) for formula, state in zip(formulas, states, strict=True) if formula.kernel]
+        try:
+            lists = _chained(kernels, sizes)(*(list(column) for column in zip(*rows, strict=True)))
+        except UnsupportedTensors:
+            return [run(*row) for row in rows]
+        return [list(row) for row in zip(*lists, strict=True)]
+
+    return run_all
 
 
 def _keeps_gradient(formulas: Sequence[Formula]) -> bool:

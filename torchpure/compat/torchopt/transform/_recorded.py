@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 
-def recorded(run: Callable[..., list[Any]], rows: list[Any]) -> list[list[Any]]:
-    """Return `[run(*row) for row in rows]`, as one node of the graph."""
+def recorded(
+    run: Callable[..., list[Any]], run_all: Callable[[list[Any]], list[Any]], rows: list[Any]
+) -> list[list[Any]]:
+    """Return `[run(*row) for row in rows]`, which `run_all(rows)` computes fast, as one node of the graph."""
     if not rows:
         return []
     width = len(rows[0])
-    results = _Formulas.apply(run, width, *(value for row in rows for value in row))
+    results = _Formulas.apply(run, run_all, width, *(value for row in rows for value in row))
     size = len(results) // len(rows)
     return [list(results[i * size : (i + 1) * size]) for i in range(len(rows))]
 
@@ -27,12 +29,13 @@ def _run_rows(run: Callable[..., list[Any]], width: int, values: Any) -> tuple[A
 
 class _Formulas(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Callable[..., list[Any]], width: int, *values: Any) -> tuple[Any, ...]:
+    def forward(ctx: Any, run: Any, run_all: Any, width: int, *values: Any) -> tuple[Any, ...]:
         ctx.run, ctx.width = run, width
         ctx.is_tensor = [isinstance(value, Tensor) for value in values]
         ctx.save_for_backward(*(value for value in values if isinstance(value, Tensor)))
         ctx.set_materialize_grads(False)
-        results = _run_rows(run, width, values)
+        rows = [values[i : i + width] for i in range(0, len(values), width)]
+        results = [out for row in run_all(rows) for out in row]
         given = {id(value) for value in values}
         return tuple(out.clone() if id(out) in given else out for out in results)
 
@@ -56,7 +59,7 @@ class _Formulas(torch.autograd.Function):
             )
             for index, grad in zip(wanted, found, strict=True):
                 grads[index] = grad
-        return None, None, *grads
+        return None, None, None, *grads
 
 
 def _alias(value: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from torchpure._torch import foreach_mul
 from torchpure.compat.torchopt.base import EmptyState, GradientTransformation
 
 from ._leafwise import Formula, make_transformation
@@ -28,5 +29,10 @@ def scale(step_size: float) -> GradientTransformation:
 
     return make_transformation(
         lambda params: ScaleState(),
-        Formula(lambda state: leaf, writes=True, constant=not isinstance(step_size, Tensor)),
+        Formula(
+            lambda state: leaf,
+            writes=True,
+            constant=not isinstance(step_size, Tensor),
+            kernel=lambda state: lambda grads, params: (foreach_mul(grads, step_size),),
+        ),
     )

@@ -2,17 +2,21 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import foreach_add, foreach_clone, fused_adam_
 from torchpure.compat.torchopt.base import GradientTransformation
 from torchpure.optim.core import safe_sqrt
 
 from ._checks import check_betas, check_nonnegative
-from ._leafwise import Formula, make_transformation
+from ._leafwise import Formula, UnsupportedTensors, make_transformation
 from .utils import flattened, init_counts, init_like, moment, next_count
 
 __all__ = ["scale_by_accelerated_adam", "scale_by_adam"]
+
+_DTYPES = (torch.float32, torch.float64)
 
 
 class ScaleByAdamState(NamedTuple):
@@ -28,6 +32,26 @@ def _correction(decay: float, count: Tensor) -> Any:
     if count.device.type == "cpu" and tree.plain([count]):
         return 1 - decay ** int(count)
     return 1 - decay ** count.double()
+
+
+def _fusible(tensors: tuple[Tensor, ...]) -> bool:
+    dtype = tensors[0].dtype
+    return dtype in _DTYPES and all(t.dtype == dtype and t.is_cpu and t.is_contiguous() for t in tensors)
+
+
+def _kernel(b1: float, b2: float, eps: float) -> Any:
+    """Return torch's fused step, which moves zeros by m̂ / (√v̂ + eps)."""
+
+    def run(grads: Any, params: Any, mu: Any, nu: Any, count: Any) -> tuple[Any, ...]:
+        if not _fusible((*grads, *mu, *nu)):
+            raise UnsupportedTensors
+        counts, (mu, nu) = foreach_add(count, 1), (foreach_clone(mu), foreach_clone(nu))
+        updates, steps = [torch.zeros_like(grad) for grad in grads], [c.to(torch.float32) for c in counts]
+        options = {"beta1": b1, "beta2": b2, "weight_decay": 0.0, "eps": eps, "amsgrad": False, "maximize": False}
+        fused_adam_(updates, grads, mu, nu, [], steps, lr=-1.0, **options)
+        return updates, mu, nu, counts
+
+    return lambda state: run
 
 
 @flattened
@@ -65,7 +89,10 @@ def scale_by_adam(
         return mu / tree.cast(_correction(b1, count), mu) / (root + eps), mu, nu, count
 
     constant = not any(isinstance(number, Tensor) for number in (b1, b2, eps, eps_root))
-    return make_transformation(init, Formula(lambda state: leaf, ("mu", "nu", "count"), constant=constant))
+    kernel = _kernel(b1, b2, eps) if constant and eps_root == 0.0 else None
+    return make_transformation(
+        init, Formula(lambda state: leaf, ("mu", "nu", "count"), constant=constant, kernel=kernel)
+    )
 
 
 @flattened
