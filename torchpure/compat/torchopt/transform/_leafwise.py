@@ -122,7 +122,7 @@ def _apply(
 
 
 def _lists_or_leaves(
-    formulas: Sequence[Formula], states: Sequence[Any], run: LeafFn, sizes: list[int]
+    formulas: Sequence[Formula], states: Sequence[Any], run: Callable[..., list[Any]], sizes: list[int]
 ) -> Callable[[list[Any]], list[Any]]:
     """Return the chain as a function of all rows: by kernels, if all formulas have one and all tensors are plain."""
 
