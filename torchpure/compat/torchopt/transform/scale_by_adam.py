@@ -72,7 +72,7 @@ def scale_by_adam(
     >>> import torch
     >>> adam = scale_by_adam()
     >>> adam.update((torch.tensor(2.0),), adam.init((torch.tensor(0.0),)))[0]
-    (tensor(1.),)
+    (tensor(1.0000),)
     """
     check_nonnegative(eps=eps)
     check_betas(b1, b2)
