@@ -35,6 +35,7 @@ FIGURES = (
     "checkpoint_cost",
     "sweep_command",
     "read_csv",
+    "compat",
 )
 
 

@@ -21,7 +21,13 @@ SURFACE = {
 
 
 def test_the_public_names_are_those_listed_here():
-    assert {name for name in vars(tp) if not name.startswith("_")} - {"cli", "data", "runs", "testing"} == SURFACE
+    assert {name for name in vars(tp) if not name.startswith("_")} - {
+        "cli",
+        "compat",
+        "data",
+        "runs",
+        "testing",
+    } == SURFACE
 
 
 def test_the_build_reads_the_version_from_the_package():
