@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from torchpure.errors import InputError
+
 from ._fit import report_run, watch
-from ._sweep import report_sweep, watch_sweep
+from ._sweep import SCHEDULER, WORKERS, report_sweep, watch_sweep
 
 
 def resume(
@@ -14,6 +16,8 @@ def resume(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    workers: WORKERS = None,
+    scheduler: SCHEDULER = None,
 ) -> None:
     """Go on with a run or a sweep, from its newest checkpoint; the result is that of one which was not interrupted.
 
@@ -23,7 +27,11 @@ def resume(
 
     try:
         if runs.is_sweep_folder(run):
-            code = report_sweep(runs.resume_sweep(run, watch_sweep(quiet=quiet)), as_json=as_json, quiet=quiet)
+            with runs.open_executor(workers, scheduler) as executor:
+                swept = runs.resume_sweep(run, watch_sweep(quiet=quiet), executor)
+            code = report_sweep(swept, as_json=as_json, quiet=quiet)
+        elif workers is not None or scheduler is not None:
+            raise InputError("--workers and --scheduler are for a sweep; this is one run")
         else:
             finished = runs.resume(run, watch(quiet=quiet))
             code = report_run(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
