@@ -19,10 +19,20 @@ from torchpure.transforms.engine import describe_function
 
 from ._divergence import members_error
 from ._sweep_chunks import Chunk, Group, Outcome, join_chunks, make_groups, run_chunk, run_group, split_group
-from ._sweep_store import ChunkStore, Folder, arguments_of, open_chunk_store
 from .callbacks import Divergence
 from .executors import ExecutorLike, Task, run_tasks
-from .sweeps import Method, Point, Space, Sweep, list_points, merge_results
+from .sweeps import (
+    ChunkStore,
+    Folder,
+    Method,
+    Point,
+    Space,
+    Sweep,
+    arguments_of,
+    list_points,
+    merge_results,
+    open_chunk_store,
+)
 
 
 def sweep(

@@ -15,7 +15,7 @@ from torchpure.checkpoints import Checkpointer, data_of, describe
 from torchpure.errors import CheckpointError
 from torchpure.transforms.engine import describe_function
 
-from .sweeps import Point
+from ._space import Point
 
 Folder = str | os.PathLike[str]
 
