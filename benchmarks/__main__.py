@@ -34,6 +34,7 @@ FIGURES = (
     "checkpoints",
     "checkpoint_cost",
     "sweep_command",
+    "scale_sweep",
     "read_csv",
     "compat",
 )

@@ -8,7 +8,7 @@ from torchpure.errors import InputError
 
 from ._fit import report_run, watch
 from ._output import print_error
-from ._sweep import report_sweep, watch_sweep
+from ._sweep import SCHEDULER, WORKERS, report_sweep, watch_sweep
 
 
 def resume(
@@ -24,6 +24,8 @@ def resume(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    workers: WORKERS = None,
+    scheduler: SCHEDULER = None,
 ) -> None:
     """Go on with a run or a sweep, from its newest checkpoint; the result is that of one which was not interrupted.
 
@@ -39,7 +41,11 @@ def resume(
                 raise InputError(
                     f"--steps, --epochs: {run} is a sweep, whose members keep theirs; sweep again with more"
                 )
-            code = report_sweep(runs.resume_sweep(run, watch_sweep(quiet=quiet)), as_json=as_json, quiet=quiet)
+            with runs.open_executor(workers, scheduler) as executor:
+                swept = runs.resume_sweep(run, watch_sweep(quiet=quiet), executor)
+            code = report_sweep(swept, as_json=as_json, quiet=quiet)
+        elif workers is not None or scheduler is not None:
+            raise InputError("--workers and --scheduler are for a sweep; this is one run")
         else:
             finished = runs.resume(
                 run, watch(quiet=quiet), steps=steps, epochs=epochs, note=lambda text: print_error(text, 0)
