@@ -69,7 +69,7 @@ ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what th
     "_wrapped_call_impl": lambda: callable(nn.Module._wrapped_call_impl),
 }
 MARKS = {"_boxed_call", "_dynamo_marked_constant"}  # attributes of functions that torch's compiler reads: tests/jit
-PYTHONS = {"_asdict", "_exit", "_fields", "_getframe", "_replace"}
+PYTHONS = {"_asdict", "_exit", "_fields", "_getframe", "_mp_context", "_replace"}
 OURS = {"_ctx"}  # set by object.__setattr__
 
 
