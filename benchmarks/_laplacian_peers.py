@@ -16,7 +16,7 @@ Work = Callable[[], Any]
 
 def jax_programs(one: Scalar, params: Any, xs: Any, differentiate: bool) -> dict[str, Work]:
     """Return a program for each form: the mean of the squared Laplacian, or its value and θ-gradient."""
-    import folx
+    import folx  # pyrefly: ignore[missing-import] only `make bench` installs it
     import jax
     import jax.numpy as jnp
 
