@@ -21,6 +21,7 @@ from torchpure import tree
 from torchpure.errors import CheckError
 from torchpure.jit.native import on_one_thread
 from torchpure.transforms.batching import Mapping
+from torchpure.transforms.context import current
 
 CHUNK_WIDTHS = (64, 16, 1)  # chunk sizes to measure; 1 runs the program of a single member on each
 MIN_MEMBERS_FOR_CHUNKS = 8  # fewer members run all at once
@@ -55,6 +56,8 @@ class ChunkedVmap:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run all members."""
+        if current.mesh_axes:  # each process would measure and choose chunks of its own
+            return self._mapped_programs(args, kwargs)
         leaves, structure, dims, size = self._mapping.split(args)
         shapes = tuple((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (structure, tuple(dims), shapes)
@@ -163,12 +166,15 @@ def _measure_schedules(call: _MappedCall, size: int) -> tuple[Schedule, list[Chu
         return chosen, parts, 0
     if size < MIN_MEMBERS_FOR_CHUNKS:
         return call.schedule_within_memory(size, (call.peak_memory(size) or 0) / size), parts, 0
+    collectives = current.mesh_collectives
     needed = 0.0  # bytes of one member; set once a width has no native program
     for width in CHUNK_WIDTHS:
         count = width if width > 1 else min(_TIMED_MEMBERS, size)
         if done + count > size or (needed and width > 1):
             continue
         memory = call.peak_memory(width)
+        if current.mesh_collectives != collectives:  # the trace has collectives over a mesh
+            return chosen, [], 0
         if memory is not None:
             needed = needed or memory / width
             continue

@@ -1,0 +1,141 @@
+"""What the processes of the tests run: functions of one member, over the axis "i", in stacks of transforms."""
+
+import os
+import time
+
+import torch
+import torch.distributed as dist
+
+import torchpure as tp
+
+D = torch.float64
+STEPS = torch.tensor([1.0, -0.5, 0.7], dtype=D)
+
+
+def members(count, seed=0):
+    numbers = torch.arange(count * 4, dtype=D).reshape(count, 4)
+    return torch.sin(numbers * 1.7 + seed) + 0.1 * numbers / count
+
+
+def ring(count):
+    return [(i, (i + 1) % count) for i in range(count)]
+
+
+def chain(count):
+    return [(i, i + 1) for i in range(count - 1)]
+
+
+def size():
+    return tp.axis_size("i")
+
+
+def rows(x):  # a row for each member
+    return torch.stack([x * (i + 1) for i in range(size())])
+
+
+def until(x):
+    return tp.while_loop(lambda c: tp.pmax(c.sum(), "i") < 6, lambda c: c + 1 + 0.1 * tp.psum(c.sin(), "i"), x, max_steps=9)
+
+
+by_vjp = tp.custom_vjp(lambda x: x * tp.psum(x**2, "i"))
+by_vjp.defvjp(
+    lambda x: (x * tp.psum(x**2, "i"), x), lambda x, ct: (ct * tp.psum(x**2, "i") + 2 * x * tp.psum(ct * x, "i"),)
+)
+FUNCTIONS = {
+    "psum": lambda x: x * tp.psum(x**2, "i"),
+    "pmean": lambda x: torch.sin(x - tp.pmean(x, "i")),
+    "pmax": lambda x: torch.exp(x - tp.pmax(x, "i")),
+    "pmin": lambda x: x * tp.pmin(x, "i"),
+    "ties": lambda x: tp.pmax(tp.pmean(x, "i") * 2, "i") * x,
+    "all_gather": lambda x: tp.all_gather(x**2, "i").prod(0) * x,
+    "all_gather, last": lambda x: tp.all_gather(x, "i", dim=-1).sin().sum(1) * x,
+    "all_gather, tiled": lambda x: tp.all_gather(x, "i", tiled=True).cumsum(0)[:4] * x,
+    "psum_scatter": lambda x: tp.psum_scatter(rows(x**2), "i") * x,
+    "psum_scatter, tiled": lambda x: tp.psum_scatter(rows(x).sin().flatten(), "i", tiled=True) * x,
+    "ring": lambda x: tp.ppermute(x**2, "i", ring(size())) * x,
+    "chain": lambda x: tp.ppermute(x.sin(), "i", chain(size())) + x,
+    "all_to_all": lambda x: tp.all_to_all(rows(x**2), "i", 0, 1).sum(1) * x,
+    "all_to_all, tiled": lambda x: tp.all_to_all(rows(x).sin(), "i", 0, 1, tiled=True)[0, :4] * x,
+    "axis_index": lambda x: x**2 * tp.axis_index("i") + tp.psum(1, "i"),
+    "softmax": lambda x: x.exp() / tp.psum(x.exp(), "i"),
+    "norm": lambda x: (x - tp.pmean(x, "i")) / (tp.pmean((x - tp.pmean(x, "i")) ** 2, "i") + 1e-3).sqrt(),
+    "tree": lambda x: tp.psum({"a": [x], "b": x[0] ** 2, "n": 2}, "i")["a"][0] * x,
+    "large": lambda x: tp.psum(x.repeat(400).sin(), "i")[:4] * tp.all_gather(x.repeat(400), "i").prod(0)[-4:],
+    "large rows": lambda x: tp.all_to_all(rows(x.repeat(400)).cos(), "i", 0, 0).sum(0)[:4] * x
+    + tp.psum_scatter(rows(x.repeat(400)), "i")[:4] * tp.ppermute(x.repeat(400), "i", chain(size()))[:4],
+    "remat": tp.remat(lambda x: x * tp.psum(x**2, "i") * (1 + tp.axis_index("i"))),
+    "remat, captured": lambda x: tp.remat(lambda y: y * tp.psum(x**2, "i"))(x),
+    "scan": lambda x: tp.scan(lambda c, s: (torch.sin(c * tp.psum(c * s, "i")), None), x, STEPS)[0],
+    "scan, remat": lambda x: tp.scan(lambda c, s: (torch.sin(c * tp.psum(c * s, "i")), None), x, STEPS, remat=1)[0],
+    "while": until,
+    "cond": lambda x: tp.cond(
+        tp.psum(x.sum(), "i") > 0, lambda x: x * tp.psum(x**2, "i"), lambda x: tp.pmean(x.cos(), "i"), x
+    ),
+    "custom_vjp": by_vjp,
+    "gradient inside": tp.grad(lambda x: (x**3 * tp.psum(x.sin(), "i")).sum()),
+}  # fmt: skip
+
+
+def over_members(f, **options):
+    """Map a function as one process does."""
+    return tp.vmap(f, axis_name="i", **options)
+
+
+def over_processes(f):
+    """Map a function over processes, one member on each."""
+    mesh = tp.make_mesh((dist.get_world_size(),), ("i",))
+
+    def local(*parts):
+        return f(*[part[0] for part in parts])[None]
+
+    return tp.shard_map(local, mesh, tp.P("i"), tp.P("i"))
+
+
+def over_pmap(f):
+    return tp.pmap(f, "i")
+
+
+STACKS = {  # of a way to map, a function, members and weights
+    "": lambda over, f, x, w: over(f)(x),
+    "grad(map)": lambda over, f, x, w: tp.grad(lambda x: (over(f)(x) * w).sum())(x),
+    "map(grad)": lambda over, f, x, w: over(tp.grad(lambda x, w: (f(x) * w).sum()))(x, w),
+    "jvp(map)": lambda over, f, x, w: tp.jvp(over(f), (x,), (w,))[1],
+    "map(jvp)": lambda over, f, x, w: over(lambda x, t: tp.jvp(f, (x,), (t,))[1])(x, w),
+    "hvp(map)": lambda over, f, x, w: tp.jvp(tp.grad(lambda x: (over(f)(x) * w).sum()), (x,), (w,))[1],
+    "grad(grad(map))": lambda over, f, x, w: tp.grad(
+        lambda x: (tp.grad(lambda x: (over(f)(x) * w).sum())(x) * w.cos()).sum()
+    )(x),
+    "grad(map(grad))": lambda over, f, x, w: tp.grad(
+        lambda x: (over(tp.grad(lambda x, w: (f(x) * w).sum()))(x, w) * w).sum()
+    )(x),
+    "vmap(map)": lambda over, f, x, w: tp.vmap(over(f))(torch.stack([x, w, x * w])),
+    "map(vmap)": lambda over, f, x, w: over(lambda x: tp.vmap(f)(torch.stack([x, x.cos()])))(x),
+    "vmap(grad(map))": lambda over, f, x, w: tp.vmap(tp.grad(lambda x: (over(f)(x) * w).sum()))(torch.stack([x, w])),
+    "remat(map)": lambda over, f, x, w: tp.grad(lambda x: (tp.remat(over(f))(x) * w).sum())(x),
+    "scan(map)": lambda over, f, x, w: tp.scan(lambda c, s: (over(f)(c * s).sin(), None), x, STEPS)[0],
+    "graph(grad(map))": lambda over, f, x, w: tp.make_graph(tp.grad(lambda x: (over(f)(x) * w).sum()))(x)(x),
+}
+COMPILED = {
+    "jit(map)": lambda over, f, x, w: tp.jit(over(f))(x),
+    "map(jit)": lambda over, f, x, w: over(tp.jit(f))(x),
+    "jit(grad(map))": lambda over, f, x, w: tp.jit(tp.grad(lambda x: (over(f)(x) * w).sum()))(x),
+    "jit(map(grad))": lambda over, f, x, w: tp.jit(over(tp.grad(lambda x, w: (f(x) * w).sum())))(x, w),
+    "jit(vmap(map))": lambda over, f, x, w: tp.jit(tp.vmap(over(f)))(torch.stack([x * i for i in range(70)])),
+    "map(jit(vmap))": lambda over, f, x, w: over(lambda x: tp.jit(tp.vmap(f))(torch.stack([x * i for i in range(70)])))(
+        x
+    ),
+}
+
+
+def stacked(function, stacks, over=over_processes):
+    """Run a function in stacks of transforms, on as many members as there are processes."""
+    count = dist.get_world_size() if dist.is_initialized() else 1
+    return run_stacks(over, function, stacks, count)
+
+
+def run_stacks(over, function, stacks, count):
+    x, w = members(count), members(count, 1)
+    return {stack: (STACKS | COMPILED)[stack](over, FUNCTIONS[function], x, w) for stack in stacks}
+
+
+RUN = {"stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap)}
