@@ -34,6 +34,7 @@ FIGURES = (
     "checkpoint_cost",
     "sweep_command",
     "read_csv",
+    "scale",
 )
 
 

@@ -34,7 +34,9 @@ def rows(x):  # a row for each member
 
 
 def until(x):
-    return tp.while_loop(lambda c: tp.pmax(c.sum(), "i") < 6, lambda c: c + 1 + 0.1 * tp.psum(c.sin(), "i"), x, max_steps=9)
+    return tp.while_loop(
+        lambda c: tp.pmax(c.sum(), "i") < 6, lambda c: c + 1 + 0.1 * tp.psum(c.sin(), "i"), x, max_steps=9
+    )
 
 
 by_vjp = tp.custom_vjp(lambda x: x * tp.psum(x**2, "i"))
@@ -47,7 +49,7 @@ FUNCTIONS = {
     "pmax": lambda x: torch.exp(x - tp.pmax(x, "i")),
     "pmin": lambda x: x * tp.pmin(x, "i"),
     "ties": lambda x: tp.pmax(tp.pmean(x, "i") * 2, "i") * x,
-    "all_gather": lambda x: tp.all_gather(x**2, "i").prod(0) * x,
+    "all_gather": lambda x: tp.all_gather(x**2, "i").cos().sum(0) * x,
     "all_gather, last": lambda x: tp.all_gather(x, "i", dim=-1).sin().sum(1) * x,
     "all_gather, tiled": lambda x: tp.all_gather(x, "i", tiled=True).cumsum(0)[:4] * x,
     "psum_scatter": lambda x: tp.psum_scatter(rows(x**2), "i") * x,
@@ -60,7 +62,7 @@ FUNCTIONS = {
     "softmax": lambda x: x.exp() / tp.psum(x.exp(), "i"),
     "norm": lambda x: (x - tp.pmean(x, "i")) / (tp.pmean((x - tp.pmean(x, "i")) ** 2, "i") + 1e-3).sqrt(),
     "tree": lambda x: tp.psum({"a": [x], "b": x[0] ** 2, "n": 2}, "i")["a"][0] * x,
-    "large": lambda x: tp.psum(x.repeat(400).sin(), "i")[:4] * tp.all_gather(x.repeat(400), "i").prod(0)[-4:],
+    "large": lambda x: tp.psum(x.repeat(400).sin(), "i")[:4] * tp.all_gather(x.repeat(400), "i").cos().sum(0)[-4:],
     "large rows": lambda x: tp.all_to_all(rows(x.repeat(400)).cos(), "i", 0, 0).sum(0)[:4] * x
     + tp.psum_scatter(rows(x.repeat(400)), "i")[:4] * tp.ppermute(x.repeat(400), "i", chain(size()))[:4],
     "remat": tp.remat(lambda x: x * tp.psum(x**2, "i") * (1 + tp.axis_index("i"))),
@@ -83,7 +85,7 @@ def over_members(f, **options):
 
 def over_processes(f):
     """Map a function over processes, one member on each."""
-    mesh = tp.make_mesh((dist.get_world_size(),), ("i",))
+    mesh = tp.make_mesh((-1,), ("i",))
 
     def local(*parts):
         return f(*[part[0] for part in parts])[None]
@@ -138,4 +140,155 @@ def run_stacks(over, function, stacks, count):
     return {stack: (STACKS | COMPILED)[stack](over, FUNCTIONS[function], x, w) for stack in stacks}
 
 
-RUN = {"stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap)}
+def grid():
+    return tp.make_mesh((2, -1), ("data", "model"))
+
+
+def line():
+    return tp.make_mesh((-1,), ("data",))
+
+
+W, X = members(2).T, members(8, 2)  # (4, 2) and (8, 4)
+
+
+def model_loss(w, x):
+    """A loss whose data and weights are split."""
+    hidden = tp.psum(x @ w, "model").sin()
+    return tp.pmean((hidden**2).mean(), "data")
+
+
+def whole_loss(w, x):
+    return (((x @ w).sin()) ** 2).mean()
+
+
+def by_grid():
+    specs = (tp.P("model"), tp.P("data", "model"))
+    sharded = tp.shard_map(model_loss, grid(), specs, tp.P())
+    w, x = tp.device_put((W, X), grid(), specs)
+    return {
+        "value": sharded(W, X),
+        "gradients": tp.grad(sharded, (0, 1))(W, X),
+        "hessian": tp.hessian(sharded)(W, X),
+        "of DTensors": sharded(w, x).full_tensor(),
+        "gradients of DTensors": tuple(g.full_tensor() for g in tp.grad(sharded, (0, 1))(w, x)),
+        "keyword": tp.shard_map(model_loss, mesh=grid(), in_specs=list(specs), out_specs=tp.P())(W, X),
+    }
+
+
+def by_both_axes():
+    """Split one dimension by two axes, in both orders; sum and gather over both."""
+    x, found = members(8), {}
+    for names in (("data", "model"), ("model", "data")):
+        spec = tp.P(names)
+        found[names] = tp.shard_map(lambda x: x * 2, grid(), spec, spec)(x)
+        f = tp.shard_map(
+            lambda x, n=names: x * tp.psum(x.sum(), n) + tp.axis_index(n) + tp.all_gather(x, n, tiled=True).sum(0),
+            grid(), spec, spec,
+        )  # fmt: skip
+        found[names, "collectives"] = f(x)
+        found[names, "gradient"] = tp.grad(lambda x, f=f: f(x).sin().sum())(x)
+    return found
+
+
+def nested():
+    """A vmap axis inside of a mesh axis, and collectives over both."""
+
+    def f(x):
+        rows = tp.vmap(lambda row: row * tp.psum(row.sum(), ("data", "row")) + tp.axis_index("row"), axis_name="row")
+        return rows(x)
+
+    mapped = tp.shard_map(f, line(), tp.P("data"), tp.P("data"))
+    return {"value": mapped(X), "gradient": tp.grad(lambda x: mapped(x).sin().sum())(X)}
+
+
+def replicated():
+    """Gradients of an argument that all processes have are summed where it goes in."""
+    sharded = tp.shard_map(lambda w, x: tp.pmean(((x @ w) ** 2).mean(), "data"), line(), (tp.P(), tp.P("data")), tp.P())
+    step = tp.shard_map(
+        lambda w, x: tp.pmean(tp.grad(lambda w, x: ((x @ w) ** 2).mean())(w, x), "data"),
+        line(), (tp.P(), tp.P("data")), tp.P(),
+    )  # fmt: skip
+    return {"outside": tp.grad(sharded)(W, X), "inside": step(W, X), "forward": tp.jacfwd(sharded)(W, X)}
+
+
+def spread_members():
+    sharded = tp.shard_map(lambda w, x: (x @ w).sin(), line(), tp.P(), tp.P())
+    ws = torch.stack([W * i for i in range(8)], 1)
+    mapped = tp.vmap(sharded, in_dims=(1, None), out_dims=-1, spmd_axis_name="data")
+    return {"value": mapped(ws, X), "gradient": tp.grad(lambda ws: (mapped(ws, X) ** 2).sum())(ws)}
+
+
+def layouts():
+    values = {"w": W, "rest": [X, 3, "name"]}
+    put = tp.device_put(values, grid(), {"w": tp.P("model"), "rest": tp.P()})
+    again = tp.device_put(put, grid(), tp.P("data"))
+    names = [str(leaf.placements) for leaf in (put["w"], put["rest"][0], again["w"])]
+    gradient = tp.grad(lambda w: (tp.device_put(w, grid(), tp.P("model")).full_tensor() ** 2).sum())(W)
+    back = [leaf.full_tensor() for leaf in (put["w"], put["rest"][0], again["w"], again["rest"][0])]
+    return names, back, put["w"].to_local().shape, put["rest"][1:], gradient
+
+
+def text_of_program():
+    f = tp.shard_map(lambda x: tp.psum(x.sin(), "data") * x, line(), tp.P("data"), tp.P("data"))
+    return str(tp.jit(f).lower(X))
+
+
+def last():
+    return dist.get_rank() == dist.get_world_size() - 1
+
+
+def split(f, x=X, out=tp.P("data")):
+    return tp.shard_map(f, line(), tp.P("data"), out)(x)
+
+
+def raises(x):
+    if last():
+        raise ValueError("this data file is damaged")
+    return tp.psum(x, "data")
+
+
+def dies(x):
+    if last():
+        os._exit(1)
+    return tp.psum(x, "data")
+
+
+def is_late(x):
+    if last():
+        time.sleep(4.0)
+    return tp.psum(x, "data")
+
+
+FAILURES = {
+    "shape": lambda: split(lambda x: tp.psum(x[:1] if last() else x, "data")),
+    "dtype": lambda: split(lambda x: tp.psum(x.float() if last() else x, "data")),
+    "kind": lambda: split(lambda x: tp.pmax(x, "data") if last() else tp.psum(x, "data")),
+    "large": lambda: split(lambda x: tp.psum(x.repeat(900, 1 + last()), "data")),
+    "one more": lambda: split(lambda x: tp.psum(tp.psum(x, "data") if last() else x, "data")),
+    "a branch": lambda: split(lambda x: tp.cond(tp.axis_index("data") > 0, lambda x: tp.psum(x, "data"), torch.sin, x)),
+    "function": lambda: split(torch.cos if last() else torch.sin),
+    "seed": lambda: split(torch.sin, X + last()),
+    "seed of a tree": lambda: tp.device_put({"w": W, "x": X * (1 + last())}, line()),
+    "result": lambda: split(lambda x: x.sum(), out=tp.P()),
+    "raises": lambda: split(raises),
+    "raises at the end": lambda: split(lambda x: (x, raises(x))[0] if last() else x),
+    "specs": lambda: split(torch.sin, X[0, 0] if last() else X),
+    "axis": lambda: split(lambda x: tp.psum(x, "model")),
+    "in a program": lambda: split(tp.jit(lambda x: tp.psum(x[:1] if last() else x, "data"))),
+    "program": lambda: tp.jit(tp.shard_map(lambda x: tp.psum(x[:1] if last() else x, "data"), line(), tp.P("data"), tp.P()))(X),
+    "dies": lambda: split(dies, members(3)),
+    "late": lambda: split(is_late, members(3)),
+    "size": lambda: tp.make_mesh((3, 5), ("data", "model")),
+    "pmap": lambda: tp.pmap(torch.sin)(members(7)),
+}  # fmt: skip
+
+
+def fails(name):
+    return FAILURES[name]()
+
+
+RUN = {
+    "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated,
+    "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "fails": fails,
+    "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap),
+}  # fmt: skip

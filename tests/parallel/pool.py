@@ -37,7 +37,7 @@ class Pool:
 
     def __init__(self, size: int, folder: Path, seconds: float = SECONDS) -> None:
         context = multiprocessing.get_context("forkserver")  # imports torch once
-        context.set_forkserver_preload(["torchpure", "torchpure.parallel", "parallel_cases"])
+        context.set_forkserver_preload(["warm_up"])
         pairs = [context.Pipe() for _ in range(size)]
         self.connections = [ours for ours, _ in pairs]
         self.processes = [

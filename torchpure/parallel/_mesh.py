@@ -10,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from torchpure._torch import set_group_timeout
+from torchpure._torch import disable_current_modes, set_group_timeout
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import hint_keywords
+from torchpure.transforms.engine import without_function_modes
 
 from ._collective_op import collective, group_named
 from ._rounds import Group
@@ -30,11 +31,11 @@ def make_mesh(
 ) -> DeviceMesh:
     """Arrange all processes of the program in a grid with named axes, and return torch's DeviceMesh.
 
-    The product of `axis_shapes` is the number of processes. If torch has no default group of processes yet, it is
-    made, and stays torch's own: from the variables of `torchrun`, or of this process alone where they are not set. So
-    call `torch.distributed.init_process_group` before, if you call it at all. `device` is "cuda" where torch finds
-    one, else "cpu". `timeout` is the number of seconds that a collective waits for other processes; by default,
-    torch's 30 minutes.
+    The product of `axis_shapes` is the number of processes; one of them may be -1, for what remains. If torch has no
+    default group of processes yet, it is made, and stays torch's own: from the variables of `torchrun`, or of this
+    process alone where they are not set. So call `torch.distributed.init_process_group` before, if you call it at all.
+    `device` is "cuda" where torch finds one, else "cpu". `timeout` is the number of seconds that a collective waits for
+    other processes; by default, torch's 30 minutes.
 
     Raises:
         TransformError: the sizes do not fit the number of processes, or the names.
@@ -48,14 +49,17 @@ def make_mesh(
         raise TransformError(f"make_mesh: wanted a name for each of the axes {shape}, each once; got {names}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     world = world_size()
-    if math.prod(shape) != world:
+    if shape.count(-1) == 1 and world % math.prod(size for size in shape if size != -1) == 0:
+        shape = tuple(world // -math.prod(shape) if size == -1 else size for size in shape)
+    if min(shape, default=1) < 1 or math.prod(shape) != world:
         sizes = ", ".join(f"{name}={size}" for name, size in zip(names, shape, strict=True))
         raise TransformError(
-            f"make_mesh: the mesh ({sizes}) has {math.prod(shape)} processes, but the program has {world}: start it "
-            f"with torchrun --nproc-per-node {math.prod(shape)}"
+            f"make_mesh: the mesh ({sizes}) does not fit the {world} processes of the program: give it other sizes, or "
+            "start as many processes with torchrun --nproc-per-node"
         )
-    _start_default_group(device)
-    mesh = init_device_mesh(device, shape, mesh_dim_names=names)
+    with disable_current_modes(), without_function_modes():  # torch reads tensors here, also while a tracer runs
+        _start_default_group(device)
+        mesh = init_device_mesh(device, shape, mesh_dim_names=names)
     if timeout is not None:
         for group in {id(group): group for group in [dist.group.WORLD, *mesh.get_all_groups()]}.values():
             set_group_timeout(timeout, group)

@@ -86,11 +86,12 @@ def run_work(group: Group, text: str, start: Any) -> None:
         raise MeshError(
             f"{text} over {group.label}: an earlier collective failed, {group.broken}: start the program again"
         )
+    begun = time.monotonic()
     try:
         start().wait()
     except RuntimeError as error:
         group.broken = text
-        raise MeshError(_post_mortem(group, text, error)) from error
+        raise MeshError(_post_mortem(group, text, error, time.monotonic() - begun)) from error
 
 
 def _disagreement(group: Group, text: str, received: Tensor) -> str:
@@ -112,23 +113,32 @@ def _disagreement(group: Group, text: str, received: Tensor) -> str:
     )
 
 
-def _post_mortem(group: Group, text: str, error: Exception) -> str:
-    """Report this failure in the store, and say which processes of the group have reported none."""
-    key = f"torchpure/{group.group.group_name}/{group.rounds}"
-    silent = [rank for rank in group.ranks if rank != group.ranks[group.rank]]
+def _post_mortem(group: Group, text: str, error: Exception, waited: float) -> str:
+    """Report this failure in the store, and say which processes of the group have reported none, or came late."""
+    key, own = f"torchpure/{group.group.group_name}/{group.rounds}", group.ranks[group.rank]
+    others = silent = [rank for rank in group.ranks if rank != own]
     reason = str(error).partition("\n")[0].strip()
-    begin = f"{text} over {group.label} failed on rank {group.ranks[group.rank]}"
+    begin = f"{text} over {group.label} failed on rank {own}"
     try:
         store = get_default_store()
-        store.set(f"{key}/{group.ranks[group.rank]}", text)
+        store.set(f"{key}/{own}", str(waited))
         deadline = time.monotonic() + _REPORT_SECONDS
         while silent and time.monotonic() < deadline:
             silent = [rank for rank in silent if not store.check([f"{key}/{rank}"])]
             time.sleep(0.02)
+        # a process that comes after the others have given up fails at once
+        late = [rank for rank in others if rank not in silent and float(store.get(f"{key}/{rank}")) < waited / 2]
     except RuntimeError:
         return f"{begin}: the store does not answer: the process that holds it, rank 0 or torchrun, has ended. {reason}"
-    who = f"rank{'s' * (len(silent) > 1)} {', '.join(map(str, silent))}" if silent else "no process"
-    return f"{begin}: {who} did not come in time: it has ended, or does something else. {reason}"
+    if late and not silent:
+        return f"{begin}: {_ranks(late)} did not come in time, but later. {reason}"
+    if not silent:
+        return f"{begin}: another process gave up before this one came, or the connection broke. {reason}"
+    return f"{begin}: {_ranks(silent)} did not come in time: it has ended, or does something else. {reason}"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
 def announce_failure(groups: Sequence[Group], text: str) -> None:

@@ -105,4 +105,5 @@ class _AllGather(torch.autograd.Function):
         (x, index, size), dim = args, in_dims[0]
         if in_dims[1] is None:  # this vmap is not the one of the axis
             return _AllGather.apply(x.movedim(dim, 0), index, size), 1
-        return (x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)), None
+        # cloned: a tangent may be written to, and must not be expanded
+        return (x.expand(size, *x.shape).clone() if dim is None else x.movedim(dim, 0)), None
