@@ -6,7 +6,7 @@ PIP := $(VENV)/$(INSTALL) -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test test-python test-torch faults proof sanitize operators borders docs-tables check format bench clean
+.PHONY: fit test test-python test-torch faults proof sanitize operators borders docs docs-browser docs-tables check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -66,6 +66,17 @@ operators: $(VENV)/.dev
 borders: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table_of_borders.py
 
+# The site, in site/. A warning is an error.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "torchpure: the site is in site/; to read it: $(BIN)/python -m http.server --directory site"
+
+# Each page in a headless Chromium: no error, no request to another host, search, axe, dark, a telephone's width.
+# --no-deps: the package brings axe's script, and playwright, which brings a browser of its own.
+docs-browser: $(VENV)/.dev
+	$(PIP) --no-deps axe-playwright-python
+	$(BIN)/python -m pytest -n 0 -m proof tests/docs/test_browser.py
+
 # The tables of docs/optimizers.md. `make operators` writes docs/operators.md, which takes long.
 docs-tables: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
@@ -73,6 +84,7 @@ docs-tables: $(VENV)/.dev
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell README.md CONTRIBUTING.md SECURITY.md Makefile mkdocs.yml docs torchpure tests benchmarks examples
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
@@ -84,4 +96,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-py* .venv-torch* .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site .venv-py* .venv-torch* .ruff_cache .hypothesis .import_linter_cache

@@ -19,6 +19,7 @@ FIGURES = (
     "jit_call",
     "poisson_run",
     "laplacian",
+    "burgers",
     "compile_time",
     "compile_growth",
     "first_step",
@@ -33,8 +34,10 @@ FIGURES = (
     "checkpoints",
     "checkpoint_cost",
     "sweep_command",
+    "scale_sweep",
     "read_csv",
     "scale",
+    "compat",
 )
 
 

@@ -75,7 +75,7 @@ def main() -> None:
             SAFE: lambda: save_file(tensors, made),
             HASH: lambda: _hash(tensors),
         }
-        settings = {OURS: "8 files, two threads, SHA-256, fsync of files and folders"}
+        settings = {OURS: "8 files, two threads, SHA-256 and BLAKE3, fsync of files and folders"}
         report("checkpoints: save 1 GiB", _rows(calls, remove), OURS, {PLAIN: 1.3}, settings, unit="s")
         tp.save(folder / "ours", tensors)
         save_file(tensors, folder / "theirs")
@@ -84,5 +84,5 @@ def main() -> None:
             COPIED: lambda: [value.clone() for value in load_file(folder / "theirs").values()],
             MAPPED: lambda: load_file(folder / "theirs"),
         }
-        settings = {OURS: "8 files, two threads, SHA-256 checked"}
+        settings = {OURS: "8 files, two threads, BLAKE3 checked"}
         report("checkpoints: restore 1 GiB", _rows(calls, lambda: None), OURS, {COPIED: 1.2}, settings, unit="s")

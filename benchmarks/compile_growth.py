@@ -17,20 +17,29 @@ from collections.abc import Callable
 from typing import Any
 
 from ._article import have
-from ._harness import REPEATS, report
+from ._harness import REPEATS, repeat, report
+from ._memory import memory
 
 THREADS = (1, 2)
 FIGURE = "compile growth"
-OURS, DISK, EAGER = "torchpure", "torchpure, disk cache", "eager"
-COMPILE, JAX = "torch.compile", "JAX"
+OURS, EAGER, COMPILE, JAX = "torchpure", "eager", "torch.compile", "JAX"
+DISK, COMPILE_DISK, JAX_DISK = (f"{name}, disk cache" for name in (OURS, COMPILE, JAX))
 RUN_BARS = {EAGER: 0.95, COMPILE: 0.95, JAX: 0.6}
+MEMORY_BARS = {COMPILE: 1.0}
 COMPILE_BARS = {COMPILE: 0.25, JAX: 2.0}
+DISK_BARS = {COMPILE_DISK: 0.7, JAX_DISK: 1.5}
 SETTINGS = {
     OURS: "jit of value_and_grad, empty caches",
     DISK: "a second process with the first one's TORCHPURE_CACHE",
     EAGER: "value_and_grad of torchpure; for modules, forward and backward of torch",
     COMPILE: "the loss of the module compiled, then backward; Burgers: grad_and_value compiled. Empty caches",
+    COMPILE_DISK: "a second process with the first one's TORCHINDUCTOR_CACHE_DIR",
     JAX: "jit of value_and_grad, no disk cache",
+    JAX_DISK: "a second process with JAX's persistent cache, which keeps every program",
+}
+ALWAYS_KEPT = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
 
@@ -45,27 +54,44 @@ def main() -> None:
 
 def measure(case: str) -> None:
     """Measure one case, and print its tables."""
-    peers = [OURS, DISK, EAGER, COMPILE, *([JAX] if case.startswith("Burgers") and have("jax") else [])]
-    compiled: dict[str, list[float]] = {name: [] for name in peers if name != EAGER}
-    ran: dict[str, list[float]] = {name: [] for name in peers if name != DISK}
+    others = [EAGER, COMPILE, *([JAX] if case.startswith("Burgers") and have("jax") else [])]
+    found: dict[str, list[dict[str, float]]] = {}
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as folder:
-            for name in peers:
-                found = _child(case, name, folder)
-                if name in compiled:
-                    compiled[name].append(found["compile"] * 1e6)
-                if name in ran:
-                    ran[name].append(found["run"] * 1e6)
-    report(f"{FIGURE}, compile: {case}", compiled, OURS, COMPILE_BARS, SETTINGS)
-    report(f"{FIGURE}, run: {case}", ran, OURS, RUN_BARS, SETTINGS)
+            for name in (OURS, *others):
+                found.setdefault(name, []).append(_child(case, name, folder))
+                if name != EAGER:
+                    found.setdefault(f"{name}, disk cache", []).append(_from_disk(case, name, folder))
+    _report(case, found)
 
 
-def _child(case: str, peer: str, folder: str) -> dict[str, float]:
+def _report(case: str, found: dict[str, list[dict[str, float]]]) -> None:
+    def column(names: tuple[str, ...], figure: str, factor: float) -> dict[str, list[float]]:
+        return {name: [one[figure] * factor for one in found[name]] for name in names if name in found}
+
+    started, again = (OURS, COMPILE, JAX), (DISK, COMPILE_DISK, JAX_DISK)
+    report(f"{FIGURE}, compile: {case}", column(started, "compile", 1e6), OURS, COMPILE_BARS, SETTINGS)
+    report(f"{FIGURE}, from the disk cache: {case}", column(again, "compile", 1e6), DISK, DISK_BARS, SETTINGS)
+    report(f"{FIGURE}, run: {case}", column((OURS, EAGER, COMPILE, JAX), "run", 1e6), OURS, RUN_BARS, SETTINGS)
+    memory = column((OURS, EAGER, COMPILE, JAX), "memory", 1.0)
+    report(f"{FIGURE}, memory of a call: {case}", memory, OURS, MEMORY_BARS, SETTINGS, "MiB")
+
+
+def _from_disk(case: str, peer: str, folder: str) -> dict[str, float]:
+    """Measure a process that finds the program on disk. JAX writes there only if it is told to: one more process."""
+    if peer != JAX:
+        return _child(case, peer, folder)
+    kept = ALWAYS_KEPT | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/jax"}
+    _child(case, peer, folder, kept)
+    return _child(case, peer, folder, kept)
+
+
+def _child(case: str, peer: str, folder: str, settings: dict[str, str] | None = None) -> dict[str, float]:
     caches = {"TORCHPURE_CACHE": f"{folder}/torchpure", "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
     call = f"from benchmarks.compile_growth import child; child({case!r}, {peer!r})"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", call],
-        env=os.environ | caches,
+        env=os.environ | caches | (settings or {}),
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -75,7 +101,7 @@ def _child(case: str, peer: str, folder: str) -> dict[str, float]:
 
 
 def child(case: str, peer: str) -> None:
-    """Print the CPU seconds of the first call, and the median seconds of later calls."""
+    """Print the CPU seconds of the first call, the median seconds of later calls, and the MiB that a call takes."""
     from ._programs import CASES
 
     if peer == JAX:
@@ -85,7 +111,7 @@ def child(case: str, peer: str) -> None:
     before = _cpu_seconds()
     call()
     compiled = _cpu_seconds() - before
-    print(json.dumps({"compile": compiled, "run": _median_seconds(call)}))
+    print(json.dumps({"compile": compiled, "run": _median_seconds(call), "memory": memory(repeat(call))}))
 
 
 def _call(case: Any, peer: str) -> Callable[[], Any]:
@@ -99,7 +125,7 @@ def _call(case: Any, peer: str) -> Callable[[], Any]:
         fn, args = case.by_jax()
         compiled = jax.jit(fn)
         return lambda: jax.block_until_ready(compiled(*args))
-    if peer in {OURS, DISK}:
+    if peer == OURS:
         fn, args = case.make()
         ours = tp.jit(fn)
         return lambda: ours(*args)

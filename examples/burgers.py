@@ -9,6 +9,7 @@ The reference is the exact solution by the transform of Cole and Hopf, an integr
 
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -49,48 +50,50 @@ def loss(params: Params, x: Tensor, t: Tensor) -> Tensor:
     return (tp.vmap(residual, in_dims=(None, 0, 0))(params, x, t) ** 2).mean()
 
 
-def adam(params: Params, x: Tensor, t: Tensor, steps: int) -> Params:
-    """Run Adam in one compiled loop."""
-    optimizer = tp.optim.adam(tp.optim.cosine_decay_schedule(3e-3, steps))
+def train(params: Params, at: tuple[Tensor, Tensor], adam_steps: int, lbfgs_steps: int) -> Params:
+    """Run Adam in one compiled loop, then torch's L-BFGS on the compiled value and gradient."""
+    adam = tp.optim.adam(tp.optim.cosine_decay_schedule(3e-3, adam_steps))
 
     def step(carry: tuple, _: None) -> tuple:
-        params, state = carry
-        value, grads = tp.value_and_grad(loss)(params, x, t)
-        return optimizer.step(grads, state, params), value
+        value, grads = tp.value_and_grad(loss)(carry[0], *at)
+        return adam.step(grads, carry[1], carry[0]), value
 
-    run = tp.jit(lambda params: tp.scan(step, (params, optimizer.init(params)), None, length=steps)[0][0])
-    return run(params)
-
-
-def lbfgs(params: Params, x: Tensor, t: Tensor, steps: int) -> Params:
-    """Run torch's L-BFGS on the compiled value and gradient."""
-    flat, unravel = tp.ravel_pytree(params)
-    flat = flat.clone().requires_grad_()
-    run = tp.jit(lambda flat: tp.value_and_grad(lambda flat: loss(unravel(flat), x, t))(flat))
-    optimizer = torch.optim.LBFGS([flat], max_iter=steps, history_size=50, line_search_fn="strong_wolfe")
+    run = tp.jit(lambda params: tp.scan(step, (params, adam.init(params)), None, length=adam_steps)[0][0])
+    flat, unravel = tp.ravel_pytree(run(params))
+    flat.requires_grad_()
+    value_and_grad = tp.jit(tp.value_and_grad(lambda flat: loss(unravel(flat), *at)))
+    lbfgs = torch.optim.LBFGS([flat], max_iter=lbfgs_steps, history_size=50, line_search_fn="strong_wolfe")
 
     def closure() -> float:
-        value, flat.grad = run(flat.detach())
+        value, flat.grad = value_and_grad(flat.detach())
         return float(value)
 
-    optimizer.step(closure)
+    lbfgs.step(closure)
     return unravel(flat.detach())
 
 
-def main(adam_steps: int = 3000, lbfgs_steps: int = 3000, points: int = 4000) -> float:
+def main(adam_steps: int = 3000, lbfgs_steps: int = 3000, points: int = 4000, picture: str | None = None) -> float:
     """Train, and return the relative error of the solution in L2."""
     params, _ = NET.init(tp.random.key(0))
     x, t = tp.random.uniform(tp.random.key(1), (2, points), dtype=torch.float64)
     x = 2 * x - 1
     x[: points // 4] *= 0.1  # the shock is at x = 0
-    params = lbfgs(adam(params, x, t, adam_steps), x, t, lbfgs_steps)
+    params = train(params, (x, t), adam_steps, lbfgs_steps)
     grid_x, grid_t = torch.meshgrid(*(torch.linspace(a, 1, 200).double() for a in (-1, 0.01)), indexing="ij")
     wanted = exact(grid_x, grid_t)
     found = tp.vmap(u, in_dims=(None, 0, 0))(params, grid_x.reshape(-1), grid_t.reshape(-1)).reshape(wanted.shape)
     error = float((found - wanted).norm() / wanted.norm())
     print(f"residual {loss(params, x, t):.2e}, relative error {error:.2e}")
+    if picture:
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
+        for axis, title, values in zip(axes, ("u", "error"), (found, found - wanted), strict=True):
+            figure.colorbar(
+                axis.imshow(values.T.numpy(), origin="lower", extent=(-1, 1, 0.01, 1), aspect="auto"), ax=axis
+            )
+            axis.set(title=title, xlabel="x", ylabel="t")
+        figure.savefig(picture, dpi=70, bbox_inches="tight")
     return error
 
 
 if __name__ == "__main__":
-    main()
+    main(picture="burgers.png")

@@ -5,6 +5,7 @@ The boundary condition is hard: the network is multiplied by x (1 - x) y (1 - y)
     python examples/poisson.py
 """
 
+import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ import torchpure as tp
 PI = torch.pi
 
 
-def main(steps: int = 2000) -> float:
+def main(steps: int = 2000, picture: str | None = None) -> float:
     """Train, and return the relative error of the solution in L2."""
     net = tp.functional(nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1)))
     params, _ = net.init(tp.random.key(0))
@@ -43,10 +44,18 @@ def main(steps: int = 2000) -> float:
     line = torch.linspace(0, 1, 64)
     grid = torch.cartesian_prod(line, line)
     exact = torch.sin(PI * grid).prod(1)
-    error = (tp.vmap(u, in_dims=(None, 0))(params, grid) - exact).norm() / exact.norm()
+    found = tp.vmap(u, in_dims=(None, 0))(params, grid)
+    error = (found - exact).norm() / exact.norm()
     print(f"residual {values[0]:.3g} to {values[-1]:.3g}; relative error {error:.2e}")
+    if picture:
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.5))
+        for axis, title, values in zip(axes, ("u", "error"), (found, found - exact), strict=True):
+            shown = axis.imshow(values.reshape(64, 64).T.numpy(), origin="lower", extent=(0, 1, 0, 1), aspect="auto")
+            figure.colorbar(shown, ax=axis)
+            axis.set(title=title, xlabel="x", ylabel="y")
+        figure.savefig(picture, dpi=70, bbox_inches="tight")
     return float(error)
 
 
 if __name__ == "__main__":
-    main()
+    main(picture="poisson.png")

@@ -20,6 +20,7 @@ SHARED = {
     "torchpure._collector",
     "torchpure._progress",
     "torchpure._missing_names",
+    "torchpure._start",
 }  # files of the top package, below every layer
 
 

@@ -23,6 +23,7 @@ SURFACE = {
 def test_the_public_names_are_those_listed_here():
     assert {name for name in vars(tp) if not name.startswith("_")} - {
         "cli",
+        "compat",
         "data",
         "parallel",
         "runs",

@@ -4,12 +4,12 @@ import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
-from . import _collector, _missing_names
+from . import _collector, _missing_names, _start
 
 __version__ = "0.1.0"  # the build reads it here
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
-with _collector.gc_paused():
+with _start.ended_by_signals(), _collector.gc_paused():
     from . import checkpoints, errors, operators, optim, random, train, tree
     from .checkpoints import restore, save
     from .jit import jit

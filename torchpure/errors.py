@@ -9,7 +9,8 @@
     ├── CheckError     (ValueError)                a check of the user, `tp.check`, failed
     ├── InputError     (ValueError)                a file, an expression or an option of the user is invalid
     ├── NonFiniteError (FloatingPointError)        a loss or a gradient of a training is not finite
-    └── CheckpointError (OSError)                  a checkpoint cannot be written or read, or is damaged
+    ├── CheckpointError (OSError)                  a checkpoint cannot be written or read, or is damaged
+    └── WorkerError     (RuntimeError)             a worker of an executor was lost, or cannot run what it is sent
 
 Each is also the built-in exceptions in brackets, so `except ValueError` catches it. Where torch raises RuntimeError for
 the same fault, `except RuntimeError` catches it too.
@@ -29,11 +30,22 @@ __all__ = [
     "StructureError",
     "TorchpureError",
     "TransformError",
+    "WorkerError",
 ]
 
 
 class TorchpureError(Exception):
     """The base class of every error of this library."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors come back whole from other processes: without this, Python calls `__init__` with the message."""
+        return _with_state, (type(self), self.args, dict(vars(self)))
+
+
+def _with_state(kind: type[TorchpureError], args: tuple[Any, ...], state: dict[str, Any]) -> TorchpureError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
 
 
 class StructureError(TorchpureError, ValueError, RuntimeError):
@@ -120,3 +132,7 @@ class CheckpointError(TorchpureError, OSError):
     """Report a checkpoint that cannot be written or read, or is damaged, with its path."""
 
     writer: str | None = None  # the process that has the folder, if that is why
+
+
+class WorkerError(TorchpureError, RuntimeError):
+    """Report a worker that was lost, has other versions, or cannot run what it is sent."""

@@ -41,6 +41,7 @@ def _hooked() -> Any:
 
 ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what the library takes it for
     "_backward_hooks": lambda: not X._backward_hooks and _hooked()._backward_hooks,
+    "_base": lambda: X.view(-1)._base is X and X._base is None,
     "_buffers": lambda: type(MODULE._buffers) is dict,
     "_call_impl": lambda: callable(nn.Module._call_impl),
     "_cdata": lambda: (
@@ -51,6 +52,8 @@ ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what th
     "_construct_modes_with_fx_tracer": lambda: callable(_torch.MakefxTracer._construct_modes_with_fx_tracer),
     "_current_level": lambda: _torch.forward_ad._current_level == -1,
     "_flat_weights": lambda: len(nn.LSTM(1, 1)._flat_weights) == 4,
+    "_is_view": lambda: X.view(-1)._is_view() and not X._is_view(),
+    "_non_persistent_buffers_set": lambda: MODULE._non_persistent_buffers_set == set(),
     "_forward_hooks": lambda: not MODULE._forward_hooks,
     "_forward_pre_hooks": lambda: not MODULE._forward_pre_hooks,
     "_is_zerotensor": lambda: torch._efficientzerotensor(2)._is_zerotensor() and not X._is_zerotensor(),
@@ -66,7 +69,7 @@ ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what th
     "_wrapped_call_impl": lambda: callable(nn.Module._wrapped_call_impl),
 }
 MARKS = {"_boxed_call", "_dynamo_marked_constant"}  # attributes of functions that torch's compiler reads: tests/jit
-PYTHONS = {"_asdict", "_fields", "_getframe", "_replace"}
+PYTHONS = {"_asdict", "_exit", "_fields", "_getframe", "_mp_context", "_replace"}
 OURS = {"_ctx"}  # set by object.__setattr__
 
 

@@ -184,6 +184,8 @@ def test_a_mutated_header_with_right_hashes_is_refused_on_disk(tmp_path):
     """The hashes are those of the changed file, so only the checks of the header remain."""
     import hashlib
 
+    from blake3 import blake3
+
     draw = random.Random(5)
     path = write(tmp_path / "c")
     file = path / "arrays-00000.safetensors"
@@ -196,6 +198,7 @@ def test_a_mutated_header_with_right_hashes_is_refused_on_disk(tmp_path):
         data = said.to_bytes(8, "little") + changed + whole[8 + length :]
         file.write_bytes(data)
         fields["files"][0] |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        fields["files"][0]["blake3"] = blake3(data).hexdigest()
         (path / "manifest.json").write_bytes(signed(fields))
         try:
             found = tp.restore(path)

@@ -1,6 +1,7 @@
 """Whatever the system or a file does: an error of this library, no half checkpoint, and the others untouched."""
 
 import errno
+import hashlib
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blake3 import blake3
 from damage import TREE, fields_of, rewrite, signed, write
 
 import torchpure as tp
@@ -188,7 +190,7 @@ def test_files_of_another_model_are_refused(tmp_path):
     write(tmp_path / "a")
     write(tmp_path / "b", {**TREE, "w": TREE["w"] + 1})
     write(tmp_path / "c", {**TREE, "v": TREE["w"]})
-    for other, message in (("b", "SHA-256 of arrays-00000.safetensors is wrong"), ("c", "bytes; wanted")):
+    for other, message in (("b", "BLAKE3 hash of arrays-00000.safetensors is wrong"), ("c", "bytes; wanted")):
         shutil.copy(tmp_path / other / ARRAYS, tmp_path / "a" / ARRAYS)
         with pytest.raises(CheckpointError, match=message):
             tp.restore(tmp_path / "a")
@@ -211,7 +213,7 @@ def test_no_name_leads_out_of_the_folder(tmp_path, name):
     path = write(tmp_path / "c")
     shutil.copy(path / ARRAYS, tmp_path / "outside")
     rewrite(path, files=[{**fields_of(path)["files"][0], "name": name}])
-    with pytest.raises(CheckpointError, match="wanted a file of tensors with its size and SHA-256"):
+    with pytest.raises(CheckpointError, match="wanted a file of tensors with its size and hashes"):
         tp.restore(path)
 
 
@@ -237,7 +239,7 @@ FORGED = {
     "class": (lambda path: {"tree": {"kind": "os.system", "children": []}}, "wanted a container"),
     "field": (lambda path: {"extra": 1}, "wanted the fields"),
     "format": (lambda path: {"format": "other"}, "wanted the format"),
-    "newer": (lambda path: {"schema": 2, "versions": {"torchpure": "9.0"}}, "it has schema 2, written by torchpure 9.0; this version reads schemas up to 1"),
+    "newer": (lambda path: {"schema": 3, "versions": {"torchpure": "9.0"}}, "it has schema 3, written by torchpure 9.0; this version reads schemas up to 2"),
     "unknown": (lambda path: {"schema": 0}, "its schema 0 is unknown"),
     "no schema": (lambda path: {"schema": "1"}, "wanted the number of a schema"),
 }  # fmt: skip
@@ -279,6 +281,26 @@ def test_older_schemas_go_through_the_table(tmp_path, monkeypatch):
     monkeypatch.setitem(_migrations.MIGRATIONS, 0, to_1)
     assert torch.equal(tp.restore(path)["w"], TREE["w"])
     assert checkpoints.describe(path).metadata == {"step": 3}
+
+
+def test_a_checkpoint_of_schema_1_is_checked_by_its_sha_256(tmp_path):
+    path = write(tmp_path / "c")
+    fields = fields_of(path)
+    for record in fields["files"]:
+        del record["blake3"]
+    (path / "manifest.json").write_bytes(signed({**fields, "schema": 1}))
+    assert torch.equal(tp.restore(path)["w"], TREE["w"])
+    data = bytearray((path / ARRAYS).read_bytes())
+    data[-1] ^= 1
+    (path / ARRAYS).write_bytes(data)
+    with pytest.raises(CheckpointError, match="the SHA-256 hash of arrays-00000.safetensors is wrong"):
+        tp.restore(path)
+
+
+def test_both_hashes_are_those_of_the_file(tmp_path):
+    path = write(tmp_path / "c")
+    record, data = fields_of(path)["files"][0], (path / ARRAYS).read_bytes()
+    assert record["sha256"] == hashlib.sha256(data).hexdigest() and record["blake3"] == blake3(data).hexdigest()
 
 
 def test_migrations_run_in_order():

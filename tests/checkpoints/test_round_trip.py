@@ -183,7 +183,7 @@ def test_large_trees_are_split_into_files(tmp_path, monkeypatch):
 def test_the_manifest_is_json_without_classes_to_import(tmp_path):
     tp.save(tmp_path / "c", {"m": Moments(torch.ones(2), 1)}, metadata={"data": ["digits", 1.5, None]})
     fields = json.loads((tmp_path / "c" / "manifest.json").read_text())
-    assert fields["schema"] == 1 and fields["metadata"] == {"data": ["digits", 1.5, None]}
+    assert fields["schema"] == 2 and fields["metadata"] == {"data": ["digits", 1.5, None]}
     assert fields["tree"]["children"][0]["class"] == "Moments"
     assert fields["versions"]["torch"] == str(torch.__version__)
 

@@ -3,12 +3,14 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
+from torchpure import _start
 from torchpure.cli._signals import catch_signals
 
 
@@ -54,3 +56,20 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(here):
     os.waitpid(child, 0)
     result = json.loads((here / "runs/x/result.json").read_text())
     assert (result["status"], result["steps"]) == ("done", 3000)
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_a_signal_while_torch_is_imported_gives_one_line(tmp_path, number, word):
+    """A package of that name stands in for torch: the signal comes in the middle of its import."""
+    (tmp_path / "torch.py").write_text(
+        f"import os, time\ntry:\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(60)\nexcept BaseException: pass\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    words = [sys.executable, "-m", "torchpure", "fit", "x"]
+    ended = subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 128 + number and ended.stdout == ""
+    assert ended.stderr == f"torchpure: {word}; nothing was saved\n"
+
+
+def test_a_program_that_imports_the_package_keeps_its_handlers():
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and not _start.is_command()

@@ -48,6 +48,33 @@ def test_json_is_the_only_output_and_quiet_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.dist
+def test_workers_give_the_bits_of_one_process(capsys):
+    words = ["sweep", "x", *FAST, "--vary", "learning_rate=1e-3:1e-1:log:9", "--vary", "seed=0:2", "--quiet"]
+    assert main([*words, "--out", "one"]) == main([*words, "--out", "two", "--workers", "1"]) == 0
+    for name in ("results.jsonl", "curves.npz"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+
+
+EXECUTORS = {
+    "both": (["--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], "--workers and --scheduler: wanted one of them"),
+    "none": (["--workers", "0"], "--workers: wanted 1 to 1024 processes, got 0"),
+    "no address": (["--scheduler", "nowhere"], "--scheduler: 'nowhere' cannot be reached"),
+}
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+@pytest.mark.filterwarnings("ignore")  # of dask and tornado
+def test_executors_that_cannot_be_had(name, capsys, monkeypatch):
+    from torchpure.runs import _executors
+
+    monkeypatch.setattr(_executors, "_SECONDS", 0.2)
+    words, message = EXECUTORS[name]
+    assert main(["sweep", "x", *SPACE, *FAST, *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_the_command_of_a_sweep_repeats_it(here):
     import shlex
 

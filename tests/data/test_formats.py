@@ -248,3 +248,11 @@ def test_refused_bare_array(tmp_path):
 def test_refused_parquet(tmp_path, column, message):
     with pytest.raises(InputError, match=message):
         values(write(tmp_path / "a.parquet", {"y": column}), "y")
+
+
+def test_a_line_longer_than_a_block_is_read(tmp_path):
+    text = "w" * (_csv.BLOCK + 10)
+    path = tmp_path / "long.csv"
+    path.write_text(f"a,b\n1,x\n2,{text}\n3,y\n")
+    table = read_table(path, ["a", "b"])
+    assert table.arrow["a"].to_pylist() == [1, 2, 3] and table.arrow["b"].to_pylist() == ["x", text, "y"]

@@ -1,13 +1,16 @@
 """jit(vmap(fn)): members run in chunks, and each equals its solo run."""
 
 import re
+import threading
+import time
 
 import pytest
 import torch
 from torch import nn
 
 import torchpure as tp
-from torchpure.jit import _vmapped
+from torchpure.errors import CheckError
+from torchpure.jit import _vmapped, _vmapped_chunks
 from torchpure.jit._trace import trace
 from torchpure.jit.passes._peak_memory import peak_memory
 from torchpure.testing import assert_trees_close
@@ -155,7 +158,7 @@ CHUNKS = {  # limit in bytes, for 50 members of 100 bytes -> sizes of the chunks
 
 @pytest.mark.parametrize("limit", CHUNKS)
 def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monkeypatch):
-    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", limit)
+    monkeypatch.setattr(_vmapped_chunks, "CHUNK_MEMORY", limit)
     mapped = tp.vmap(lambda x: (torch.sin(x), x.sum()))
     whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
     members, x = _vmapped.ChunkedVmap(mapped.mapping, whole, one), torch.randn(50, 3, dtype=D)
@@ -167,13 +170,73 @@ def test_members_of_other_programs_run_in_chunks_that_fit_in_memory(limit, monke
 
 
 def test_a_program_of_complex_numbers_runs_in_chunks(monkeypatch):
-    schedules, run_in_chunks = [], _vmapped._run_in_chunks
-    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", 1 << 16)
-    monkeypatch.setattr(_vmapped, "_run_in_chunks", lambda *call: schedules.append(call[-1]) or run_in_chunks(*call))
+    schedules, run_in_chunks = [], _vmapped.run_in_chunks
+    monkeypatch.setattr(_vmapped_chunks, "CHUNK_MEMORY", 1 << 16)
+    monkeypatch.setattr(_vmapped, "run_in_chunks", lambda *call: schedules.append(call[-1]) or run_in_chunks(*call))
     mapped = tp.vmap(lambda x: torch.fft.ifft(torch.fft.fft(x) * 2).real)
     x = torch.randn(100, 64, dtype=D)
     assert_trees_close(tp.jit(mapped)(x), mapped(x), rtol=1e-12, atol=1e-13)
     assert len(schedules) == 1 and 1 < schedules[0].width < 100 and not schedules[0].parallel
+
+
+SHARES = [{"devices": ["cpu"] * count, "chunk_size": width} for count in (1, 2, 5) for width in (None, 4, 16)]
+
+
+@pytest.mark.parametrize("options", [{"chunk_size": 1}, {"chunk_size": 4}, {"chunk_size": 99}, *SHARES], ids=str)
+def test_law_chunks_and_groups_of_cores_change_nothing(options):
+    fn = lambda x: torch.sin(x).softmax(0) * x.sum()  # noqa: E731
+    program, x = tp.jit(tp.vmap(fn, **options)), torch.randn(37, 6, dtype=D)
+    for count in (37, 1, 2, 37):
+        assert_trees_close(program(x[:count]), tp.vmap(fn)(x[:count]), rtol=1e-14, atol=1e-14)
+
+
+def test_the_bits_do_not_depend_on_the_groups_of_cores():
+    train = train_of(network())
+    keys, learning_rates = tp.random.split(tp.random.key(1), 70), torch.logspace(-3, -1.5, 70, dtype=D)
+    one = tp.jit(tp.vmap(train, chunk_size=16))(keys, learning_rates)
+    two = tp.jit(tp.vmap(train, chunk_size=16, devices=["cpu", "cpu"]))(keys, learning_rates)
+    assert all(map(torch.equal, tp.tree.leaves(one), tp.tree.leaves(two)))
+
+
+def test_groups_of_cores_share_one_program(monkeypatch):
+    traced, threads, run = [], set(), _vmapped_chunks.MappedCall.run
+    monkeypatch.setattr(
+        _vmapped_chunks.MappedCall, "run", lambda *a: threads.add(threading.get_ident()) or time.sleep(0.02) or run(*a)
+    )
+    program = tp.jit(tp.vmap(lambda x: traced.append(1) or x.sin(), devices=["cpu"] * 3, chunk_size=8))
+    for _ in range(2):
+        program(torch.randn(70, 3))
+    assert len(traced) == 1 and len(threads) >= 3
+
+
+@pytest.mark.parametrize("options", [{"chunk_size": 4}, {"devices": ["cpu"] * 3}], ids=str)
+def test_errors_in_chunks_and_on_devices_name_the_member(options):
+    def root(x):
+        tp.check(x > 0, "negative")
+        return x.sqrt()
+
+    x = torch.ones(20)
+    x[13] = -1
+    with pytest.raises(CheckError, match="negative: member 13 of vmap"):
+        tp.jit(tp.vmap(root, **options))(x)
+
+
+@pytest.mark.parametrize("options", [{"chunk_size": 4}, {"devices": ["cpu"] * 3}], ids=str)
+def test_chunks_and_devices_can_be_differentiated(options):
+    x = torch.randn(7, dtype=D, requires_grad=True)
+    tp.jit(tp.vmap(torch.sin, **options))(x).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().cos())
+
+
+@pytest.mark.parametrize("limit", [199, 1000, 4999])
+def test_a_fixed_width_is_smaller_where_memory_ends(limit, monkeypatch):
+    monkeypatch.setattr(_vmapped_chunks, "CHUNK_MEMORY", limit)
+    monkeypatch.setattr(_vmapped, "CHUNK_MEMORY", limit)
+    mapped = tp.vmap(lambda x: x.sin(), chunk_size=20)
+    whole, one = Recorded(mapped, lambda x: 100 * len(x)), Recorded(mapped.mapping.fn, lambda x: 100)
+    _vmapped.ChunkedVmap(mapped.mapping, whole, one)((torch.randn(60, 3, dtype=D),), {})
+    assert whole.sizes == {199: [], 1000: [10] * 6, 4999: [20] * 3}[limit]
+    assert len(one.sizes) == (60 if limit == 199 else 0)
 
 
 def _loop(x):

@@ -60,6 +60,67 @@ def test_an_error_says_what_to_do(name):
         call()
 
 
+def _without_second_derivative(x):
+    return torch.ops.aten.glu(torch.cat([x, x])).sum()
+
+
+def _without_derivative(x):
+    return torch.segment_reduce(x, "sum", lengths=torch.tensor([1, 2])).sum()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("who", ["laplacian", "bilaplacian", "jet"])
+def test_an_operation_without_a_second_derivative_is_named_with_its_line(who):
+    run = (lambda fn: tp.jet(fn, (X,), ([X, X],))) if who == "jet" else (lambda fn: getattr(tp, who)(fn)(X))
+    line = _without_second_derivative.__code__.co_firstlineno + 1
+    with pytest.raises(
+        tp.errors.TransformError,
+        match=rf"^{who}: `_without_second_derivative` .*, line {line} of test_errors.py, uses `glu.*tp.custom_jvp",
+    ):
+        run(_without_second_derivative)
+    with pytest.raises(
+        tp.errors.TransformError,
+        match=rf"^{who}: `_without_derivative` .*, line \d+ of test_errors.py, uses `segment_reduce`, which has no forward",
+    ):
+        run(_without_derivative)
+
+
+NET = tp.functional(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)))
+KINKED = {
+    "laplacian": lambda: tp.laplacian(lambda x: NET(NET.params, x)[0])(X),
+    "hessian_diagonal": lambda: tp.hessian_diagonal(lambda x: NET(NET.params, x)[0])(X)[0],
+    "partials": lambda: tp.partials(lambda x: NET(NET.params, x)[0], ("x", "xx"), coordinates="xyz")(X)[1],
+    "bilaplacian": lambda: tp.bilaplacian(lambda x: NET(NET.params, x)[0])(X),
+    "directional": lambda: tp.directional(lambda x: NET(NET.params, x)[0], X, order=2)(X),
+}
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_a_function_that_is_linear_between_kinks_is_warned_of(name):
+    with pytest.warns(UserWarning, match=r"zero everywhere.*`relu`, line \d+ of test_errors.py\. .*take tanh, GELU"):
+        assert KINKED[name]() == 0
+
+
+@pytest.mark.parametrize(
+    "activation", [torch.relu, torch.nn.functional.leaky_relu, torch.nn.functional.relu6, torch.nn.functional.hardtanh]
+)
+def test_each_activation_with_kinks_is_known(activation):
+    for run in (tp.laplacian, tp.bilaplacian, lambda fn: tp.directional(fn, X, order=3)):
+        with pytest.warns(UserWarning, match=f"`{activation.__name__}`"):
+            assert run(lambda x: activation(x).sum())(X) == 0
+    smooth = lambda x: activation(x.sin()).exp().sum()  # noqa: E731
+    torch.testing.assert_close(tp.laplacian(smooth)(X), tp.hessian(smooth)(X).trace())
+    torch.testing.assert_close(tp.bilaplacian(smooth)(X), tp.laplacian(tp.laplacian(smooth))(X))
+
+
+def test_kinks_beside_curvature_are_not_warned_of():
+    assert tp.laplacian(lambda x: (torch.relu(x) ** 3).sum())(X) != 0  # the deep Ritz method
+    assert tp.laplacian(lambda x: torch.relu(x.tanh()).sum())(X) != 0
+    assert tp.laplacian(lambda x: (2 * x).sum())(X) == 0
+    assert tp.laplacian(lambda x: x.abs().sum())(X) == 0
+    assert tp.divergence(torch.relu)(X) == 2  # first derivatives are of use
+
+
 def test_an_error_of_the_user_is_seen_as_it_is():
     with pytest.raises(ZeroDivisionError):
         tp.laplacian(lambda x: x / (1 // 0))(X)

@@ -1,7 +1,9 @@
 """What the processes of the tests run: functions of one member, over the axis "i", in stacks of transforms."""
 
 import os
+import re
 import time
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -233,12 +235,21 @@ def text_of_program():
     return str(tp.jit(f).lower(X))
 
 
+def page():
+    """Run the page on many devices."""
+    text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    blocks, space = re.findall(r"```python\n(.*?)```", text, re.DOTALL), {}
+    for block in blocks:
+        exec(block, space)
+    return space["gradient"].full_tensor()
+
+
 def last():
     return dist.get_rank() == dist.get_world_size() - 1
 
 
-def split(f, x=X, out=tp.P("data")):
-    return tp.shard_map(f, line(), tp.P("data"), out)(x)
+def split(f, x=X, out="data"):
+    return tp.shard_map(f, line(), tp.P("data"), tp.P(out) if out else tp.P())(x)
 
 
 def raises(x):
@@ -269,7 +280,7 @@ FAILURES = {
     "function": lambda: split(torch.cos if last() else torch.sin),
     "seed": lambda: split(torch.sin, X + last()),
     "seed of a tree": lambda: tp.device_put({"w": W, "x": X * (1 + last())}, line()),
-    "result": lambda: split(lambda x: x.sum(), out=tp.P()),
+    "result": lambda: split(lambda x: x.sum(), out=None),
     "raises": lambda: split(raises),
     "raises at the end": lambda: split(lambda x: (x, raises(x))[0] if last() else x),
     "specs": lambda: split(torch.sin, X[0, 0] if last() else X),
@@ -289,6 +300,6 @@ def fails(name):
 
 RUN = {
     "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated,
-    "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "fails": fails,
+    "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails,
     "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap),
 }  # fmt: skip

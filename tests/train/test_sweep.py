@@ -253,3 +253,28 @@ def test_best_says_what_it_wants():
         tp.train.best(found, by="loss")
     with pytest.raises(TypeError, match="best: wanted one number for each member, got .*: pass by= a function"):
         tp.train.best(found)
+
+
+def test_a_training_that_needs_a_key_says_so():
+    with pytest.raises(TypeError, match=r"sweep: train uses its key; pass key=tp.random.key\(0\) to sweep"):
+        tp.sweep(lambda key, rate: tp.random.normal(key, ()) * rate, {"rate": [0.1]}, jit=False)
+    with pytest.raises(TypeError, match="its first argument is the key"):
+        tp.sweep(lambda rate: rate, {"rate": [0.1]}, jit=False)
+
+
+def test_results_of_different_shapes_are_shown_as_a_list():
+    found = tp.sweep(lambda key, width: torch.ones(width), {"width": [1, 2]}, jit=False)
+    assert "results: a list of 2, because their shapes differ" in repr(found)
+
+
+def test_a_fit_that_ended_in_nan_says_where():
+    x = torch.ones(4, 1)
+    options = {"optimizer": tp.optim.sgd(1e30), "steps": 6, "params": torch.tensor(1.0)}
+    result = tp.fit(lambda p, x: ((p * x - 2) ** 2).mean(), x, **options)
+    first = int((~result.history.isfinite()).nonzero()[0]) + 1
+    assert f"(not finite from step {first} on" in repr(result)
+
+
+def test_a_function_of_parameters_is_no_module():
+    with pytest.raises(TypeError, match=r"functional: wanted an nn.Module or what makes one, got <lambda>\(p, x\)"):
+        tp.functional(lambda p, x: p * x)

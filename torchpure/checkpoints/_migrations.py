@@ -3,10 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 Fields = dict[str, Any]
+
+
+def _without_blake3(fields: Fields) -> Fields:
+    """Schema 2 has the BLAKE3 hash of each file; a file of schema 1 has none, and is checked by its SHA-256."""
+    files = fields.get("files")
+    if not isinstance(files, list):
+        return fields
+    return {**fields, "files": [{**one, "blake3": None} if isinstance(one, dict) else one for one in files]}
+
+
 # schema → the function from its manifests to those of the next schema. Each is pure: it returns new fields.
-MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {}
+MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {1: _without_blake3}
 
 
 def migrate(

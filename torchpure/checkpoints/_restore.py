@@ -86,8 +86,8 @@ def restore(
 ) -> Tree:
     """Restore a tree from a checkpoint, or from the newest in the folder of a `Checkpointer`.
 
-    Every file is checked against its SHA-256 before a tensor is made. With `like`, the result has its containers, and
-    paths, shapes and dtypes must agree; values of its leaves are not read, so meta tensors and `ShapeDtype`s serve.
+    Every file is checked against its BLAKE3 hash before a tensor is made. With `like`, the result has its containers,
+    and paths, shapes and dtypes must agree; values of its leaves are not read: meta tensors and `ShapeDtype`s serve.
     Without it, NamedTuples and registered classes come back as dicts by field. Tensors have memory of their own, do not
     require grad, and lie on the devices of `like`, else on the CPU.
 

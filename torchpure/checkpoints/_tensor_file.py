@@ -1,4 +1,4 @@
-"""Files of tensors in the safetensors format, written and read with their SHA-256.
+"""Files of tensors in the safetensors format, written and read with their hashes.
 
 A file is the length of the header (8 bytes), the header in JSON, and the bytes of the tensors without gaps
 (https://github.com/huggingface/safetensors, "Format"). Each file is hashed while it is written or read.
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from blake3 import blake3
 from torch import Tensor
 
 from ._dtypes import STORED, num_bytes
+from ._fault_in import fault_in
 from ._files import CHUNK, existing_file, new_file, read_exactly, read_into, write_all
 from ._manifest import MAX_BYTES, FileRecord, TensorRecord, load_json
 
@@ -51,7 +53,7 @@ def check_header(text: bytes, records: Sequence[TensorRecord]) -> None:
 def write_tensors(path: Path, records: Sequence[TensorRecord], tensors: Sequence[Tensor]) -> FileRecord:
     """Write a file to the disk and return its size and hash."""
     header = header_bytes(records)
-    digest, size = hashlib.sha256(header), len(header)
+    slow, fast, size = hashlib.sha256(header), blake3(header), len(header)
     with new_file(path) as descriptor:
         write_all(descriptor, header)
         for tensor in tensors:
@@ -59,9 +61,10 @@ def write_tensors(path: Path, records: Sequence[TensorRecord], tensors: Sequence
             size += len(data)
             for start in range(0, len(data), CHUNK):
                 chunk = data[start : start + CHUNK]
-                digest.update(chunk)
+                slow.update(chunk)
+                fast.update(chunk)
                 write_all(descriptor, chunk)
-    return FileRecord(path.name, size, digest.hexdigest())
+    return FileRecord(path.name, size, slow.hexdigest(), fast.hexdigest())
 
 
 def data_of(tensor: Tensor) -> memoryview:
@@ -85,7 +88,8 @@ def read_tensors(
     """
     with existing_file(folder / file.name) as (descriptor, size):
         start = 8 + _check_size(file, size, records)
-        digest = hashlib.sha256(_read_header(descriptor, start, file, records))
+        digest = blake3() if file.blake3 else hashlib.sha256()
+        digest.update(_read_header(descriptor, start, file, records))
         scratch: memoryview | None = None
         buffers: list[Tensor | None] = []
         for record, is_wanted in zip(records, wanted, strict=True):
@@ -95,8 +99,9 @@ def read_tensors(
             if buffer is None:
                 scratch = scratch or memoryview(bytearray(CHUNK))
             _read_data(descriptor, count, buffer, scratch, digest, file.name)
-    if digest.hexdigest() != file.sha256:
-        raise ValueError(f"the SHA-256 of {file.name} is wrong: the file was damaged or changed")
+    if digest.hexdigest() != (file.blake3 or file.sha256):
+        kind = "BLAKE3" if file.blake3 else "SHA-256"
+        raise ValueError(f"the {kind} hash of {file.name} is wrong: the file was damaged or changed")
     return [_as_tensor(buffer, record) for buffer, record in zip(buffers, records, strict=True)]
 
 
@@ -137,6 +142,8 @@ def _read_data(
         whole, first = (data, start) if data is not None else (scratch, 0)
         assert whole is not None
         chunk = whole[first : first + length]
+        if buffer is not None:
+            fault_in(buffer.data_ptr() + first, length)
         read_into(descriptor, chunk, what)
         digest.update(chunk)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from torchpure.errors import CheckpointError, InputError
+from torchpure._start import raise_at_signals
+from torchpure.errors import CheckpointError, InputError, WorkerError
 
 from ._export import export
 from ._fit import fit
@@ -34,6 +35,7 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, 1 diverged, 2 bad input, 130 interrupted, 143 terminated."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    raise_at_signals()
     with interruptible() as interrupted:
         try:
             code = app(args=_escape_leading_minus(words), prog_name="torchpure", standalone_mode=False) or 0
@@ -51,7 +53,7 @@ def _report(error: BaseException, signal_number: int, words: Sequence[str]) -> i
         name, code = ("terminated", TERMINATED) if signal_number == signal.SIGTERM else ("interrupted", INTERRUPTED)
         return print_error(f"{name}; {kept}", code)
     match error:
-        case InputError() | CheckpointError():
+        case InputError() | CheckpointError() | WorkerError():
             return print_error("; ".join(filter(None, (str(error), _notes(error)))), USAGE)
         case typer.TyperException():
             return print_error(_wrong_number(error, words) or error.format_message(), USAGE)

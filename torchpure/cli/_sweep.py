@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from torchpure.runs import SweepRun, SweepWatch
 
 _VARY = "NAME=LOW:HIGH[:log|:linear]:N, NAME=A:B for integers A to B-1, or NAME=A|B|C; several multiply."
+WORKERS = Annotated[
+    int | None, typer.Option(metavar="N", help="Run in N processes of this machine, one thread each; same results.")
+]
+SCHEDULER = Annotated[
+    str | None, typer.Option(metavar="tcp://HOST:8786", help="Run on the cluster of this Dask scheduler; same results.")
+]
 _OWN: dict[str, tuple[Any, Any]] = {  # options of a sweep alone: (annotation, default)
     "vary": (Annotated[list[str] | None, typer.Option("--vary", metavar="SPACE", help=_VARY)], None),
     "sampler": (
@@ -32,6 +38,8 @@ _OWN: dict[str, tuple[Any, Any]] = {  # options of a sweep alone: (annotation, d
         ],
         None,
     ),
+    "workers": (WORKERS, None),
+    "scheduler": (SCHEDULER, None),
 }
 
 
@@ -70,16 +78,18 @@ def _sweep(options: Mapping[str, Any], source: Mapping[str, Any] | None, flags: 
     space, sampler = _space(options["vary"]), options["sampler"] or "grid"
     # --vary wins over a value of the file, but not over one beside it
     runs.check_given_once(runs.read_axes(space, sampler), flags if flags["vary"] else shared, sampler)
-    finished = runs.sweep(
-        shared,
-        space,
-        sampler=sampler,
-        trials=_count("trials", options["trials"]),
-        stop_early=_count("stop-early", options["stop_early"]),
-        out=None if flags["out"] is None else output_folder(flags["out"]),
-        watch=watch_sweep(quiet=flags["quiet"]),
-        source=source,
-    )
+    with runs.open_executor(_count("workers", options["workers"]), options["scheduler"]) as executor:
+        finished = runs.sweep(
+            shared,
+            space,
+            sampler=sampler,
+            trials=_count("trials", options["trials"]),
+            stop_early=_count("stop-early", options["stop_early"]),
+            out=None if flags["out"] is None else output_folder(flags["out"]),
+            watch=watch_sweep(quiet=flags["quiet"]),
+            source=source,
+            executor=executor,
+        )
     return report_sweep(finished, as_json=flags["as_json"], quiet=flags["quiet"])
 
 

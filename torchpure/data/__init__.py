@@ -4,9 +4,9 @@ from ._blocks import Types, find_types, memory_needed, num_blocks, read_blocks
 from ._columns import Column, Rules, complete_rows, fit_columns, fit_targets
 from ._domain import LARGEST, Domain, parse_domain
 from ._expression import compile_expression
-from ._named_columns import read_columns, write_table
+from ._named_columns import read_columns, write_blocks, write_table
 from ._preprocessing import Preprocessing, encode, encode_targets, plain_numbers, standardised
-from ._table import KINDS, Choice, Table, choose, column_names, is_table, read_table
+from ._table import KINDS, Choice, Table, check_columns, choose, column_names, is_table, read_table, table_of
 
 __all__ = [
     "KINDS",
@@ -18,6 +18,7 @@ __all__ = [
     "Rules",
     "Table",
     "Types",
+    "check_columns",
     "choose",
     "column_names",
     "compile_expression",
@@ -36,5 +37,7 @@ __all__ = [
     "read_columns",
     "read_table",
     "standardised",
+    "table_of",
+    "write_blocks",
     "write_table",
 ]

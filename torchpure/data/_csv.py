@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LINE = 2**22
+BLOCK = 2**20  # bytes that one thread parses at a time; the first block is parsed alone, while the others wait
 MAX_BYTES = 2**32  # of text
 MAX_DICTIONARY = 1000  # different texts in a block, up to which a column has each text once
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")  # in a column of text only the empty field is missing
@@ -48,7 +49,10 @@ def read_csv(path: Path, names: list[str]) -> pa.Table:
     wanted = [raw[name] for name in names]
     try:
         table = _parse(path, wanted, newlines=False)
-    except (pa.ArrowInvalid, pa.ArrowKeyError):  # a field may have line breaks, which is slower to read
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowKeyError,
+    ):  # a field may have line breaks, which is slower to read, or a line be longer than a block
         find_fault(path)
         try:
             table = _parse(path, wanted, newlines=True)
@@ -124,7 +128,7 @@ def _parse(path: Path, names: list[str], *, newlines: bool) -> pa.Table:
     with _opened(path, MAX_BYTES) as file:
         return arrow_csv.read_csv(
             file,
-            read_options=arrow_csv.ReadOptions(block_size=MAX_LINE),
+            read_options=arrow_csv.ReadOptions(block_size=MAX_LINE if newlines else BLOCK),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=newlines),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=names,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import secrets
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -34,7 +35,16 @@ def read_columns(path: Path, wanted: Sequence[str]) -> Tensor:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table; a file of that name is replaced at the end, in one step.
+    """Write a table; see `write_blocks`.
+
+    Raises:
+        InputError: see there.
+    """
+    write_blocks(path, iter([table]))
+
+
+def write_blocks(path: Path, tables: Iterator[pa.Table]) -> None:
+    """Write tables of the same columns one after another; a file of that name is replaced at the end, in one step.
 
     Law: read_columns(path, names) has the bits of the float64 columns that write_table(path, table) wrote.
 
@@ -49,7 +59,7 @@ def write_table(path: Path, table: pa.Table) -> None:
     temporary = path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}.partial"
     try:
         with temporary.open("xb") as file:
-            write(file, table)
+            write(file, tables)
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from None
@@ -57,18 +67,22 @@ def write_table(path: Path, table: pa.Table) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_csv(file: BinaryIO, table: pa.Table) -> None:
+def _write_csv(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
-    writer.writerow(table.column_names)
-    for batch in table.to_batches(max_chunksize=2**16):
-        writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    for number, table in enumerate(tables):
+        if not number:
+            writer.writerow(table.column_names)
+        for batch in table.to_batches(max_chunksize=2**16):
+            writer.writerows(zip(*(column.to_pylist() for column in batch.columns), strict=True))
     text.detach()
 
 
-def _write_npz(file: BinaryIO, table: pa.Table) -> None:
+def _write_npz(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
     import numpy as np
+    import pyarrow as pa
 
+    table = pa.concat_tables([*tables])  # an array of NumPy has all rows
     with zipfile.ZipFile(file, "w") as archive:  # numpy.savez takes no column named `file`
         for name, column in zip(table.column_names, table.columns, strict=True):
             with archive.open(f"{name}.npy", "w") as member:
@@ -86,16 +100,23 @@ def _array(column: pa.ChunkedArray) -> Any:
     return np.array(["" if value is None else str(value) for value in values]) if values.dtype == object else values
 
 
-def _write_parquet(file: BinaryIO, table: pa.Table) -> None:
+def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(table, file)
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table.cast(first.schema))
 
 
-def _write_arrow(file: BinaryIO, table: pa.Table) -> None:
-    import pyarrow.feather as feather
+def _write_arrow(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
+    import pyarrow as pa
 
-    feather.write_feather(table, file)
+    first = next(tables).unify_dictionaries()  # a file has one dictionary for each column
+    options = pa.ipc.IpcWriteOptions(compression="lz4" if pa.Codec.is_available("lz4_frame") else None)
+    with pa.ipc.new_file(file, first.schema, options=options) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table.cast(first.schema))
 
 
 _WRITERS = {

@@ -6,10 +6,10 @@ import difflib
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -71,12 +71,47 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
     Raises:
         InputError: the file, a column or a line of it is invalid.
     """
+    check_columns(path, names)
+    with _readable(path) as form:
+        return Table(path, form.read(path, list(names)))
+
+
+def table_of(columns: Any, names: Sequence[str]) -> Table:
+    """Take some columns of a table in memory, or of a dict of lists.
+
+    Raises:
+        InputError: it is no table, or a column is missing.
+
+    >>> table_of({"x": [1, 2], "note": ["a", "b"]}, ["x"]).arrow.num_rows
+    2
+    """
+    import pyarrow as pa
+
+    path = Path("rows")  # the name in messages
+    try:
+        arrow = pa.table(dict(columns)) if isinstance(columns, Mapping) else pa.table(columns)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: wanted a table or a dict of lists, got {columns!r:.60}: {str(error)[:200]}"
+        ) from None
+    missing = [name for name in names if name not in arrow.column_names]
+    if missing:
+        raise InputError(
+            f"{path}: {_describe_missing(missing, arrow.column_names)}; {_show_columns(arrow.column_names)}"
+        )
+    return Table(path, arrow.select(list(names)))
+
+
+def check_columns(path: Path, names: Sequence[str]) -> None:
+    """Check that a data file has some columns.
+
+    Raises:
+        InputError: it cannot be read, or a column is missing: the nearest names are shown.
+    """
     present = column_names(path)
     missing = [name for name in names if name not in present]
     if missing:
         raise InputError(f"{path}: {_describe_missing(missing, present)}; {_show_columns(present)}")
-    with _readable(path) as form:
-        return Table(path, form.read(path, list(names)))
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from ._donation import Donated
 from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
 from ._lowered import Lowered, lowered_from_trace
 from ._trace import Trace, trace
-from ._vmapped import CHUNK_MEMORY, ChunkedVmap
+from ._vmapped import ChunkedVmap
+from ._vmapped_chunks import CHUNK_MEMORY
 
 _autocasts: Any = is_any_autocast_enabled
 _requires_grad = attrgetter("requires_grad")
@@ -80,9 +81,9 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
     >>> step(torch.tensor([1.0, 2.0]))
     tensor([3., 5.])
     """
-    programs = _ProgramCache(fn, static, donate)
     mapping = getattr(fn, "mapping", None)
     by_members = isinstance(mapping, Mapping) and not static and not donate
+    programs = _ProgramCache(mapping.at_once() if by_members else fn, static, donate)
     run = ChunkedVmap(mapping, programs, _ProgramCache(as_member(mapping.fn), (), ())) if by_members else programs
 
     @wraps(fn, updated=())

@@ -1,5 +1,6 @@
 """Turn an unmodified module into a pair of pure functions."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
     >>> net({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, torch.tensor([1.0, 2.0]))
     tensor([3.])
     """
+    if _is_factory(module):
+        _check_factory(module, args, kwargs)
     factory = partial(module, *args, **kwargs) if _is_factory(module) else None
     has_tensor_arguments = any(isinstance(leaf, torch.Tensor) for leaf in tree.leaves((args, kwargs)))
     # tensors made in inference mode or inside a transform would have no derivatives later
@@ -122,6 +125,21 @@ def functional(module: nn.Module | Callable[..., nn.Module], *args: Any, **kwarg
         name=type(made).__name__,
         forward_hooks=forward_hooks(made),
     )
+
+
+def _check_factory(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        wanted = inspect.signature(module)
+    except (ValueError, TypeError):  # a function written in C has no signature
+        return
+    try:
+        wanted.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(module, "__name__", type(module).__name__)
+        raise TypeError(
+            f"functional: wanted an nn.Module or what makes one, got {name}{wanted}: {error}; "
+            "a function of parameters is pure already: pass it to tp.grad or tp.fit as it is"
+        ) from None
 
 
 def _is_factory(module: Any) -> bool:

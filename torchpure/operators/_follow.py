@@ -29,8 +29,10 @@ from torchpure.transforms.engine import (
     is_variable,
 )
 
+from ._composites import in_parts
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
+from .rules import run_composite
 
 E = TypeVar("E")
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
@@ -69,9 +71,18 @@ class Application(Generic[E]):
         args, kwargs = tree.unflatten(self._structure, leaves)
         return self.func(*args, **kwargs)
 
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments and keywords of the operation."""
+        return tree.unflatten(self._structure, self.leaves)
+
     def with_func(self, func: Callable[..., Any]) -> "Application[E]":
         """Return another operation on the same operands."""
         return Application(func, self.leaves, self._structure, self.entries)
+
+    def with_copied_target(self) -> "Application[E]":
+        """Return the operation on a copy of its first operand, which is overwritten while its derivatives need it."""
+        return Application(self.func, [self.leaves[0].clone(), *self.leaves[1:]], self._structure, self.entries)
 
     def without(self, constant: Callable[[int, Any], Any]) -> "Application[E]":
         """Return the operation with `constant(position, operand)` in place of each operand that has no entry."""
@@ -95,6 +106,8 @@ class Application(Generic[E]):
 
 class Algebra(Protocol[E]):
     """The rules for one kind of entry; each returns an entry for each kept result."""
+
+    composites: dict[Any, Callable[..., Any]]  # operations that are followed as simpler ones
 
     def linear(self, app: Application[E]) -> list[E]:
         """Apply an operation that is linear in the operands that have entries."""
@@ -120,9 +133,10 @@ class Algebra(Protocol[E]):
 class Follow(TorchFunctionMode, Generic[E]):
     """Carries an entry for each value that depends on the variables."""
 
-    def __init__(self, algebra: Algebra[E]) -> None:
+    def __init__(self, algebra: Algebra[E], parts: bool = False) -> None:
+        """Start without entries. With `parts`, operations that are made of others are run in parts."""
         super().__init__()
-        self._algebra, self._level = algebra, current_level()
+        self._algebra, self._level, self._parts = algebra, current_level(), parts
         self._entries: Any = WeakIdKeyDictionary()
 
     def set(self, value: Tensor, entry: E) -> None:
@@ -152,6 +166,8 @@ class Follow(TorchFunctionMode, Generic[E]):
         entries = {number: entry for number, entry in found if entry is not None}
         if not entries or func is expose:
             return func(*args, **kwargs)
+        if (out := self._as_simpler_operations(func, args, kwargs)) is not NotImplemented:
+            return out
         app = Application(func, [primal(leaf) if is_variable(leaf) else leaf for leaf in leaves], structure, entries)
         if (pure := without_write(func)) is not None:
             return self._write(app.with_func(pure), leaves[0])
@@ -170,8 +186,21 @@ class Follow(TorchFunctionMode, Generic[E]):
                 self.set(leaf, entry)
         return out
 
+    def _as_simpler_operations(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run an operation as those that it is made of; NotImplemented if it is none of these."""
+        if self._parts and forward_derivatives_are_on() and (parts := in_parts(func)):
+            with self:
+                made = parts(*args, **kwargs)
+            if made is not None:
+                return made
+        if func not in self._algebra.composites:
+            return NotImplemented
+        with self:
+            return run_composite(self._algebra.composites, func, args, kwargs)
+
     def _write(self, app: Application[E], target: Any) -> Any:
         """Write what an operation returns into its first operand."""
+        app = app.with_copied_target()
         value = app.raw(*app.values)
         same = isinstance(target, Tensor) and (value.shape, value.dtype) == (target.shape, target.dtype)
         if not same or not forward_derivatives_are_on():

@@ -12,8 +12,8 @@ from torchpure.transforms.derivatives import Argnums
 from torchpure.transforms.engine import describe_function, is_variable
 
 from ._point import Point, operator
-from ._recurrences import Series, scaled
 from ._taylor import taylor
+from .rules import Series, explained, scaled
 
 
 @hint_keywords()
@@ -41,7 +41,8 @@ def jet(fn: Callable[..., Any], primals: Sequence[Tree], series: Sequence[Sequen
     columns: list[Series] = [
         [scaled(part, 1 / math.factorial(k)) for k, part in enumerate(column, 1)] for column in zip(*rows, strict=True)
     ]
-    value, found, _ = taylor(point.call, point.leaves, columns)
+    with explained("jet", fn):
+        value, found, _ = taylor(point.call, point.leaves, columns)
     return value, _terms(value, found)
 
 

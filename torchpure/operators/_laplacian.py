@@ -1,9 +1,11 @@
 """Operators of second order: Laplacian, bilaplacian, diagonal of the Hessian."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchpure import tree
 from torchpure._types import Tree
@@ -11,9 +13,12 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.derivatives import Argnums
 
-from ._forms import DIAGONAL, TRACE, Form, weighted
+from ._follow import Unfollowed
+from ._forms import DIAGONAL, Form, weighted
+from ._fourth_order import fourth_order
 from ._point import Point, operator
 from ._second_order import second_order
+from ._sparse import trace
 
 
 class LaplacianParts(NamedTuple):
@@ -67,8 +72,11 @@ def laplacian(
     """
 
     def run(point: Point) -> tuple[Tree, Tree]:
-        form = TRACE if weights is None else _weighted(point, weights)
-        found = second_order(point.call, point.leaves, point.basis(), form)
+        weighs = weights is not None
+        pass_ = (
+            partial(second_order, form=_weighted(point, weights)) if weighs else partial(trace, with_first=with_value)
+        )
+        found = pass_(point.call, point.leaves, point.basis())
         if not with_value:
             return found.second, found.aux
         return LaplacianParts(found.value, point.arranged(found.first), found.second), found.aux
@@ -105,17 +113,28 @@ def bilaplacian(
     """
 
     def run(point: Point) -> tuple[Tree, Tree]:
-        def inner(*leaves: Tensor) -> tuple[Tree, Tree]:
-            found = second_order(point.call, leaves, point.basis(), TRACE)
-            return ((found.value, found.second) if with_value else found.second), found.aux
-
-        found = second_order(inner, point.leaves, point.basis(), TRACE)
-        if not with_value:
-            return found.second, found.aux
-        value, once = found.value
-        return BilaplacianParts(value, once, found.second[1]), found.aux
+        value, once, twice, aux = _twice(point)
+        return (BilaplacianParts(value, once, twice) if with_value else twice), aux
 
     return operator("bilaplacian", fn, argnums, has_aux, run)
+
+
+def _twice(point: Point) -> tuple[Tree, ...]:
+    """Return the value, Δ, Δ² and aux: in one pass, or as a Laplacian of a Laplacian."""
+    basis = point.basis()
+    if not is_dynamo_compiling():  # it traces no function modes
+        try:
+            return fourth_order(point.call, point.leaves, basis)
+        except Unfollowed:
+            pass
+
+    def inner(*leaves: Tensor) -> tuple[Tree, Tree]:
+        found = trace(point.call, leaves, basis, with_first=False)
+        return (found.value, found.second), found.aux
+
+    found = trace(inner, point.leaves, basis, with_first=False)
+    value, once = found.value
+    return value, once, found.second[1], found.aux
 
 
 @hint_keywords()

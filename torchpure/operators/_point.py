@@ -14,6 +14,8 @@ from torchpure.transforms.calls import check_callable
 from torchpure.transforms.derivatives import Argnums, Variables
 from torchpure.transforms.engine import describe_function
 
+from .rules import explained
+
 
 class Point:
     """The variables of one call. Its D coordinates are the entries of all of them, in order; immutable."""
@@ -117,7 +119,9 @@ def operator(
 
     @wraps(fn, updated=())
     def applied(*args: Tree, **kwargs: Any) -> Any:
-        result, aux = run(Point(caller, fn, argnums, has_aux, args, kwargs))
+        point = Point(caller, fn, argnums, has_aux, args, kwargs)
+        with explained(caller, fn):
+            result, aux = run(point)
         return (result, aux) if has_aux else result
 
     return applied

@@ -13,14 +13,17 @@ from torchpure.transforms import jvp
 from torchpure.transforms.engine import is_variable
 
 from ._follow import Application, Follow, Unfollowed
-from ._recurrences import Series, composed, recurrence_of
+from .rules import SERIES, Series, composed, deriving, is_kinked, kink_of, recurrence_of, warn_of_kinks
 
 
 class Taylor:
     """The rules for series; entry k-1 is the coefficient of t^k, None for zero."""
 
+    composites = SERIES
+
     def __init__(self, order: int) -> None:
         self._order = order
+        self.kink: str | None = None  # the first activation that is linear between kinks
 
     def linear(self, app: Application[Series]) -> list[Series]:
         """Apply the operation to each coefficient."""
@@ -60,22 +63,31 @@ class Taylor:
         if recurrence is not None:
             return [recurrence(at, value, series)]
         ones = torch.ones_like(at)
-        return [composed(_orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
+        if is_kinked(app.func):
+            self.kink = self.kink or kink_of(app.func)
+            slope = orders(lambda one: app.one(one), at, ones, 1)[1]
+            return [[None if part is None else slope * part for part in series]]
+        return [composed(orders(lambda one: app.one(one), at, ones, self._order)[1:], series)]
 
     def generic(self, app: Application[Series]) -> list[Series]:
         """Differentiate along the curve by nested forward derivatives."""
-        return nested_series(app.call, app.values, list(app.entries.values()), self._order)
+        entries = list(app.entries.values())
+        return deriving(app.func, lambda: nested_series(app.call, app.values, entries, self._order))
 
 
 def _filled(part: Tensor | None, value: Tensor) -> Tensor:
     return torch.zeros_like(value) if part is None else part
 
 
-def _orders(fn: Callable[[Tensor], Tree], at: Tensor, along: Tensor, order: int) -> list[Tree]:
-    """Return the value and the derivatives up to an order, along one direction."""
+def orders(fn: Callable[[Tensor], Tree], at: Tensor, along: Tensor, order: int) -> list[Tree]:
+    """Return the value and the derivatives up to an order, along one direction.
+
+    >>> [float(one) for one in orders(torch.square, torch.tensor(3.0), torch.tensor(1.0), 2)]
+    [9.0, 6.0, 2.0]
+    """
     if not order:
         return [fn(at)]
-    below, moved = jvp(lambda one: _orders(fn, one, along, order - 1), (at,), (along,))
+    below, moved = jvp(lambda one: orders(fn, one, along, order - 1), (at,), (along,))
     return [*below, moved[-1]]
 
 
@@ -88,10 +100,10 @@ def nested_series(
         return call(*(_polynomial(value, one, t) for value, one in zip(values, series, strict=True)))
 
     t = torch.zeros((), dtype=values[0].dtype.to_real(), device=values[0].device)
-    orders = [tree.leaves(one) for one in _orders(on_curve, t, torch.ones_like(t), order)[1:]]
-    found: list[Series] = [[] for _ in orders[0]]
+    derivatives = [tree.leaves(one) for one in orders(on_curve, t, torch.ones_like(t), order)[1:]]
+    found: list[Series] = [[] for _ in derivatives[0]]
     factor = 1.0
-    for k, parts in enumerate(orders, 1):
+    for k, parts in enumerate(derivatives, 1):
         factor /= k
         for one, part in zip(found, parts, strict=True):
             one.append(part if factor == 1 else part * factor)
@@ -110,13 +122,16 @@ def taylor(call: Callable[..., Any], leaves: Sequence[Tensor], series: list[Seri
     order = len(series[0])
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(Taylor(order))
+        algebra = Taylor(order)
+        mode = Follow(algebra)
         for leaf, one in zip(at, series, strict=True):
             mode.set(leaf, one)
         with mode:
             value, aux = call(*at)
         outputs = [leaf for leaf in tree.leaves(value) if is_variable(leaf)]
         found = [mode.get(leaf) or [None] * order for leaf in outputs]
+        if algebra.kink and order > 1 and all(part is None for one in found for part in one[1:]):
+            warn_of_kinks(algebra.kink)
         filled = [[_filled(part, leaf) for part in one] for one, leaf in zip(found, outputs, strict=True)]
         return value, (filled, aux)
 

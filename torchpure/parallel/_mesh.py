@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Hashable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from torchpure._torch import disable_current_modes, set_group_timeout
-from torchpure.errors import TransformError
+from torchpure.errors import MeshError, TransformError
 from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.engine import without_function_modes
 
@@ -39,6 +40,7 @@ def make_mesh(
 
     Raises:
         TransformError: the sizes do not fit the number of processes, or the names.
+        MeshError: not all processes started in time.
 
     >>> mesh = make_mesh((1,), ("data",))
     >>> mesh.shape, mesh.mesh_dim_names
@@ -58,7 +60,7 @@ def make_mesh(
             "start as many processes with torchrun --nproc-per-node"
         )
     with disable_current_modes(), without_function_modes():  # torch reads tensors here, also while a tracer runs
-        _start_default_group(device)
+        _start_default_group(device, timeout)
         mesh = init_device_mesh(device, shape, mesh_dim_names=names)
     if timeout is not None:
         for group in {id(group): group for group in [dist.group.WORLD, *mesh.get_all_groups()]}.values():
@@ -73,16 +75,23 @@ def world_size() -> int:
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _TORCHRUN) else 1
 
 
-def _start_default_group(device: str) -> None:
+def _start_default_group(device: str, timeout: float | None) -> None:
     if dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    if all(name in os.environ for name in _TORCHRUN):
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group(backend)
-    else:
+    if not all(name in os.environ for name in _TORCHRUN):
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        return
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
+    except RuntimeError as error:
+        waited = f"waited {timeout} seconds" if timeout else "waited"
+        raise MeshError(
+            f"make_mesh: rank {os.environ['RANK']} {waited} for all {world_size()} processes to start, and some did "
+            "not: start them with torchrun, or wait longer with timeout="
+        ) from error
 
 
 class AxisOfMesh:

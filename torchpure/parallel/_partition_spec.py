@@ -7,7 +7,7 @@ from torchpure.errors import TransformError
 
 
 class PartitionSpec:
-    """The layout of a tensor: for each dimension the name of a mesh axis, a tuple of names, or None.
+    """The layout of a tensor, `tp.P` for short: for each dimension the name of a mesh axis, a tuple of names, or None.
 
     Dimensions that are left out are not split. On an axis that is not named, every process has the same values.
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.batching import Mapping
+from torchpure.transforms.batching import Mapping, vmap
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
 
@@ -43,7 +43,7 @@ def pmap(
     tensor([6.])
     """
     check_callable("pmap", fn)
-    mapping, meshes = Mapping(fn, in_dims, out_dims), dict[int, Any]()
+    mapping, meshes = Mapping(vmap(fn, in_dims, out_dims), fn, in_dims, out_dims), dict[int, Any]()
 
     @wraps(fn, updated=())
     def mapped(*args: Tree) -> Tree:

@@ -158,6 +158,10 @@ def geometric(key: Key, p: float | Tensor, shape: Shape | None = None) -> Tensor
     Raises:
         TypeError: `key` is not a key.
         ValueError: p is a number that is not in (0, 1].
+
+    >>> from torchpure import random
+    >>> bool((random.geometric(random.key(0), 0.5, (100,)) >= 1).all())
+    True
     """
     if not isinstance(p, Tensor) and not 0 < p <= 1:
         raise ValueError(f"geometric: p must be in (0, 1], got {p}")

@@ -93,6 +93,10 @@ def exponential(key: Key, shape: Shape = (), *, rate: Number = 1.0, dtype: torch
 
     Raises:
         TypeError, ValueError: as in `uniform`.
+
+    >>> from torchpure import random
+    >>> bool((random.exponential(random.key(0), (100,), rate=2.0) > 0).all())
+    True
     """
     drawn = -torch.log(_open_interval("exponential", key, shape, dtype))
     return (drawn if _is_number(rate, 1) else drawn / rate).to(dtype)
@@ -105,6 +109,10 @@ def gumbel(
 
     Raises:
         TypeError, ValueError: as in `uniform`.
+
+    >>> from torchpure import random
+    >>> random.gumbel(random.key(0), (3,)).shape
+    torch.Size([3])
     """
     unit = _open_interval("gumbel", key, shape, dtype)
     return _scale_and_shift(-torch.log(-torch.log(unit)), loc, scale, dtype)
@@ -117,6 +125,10 @@ def laplace(
 
     Raises:
         TypeError, ValueError: as in `uniform`.
+
+    >>> from torchpure import random
+    >>> random.laplace(random.key(0), (3,), scale=0.1).shape
+    torch.Size([3])
     """
     centred = 2 * _open_interval("laplace", key, shape, dtype) - 1
     return _scale_and_shift(-centred.sign() * torch.log1p(-centred.abs()), loc, scale, dtype)
@@ -129,6 +141,10 @@ def cauchy(
 
     Raises:
         TypeError, ValueError: as in `uniform`.
+
+    >>> from torchpure import random
+    >>> random.cauchy(random.key(0), (2, 3)).shape
+    torch.Size([2, 3])
     """
     unit = _open_interval("cauchy", key, shape, dtype)
     return _scale_and_shift(torch.tan(math.pi * (unit - 0.5)), loc, scale, dtype)
@@ -141,6 +157,10 @@ def log_normal(
 
     Raises:
         TypeError, ValueError: as in `uniform`.
+
+    >>> from torchpure import random
+    >>> bool((random.log_normal(random.key(0), (100,)) > 0).all())
+    True
     """
     return normal(key, shape, mean=mean, std=std, dtype=compute_dtype(dtype)).exp().to(dtype)
 

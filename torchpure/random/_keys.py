@@ -42,6 +42,10 @@ def split(key: Key, num: int = 2) -> Tensor:
     Raises:
         TypeError: `key` is not a key.
         ValueError: `num` is negative.
+
+    >>> first, second = split(key(0))
+    >>> torch.equal(first, second)
+    False
     """
     check_key(key, "split")
     if num < 0:
@@ -73,6 +77,9 @@ def bits(key: Key, num: int) -> Tensor:
     Raises:
         TypeError: `key` is not a key.
         ValueError: `num` is negative.
+
+    >>> bits(key(0), 2).shape
+    torch.Size([2])
     """
     check_key(key, "bits")
     if num < 0:

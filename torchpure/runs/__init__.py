@@ -1,5 +1,6 @@
 """Runs: trainings that leave a folder with their configuration, metrics, parameters and pictures."""
 
+from ._executors import open_executor
 from ._export import Exported, export
 from ._info import info
 from ._list import Listed, list_runs
@@ -39,6 +40,7 @@ __all__ = [
     "is_sweep_folder",
     "list_runs",
     "load_run",
+    "open_executor",
     "predict",
     "predict_table",
     "read_axes",

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from torchpure import random
-from torchpure.data import Preprocessing, is_table, plain_numbers
+from torchpure.data import Preprocessing, encode, is_table, plain_numbers, table_of
 from torchpure.errors import InputError
 
 from .fits import Data, FitConfig, Network, blank, load
@@ -79,12 +79,30 @@ class LoadedRun(SavedRun):
 
     model: nn.Module  # (rows, features) -> (rows,), or (rows, targets or classes): float64 in the user's units
 
+    def encode(self, columns: Any) -> Tensor:
+        """Return the features of new rows for `model`, float64, (rows, features): `run.model(run.encode(rows))`.
+
+        `columns` is a table of pandas, Polars, DuckDB or pyarrow, or a dict of lists by name. Text and dates are taken
+        by the rules of the run. Columns that are no inputs are passed over.
+
+        Raises:
+            InputError: a column is missing, or a value cannot be used.
+
+        >>> tp.load_run("runs/houses-price").encode({"city": ["Oslo"], "area": [80.0]})  # doctest: +SKIP
+        tensor([[1., 0., 80.]], dtype=torch.float64)
+        """
+        return encode(self.preprocessing.inputs, table_of(columns, [one.name for one in self.preprocessing.inputs]))
+
 
 def read_run(run: str | Path) -> SavedRun:
     """Read the folder of a run without its parameters, which a run that goes on may not have yet.
 
     Raises:
         InputError: the folder or one of its files is missing, damaged or not what `torchpure fit` writes.
+
+    ::
+
+        read_run("runs/2-sin-x").config.steps
     """
     folder = open_folder(Path(run))
     _check_one_run(folder)

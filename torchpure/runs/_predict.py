@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from torchpure.data import Column, Preprocessing, Table, encode, read_table, write_table
+from torchpure.data import (
+    Column,
+    Preprocessing,
+    Table,
+    check_columns,
+    encode,
+    find_types,
+    memory_needed,
+    read_blocks,
+    read_table,
+    write_blocks,
+)
 from torchpure.errors import InputError
 
 from ._loaded import LoadedRun, load_run
@@ -19,6 +31,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _MICROSECONDS_PER_DAY = 86_400_000_000
+MAX_AT_ONCE = 2**28  # bytes of memory that a file may need to be read at once
+BLOCK = 2**16  # rows of a larger file that are in memory at once
 
 
 def predict(
@@ -33,7 +47,9 @@ def predict(
 
     Columns are found by name. The columns of predictions are named like the targets of the run, `y` for an expression.
     Classes have a second column, `<name>_probability`. `force` replaces an existing file, but neither the input nor the
-    run's data file.
+    run's data file. A large file is read, and its predictions are written, block by block; `.npz` files are whole.
+
+    Law: the predictions of a row do not depend on the rows beside it, up to rounding.
 
     Raises:
         InputError: the run or a file cannot be read or written, an input column is missing, or the output exists.
@@ -47,16 +63,37 @@ def predict(
     inputs = [one.name for one in rules.inputs]
     read = [Path(source), *loaded.sources]
     check_output(Path(output), read, force=force)
-    table = read_table(Path(source), inputs)
-    predicted = predict_table(loaded.model, rules, table)
-    arrow = table.arrow
+    rows = 0
+
+    def blocks() -> Iterator[pa.Table]:
+        nonlocal rows
+        for table in _tables(Path(source), inputs):
+            arrow = _with_predictions(loaded.model, rules, table)
+            if not rows:  # another program may have written it meanwhile
+                check_output(Path(output), read, force=force)
+            rows += arrow.num_rows
+            yield arrow
+
+    write_blocks(Path(output), blocks())
+    return rows
+
+
+def _tables(source: Path, names: list[str]) -> Iterator[Table]:
+    """Yield all rows of a file at once, or block by block if they need much memory."""
+    check_columns(source, names)
+    if memory_needed(source, len(names)) <= MAX_AT_ONCE:
+        yield read_table(source, names)
+        return
+    yield from read_blocks(source, names, find_types(source, names), BLOCK)
+
+
+def _with_predictions(model: nn.Module, rules: Preprocessing, table: Table) -> pa.Table:
+    arrow, predicted = table.arrow, predict_table(model, rules, table)
     for name, values in zip(predicted.column_names, predicted.columns, strict=True):
-        if name in inputs:
+        if name in arrow.column_names:
             raise InputError(f"--column: `{name[:40]}` is an input of the model; wanted another name")
         arrow = arrow.append_column(name, values)
-    check_output(Path(output), read, force=force)  # another program may have written it meanwhile
-    write_table(Path(output), arrow)
-    return arrow.num_rows
+    return arrow
 
 
 def _renamed(rules: Preprocessing, column: str | None) -> Preprocessing:
@@ -76,6 +113,11 @@ def predict_table(model: nn.Module, preprocessing: Preprocessing, table: Table) 
 
     Raises:
         InputError: a value of an input column cannot be used.
+
+    ::
+
+        run = load_run("runs/houses")
+        predict_table(run.model, run.preprocessing, table)
     """
     import pyarrow as pa
 

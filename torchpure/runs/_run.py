@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from ._folder import new_folder, open_checkpoints, replace_file, slug
 from ._loaded import load_data, read_run
 from ._log import NAME as METRICS
 from ._log import Log, open_log
+from ._longer import describe_longer, has_checkpoint, longer
 from ._plots import draw_fit, draw_loss
 from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
 from .saved import read_seconds
@@ -64,39 +65,69 @@ def run(
     Raises:
         InputError: the target, a file or the output folder is invalid.
         CheckpointError: a checkpoint cannot be written.
+
+    >>> from tempfile import mkdtemp
+    >>> from torchpure.runs import configure
+    >>> finished = run(configure({"target": "sin(x)", "steps": 3, "hidden": "2"}), Path(mkdtemp()) / "first")
+    >>> sorted(path.name for path in finished.directory.glob("*.json*"))
+    ['config.json', 'metrics.jsonl', 'result.json']
     """
     data = load(config, _keys(config)[0])
     network = build(config, data.train, data.preprocessing)
     with (
         watch(config.steps, _threads(config, data, network)) as watcher,
-        new_folder(out, slug(label(config)), _has_checkpoint) as folder,
+        new_folder(out, slug(label(config)), has_checkpoint) as folder,
     ):
         (folder / METRICS).touch()  # before the configuration, which makes the folder a run: a killed one has both
         replace_file(folder / "config.json", describe_run(config, data, source))
         return _train(folder, config, data, network, watcher)
 
 
-def resume(run: str | Path, watch: Watch = unwatched) -> Run:
+def resume(
+    run: str | Path,
+    watch: Watch = unwatched,
+    *,
+    steps: int | str | None = None,
+    epochs: int | str | None = None,
+    note: Callable[[str], object] = lambda text: None,
+) -> Run:
     """Go on with a run that was interrupted or killed, from its newest checkpoint, or from its start if it has none.
 
+    With `steps`, in all, or "+500" for 500 more, a run that is done is trained longer too; `epochs` counts passes over
+    the training points of a run with minibatches. `note` is called with a reason if the result then differs from that
+    of a run with these steps from its start, because a cosine schedule depends on their number.
+
     Law: the metrics and the parameters equal those of a run that was not interrupted, bit for bit, on the same machine.
+    Law: so do the losses and the parameters of a run that is trained longer, if its schedule is constant.
 
     Raises:
-        InputError: it is no such run, it is done or diverged, or its data file has changed.
+        InputError: it is no such run, it is done or diverged, its data file has changed, or `steps` do not fit.
         CheckpointError: a checkpoint is damaged, or another process writes there.
+
+    ::
+
+        resume("runs/2-sin-x")  # after Ctrl-C, a kill, or a machine that stopped
     """
     saved = read_run(run)
-    if saved.status in ("done", "diverged"):
-        change = "more --steps" if saved.status == "done" else "a smaller --learning-rate"
+    more = longer(saved, steps, epochs, has_checkpoint(saved.directory))
+    if more is None and saved.status in ("done", "diverged"):
+        ways = {"done": "longer, name more --steps", "diverged": "again, fit again with a smaller --learning-rate"}
         raise InputError(
             f"{saved.directory}: the run is {saved.status}; wanted one that was interrupted or killed; "
-            f"to train {'longer' if saved.status == 'done' else 'again'}, fit again with {change}"
+            f"to train {ways[saved.status]}"
         )
     seconds = read_seconds(saved.directory).get("seconds", 0.0)
     data = load_data(saved)
-    network = build(saved.config, data.train, data.preprocessing)
-    with watch(saved.config.steps, _threads(saved.config, data, network)) as watcher:
-        return _train(saved.directory, saved.config, data, network, watcher, seconds if seconds > 0 else 0.0)
+    network, config, description = build(saved.config, data.train, data.preprocessing), saved.config, None
+    if more is not None:
+        config, extra = more.config, (saved.description.model_extra or {}).get("config_file")
+        description = describe_run(config, data, extra, describe_longer(saved, more))
+        if more.why_inexact:
+            note(more.why_inexact)
+    with watch(config.steps, _threads(config, data, network)) as watcher:
+        return _train(
+            saved.directory, config, data, network, watcher, seconds if seconds > 0 else 0.0, description=description
+        )
 
 
 def _keys(config: FitConfig) -> tuple[Tensor, Tensor]:
@@ -113,13 +144,25 @@ def _threads(config: FitConfig, data: Data, network: Network) -> int:
 
 
 def _train(
-    folder: Path, config: FitConfig, data: Data, network: Network, watcher: Watcher, seconds: float = 0.0
+    folder: Path,
+    config: FitConfig,
+    data: Data,
+    network: Network,
+    watcher: Watcher,
+    seconds: float = 0.0,
+    description: bytes | None = None,
 ) -> Run:
-    """Train and save; `seconds` are those of the parts before, where the run is resumed."""
+    """Train and save; `seconds` are those of the parts before, where the run is resumed.
+
+    A new `description` is written after the last line of the metrics is taken back, so that a run which is killed
+    between the two is unfinished, and not done with fewer steps than it has.
+    """
     every = config.checkpoint_every or MAX_STEPS + 1
     with open_checkpoints(folder, CHECKPOINTS, keep=2, every=every) as checkpointer:
         try:
             with open_log(folder, checkpointer.latest() or 0) as log:
+                if description is not None:
+                    replace_file(folder / "config.json", description)
 
                 def report(step: int, loss: float, validation_loss: float | None) -> None:
                     log.step(step, loss, validation_loss)
@@ -136,7 +179,12 @@ def _train(
 
 
 def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
-    """Return the result of a run in a form for JSON, where numbers that are not finite are null."""
+    """Return the result of a run in a form for JSON, where numbers that are not finite are null.
+
+    ::
+
+        print(json.dumps(summary(config, run(config))))
+    """
     result, inputs = finished.fit, finished.preprocessing.inputs
     return {
         "status": STATUS[result.code],
@@ -154,11 +202,12 @@ def summary(config: FitConfig, finished: Run) -> dict[str, Any]:
     }
 
 
-def _has_checkpoint(folder: Path) -> bool:
-    return any(path.name.startswith("step-") for path in (folder / CHECKPOINTS).glob("*"))
-
-
-def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None = None) -> bytes:
+def describe_run(
+    config: FitConfig,
+    data: Data,
+    source: Mapping[str, Any] | None = None,
+    trained_longer: Sequence[Mapping[str, object]] = (),
+) -> bytes:
     """Return the content of `config.json`."""
     description = {
         "torchpure": __version__,
@@ -174,7 +223,9 @@ def describe_run(config: FitConfig, data: Data, source: Mapping[str, Any] | None
             "preprocessing": data.preprocessing.model_dump(mode="json"),
             "sha256": data.sha256,
         },
-    } | ({} if source is None else {"config_file": source})
+    }
+    description |= {} if source is None else {"config_file": source}
+    description |= {"trained_longer": trained_longer} if trained_longer else {}
     return json.dumps(description, indent=2).encode() + b"\n"
 
 

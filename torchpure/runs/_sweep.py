@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from torchpure.errors import InputError
+from torchpure.train.executors import ExecutorLike
 
 from ._folder import new_folder, open_checkpoints, replace_file, slug
 from ._run import describe_run
@@ -86,6 +87,7 @@ def sweep(
     out: Path | None = None,
     watch: SweepWatch = unwatched_sweep,
     source: Mapping[str, Any] | None = None,
+    executor: ExecutorLike | None = None,
 ) -> SweepRun:
     """Run a fit for each point of a space, and save all results in a new folder.
 
@@ -93,10 +95,11 @@ def sweep(
     list, or a text such as "1e-4:1e-1:log:32", "0:32" or "16|64"; or `space` is texts in the form of `--vary`.
     Members that differ only in learning_rate, weight_decay and seed train side by side in one program. With
     `stop_early`, a member ends when its training loss has not reached a new minimum for so many steps. A member whose
-    loss is not finite ends, too; the others go on. `source` says where the options come from; it is saved.
+    loss is not finite ends, too; the others go on. `source` says where the options come from; it is saved. With
+    `executor`, chunks of members run in other processes, a window of steps at a time.
 
     Law: each member equals the run of its configuration, up to rounding.
-    Law: the bits of a member do not depend on the values of the others.
+    Law: the bits of a member do not depend on the values of the others, nor on the executor.
 
     Raises:
         InputError: an option, the space or the output folder is invalid.
@@ -117,10 +120,12 @@ def sweep(
         content = write_request(request, _details(first) | {"members": _total(request, members)}, source)
         replace_file(folder / "config.json", content)
         replace_file(folder / "results.jsonl", b"")
-        return _run(folder, request, watcher, _total(request, members), {})
+        return _run(folder, request, watcher, _total(request, members), {}, executor)
 
 
-def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> SweepRun:
+def resume_sweep(
+    folder: str | Path, watch: SweepWatch = unwatched_sweep, executor: ExecutorLike | None = None
+) -> SweepRun:
     """Go on with a sweep that was interrupted or killed; groups that are finished are not run again.
 
     Law: the results equal those of a sweep that was not interrupted, bit for bit, on the same machine.
@@ -128,6 +133,10 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
     Raises:
         InputError: it is no sweep, it is done, or its configuration or its data file has changed.
         CheckpointError: a checkpoint is damaged, or another process writes there.
+
+    ::
+
+        resume_sweep("runs/sweep-2-sin-x")
     """
     path = open_folder(Path(folder), "a sweep's folder")
     request, data = read_request(path)
@@ -141,19 +150,24 @@ def resume_sweep(folder: str | Path, watch: SweepWatch = unwatched_sweep) -> Swe
     if prepare(members[:1], None, {})[0].data[0].sha256 != data.get("sha256"):
         raise InputError(f"{members[0].config.target}: has changed since the sweep {path}")
     with watch(members[0].config.threads) as watcher:
-        return _run(path, request, watcher, _total(request, members), before)
+        return _run(path, request, watcher, _total(request, members), before, executor)
 
 
-def _run(folder: Path, request: Request, watcher: SweepWatcher, total: int, before: Mapping[str, Any]) -> SweepRun:
-    with open_checkpoints(folder, "checkpoints", keep=1, every=1):  # no other process may write results meanwhile
-        return _run_groups(folder, request, watcher, total, before)
-
-
-def _run_groups(
-    folder: Path, request: Request, watcher: SweepWatcher, total: int, before: Mapping[str, Any]
+def _run(
+    folder: Path,
+    request: Request,
+    watcher: SweepWatcher,
+    total: int,
+    before: Mapping[str, Any],
+    executor: ExecutorLike | None,
 ) -> SweepRun:
+    with open_checkpoints(folder, "checkpoints", keep=1, every=1):  # no other process may write results meanwhile
+        return _run_groups(Sweeping(folder, request, watcher, executor), total, before)
+
+
+def _run_groups(going: Sweeping, total: int, before: Mapping[str, Any]) -> SweepRun:
+    folder, request, code = going.folder, going.request, 0
     start, processor = time.perf_counter(), time.process_time()
-    going, code = Sweeping(folder, request, watcher), 0
     source = make_source(request.axes, request.sampler, request.trials, _seed(request))
     try:
         while points := source.ask():
@@ -161,7 +175,7 @@ def _run_groups(
             groups = split_groups(members)
             known = going.groups + len(groups)
             if not all(going.group(group, known, total) for group in groups):
-                code = TERMINATED if watcher.stop() == signal.SIGTERM else INTERRUPTED
+                code = TERMINATED if going.watcher.stop() == signal.SIGTERM else INTERRUPTED
                 break
             source.tell([score(row) for row in going.rows[-len(members) :]])
     except BaseException as error:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from torchpure.train.executors import ExecutorLike
+
 from ._folder import open_checkpoints, replace_file
 from ._sweep_best import Best, better
 from .fits import MAX_STEPS
@@ -31,8 +33,10 @@ from .sweeps import (
 class Sweeping:
     """What is known of the members."""
 
-    def __init__(self, folder: Path, request: Request, watcher: SweepWatcher) -> None:
-        self.folder, self.request, self.watcher = folder, request, watcher
+    def __init__(
+        self, folder: Path, request: Request, watcher: SweepWatcher, executor: ExecutorLike | None = None
+    ) -> None:
+        self.folder, self.request, self.watcher, self.executor = folder, request, watcher, executor
         self.rows: list[Row] = []
         self.curves: list[tuple[list[int], list[int], torch.Tensor]] = []
         self.best: Best | None = None
@@ -50,7 +54,8 @@ class Sweeping:
         place = f"checkpoints/group-{self.groups:05}"
         with open_checkpoints(self.folder, place, keep=1, every=every) as checkpointer:
             report = self._reporter(prepared.members, known, total)
-            position = run_group(prepared.group, prepared.start, checkpointer, report, self.watcher.stop)
+            group = prepared.group._replace(executor=self.executor)
+            position = run_group(group, prepared.start, checkpointer, report, self.watcher.stop)
         self.groups += 1
         self._take(prepared, position)
         return is_finished(prepared.group, position)

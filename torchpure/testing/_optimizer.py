@@ -56,6 +56,10 @@ def check_compiled(
     Raises:
         AssertionError: results differ.
         torch._dynamo.exc.TorchDynamoException: the step does not compile to one graph, or recompiles.
+
+    ::
+
+        check_compiled(tp.optim.adam)
     """
     case = _case_of("check_compiled", factory, expected)
     optimizer = case.make(_falling(case.learning_rate) if case.scheduled else case.learning_rate)

@@ -8,9 +8,9 @@ from ._find_learning_rate import LearningRates, find_learning_rate
 from ._fit import Fit, fit
 from ._loop import loop
 from ._problem import mean_square
-from ._space import Range, choice, log_uniform, uniform
-from ._sweep import Member, Sweep, best, member, sweep
+from ._sweep import sweep
 from .callbacks import Divergence, Progress
+from .sweeps import Member, Range, Sweep, best, choice, log_uniform, member, uniform
 
 __all__ = [
     "Checkpointer",

@@ -42,6 +42,9 @@ class Fit(NamedTuple):
     def __repr__(self) -> str:
         steps = self.history.shape[-1] if self.history.ndim else 0
         losses = f", loss {shown(self.history[..., 0])} to {shown(self.history[..., -1])}" if steps else ""
+        plain = self.history.ndim == 1 and tree.unwatched()  # a traced history has no numbers
+        bad = (~self.history.isfinite()).nonzero().flatten().tolist() if plain else []
+        losses += f" (not finite from step {bad[0] + 1} on: a smaller learning rate?)" if bad else ""
         first, *shapes = summary(self.params)
         state = [f"  state: {totals(self.state)}"] if tree.leaves(self.state) else []
         found = [] if self.divergence is None else [f"  {self.divergence!r}"]

@@ -32,7 +32,11 @@ def add(tree: T, other: T) -> T:
 
 
 def sub(tree: T, other: T) -> T:
-    """Subtract leaf by leaf."""
+    """Subtract leaf by leaf.
+
+    >>> sub([torch.ones(2)], [torch.ones(2)])
+    [tensor([0., 0.])]
+    """
     return _map_pairs("sub", foreach_sub, operator.sub, tree, other)
 
 
@@ -49,7 +53,11 @@ def scale(tree: T, factor: Number) -> T:
 
 
 def lerp(tree: Tree, other: Tree, weight: Number) -> Tree:
-    """Interpolate leaf by leaf: `tree + weight (other - tree)`."""
+    """Interpolate leaf by leaf: `tree + weight (other - tree)`.
+
+    >>> lerp([torch.zeros(2)], [torch.ones(2)], 0.25)
+    [tensor([0.2500, 0.2500])]
+    """
 
     def leafwise(a: Any, b: Any) -> Any:
         if isinstance(weight, Tensor) or not (isinstance(a, Tensor) and isinstance(b, Tensor)) or not _can_lerp(a, b):
@@ -65,12 +73,20 @@ def _can_lerp(a: Tensor, b: Tensor) -> bool:
 
 
 def where(condition: Tensor, tree: Tree, other: Tree) -> Tree:
-    """Select entries leaf by leaf: from `tree` where the condition is true, else from `other`."""
+    """Select entries leaf by leaf: from `tree` where the condition is true, else from `other`.
+
+    >>> where(torch.tensor(True), [torch.ones(1)], [torch.zeros(1)])
+    [tensor([1.])]
+    """
     return _map_pairs("where", None, lambda a, b: torch.where(condition, a, b), tree, other)
 
 
 def zeros_like(tree: T) -> T:
-    """Make a tree of zeros; a Python number becomes the 0 of its type."""
+    """Make a tree of zeros; a Python number becomes the 0 of its type.
+
+    >>> zeros_like({"a": torch.ones(2), "b": 3})
+    {'a': tensor([0., 0.]), 'b': 0}
+    """
     leaves, structure = _flatten_numbers("zeros_like", tree)
     return unflatten(
         structure, [torch.zeros_like(leaf) if isinstance(leaf, Tensor) else type(leaf)(0) for leaf in leaves]
@@ -90,7 +106,11 @@ def dot(tree: Tree, other: Tree) -> Tensor:
 
 
 def norm(tree: Tree) -> Tensor:
-    """Return the Euclidean norm over all entries, shape (); its gradient at zero is zero."""
+    """Return the Euclidean norm over all entries, shape (); its gradient at zero is zero.
+
+    >>> norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+    tensor(5.)
+    """
     leaves, _ = _flatten_numbers("norm", tree)
     if not leaves:
         return _sum_terms([])
@@ -108,6 +128,9 @@ def cast(number: Number, like: Any) -> Number:
 
     For a real number and a complex leaf, use the dtype of the leaf's real part. For an integer leaf, return the number
     unchanged and let torch promote.
+
+    >>> cast(torch.tensor(0.5, dtype=torch.float64), torch.ones(2)).dtype
+    torch.float32
     """
     if not isinstance(number, Tensor) or not isinstance(like, Tensor):
         return number

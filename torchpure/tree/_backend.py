@@ -67,7 +67,12 @@ def flatten_holes(tree: Tree) -> tuple[list[Any], Structure]:
 
 
 def unflatten(structure: Structure, leaves: Iterable[Any]) -> Tree:
-    """Build a tree from its structure and leaves: the inverse of `flatten`."""
+    """Build a tree from its structure and leaves: the inverse of `flatten`.
+
+    >>> leaves, structure = flatten({"a": 1, "b": [2]})
+    >>> unflatten(structure, [10, 20])
+    {'a': 10, 'b': [20]}
+    """
     if isinstance(structure, _TracedStructure):
         return _unflatten_traced(structure.root, iter(leaves))
     return optree.tree_unflatten(structure, leaves)
@@ -182,7 +187,11 @@ def accessors(tree: Tree) -> list[tuple[Any, ...]]:
 
 
 def children(tree: Tree) -> dict[Any, Tree] | None:
-    """Return the direct children of a node by name; None for a leaf."""
+    """Return the direct children of a node by name; None for a leaf.
+
+    >>> children({"a": 1, "b": [2, 3]})
+    {'a': 1, 'b': [2, 3]}
+    """
     if len(NODES) != len(SEEN):
         synchronize()
     if optree.tree_is_leaf(tree, namespace=NAMESPACE):

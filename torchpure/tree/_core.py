@@ -24,7 +24,11 @@ def leaves(tree: Tree) -> list[Any]:
 
 
 def structure(tree: Tree) -> Structure:
-    """Return the structure of a tree without its leaves; it is hashable and comparable."""
+    """Return the structure of a tree without its leaves; it is hashable and comparable.
+
+    >>> structure({"a": 1}) == structure({"a": 2})
+    True
+    """
     return flatten(tree)[1]
 
 
@@ -65,6 +69,9 @@ def align(shape: Structure, tree: Tree, other: Tree, caller: str) -> list[Any]:
 
     Raises:
         StructureError: `other` does not have the nodes of `tree`.
+
+    >>> align(structure([1, 2]), [1, 2], [(1, 1), {"a": 2}], "example")
+    [(1, 1), {'a': 2}]
     """
     try:
         return flatten_up_to(shape, other)
@@ -116,7 +123,12 @@ def check_same(tree: Tree, other: Tree, *, caller: str = "tree.check_same") -> N
 
 
 def describe(value: Any) -> str:
-    """Describe a value in a few words: kind, shape and dtype."""
+    """Describe a value in a few words: kind, shape and dtype.
+
+    >>> import torch
+    >>> describe(torch.ones(2, 3))
+    'a float32 tensor of shape (2, 3)'
+    """
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         return f"a{'n' * kind.startswith('int')} {kind} tensor of shape {tuple(value.shape)}"

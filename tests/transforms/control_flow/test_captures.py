@@ -224,3 +224,23 @@ def test_a_body_can_write_to_a_nonlocal_name():
 
     tp.grad(lambda x: tp.scan(body, x, None, 2, remat=1)[0])(torch.tensor(0.3))
     assert calls >= 2
+
+
+def test_functions_of_a_namespace_without_a_name_may_capture():
+    """What `exec` makes in a dict without `__name__` has no `__module__`."""
+    lines = [
+        "def total(factor, xs):",
+        "    def step(carry, x):",
+        "        return carry + factor * x, None",
+        "    return tp.scan(step, factor * 0, xs)[0]",
+        "def optimizer(rate):",
+        "    scale = lambda g, p: -rate * g",
+        "    return tp.optim.stateless(scale)",
+    ]
+    space = {"tp": tp}
+    exec("\n".join(lines), space)
+    assert space["total"].__module__ is None
+    assert_close(tp.grad(space["total"])(torch.tensor(2.0, dtype=D), X), X.sum())
+    chained = tp.optim.chain(space["optimizer"](0.1), tp.optim.adam(1e-2))
+    updates, _ = chained.update(ONES, chained.init(X), X)
+    assert_close(updates, torch.full_like(X, 1e-2), rtol=1e-3, atol=0)

@@ -22,7 +22,7 @@ Where to change what: thresholds are `MIN_TILED` and `MIN_BLAS` in `lowering/_ma
 and `MAX_INLINE_KERNELS` in `codegen/_functions.py`.
 """
 
-from ._compile import NativeProgram, compile_cpp, on_one_thread
+from ._compile import NativeProgram, compile_cpp, is_on_one_thread, on_one_thread
 from .frontend import has_complex_argument, has_sparse_tensor, selects_from_empty
 from .ir import UnsupportedError
 
@@ -32,6 +32,7 @@ __all__ = [
     "compile_cpp",
     "has_complex_argument",
     "has_sparse_tensor",
+    "is_on_one_thread",
     "on_one_thread",
     "selects_from_empty",
 ]

@@ -127,6 +127,11 @@ def on_one_thread() -> Iterator[None]:
         _THREAD.alone = before
 
 
+def is_on_one_thread() -> bool:
+    """Return whether native programs of this thread run on it alone."""
+    return getattr(_THREAD, "alone", False)
+
+
 _ERRORS: dict[int, tuple[type[Exception], str]] = {
     -2: (IndexError, "an index is out of range in a compiled program; call the function without jit to see where"),
     -3: (MemoryError, "there is no memory for the temporaries of a compiled program"),

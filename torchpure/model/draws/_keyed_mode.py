@@ -142,7 +142,7 @@ class KeyedDraws(_DrawMode):
 def _keyed_version(func: Any) -> Callable[..., Any] | None:
     if func in _KEYED_VERSIONS:
         return _KEYED_VERSIONS[func]
-    if is_dynamo_compiling() or type(func) is not FunctionType or func.__module__.startswith("torch."):
+    if is_dynamo_compiling() or type(func) is not FunctionType or (func.__module__ or "").startswith("torch."):
         return None
     return _INITIALISERS.get(func.__name__)  # a library's wrapper of a function of torch.nn.init
 

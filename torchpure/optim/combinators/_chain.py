@@ -15,6 +15,12 @@ def chain(*optimizers: Optimizer[Any]) -> Optimizer[tuple[Any, ...]]:
     Raises:
         ValueError: no optimizer is given.
         TypeError: an argument is not an optimizer.
+
+    >>> import torch
+    >>> from torchpure.optim import clip_by_global_norm, sgd
+    >>> optimizer = chain(clip_by_global_norm(1.0), sgd(0.5))
+    >>> optimizer.step(torch.tensor([3.0]), optimizer.init(torch.zeros(1)), torch.zeros(1))[0]
+    tensor([-0.5000])
     """
     if not optimizers:
         raise ValueError("chain: wanted at least one optimizer")

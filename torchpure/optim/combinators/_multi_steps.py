@@ -96,7 +96,14 @@ def _cast_to_gradient(mean: Tensor, gradient: Tensor) -> Tensor:
 
 
 def has_updated(state: MultiStepsState) -> Tensor:
-    """Return whether the last call of `multi_steps` made a step: bool, shape ()."""
+    """Return whether the last call of `multi_steps` made a step: bool, shape ().
+
+    >>> from torchpure.optim import sgd
+    >>> optimizer = multi_steps(sgd(0.1), 2)
+    >>> _, state = optimizer.update(torch.ones(1), optimizer.init(torch.ones(1)), torch.ones(1))
+    >>> has_updated(state)
+    tensor(False)
+    """
     return (state.mini_step == 0) & (state.step > 0)
 
 
@@ -106,7 +113,13 @@ def never_skip(grads: Grads, step: Step, params: Params) -> tuple[Tensor, Tree]:
 
 
 def skip_not_finite(grads: Grads, step: Step, params: Params) -> tuple[Tensor, Tree]:
-    """Skip gradients with an infinite or NaN entry; for `multi_steps`."""
+    """Skip gradients with an infinite or NaN entry; for `multi_steps`.
+
+    >>> from torchpure.optim import sgd
+    >>> optimizer = multi_steps(sgd(0.1), 2, should_skip_update_fn=skip_not_finite)
+    >>> skip_not_finite(torch.tensor([torch.nan]), torch.tensor(0), None)[0]
+    tensor(True)
+    """
     skip = ~all_finite(grads)
     bad = [(~leaf.isfinite()).sum() for leaf in tree.leaves(grads)]
     number = torch.stack(bad).sum() if bad else torch.zeros((), dtype=torch.int64)

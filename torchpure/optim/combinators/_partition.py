@@ -39,6 +39,13 @@ def partition(
     Raises:
         ValueError: no optimizer is given.
         StructureError: a leaf has no label, or a label that names no optimizer (when called).
+
+    >>> import torch
+    >>> from torchpure.optim import sgd
+    >>> optimizer = partition({"*bias": sgd(1.0), "*": sgd(0.1)})
+    >>> ones = {"weight": torch.ones(1), "bias": torch.ones(1)}
+    >>> optimizer.update(ones, optimizer.init(ones), ones)[0]
+    {'weight': tensor([-0.1000]), 'bias': tensor([-1.])}
     """
     if not transforms:
         raise ValueError("partition: wanted at least one optimizer")

@@ -162,7 +162,7 @@ def _closure_values(fn: Callable[..., Any], depth: int = 3) -> dict[str, Any]:
     """Return the closure variables of a function, and those of this library's functions among them."""
     captured = dict(inspect.getclosurevars(fn).nonlocals) if isinstance(fn, FunctionType) else {}
     for name, value in list(captured.items()):
-        from_library = isinstance(value, FunctionType) and value.__module__.startswith("torchpure.")
+        from_library = isinstance(value, FunctionType) and (value.__module__ or "").startswith("torchpure.")
         if from_library and depth and name not in _SCHEDULED:
             captured = _closure_values(value, depth - 1) | captured
     return captured

@@ -34,6 +34,9 @@ def identity() -> Optimizer[EmptyState]:
     """Return gradients unchanged: u = g.
 
     Law: `chain(identity(), a) == a`.
+
+    >>> identity().update(torch.ones(2), identity().init(None), None)[0]
+    tensor([1., 1.])
     """
     return stateless(lambda grads, params: grads)
 

@@ -83,6 +83,15 @@ def from_torch(state_dict: dict[str, Any], state: T) -> T:
     Raises:
         StructureError: the state has no part that torch has too, the dict lacks an entry of that part, or parameters of
             one optimizer differ in their number of steps.
+
+    >>> from torchpure import optim
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> theirs = torch.optim.Adam([weight])
+    >>> weight.sum().backward()
+    >>> theirs.step()
+    >>> state = optim.adam(1e-3).init([weight.detach()])
+    >>> from_torch(theirs.state_dict(), state).mean
+    [tensor([0.1000, 0.1000])]
     """
     scopes = _find_scopes("from_torch", state)
     places = sorted(place for scope in scopes for place in scope.places)

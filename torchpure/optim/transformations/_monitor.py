@@ -89,6 +89,10 @@ def measure_with_ema(
 
     Raises:
         ValueError: `decay` is not in [0, 1).
+
+    >>> measure = measure_with_ema(lambda updates: updates.sum(), 0.5)
+    >>> measure.update(torch.ones(3), measure.init(torch.zeros(3)), torch.zeros(3))[0]
+    tensor(3.)
     """
     average = ema(decay, debias=debias, accumulator_dtype=accumulator_dtype)
 

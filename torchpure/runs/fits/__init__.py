@@ -1,6 +1,6 @@
 """One fit: its configuration, points, network, losses and training, without a folder."""
 
-from ._batches import order_key
+from ._batches import order_key, steps_per_epoch
 from ._config import MAX_STEPS, FitConfig, command, configure
 from ._fit import INTERRUPTED, STATUS, TERMINATED, Fit, fit, make_optimizer
 from ._losses import NAMES, in_parts, loss_in_units, loss_name, measure, standard_loss, unit_of
@@ -32,6 +32,7 @@ __all__ = [
     "measure",
     "order_key",
     "standard_loss",
+    "steps_per_epoch",
     "standardisation",
     "unit_of",
 ]

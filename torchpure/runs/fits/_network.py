@@ -51,7 +51,16 @@ class Network(nn.Module):
         return output.to(self.target_mean) * self.target_scale + self.target_mean
 
     def encode(self, x: Tensor) -> Tensor:
-        """Standardise inputs for `core`."""
+        """Standardise inputs for `core`.
+
+        Raises:
+            ValueError: the last dimension is not that of the features; it might broadcast.
+        """
+        if x.ndim == 0 or x.shape[-1] != len(self.input_mean):
+            raise ValueError(
+                f"model: wanted inputs of shape (rows, {len(self.input_mean)}), a column for each feature, got "
+                f"{(*x.shape,)}; `encode` of a loaded run makes features of columns by name"
+            )
         return ((x - self.input_mean) / self.input_scale).to(next(self.core.parameters()))
 
     def encode_target(self, y: Tensor) -> Tensor:

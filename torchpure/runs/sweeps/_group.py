@@ -11,15 +11,17 @@ from torch import Tensor
 from torchpure import tree
 from torchpure.checkpoints import Checkpointer
 from torchpure.jit.native import on_one_thread
+from torchpure.train.executors import ExecutorLike, pack, run_tasks
+from torchpure.train.executors import Task as SentTask
 
 from ._batches import Batches
+from ._recipe import run_window
 from ._train import Inputs, Programs, State, Task
 
 WIDTHS = (64, 16, 4, 1)  # members at once; multiples of 16 fill vector registers, so that members have equal programs
 MAX_VALUES = 2**26  # that one step of a chunk saves for its backward pass
 WINDOW_PRODUCTS = 1e8  # of one chunk and window: some tenths of a second
 MAX_WINDOW = 1000  # steps
-RunChunk = Callable[[int, "State", int], "tuple[State, Tensor] | None"]  # (number, state, step) -> (state, losses)
 MIN_COMPILED = 200  # steps times chunks; below, compiling takes longer than it saves
 CURVE = 200  # points of a curve, about
 
@@ -41,6 +43,7 @@ class Group(NamedTuple):
     products: int  # of numbers, that one member's loss takes
     values: int  # that one member's step saves for its backward pass
     batches: Batches | None = None  # None: each step takes all points
+    executor: ExecutorLike | None = None  # None: chunks run in this process
 
     @property
     def task(self) -> Task:
@@ -105,10 +108,11 @@ def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[
     length = window_length(group, width)
     chunks = [torch.arange(first, first + width).clamp(max=count - 1) for first in range(0, count, width)]
     states = [_take(position.state, chunk) for chunk in chunks]
-    run_chunk = _chunk_runner(group, chunks, length, stop)
+    given = _Given(group, chunks, length, stop)
     while not is_finished(group, position):
         taken = length if group.batches is None else group.batches.steps_at(position.step, length)
-        results = _in_threads(run_chunk, states, position.step)
+        run_all = _in_threads if group.executor is None else _on_executor
+        results = run_all(given, states, position.step)
         if results is None:
             return  # the window is run again when the sweep goes on
         states = [state for state, _ in results]
@@ -122,24 +126,33 @@ def _windows(group: Group, position: Position, numbers: Tensor, stop: Callable[[
         yield position
 
 
-def _chunk_runner(group: Group, chunks: list[Tensor], length: int, stop: Callable[[], int]) -> RunChunk:
-    """Return a function that runs one chunk for a window of steps; it returns None if a signal came."""
-    shared, device = len(group.inputs.x) == 1, group.inputs.x.device
-    batches, compiled = group.batches, len(chunks) * group.task.steps >= MIN_COMPILED
-    run = group.programs.get(shared=shared, batches=batches is not None, compiled=compiled)
-    inputs = [_chunk_inputs(group, chunk, shared=shared) for chunk in chunks]
+class _Given:
+    """What the program of each chunk takes."""
 
-    def run_chunk(i: int, state: State, step: int) -> tuple[State, Tensor] | None:
-        if stop():
+    def __init__(self, group: Group, chunks: list[Tensor], length: int, stop: Callable[[], int]) -> None:
+        self.group, self.chunks, self.length, self.stop = group, chunks, length, stop
+        shared, compiled = len(group.inputs.x) == 1, len(chunks) * group.task.steps >= MIN_COMPILED
+        self.kind = {"shared": shared, "batches": group.batches is not None, "compiled": compiled}
+        self._inputs = [_chunk_inputs(group, chunk, shared=shared) for chunk in chunks]
+
+    def arguments(self, i: int, state: State, step: int) -> tuple[State, Inputs, Tensor, Tensor | None]:
+        batches, device = self.group.batches, self.group.inputs.x.device
+        if batches is None:
+            return state, self._inputs[i], torch.arange(step, step + self.length, device=device), None
+        numbers, rows = batches.window(self.chunks[i], step, self.length, self.group.task.steps)
+        return state, self._inputs[i], numbers.to(device), rows.to(device)
+
+    def without_steps(self, state: State) -> tuple[State, Tensor]:
+        """Return the result of a chunk none of whose members runs."""
+        return state, torch.full((len(state.steps), self.length), math.nan, dtype=torch.float64)
+
+    def run(self, i: int, state: State, step: int) -> tuple[State, Tensor] | None:
+        """Run one chunk for a window of steps; return None if a signal came."""
+        if self.stop():
             return None
         if not state.running.any():
-            return state, torch.full((len(state.steps), length), math.nan, dtype=torch.float64)
-        if batches is None:
-            return run(state, inputs[i], torch.arange(step, step + length, device=device), None)
-        numbers, rows = batches.window(chunks[i], step, length, group.task.steps)
-        return run(state, inputs[i], numbers.to(device), rows.to(device))
-
-    return run_chunk
+            return self.without_steps(state)
+        return self.group.programs.get(**self.kind)(*self.arguments(i, state, step))
 
 
 def chunk_width(group: Group, count: int) -> int:
@@ -154,8 +167,28 @@ def window_length(group: Group, width: int) -> int:
     return -(-group.task.steps // -(-group.task.steps // longest))
 
 
-def _in_threads(run_chunk: RunChunk, states: list[State], step: int) -> list[tuple[State, Tensor]] | None:
+def _on_executor(given: _Given, states: list[State], step: int) -> list[tuple[State, Tensor]] | None:
+    """Run all chunks in other processes; return None if a signal came. What a lost worker had begun runs again."""
+    if given.stop():
+        return None
+    group, device = given.group, given.group.inputs.x.device
+    assert group.executor is not None
+    results = [given.without_steps(state) for state in states]
+    places = [i for i, state in enumerate(states) if state.running.any()]
+    tasks = []
+    for i in places:
+        label = f"chunk {i} of a group of {len(group.seed_index)} members"
+        tasks.append(
+            SentTask(label, (group.programs.recipe, given.kind, pack(given.arguments(i, states[i], step))), {})
+        )
+    for number, result in run_tasks("sweep", group.executor, run_window, tasks):
+        results[places[number]] = tree.map(lambda leaf: leaf.to(device), result)
+    return results
+
+
+def _in_threads(given: _Given, states: list[State], step: int) -> list[tuple[State, Tensor]] | None:
     """Run all chunks, each on one thread; return None if a signal came."""
+    run_chunk = given.run
     results = [run_chunk(0, states[0], step)]  # this thread compiles
     workers = min(torch.get_num_threads(), len(states) - 1)
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from torchpure import model, random, tree
 from torchpure._types import Key, Params
 from torchpure.errors import InputError
-from torchpure.optim import Optimizer
 from torchpure.runs.fits import (
     Data,
     FitConfig,
@@ -19,9 +18,7 @@ from torchpure.runs.fits import (
     load_many,
     loss_in_units,
     loss_name,
-    make_optimizer,
     order_key,
-    standard_loss,
     standardisation,
     unit_of,
 )
@@ -29,9 +26,10 @@ from torchpure.transforms import vmap
 
 from ._batches import Batches
 from ._group import Group, Position, chunk_width
+from ._recipe import make_recipe, make_task
 from ._results import Row
 from ._space import OPTIONS
-from ._train import Inputs, Programs, State, Task, start_state
+from ._train import Inputs, Programs, State, start_state
 
 _BATCHED = {name: None for name, option in OPTIONS.items() if option.batched}
 
@@ -138,8 +136,10 @@ def _prepare(
         scales[index].to(device),
         *(_column(members, option, device) for option in ("learning_rate", "weight_decay")),
     )
-    task = _task(network, config, name, patience, decays=bool(inputs.weight_decay.any()))
-    programs = known.setdefault((_static(config), structure, bool(inputs.weight_decay.any())), Programs(task))
+    decays = bool(inputs.weight_decay.any())
+    task = make_task(network.core, config, name, patience, decays=decays)
+    recipe = make_recipe(network.core, config, name, patience, decays=decays)
+    programs = known.setdefault((_static(config), structure, decays), Programs(task, recipe))
     count = sum(value.numel() for value in network.core.parameters())
     rows, widths = x.shape[1], sum(config.hidden) + x.shape[2] + data[0].preprocessing.outputs
     batches = None
@@ -148,18 +148,6 @@ def _prepare(
         rows = config.batch_size
     group = Group(programs, inputs, index, rows * count, rows * widths + 8 * count, batches)
     return Prepared(members, network, data, units, group, start_state(programs.task, params, inputs), name)
-
-
-def _task(network: Network, config: FitConfig, name: str, patience: int | None, *, decays: bool) -> Task:
-    net, of_output = model.functional(network.core), standard_loss(name)
-
-    def loss(params: Params, x: Tensor, y: Tensor) -> Tensor:
-        return of_output(net(params, x), y)
-
-    def optimizer(rate: Tensor, decay: Tensor) -> Optimizer:
-        return make_optimizer(config, rate, decay if decays else None)
-
-    return Task(loss, optimizer, config.steps, patience)
 
 
 def _four(config: FitConfig, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -65,9 +65,9 @@ def start_state(task: Task, params: Params, inputs: Inputs) -> State:
 class Programs:
     """The programs of a task; groups of the same task share them, so that each is compiled once."""
 
-    def __init__(self, task: Task) -> None:
-        """Start without programs."""
-        self.task = task
+    def __init__(self, task: Task, recipe: Any = None) -> None:
+        """Start without programs; with the recipe another process makes them."""
+        self.task, self.recipe = task, recipe
         self._made: dict[tuple[bool, bool, bool], Window] = {}
 
     def get(self, *, shared: bool, batches: bool, compiled: bool) -> Window:

@@ -26,6 +26,10 @@ def progress_bar(
     `steps` is the length of the run, without which there is no bar and no time left. `learning_rate` is the number or
     schedule that the optimizer has; that of `inject_hyperparams` is read from its state. `console` is a `rich` console,
     by default that of standard error. Where it is no terminal, each report is a line. `clock` returns seconds.
+
+    >>> from torchpure.train import callbacks
+    >>> callbacks.chain(callbacks.progress_bar(1000), callbacks.early_stopping(3)).init({}) is None
+    False
     """
     started: list[tuple[float, int]] = []  # the time and the step of the first report of this process
 

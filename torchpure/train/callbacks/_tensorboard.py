@@ -20,6 +20,10 @@ def tensorboard(logdir: str | os.PathLike[str], *, metrics: Mapping[str, Metric]
 
     Raises:
         ImportError: the package tensorboard is not installed.
+
+    ::
+
+        tp.fit(net, (x, y), optimizer=optimizer, steps=1000, every=10, callback=tensorboard("runs/first"))
     """
     writer_class = _writer_class()
     columns: dict[str, Metric] = {"loss": lambda progress: progress.loss, "mean_loss": mean_loss, **(metrics or {})}

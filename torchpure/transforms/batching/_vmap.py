@@ -51,7 +51,9 @@ def vmap(
 
     With `axis_name`, members can use collectives such as `psum`. At most `chunk_size` members run at once. With
     `devices`, each device runs an equal part of the members in its own thread; results come back to the device of the
-    arguments. If `fn` was made by `shard_map`, `spmd_axis_name` is an axis of its mesh that splits the members too.
+    arguments. A device may be named several times: `jit(vmap(fn, devices=["cpu"] * 4))` runs one compiled program on
+    four groups of CPU cores. If `fn` was made by `shard_map`, `spmd_axis_name` is an axis of its mesh that splits the
+    members too.
 
     Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
@@ -67,7 +69,7 @@ def vmap(
     sharding: Any = getattr(fn, "sharding", None)
     if spmd_axis_name is not None:
         _check_spmd(sharding, chunk_size, devices, axis_name)
-        return sharding.over_members(spmd_axis_name, Mapping(fn, in_dims, out_dims))
+        return sharding.over_members(spmd_axis_name, Mapping(vmap(fn, in_dims, out_dims), fn, in_dims, out_dims))
 
     @wraps(fn, updated=())
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
@@ -84,8 +86,9 @@ def vmap(
             refuse_hidden_tensors("vmap", fn, members.shared)
             return _assemble(members)
 
-    if axis_name is None and devices is None and chunk_size is None and sharding is None:
-        mapped.mapping = Mapping(fn, in_dims, out_dims)  # pyrefly: ignore[missing-attribute] `jit` reads it
+    if axis_name is None and sharding is None:
+        mapping = Mapping(mapped, fn, in_dims, out_dims, chunk_size, None if devices is None else (*devices,))
+        mapped.mapping = mapping  # pyrefly: ignore[missing-attribute] `jit` reads it
     return mapped
 
 
@@ -102,9 +105,17 @@ def _check_spmd(sharding: Any, *others: Any) -> None:
 class Mapping(NamedTuple):
     """What a function made by `vmap` maps, if its members may run in any chunks."""
 
+    mapped: Callable[..., Any]
     fn: Callable[..., Any]
     in_dims: Dims
     out_dims: Dims
+    chunk_size: int | None = None
+    devices: tuple[torch.device | str, ...] | None = None
+
+    def at_once(self) -> Callable[..., Any]:
+        """Return the function that runs all its members at once, where it is called."""
+        whole = self.chunk_size is None and self.devices is None
+        return self.mapped if whole else vmap(self.fn, self.in_dims, self.out_dims)
 
     def split(self, args: tuple[Tree, ...]) -> tuple[list[Any], Any, list[int | None], int]:
         """Return the leaves of the arguments, their structure, their mapped dimensions, and the number of members.

@@ -29,7 +29,7 @@ def _snapshot(fn: Any, snapshots: dict[int, Any]) -> Any:
         return snapshots[id(fn)]
     if type(fn) is partial:
         return partial(_snapshot(fn.func, snapshots), *fn.args, **fn.keywords)
-    if type(fn) is not FunctionType or not fn.__closure__ or fn.__module__.partition(".")[0] == "torch":
+    if type(fn) is not FunctionType or not fn.__closure__ or (fn.__module__ or "").partition(".")[0] == "torch":
         return fn
     mutated = _mutated_names(fn.__code__)
     names = fn.__code__.co_freevars

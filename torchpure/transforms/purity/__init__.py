@@ -3,10 +3,11 @@
 from ._draws import operator_draws
 from ._guard import NoWatch, Watch, run_watched, watched
 from ._hidden_tensors import refuse_hidden_tensors
-from ._pure import is_lifted_literal, mutated_arguments, pure, storage_key
+from ._pure import NORMS_THAT_WRITE, is_lifted_literal, mutated_arguments, pure, storage_key
 from ._reach import forward_hooks, name_of, reachable
 
 __all__ = [
+    "NORMS_THAT_WRITE",
     "NoWatch",
     "Watch",
     "forward_hooks",

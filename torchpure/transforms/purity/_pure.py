@@ -90,14 +90,14 @@ def storage_key(leaf: Tensor) -> int:
     return leaf.untyped_storage()._cdata
 
 
-_NORMS = frozenset(
+NORMS_THAT_WRITE = frozenset(
     {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
 )  # their schemas do not say that they write
 
 
 def mutated_arguments(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """List the arguments that an operation writes to, by its schema."""
-    norm = func in _NORMS
+    norm = func in NORMS_THAT_WRITE
     if not (norm or func._schema.is_mutable):
         return []
     named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs

@@ -18,6 +18,7 @@ from torchpure._torch import (
     get_proxy_mode,
 )
 from torchpure.transforms.engine import TensorIndexing, innermost, traced_zeros
+from torchpure.transforms.purity import NORMS_THAT_WRITE
 
 from ._constant_recipes import Recipes
 from ._dtype_check import check_dtypes
@@ -107,7 +108,7 @@ _LIKE = {torch.ops.aten._new_zeros_with_same_feature_meta.default}
 
 def _writes(func: Any) -> bool:
     plan = plan_of(func)
-    return plan is None or plan.writes
+    return plan is None or plan.writes or func in NORMS_THAT_WRITE
 
 
 def _without_fake_cache(given: Sequence[Tensor]) -> AbstractContextManager[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._layer_layouts import has_layer_layout, layer_layout
 from ._layout import Found, Layout, dense, row_major
 from ._run_on_zeros import MAX_ELEMENTS, RUNNABLE, zeros_like
 
@@ -57,7 +58,7 @@ def _by_rule(func: Any, args: Any, kwargs: Any) -> Found | None:
     rule = _RULES.get(func) or (_elementwise if torch.Tag.pointwise in func.tags else None)
     try:
         return None if rule is None else rule(func, *args, **kwargs)
-    except (RuntimeError, IndexError, TypeError, ZeroDivisionError):  # torch's kernel says what is wrong
+    except (RuntimeError, IndexError, TypeError, ValueError, ZeroDivisionError):  # torch's kernel says what is wrong
         return None
 
 
@@ -211,29 +212,6 @@ def _cat(_: Any, tensors: Sequence[Tensor], dim: int = 0) -> Layout:
     return row_major(shape, tensors[0].dtype)
 
 
-def _group_norm(
-    _: Any, x: Tensor, weight: Any, bias: Any, batch: int, channels: int, area: int, groups: int, *_more: Any
-) -> Found:
-    statistics = row_major((batch, groups), x.dtype)
-    return _as_picture(x), statistics, statistics
-
-
-def _group_norm_backward(
-    _: Any, gradient: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Any, batch: int, channels: int, area: int,
-    groups: int, wanted: Sequence[bool],
-) -> Found:  # fmt: skip
-    row = row_major((channels,), x.dtype)
-    return tuple([part if asked else None for part, asked in zip((_as_picture(x), row, row), wanted, strict=True)])
-
-
-def _as_picture(x: Tensor) -> Layout:
-    """Lay a result out as torch's kernels for pictures do: torch's kernels for shapes say row-major in all cases."""
-    for pattern in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
-        if x.ndim in _RANKS[pattern] and x.is_contiguous(memory_format=pattern):
-            return Layout(x.shape, x.stride(), x.dtype)
-    raise TypeError("another order of dimensions")
-
-
 def _ctc_loss(_: Any, scores: Tensor, *rest: Any, **options: Any) -> Found:
     """Losses, and the table that their gradient reads: its size depends on numbers, and is not known here."""
     return row_major(scores.shape[1:2] if scores.ndim == 3 else (), scores.dtype), row_major((0,), scores.dtype)
@@ -250,14 +228,42 @@ def _least_squares(func: Any, *args: Any, driver: Any = None, **options: Any) ->
     return _by_running(func, *args, **options)
 
 
+def _layer(func: Any, *args: Any, **kwargs: Any) -> Found:
+    return layer_layout(func, args, kwargs)
+
+
 def _by_running(func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run the operation on zeros: the time is short, because `can_run` limits their number."""
+    """Run the operation on zeros, if no rule knows the layout: the time is short, because `can_run` limits it."""
+    if has_layer_layout(func, args, kwargs):
+        return layer_layout(func, args, kwargs)
     return _layout_of(func(*zeros_like(args), **kwargs))
 
 
-_RANKS = {
-    torch.contiguous_format: range(1, 64), torch.channels_last: (4,), torch.channels_last_3d: (5,),
-}  # fmt: skip
+def _index_put(func: Any, x: Tensor, indices: Sequence[Tensor | None], values: Tensor, *rest: Any) -> Layout:
+    """A copy of the first argument, where the values fit to the leading dimensions that are indexed."""
+    if any(index is None or index.dtype != torch.int64 for index in indices) or values.dtype != x.dtype:
+        raise TypeError("not a common case")
+    shape = (*_broadcast([index.shape for index in indices if index is not None]), *x.shape[len(indices) :])
+    if _broadcast([values.shape, shape]) != shape:
+        raise TypeError("values that do not fit")
+    return _like(func, x)
+
+
+def _gather(_: Any, x: Tensor, dim: int, index: Tensor, *rest: Any) -> Layout:
+    """Entries of a tensor; the index may be shorter than the tensor in the other dimensions."""
+    place = range(x.ndim)[dim]
+    fits = [one <= size or at == place for at, (one, size) in enumerate(zip(index.shape, x.shape, strict=True))]
+    if not all(fits) or index.dtype != torch.int64 or not index.is_contiguous():
+        raise TypeError("not a common case")
+    return row_major(index.shape, x.dtype)
+
+
+def _copy(func: Any, x: Tensor, source: Tensor, *rest: Any) -> Layout:
+    if _broadcast([x.shape, source.shape]) != tuple(x.shape):
+        raise TypeError("shapes that do not fit")
+    return Layout(x.shape, x.stride(), x.dtype)
+
+
 _SUMS = {_aten.sum.default, _aten.sum.dim_IntList}
 _MEANS = {_aten.mean.default, _aten.mean.dim}
 _LIKES = (
@@ -284,7 +290,9 @@ _RULES: dict[Any, Any] = {
     **dict.fromkeys((_aten._ctc_loss.default, _aten._ctc_loss.Tensor), _ctc_loss),
     **dict.fromkeys((_aten._ctc_loss_backward.default, _aten._ctc_loss_backward.Tensor), _ctc_loss_backward),
     _aten.linalg_lstsq.default: _least_squares,
-    _aten.native_group_norm.default: _group_norm,
-    _aten.native_group_norm_backward.default: _group_norm_backward,
+    **dict.fromkeys((_aten.native_group_norm.default, _aten.native_group_norm_backward.default), _layer),
+    _aten.index_put.default: _index_put,
+    _aten.gather.default: _gather,
+    _aten.copy.default: _copy,
     **dict.fromkeys(RUNNABLE, _by_running),
 }

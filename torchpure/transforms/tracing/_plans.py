@@ -22,7 +22,8 @@ _PLAIN = frozenset({  # operations whose kernels for shapes read nothing but the
     _aten.embedding.default, _aten.embedding_dense_backward.default,
     _aten.native_group_norm.default, _aten.native_group_norm_backward.default, _aten._ctc_loss.default,
     _aten._ctc_loss.Tensor, _aten._ctc_loss_backward.default, _aten._ctc_loss_backward.Tensor,
-    _aten.linalg_lstsq.default,
+    _aten.linalg_lstsq.default, _aten.all.dim, _aten.any.dim, _aten.split.Tensor, _aten.split_with_sizes.default,
+    _aten.index_put.default,
 })  # fmt: skip
 _CONSTRUCTORS = frozenset({
     _aten.zeros.default, _aten.ones.default, _aten.full.default, _aten.empty.memory_format, _aten.arange.default,
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
     reshapes: bool = False  # it changes the shape of its first argument
     writes: bool = False  # it writes numbers to its first argument
     aliases: bool = False  # its result shares memory with an argument
+    stays: bool = False  # it writes, and its functional form is not recorded in its place
 
 
 @cache
@@ -65,6 +67,8 @@ def plan_of(func: Any) -> Plan | None:
         return Plan(func, name, func, constructs=True)
     if func in _PLAIN or func in RUNNABLE or _has_plain_kernel(func):
         return Plan(func, name, func, aliases=may_alias(func))
+    if func is _aten.copy_.default:
+        return Plan(func, name, _aten.copy.default, writes=True, stays=True)
     functional = _functional_form(func)
     return None if functional is None else Plan(func, name, functional, writes=True)
 

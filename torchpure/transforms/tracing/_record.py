@@ -27,6 +27,7 @@ from torchpure._torch import (
 from torchpure.transforms.engine import LightFakeMode, LightProxyMode, empty_like_memory, is_plain
 
 from . import _layouts as layouts
+from ._layer_layouts import has_layer_layout
 from ._plans import Plan, is_composite, may_alias, plan_of
 from ._run_on_zeros import RUNNABLE, can_run
 
@@ -137,7 +138,7 @@ class RecordingMode(LightProxyMode):
                 return NotImplemented
             if plan.writes and (out.shape != args[0].shape or not torch.can_cast(out.dtype, args[0].dtype)):
                 return NotImplemented
-        if plan.writes and _owns_memory(pairs[0][0]) and _same_layout(out, values[0]):
+        if plan.writes and not plan.stays and _owns_memory(pairs[0][0]) and _same_layout(out, values[0]):
             plan = plan._replace(target=plan.kernel, name=plan.kernel.overloadpacket.__name__)
         node = self.tracer.create_node("call_function", plan.target, tuple([n for n, _ in pairs]), kwargs, plan.name)
         if traceback.has_preserved_node_meta():
@@ -202,7 +203,7 @@ def _result_device(plan: Plan, args: Any, options: Any, given: _Arguments) -> to
         if asked is not None and asked != _CPU:
             raise _NeedsTorchError
         return _CPU
-    if plan.target in RUNNABLE and not (devices == {_CPU} and can_run(args)):
+    if plan.target in RUNNABLE and not (devices == {_CPU} and _can_find_layout(plan, args, options)):
         raise _NeedsTorchError
     if (plan.writes or plan.reshapes) and not isinstance(args[0], FakeTensor):
         raise _NeedsTorchError
@@ -211,6 +212,10 @@ def _result_device(plan: Plan, args: Any, options: Any, given: _Arguments) -> to
     if not devices.issuperset([leaf.device for leaf in given.constants]):
         raise _NeedsTorchError
     return next(iter(devices))
+
+
+def _can_find_layout(plan: Plan, args: Any, options: Any) -> bool:
+    return can_run(args) or has_layer_layout(plan.target, args, options)
 
 
 _STRIDED = {None, torch.strided}

@@ -12,6 +12,7 @@ _aten = torch.ops.aten
 MAX_ELEMENTS = 1 << 16
 RUNNABLE = frozenset({  # operations that return new tensors, and raise no error for zeros
     _aten.native_layer_norm.default, _aten.native_layer_norm_backward.default,
+    _aten.native_batch_norm.default, _aten.native_batch_norm_backward.default,
     _aten._softmax.default, _aten._softmax_backward_data.default,
     _aten._log_softmax.default, _aten._log_softmax_backward_data.default, _aten.nll_loss_forward.default,
     _aten.nll_loss_backward.default, _aten.convolution.default, _aten.convolution_backward.default,

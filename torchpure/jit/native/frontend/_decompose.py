@@ -16,6 +16,8 @@ from torchpure._torch import HigherOrderOperator, core_aten_decompositions, get_
 from torchpure.jit.native.ir import UnsupportedError
 from torchpure.transforms.tracing import trace
 
+from ._layer_rules import layer_rules
+
 _aten = torch.ops.aten
 _MORE_OPERATIONS = (
     _aten._softmax, _aten._log_softmax, _aten._softmax_backward_data, _aten._log_softmax_backward_data,
@@ -47,6 +49,7 @@ def _decomposition_table() -> dict[Any, Any]:
     table |= {op: _with_index(table[op], _wrap_negative) for op in _FILLS}
     table |= {_aten.softshrink_backward.default: _shrink_backward, _aten.hardshrink_backward.default: _shrink_backward}
     table |= dict.fromkeys((_aten.eye.default, _aten.eye.m), _identity)
+    table |= layer_rules(table)
     table |= {op: _row_major(table[op]) for op in _LAYER_NORMS}
     table[_aten.native_group_norm.default] = _if_row_major(table[_aten.native_group_norm.default])
     table[_aten.embedding_dense_backward.default] = _embedding_backward(table[_aten.embedding_dense_backward.default])

@@ -1,0 +1,5 @@
+"""Modules with meta-parameters."""
+
+from torchpure.compat.torchopt.modules import MetaGradientModule, MetaInputsContainer
+
+__all__ = ["MetaGradientModule", "MetaInputsContainer"]

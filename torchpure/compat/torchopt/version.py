@@ -1,0 +1,3 @@
+"""The version of torchopt whose names these are."""
+
+__version__ = "0.7.3"

@@ -1,0 +1,24 @@
+"""How single operations act on derivatives, and what to say where torch has no derivative."""
+
+from ._closed_forms import ClosedForm, closed_form
+from ._composites import COMPOSITES, SERIES, run_composite
+from ._explain import NoRuleError, deriving, explained, is_kinked, kink_of, warn_of_kinks
+from ._recurrences import Series, composed, recurrence_of, scaled
+
+__all__ = [
+    "COMPOSITES",
+    "ClosedForm",
+    "NoRuleError",
+    "SERIES",
+    "Series",
+    "closed_form",
+    "composed",
+    "deriving",
+    "explained",
+    "is_kinked",
+    "kink_of",
+    "recurrence_of",
+    "run_composite",
+    "scaled",
+    "warn_of_kinks",
+]
