@@ -13,8 +13,9 @@ def pool(request, tmp_path_factory):
 
 
 @pytest.fixture
-def short_pool(request, tmp_path):
-    """Start processes that wait two seconds for each other: for tests that end one of them."""
-    pool = Pool(3, tmp_path, seconds=2.0)
+def own_pool(tmp_path):
+    """Start three processes for one test, which ends one of them, and wait until all are there."""
+    pool = Pool(3, tmp_path)
+    pool.results("fails", "nothing")
     yield pool
     pool.close()

@@ -146,8 +146,8 @@ def grid():
     return tp.make_mesh((2, -1), ("data", "model"))
 
 
-def line():
-    return tp.make_mesh((-1,), ("data",))
+def line(timeout=None):
+    return tp.make_mesh((-1,), ("data",), timeout=timeout)
 
 
 W, X = members(2).T, members(8, 2)  # (4, 2) and (8, 4)
@@ -248,8 +248,8 @@ def last():
     return dist.get_rank() == dist.get_world_size() - 1
 
 
-def split(f, x=X, out="data"):
-    return tp.shard_map(f, line(), tp.P("data"), tp.P(out) if out else tp.P())(x)
+def split(f, x=X, out="data", timeout=None):
+    return tp.shard_map(f, line(timeout), tp.P("data"), tp.P(out) if out else tp.P())(x)
 
 
 def raises(x):
@@ -287,8 +287,9 @@ FAILURES = {
     "axis": lambda: split(lambda x: tp.psum(x, "model")),
     "in a program": lambda: split(tp.jit(lambda x: tp.psum(x[:1] if last() else x, "data"))),
     "program": lambda: tp.jit(tp.shard_map(lambda x: tp.psum(x[:1] if last() else x, "data"), line(), tp.P("data"), tp.P()))(X),
-    "dies": lambda: split(dies, members(3)),
-    "late": lambda: split(is_late, members(3)),
+    "dies": lambda: split(dies, members(3), timeout=2.0),
+    "late": lambda: split(is_late, members(3), timeout=2.0),
+    "nothing": lambda: split(torch.sin, members(3)),
     "size": lambda: tp.make_mesh((3, 5), ("data", "model")),
     "pmap": lambda: tp.pmap(torch.sin)(members(7)),
 }  # fmt: skip

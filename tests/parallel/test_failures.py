@@ -64,13 +64,13 @@ def test_programs_that_disagree(pool, name):
     works_again(pool)
 
 
-def test_a_process_that_ends(short_pool):
-    *others, (kind, _) = short_pool.run("fails", "dies")
+def test_a_process_that_ends(own_pool):
+    *others, (kind, _) = own_pool.run("fails", "dies")
     assert kind == "ended"
-    raised(short_pool, others, ["MeshError: psum of .* rank.* 2 did not come in time: it has ended"] * 2)
+    raised(own_pool, others, ["MeshError: psum of .* rank.* 2 did not come in time: it has ended"] * 2)
 
 
-def test_a_process_that_comes_too_late(short_pool):
-    answers = short_pool.run("fails", "late")
-    raised(short_pool, answers[:2], ["MeshError: psum of .* rank.* 2 did not come in time"] * 2)
-    raised(short_pool, answers[2:], ["MeshError: psum of .* failed on rank 2"])
+def test_a_process_that_comes_too_late(own_pool):
+    answers = own_pool.run("fails", "late")
+    raised(own_pool, answers[:2], ["MeshError: psum of .* rank.* 2 did not come in time"] * 2)
+    raised(own_pool, answers[2:], ["MeshError: psum of .* failed on rank 2"])

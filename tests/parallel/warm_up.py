@@ -1,11 +1,8 @@
 """What the server of processes imports and runs once, so that each process need not."""
 
 import parallel_cases
-import torch
 import torch.distributed.tensor
 
-import torchpure as tp
-
-assert torch.distributed.tensor and parallel_cases
-tp.jvp(torch.sin, (parallel_cases.W,), (parallel_cases.W,))  # torch compiles its forward rules
-tp.make_graph(tp.grad(lambda x: x.sin().sum()))(parallel_cases.W)
+assert torch.distributed.tensor
+for function in ("psum", "norm"):  # torch imports its rules for derivatives when they are first used
+    parallel_cases.run_stacks(parallel_cases.over_members, function, parallel_cases.STACKS, 2)

@@ -64,7 +64,7 @@ def make_mesh(
         mesh = init_device_mesh(device, shape, mesh_dim_names=names)
     if timeout is not None:
         for group in {id(group): group for group in [dist.group.WORLD, *mesh.get_all_groups()]}.values():
-            set_group_timeout(timeout, group)
+            set_group_timeout(timedelta(seconds=timeout), group)
     return mesh
 
 
