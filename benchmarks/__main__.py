@@ -36,6 +36,7 @@ FIGURES = (
     "sweep_command",
     "scale_sweep",
     "read_csv",
+    "scale",
     "compat",
 )
 

@@ -11,10 +11,10 @@ import pytest
 import torchpure as tp
 
 SURFACE = {
-    "Functional", "Graph", "ShapeDtype", "all_gather", "associative_scan", "axis_index", "check", "checkpoints", "cond", "custom_jvp",
+    "Functional", "Graph", "ShapeDtype", "all_gather", "all_to_all", "associative_scan", "axis_index", "axis_size", "check", "checkpoints", "cond", "custom_jvp",
     "custom_vjp", "custom_vmap", "debug", "ensemble", "errors", "eval_shape", "fit", "fori_loop", "functional", "grad",
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
-    "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "psum", "pure", "random", "ravel_pytree", "remat",
+    "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter", "pure", "random", "ravel_pytree", "remat",
     "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
     "vmap", "where", "while_loop", "operators", "advection", "bilaplacian", "curl", "directional", "divergence", "hessian_diagonal", "jacobian_diagonal", "jet", "laplacian", "partial", "partials", "strain",
 }  # fmt: skip
@@ -25,6 +25,7 @@ def test_the_public_names_are_those_listed_here():
         "cli",
         "compat",
         "data",
+        "parallel",
         "runs",
         "testing",
     } == SURFACE

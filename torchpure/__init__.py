@@ -30,7 +30,19 @@ with _start.ended_by_signals(), _collector.gc_paused():
     )
     from .train import fit, sweep
     from .transforms import debug
-    from .transforms.batching import all_gather, axis_index, pmax, pmean, pmin, psum, vmap
+    from .transforms.batching import (
+        all_gather,
+        all_to_all,
+        axis_index,
+        axis_size,
+        pmax,
+        pmean,
+        pmin,
+        ppermute,
+        psum,
+        psum_scatter,
+        vmap,
+    )
     from .transforms.control_flow import associative_scan, cond, fori_loop, map, scan, switch, while_loop
     from .transforms.debug import check
     from .transforms.derivatives import (
@@ -52,11 +64,14 @@ with _start.ended_by_signals(), _collector.gc_paused():
     from .tree import ravel as ravel_pytree  # JAX's name for it
 
 if _typing.TYPE_CHECKING:
-    from . import runs, testing
+    from . import parallel, runs, testing
+    from .parallel import P, PartitionSpec, device_put, make_mesh, pmap, shard_map
     from .runs import load_run, report
 else:
-    _LAZY_MODULES = ("runs", "testing")
-    _LAZY = {"load_run": "runs", "report": "runs"}
+    _LAZY_MODULES = ("parallel", "runs", "testing")
+    _LAZY = {"load_run": "runs", "report": "runs"} | dict.fromkeys(
+        ("P", "PartitionSpec", "device_put", "make_mesh", "pmap", "shard_map"), "parallel"
+    )
 
     def __getattr__(name: str) -> _typing.Any:
         """Import what programs that only train do not need at its first use; explain missing names."""
@@ -75,12 +90,16 @@ else:
 __all__ = [
     "Functional",
     "Graph",
+    "P",
+    "PartitionSpec",
     "ShapeDtype",
     "__version__",
     "advection",
     "all_gather",
+    "all_to_all",
     "associative_scan",
     "axis_index",
+    "axis_size",
     "bilaplacian",
     "check",
     "checkpoints",
@@ -90,6 +109,7 @@ __all__ = [
     "custom_vjp",
     "custom_vmap",
     "debug",
+    "device_put",
     "directional",
     "divergence",
     "ensemble",
@@ -113,18 +133,23 @@ __all__ = [
     "load_run",
     "make_functional_fwd",
     "make_graph",
+    "make_mesh",
     "map",
     "merge",
     "named_scope",
     "operators",
     "optim",
+    "parallel",
     "partial",
     "partials",
     "partition",
+    "pmap",
     "pmax",
     "pmean",
     "pmin",
+    "ppermute",
     "psum",
+    "psum_scatter",
     "pure",
     "random",
     "ravel_pytree",
@@ -135,6 +160,7 @@ __all__ = [
     "runs",
     "save",
     "scan",
+    "shard_map",
     "stack",
     "stop_gradient",
     "strain",

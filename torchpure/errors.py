@@ -5,6 +5,7 @@
     │   └── ParameterError                         parameters are missing, unexpected or of the wrong shape
     ├── TransformError (ValueError, RuntimeError)  a transform cannot do what was asked
     ├── ImpureError    (RuntimeError)              a function drew without a key, or changed state not given to it
+    ├── MeshError      (RuntimeError)              processes of a mesh disagree, one has ended, or did not come in time
     ├── CheckError     (ValueError)                a check of the user, `tp.check`, failed
     ├── InputError     (ValueError)                a file, an expression or an option of the user is invalid
     ├── NonFiniteError (FloatingPointError)        a loss or a gradient of a training is not finite
@@ -23,6 +24,7 @@ __all__ = [
     "CheckpointError",
     "ImpureError",
     "InputError",
+    "MeshError",
     "NonFiniteError",
     "ParameterError",
     "StructureError",
@@ -60,6 +62,10 @@ class TransformError(TorchpureError, ValueError, RuntimeError):
 
 class ImpureError(TorchpureError, RuntimeError):
     """Report a function that drew without a key, or changed state that it was not given."""
+
+
+class MeshError(TorchpureError, RuntimeError):
+    """Report processes of a mesh that disagree, have ended, or did not come in time; every process raises it."""
 
 
 class CheckError(TorchpureError, ValueError):

@@ -7,6 +7,7 @@ import importlib
 import inspect
 
 import contracts_of_kernels
+import contracts_of_processes
 import contracts_of_tracing
 import contracts_of_transforms
 import pytest
@@ -21,7 +22,9 @@ from torchpure._torch import (
 from torchpure.transforms.engine import LightFakeMode, LightProxyMode
 
 SLOW = ("inductor", "compiler_config")
-assert contracts_of_kernels and contracts_of_tracing and contracts_of_transforms  # they fill the tables
+assert (
+    contracts_of_kernels and contracts_of_processes and contracts_of_tracing and contracts_of_transforms
+)  # they fill the tables
 
 
 def entries() -> dict[str, object]:

@@ -9,7 +9,7 @@ from hooks import extended, paths
 from setups import SETUPS
 
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-COMPILES = {"architecture.md", "jit.md", "inside/jit.md", "tutorial/08-jit.md", "tutorial/09-many.md"}
+COMPILES = {"architecture.md", "scale.md", "jit.md", "inside/jit.md", "tutorial/08-jit.md", "tutorial/09-many.md"}
 COMPILES |= {"tutorial/10-differentiated.md", "reference/programs.md", "operators-guide.md", "errors.md"}
 ELSEWHERE = {"adding.md", "operators-guide.md"}  # tests/test_docs.py runs these
 LONG = {"training.md", "jit.md", "architecture.md", "tutorial/09-many.md", "tutorial/10-differentiated.md"}

@@ -14,7 +14,20 @@ import torchpure as tp
 
 ENTRIES = reference.entries()
 NAMES = [name for names in ENTRIES.values() for name in names]
-SPACES = ("", "checkpoints", "errors", "jit", "model", "operators", "optim", "random", "runs", "testing", "train")
+SPACES = (
+    "",
+    "checkpoints",
+    "errors",
+    "jit",
+    "model",
+    "operators",
+    "optim",
+    "parallel",
+    "random",
+    "runs",
+    "testing",
+    "train",
+)
 SPACES += ("train.callbacks", "transforms", "transforms.debug", "tree")
 WITHOUT_EXAMPLE = {
     "torchpure.checkpoints.check_restorable", "torchpure.checkpoints.data_of", "torchpure.train.callbacks.as_callback",

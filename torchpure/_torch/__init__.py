@@ -82,6 +82,7 @@ from ._operators import (
     has_kernel,
     is_impure,
 )
+from ._processes import get_default_store, set_group_timeout
 from ._tracing import (
     DynamicOutputShapeException,
     FakeTensor,
@@ -162,6 +163,7 @@ __all__ = [
     "fused_sgd_",
     "get_current_function_mode_stack",
     "get_decompositions",
+    "get_default_store",
     "get_dispatch_mode",
     "get_enum",
     "get_eval_frame_callback",
@@ -196,6 +198,7 @@ __all__ = [
     "sample_dirichlet",
     "set_fwd_grad_enabled",
     "set_grad_enabled",
+    "set_group_timeout",
     "set_make_fx_tracer",
     "standard_gamma",
     "standard_gamma_grad",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from torchpure import tree
+from torchpure.transforms.context import open_mesh_axes
 
 from ._argnums import ArgumentSet, hash_key
 
@@ -25,7 +26,7 @@ class CallArguments:
         if not (static or kwargs) and _PLAIN.issuperset(map(type, args)):  # common, and four times as fast
             self._leaves = self.tensors = list(args)
             self._structure = structure = _structure_of_tensors(len(args))
-            self.key: Any = (structure, (), torch.get_default_dtype())
+            self.key: Any = (structure, (), torch.get_default_dtype(), *_mesh_key())
             return
         if static:
             self._statics = static.values(args, kwargs)
@@ -35,7 +36,7 @@ class CallArguments:
         static_leaves: Any = ()
         if len(self.tensors) < len(self._leaves):
             static_leaves = tuple(None if isinstance(leaf, Tensor) else hash_key(leaf) for leaf in self._leaves)
-        self.key = (self._structure, static_leaves, torch.get_default_dtype())
+        self.key = (self._structure, static_leaves, torch.get_default_dtype(), *_mesh_key())
         if self._statics:
             self.key = (*self.key, *((where, hash_key(value)) for where, value in self._statics))
 
@@ -72,6 +73,12 @@ class CallArguments:
             + [name in selected.names for name, arg in kwargs.items() for _ in _tensors_of(arg)]
         )  # fmt: skip
         return [position for position, flag in enumerate(is_selected) if flag]
+
+
+def _mesh_key() -> tuple[Any, ...]:
+    """Return what tells the open axes of meshes apart: collectives of a program are those of its own mesh."""
+    axes = open_mesh_axes()
+    return tuple(axis.key for axis in axes.values()) if axes else ()
 
 
 _PLAIN = frozenset({Tensor, Parameter})

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchpure.jit.native import on_one_thread
 from torchpure.transforms.batching import Mapping
+from torchpure.transforms.context import current
 
 from ._vmapped_chunks import (
     CHUNK_MEMORY,
@@ -45,6 +46,8 @@ class ChunkedVmap:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run all members."""
+        if current.mesh_axes:  # each process would measure and choose chunks of its own
+            return self._mapped_programs(args, kwargs)
         leaves, structure, dims, size = self._mapping.split(args)
         call = MappedCall(self._mapping, self._mapped_programs, self._member_programs, leaves, structure, dims, kwargs)
         if call.needs_grad():
@@ -77,12 +80,15 @@ def _measure_schedules(call: MappedCall, size: int) -> tuple[Schedule, list[Chun
         return chosen, parts, 0
     if size < MIN_MEMBERS_FOR_CHUNKS:
         return call.schedule_within_memory(size, (call.peak_memory(size) or 0) / size), parts, 0
+    collectives = current.mesh_collectives
     needed = 0.0  # bytes of one member; set once a width has no native program
     for width in CHUNK_WIDTHS:
         count = width if width > 1 else min(_TIMED_MEMBERS, size)
         if done + count > size or (needed and width > 1):
             continue
         memory = call.peak_memory(width)
+        if current.mesh_collectives != collectives:  # the trace has collectives over a mesh
+            return chosen, [], 0
         if memory is not None:
             needed = needed or memory / width
             continue

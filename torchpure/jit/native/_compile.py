@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from torchpure._cpp import compiler_command
 from torchpure._progress import stage
-from torchpure.errors import CheckError
+from torchpure.errors import CheckError, MeshError
 from torchpure.jit.native.codegen import MAX_OWN_WORKSPACE, TranslationUnit, generate_cpp
 from torchpure.jit.native.frontend import decompose_program
 from torchpure.jit.native.ir import UnsupportedError, View, dense_strides
@@ -160,6 +160,8 @@ def _error_for(code: int) -> Exception:
     text = last_error() if code == -5 else ""
     if text.startswith(("linalg.", "torch.linalg.")):
         return torch.linalg.LinAlgError(text)
+    if text.startswith("MeshError: "):  # a collective calls Python, which appends where it was
+        return MeshError(text.removeprefix("MeshError: ").partition("\n")[0])
     kind, what = _ERRORS.get(code, (RuntimeError, f"an operation of torch: {text}"))
     return kind(f"jit: {what}")
 

@@ -19,8 +19,8 @@ from torchpure.transforms.engine import argument_paths, describe_function, expos
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import refuse_hidden_tensors, watched
 
+from ._axes import Axis
 from ._chunks import MemberOutputs, check_vmap_options, run_in_chunks
-from ._collectives import Axis
 
 Dims = Any  # an int or None, or a tree of them that is a prefix of what it describes
 
@@ -31,7 +31,6 @@ Dims = Any  # an int or None, or a tree of them that is a prefix of what it desc
     randomness="give each member its own key, vmap(fn)(random.split(key, n), ...), or all the same one, in_dims=None; "
     "draw with tp.random",
     axis_size="map an argument of that size too, such as torch.arange(n)",
-    spmd_axis_name="write devices, to spread members over devices",
 )
 def vmap(
     fn: Callable[P, T],
@@ -41,6 +40,7 @@ def vmap(
     axis_name: str | None = None,
     chunk_size: int | None = None,
     devices: Sequence[torch.device | str] | None = None,
+    spmd_axis_name: str | None = None,
 ) -> Callable[P, T]:
     """Return the function that maps `fn` over one dimension of its arguments.
 
@@ -52,7 +52,8 @@ def vmap(
     With `axis_name`, members can use collectives such as `psum`. At most `chunk_size` members run at once. With
     `devices`, each device runs an equal part of the members in its own thread; results come back to the device of the
     arguments. A device may be named several times: `jit(vmap(fn, devices=["cpu"] * 4))` runs one compiled program on
-    four groups of CPU cores.
+    four groups of CPU cores. If `fn` was made by `shard_map`, `spmd_axis_name` is an axis of its mesh that splits the
+    members too.
 
     Law: `vmap(fn)(xs)[i] == fn(xs[i])`, whatever the chunks and devices.
 
@@ -65,6 +66,10 @@ def vmap(
     """
     check_callable("vmap", fn)
     check_vmap_options(chunk_size, devices, axis_name)
+    sharding: Any = getattr(fn, "sharding", None)
+    if spmd_axis_name is not None:
+        _check_spmd(sharding, chunk_size, devices, axis_name)
+        return sharding.over_members(spmd_axis_name, Mapping(vmap(fn, in_dims, out_dims), fn, in_dims, out_dims))
 
     @wraps(fn, updated=())
     def mapped(*args: Tree, **kwargs: Any) -> Tree:
@@ -81,10 +86,20 @@ def vmap(
             refuse_hidden_tensors("vmap", fn, members.shared)
             return _assemble(members)
 
-    if axis_name is None:
+    if axis_name is None and sharding is None:
         mapping = Mapping(mapped, fn, in_dims, out_dims, chunk_size, None if devices is None else (*devices,))
         mapped.mapping = mapping  # pyrefly: ignore[missing-attribute] `jit` reads it
     return mapped
+
+
+def _check_spmd(sharding: Any, *others: Any) -> None:
+    if sharding is None:
+        raise TransformError(
+            "vmap: spmd_axis_name splits the members of a function made by shard_map: map that function itself, "
+            "vmap(shard_map(f, mesh, ...), spmd_axis_name=...)"
+        )
+    if any(option is not None for option in others):
+        raise TransformError("vmap: spmd_axis_name comes without chunk_size, devices and axis_name")
 
 
 class Mapping(NamedTuple):

@@ -1,4 +1,4 @@
-"""What surrounds a call in this thread: named axes, active members, chunk offset, callbacks, calls of modules."""
+"""What surrounds a call in this thread: axes of vmaps and meshes, active members, chunk offset, callbacks, modules."""
 
 from ._axis_env import (
     active_masks,
@@ -11,17 +11,20 @@ from ._axis_env import (
     next_active_where,
     open_axes,
     open_axis,
+    open_mesh,
+    open_mesh_axes,
     record_collective,
     varies_over,
 )
 from ._call_env import CallEnv
 from ._callbacks import callbacks_suppressed, suppress_callbacks
 from ._chunk_offset import chunk_offset, set_chunk_offset
-from ._context import Offset, current
+from ._context import MeshAxis, Offset, current
 from ._resumable import Resumable, active_resumables, resumable
 
 __all__ = [
     "CallEnv",
+    "MeshAxis",
     "Offset",
     "Resumable",
     "active_masks",
@@ -38,6 +41,8 @@ __all__ = [
     "next_active_where",
     "open_axes",
     "open_axis",
+    "open_mesh",
+    "open_mesh_axes",
     "record_collective",
     "resumable",
     "set_chunk_offset",

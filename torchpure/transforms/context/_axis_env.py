@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchpure.transforms.engine import expose, mapped_levels
 
-from ._context import Axes, Body, current
+from ._context import Axes, Body, MeshAxis, current
 
 
 @contextmanager
@@ -29,9 +29,10 @@ def _set(**fields: Any) -> Iterator[None]:
 class AxisEnv:
     """A snapshot of the axis environment; a part of `CallEnv`."""
 
-    __slots__ = ("_axes", "_masks", "tensors")
+    __slots__ = ("_axes", "_masks", "_mesh_axes", "tensors")
 
     def __init__(self) -> None:
+        self._mesh_axes = current.mesh_axes
         self._axes, self._masks = current.axes, current.active_masks
         self.tensors = (*(index for index, _ in current.axes.values()), *(mask for mask, _ in current.active_masks))
 
@@ -49,7 +50,9 @@ class AxisEnv:
         axes = {name: (index, size) for (name, (_, size)), index in pairs}
         rest = zip(tensors[len(self._axes) :], self._masks, strict=True)
         masks = (*((mask, flag) for mask, (_, flag) in rest), *current.pending_masks)
-        return _set(axes=axes, active_masks=masks, pending_masks=(), resumables=(), body=Body())
+        return _set(
+            axes=axes, mesh_axes=self._mesh_axes, active_masks=masks, pending_masks=(), resumables=(), body=Body()
+        )
 
 
 def new_body() -> AbstractContextManager[None]:
@@ -76,6 +79,16 @@ def open_axes() -> Axes:
 def open_axis(name: str, index: Tensor, size: int) -> AbstractContextManager[None]:
     """Open a named axis inside of the block."""
     return _set(axes={**current.axes, name: (index, size)})
+
+
+def open_mesh_axes() -> dict[str, MeshAxis]:
+    """Return the axes of meshes that are open."""
+    return current.mesh_axes
+
+
+def open_mesh(axes: Sequence[MeshAxis]) -> AbstractContextManager[None]:
+    """Open the axes of a mesh of processes inside of the block."""
+    return _set(mesh_axes={**current.mesh_axes, **{axis.name: axis for axis in axes}})
 
 
 def active_masks() -> tuple[Tensor, ...]:

@@ -1,7 +1,8 @@
 """The state of one thread that transforms read from the calls around them."""
 
 import threading
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -10,6 +11,19 @@ from torchpure._torch import get_sequence_nr
 Axes = dict[str, tuple[Tensor, int]]  # name -> index of the member, number of members
 Masks = tuple[tuple[Tensor, bool], ...]  # a mask, and whether inactive members get operands of an active one
 Offset = int | Tensor  # a tensor in a loop over chunks, which counts its steps
+
+
+class MeshAxis(Protocol):
+    """A named axis of a mesh of processes: its collectives on plain tensors, without derivatives."""
+
+    name: str
+    size: int  # number of processes along the axis
+    rank: int  # the place of this process along the axis
+    key: Hashable  # tells this axis from all others of the process
+
+    def collective(self, kind: str, leaf: Tensor, sources: Sequence[int] = ()) -> Tensor:
+        """Run one of "sum", "gather", "scatter_sum", "exchange", and "permute" from these sources."""
+        ...
 
 
 class Body:
@@ -30,6 +44,8 @@ class Context(threading.local):
 
     def __init__(self) -> None:
         self.axes: Axes = {}  # the named axes that are open
+        self.mesh_axes: dict[str, MeshAxis] = {}  # the axes of meshes that are open
+        self.mesh_collectives = 0  # how many collectives over axes of meshes this thread has called
         self.active_masks: Masks = ()  # of the branches and loops that run here
         self.pending_masks: Masks = ()  # for the next function that restores an axis environment
         self.collapsed_axes: frozenset[str] = frozenset()  # a custom rule has their members at dimension 0

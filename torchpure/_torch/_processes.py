@@ -1,0 +1,6 @@
+"""Parts of torch.distributed: the store that all processes share, and the timeout of a group."""
+
+from torch.distributed import distributed_c10d as _module
+
+get_default_store = _module._get_default_store
+set_group_timeout = _module._set_pg_timeout
