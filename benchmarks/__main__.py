@@ -19,6 +19,8 @@ FIGURES = (
     "jit_call",
     "poisson_run",
     "laplacian",
+    "maml",
+    "meta",
     "compile_time",
     "compile_growth",
     "first_step",
