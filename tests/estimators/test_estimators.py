@@ -106,6 +106,10 @@ ERRORS = {
     r"persistent_es: unroll must return \(loss, inner state\), got a float32": lambda: es.persistent_es(
         lambda p, x: p
     ).estimate(torch.tensor(1.0), es.persistent_es(abs).init(torch.tensor(1.0), None), key=KEY),
+    "spsa: the parameters have no floating point tensor to be perturbed, got an int64": lambda: es.spsa(torch.sum)(
+        torch.arange(3), key=KEY
+    ),
+    "evolution_strategy: the parameters have no floating point tensor": lambda: es.evolution_strategy(abs)({}, key=KEY),
     "perturbed: noise must be 'normal' or 'gumbel', got 'uniform'": lambda: es.perturbed(ONE_HOT, noise="uniform"),
     "fenchel_young_loss: std must be above 0": lambda: es.fenchel_young_loss(ONE_HOT, 0.0),
     r"straight_through: fn returned shape \(\), the surrogate \(2,\)": lambda: es.straight_through(torch.sum)(
@@ -126,3 +130,22 @@ def test_a_key_is_needed():
     for estimate in (*ZERO_ORDER.values(), es.pathwise(*NORMAL), es.antithetic(*NORMAL), es.perturbed(ONE_HOT)):
         with pytest.raises(TypeError, match="key"):
             estimate(PARAMS, key=3)
+
+
+def test_estimates_from_values_can_be_differentiated_themselves():
+    for name in ("central_difference", "spsa", "evolution_strategy"):
+        estimate = getattr(es, name)(lambda p: (p**3).sum(), 0.1, 4)
+        point = torch.tensor([1.0], dtype=torch.float64)
+        step = torch.tensor([1e-5], dtype=torch.float64)
+        exact = (estimate(point + step, key=KEY) - estimate(point - step, key=KEY)) / 2e-5
+        torch.testing.assert_close(
+            tp.jacrev(lambda p, f=estimate: f(p, key=KEY))(point)[0], exact, rtol=1e-6, atol=1e-6
+        )
+
+
+def test_parameters_that_are_no_floating_point_numbers_stay_in_persistent_runs():
+    pes = es.persistent_es(lambda p, x: (p["a"] * p["n"] * x, x), 0.1, 3)
+    params = {"a": torch.tensor(1.0), "n": torch.tensor(2)}
+    grads, state, _ = pes.estimate(params, pes.init(params, torch.tensor(1.0)), key=KEY)
+    grads, _, _ = pes.estimate(params, state, key=KEY)
+    assert grads["n"] is None and grads["a"].shape == ()

@@ -143,8 +143,16 @@ def test_wrong_functions_are_refused():
         tp.custom_root(lambda x: x)(3)
     with pytest.raises(TransformError, match=r"must return \(x, aux\), got a float64 tensor"):
         tp.custom_root(lambda x, a: x - a, has_aux=True)(lambda init, a: a)(None, RATE)
+    with pytest.raises(TransformError, match="must return real floating point tensors, got an int32 tensor"):
+        tp.custom_root(lambda x, a: x - a)(lambda init, a: a.int())(None, RATE)
     bad = tp.custom_root(lambda x, a: (x - a).expand(2))(lambda init, a: a * 1)
     with pytest.raises(TransformError, match=r"value like the solution: at .* wanted .* shape \(\), got .* \(2,\)"):
         tp.grad(lambda a: bad(None, a))(RATE)
     with pytest.raises(StructureError, match=r"custom_fixed_point: .* its value against x: trees differ"):
         tp.grad(tp.custom_fixed_point(lambda x, a: (x, a))(lambda init, a: a * 1), 1)(None, RATE)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_derivative_at_a_singular_root_is_not_a_number(solver):
+    root = tp.custom_root(lambda x, a: x**2 - a, solve=SOLVERS[solver])(lambda init, a: a.sqrt())
+    assert tp.grad(root, 1)(None, torch.zeros(())).isnan()

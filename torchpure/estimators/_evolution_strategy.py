@@ -7,10 +7,18 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Grads, Key, Params, Tree
-from torchpure.transforms import stop_gradient, vmap
+from torchpure.transforms import vmap
 from torchpure.transforms.calls import check_callable
 
-from ._samples import check_num_samples, check_positive, check_scalar, mean_of_products, normal_like, shift
+from ._samples import (
+    check_num_samples,
+    check_params,
+    check_positive,
+    check_scalar,
+    mean_of_products,
+    normal_like,
+    shift,
+)
 
 
 def evolution_strategy(
@@ -45,11 +53,11 @@ def evolution_strategy(
 
     def estimate(params: Params, *args: Tree, key: Key) -> Grads:
         random.check_key(key, "evolution_strategy")
-        at = stop_gradient(params)
-        directions = vmap(lambda key: normal_like(key, at))(random.split(key, num_pairs))
+        check_params("evolution_strategy", params)
+        directions = vmap(lambda key: normal_like(key, params))(random.split(key, num_pairs))
 
         def value(sign: Tensor, direction: Tree) -> Tensor:
-            return check_scalar("evolution_strategy", "fn", fn(shift(at, direction, sign * std), *args))
+            return check_scalar("evolution_strategy", "fn", fn(shift(params, direction, sign * std), *args))
 
         signs = torch.tensor([1.0, -1.0], device=key.device)
         values = vmap(lambda sign: vmap(lambda direction: value(sign, direction))(directions))(signs)

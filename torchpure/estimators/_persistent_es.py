@@ -10,10 +10,19 @@ from torch import Tensor
 from torchpure import random, tree
 from torchpure._types import Grads, Key, Params, Tree
 from torchpure.errors import TransformError
-from torchpure.transforms import stop_gradient, vmap
+from torchpure.transforms import vmap
 from torchpure.transforms.calls import check_callable
+from torchpure.transforms.engine import is_variable
 
-from ._samples import check_num_samples, check_positive, check_scalar, mean_of_products, normal_like, shift
+from ._samples import (
+    check_num_samples,
+    check_params,
+    check_positive,
+    check_scalar,
+    mean_of_products,
+    normal_like,
+    shift,
+)
 
 
 class PersistentState(NamedTuple):
@@ -60,18 +69,17 @@ def persistent_es(
     check_num_samples("persistent_es", num_pairs, name="num_pairs")
 
     def init(params: Params, inner: Tree) -> PersistentState:
-        zeros = tree.map(lambda leaf: leaf, normal_like(random.key(0), params))
-        zeros = tree.map(lambda leaf: leaf.new_zeros((num_pairs, *leaf.shape)) if leaf is not None else None, zeros)
+        check_params("persistent_es", params)
+        zeros = tree.map(lambda leaf: leaf.new_zeros((num_pairs, *leaf.shape)) if is_variable(leaf) else None, params)
         return PersistentState(tree.map(lambda leaf: torch.stack([leaf] * (2 * num_pairs)), inner), zeros)
 
     def estimate(
         params: Params, state: PersistentState, *args: Tree, key: Key
     ) -> tuple[Grads, PersistentState, Tensor]:
         random.check_key(key, "persistent_es")
-        at = stop_gradient(params)
-        new = vmap(lambda key: tree.scale(normal_like(key, at), std))(random.split(key, num_pairs))
+        new = vmap(lambda key: tree.scale(normal_like(key, params), std))(random.split(key, num_pairs))
         both = tree.map(lambda leaf: torch.cat([leaf, -leaf]), new)
-        losses, inner = vmap(lambda move, inner: _checked(unroll(shift(at, move, 1.0), inner, *args)))(
+        losses, inner = vmap(lambda move, inner: _checked(unroll(shift(params, move, 1.0), inner, *args)))(
             both, state.inner
         )
         seen = tree.add(state.perturbations, new)
@@ -84,4 +92,4 @@ def persistent_es(
 def _checked(out: object) -> tuple[Tensor, Tree]:
     if not isinstance(out, tuple) or len(out) != 2:
         raise TransformError(f"persistent_es: unroll must return (loss, inner state), got {tree.describe(out)}")
-    return check_scalar("persistent_es", "unroll", out[0]), stop_gradient(out[1])
+    return check_scalar("persistent_es", "unroll", out[0]), out[1]

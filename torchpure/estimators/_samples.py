@@ -30,6 +30,14 @@ def check_scalar(caller: str, name: str, value: Any) -> Tensor:
     return value
 
 
+def check_params(caller: str, params: Tree) -> None:
+    """Check that there is something to perturb."""
+    if not any(map(is_variable, tree.leaves(params))):
+        raise TransformError(
+            f"{caller}: the parameters have no floating point tensor to be perturbed, got {tree.describe(params)}"
+        )
+
+
 def normal_like(key: Key, params: Tree) -> Tree:
     """Draw standard normal numbers for each floating point leaf; None stands for other leaves."""
     leaves, structure = tree.flatten(params)

@@ -7,10 +7,18 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure._types import Grads, Key, Params, Tree
-from torchpure.transforms import stop_gradient, vmap
+from torchpure.transforms import vmap
 from torchpure.transforms.calls import check_callable
 
-from ._samples import check_num_samples, check_positive, check_scalar, mean_of_products, normal_like, shift
+from ._samples import (
+    check_num_samples,
+    check_params,
+    check_positive,
+    check_scalar,
+    mean_of_products,
+    normal_like,
+    shift,
+)
 
 
 def forward_difference(
@@ -85,14 +93,14 @@ def smoothed(
 
     def estimate(params: Params, *args: Tree, key: Key) -> Grads:
         random.check_key(key, caller)
-        at = stop_gradient(params)
-        base = check_scalar(caller, "fn", fn(at, *args)) if with_base else None
+        check_params(caller, params)
+        base = check_scalar(caller, "fn", fn(params, *args)) if with_base else None
 
         def value(direction: Tree, factor: float | Tensor) -> Tensor:
-            return check_scalar(caller, "fn", fn(shift(at, direction, factor), *args))
+            return check_scalar(caller, "fn", fn(shift(params, direction, factor), *args))
 
         def one(key: Key) -> tuple[Tensor, Tree]:
-            direction = draw(key, at)
+            direction = draw(key, params)
             return weight(value, direction, base), direction
 
         return mean_of_products(*vmap(one)(random.split(key, num_samples)))

@@ -22,7 +22,8 @@ def solve_cg(
 
     `b` is a tree of tensors, and x has its structure. The solver stops after `maxiter` steps (default: ten times the
     number of unknowns), or when the residual is below `tol` times the norm of b (default: eps^0.75). The result is then
-    the last iterate, without an error. It is a constant for derivatives: `custom_root` makes solutions differentiable.
+    the last iterate, without an error; it is NaN where A is seen to be singular. It is a constant for derivatives:
+    `custom_root` makes solutions differentiable.
 
     Raises:
         TransformError: `b` has another leaf than a real floating point tensor, or a number is out of range.
@@ -65,7 +66,9 @@ def solve_normal_cg(
 
     right = pull(plain.b)[0]
     relative = torch.finfo(right.dtype).eps ** 0.75 if tol is None else tol
-    return plain.unravel(_iterate(plain._replace(matvec=normal, b=right, threshold=relative * norm(right))))
+    found = _iterate(plain._replace(matvec=normal, b=right, threshold=relative * norm(right)))
+    unsolvable = (right == 0).all() & (plain.b != 0).any()  # b is orthogonal to all that A reaches
+    return plain.unravel(torch.where(unsolvable, torch.nan, found))
 
 
 def _iterate(system: System) -> Tensor:
@@ -80,7 +83,9 @@ def _iterate(system: System) -> Tensor:
     def step(carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x, residual, direction, squared, count = carry
         image = system.matvec(direction)
-        length = divide(squared, (direction * image).sum())
+        curvature = (direction * image).sum()
+        # without curvature along an open direction A is singular: NaN, not a value that looks like a solution
+        length = torch.where((curvature == 0) & (squared > limit), torch.nan, divide(squared, curvature))
         residual = residual - length * image
         new = (residual * residual).sum()
         return x + length * direction, residual, residual + divide(new, squared) * direction, new, count + 1

@@ -11,6 +11,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms import custom_vjp, describe_function, grad, stop_gradient
 from torchpure.transforms.calls import check_callable
+from torchpure.transforms.engine import is_variable
 from torchpure.transforms.rules import refuse_captures
 
 from ._conjugate_gradient import solve_normal_cg
@@ -35,7 +36,8 @@ def custom_root(
     Law: `jacobian(solver) = −(∂F/∂x)⁻¹ ∂F/∂args`, forward, backward and to every order.
 
     Raises:
-        TransformError: a function captures a tensor that a transform follows, or `optimality_fun` changes a shape.
+        TransformError: a function captures a tensor that a transform follows, `optimality_fun` changes a shape, or the
+            solution has another leaf than a real floating point tensor.
         StructureError: the value of `optimality_fun` has another structure than the solution.
 
     >>> import torch
@@ -108,12 +110,22 @@ def _decorator(
                     f"{caller}: {describe_function(solver)} must return (x, aux), got {tree.describe(result)}"
                 )
             x, aux = result if has_aux else (result, None)
+            _check_solution(caller, solver, x)
             x = attach(stop_gradient(x), (args, kwargs))
             return (x, stop_gradient(aux)) if has_aux else x
 
         return differentiable_solver
 
     return decorate
+
+
+def _check_solution(caller: str, solver: Callable[..., Any], x: Tree) -> None:
+    for path, leaf in zip(tree.paths(x), tree.leaves(x), strict=True):
+        if not is_variable(leaf) or leaf.is_complex():
+            raise TransformError(
+                f"{caller}: {describe_function(solver)} must return real floating point tensors, got "
+                f"{tree.describe(leaf)} at `{path}`: return it as aux, with has_aux=True"
+            )
 
 
 def _check_residual(caller: str, fn: Callable[..., Tree], x: Tree, out: Tree) -> None:

@@ -49,7 +49,10 @@ def solve_gmres(
 
     count = torch.zeros((), dtype=torch.int64, device=system.b.device)
     first = system.b - system.matvec(system.start)
-    return system.unravel(while_loop(unfinished, step, (system.start, first, count))[0])
+    x, residual, _ = while_loop(unfinished, step, (system.start, first, count))
+    # nothing of b was reached: A is singular. NaN, not a value that looks like a solution
+    stuck = (norm(residual) > system.threshold) & (norm(residual) >= 0.999 * norm(system.b))
+    return system.unravel(torch.where(stuck, torch.nan, x))
 
 
 def _correction(system: System, residual: Tensor, size: int) -> Tensor:
