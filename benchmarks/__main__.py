@@ -20,6 +20,8 @@ FIGURES = (
     "poisson_run",
     "laplacian",
     "burgers",
+    "maml",
+    "meta",
     "compile_time",
     "compile_growth",
     "first_step",

@@ -127,3 +127,18 @@ def test_the_guide_of_operators_runs_as_it_is_printed():
     for block in blocks:
         exec(block, space)
     assert len(blocks) == 12 and space["value"].shape == ()
+
+
+def test_the_guide_of_meta_learning_runs_as_it_is_printed():
+    text = (DOCS / "meta-learning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    space = {}
+    for block in blocks:
+        exec(block, space)
+    assert len(blocks) == 5 and space["mean"].shape == (3,)
+
+
+def test_the_guide_of_meta_learning_names_every_estimator():
+    text = (DOCS / "meta-learning.md").read_text(encoding="utf-8")
+    functions = [name for name in tp.estimators.__all__ if name.islower()]
+    assert [name for name in functions if f"`{name}`" not in text] == []

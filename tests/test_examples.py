@@ -62,6 +62,76 @@ def test_a_sweep_on_an_executor_has_the_results_of_one_process(tmp_path):
             assert torch.equal(found.results, wanted)
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("method", "least"),
+    [
+        ("MAML", 2),
+        pytest.param("first order", 2, marks=pytest.mark.proof),
+        pytest.param("ANIL", 1.5, marks=pytest.mark.proof),
+        pytest.param("learned rates", 2, marks=pytest.mark.proof),
+    ],
+)
+def test_meta_learning_of_sines(method, least):
+    before, after = _main("maml")(method)
+    assert least * after < before
+
+
+@pytest.mark.proof
+def test_reptile():
+    before, after = _main("reptile")()
+    assert 4 * after < before
+
+
+@pytest.mark.proof
+def test_implicit_meta_learning():
+    before, after = _main("implicit_maml")()
+    assert 1.2 * after < before
+
+
+@pytest.mark.proof
+def test_a_learned_optimizer_is_better_than_adam():
+    found = _main("learned_optimizer")()
+    assert found["learned"] < found["adam"] and found["learned"] < found["sgd"]
+
+
+@pytest.mark.proof
+def test_a_learned_loss_ignores_outliers():
+    square, robust = _main("learned_loss")()
+    assert 10 * robust < square
+
+
+def test_weights_of_wrong_labels_become_small():
+    before, after, bad, good = _main("data_reweighting")(meta_steps=15)
+    assert after > before and 10 * bad < good
+
+
+@pytest.mark.proof
+def test_distilled_points_train_better_than_real_ones():
+    before, after = _main("dataset_distillation")()
+    assert after > before + 0.2
+
+
+@pytest.mark.proof
+def test_an_equilibrium_layer_learns_a_sine():
+    before, after = _main("equilibrium")()
+    assert 50 * after < before
+
+
+@pytest.mark.proof
+def test_hyper_gradients_of_ridge_and_weight_decay():
+    (_, after, best), (found, difference, decay_before, decay_after) = _main("hyper_gradients")()
+    assert after < 1.02 * best
+    assert abs(found - difference) < 1e-3 * abs(difference)
+    assert 2 * decay_after < decay_before
+
+
+def test_the_hyper_gradient_of_ridge_leads_to_the_best_strength():
+    module = _main("hyper_gradients").__globals__
+    before, after, best = module["ridge"]()
+    assert after < 1.02 * best < before
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_short_and_has_a_test(path):
     assert len(path.read_text().splitlines()) < 100

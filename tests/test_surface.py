@@ -16,7 +16,7 @@ SURFACE = {
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter", "pure", "random", "ravel_pytree", "remat",
     "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
-    "vmap", "where", "while_loop", "operators", "advection", "bilaplacian", "curl", "directional", "divergence", "hessian_diagonal", "jacobian_diagonal", "jet", "laplacian", "partial", "partials", "strain",
+    "vmap", "where", "while_loop", "operators", "advection", "bilaplacian", "curl", "directional", "divergence", "hessian_diagonal", "jacobian_diagonal", "jet", "laplacian", "partial", "partials", "strain", "custom_fixed_point", "custom_root", "estimators", "implicit",
 }  # fmt: skip
 
 

@@ -10,8 +10,9 @@ __version__ = "0.1.0"  # the build reads it here
 
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _start.ended_by_signals(), _collector.gc_paused():
-    from . import checkpoints, errors, operators, optim, random, train, tree
+    from . import checkpoints, errors, estimators, implicit, operators, optim, random, train, tree
     from .checkpoints import restore, save
+    from .implicit import custom_fixed_point, custom_root
     from .jit import jit
     from .model import Functional, ensemble, functional, make_functional_fwd, merge, partition, stack, unstack
     from .operators import (
@@ -105,7 +106,9 @@ __all__ = [
     "checkpoints",
     "cond",
     "curl",
+    "custom_fixed_point",
     "custom_jvp",
+    "custom_root",
     "custom_vjp",
     "custom_vmap",
     "debug",
@@ -114,6 +117,7 @@ __all__ = [
     "divergence",
     "ensemble",
     "errors",
+    "estimators",
     "eval_shape",
     "fit",
     "fori_loop",
@@ -121,6 +125,7 @@ __all__ = [
     "grad",
     "hessian",
     "hessian_diagonal",
+    "implicit",
     "jacfwd",
     "jacobian_diagonal",
     "jacrev",

@@ -32,7 +32,7 @@ SPACES += ("train.callbacks", "transforms", "transforms.debug", "tree")
 WITHOUT_EXAMPLE = {
     "torchpure.checkpoints.check_restorable", "torchpure.checkpoints.data_of", "torchpure.train.callbacks.as_callback",
     "torchpure.train.callbacks.describe_bad", "torchpure.train.callbacks.updated", "torchpure.runs.check_given_once",
-    "torchpure.runs.open_executor",
+    "torchpure.model.call_with_key", "torchpure.runs.open_executor",
     "torchpure.runs.is_sweep_folder", "torchpure.runs.read_axes", "torchpure.runs.unwatched_sweep", "torchpure.transforms.trace",
     "torchpure.tree.untransformed", "torchpure.tree.unwatched", "torchpure.random.check_key",
 }  # fmt: skip  # what packages of this library hand to each other

@@ -54,7 +54,8 @@ def shard_map(
         ImpureError: `fn` changes an argument that all processes have, or a captured tensor.
         MeshError: the processes disagree, one has failed or ended, or did not come in time.
 
-    >>> from torchpure import make_mesh, psum
+    >>> import torch
+    >>> from torchpure import P, make_mesh, psum
     >>> mesh = make_mesh((1,), ("data",))
     >>> shard_map(lambda x: x / psum(x.sum(), "data"), mesh, P("data"), P("data"))(torch.tensor([1.0, 3.0]))
     tensor([0.2500, 0.7500])

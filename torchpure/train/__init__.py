@@ -1,4 +1,4 @@
-"""Training: the loop, fits of a model to data, and sweeps of many runs."""
+"""Training: the loop, fits of a model to data, sweeps of many runs, and runs that are differentiated."""
 
 from torchpure.checkpoints import Checkpointer
 
@@ -11,6 +11,7 @@ from ._problem import mean_square
 from ._sweep import sweep
 from .callbacks import Divergence, Progress
 from .sweeps import Member, Range, Sweep, best, choice, log_uniform, member, uniform
+from .unrolled import Unrolled, unroll
 
 __all__ = [
     "Checkpointer",
@@ -21,6 +22,7 @@ __all__ = [
     "Progress",
     "Range",
     "Sweep",
+    "Unrolled",
     "best",
     "callbacks",
     "choice",
@@ -33,4 +35,5 @@ __all__ = [
     "minibatches",
     "sweep",
     "uniform",
+    "unroll",
 ]

@@ -224,3 +224,19 @@ def test_each_optimizer_of_a_partition_has_its_own_kind():
     found = optim.to_torch(state, theirs.state_dict())["state"]
     assert found[0].keys() == {"step", "exp_avg", "exp_avg_sq"} and found[1].keys() == {"step", "momentum_buffer"}
     testing.assert_trees_close(optim.from_torch({**theirs.state_dict(), "state": found}, state), state, rtol=0.0)
+
+
+def test_dampening_begins_with_the_second_step_also_after_a_change_of_library():
+    leaf = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    theirs = torch.optim.SGD([leaf], 0.1, momentum=0.9, dampening=0.5)
+
+    def step():
+        theirs.zero_grad()
+        leaf.square().sum().backward()
+        theirs.step()
+
+    step()
+    ours, params = optim.sgd(0.1, momentum=0.9, dampening=0.5), [leaf.detach().clone()]
+    state = optim.from_torch(theirs.state_dict(), ours.init(params))
+    step()
+    torch.testing.assert_close(ours.step([2 * params[0]], state, params)[0], [leaf.detach()])

@@ -348,3 +348,16 @@ def test_a_traced_loop_differentiates_captured_parameters():
     graph = tp.make_graph(lambda x: tp.scan(lambda c, t: (torch.sin(c * w) + t, None), x, T)[0])(U)
     expected = unrolled(lambda c, t: (torch.sin(c * w) + t, None), U, T)[0]
     check(torch.autograd.grad(graph(U).sum(), w), torch.autograd.grad(expected.sum(), w))
+
+
+@pytest.mark.compile
+def test_a_power_of_the_carry_inside_of_a_forward_derivative_in_a_program():
+    """The body is traced below autograd, where no rule may ask an operand for its tangent."""
+
+    def run(rate):
+        return tp.scan(lambda c, _: ((c[0] * rate + 0.9 ** c[1], c[1] + 1), None), (rate, torch.zeros(())), length=3)[
+            0
+        ][0]
+
+    push = lambda rate: tp.jvp(run, (rate,), (torch.ones_like(rate),))  # noqa: E731
+    assert_close(tp.jit(push)(torch.tensor(0.5)), push(torch.tensor(0.5)))

@@ -129,7 +129,8 @@ def _is_supported(copied: list[Any], grads: list[Any], scalars: list[Tensor]) ->
     The kernel itself does not check them.
     """
     every = [*copied, *grads]
-    if not copied or not tree.plain([*every, *scalars]):
+    # scalars are read as numbers: no kernel for one that a gradient follows, even in a `no_grad` part of a loop's rule
+    if not copied or not tree.plain([*every, *scalars]) or any(scalar.requires_grad for scalar in scalars):
         return False
     like = grads * (len(copied) // max(len(grads), 1))
     return (

@@ -227,6 +227,8 @@ def _iter_parts(state: Any) -> Iterator[Any]:
 
 def _largest_step(entries: list[Entry]) -> Tensor | None:
     steps = [torch.as_tensor(entry["step"]) for entry in entries if "step" in entry]
+    if not steps and any(entry.get("momentum_buffer") is not None for entry in entries):
+        return torch.ones(())  # torch's SGD counts no steps; it has taken one at least, which dampening asks for
     return max(steps, key=float) if steps else None
 
 

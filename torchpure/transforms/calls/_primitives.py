@@ -28,6 +28,7 @@ from torchpure._torch import (
     get_dispatch_mode,
     get_proxy_mode,
     reenter_make_fx,
+    set_fwd_grad_enabled,
 )
 from torchpure.transforms.engine import LightFakeMode, TensorIndexing, functorch, track_fakes
 
@@ -283,7 +284,8 @@ def _run_with_mode(mode: Any, fn: FlatFn, *inputs: Tensor) -> Any:
 
 
 def _below_autograd(op: _Primitive, *args: Any) -> Any:
-    with AutoDispatchBelowAutograd():
+    # the bodies are traced here: nothing in them may ask for a tangent, which torch could not give below autograd
+    with AutoDispatchBelowAutograd(), set_fwd_grad_enabled(False):
         return op(*args)
 
 

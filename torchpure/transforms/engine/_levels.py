@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
 from torchpure import _torch
-from torchpure._torch import disable_current_modes, forward_ad, get_proxy_mode, temporarily_clear_interpreter_stack
+from torchpure._torch import (
+    disable_current_modes,
+    forward_ad,
+    get_proxy_mode,
+    is_fwd_grad_enabled,
+    temporarily_clear_interpreter_stack,
+)
 
 functorch: Any = _torch.functorch
 _VMAP = functorch.TransformType.Vmap
@@ -88,7 +94,7 @@ def is_differentiated(leaf: Tensor) -> bool:
     """Return whether a derivative of any open level, or of plain autograd, is taken along a tensor."""
     if not is_variable(leaf):
         return False
-    forward = forward_ad._current_level >= 0
+    forward = forward_ad._current_level >= 0 and is_fwd_grad_enabled()
     while not leaf.requires_grad and not (forward and _has_tangent(leaf)):
         if not functorch.is_functorch_wrapped_tensor(leaf):
             return False
