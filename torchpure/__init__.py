@@ -11,6 +11,7 @@ __version__ = "0.1.0"  # the build reads it here
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _collector.gc_paused():
     from . import checkpoints, errors, operators, optim, random, train, tree
+    from ._versions import show_versions
     from .checkpoints import restore, save
     from .jit import jit
     from .model import Functional, ensemble, functional, make_functional_fwd, merge, partition, stack, unstack
@@ -135,6 +136,7 @@ __all__ = [
     "runs",
     "save",
     "scan",
+    "show_versions",
     "stack",
     "stop_gradient",
     "strain",
