@@ -19,8 +19,8 @@ _VARIABLES = ("TORCHPURE_CACHE", "TORCHPURE_CACHE_MB", "TORCHPURE_PROGRESS", "CX
 def show_versions() -> None:
     """Print what a report about a problem should contain, one line each. Nothing is sent.
 
-    The lines are: torchpure, Python, torch, the packages that torchpure uses, the system, the processor, the C++ compiler, threads,
-    devices, the folder of compiled programs, and the environment variables that act on them.
+    The lines are: torchpure, Python, torch, the packages that torchpure uses, the system, the processor, the C++
+    compiler, threads, devices, the folder of compiled programs, and the environment variables that act on them.
 
     >>> import torchpure as tp
     >>> tp.show_versions()

@@ -22,7 +22,9 @@ def environment(home):
     """An own home, and `torchpure` on the path: the commands of this Python."""
     program = home / "bin/torchpure"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; from torchpure.cli import main; sys.exit(main())" "$@"\n')
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; from torchpure.cli import main; sys.exit(main())" "$@"\n'
+    )
     program.chmod(0o755)
     names = {"HOME": str(home), "PATH": f"{program.parent}:{os.environ['PATH']}", "SHELL": "/bin/bash"}
     return os.environ | names | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
@@ -59,8 +61,6 @@ def test_requests_of_man_in_a_text_are_escaped(man):
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man")
 def test_man_shows_the_page_without_a_warning(man):
     names = os.environ | {"MANWIDTH": "90", "LC_ALL": "C.UTF-8", "MANPAGER": "cat"}
-    done = subprocess.run(
-        ["man", "--warnings", "-l", man.PAGE], env=names, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["man", "--warnings", "-l", man.PAGE], env=names, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert "torchpure sweep" in done.stdout and "--learning-rate" in done.stdout

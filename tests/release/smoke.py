@@ -21,7 +21,10 @@ def check_functions() -> None:
     """Differentiate, map and compile an ordinary module; save its parameters and read them back."""
     net = tp.functional(nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)))
     params, _ = net.init(tp.random.key(0))
-    loss = lambda params, x: (net(params, x) - x.sin()).pow(2).mean()
+
+    def loss(params: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return (net(params, x) - x.sin()).pow(2).mean()
+
     eager = tp.vmap(tp.grad(loss), in_dims=(None, 0))(params, X)
     compiled = tp.jit(tp.vmap(tp.grad(loss), in_dims=(None, 0)))(params, X)
     tp.testing.assert_trees_close(eager, compiled, rtol=1e-4, atol=1e-5)
@@ -34,14 +37,15 @@ def check_functions() -> None:
 def check_commands() -> None:
     """Fit each kind of file, and ask for the run in each way."""
     import pyarrow as pa
-    import pyarrow.feather
-    import pyarrow.parquet
+    from pyarrow import feather, parquet
 
     columns = {"x": np.linspace(0, 1, 30), "city": np.array(["Oslo", "Rome", "Kyiv"] * 10), "y": np.linspace(0, 2, 30)}
     table = pa.table(columns)
-    Path("data.csv").write_text("x,city,y\n" + "".join(f"{x},{c},{y}\n" for x, c, y in zip(*columns.values(), strict=True)))
-    pa.parquet.write_table(table, "data.parquet")
-    pa.feather.write_feather(table, "data.arrow", compression="uncompressed")
+    Path("data.csv").write_text(
+        "x,city,y\n" + "".join(f"{x},{c},{y}\n" for x, c, y in zip(*columns.values(), strict=True))
+    )
+    parquet.write_table(table, "data.parquet")
+    feather.write_feather(table, "data.arrow", compression="uncompressed")
     np.savez("data.npz", x=columns["x"], y=columns["y"])
     short = ["--steps", "20", "--hidden", "4"]
     for file in ("data.csv", "data.parquet", "data.arrow", "data.npz"):

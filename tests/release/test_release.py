@@ -56,7 +56,11 @@ def test_the_container_prepares_what_the_tests_need():
 
 def test_the_citation_names_this_version():
     citation = yaml.safe_load(read("CITATION.cff"))
-    assert (citation["version"], citation["license"], citation["type"]) == (tp.__version__, PROJECT["license"], "software")
+    assert (citation["version"], citation["license"], citation["type"]) == (
+        tp.__version__,
+        PROJECT["license"],
+        "software",
+    )
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "SECURITY.md", "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md"])

@@ -9,7 +9,19 @@ import torch
 import torchpure as tp
 from torchpure import _versions
 
-LINES = ["torchpure", "Python", "torch", "numpy", "optree", "safetensors", "pyarrow", "pydantic", "typer", "rich", "matplotlib"]
+LINES = [
+    "torchpure",
+    "Python",
+    "torch",
+    "numpy",
+    "optree",
+    "safetensors",
+    "pyarrow",
+    "pydantic",
+    "typer",
+    "rich",
+    "matplotlib",
+]
 LINES += ["system", "processor", "compiler", "threads", "devices", "programs", "environment"]
 
 
