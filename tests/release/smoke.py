@@ -39,6 +39,7 @@ def check_commands() -> None:
     import pyarrow as pa
     from pyarrow import feather, parquet
 
+    Path("runs").mkdir(exist_ok=True)
     columns = {"x": np.linspace(0, 1, 30), "city": np.array(["Oslo", "Rome", "Kyiv"] * 10), "y": np.linspace(0, 2, 30)}
     table = pa.table(columns)
     Path("data.csv").write_text(
