@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchpure.data import LARGEST, is_table
+from torchpure.data import LARGEST
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
+from ._loaded import LoadedRun, SavedRun, data_files, load_data, read_run, with_model
 from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
 from .saved import check_output, is_sweep, read_description, read_sweep, replaced
@@ -53,10 +53,9 @@ def report(*runs: str | Path, output: str | Path = "report.html", force: bool = 
 
 
 def _data_file(sweep: Path) -> list[Path]:
-    """Return the data file of a sweep, if it has one; a sweep of another program may have no configuration."""
+    """Return the data files of a sweep, if it has some; a sweep of another program may have no configuration."""
     with suppress(InputError):
-        target = str(read_description(sweep).config.get("target", ""))
-        return [Path(target)] if is_table(target) else []
+        return data_files(str(read_description(sweep).config.get("target", "")))
     return []
 
 

@@ -14,7 +14,7 @@ from torchpure.errors import InputError
 from torchpure.train.executors import ExecutorLike
 
 from ._folder import new_folder, open_checkpoints, replace_file, slug
-from ._run import describe_run
+from ._run import describe_run, label
 from ._sweep_best import save_best
 from ._sweeping import Sweeping
 from .fits import INTERRUPTED, TERMINATED, FitConfig, configure
@@ -115,7 +115,7 @@ def sweep(
     members = _first_members(request)
     first = prepare(members[:1], None, {})[0]
     config = members[0].config
-    name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
+    name = slug(f"sweep {label(config)}")
     with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
         content = write_request(request, _details(first) | {"members": _total(request, members)}, source)
         replace_file(folder / "config.json", content)

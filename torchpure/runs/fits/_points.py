@@ -1,6 +1,5 @@
 """Training and test points: random points of an expression, or rows of a file."""
 
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torchpure.data import (
     column_names,
     compile_expression,
     complete_rows,
+    digest,
     encode,
     encode_targets,
     fit_columns,
@@ -163,9 +163,7 @@ def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tu
     x, y = encode(preprocessing.inputs, table), encode_targets(preprocessing.targets, table)
     train, validation, test = _split(x[order], y[order], sizes)
     bounds = list(zip(x.amin(0).tolist(), x.amax(0).tolist(), strict=True))
-    with table.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Data(choice.inputs, train, test, None, bounds, digest, preprocessing, validation), others
+    return Data(choice.inputs, train, test, None, bounds, digest(table.path), preprocessing, validation), others
 
 
 def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Data:
