@@ -139,13 +139,30 @@ def _from_file(config: FitConfig, keys: Tensor) -> list[Data]:
             )
     names = (*choice.inputs, *choice.targets)
     needed = memory_needed(path, len(names))
-    if needed > (config.max_memory or MAX_MEMORY):
+    if needed > _memory(config):
         return [_from_blocks(config, choice, key, needed) for key in keys]
     table = read_table(path, names)
     if config.missing == "drop":
         rows = complete_rows(table, names)
         table = table._replace(arrow=table.arrow.take(rows.numpy()), rows=rows)
     return [_from_table(config, choice, table, key)[0] for key in keys]
+
+
+def is_streamed(config: FitConfig) -> bool:
+    """Return whether the files of a configuration are read in blocks.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    if not is_table(config.target):
+        return False
+    path = Path(config.target)
+    choice = choose(path, column_names(path), config.column, config.inputs)
+    return memory_needed(path, len((*choice.inputs, *choice.targets))) > _memory(config)
+
+
+def _memory(config: FitConfig) -> int:
+    return config.max_memory or MAX_MEMORY
 
 
 def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tuple[Data, Tensor]:
@@ -168,7 +185,7 @@ def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tu
 
 def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Data:
     """Keep a sample of a file that is larger than memory, and a stream of its other rows."""
-    path, assumed = Path(config.target), config.max_memory or MAX_MEMORY
+    path, assumed = Path(config.target), _memory(config)
     if config.batch_size is None:
         raise InputError(
             f"{path}: needs about {needed} bytes, more than --max-memory {assumed}; --batch-size N reads it in blocks"
