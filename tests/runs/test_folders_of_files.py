@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torchpure.cli import main
-from torchpure.runs import configure
+from torchpure.runs import _run, configure
 from torchpure.runs.fits import _points
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -15,7 +15,9 @@ FIT = ["fit", "data", "--target", "y", "--steps", "30", "--hidden", "4", "--sche
 
 
 @pytest.fixture(autouse=True)
-def _data(here):
+def _data(here, monkeypatch):
+    for name in ("draw_loss", "draw_fit"):  # they take most of the time of a short run
+        monkeypatch.setattr(_run, name, lambda path, *others: None)
     Path("data").mkdir()
     rows = [f"{i % 7},c{i % 2},{0.5 * i - 3}" for i in range(90)]
     for number in range(3):

@@ -11,7 +11,18 @@ import pytest
 
 from torchpure.cli import main
 from torchpure.errors import InputError
-from torchpure.runs import SweepWatcher, configure, load_run, report, resume_sweep, run, sweep
+from torchpure.runs import (
+    SweepWatcher,
+    _run,
+    _sweep,
+    _sweep_best,
+    configure,
+    load_run,
+    report,
+    resume_sweep,
+    run,
+    sweep,
+)
 from torchpure.runs.fits import _points
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -20,7 +31,9 @@ SPACE = {"learning_rate": [1e-3, 1e-2], "seed": "0:2"}
 
 
 @pytest.fixture(autouse=True)
-def _data(here):
+def _data(here, monkeypatch):
+    for module, name in ((_run, "draw_loss"), (_run, "draw_fit"), (_sweep_best, "draw_fit"), (_sweep, "draw_sweep")):
+        monkeypatch.setattr(module, name, lambda path, *others: None)  # they take most of the time
     Path("data").mkdir()
     for number in range(2):
         rows = [f"{i % 7},{i % 5},{0.5 * i - 3},{i % 3}" for i in range(50 * number, 50 * number + 50)]
