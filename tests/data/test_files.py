@@ -91,7 +91,13 @@ def test_the_digest_is_that_of_names_and_contents(folder):
 
 
 def test_folders_that_are_no_table(tmp_path, monkeypatch):
-    for path, message in ((tmp_path, "no files; wanted a data file"), (tmp_path / "*.csv", "no files")):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for path, message in (
+        (empty, "no files; wanted a data file"),
+        (empty / "*.csv", "no files"),
+        (tmp_path / "none", "none: no such file or directory; wanted a data file, or a folder of such files"),
+    ):
         with pytest.raises(InputError, match=message):
             list_files(path)
     one, other = tmp_path / "a.csv", tmp_path / "b.csv.gz"

@@ -57,3 +57,5 @@ def test_a_name_of_the_domain_is_an_expression_though_a_folder_has_it():
     Path("x").mkdir()
     assert configure({"target": "x"}).target == "x"
     assert configure({"target": "data"}).target == "data/"
+    for text in ("", "  "):
+        assert configure({"target": text}).target == ""

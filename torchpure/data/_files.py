@@ -169,7 +169,7 @@ def _checked(path: Path, found: Sequence[Path]) -> tuple[Path, ...]:
 
 def _regular(path: Path) -> Path:
     """Check that a path is a regular file of a known format, and return it."""
-    if format_of(path.name) is None:
+    if format_of(path.name) is None and (path.suffix or path.exists()):
         raise InputError(f"{str(path)[:200]!r}: wanted a data file: {KINDS}")
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):

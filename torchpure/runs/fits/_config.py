@@ -173,7 +173,7 @@ def _with_slash(target: str, domain: str) -> str:
 
 def _is_folder(text: str) -> bool:
     try:
-        return Path(text).is_dir()
+        return bool(text) and Path(text).is_dir()
     except (OSError, ValueError):  # the text is too long, or contains null bytes
         return False
 

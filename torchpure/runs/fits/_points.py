@@ -40,6 +40,7 @@ from ._stream import Stream, sample
 
 TEST_SHARE = 0.2
 MAX_BLOCK = 2**21  # rows of a file that are in memory at once
+BYTES_PER_VALUE = 96  # measured: the sample, a block, its features and their copies
 MAX_ROWS_AT_ONCE = 2**15  # an expression keeps up to one intermediate result for each level of its depth
 
 
@@ -194,7 +195,7 @@ def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Da
         raise InputError("--train-points: a file that is read in blocks, because of --max-memory, is used whole")
     k_sample, k_split = random.split(key)
     names, drop = (*choice.inputs, *choice.targets), config.missing == "drop"
-    block = min(max(assumed // (64 * len(names)), 2 * config.batch_size), MAX_BLOCK)
+    block = min(max(assumed // (BYTES_PER_VALUE * len(names)), 2 * config.batch_size), MAX_BLOCK)
     sampled = sample(path, choice, k_sample, block, drop=drop)
     data, others = _from_table(config, choice, sampled.table, k_split)
     assert sampled.table.rows is not None
