@@ -6,7 +6,7 @@ PIP := $(VENV)/$(INSTALL) -c constraints.txt
 TARGET ?= 2*sin(x + 2*pi)
 PYTEST_ARGS ?= -n auto --dist worksteal
 
-.PHONY: fit test test-python test-torch faults proof sanitize operators borders docs docs-browser docs-tables check format bench clean
+.PHONY: fit test test-python test-torch faults proof sanitize operators borders docs docs-browser docs-tables notebooks man dist test-wheel check format bench clean
 
 $(VENV)/.project: pyproject.toml constraints.txt
 	python3 -m venv $(VENV) || { echo "torchpure: 'python3 -m venv' failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
@@ -81,10 +81,37 @@ docs-browser: $(VENV)/.dev
 docs-tables: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 
+# The manual page, docs/torchpure.1, from what the commands say of themselves.
+man: $(VENV)/.dev
+	$(BIN)/python docs/man.py
+
+# The notebooks of docs/notebooks, run from the first cell to the last: pages with their output, and pictures. Some minutes.
+notebooks: $(VENV)/.dev
+	$(PIP) -e '.[notebooks]'
+	$(BIN)/python docs/run_notebooks.py $(NOTEBOOKS)
+
+# The source distribution and the wheel, in dist/.
+dist: $(VENV)/.project
+	$(PIP) -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+# The wheel in an environment of its own, with the lowest versions that are declared. `make test-wheel TORCH=2.15.0`: with another torch.
+WHEEL := .venv-wheel$(TORCH)
+test-wheel: dist
+	rm -rf $(WHEEL) && python3 -m venv $(WHEEL)
+	python3 tests/release/lowest.py $(TORCH) > $(WHEEL)/lowest.txt
+	PIP_CONSTRAINT=/dev/null $(WHEEL)/$(INSTALL) -c $(WHEEL)/lowest.txt dist/*.whl
+	mkdir $(WHEEL)/try
+	cd $(WHEEL)/try && OMP_NUM_THREADS=1 ../bin/torchpure fit "$(TARGET)"
+	cd $(WHEEL)/try && OMP_NUM_THREADS=1 ../bin/python -I ../../tests/release/smoke.py
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell README.md CONTRIBUTING.md SECURITY.md Makefile mkdocs.yml docs torchpure tests benchmarks examples
+	$(BIN)/codespell README.md CONTRIBUTING.md CODE_OF_CONDUCT.md SECURITY.md Makefile mkdocs.yml docs torchpure tests benchmarks examples
 	$(BIN)/pyrefly check
 	$(BIN)/lint-imports
 
@@ -96,4 +123,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) site .venv-py* .venv-torch* .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) site dist .venv-py* .venv-torch* .venv-wheel* .ruff_cache .hypothesis .import_linter_cache

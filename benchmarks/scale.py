@@ -34,8 +34,7 @@ def main() -> None:
         _measure()
         return
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={PROCESSES}"
-    subprocess.run([*command, "-m", "benchmarks.scale"], check=True, env={**os.environ, "XLA_FLAGS": flags})
+    subprocess.run([*command, "-m", "benchmarks.scale"], check=True)
 
 
 def _inputs() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
@@ -97,6 +96,7 @@ def _jax() -> Callable[[int], None]:
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as Spec
 
+    jax.config.update("jax_num_cpu_devices", PROCESSES)  # XLA stops reading its flags at one that it does not know
     mesh = jax.make_mesh((PROCESSES,), ("data",), devices=jax.devices()[:PROCESSES])
     specs = (Spec(), Spec("data"), Spec("data"))
 

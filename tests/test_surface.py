@@ -15,7 +15,7 @@ SURFACE = {
     "custom_vjp", "custom_vmap", "debug", "ensemble", "errors", "eval_shape", "fit", "fori_loop", "functional", "grad",
     "hessian", "jit", "jacfwd", "jacrev", "jvp", "linear_transpose", "linearize", "make_functional_fwd", "make_graph", "map", "merge",
     "model", "named_scope", "optim", "partition", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter", "pure", "random", "ravel_pytree", "remat",
-    "remat_name", "restore", "save", "scan", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
+    "remat_name", "restore", "save", "scan", "show_versions", "stack", "stop_gradient", "sweep", "switch", "train", "transforms", "tree", "unstack", "value_and_grad", "vjp",
     "vmap", "where", "while_loop", "operators", "advection", "bilaplacian", "curl", "directional", "divergence", "hessian_diagonal", "jacobian_diagonal", "jet", "laplacian", "partial", "partials", "strain", "custom_fixed_point", "custom_root", "estimators", "implicit",
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ __version__ = "0.1.0"  # the build reads it here
 # without the pause, the collector would scan all of torch and take a quarter of the import time
 with _start.ended_by_signals(), _collector.gc_paused():
     from . import checkpoints, errors, estimators, implicit, operators, optim, random, train, tree
+    from ._versions import show_versions
     from .checkpoints import restore, save
     from .implicit import custom_fixed_point, custom_root
     from .jit import jit
@@ -166,6 +167,7 @@ __all__ = [
     "save",
     "scan",
     "shard_map",
+    "show_versions",
     "stack",
     "stop_gradient",
     "strain",

@@ -44,7 +44,7 @@ PAGES = {
     "random": Page(spaces=("random",)),
     "checkpoints": Page("save restore", ("checkpoints",)),
     "runs": Page("load_run report", ("runs",)),
-    "errors": Page(spaces=("errors",)),
+    "errors": Page("show_versions", ("errors",)),
     "testing": Page(spaces=("testing", "model")),
 }
 

@@ -47,7 +47,9 @@ def test_the_commands_run(section, here, capsys):
 def test_the_python_runs(section):
     space = {"tp": tp, "Path": Path}
     exec(section["python"][0], space)
-    assert space["x"].shape == (152, 4)
+    assert space["features"].shape == (152, 4)
     space |= {"net": nn.Linear(1, 1), "table": space["read_table"](Path("houses.csv"), ["area", "price"])}
     exec(section["python"][1], space)
     assert space["result"].history.shape == torch.Size([100])
+    exec(section["python"][2], space)
+    assert space["result"].history.shape == torch.Size([48])  # three epochs of 152 rows

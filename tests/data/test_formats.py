@@ -63,6 +63,7 @@ def test_true_and_false_are_numbers(tmp_path):
 
 def test_a_line_that_never_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(_csv, "MAX_LINE", 10)
+    monkeypatch.setattr(_csv, "BLOCK", 10)
     with pytest.raises(InputError, match="a line has more than 10 characters"):
         values(write(tmp_path / "a.csv", "x\n1\n" + "1" * 50 + "\n2"), "x")
 

@@ -40,7 +40,7 @@ def test_missing_columns_are_told_with_the_nearest_names(tmp_path):
     [
         ("none.csv", "no such file"),
         ("t.txt", "wanted a data file: .csv"),
-        ("folder.csv", "is a directory"),
+        ("folder.csv", "no files"),
         ("twice.csv", "column `a` appears more than once"),
         ("a\0.csv", "wanted a data file"),
     ],

@@ -134,5 +134,5 @@ def test_a_file_that_cannot_be_opened(tmp_path):
     with pytest.raises(InputError, match="no such file or directory; wanted a data file"):
         read(tmp_path / "none.csv", "a", None)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="is a directory"):
+    with pytest.raises(InputError, match="folder.csv: no files; wanted a data file, or a folder of such files: .csv"):
         read(tmp_path / "folder.csv", "a", None)

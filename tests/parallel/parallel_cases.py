@@ -213,6 +213,30 @@ def replicated():
     return {"outside": tp.grad(sharded)(W, X), "inside": step(W, X), "forward": tp.jacfwd(sharded)(W, X)}
 
 
+def captured():
+    """Gradients of a tensor that the function captures."""
+
+    def loss(w):
+        return split(lambda x: tp.pmean(((x @ w) ** 2).mean(), "data"), out=None)
+
+    def squared_slopes(w):  # w is used under a gradient inside, and returned as it is
+        slopes = tp.grad(lambda x: ((x @ w) ** 2).sum())
+        total, same = tp.shard_map(
+            lambda x: (tp.psum((slopes(x) ** 2).sum(), "data"), w), line(), tp.P("data"), tp.P())(X)  # fmt: skip
+        return total + same.sum()
+
+    variable = W.clone().requires_grad_()
+    return {
+        "loss": tp.grad(loss)(W),
+        "remat": tp.grad(lambda w: tp.remat(lambda s: loss(w * s))(torch.ones((), dtype=D)))(W),
+        "scan": tp.grad(lambda w: tp.scan(lambda c, _: (c + loss(w), None), W[0, 0], None, length=3)[0] / 3)(W),
+        "vmap": tp.vmap(tp.grad(loss))(W[None])[0],
+        "forward": tp.jacfwd(loss)(W),
+        "autograd": torch.autograd.grad(loss(variable), variable)[0],
+        "slopes": tp.grad(squared_slopes)(W),
+    }
+
+
 def spread_members():
     sharded = tp.shard_map(lambda w, x: (x @ w).sin(), line(), tp.P(), tp.P())
     ws = torch.stack([W * i for i in range(8)], 1)
@@ -284,6 +308,10 @@ FAILURES = {
     "raises": lambda: split(raises),
     "raises at the end": lambda: split(lambda x: (x, raises(x))[0] if last() else x),
     "specs": lambda: split(torch.sin, X[0, 0] if last() else X),
+    "writes": lambda: tp.shard_map(lambda x: x.add_(1), line(), tp.P(), tp.P())(X.clone()),
+    "axis of members": lambda: tp.vmap(tp.shard_map(lambda x: tp.psum(x, "data"), line(), tp.P(), tp.P()), spmd_axis_name="data")(X),
+    "split by the axis of members": lambda: tp.vmap(tp.shard_map(torch.sin, line(), tp.P("data"), tp.P()), spmd_axis_name="data")(X),
+    "raises in a program": lambda: tp.jit(tp.shard_map(raises, line(), tp.P("data"), tp.P("data")))(X),
     "axis": lambda: split(lambda x: tp.psum(x, "model")),
     "in a program": lambda: split(tp.jit(lambda x: tp.psum(x[:1] if last() else x, "data"))),
     "program": lambda: tp.jit(tp.shard_map(lambda x: tp.psum(x[:1] if last() else x, "data"), line(), tp.P("data"), tp.P()))(X),
@@ -300,7 +328,7 @@ def fails(name):
 
 
 RUN = {
-    "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated,
+    "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated, "captured": captured,
     "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails,
     "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap),
 }  # fmt: skip

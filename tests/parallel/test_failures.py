@@ -21,6 +21,9 @@ AGREE = {  # a failure -> what every process raises
     "result": "MeshError: end of shard_map .*: the result differs between processes.*combine it with psum or pmean",
     "size": r"TransformError: make_mesh: the mesh \(data=3, model=5\) does not fit the . processes of the program",
     "axis": r"TransformError: psum: there is no axis 'model' here \(axes: 'data'\)",
+    "axis of members": r"TransformError: psum: there is no axis 'data' here",
+    "split by the axis of members": r"TransformError: vmap: spmd_axis_name='data' splits the members, and P\('data'\) of shard_map",
+    "writes": "ImpureError: shard_map: .*changes",
     "pmap": "TransformError: pmap: `sin` has 7 members, and the program has . processes",
 }
 ONE_FAILS = {  # a failure of the last process -> what it raises, and what the others raise
@@ -61,6 +64,14 @@ def test_the_others_hear_of_a_process_that_fails(pool, name):
 @pytest.mark.parametrize("name", ["in a program", "program"])
 def test_programs_that_disagree(pool, name):
     raised(pool, pool.run("fails", name), ["MeshError: psum of .* the processes disagree"] * len(pool.processes))
+    works_again(pool)
+
+
+@pytest.mark.compile
+def test_the_others_hear_of_a_process_that_fails_while_it_traces(pool):
+    others = f"MeshError: psum of .*rank {LAST}: ValueError: this data file is damaged"
+    answers = pool.run("fails", "raises in a program")
+    raised(pool, answers, [others] * (len(pool.processes) - 1) + ["ValueError: this data file"])
     works_again(pool)
 
 

@@ -53,6 +53,16 @@ def test_gradients_of_an_argument_of_all_processes_are_summed(pool):
             same(found[name], wanted)
 
 
+def test_gradients_of_captured_tensors_are_summed(pool):
+    wanted = tp.grad(lambda w: ((X @ w) ** 2).mean())(W)
+    slopes = tp.grad(lambda w: (tp.grad(lambda x: ((x @ w) ** 2).sum())(X) ** 2).sum() + w.sum())(W)
+    for found in pool.results("captured"):
+        same(found.pop("slopes"), slopes)
+        assert len(found) == 6
+        for gradient in found.values():
+            same(gradient, wanted)
+
+
 def test_an_axis_of_the_mesh_splits_the_members_of_vmap(pool):
     ws = torch.stack([W * i for i in range(8)], 1)
     mapped = tp.vmap(lambda w, x: (x @ w).sin(), in_dims=(1, None), out_dims=-1)

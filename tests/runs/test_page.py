@@ -75,11 +75,11 @@ def test_a_sweep_lists_the_lowest_losses_first_and_draws_what_varies():
     sweep = PageSweep(
         "s", ("learning_rate", "text", "width", "loss", "done"), [*rows[::-1], (None, None, 7, None, None)]
     )
-    table = sweep_table(*sweep, "t0")
+    table = sweep_table(*sweep[:3], "t0")
     assert table.count("<tr>") == 2001
     assert table.index('data-number="0.0"') < table.index('data-number="1.0"')
     assert "The first 2000 of 3001 runs are listed." in table
     clipped = PageSweep("s", sweep.columns, rows[:100])
-    (figure,) = sweep_figures(*clipped)
+    (figure,) = sweep_figures(*clipped[:3])
     assert (figure.title, figure.log_x) == ("loss over learning_rate: s", True)
     assert list(sweep_figures("s", ("width",), [(1,), (2,)])) == []

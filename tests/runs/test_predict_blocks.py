@@ -14,7 +14,7 @@ import torch
 
 from torchpure.cli import main
 from torchpure.data import read_table
-from torchpure.runs import _predict, configure, load_run, predict, run
+from torchpure.runs import _predict, _run, configure, load_run, predict, run
 
 pytestmark = pytest.mark.usefixtures("here")
 ROWS = [(f"c{i % 3}", i % 7, i / 8, i * 0.3 - 1) for i in range(500)]
@@ -22,7 +22,9 @@ NAMES = ["city", "rooms", "area", "price"]
 
 
 @pytest.fixture
-def houses(here):
+def houses(here, monkeypatch):
+    for name in ("draw_loss", "draw_fit"):  # they take most of the time of a short run
+        monkeypatch.setattr(_run, name, lambda path, *others: None)
     write_csv(Path("houses.csv"), NAMES, ROWS)
     run(
         configure({"target": "houses.csv", "column": "price", "steps": 5, "hidden": "4", "dtype": "float64"}),

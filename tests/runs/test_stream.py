@@ -132,7 +132,7 @@ def test_incomplete_rows_are_dropped(here, monkeypatch):
 
 def test_types_that_change_late_in_a_file(here):
     (here / "a.csv").write_text("n,t,x\n" + "1,2,3\n" * 1_500_000 + "1.5,word,4\n")
-    assert {name: str(kind) for name, kind in find_types(here / "a.csv", ["x", "n", "t"]).items()} == {
+    assert {name: str(kind) for name, kind in find_types(here / "a.csv", ["x", "n", "t"]).columns.items()} == {
         "x": "int64",
         "n": "double",
         "t": "string",

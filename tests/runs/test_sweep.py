@@ -190,8 +190,8 @@ def test_the_folder(listing):
     found = sweep(SMALL, SPACE)
     folder = Path("runs/sweep-2-sin-x-2-pi")
     assert found.directory == folder
-    files = ["best", "checkpoints", "config.json", "coordinates.png", "curves.npz", "curves.png", "losses.png"]
-    assert listing(folder) == [*files, "result.json", "results.jsonl", "results.parquet"]
+    files = ["best", "checkpoints", "config.json", "coordinates.png", "curves.npz", "curves.parquet"]
+    assert listing(folder) == [*files, "curves.png", "losses.png", "result.json", "results.jsonl", "results.parquet"]
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert lines == found.rows == pq.read_table(folder / "results.parquet").to_pylist()
     assert [*lines[0]] == ["index", "learning_rate", "seed", "status", "steps", "train_loss", "test_loss", "best_loss"]

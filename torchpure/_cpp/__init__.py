@@ -5,7 +5,8 @@ chooses. `_load.py` loads it.
 """
 
 from ._disk_cache import CompilerError, find_file, key_of, store_file
+from ._folder import cache_folder
 from ._load import load_library
 from ._toolchain import compiler_command
 
-__all__ = ["CompilerError", "compiler_command", "find_file", "key_of", "load_library", "store_file"]
+__all__ = ["CompilerError", "cache_folder", "compiler_command", "find_file", "key_of", "load_library", "store_file"]

@@ -25,7 +25,6 @@ USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
 _FLAGS = ("--json", "--quiet", "--force", "--help", "--version")
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Functional PyTorch from the command line.",

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def fit(
     ctx: typer.Context,
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="An expression in x, or a .csv, .parquet, .arrow or .npz file.")
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="An expression in x, a .csv, .parquet, .arrow or .npz file, or a folder of such files.",
+        ),
     ],
     column: Annotated[
         str | None, typer.Option("--target", metavar="COLUMN", help="File: the column to fit, or A,B for several.")

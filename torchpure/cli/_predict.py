@@ -16,7 +16,10 @@ from ._output import Force, print_output
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
     source: Annotated[
-        str, typer.Option("--input", metavar="FILE", help="Rows to predict, a data file; - reads CSV from stdin.")
+        str,
+        typer.Option(
+            "--input", metavar="FILE", help="Rows to predict: a data file, or a folder of them; - reads CSV from stdin."
+        ),
     ],
     output: Annotated[
         str, typer.Option(metavar="FILE", help="The new file, .csv, .parquet, .arrow or .npz; - writes CSV to stdout.")

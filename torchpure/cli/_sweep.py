@@ -151,6 +151,12 @@ def _summary(finished: "SweepRun") -> dict[str, Any]:
     }
 
 
+def _validation(best: Mapping[str, Any] | None) -> list[str]:
+    if best is None or "validation_loss" not in best:
+        return []
+    return [f"validation  {format_loss(best['validation_loss'])}  (by which the best member is chosen)"]
+
+
 def _lines(finished: "SweepRun") -> Sequence[str]:
     best, steps = finished.best, sum(row["steps"] for row in finished.rows)
     values = ", ".join(f"{axis.name} {best[axis.name]}" for axis in finished.axes) if best else "-"
@@ -158,7 +164,8 @@ def _lines(finished: "SweepRun") -> Sequence[str]:
     return [
         f"best        {values}",
         f"train loss  {format_loss(best['train_loss'] if best else None)}",
-        f"test loss   {format_loss(best['test_loss'] if best else None)}  (mean squared errors)",
+        f"test loss   {format_loss(best['test_loss'] if best else None)}  ({finished.loss})",
+        *_validation(best),
         f"members     {ends or 'none'}",
         f"{steps} steps in {finished.seconds:.2f} s, {steps / max(finished.seconds, 1e-9):.3g} members\u00b7steps/s",
         str(finished.directory),

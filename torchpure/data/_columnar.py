@@ -81,6 +81,18 @@ def read_arrow(path: Path, names: list[str]) -> pa.Table:
         return pa.Table.from_batches(batches, schema)
 
 
+def column_types(path: Path, names: Sequence[str]) -> dict[str, pa.DataType]:
+    """Return the types of some columns of a Parquet or Arrow file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    is_parquet = path.suffix.lower() == ".parquet"
+    with (_parquet if is_parquet else _arrow)(path) as file:
+        schema = file.schema_arrow if is_parquet else file.schema
+        return {name: schema.field(name).type for name in names}
+
+
 def num_groups(path: Path) -> list[int]:
     """Return the number of rows of each part of a Parquet or Arrow file.
 

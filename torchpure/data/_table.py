@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-import stat
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from torchpure.errors import InputError
 
+from ._columnar import check_size
 from ._csv import csv_place
+from ._files import check_same_names, list_files, merge_types
 from ._formats import FORMATS, Format, format_of
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 1000
 MAX_NAME = 40
-KINDS = ".csv, .csv.gz, .parquet, .feather, .arrow or .npz"
+Parts = tuple[tuple[Path, int], ...]  # files, and the number of the first row of each
 
 
 class Table(NamedTuple):
@@ -32,31 +35,35 @@ class Table(NamedTuple):
     path: Path
     arrow: pa.Table
     rows: Tensor | None = None  # their numbers in the file, if some of its rows were left out
+    parts: Parts = ()  # if it is several files
 
     def place(self, row: int, name: str) -> tuple[str, str]:
         """Say where a row stands, counted from 0, and what a column has there, as text."""
         number = row if self.rows is None else int(self.rows[row])
-        if format_of(self.path.name) in (".csv", ".csv.gz"):
-            return csv_place(self.path, number, name)
+        part = bisect_right(self.parts, number, key=lambda part: part[1]) - 1
+        path, first = self.parts[part] if self.parts else (self.path, 0)
+        of_file = f" of {path}" if self.parts else ""
+        if format_of(path.name) in (".csv", ".csv.gz"):
+            line, text = csv_place(path, number - first, name)
+            return line + of_file, text
         value = self.arrow.column(name)[row].as_py()
-        return f"row {number} (counted from 0)", "" if value is None else str(value)
-
-
-def is_table(target: str) -> bool:
-    """Return whether TARGET names a data file, by its suffix.
-
-    >>> is_table("data/Prices.CSV"), is_table("2*x")
-    (True, False)
-    """
-    return format_of(target) is not None
+        return f"row {number - first}{of_file} (counted from 0)", "" if value is None else str(value)
 
 
 def column_names(path: Path) -> list[str]:
-    """Read the names of the columns of a data file.
+    """Read the names of the columns of a data file, or of several, which have the same.
 
     Raises:
-        InputError: the file cannot be read, or a name appears twice.
+        InputError: a file cannot be read, a name appears twice, or files have different columns: both are named.
     """
+    first, *others = list_files(path)
+    names = _names_of(first)
+    for other in others:
+        check_same_names(first, names, other, _names_of(other))
+    return names
+
+
+def _names_of(path: Path) -> list[str]:
     with _readable(path) as form:
         names = form.names(path)
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
@@ -66,14 +73,28 @@ def column_names(path: Path) -> list[str]:
 
 
 def read_table(path: Path, names: Sequence[str]) -> Table:
-    """Read some columns of a data file.
+    """Read some columns of a data file, or of several, one after another.
 
     Raises:
-        InputError: the file, a column or a line of it is invalid.
+        InputError: a file, a column or a line of it is invalid, or files differ.
     """
     check_columns(path, names)
-    with _readable(path) as form:
-        return Table(path, form.read(path, list(names)))
+    files, tables = list_files(path), list[Any]()
+    for file in files:
+        with _readable(file) as form:
+            tables.append(form.read(file, list(names)))
+        check_size(path, sum(table.num_rows for table in tables), len(names))
+    return Table(path, tables[0]) if len(files) == 1 else _joined(path, files, tables, names)
+
+
+def _joined(path: Path, files: Sequence[Path], tables: list[Any], names: Sequence[str]) -> Table:
+    import pyarrow as pa
+
+    types = merge_types(files, [{field.name: field.type for field in table.schema} for table in tables])
+    schema = pa.schema([(name, types[name]) for name in names])
+    starts = itertools.accumulate((table.num_rows for table in tables[:-1]), initial=0)
+    joined = pa.concat_tables([table.cast(schema, safe=False) for table in tables])
+    return Table(path, joined, None, tuple(zip(files, starts, strict=True)))
 
 
 def table_of(columns: Any, names: Sequence[str]) -> Table:
@@ -116,24 +137,13 @@ def check_columns(path: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[Format]:
-    suffix = format_of(path.name)
-    if suffix is None:
-        raise InputError(f"{str(path)[:200]!r}: wanted a data file: {KINDS}")
     try:
-        _check_regular(path)
-        yield FORMATS[suffix]
+        yield FORMATS[format_of(path.name) or ""]
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # a name with null bytes is a ValueError
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{str(path)[:200]}: {reason.lower()}; wanted a data file") from None
-
-
-def _check_regular(path: Path) -> None:
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "directory" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "device or socket"
-        raise InputError(f"{path}: is a {kind}; wanted a data file")
 
 
 class Choice(NamedTuple):
@@ -190,7 +200,7 @@ def _check_present(path: Path, names: list[str], name: str, option: str) -> None
         return
     close = difflib.get_close_matches(name[:MAX_NAME], names[:MAX_COLUMNS], n=1)
     guess = f" (did you mean `{close[0]}`?)" if close else ""
-    hint = _csv_hint(names) if format_of(path.name) in (".csv", ".csv.gz") else ""
+    hint = _csv_hint(names) if format_of(list_files(path)[0].name) in (".csv", ".csv.gz") else ""
     raise InputError(f"{option}: {path} has no column `{name[:MAX_NAME]}`{guess}; {_show_columns(names)}{hint}")
 
 

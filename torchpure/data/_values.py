@@ -11,6 +11,7 @@ from torchpure.errors import InputError
 
 from ._csv import describe_number
 from ._domain import LARGEST
+from ._kinds import kind_of_type
 from ._table import Table
 
 if TYPE_CHECKING:
@@ -32,19 +33,10 @@ def kind_of(table: Table, name: str) -> str:
     Raises:
         InputError: it holds something else.
     """
-    import pyarrow as pa
-
     kind = _plain(table, name).type
-    kinds = {
-        "number": (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal),
-        "boolean": (pa.types.is_boolean,),
-        "time": (pa.types.is_date, pa.types.is_timestamp),
-        "text": (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
-        "nothing": (pa.types.is_null,),
-    }
-    for word, checks in kinds.items():
-        if any(check(kind) for check in checks):
-            return word
+    word = kind_of_type(kind)
+    if word is not None:
+        return word
     column = table.arrow.column(name)
     first = f" (row 0 is {str(column[0].as_py())[:40]!r})" if len(column) else ""
     raise InputError(

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from torchpure._torch import FakeTensor
+from torchpure.transforms.calls import is_tracing
 from torchpure.transforms.engine import innermost, without_function_modes
 
 from ._mesh import names_of, whole_group
@@ -30,8 +31,8 @@ def fingerprint(leaf: Tensor) -> Tensor:
 
 
 def can_compare(leaves: Sequence[Tensor]) -> bool:
-    """Tell whether tensors have numbers: those of tracers have none."""
-    return not any(isinstance(innermost(leaf), FakeTensor) for leaf in leaves)
+    """Tell whether tensors have numbers, and whether this is a call: a tracer's is none."""
+    return not is_tracing() and not any(isinstance(innermost(leaf), FakeTensor) for leaf in leaves)
 
 
 def agree(

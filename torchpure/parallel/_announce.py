@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from torch.distributed.device_mesh import DeviceMesh
 
+from torchpure._torch import disable_current_modes
 from torchpure._types import T
+from torchpure.transforms.engine import without_function_modes
 
 from ._mesh import axes_of, whole_group
 from ._rounds import announce_failure
@@ -20,5 +22,6 @@ def announcing(mesh: DeviceMesh, run: Callable[[], T]) -> T:
     except BaseException as error:
         # a group that has heard of it raises this error on every process: all others have yet to hear
         rest = [group for group in groups.values() if group.size > 1 and not group.heard]
-        announce_failure(rest, f"{type(error).__name__}: {error}")
+        with disable_current_modes(), without_function_modes():  # a tracer may run
+            announce_failure(rest, f"{type(error).__name__}: {error}")
         raise

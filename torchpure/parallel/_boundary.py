@@ -71,7 +71,16 @@ def localize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh) -> Tensor:
         for dim, names in enumerate(spec.by_dim()):
             for name in names:
                 leaf = run_linear(shard(axes[name], dim), leaf)
-    for axis in _others(axes, spec):
+    return _give_all(leaf, _others(axes, spec))
+
+
+def lift(leaf: Tensor, mesh: DeviceMesh) -> Tensor:
+    """Return a captured tensor, as an argument that all processes have: its cotangents are summed."""
+    return _give_all(leaf, _others(axes_of(mesh), PartitionSpec()))
+
+
+def _give_all(leaf: Tensor, axes: Sequence[AxisOfMesh]) -> Tensor:
+    for axis in axes:
         leaf = run_linear(_give_each(axis), leaf)
     return leaf
 

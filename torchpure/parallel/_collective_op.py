@@ -104,11 +104,11 @@ def _send_scatter_sum(group: Group, text: str, leaf: Tensor, _: Any) -> Tensor:
 def _send_permute(group: Group, text: str, leaf: Tensor, sources: Sequence[int]) -> Tensor:
     source, received, sent = sources[group.rank], torch.zeros_like(leaf), _bytes(leaf)[0]
     targets = [leaf.nbytes * (source == group.rank) for source in sources]
-    froms = [leaf.nbytes * (number == source) for number in range(group.size)]
+    counts = [leaf.nbytes * (number == source) for number in range(group.size)]
     run_work(
         group,
         text,
-        lambda: group.group.alltoall_base(_bytes(received)[0, : sum(froms)], sent[: sum(targets)], froms, targets),
+        lambda: group.group.alltoall_base(_bytes(received)[0, : sum(counts)], sent[: sum(targets)], counts, targets),
     )
     return received
 

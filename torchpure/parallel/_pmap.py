@@ -56,6 +56,8 @@ def pmap(
         key = id(dist.group.WORLD)
         mesh = meshes.setdefault(key, None) or make_mesh((size,), (axis_name,))
         meshes[key] = mesh
-        return Sharding(fn, mesh, PartitionSpec(), PartitionSpec(), check=True).over_members(axis_name, mapping)(*args)
+        return Sharding(fn, mesh, PartitionSpec(), PartitionSpec(), check=True).over_members(
+            axis_name, mapping, collective=True
+        )(*args)
 
     return mapped

@@ -115,26 +115,37 @@ def _disagreement(group: Group, text: str, received: Tensor) -> str:
 
 def _post_mortem(group: Group, text: str, error: Exception, waited: float) -> str:
     """Report this failure in the store, and say which processes of the group have reported none, or came late."""
-    key, own = f"torchpure/{group.group.group_name}/{group.rounds}", group.ranks[group.rank]
-    others = silent = [rank for rank in group.ranks if rank != own]
+    own = group.ranks[group.rank]
+    silent, late = _without_report(group, waited)
+    if late and not silent:
+        what = f"{_ranks(late)} did not come in time, but later"
+    elif silent == [rank for rank in group.ranks if rank != own] and own != 0 and len(silent) > 1:
+        what = "no other process answers: rank 0 has ended, or this one is cut off"
+    elif silent:
+        what = f"{_ranks(silent)} did not come in time: it has ended, or does something else"
+    else:
+        what = "another process gave up before this one came, or the connection broke"
     reason = str(error).partition("\n")[0].strip()
-    begin = f"{text} over {group.label} failed on rank {own}"
+    return f"{text} over {group.label} failed on rank {own}: {what}. {reason}"
+
+
+def _without_report(group: Group, waited: float) -> tuple[list[int], list[int]]:
+    """Return the ranks that do not report this failure, and those whose collective began later than this one's."""
+    key, own = f"torchpure/{group.group.group_name}/{group.rounds}", group.ranks[group.rank]
+    silent, late = [rank for rank in group.ranks if rank != own], list[int]()
     try:
         store = get_default_store()
         store.set(f"{key}/{own}", str(waited))
         deadline = time.monotonic() + _REPORT_SECONDS
         while silent and time.monotonic() < deadline:
-            silent = [rank for rank in silent if not store.check([f"{key}/{rank}"])]
+            for rank in [rank for rank in silent if store.check([f"{key}/{rank}"])]:
+                silent.remove(rank)
+                if float(store.get(f"{key}/{rank}")) < waited / 2:  # it failed at once: the others had given up
+                    late.append(rank)
             time.sleep(0.02)
-        # a process that comes after the others have given up fails at once
-        late = [rank for rank in others if rank not in silent and float(store.get(f"{key}/{rank}")) < waited / 2]
-    except RuntimeError:
-        return f"{begin}: the store does not answer: the process that holds it, rank 0 or torchrun, has ended. {reason}"
-    if late and not silent:
-        return f"{begin}: {_ranks(late)} did not come in time, but later. {reason}"
-    if not silent:
-        return f"{begin}: another process gave up before this one came, or the connection broke. {reason}"
-    return f"{begin}: {_ranks(silent)} did not come in time: it has ended, or does something else. {reason}"
+    except RuntimeError:  # the process with the store has read the reports, and ended
+        pass
+    return silent, late
 
 
 def _ranks(ranks: Sequence[int]) -> str:

@@ -15,10 +15,12 @@ from torchpure.transforms.batching import Mapping, vmap
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.context import open_axes, open_mesh, open_mesh_axes
 from torchpure.transforms.engine import argument_paths, describe_function, expose_all
+from torchpure.transforms.purity import watched
+from torchpure.transforms.rules import lift_captures
 
 from ._agreement import agree, can_compare
 from ._announce import announcing
-from ._boundary import check_axes_free, check_spec, globalize, localize
+from ._boundary import check_axes_free, check_spec, globalize, lift, localize
 from ._mesh import axes_of, names_of
 from ._partition_spec import PartitionSpec
 from ._specs import spread, spread_arguments
@@ -38,7 +40,8 @@ def shard_map(
     mesh that split its dimensions; on the other axes all processes get the same. `out_specs` say how the results of
     all processes make a global result: concatenated along the dimensions of named axes, and taken as equal along the
     others. If an argument is a DTensor, results are DTensors; otherwise every process gets all of each result.
-    Specs are prefixes of the trees of arguments and results. Inside, collectives use the axes of the mesh.
+    Specs are prefixes of the trees of arguments and results. Inside, collectives use the axes of the mesh. A captured
+    tensor is the same on all processes, as with `P()`.
 
     With `check`, the processes compare, at each eager call, what they call, the arguments, and equal results.
 
@@ -48,9 +51,11 @@ def shard_map(
 
     Raises:
         TransformError: a spec does not fit a value or the mesh, or an axis is open already.
+        ImpureError: `fn` changes an argument that all processes have, or a captured tensor.
         MeshError: the processes disagree, one has failed or ended, or did not come in time.
 
-    >>> from torchpure import make_mesh, psum
+    >>> import torch
+    >>> from torchpure import P, make_mesh, psum
     >>> mesh = make_mesh((1,), ("data",))
     >>> shard_map(lambda x: x / psum(x.sum(), "data"), mesh, P("data"), P("data"))(torch.tensor([1.0, 3.0]))
     tensor([0.2500, 0.7500])
@@ -75,6 +80,7 @@ class Sharding(NamedTuple):
     in_specs: Any
     out_specs: Any
     check: bool
+    members_axis: str | None = None  # an axis that splits members of a vmap, and that collectives do not see
 
     def call(self, args: tuple[Tree, ...]) -> Tree:
         """Run the function on global arguments."""
@@ -85,15 +91,18 @@ class Sharding(NamedTuple):
 
         return announcing(self.mesh, run)
 
-    def over_members(self, axis: str, mapping: Mapping) -> Callable[..., Any]:
+    def over_members(self, axis: str, mapping: Mapping, collective: bool = False) -> Callable[..., Any]:
         """Return the function of many members, which `axis` of the mesh splits: the result of `vmap`.
+
+        If `collective`, the function may use the axis for collectives: each process has one member.
 
         Raises:
             TransformError: the mesh has no such axis.
         """
         if axis not in names_of(self.mesh):
             raise TransformError(f"vmap: spmd_axis_name={axis!r} is no axis of the mesh, {names_of(self.mesh)}")
-        members = self._replace(fn=vmap(self.fn, mapping.in_dims, mapping.out_dims))
+        hidden = None if collective else axis
+        members = self._replace(fn=vmap(self.fn, mapping.in_dims, mapping.out_dims), members_axis=hidden)
 
         def out_specs(out: Any) -> list[PartitionSpec]:
             specs, dims = spread("vmap", self.out_specs, out, "out_specs"), mapping.result_dims(out)
@@ -114,6 +123,11 @@ class Sharding(NamedTuple):
 
 def _with_axis(spec: PartitionSpec, axis: str, leaf: Any, dim: int | None) -> PartitionSpec:
     """Return the spec of many members: their dimension is split by `axis`."""
+    if axis in spec.axis_names:
+        raise TransformError(
+            f"vmap: spmd_axis_name={axis!r} splits the members, and {spec!r} of shard_map splits a tensor of each "
+            "member by the same axis: use another axis of the mesh"
+        )
     if dim is None:
         return spec
     entries, place = list(spec), dim % leaf.ndim
@@ -142,8 +156,10 @@ def _run(
         localize(leaf, spec, mesh) if isinstance(leaf, Tensor) else leaf
         for leaf, spec in zip(leaves, specs, strict=True)
     ]
-    with open_mesh(list(axes_of(mesh).values())):
-        result = fn(*tree.unflatten(structure, local))
+    run, watch = lift_captures(fn, lambda leaf: lift(leaf, mesh)), watched("shard_map", fn, args, {})
+    with open_mesh([axis for name, axis in axes_of(mesh).items() if name != sharding.members_axis]):
+        result = run(*tree.unflatten(structure, local))
+    watch.check()
     distributed = any(isinstance(leaf, DTensor) for leaf in tensors)
     return _global_result(sharding, result, out_specs(result), compares, distributed)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torchpure import checkpoints
-from torchpure.data import KINDS, column_names, is_table
+from torchpure.data import KINDS, column_names, is_data, is_table, list_files
 from torchpure.errors import InputError
 
 from ._loaded import UNFINISHED, SavedRun, read_run
@@ -27,6 +27,9 @@ def info(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.is_file() and is_table(path.name):
         return {"kind": "data file", "path": str(path), "columns": column_names(path)}
+    if not os.path.lexists(path / "config.json") and not path.is_file() and is_data(path):
+        files = len(list_files(path))
+        return {"kind": "data files", "path": str(path), "files": files, "columns": column_names(path)}
     if path.is_file() and path.suffix == ".safetensors":
         return {"kind": "parameters", "path": str(path), "tensors": read_header(path.parent, path.name)}
     if path.is_file():

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from torchpure import random
-from torchpure.data import Preprocessing, encode, is_table, plain_numbers, table_of
+from torchpure.data import Preprocessing, encode, is_data, is_table, list_files, plain_numbers, table_of
 from torchpure.errors import InputError
 
 from .fits import Data, FitConfig, Network, blank, load
@@ -46,8 +46,8 @@ class SavedRun:
 
     @property
     def sources(self) -> list[Path]:
-        """The run's folder, and its data file if it has one: an output must not replace them."""
-        return [self.directory, *([Path(self.config.target)] if is_table(self.config.target) else [])]
+        """The run's folder, and its data files if it has some: an output must not replace them."""
+        return [self.directory, *data_files(self.config.target)]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -92,6 +92,12 @@ class LoadedRun(SavedRun):
         tensor([[1., 0., 80.]], dtype=torch.float64)
         """
         return encode(self.preprocessing.inputs, table_of(columns, [one.name for one in self.preprocessing.inputs]))
+
+
+def data_files(target: str) -> list[Path]:
+    """Return the data files of a target that are still there; none of an expression."""
+    path = Path(target)
+    return [*list_files(path)] if is_table(target) and is_data(path) else []
 
 
 def read_run(run: str | Path) -> SavedRun:

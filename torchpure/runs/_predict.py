@@ -16,6 +16,7 @@ from torchpure.data import (
     check_columns,
     encode,
     find_types,
+    list_files,
     memory_needed,
     read_blocks,
     read_table,
@@ -61,7 +62,7 @@ def predict(
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     rules = _renamed(loaded.preprocessing, column)
     inputs = [one.name for one in rules.inputs]
-    read = [Path(source), *loaded.sources]
+    read = [*list_files(Path(source)), *loaded.sources]
     check_output(Path(output), read, force=force)
     rows = 0
 

@@ -9,17 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchpure.data import LARGEST, is_table
+from torchpure.data import LARGEST
 from torchpure.errors import InputError
 
-from ._loaded import LoadedRun, SavedRun, load_data, read_run, with_model
+from ._loaded import LoadedRun, SavedRun, data_files, load_data, read_run, with_model
 from .fits import Data, Sample, in_parts
 from .page import Fitted, Page, PageRun, PageSweep, Points, confusion, plotly_script, write_page
-from .saved import check_output, is_sweep, read_description, read_sweep, replaced
+from .saved import check_output, is_sweep, read_curves, read_description, read_sweep, replaced
 
 MAX_RUNS = 100
 MAX_POINTS = 2000  # of one kind
 MAX_TARGETS = 20
+MAX_CURVES = 8  # members of a sweep
 MAX_RESULTS = 30
 GRID = 600
 
@@ -40,7 +41,7 @@ def report(*runs: str | Path, output: str | Path = "report.html", force: bool = 
     if not 1 <= len(runs) <= MAX_RUNS:
         raise InputError(f"report: wanted 1 to {MAX_RUNS} runs, got {len(runs)}")
     script, path = plotly_script(), Path(output)
-    sweeps = [PageSweep(str(run), *read_sweep(Path(run))) for run in runs if is_sweep(Path(run))]
+    sweeps = [_page_sweep(Path(run), str(run)) for run in runs if is_sweep(Path(run))]
     saved = [read_run(run) for run in runs if not is_sweep(Path(run))]
     read = [*map(Path, runs), *(source for one in saved for source in one.sources)]
     read += [source for run in runs if is_sweep(Path(run)) for source in _data_file(Path(run))]
@@ -52,11 +53,21 @@ def report(*runs: str | Path, output: str | Path = "report.html", force: bool = 
     return path
 
 
+def _page_sweep(folder: Path, name: str) -> PageSweep:
+    table = read_sweep(folder)
+    losses = [loss for loss in ("validation_loss", "test_loss") if loss in table.columns]
+    if not losses or "index" not in table.columns:
+        return PageSweep(name, *table)
+    index, loss = table.columns.index("index"), table.columns.index(losses[0])
+    known = [row for row in table.rows if isinstance(row[loss], float | int) and type(row[index]) is int]
+    best = sorted(known, key=lambda row: float(row[loss] or 0.0))[:MAX_CURVES]
+    return PageSweep(name, *table, read_curves(folder, [int(row[index] or 0) for row in best]))
+
+
 def _data_file(sweep: Path) -> list[Path]:
-    """Return the data file of a sweep, if it has one; a sweep of another program may have no configuration."""
+    """Return the data files of a sweep, if it has some; a sweep of another program may have no configuration."""
     with suppress(InputError):
-        target = str(read_description(sweep).config.get("target", ""))
-        return [Path(target)] if is_table(target) else []
+        return data_files(str(read_description(sweep).config.get("target", "")))
     return []
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -249,8 +250,11 @@ def _write(folder: Path, config: FitConfig, data: Data, network: Network, result
 
 
 def label(config: FitConfig) -> str:
-    """Name the target of a run."""
-    return f"{Path(config.target).stem} {config.column}" if config.column else config.target
+    """Name the target of a run: of a file its name, of a pattern that of its folder."""
+    if not config.column:
+        return config.target
+    names = [part for part in Path(config.target).parts if not re.search(r"[*?]", part)]
+    return f"{Path(names[-1]).stem if names else 'data'} {config.column}"
 
 
 def _json_number(value: float) -> float | None:

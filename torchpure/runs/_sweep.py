@@ -14,10 +14,10 @@ from torchpure.errors import InputError
 from torchpure.train.executors import ExecutorLike
 
 from ._folder import new_folder, open_checkpoints, replace_file, slug
-from ._run import describe_run
+from ._run import describe_run, label
 from ._sweep_best import save_best
 from ._sweeping import Sweeping
-from .fits import INTERRUPTED, TERMINATED, FitConfig, configure
+from .fits import INTERRUPTED, NAMES, TERMINATED, FitConfig, configure, loss_name
 from .saved import count_ends, open_folder, read_sweep_result
 from .sweeps import (
     Axis,
@@ -29,6 +29,9 @@ from .sweeps import (
     Sampler,
     SweepWatch,
     SweepWatcher,
+    curve_columns,
+    curve_lines,
+    curve_parquet,
     draw_sweep,
     join_curves,
     make_source,
@@ -56,6 +59,8 @@ class SweepRun:
     best: Row | None  # the row with the least validation loss, if there are validation points, else test loss
     seconds: float  # of the training, with compiling; of a resumed sweep, of all its parts
     total: int = 0  # members, with those that have not begun
+    validation: Curves | None = None  # the validation losses of members; None without validation points
+    loss: str = NAMES["mse"]  # what the losses are; of the best member
 
     @property
     def status(self) -> str:
@@ -115,7 +120,7 @@ def sweep(
     members = _first_members(request)
     first = prepare(members[:1], None, {})[0]
     config = members[0].config
-    name = slug(f"sweep {Path(config.target).stem} {config.column}" if config.column else f"sweep {config.target}")
+    name = slug(f"sweep {label(config)}")
     with watch(config.threads) as watcher, new_folder(out, name, _has_checkpoint) as folder:
         content = write_request(request, _details(first) | {"members": _total(request, members)}, source)
         replace_file(folder / "config.json", content)
@@ -190,19 +195,25 @@ def _run_groups(going: Sweeping, total: int, before: Mapping[str, Any]) -> Sweep
 
 def _finish(going: Sweeping, code: int, total: int, seconds: Mapping[str, float]) -> SweepRun:
     folder, curves = going.folder, join_curves(going.curves)
+    validation = join_curves(going.validations) if going.validations else None
     best = going.best.row if going.best else None
-    result = SweepRun(folder, code, going.request.axes, going.rows, curves, best, seconds["seconds"], total)
-    table = parquet(going.rows)
+    axes, rows = going.request.axes, going.rows
+    loss = NAMES[loss_name(going.best.config, going.best.data.preprocessing)] if going.best else NAMES["mse"]
+    result = SweepRun(folder, code, axes, rows, curves, best, seconds["seconds"], total, validation, loss)
+    table, columns = parquet(rows), curve_columns(curves, validation)
     if table is not None:
         replace_file(folder / "results.parquet", table)
-    replace_file(folder / "curves.npz", npz(curves))
+    in_rows = curve_parquet(columns)
+    name = "curves.jsonl" if in_rows is None else "curves.parquet"
+    replace_file(folder / name, curve_lines(columns) if in_rows is None else in_rows)
+    replace_file(folder / "curves.npz", npz(curves, validation))
     if going.best:
         save_best(folder / "best", going.best)
-    draw_sweep(folder, going.request.axes, going.rows, curves)
+    draw_sweep(folder, axes, rows, curves)
     last = {
         "status": result.status,
         "members": result.counts(),
-        "steps": sum(row["steps"] for row in going.rows),
+        "steps": sum(row["steps"] for row in rows),
         "best": best and best["index"],
         **seconds,
         "threads": torch.get_num_threads(),
@@ -215,7 +226,7 @@ def _first_members(request: Request) -> list[Member]:
     """Return the members of the first round, after a check that each of their groups can be made."""
     points = make_source(request.axes, request.sampler, request.trials, _seed(request)).ask()
     members = _members(request, points, 0)
-    for group in split_groups(members)[1:]:
+    for group in split_groups(members, by_seed=False)[1:]:
         prepare(group[:1], None, {})
     return members
 

@@ -12,7 +12,7 @@ from ._folder import replace_file
 from ._plots import draw_fit
 from ._run import describe_run, label
 from .fits import Data, FitConfig, Network, loss_name, measure
-from .sweeps import Outcome, Position, Prepared, Row, fill_network, report_steps, score
+from .sweeps import Outcome, Position, Prepared, Row, fill_network, report_steps, score, validation_steps
 
 
 class Best(NamedTuple):
@@ -22,7 +22,7 @@ class Best(NamedTuple):
     config: FitConfig
     network: Network
     data: Data
-    curve: list[tuple[int, float]]  # report steps and training losses
+    curve: dict[int, dict[str, float]]  # the losses that are known after a step
 
 
 def better(best: Best | None, prepared: Prepared, position: Position, outcome: Outcome) -> Best | None:
@@ -35,10 +35,15 @@ def better(best: Best | None, prepared: Prepared, position: Position, outcome: O
     if so_far is not None and so_far <= losses[place]:
         return best
     network, data = fill_network(prepared, outcome.params, place)
-    numbers = report_steps(prepared.group.task.steps)
-    curve = [
-        (step, loss) for step, loss in zip(numbers, position.curves[:, place].tolist(), strict=True) if loss == loss
-    ]
+    curve: dict[int, dict[str, float]] = {}
+    group, members = prepared.group, len(prepared.members)
+    parts = [("loss", report_steps(group.task.steps), position.curves)]
+    if position.validation is not None:
+        parts.append(("validation_loss", validation_steps(group, members), position.validation))
+    for name, numbers, values in parts:
+        for step, value in zip(numbers, values[:, place].tolist(), strict=True):
+            if value == value:
+                curve.setdefault(step, {})[name] = value
     return Best(outcome.rows[place], prepared.members[place].config, network, data, curve)
 
 
@@ -55,7 +60,7 @@ def save_best(folder: Path, best: Best) -> None:
     status = "done" if row["status"] == "stopped" else row["status"]
     result = {"status": status, **{name: row[name] for name in ("steps", "train_loss", "test_loss")}}
     result |= measured
-    lines = [{"step": step, "loss": loss} for step, loss in best.curve]
+    lines = [{"step": step, **best.curve[step]} for step in sorted(best.curve)]
     metrics = "".join(json.dumps(line) + "\n" for line in [*lines, result])
     replace_file(temporary / "config.json", describe_run(best.config, best.data))
     replace_file(temporary / "metrics.jsonl", metrics.encode())

@@ -27,6 +27,7 @@ from .sweeps import (
     prepare,
     report_steps,
     run_group,
+    validation_steps,
 )
 
 
@@ -39,6 +40,7 @@ class Sweeping:
         self.folder, self.request, self.watcher, self.executor = folder, request, watcher, executor
         self.rows: list[Row] = []
         self.curves: list[tuple[list[int], list[int], torch.Tensor]] = []
+        self.validations: list[tuple[list[int], list[int], torch.Tensor]] = []
         self.best: Best | None = None
         self.groups = 0  # that were started
         self.programs: dict[Hashable, Programs] = {}
@@ -65,6 +67,9 @@ class Sweeping:
         self.rows = sorted([*self.rows, *outcome.rows], key=lambda row: row["index"])
         indices = [member.index for member in prepared.members]
         self.curves.append((indices, report_steps(prepared.group.task.steps), position.curves))
+        if position.validation is not None:
+            steps = validation_steps(prepared.group, len(indices))
+            self.validations.append((indices, steps, position.validation))
         self.best = better(self.best, prepared, position, outcome)
         replace_file(self.folder / "results.jsonl", json_lines(self.rows))
 

@@ -12,6 +12,7 @@ from torchpure._types import Key
 from ._data import Batch, BatchReader, Data
 from ._steps import Step, make_epoch
 from ._windows import CHUNK, Epochs, Window, batch_windows, full_data_windows
+from .tables import DatasetBatches
 
 
 class BatchSource:
@@ -77,10 +78,12 @@ def _num_rows(data: tuple[Tensor, ...]) -> int:
 
 
 def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int) -> Iterator[Batch]:
-    count = 0
+    count, number = 0, 0
     while count < steps:
         before = count
-        epoch = iter(data)  # once an epoch: a DataLoader draws its order and starts its workers here
+        # once an epoch: a DataLoader draws its order and starts its workers here
+        epoch = data.epoch(number) if isinstance(data, DatasetBatches) else iter(data)
+        number += 1
         for batch in reader.batches(itertools.islice(epoch, steps - count)):
             count += 1
             yield batch

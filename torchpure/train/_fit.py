@@ -18,15 +18,16 @@ from ._batches import BatchSource
 from ._counts import checked_count
 from ._data import BatchReader, Data, float_dtype
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
+from ._epochs import count_steps
 from ._loop import run_windows
 from ._precision import accumulated, mixed_precision
 from ._problem import Problem, check_kinds, make_problem
 from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
 from ._step_state import split_step_state
 from ._steps import make_step
-from ._tables import is_table, read_table
 from ._windows import Window
 from .callbacks import Callback, Divergence, Progress, as_callback, updated
+from .tables import DatasetBatches, is_dataset, is_table, read_table
 
 
 class Fit(NamedTuple):
@@ -65,7 +66,8 @@ def fit(
     data: Tensor | Iterable[Any] | Mapping[str, Any],
     *,
     optimizer: Optimizer[Any],
-    steps: int,
+    steps: int | None = None,
+    epochs: int | None = None,
     key: Key | None = None,
     params: Params = None,
     opt_state: Any = None,
@@ -87,7 +89,9 @@ def fit(
     function `loss(params, *batch)`, which needs `params`. `data` is tensors (inputs …, target) with the same number of
     rows, or an iterable of such batches, repeated as often as needed. NumPy arrays are converted. A loss function gets
     a dict of tensors as it is; for a module its values count in order. A table with the Arrow C stream interface, as of
-    Polars, DuckDB or pyarrow, counts as a dict of the `columns` named; for a module the last one is the target. With
+    Polars, DuckDB or pyarrow, counts as a dict of the `columns` named; for a module the last one is the target. A
+    `pyarrow.dataset.Dataset`, or the path of a file, of a folder or a pattern such as Path("data/*.parquet"), is read
+    in blocks, so that it may be larger than memory. Instead of `steps`, `epochs` counts passes over the data. With
     `batch_size`, `key` gives the order of the rows; draws of the module, such as dropout, come from `key` too.
     Parameters without requires_grad do not change; the module's buffers are updated and returned. To continue a fit,
     pass its `params` and its `opt_state`.
@@ -126,7 +130,6 @@ def fit(
     >>> result.params, result.history
     (tensor(0.8750), tensor([1.0000, 0.2500, 0.0625]))
     """
-    steps = checked_count("fit", "steps", steps, least=0)
     every = None if every is None else checked_count("fit", "every", every)
     batch_size = None if batch_size is None else checked_count("fit", "batch_size", batch_size)
     accumulate = checked_count("fit", "accumulate", accumulate)
@@ -139,10 +142,15 @@ def fit(
     objective = mixed_precision(problem.objective, problem.start, compute_dtype)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
-    if columns is not None or is_table(data):
-        data = read_table(data, columns, reader.dtype, for_module=reader.for_module)
+    for_module = reader.for_module
+    if is_dataset(data):
+        data = DatasetBatches(data, columns, reader.dtype, batch_size, k_order, for_module=for_module)
+    elif columns is not None or is_table(data):
+        data = read_table(data, columns, reader.dtype, for_module=for_module)
     read = reader.read(data)
-    source = BatchSource(read, reader, steps, batch_size, k_order, steps_per_window(checkpoint, every))
+    steps = count_steps(steps, epochs, read, batch_size)
+    rows = None if isinstance(data, DatasetBatches) else batch_size  # a dataset comes in batches already
+    source = BatchSource(read, reader, steps, rows, k_order, steps_per_window(checkpoint, every))
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
     watcher = as_callback("fit", callback)
     extras = Extras(on_nonfinite, None if watcher is None else watcher.observer)

@@ -5,7 +5,8 @@ from ._config import MAX_STEPS, FitConfig, command, configure
 from ._fit import INTERRUPTED, STATUS, TERMINATED, Fit, fit, make_optimizer
 from ._losses import NAMES, in_parts, loss_in_units, loss_name, measure, standard_loss, unit_of
 from ._network import Network, blank, build, standardisation
-from ._points import Data, Sample, load, load_many
+from ._points import Data, Sample, is_streamed, load, load_many
+from ._stream import Stream
 
 __all__ = [
     "Data",
@@ -17,6 +18,7 @@ __all__ = [
     "Network",
     "STATUS",
     "Sample",
+    "Stream",
     "TERMINATED",
     "blank",
     "build",
@@ -24,6 +26,7 @@ __all__ = [
     "configure",
     "fit",
     "in_parts",
+    "is_streamed",
     "load",
     "load_many",
     "loss_in_units",

@@ -122,7 +122,7 @@ def configure(options: Mapping[str, Any]) -> FitConfig:
     (8,)
     """
     given = {name: value for name, value in options.items() if value is not None}
-    given["target"] = given["target"].strip()
+    given["target"] = _with_slash(given["target"].strip(), given.get("domain") or _EXPRESSION["domain"])
     _check_kind(given)
     defaults = _PRESETS.get(given.get("preset"), _DEFAULTS)
     kind = _FILE if is_table(given["target"]) else _EXPRESSION
@@ -163,6 +163,19 @@ def _check_kind(given: Mapping[str, Any]) -> None:
         raise InputError("--loss: cross-entropy wants classes, and an expression has numbers; wanted mse, mae or huber")
     if _is_file(target):
         raise InputError(f"TARGET: {target[:80]!r} is a file of unknown kind; wanted {KINDS}, or an expression")
+
+
+def _with_slash(target: str, domain: str) -> str:
+    """Add the slash by which a folder is known; a name that the domain has is an expression."""
+    is_name = re.search(rf"(^|,)\s*{re.escape(target)}\s*=", domain) is not None
+    return f"{target}/" if not is_table(target) and not is_name and _is_folder(target) else target
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).is_dir()
+    except (OSError, ValueError):  # the text is too long, or contains null bytes
+        return False
 
 
 def _is_file(text: str) -> bool:

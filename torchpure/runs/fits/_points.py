@@ -1,6 +1,5 @@
 """Training and test points: random points of an expression, or rows of a file."""
 
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from torchpure.data import (
     column_names,
     compile_expression,
     complete_rows,
+    digest,
     encode,
     encode_targets,
     fit_columns,
@@ -40,6 +40,7 @@ from ._stream import Stream, sample
 
 TEST_SHARE = 0.2
 MAX_BLOCK = 2**21  # rows of a file that are in memory at once
+BYTES_PER_VALUE = 96  # measured: the sample, a block, its features and their copies
 MAX_ROWS_AT_ONCE = 2**15  # an expression keeps up to one intermediate result for each level of its depth
 
 
@@ -139,13 +140,30 @@ def _from_file(config: FitConfig, keys: Tensor) -> list[Data]:
             )
     names = (*choice.inputs, *choice.targets)
     needed = memory_needed(path, len(names))
-    if needed > (config.max_memory or MAX_MEMORY):
+    if needed > _memory(config):
         return [_from_blocks(config, choice, key, needed) for key in keys]
     table = read_table(path, names)
     if config.missing == "drop":
         rows = complete_rows(table, names)
         table = table._replace(arrow=table.arrow.take(rows.numpy()), rows=rows)
     return [_from_table(config, choice, table, key)[0] for key in keys]
+
+
+def is_streamed(config: FitConfig) -> bool:
+    """Return whether the files of a configuration are read in blocks.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    if not is_table(config.target):
+        return False
+    path = Path(config.target)
+    choice = choose(path, column_names(path), config.column, config.inputs)
+    return memory_needed(path, len((*choice.inputs, *choice.targets))) > _memory(config)
+
+
+def _memory(config: FitConfig) -> int:
+    return config.max_memory or MAX_MEMORY
 
 
 def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tuple[Data, Tensor]:
@@ -163,14 +181,12 @@ def _from_table(config: FitConfig, choice: Choice, table: Table, key: Key) -> tu
     x, y = encode(preprocessing.inputs, table), encode_targets(preprocessing.targets, table)
     train, validation, test = _split(x[order], y[order], sizes)
     bounds = list(zip(x.amin(0).tolist(), x.amax(0).tolist(), strict=True))
-    with table.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Data(choice.inputs, train, test, None, bounds, digest, preprocessing, validation), others
+    return Data(choice.inputs, train, test, None, bounds, digest(table.path), preprocessing, validation), others
 
 
 def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Data:
     """Keep a sample of a file that is larger than memory, and a stream of its other rows."""
-    path, assumed = Path(config.target), config.max_memory or MAX_MEMORY
+    path, assumed = Path(config.target), _memory(config)
     if config.batch_size is None:
         raise InputError(
             f"{path}: needs about {needed} bytes, more than --max-memory {assumed}; --batch-size N reads it in blocks"
@@ -179,7 +195,7 @@ def _from_blocks(config: FitConfig, choice: Choice, key: Key, needed: int) -> Da
         raise InputError("--train-points: a file that is read in blocks, because of --max-memory, is used whole")
     k_sample, k_split = random.split(key)
     names, drop = (*choice.inputs, *choice.targets), config.missing == "drop"
-    block = min(max(assumed // (64 * len(names)), 2 * config.batch_size), MAX_BLOCK)
+    block = min(max(assumed // (BYTES_PER_VALUE * len(names)), 2 * config.batch_size), MAX_BLOCK)
     sampled = sample(path, choice, k_sample, block, drop=drop)
     data, others = _from_table(config, choice, sampled.table, k_split)
     assert sampled.table.rows is not None

@@ -114,11 +114,13 @@ def _complete(stream: Stream, order: Sequence[int] | None) -> Iterator[Table]:
 
 def _taken(table: Table, rows: Tensor) -> Table:
     assert table.rows is not None
-    return Table(table.path, table.arrow.take(rows.numpy()), table.rows[rows])
+    return table._replace(arrow=table.arrow.take(rows.numpy()), rows=table.rows[rows])
 
 
 def _joined(first: Table, second: Table) -> Table:
     import pyarrow as pa
 
     assert first.rows is not None and second.rows is not None
-    return Table(first.path, pa.concat_tables([first.arrow, second.arrow]), torch.cat([first.rows, second.rows]))
+    return first._replace(
+        arrow=pa.concat_tables([first.arrow, second.arrow]), rows=torch.cat([first.rows, second.rows])
+    )

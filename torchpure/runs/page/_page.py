@@ -5,12 +5,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ._curves import Metrics, curves, groups
 from ._figure import Figure, chart, figure_html
 from ._fits import Confusion, Fitted, fit_figures, residual_rows
-from ._sweeps import sweep_figures, sweep_table
+from ._sweeps import sweep_curves, sweep_figures, sweep_table
 from ._tables import comparison
 from ._text import escaped
 
@@ -35,6 +38,7 @@ class PageSweep(NamedTuple):
     name: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
+    curves: Mapping[str, np.ndarray] = MappingProxyType({})  # of the best members: see `sweep_curves`
 
 
 class Page(NamedTuple):
@@ -97,12 +101,18 @@ def _sections(page: Page) -> Iterator[_Section]:
     fitted = (figure for name, fit in _fits(page.runs) for figure in fit_figures(name, fit))
     yield figures("Fit and residuals", fitted, _residuals(page.runs))
     yield figures("By layer", groups(metrics))
-    swept = (figure for sweep in page.sweeps for figure in sweep_figures(*sweep))
-    yield figures("Sweeps", swept, "".join(sweep_table(*sweep, f"t{i}") for i, sweep in enumerate(page.sweeps)))
+    swept = (figure for sweep in page.sweeps for figure in _of_sweep(sweep))
+    tables = (sweep_table(*sweep[:3], f"t{i}") for i, sweep in enumerate(page.sweeps))
+    yield figures("Sweeps", swept, "".join(tables))
     configs = [run.config for run in page.runs]
     versions = [run.versions for run in page.runs]
     yield _Section("Configuration", _compare("Configuration", names, configs, marked=True), [])
     yield _Section("Versions", _compare("Versions and commands", names, versions, marked=True), [])
+
+
+def _of_sweep(sweep: PageSweep) -> Iterator[Figure]:
+    yield from sweep_curves(sweep.name, sweep.curves)
+    yield from sweep_figures(*sweep[:3])
 
 
 def _compare(

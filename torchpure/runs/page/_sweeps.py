@@ -1,7 +1,7 @@
 """A sweep on a page: its table, the lowest loss first, and the loss over each varied number."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -37,8 +37,23 @@ def sweep_figures(name: str, columns: Sequence[str], rows: Sequence[Sequence[obj
         yield Figure(f"{columns[loss]} over {columns[place]}: {name}", columns[place], columns[loss], series, log_x=log)
 
 
+def sweep_curves(name: str, curves: Mapping[str, np.ndarray]) -> Iterator[Figure]:
+    """Yield the curves of the members that are given: training losses, and validation losses if there are some.
+
+    `curves` has a row for each member and step: index, step, loss and validation_loss, NaN where a loss is not known.
+    """
+    members = [*dict.fromkeys(curves["index"].tolist())] if "index" in curves else []
+    for column, title in (("loss", "training loss"), ("validation_loss", "validation loss")):
+        series = []
+        for place, member in enumerate(members if column in curves else []):
+            kept = (curves["index"] == member) & np.isfinite(curves[column])
+            series.append(Series(f"member {member}", curves["step"][kept], curves[column][kept], place))
+        if series:
+            yield Figure(f"{title} of the best members: {name}", "step", title, series)
+
+
 def _loss_column(columns: Sequence[str]) -> int | None:
-    for wanted in ("test_loss", "validation_loss", "loss", "train_loss"):
+    for wanted in ("validation_loss", "test_loss", "loss", "train_loss"):
         if wanted in columns:
             return columns.index(wanted)
     return next((place for place, column in enumerate(columns) if "loss" in column.lower()), None)

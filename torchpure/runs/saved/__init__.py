@@ -5,7 +5,7 @@ from ._files import open_file, open_folder, read_bytes
 from ._metrics import Metrics, read_last, read_metrics, read_seconds
 from ._parameters import read_header, read_parameters
 from ._replace import check_output, replaced
-from ._sweep import SweepTable, best_row, count_ends, is_sweep, read_sweep, read_sweep_result
+from ._sweep import SweepTable, best_row, count_ends, is_sweep, read_curves, read_sweep, read_sweep_result
 
 __all__ = [
     "DataDescription",
@@ -19,6 +19,7 @@ __all__ = [
     "open_file",
     "open_folder",
     "read_bytes",
+    "read_curves",
     "read_description",
     "read_header",
     "read_last",

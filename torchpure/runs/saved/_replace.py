@@ -14,9 +14,9 @@ from ._files import reason
 from ._metrics import NAME as METRICS
 from ._metrics import RESULT
 from ._parameters import NAME as PARAMETERS
-from ._sweep import LINES, PARQUET
+from ._sweep import CURVES, LINES, PARQUET
 
-_OF_A_RUN = {CONFIG, METRICS, RESULT, PARAMETERS, LINES, PARQUET}
+_OF_A_RUN = {CONFIG, METRICS, RESULT, PARAMETERS, LINES, PARQUET, CURVES}
 
 
 def check_output(output: Path, read: Iterable[Path], *, force: bool) -> None:

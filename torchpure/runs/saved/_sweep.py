@@ -3,14 +3,19 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from torchpure.errors import InputError
 
 from ._files import open_file, read_bytes
 
-LINES, PARQUET, RESULT = "results.jsonl", "results.parquet", "result.json"
+LINES, PARQUET, RESULT, CURVES = "results.jsonl", "results.parquet", "result.json", "curves.parquet"
+CURVE_COLUMNS = ("index", "step", "loss", "validation_loss")
+MAX_CURVE_ROWS = 100_000  # of the members that are taken
 MAX_SECONDS = 1e12
 MAX_BYTES = 2**28
 MAX_LINE = 2**20
@@ -48,6 +53,38 @@ def read_sweep(folder: Path) -> SweepTable:
         if len(rows) > MAX_ROWS or len(names) > MAX_COLUMNS:
             raise InputError(f"{path}: more than {MAX_ROWS} rows or {MAX_COLUMNS} columns")
     return SweepTable(tuple(names), [tuple(_cell(row.get(name)) for name in names) for row in rows])
+
+
+def read_curves(folder: Path, members: Sequence[int]) -> dict[str, np.ndarray]:
+    """Read the curves of some members, in their order: index, step, loss and validation_loss as columns; {} without.
+
+    Raises:
+        InputError: the file is too large or damaged, or has other columns.
+    """
+    if not os.path.lexists(folder / CURVES) or not members:
+        return {}
+    found: list[dict[str, np.ndarray]] = []
+    with _opened(folder, CURVES, MAX_BYTES) as table:
+        names = [name for name in CURVE_COLUMNS if name in table.schema_arrow.names]
+        if not {"index", "step"} <= {*names}:
+            raise InputError(f"{folder / CURVES}: wanted the columns {', '.join(CURVE_COLUMNS)}")
+        for batch in table.iter_batches(batch_size=2**16, columns=names):
+            columns = {name: _numbers(folder / CURVES, name, batch.column(name)) for name in names}
+            kept = np.isin(columns["index"], members)
+            found.append({name: values[kept] for name, values in columns.items()})
+            if sum(len(part["step"]) for part in found) > MAX_CURVE_ROWS:
+                raise InputError(f"{folder / CURVES}: more than {MAX_CURVE_ROWS} points of {len(members)} members")
+    joined = {name: np.concatenate([part[name] for part in found]) for name in names} if found else {}
+    order = np.concatenate([(joined["index"] == member).nonzero()[0] for member in members]) if joined else None
+    return {name: values[order] for name, values in joined.items()}
+
+
+def _numbers(path: Path, name: str, column: Any) -> np.ndarray:
+    import pyarrow as pa
+
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise InputError(f"{path}: column `{name}` holds {str(column.type)[:40]}; wanted numbers")
+    return column.to_numpy(zero_copy_only=False)
 
 
 def read_sweep_result(folder: Path) -> Mapping[str, Any]:
@@ -116,23 +153,33 @@ def _flat(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _parquet_rows(folder: Path, path: Path) -> Iterator[dict[str, Any]]:
+    with _opened(folder, PARQUET, MAX_BYTES) as table:
+        if table.metadata.num_rows > MAX_ROWS or len(table.schema_arrow.names) > MAX_COLUMNS:
+            raise InputError(f"{path}: more than {MAX_ROWS} rows or {MAX_COLUMNS} columns")
+        num_bytes = 0
+        for batch in table.iter_batches(batch_size=64):  # a small file may hold one long text many times
+            num_bytes += batch.nbytes
+            if num_bytes > MAX_BYTES:
+                raise InputError(f"{path}: more than {MAX_BYTES} bytes of values")
+            yield from batch.to_pylist()
+
+
+@contextmanager
+def _opened(folder: Path, name: str, max_bytes: int) -> Iterator[Any]:
+    """Open a Parquet file of a folder."""
+    path = folder / name
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError(f"{path}: reading Parquet needs pyarrow: pip install 'torchpure[parquet]'") from None
     try:
-        with open_file(folder, PARQUET, MAX_BYTES) as (file, _):
+        with open_file(folder, name, max_bytes) as (file, _):
             content = pa.BufferReader(file.read())  # Arrow's threads read it without Python's lock
         with pq.ParquetFile(content) as table:
-            if table.metadata.num_rows > MAX_ROWS or len(table.schema_arrow.names) > MAX_COLUMNS:
-                raise InputError(f"{path}: more than {MAX_ROWS} rows or {MAX_COLUMNS} columns")
-            num_bytes = 0
-            for batch in table.iter_batches(batch_size=64):  # a small file may hold one long text many times
-                num_bytes += batch.nbytes
-                if num_bytes > MAX_BYTES:
-                    raise InputError(f"{path}: more than {MAX_BYTES} bytes of values")
-                yield from batch.to_pylist()
+            yield table
+    except InputError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file: {str(error)[:200]}") from None
 

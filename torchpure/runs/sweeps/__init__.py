@@ -1,10 +1,10 @@
 """Sweeps: many trainings side by side, their space, their steps and their results."""
 
-from ._group import Position, is_finished, report_steps, run_group
+from ._group import Position, is_finished, report_steps, run_group, validation_steps
 from ._members import Member, Outcome, Prepared, evaluate, fill_network, group_label, prepare, score, split_groups
 from ._pictures import draw_sweep
 from ._request import Request, is_sweep_folder, read_request, write_request
-from ._results import Curves, Row, join_curves, json_lines, npz, parquet
+from ._results import Curves, Row, curve_columns, curve_lines, curve_parquet, join_curves, json_lines, npz, parquet
 from ._source import Source, make_source
 from ._space import OPTIONS, Axis, Sampler, check_given_once, read_axes
 from ._train import Programs
@@ -33,6 +33,9 @@ __all__ = [
     "SweepProgress",
     "SweepWatch",
     "SweepWatcher",
+    "curve_columns",
+    "curve_lines",
+    "curve_parquet",
     "draw_sweep",
     "is_finished",
     "is_sweep_folder",
@@ -46,5 +49,6 @@ __all__ = [
     "report_steps",
     "run_group",
     "unwatched_sweep",
+    "validation_steps",
     "write_request",
 ]

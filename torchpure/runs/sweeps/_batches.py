@@ -1,5 +1,6 @@
 """The minibatches of members: each has the batches of its own fit."""
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,18 @@ from torch import Tensor
 
 from torchpure import random
 from torchpure.transforms import vmap
+
+
+def full_batches(rows: int, size: int, step: int, length: int) -> int:
+    """Return how many batches from a step on have one size, at most `length`; each epoch has all rows.
+
+    >>> [full_batches(10, 4, step, 5) for step in range(4)]  # the third batch of an epoch has two rows
+    [2, 1, 1, 2]
+    """
+    full, per_epoch = rows // size, -(-rows // size)
+    if full == per_epoch:
+        return length
+    return min(length, full - step % per_epoch) if step % per_epoch < full else 1
 
 
 class Batches(NamedTuple):
@@ -18,10 +31,11 @@ class Batches(NamedTuple):
 
     def steps_at(self, step: int, length: int) -> int:
         """Return how many steps a window of at most `length` steps has from a step on: their batches have one size."""
-        full, per_epoch = self.rows // self.size, -(-self.rows // self.size)
-        if full == per_epoch:
-            return length
-        return min(length, full - step % per_epoch) if step % per_epoch < full else 1
+        return full_batches(self.rows, self.size, step, length)
+
+    def longest(self) -> int:
+        """Return how many steps a window has at most."""
+        return sys.maxsize
 
     def window(self, members: Tensor, step: int, length: int, steps: int) -> tuple[Tensor, Tensor]:
         """Return the numbers of a window's steps, and the rows of their batches, (members, steps, batch).

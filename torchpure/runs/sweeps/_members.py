@@ -1,6 +1,6 @@
 """The members of a sweep: groups that run as one program, their tensors, and their results."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,15 +8,14 @@ from torch import Tensor
 
 from torchpure import model, random, tree
 from torchpure._types import Key, Params
-from torchpure.errors import InputError
 from torchpure.runs.fits import (
     Data,
     FitConfig,
     Network,
     Sample,
     build,
+    is_streamed,
     load_many,
-    loss_in_units,
     loss_name,
     order_key,
     standardisation,
@@ -25,10 +24,12 @@ from torchpure.runs.fits import (
 from torchpure.transforms import vmap
 
 from ._batches import Batches
-from ._group import Group, Position, chunk_width
+from ._group import Group, Position, Validate, chunk_width
+from ._measure import Measure, Units, encode
 from ._recipe import make_recipe, make_task
 from ._results import Row
 from ._space import OPTIONS
+from ._streamed import StreamedBatches
 from ._train import Inputs, Programs, State, start_state
 
 _BATCHED = {name: None for name, option in OPTIONS.items() if option.batched}
@@ -48,10 +49,9 @@ class Prepared(NamedTuple):
     members: list[Member]
     network: Network  # its parameters have no values
     data: list[Data]  # of each seed
-    units: list[Tensor]  # mean and scale of the inputs, mean and scale of the target; stacked over seeds
+    measure: Measure
     group: Group
     start: State
-    loss: str  # its name
 
 
 class Outcome(NamedTuple):
@@ -61,12 +61,25 @@ class Outcome(NamedTuple):
     params: Params  # stacked over members
 
 
-def split_groups(members: Iterable[Member]) -> list[list[Member]]:
-    """Group the members that differ only in batched options."""
+def split_groups(members: Iterable[Member], *, by_seed: bool = True) -> list[list[Member]]:
+    """Group the members that differ only in batched options.
+
+    Those whose files are read in blocks are also split by their seeds, because each seed has its own sample and order;
+    not without `by_seed`.
+    """
     groups: dict[str, list[Member]] = {}
     for member in members:
         groups.setdefault(_static(member.config), []).append(member)
-    return [*groups.values()]
+    return [part for group in groups.values() for part in (_by_seed(group) if by_seed else [group])]
+
+
+def _by_seed(group: list[Member]) -> list[list[Member]]:
+    if len({member.config.seed for member in group}) == 1 or not is_streamed(group[0].config):
+        return [group]
+    seeds: dict[int, list[Member]] = {}
+    for member in group:
+        seeds.setdefault(member.config.seed, []).append(member)
+    return [*seeds.values()]
 
 
 def _static(config: FitConfig) -> str:
@@ -90,8 +103,6 @@ def prepare(members: Sequence[Member], patience: int | None, known: dict[Hashabl
     keys = torch.stack([random.split(random.key(seed)) for seed in seeds])  # (seeds, 2, 2): of points, of values
     parts: dict[Hashable, dict[int, _Seed]] = {}
     loaded = load_many(members[0].config, keys[:, 0])
-    if loaded[0].stream is not None:
-        raise InputError("--max-memory: the points of a sweep must fit in memory; one fit can read them in blocks")
     for seed, key, data in zip(seeds, keys[:, 1], loaded, strict=True):
         parts.setdefault(_structure(data), {})[seed] = _Seed(data, key)
     return [
@@ -123,16 +134,16 @@ def _prepare(
     index = torch.tensor([places[member.config.seed] for member in members])
     network = build(config, data[0].train, data[0].preprocessing)
     device = next(network.parameters()).device
-    units = [torch.stack(part) for part in zip(*(_four(config, points) for points in data), strict=True)]
+    units = Units(*(torch.stack(part) for part in zip(*(_four(config, points) for points in data), strict=True)))
     keys = torch.stack([seed.key for seed in seeds.values()])
     params, _ = vmap(model.functional(network.core).init)(keys[index])
     params = tree.map(lambda leaf: leaf.detach().to(device), params)
     name = loss_name(config, data[0].preprocessing)
     x, y = (_stack([points.train for points in data], field) for field in ("x", "y"))
-    scales = torch.tensor([unit_of(name, scale) for scale in units[3]], dtype=torch.float64)
+    scales = torch.tensor([unit_of(name, scale) for scale in units.target_scale], dtype=torch.float64)
     inputs = Inputs(
-        _encode(x, units[0], units[1], config).to(device),
-        _encode(y, units[2], units[3], config).to(device),
+        encode(x, units.input_mean, units.input_scale, config).to(device),
+        encode(y, units.target_mean, units.target_scale, config).to(device),
         scales[index].to(device),
         *(_column(members, option, device) for option in ("learning_rate", "weight_decay")),
     )
@@ -144,10 +155,42 @@ def _prepare(
     rows, widths = x.shape[1], sum(config.hidden) + x.shape[2] + data[0].preprocessing.outputs
     batches = None
     if config.batch_size is not None:
-        batches = Batches(vmap(order_key)(keys)[index], rows, config.batch_size)
+        batches = _batches(config, network, data, keys, index)
         rows = config.batch_size
-    group = Group(programs, inputs, index, rows * count, rows * widths + 8 * count, batches)
-    return Prepared(members, network, data, units, group, start_state(programs.task, params, inputs), name)
+    measure = Measure(network, name, config, units)
+    group = Group(
+        programs,
+        inputs,
+        index,
+        rows * count,
+        rows * widths + 8 * count,
+        batches,
+        _validate(measure, data, index),
+    )
+    return Prepared(members, network, data, measure, group, start_state(programs.task, params, inputs))
+
+
+def _batches(
+    config: FitConfig, network: Network, data: Sequence[Data], keys: Tensor, index: Tensor
+) -> Batches | StreamedBatches:
+    """Return the minibatches of a group; where files are read in blocks, it has one seed."""
+    assert config.batch_size is not None
+    stream = data[0].stream
+    if stream is None:
+        return Batches(vmap(order_key)(keys)[index], len(data[0].train.y), config.batch_size)
+    assert len(data) == 1
+
+    def encoded(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return network.encode(x), network.encode_target(y)
+
+    return StreamedBatches(stream, order_key(keys[0]), config.batch_size, config.steps, encoded)
+
+
+def _validate(measure: Measure, data: Sequence[Data], index: Tensor) -> Validate | None:
+    samples = [points.validation for points in data if points.validation is not None]
+    if not samples:
+        return None
+    return lambda params, members: measure.losses(params, samples, index[members])
 
 
 def _four(config: FitConfig, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,13 +200,6 @@ def _four(config: FitConfig, data: Data) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 def _stack(samples: Iterable[Sample], field: str) -> Tensor:
     return torch.stack([getattr(sample, field) for sample in samples])
-
-
-def _encode(values: Tensor, mean: Tensor, scale: Tensor, config: FitConfig) -> Tensor:
-    """Standardise values that are stacked over members; classes stay as they are."""
-    if not values.is_floating_point():
-        return values
-    return ((values - mean.unsqueeze(1)) / scale.unsqueeze(1)).to(getattr(torch, config.dtype))
 
 
 def _column(members: Iterable[Member], name: str, device: torch.device) -> Tensor:
@@ -195,31 +231,20 @@ class _Measured(NamedTuple):
 
 @torch.no_grad()
 def _measure(prepared: Prepared, state: State, chunk: Tensor) -> _Measured:
-    inputs, rows = prepared.group.inputs, prepared.group.seed_index[chunk]
+    inputs, seeds = prepared.group.inputs, prepared.group.seed_index[chunk]
     device, config = inputs.x.device, prepared.members[0].config
     newest, previous = (tree.map(lambda leaf: leaf[chunk.to(device)], side) for side in (state.params, state.previous))
-    finite = vmap(prepared.group.task.loss)(newest, *(v[rows][:, : config.batch_size] for v in inputs[:2])).isfinite()
+    of_rows = [v[:, : config.batch_size] for v in inputs[:2]]
+    of_rows = [v[0] if len(v) == 1 else v[seeds] for v in of_rows]
+    dim = None if len(inputs.x) == 1 else 0
+    finite = vmap(prepared.group.task.loss, in_dims=(0, dim, dim))(newest, *of_rows).isfinite()
     params = vmap(lambda f, new, old: tree.map(lambda a, b: torch.where(f, a, b), new, old))(finite, newest, previous)
-    units = [part[rows].to(device) for part in prepared.units]
     losses = {}
     for name in ("train", "validation", "test"):
-        samples = [getattr(prepared.data[row], name) for row in rows.tolist()]
+        samples = [getattr(data, name) for data in prepared.data]
         if samples[0] is not None:
-            x = _encode(_stack(samples, "x").to(device), units[0], units[1], config)
-            loss = vmap(_loss_of_member(prepared.network, prepared.loss))
-            losses[f"{name}_loss"] = loss(params, x, _stack(samples, "y").to(device), units[2], units[3])
+            losses[f"{name}_loss"] = prepared.measure.losses(params, samples, seeds)
     return _Measured(params, finite, losses)
-
-
-def _loss_of_member(network: Network, name: str) -> Callable[..., Tensor]:
-    net = model.functional(network.core)
-
-    def loss(params: Params, x: Tensor, y: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        output = net(params, x)
-        output = output.squeeze(-1) if output.shape[-1] == 1 else output
-        return loss_in_units(name, output.double() * scale + mean, y, scale)
-
-    return loss
 
 
 def _row(member: Member, finite: bool, running: bool, steps: int, losses: Mapping[str, float]) -> Row:
@@ -242,7 +267,6 @@ def fill_network(prepared: Prepared, params: Params, place: int) -> tuple[Networ
     """Return the network and the points of one member of a group."""
     network, row = prepared.network, int(prepared.group.seed_index[place])
     network.core.load_state_dict({name: value[place] for name, value in params.items()})
-    names = ("input_mean", "input_scale", "target_mean", "target_scale")
-    for name, part in zip(names, prepared.units, strict=True):
+    for name, part in prepared.measure.units._asdict().items():
         getattr(network, name).copy_(part[row])
     return network, prepared.data[row]

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 
 
 class Curves(NamedTuple):
-    """The training losses of members at their report steps."""
+    """The losses of members at some steps: those of training before the update, those of validation after it."""
 
     index: np.ndarray  # int64, (members,)
     steps: np.ndarray  # int64, (report steps,), from 1
@@ -59,8 +59,45 @@ def _type(rows: Sequence[Row], name: str) -> str:
     return "float64"
 
 
-def npz(curves: Curves) -> bytes:
+def npz(curves: Curves, validation: Curves | None) -> bytes:
     """Write curves as .npz."""
     buffer = io.BytesIO()
-    np.savez(buffer, **curves._asdict())
+    arrays: dict[str, Any] = curves._asdict()
+    if validation is not None:
+        arrays |= {"validation_steps": validation.steps, "validation_losses": validation.losses}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def curve_columns(curves: Curves, validation: Curves | None) -> dict[str, np.ndarray]:
+    """Return the curves as columns, a row for each member and step: index, step, loss and validation_loss."""
+    steps = curves.steps if validation is None else np.union1d(curves.steps, validation.steps)
+    shape = (len(curves.index), len(steps))
+    columns = {"index": np.repeat(curves.index, len(steps)), "step": np.tile(steps, len(curves.index))}
+    for name, one in (("loss", curves), ("validation_loss", validation)):
+        if one is not None:
+            values = np.full(shape, math.nan)
+            values[np.ix_(np.searchsorted(curves.index, one.index), np.searchsorted(steps, one.steps))] = one.losses
+            columns[name] = values.ravel()
+    known = np.logical_or.reduce([np.isfinite(columns[name]) for name in columns if name.endswith("loss")])
+    return {name: values[known] for name, values in columns.items()}
+
+
+def curve_parquet(columns: dict[str, np.ndarray]) -> bytes | None:
+    """Write the columns of curves as Parquet, where a loss that is not known is null; None without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    buffer = io.BytesIO()
+    table = pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})
+    pq.write_table(table, buffer, use_dictionary=["index", "step"])  # losses differ
+    return buffer.getvalue()
+
+
+def curve_lines(columns: dict[str, np.ndarray]) -> bytes:
+    """Write the columns of curves as JSON lines."""
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    named = (zip(columns, row, strict=True) for row in rows)
+    return json_lines([{name: value for name, value in row if value == value} for row in named])

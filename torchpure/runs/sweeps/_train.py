@@ -45,8 +45,8 @@ class State(NamedTuple):
     waited: Tensor  # int64: steps since then
 
 
-# (state, inputs, step numbers, rows of each step's batch or None for all) -> (state, losses)
-Window = Callable[[State, Inputs, Tensor, Tensor | None], tuple[State, Tensor]]
+# (state, inputs, step numbers, rows of each step's batch or the batches or None for all) -> (state, losses)
+Window = Callable[[State, Inputs, Tensor, Any], tuple[State, Tensor]]
 
 
 def start_state(task: Task, params: Params, inputs: Inputs) -> State:
@@ -68,32 +68,34 @@ class Programs:
     def __init__(self, task: Task, recipe: Any = None) -> None:
         """Start without programs; with the recipe another process makes them."""
         self.task, self.recipe = task, recipe
-        self._made: dict[tuple[bool, bool, bool], Window] = {}
+        self._made: dict[tuple[bool, bool, bool, bool], Window] = {}
 
-    def get(self, *, shared: bool, batches: bool, compiled: bool) -> Window:
+    def get(self, *, shared: bool, batches: bool, compiled: bool, streamed: bool = False) -> Window:
         """Return the program; see `make_window`."""
-        key = (shared, batches, compiled)
+        key = (shared, batches, compiled, streamed)
         if key not in self._made:
-            self._made[key] = make_window(self.task, shared=shared, batches=batches, compiled=compiled)
+            made = make_window(self.task, shared=shared, batches=batches, compiled=compiled, streamed=streamed)
+            self._made[key] = made
         return self._made[key]
 
 
-def make_window(task: Task, *, shared: bool, batches: bool, compiled: bool) -> Window:
+def make_window(task: Task, *, shared: bool, batches: bool, compiled: bool, streamed: bool = False) -> Window:
     """Return a function that runs consecutive steps: (state, inputs, step numbers, rows) to (state, losses).
 
-    With `batches`, the rows of each step's batch are (members, steps, batch). With `shared`, all members have the same
-    points. The losses, (members, steps), are those before each update; NaN where a member was frozen or is not finite.
-    A step whose number is at least that of the task's steps does nothing. Other members have no influence on the bits
-    of one.
+    With `batches`, the rows of each step's batch are (members, steps, batch); with `streamed` too, they are the batches
+    themselves, features and targets, the same for all members. With `shared`, all members have the same points. The
+    losses, (members, steps), are those before each update; NaN where a member was frozen or is not finite. A step whose
+    number is at least that of the task's steps does nothing. Other members have no influence on the bits of one.
     """
 
     def window(state: State, points: Sequence[Tensor], others: Sequence[Tensor], numbers: Tensor, rows: Any) -> Any:
-        return scan(_make_step(task, Inputs(*points, *others)), state, (numbers, rows) if batches else (numbers,))
+        given = (numbers, *rows) if streamed else (numbers, rows) if batches else (numbers,)
+        return scan(_make_step(task, Inputs(*points, *others)), state, given)
 
     dim = None if shared else 0
-    mapped = vmap(window, in_dims=(0, (dim, dim), (0, 0, 0), None, 0 if batches else None))
+    mapped = vmap(window, in_dims=(0, (dim, dim), (0, 0, 0), None, 0 if batches and not streamed else None))
 
-    def run(state: State, inputs: Inputs, numbers: Tensor, rows: Tensor | None) -> tuple[State, Tensor]:
+    def run(state: State, inputs: Inputs, numbers: Tensor, rows: Any) -> tuple[State, Tensor]:
         return mapped(state, (*inputs[:2],), (*inputs[2:],), numbers, rows)
 
     # not jit(vmap(...)), which measures several chunk sizes: their results differ in the last bits
@@ -106,7 +108,7 @@ def _make_step(task: Task, inputs: Inputs) -> Callable[[State, Sequence[Tensor]]
 
     def step(state: State, given: Sequence[Tensor]) -> tuple[State, Tensor]:
         number, *rows = given
-        x, y = (inputs.x[rows[0]], inputs.y[rows[0]]) if rows else (inputs.x, inputs.y)
+        x, y = _batch(inputs, rows)
         value, grads = gradient(state.params, x, y)
         loss = value.double() * inputs.unit
         wanted, finite = state.running & (number < task.steps), loss.isfinite()
@@ -129,6 +131,16 @@ def _make_step(task: Task, inputs: Inputs) -> Callable[[State, Sequence[Tensor]]
         return after, torch.where(advances, loss, torch.full_like(loss, torch.nan))
 
     return step
+
+
+def _batch(inputs: Inputs, given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the points of a step: all, those of some rows, or a batch of features and targets itself."""
+    match given:
+        case [x, y]:
+            return x, y
+        case [rows]:
+            return inputs.x[rows], inputs.y[rows]
+    return inputs.x, inputs.y
 
 
 def _select(condition: Tensor, chosen: Any, other: Any) -> Any:

@@ -13,7 +13,7 @@ from ._autograd_rules import (
 )
 from ._call import Call, bind_positional, check_callable, check_nondiff_argnums, number_to_tensor
 from ._cell_snapshot import snapshot_cells
-from ._closure_convert import ClosureConversion
+from ._closure_convert import ClosureConversion, ReplaceCaptures
 from ._forward_rule import ForwardRule, ForwardRuleCall
 from ._keyword_hints import hint_keywords
 from ._packed import Packed
@@ -38,6 +38,7 @@ __all__ = [
     "ForwardRule",
     "ForwardRuleCall",
     "Packed",
+    "ReplaceCaptures",
     "Rerun",
     "bind_positional",
     "callback_p",

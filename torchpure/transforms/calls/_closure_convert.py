@@ -145,7 +145,7 @@ class _FindCaptures(_CaptureMode):
         return self.tracer is None or not isinstance(base, FakeTensor) or _proxy_of(base, self.tracer, None) is not None
 
 
-class _ReplaceCaptures(_CaptureMode):
+class ReplaceCaptures(_CaptureMode):
     """Replace the captured tensors of a function by its extra inputs."""
 
     methods = ("forward", "backward", "jvp", "vmap")
@@ -215,7 +215,7 @@ class ClosureConversion:
             if not count:
                 with self._context(), self._env.restored(self._env.tensors):
                     return fn(*inputs)
-            mode = _ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :])
+            mode = ReplaceCaptures(self._captured, self._ids, inputs[len(inputs) - count :])
             tensors = list(map(mode.visit, self._env.tensors))
             with self._context(), self._env.restored(tensors), mode:
                 return mode.visit_results(fn(*inputs[: len(inputs) - count]))

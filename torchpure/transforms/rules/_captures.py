@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import update_wrapper
 from typing import Any
 
 from torch import Tensor
@@ -9,9 +10,10 @@ from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
-from torchpure._torch import get_sequence_nr
+from torchpure._torch import FakeTensor, get_sequence_nr
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import current_level, describe_function, functorch
+from torchpure.transforms.calls import ReplaceCaptures
+from torchpure.transforms.engine import current_level, describe_function, expose, functorch
 from torchpure.transforms.purity import name_of, reachable
 
 
@@ -23,6 +25,20 @@ def _is_transformed(leaf: Tensor) -> bool:
 def find_captures(fn: Any) -> list[Tensor]:
     """Return the tensors that a function captures and that a transform or autograd tracks."""
     return [leaf for leaf in reachable(fn) if _is_transformed(leaf)]
+
+
+def lift_captures(fn: Callable[..., Any], lift: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """Return `fn` with `lift` of each captured tensor that a transform, autograd or a tracer tracks."""
+    captured = [leaf for leaf in reachable(fn) if _is_transformed(leaf) or isinstance(leaf, FakeTensor)]
+    if not captured:
+        return fn
+    mode = ReplaceCaptures(captured, list(map(id, captured)), [lift(expose(leaf)) for leaf in captured])
+
+    def run(*args: Any) -> Any:
+        with mode:
+            return mode.visit_results(fn(*args))
+
+    return update_wrapper(run, fn, updated=())
 
 
 def refuse_captures(caller: str, fn: Callable[..., Any], *functions: Any) -> None:

@@ -27,17 +27,32 @@ def read_table(data: Any, columns: Sequence[str] | None, dtype: torch.dtype | No
     """
     if not is_table(data):
         raise TypeError(f"fit: columns= is for tables with {METHOD}, got data of type {type(data).__name__}")
-    if isinstance(columns, str):
-        raise TypeError(f"fit: columns must be a list of names, got {columns!r}: pass [{columns!r}, …]")
     import pyarrow as pa
 
     table = pa.RecordBatchReader.from_stream(data).read_all()
-    names = list(table.column_names if columns is None else columns)
+    return batch_of(table, check_columns("table", columns, table.column_names), dtype, for_module=for_module)
+
+
+def check_columns(what: str, columns: Sequence[str] | None, present: Sequence[str]) -> list[str]:
+    """Return the columns to take, by default all.
+
+    Raises:
+        ValueError: one is missing.
+        TypeError: they are no list.
+    """
+    if isinstance(columns, str):
+        raise TypeError(f"fit: columns must be a list of names, got {columns!r}: pass [{columns!r}, …]")
+    names = list(present if columns is None else columns)
     for name in names:
-        if name not in table.column_names:
-            close = difflib.get_close_matches(str(name), table.column_names, n=1)
+        if name not in present:
+            close = difflib.get_close_matches(str(name), present, n=1)
             guess = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ValueError(f"fit: the table has no column {name!r}{guess}; it has {', '.join(table.column_names)}")
+            raise ValueError(f"fit: the {what} has no column {name!r}{guess}; it has {', '.join(present)[:200]}")
+    return names
+
+
+def batch_of(table: Any, names: Sequence[str], dtype: torch.dtype | None, *, for_module: bool) -> Any:
+    """Return columns of a pyarrow table as tensors: see `read_table`."""
     tensors = {name: _to_tensor(name, table.column(name), dtype, whole=for_module) for name in names}
     if not for_module or len(names) < 2:
         return tensors
