@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+import torch.distributed as dist
 
 
 def pytest_collection_finish() -> None:
@@ -33,6 +34,15 @@ def _nothing_global_changes():
     before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled())
     yield
     assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+
+
+@pytest.fixture(autouse=True)
+def _no_group_of_processes_stays():
+    """A test that makes torch's default group of processes ends it: modules behave in another way while it is there."""
+    before = dist.is_initialized()
+    yield
+    if dist.is_initialized() and not before:
+        dist.destroy_process_group()
 
 
 @pytest.fixture

@@ -237,8 +237,9 @@ def test_export_says_what_is_wrong(runs, capsys, monkeypatch):
     (runs / "houses.csv").rename(runs / "moved.csv")
     config = runs / "file/config.json"
     config.write_text(re.sub(r'"target": "[^"]*houses.csv"', '"target": "runs/houses.csv"', config.read_text()))
-    assert "no such file or directory; wanted a data file; --compare FILE names other data" in fails(
-        capsys, *words[:3], "m.pt2", *torch_export
+    assert (
+        "no such file or directory; wanted a data file, or a folder of such files; --compare FILE names other data"
+        in fails(capsys, *words[:3], "m.pt2", *torch_export)
     )
     (runs / "moved.csv").rename(runs / "houses.csv")
     assert "cannot be written (no such file" in fails(capsys, *words[:3], "no/m", *torch_export)

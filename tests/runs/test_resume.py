@@ -154,9 +154,7 @@ def test_a_changed_run_is_refused_in_one_line(name, capsys):
 
 def test_what_cannot_be_resumed(capsys):
     run(configure(SMALL), Path("done"))
-    with pytest.raises(
-        InputError, match=r"the run is done; wanted one .* killed; to train longer, fit again with more"
-    ):
+    with pytest.raises(InputError, match=r"the run is done; wanted one .* killed; to train longer, name more --steps"):
         resume("done")
     assert main(["resume", "don"]) == 2
     assert "done" in capsys.readouterr().err  # the nearest name

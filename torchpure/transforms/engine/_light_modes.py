@@ -5,6 +5,7 @@ program of fixed shapes needs neither. What the short constructors leave out is 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from inspect import unwrap
 from typing import Any
 
@@ -135,7 +136,20 @@ class LightProxyMode(ProxyTorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record an operation, as torch does."""
-        return func(*args) if func is _DEVICE else _run_proxy(self, func, types, args, kwargs)
+        if func is _DEVICE:
+            return func(*args)
+        _import_torch_compile()
+        return _run_proxy(self, func, types, args, kwargs)
+
+
+@cache
+def _import_torch_compile() -> None:
+    """Import torch.compile from its beginning, as every other thread does.
+
+    torch's modes import it from a part in the middle. If another thread imports it at that moment, each waits for the
+    other's half, and Python gives both a module that is not complete.
+    """
+    torch.compiler.disable(len)
 
 
 def _meta_tensor(tensor: Tensor, storages: dict[int, torch.UntypedStorage]) -> Tensor:
