@@ -174,8 +174,8 @@ ERRORS = {
     "statistics": (lambda: tp.vmap(lambda x: NORM(x))(torch.ones(3, 4, 2, dtype=D)), TransformError, "vmap: `@`, @line, updates the running statistics of a batch norm that members share: make the module a function with tp.functional"),
     "devices": (lambda: tp.vmap(loss, devices="cpu"), TransformError, "vmap: devices must be a list of at least one device, got str 'cpu'"),
     # collectives
-    "no axis": (lambda: tp.psum(X, "member"), TransformError, "psum: there is no axis 'member' here (axes: none): name it in vmap(fn, axis_name='member')"),
-    "another axis": (lambda: tp.vmap(lambda x: tp.pmean(x, "j"), axis_name="i")(X), TransformError, "pmean: there is no axis 'j' here (axes: 'i'): name it in vmap(fn, axis_name='j')"),
+    "no axis": (lambda: tp.psum(X, "member"), TransformError, "psum: there is no axis 'member' here (axes: none): name it in vmap(fn, axis_name='member'), or in the mesh of shard_map"),
+    "another axis": (lambda: tp.vmap(lambda x: tp.pmean(x, "j"), axis_name="i")(X), TransformError, "pmean: there is no axis 'j' here (axes: 'i'): name it in vmap(fn, axis_name='j'), or in the mesh of shard_map"),
     "an axis twice": (lambda: tp.vmap(tp.vmap(loss, axis_name="i"), axis_name="i")(XS), TransformError, "vmap: axis_name 'i' is taken by a vmap around this one: choose another name"),
     "an axis in chunks": (lambda: tp.vmap(loss, axis_name="i", chunk_size=1), TransformError, "vmap: collectives over axis 'i' cannot span chunks or devices: leave out chunk_size and devices"),
     "a text to gather": (lambda: tp.vmap(lambda x: tp.all_gather("1", "i"), axis_name="i")(X), TransformError, "all_gather: wanted tensors or numbers, got str '1'"),
