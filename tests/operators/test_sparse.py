@@ -47,7 +47,25 @@ def _encoder():
     return lambda x: net(net.params, x)
 
 
+def _heads(**asked):
+    """Multi-head attention of one unbatched sequence; the sum of the results that are asked for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = tp.functional(nn.MultiheadAttention(6, 2).double())
+    parameters = torch.linspace(-1, 1, 18, dtype=D).reshape(6, 3)
+    padding = torch.tensor([False, False, False, True])
+
+    def run(x):
+        h = torch.tanh(F.linear(x, parameters))
+        out, shares = net(net.params, h, h.sin(), h, key_padding_mask=padding, **asked)
+        return out.square().sum() + (0 if shares is None else shares.square().sum())
+
+    return run
+
+
 FUNCTIONS = {
+    "unbatched heads": _heads(need_weights=False),
+    "unbatched heads and their weights": _heads(average_attn_weights=False),
     "features": lambda x: _features(x).sum(),
     "features for each particle": lambda x: _features(x),
     "attention": lambda x: _attend(_features(x)),

@@ -29,7 +29,6 @@ from torchpure.transforms.engine import (
     is_variable,
 )
 
-from ._composites import in_parts
 from ._kinds import FACTORS, WITH_BIAS, Kind, kind_of
 from ._writes import without_write
 from .rules import run_composite
@@ -133,10 +132,10 @@ class Algebra(Protocol[E]):
 class Follow(TorchFunctionMode, Generic[E]):
     """Carries an entry for each value that depends on the variables."""
 
-    def __init__(self, algebra: Algebra[E], parts: bool = False) -> None:
-        """Start without entries. With `parts`, operations that are made of others are run in parts."""
+    def __init__(self, algebra: Algebra[E]) -> None:
+        """Start without entries."""
         super().__init__()
-        self._algebra, self._level, self._parts = algebra, current_level(), parts
+        self._algebra, self._level = algebra, current_level()
         self._entries: Any = WeakIdKeyDictionary()
 
     def set(self, value: Tensor, entry: E) -> None:
@@ -188,11 +187,6 @@ class Follow(TorchFunctionMode, Generic[E]):
 
     def _as_simpler_operations(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation as those that it is made of; NotImplemented if it is none of these."""
-        if self._parts and forward_derivatives_are_on() and (parts := in_parts(func)):
-            with self:
-                made = parts(*args, **kwargs)
-            if made is not None:
-                return made
         if func not in self._algebra.composites:
             return NotImplemented
         with self:

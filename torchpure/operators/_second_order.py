@@ -85,7 +85,6 @@ class SecondOrder:
     """The rules of the forward pass."""
 
     composites = COMPOSITES
-    parts = False  # follow softmax, norms and attention in parts: closed forms are faster where all rows are stored
 
     def __init__(self, form: Form) -> None:
         self.form = form
@@ -244,7 +243,7 @@ def _followed(
     form = algebra.form
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(algebra, parts=algebra.parts)
+        mode = Follow(algebra)
         for leaf, entry in zip(at, starts, strict=True):
             mode.set(leaf, entry)
         with mode:

@@ -35,7 +35,7 @@ from .jacobians import (
     split_rows,
     view_part,
 )
-from .rules import is_kinked
+from .rules import BLOCKWISE, is_kinked
 
 _SAME = frozenset({"clone", "contiguous", "neg", "negative", "positive", "double", "float", "alias"})
 _SUBTRACT = frozenset({"sub", "subtract", "__sub__"}), frozenset({"rsub", "__rsub__"})  # the second, the first is minus
@@ -61,7 +61,7 @@ def trace(call: Call, leaves: Sequence[Tensor], basis: Sequence[Tensor], with_fi
 class SparseTrace(SecondOrder):
     """The rules of the forward Laplacian. Entries are `Blocks` until all coordinates matter."""
 
-    parts = True  # blocks stay known only where each step has a rule
+    composites = BLOCKWISE  # blocks stay known only where each step has a rule
 
     def __init__(self, leaves: Sequence[Tensor]) -> None:
         super().__init__(TRACE)

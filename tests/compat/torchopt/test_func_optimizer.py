@@ -64,8 +64,11 @@ def test_a_meta_parameter_keeps_the_graph_of_the_state():
 
 
 def test_the_loss_can_be_used_again():
-    w = torch.ones(2, requires_grad=True)
+    """In place, its gradient is taken at the new parameters, as torchopt's is."""
     for inplace in (False, True):
+        w = torch.ones(2, requires_grad=True)
         loss = (w**2).sum()
-        ours.FuncOptimizer(ours.adam(), inplace=inplace).step(loss, (w,))
+        (new,) = ours.FuncOptimizer(ours.adam(), inplace=inplace).step(loss, (w,))
         loss.backward()
+        assert torch.equal(w, new) == inplace and (new < 1).all()
+        torch.testing.assert_close(w.grad, 2 * w.detach())

@@ -125,7 +125,7 @@ def jacfwd(
 
     @wraps(func, updated=())
     def run(*args: Any, **kwargs: Any) -> Any:
-        return transforms.jacfwd(partial(with_key(func), drawn_key()), argnums, has_aux)(*args, **kwargs)
+        return transforms.jacfwd(partial(with_key("jacfwd", func), drawn_key()), argnums, has_aux)(*args, **kwargs)
 
     return run
 

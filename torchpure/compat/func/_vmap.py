@@ -29,12 +29,12 @@ def drawn_key() -> Tensor:
     return random.key(int(torch.randint(1 << 62, ())))
 
 
-def with_key(func: Callable[..., T]) -> Callable[..., T]:
+def with_key(caller: str, func: Callable[..., T]) -> Callable[..., T]:
     """Return the function of a key and the arguments that answers all draws of `func` from the key."""
 
     @wraps(func, updated=())
     def keyed(key: Tensor, *args: Any, **kwargs: Any) -> T:
-        return call_with_key("vmap", lambda: func(*args, **kwargs), key)
+        return call_with_key(caller, lambda: func(*args, **kwargs), key)
 
     return keyed
 
@@ -65,7 +65,7 @@ def vmap(
     check_randomness(randomness)
     if randomness == "error":
         return transforms.vmap(func, in_dims, out_dims, chunk_size=chunk_size)
-    keyed = with_key(func)
+    keyed = with_key("vmap", func)
 
     @wraps(func, updated=())
     def mapped(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,8 +1,8 @@
 """Operations that are followed as the simpler operations that they consist of.
 
 A composite takes the arguments of its operation, and runs under the mode that follows it. It returns NotImplemented for
-arguments that it does not handle: torch's own operation is differentiated then. `SERIES` are those without a rule for
-Taylor series; second derivatives have closed forms for them.
+arguments that it does not handle: torch's own operation is differentiated then. `SERIES` has more than `COMPOSITES`:
+second derivatives have closed forms for the rest. `BLOCKWISE` is for derivatives of which blocks are known to be zero.
 """
 
 import math
@@ -37,6 +37,20 @@ def _attention(
     return weights @ value
 
 
+def _attention_divided_last(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:
+    """Divide by the sum of the weights at the end (as in Rabe and Staats 2021, arXiv:2112.05682).
+
+    The derivatives of the weights themselves are then never stored for all coordinates.
+    """
+    scale = options.pop("scale", None)
+    plain = not any(isinstance(option, Tensor) or option for option in (*rest, *options.values()))
+    if not plain or min(query.ndim, key.ndim, value.ndim) < 2:
+        return _attention(query, key, value, *rest, scale=scale, **options)
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
+    powers = torch.exp(scores - _greatest(scores, -1))
+    return (powers @ value) * powers.sum(-1, keepdim=True).reciprocal()
+
+
 def _multi_head_attention(
     query: Tensor,
     key: Tensor,
@@ -65,8 +79,12 @@ def _multi_head_attention(
     is_causal: bool = False,
 ) -> Any:
     rare = (bias_k, bias_v, static_k, static_v)
-    if add_zero_attn or (training and dropout_p) or any(part is not None for part in rare) or query.ndim != 3:
+    if add_zero_attn or (training and dropout_p) or any(part is not None for part in rare):
         return NotImplemented
+    batched = query.ndim == 3
+    query, key, value = _with_batch(query, key, value)
+    if key_padding_mask is not None and not batched:
+        key_padding_mask = key_padding_mask.unsqueeze(0)
     projections = q_proj_weight, k_proj_weight, v_proj_weight
     weights = projections if use_separate_proj_weight else in_proj_weight.chunk(3)
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
@@ -75,11 +93,21 @@ def _multi_head_attention(
     else:
         parts = [F.linear(*each) for each in zip((query, key, value), weights, biases, strict=True)]
     q, k, v = (part.reshape(*part.shape[:2], num_heads, -1).permute(1, 2, 0, 3) for part in parts)
-    mask = _mask(attn_mask, key_padding_mask, num_heads, query)
-    scores, values = attention_weights(q, k, v, mask, False, None, False)
-    out = (scores @ values).permute(2, 0, 1, 3).reshape(*query.shape[:2], -1)
-    seen = (scores.mean(1) if average_attn_weights else scores) if need_weights else None
-    return F.linear(out, out_proj_weight, out_proj_bias), seen
+    mask, seen = _mask(attn_mask, key_padding_mask, num_heads, query), None
+    if need_weights:
+        shares, v = attention_weights(q, k, v, mask, False, None, False)
+        seen = shares.mean(1) if average_attn_weights else shares
+        out = shares @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, mask)
+    out = F.linear(out.permute(2, 0, 1, 3).flatten(2), out_proj_weight, out_proj_bias)
+    return (out, seen) if batched else (out.squeeze(1), None if seen is None else seen.squeeze(0))
+
+
+def _with_batch(*sequences: Tensor) -> list[Tensor]:
+    """Add a batch of one where there is none. What was one tensor stays one: it is projected once."""
+    made = {id(one): one if one.ndim == 3 else one.unsqueeze(1) for one in sequences}
+    return [made[id(one)] for one in sequences]
 
 
 def _mask(attn_mask: Any, padding: Any, num_heads: int, query: Tensor) -> Tensor | None:
@@ -271,6 +299,7 @@ SERIES: dict[Any, Composite] = {
     **dict.fromkeys((F.rms_norm, torch.rms_norm), _rms_norm),
     F.group_norm: _group_norm,
 }
+BLOCKWISE: dict[Any, Composite] = {**SERIES, F.scaled_dot_product_attention: _attention_divided_last}
 
 
 def run_composite(table: dict[Any, Composite], func: Any, args: Any, kwargs: Any) -> Any:

@@ -35,7 +35,7 @@ def has_layer_layout(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
     """Tell whether a rule knows the layout of the results of a layer."""
     try:
         layer_layout(func, args, kwargs)
-    except (TypeError, IndexError, ZeroDivisionError):
+    except (TypeError, ValueError, IndexError, ZeroDivisionError):
         return False
     return True
 
