@@ -7,6 +7,7 @@ process has its own. The pairs of transposes below follow from that.
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
@@ -66,12 +67,19 @@ def localize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh) -> Tensor:
     """Return the local part of a global tensor, or of a DTensor."""
     axes = axes_of(mesh)
     if isinstance(leaf, DTensor):
-        leaf = leaf.redistribute(mesh, placements(spec, mesh)).to_local()
+        leaf = _local_part(leaf, placements(spec, mesh), mesh)
     else:
         for dim, names in enumerate(spec.by_dim()):
             for name in names:
                 leaf = run_linear(shard(axes[name], dim), leaf)
     return _give_all(leaf, _others(axes, spec))
+
+
+def _local_part(leaf: DTensor, wanted: list[Placement], mesh: DeviceMesh) -> Tensor:
+    if leaf.device_mesh != mesh or list(leaf.placements) != wanted:
+        leaf = leaf.redistribute(mesh, wanted)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and leaf.requires_grad):  # without, it is the part itself
+        return leaf.to_local()
 
 
 def lift(leaf: Tensor, mesh: DeviceMesh) -> Tensor:

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchpure._torch import functorch
 from torchpure.transforms.calls import differentiable
 from torchpure.transforms.context import MeshAxis, current
+from torchpure.transforms.engine import is_differentiated
 
 
 class ProcessAxis:
@@ -89,6 +91,8 @@ def _inverse(sources: tuple[int, ...]) -> tuple[int, ...]:
 
 def run_linear(op: Linear, leaf: Tensor) -> Tensor:
     """Run a linear function, with its derivatives and its rule for vmap."""
+    if functorch.peek_interpreter_stack() is None and not is_differentiated(leaf):
+        return op.run(leaf)  # no transform needs a rule: an autograd function costs ten times as much
     return _Linear.apply(leaf, op)
 
 
