@@ -67,6 +67,37 @@ def test_derivatives_on_a_quadratic_are_those_of_the_closed_form_in_a_program():
     close(program(RATE), DERIVATIVES["reverse over reverse"](in_closed_form))
 
 
+UNDONE = {
+    "sgd": lambda rate: tp.optim.sgd(rate, momentum=0.9),
+    "sgd, schedule": lambda rate: tp.optim.sgd(lambda step: rate * 0.9**step, momentum=0.8),
+    "adam": lambda rate: tp.optim.adam(rate, eps=1e-3),
+    "adamw": lambda rate: tp.optim.adamw(rate, eps=1e-3, weight_decay=0.1),
+}
+
+
+@pytest.mark.parametrize("memory", [{}, {"remat": 3}, {"truncate": 4}], ids=repr)
+@pytest.mark.parametrize("name", UNDONE)
+def test_reversible_changes_no_result_and_gradients_by_rounding_errors_only(name, memory):
+    def run(rate, start, **options):
+        out = unroll(quadratic, start, UNDONE[name](rate), STEPS, **memory, **options)
+        return (out.params**2).sum() + (out.losses * torch.arange(STEPS)).sum()
+
+    undone = partial(run, reversible=True)
+    assert torch.equal(undone(RATE, START), run(RATE, START))
+    for derive in (tp.grad, tp.hessian):
+        close(derive(undone, (0, 1))(RATE, START), derive(run, (0, 1))(RATE, START))
+    members = lambda f: tp.vmap(tp.grad(f, (0, 1)), (0, None))(RATE * torch.arange(1, 4), START)  # noqa: E731
+    close(members(undone), members(run))
+    twice = lambda f: tp.grad(lambda rate: tp.grad(f)(rate, START) ** 2)(RATE)  # noqa: E731
+    close(twice(undone), twice(run))
+
+
+@pytest.mark.compile
+def test_reversible_changes_gradients_by_rounding_errors_only_in_a_program():
+    program = tp.jit(tp.grad(lambda rate: (by_momentum(rate, reversible=True) ** 2).sum()))
+    close(program(RATE), tp.grad(lambda rate: (momentum_in_closed_form(rate) ** 2).sum())(RATE))
+
+
 OPTIMIZERS = {
     "adam": lambda rate: tp.optim.adam(rate, eps=1e-3),
     "nesterov": lambda rate: tp.optim.sgd(rate, momentum=0.9, nesterov=True),
@@ -144,6 +175,12 @@ ERRORS = {
     "batches must be a tuple .* got a float64 tensor": lambda: unroll(quadratic, START, tp.optim.sgd(0.1), 2, START),
     r"batches must be tensors .* the same number for each, got .*\(3,\).*\(4,\)": lambda: unroll(
         quadratic, START, tp.optim.sgd(0.1), None, (torch.ones(3), torch.ones(4))
+    ),
+    "reversible=True needs an optimizer .* sgd with momentum .* got Optimizer sgd": lambda: by_sgd(
+        0.1, reversible=True
+    ),
+    "reversible=True needs real parameters, got a complex128 tensor .* at `w`": lambda: unroll(
+        lambda p: p["w"].abs().sum(), {"w": START * 1j}, tp.optim.adam(0.1), 2, reversible=True
     ),
     "steps=2, but batches have 3 rows": lambda: unroll(quadratic, START, tp.optim.sgd(0.1), 2, (torch.ones(3),)),
 }

@@ -139,6 +139,46 @@ def test_remat_changes_nothing(stack):
     check(actual, plainly(stack, "closure"))
 
 
+def leapfrog(loop, u, **options):
+    def step(state, x):
+        q, p, count = state
+        p = p - 0.3 * torch.sin(q * u) * x
+        return (q + 0.3 * p, p, count + 1), q * u[0]
+
+    def undo(state, x):
+        q, p, count = state
+        q = q - 0.3 * p
+        return q, p + 0.3 * torch.sin(q * u) * x, count - 1
+
+    given = {"inverse": undo, **options} if loop is tp.scan else {}
+    (q, p, count), ys = loop(step, (u, torch.ones_like(u), torch.tensor(0)), T, **given)
+    return (q * p).sum() + ys.prod() + count
+
+
+@pytest.mark.parametrize("stack", DEEP)
+def test_inverse_changes_no_result_and_gradients_by_rounding_errors_only(stack, monkeypatch):
+    expected = STACKS[stack](lambda u: leapfrog(unrolled, u))
+    check(STACKS[stack](lambda u: leapfrog(tp.scan, u)), expected)
+    check(STACKS[stack](lambda u: leapfrog(tp.scan, u, remat=3)), expected)
+    check(traced(STACKS[stack], lambda u: leapfrog(tp.scan, u), monkeypatch)[1], expected)
+
+
+def test_inverse_of_members_may_mix_what_is_the_same_for_all_with_what_is_not():
+    def run(loop, w, **options):  # the counter is one for all members, until the inverse adds a zero of each of them
+        back = {"inverse": lambda c, x: (c[0] - c[1] * w, c[1] - 1 + 0 * c[0])} if loop is tp.scan else {}
+        return (
+            (
+                loop(lambda c, x: ((c[0] + (c[1] + 1) * w, c[1] + 1), None), (w, torch.zeros((), dtype=D)), T, **back)[
+                    0
+                ][0]
+            )
+            ** 2
+        )
+
+    close = tp.grad(lambda ws: tp.vmap(lambda w: run(tp.scan, w))(ws).sum())(U)
+    check(close, tp.grad(lambda ws: tp.vmap(lambda w: run(unrolled, w))(ws).sum())(U))
+
+
 def test_remat_re_runs_nothing_without_gradients():
     calls = []
 
@@ -153,24 +193,32 @@ def test_remat_re_runs_nothing_without_gradients():
     assert len(calls) == 2**3
 
 
-def test_remat_saves_few_carries():
-    saved = []
+def memory_and_gradient(step, **options):
+    """Return how many numbers a scan of 100 steps saves for its gradient, and the gradient."""
+    saved, u = [], torch.ones(1000, dtype=D, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        q, p = tp.scan(step, (u, u), None, 100, **options)[0]
+        out = (q * p).sum()
+    return sum(saved), torch.autograd.grad(out, u)[0]
 
-    def pack(x):
-        saved.append(x.numel())
-        return x
 
-    def memory(remat):
-        saved.clear()
-        u = torch.ones(1000, dtype=D, requires_grad=True)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            out = tp.scan(lambda c, _: (torch.sin(c) * c, None), u, None, 100, remat=remat)[0].sum()
-        grad = torch.autograd.grad(out, u)[0]
-        return sum(saved), grad
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ({"remat": 10}, 0.4),
+        ({"inverse": lambda c, _: (c[0] - c[1] * 0.1, c[1] + (c[0] - c[1] * 0.1).sin() * 0.1)}, 0.08),
+    ],
+    ids=["remat", "inverse"],
+)
+def test_remat_saves_few_carries_and_an_inverse_the_last_only(options, share):
+    def step(carry, _):
+        q, p = carry
+        p = p - q.sin() * 0.1
+        return (q + p * 0.1, p), None
 
-    plain, wanted = memory(None)
-    rematerialised, grad = memory(10)
-    assert rematerialised < plain / 8
+    plain, wanted = memory_and_gradient(step)
+    few, grad = memory_and_gradient(step, **options)
+    assert few < share * plain
     check(grad, wanted)
 
 
@@ -326,6 +374,12 @@ def test_errors_of_options_and_while_tracing():
         tp.scan(step, A, T, unroll=0)
     with pytest.raises(TransformError, match=r"^scan: remat must be an int of at least 1, or None, got str 'all'$"):
         tp.scan(step, A, T, remat="all")
+    with pytest.raises(TransformError, match=r"^scan: inverse undoes single steps, but unroll=2 joins them"):
+        tp.scan(lambda c, x: (c, None), U, T, unroll=2, inverse=lambda c, x: c)
+    with pytest.raises(
+        TransformError, match=r"^scan: `<lambda>` \(test_scan.py:\d+\) must return a carry like the one"
+    ):
+        tp.scan(lambda c, x: (c, None), U, T, inverse=lambda c, x: c.float())
     for name in ("pair", "structure", "shape", "dtype", "y"):
         (fn, init, xs), kind, message = ERRORS[name]
         with pytest.raises(kind) as error:

@@ -30,6 +30,7 @@ from torchpure.optim.core import (
     mask_tree,
     merge_masked,
     safe_sqrt,
+    undo_adam,
 )
 
 
@@ -95,9 +96,10 @@ def adam(
     """
     scaled = build_scale("adam", b1, b2, eps, eps_root, mu_dtype, nesterov=False, accumulator_dtype=accumulator_dtype)
     plain = is_zero(eps_root) and mu_dtype is None and accumulator_dtype is None
-    return descend(
-        "adam", learning_rate, 0.0, scaled, adam_kernels("adam", learning_rate, b1, b2, eps, 0.0) if plain else ()
-    )
+    if not plain:
+        return descend("adam", learning_rate, 0.0, scaled)
+    kernels = adam_kernels("adam", learning_rate, b1, b2, eps, 0.0)
+    return descend("adam", learning_rate, 0.0, scaled, kernels, undo=undo_adam(learning_rate, b1, b2, eps))
 
 
 def build_scale(
@@ -155,6 +157,7 @@ def descend(
     kernels: Sequence[Kernel | None] = (),
     *,
     mask: Mask = None,
+    undo: Callable[..., tuple[Params, AdamState]] | None = None,
 ) -> Optimizer[AdamState]:
     """Build p ← p − learning_rate (u + weight_decay p), with u of `scaled`.
 
@@ -178,4 +181,4 @@ def descend(
         return tree.scale(direction, -evaluate_schedule(learning_rate, state.step)), new_state
 
     kernel, donated = kernels or (None, None)
-    return Optimizer(scaled.init, update, kernel, donated=donated)
+    return Optimizer(scaled.init, update, kernel, donated=donated, undo=undo)

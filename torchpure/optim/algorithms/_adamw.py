@@ -3,7 +3,7 @@
 import torch
 
 from torchpure._types import ScalarOrSchedule
-from torchpure.optim.core import Mask, Number, Optimizer, adam_kernels, hint_torch_keywords, is_zero
+from torchpure.optim.core import Mask, Number, Optimizer, adam_kernels, hint_torch_keywords, is_zero, undo_adam
 
 from ._adam import AdamState, build_scale, descend
 
@@ -41,5 +41,8 @@ def adamw(
         and mask is None
         and not callable(weight_decay)
     )
-    kernels = adam_kernels("adamw", learning_rate, b1, b2, eps, weight_decay) if plain else ()
-    return descend("adamw", learning_rate, weight_decay, scaled, kernels, mask=mask)
+    if not plain:
+        return descend("adamw", learning_rate, weight_decay, scaled, mask=mask)
+    kernels = adam_kernels("adamw", learning_rate, b1, b2, eps, weight_decay)
+    undo = undo_adam(learning_rate, b1, b2, eps, weight_decay)
+    return descend("adamw", learning_rate, weight_decay, scaled, kernels, undo=undo)

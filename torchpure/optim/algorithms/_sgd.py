@@ -24,6 +24,7 @@ from torchpure.optim.core import (
     is_zero,
     scalar_like,
     sgd_kernels,
+    undo_sgd,
 )
 
 
@@ -83,7 +84,8 @@ def sgd(
     if accumulator_dtype is not None or not is_zero(dampening):
         return Optimizer(init, update)
     kernel, donated = sgd_kernels(learning_rate, momentum, nesterov)
-    return Optimizer(init, update, kernel, donated=donated)
+    undo = undo_sgd(learning_rate, momentum) if with_momentum and not nesterov else None
+    return Optimizer(init, update, kernel, donated=donated, undo=undo)
 
 
 def _grad_weight(dampening: Number, step: Step) -> Tensor:

@@ -39,6 +39,7 @@ from ._real_parts import RealAndImaginary, by_real_parts, join_complex, split_co
 from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 from ._torch_keywords import hint_torch_keywords
+from ._undo import undo_adam, undo_sgd
 
 __all__ = [
     "EmptyState",
@@ -82,9 +83,9 @@ __all__ = [
     "is_zero",
     "join_complex",
     "label_fn",
+    "largest_singular_value",
     "leaf_paths",
     "leafwise",
-    "largest_singular_value",
     "left_singular_vectors",
     "mask_fn",
     "mask_tree",
@@ -103,6 +104,8 @@ __all__ = [
     "split_complex",
     "stateless",
     "stateless_leafwise",
+    "undo_adam",
+    "undo_sgd",
     "zero_grads",
     "zero_unless",
 ]

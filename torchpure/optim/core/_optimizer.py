@@ -46,6 +46,7 @@ class Optimizer(Generic[S]):
     kernel: Kernel[S] | None = None  # the whole step in fewer kernels; returns None where it does not apply
     extra: tuple[str, ...] = ()  # the keywords that the rule needs, such as "value", "grad", "value_fn"
     donated: Kernel[S] | None = None  # the kernel for `donate`: it reuses the memory of its inputs
+    undo: Callable[..., tuple[Params, S]] | None = None  # undo(gradient function, state, params): a step backwards
     _state_type: type | None = field(init=False, repr=False, compare=False)  # of the rule's annotation
 
     def __post_init__(self) -> None:

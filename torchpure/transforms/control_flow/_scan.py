@@ -26,6 +26,7 @@ from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors, initial_carry
+from ._scan_checks import check_counts, length_of
 from ._scan_rules import scan_flat
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -40,6 +41,7 @@ def scan(
     reverse: bool = False,
     unroll: int = 1,
     remat: int | None = None,
+    inverse: Callable[[T, X], T] | None = None,
 ) -> tuple[T, Y]:
     """Carry a value through `f(carry, x) -> (carry, y)` over slices of `xs`; return the last carry and the stacked `y`.
 
@@ -48,18 +50,27 @@ def scan(
     With `remat=n`, gradients save only every n-th carry and run the steps in between again; the square root of the
     length takes the least memory. `f` must be pure; tensors that it captures are differentiated too.
 
+    If `inverse(f(carry, x)[0], x)` is the carry again, pass it: gradients save the last carry only, and undo the steps
+    one by one. Rounding errors grow as the inverse makes them grow; `remat=n` begins anew after n steps.
+
     Law: `scan` and its derivatives equal a Python loop and its derivatives.
+    Law: `inverse` changes no result, and gradients by rounding errors only.
 
     Raises:
         TransformError: `f` does not return a pair, or changes a shape or dtype of the carry; `xs` differ in length.
-        StructureError: `f` changes the structure of the carry.
+        TransformError: `inverse` returns another shape or dtype than the carry's, or comes with `unroll`.
+        StructureError: `f` or `inverse` changes the structure of the carry.
 
     >>> scan(lambda total, x: (total + x, total), torch.tensor(0.0), torch.tensor([1.0, 2.0, 3.0]))
     (tensor(6.), tensor([0., 1., 3.]))
     """
     check_callable("scan", f)
-    _check_counts(unroll, remat)
-    return run_scan("scan", f, init, xs, length, reverse, unroll, remat)
+    check_counts(unroll, remat)
+    if inverse is not None:
+        check_callable("scan", inverse)
+        if unroll != 1:
+            raise TransformError(f"scan: inverse undoes single steps, but unroll={unroll} joins them: leave out one")
+    return run_scan("scan", f, init, xs, length, reverse, unroll, remat, inverse)
 
 
 def run_scan(
@@ -71,60 +82,26 @@ def run_scan(
     reverse: bool = False,
     unroll: int = 1,
     remat: int | None = None,
+    inverse: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[Tree, Tree]:
     """Do what `scan` does; `caller` is the name in errors."""
     leaves, structure = tree.flatten(xs)
-    count = _length(caller, f, xs, leaves, length)
+    count = length_of(caller, f, xs, leaves, length)
     use_python = not is_tracing() and (
-        remat is None or not count or is_dynamo_compiling() or not torch.is_grad_enabled()
+        (remat is None and inverse is None) or not count or is_dynamo_compiling() or not torch.is_grad_enabled()
     )
 
     def run(carry: Tree) -> tuple[Tree, Tree]:
         if use_python:
             return _python_loop(caller, f, carry, leaves, structure, count, reverse)
-        return _ScanOperation(caller, snapshot_cells(f), carry, leaves, structure).run(count, reverse, unroll, remat)
+        back = None if inverse is None else snapshot_cells(inverse)
+        operation = _ScanOperation(caller, snapshot_cells(f), carry, leaves, structure, back)
+        return operation.run(count, reverse, unroll, remat)
 
     watch = watched(caller, f, (init, xs))
     result = retry_with_batched_carry(run, init)
     watch.check()
     return watch.unaliased(result)
-
-
-def _length(caller: str, f: Step, xs: Tree, leaves: Sequence[Any], length: Any) -> int:
-    if length is not None and (type(length) is not int or length < 0):
-        raise TransformError(f"{caller}: length must be an int of at least 0, got {tree.describe(length)}")
-    for i, leaf in enumerate(leaves):
-        if not isinstance(leaf, Tensor) or not leaf.ndim:
-            raise TransformError(
-                f"{caller}: {describe_function(f)}: xs at `{tree.paths(xs)[i]}` must be a tensor whose dimension 0 has "
-                f"the slices, got {tree.describe(leaf)}. What is the same for all steps can be captured"
-            )
-    try:
-        sizes = {leaf.shape[0]: i for i, leaf in reversed(list(enumerate(leaves)))}
-    except RuntimeError:
-        refuse_nested(caller, f, leaves)
-        raise
-    if len(sizes) > 1:
-        names = tree.paths(xs)
-        lengths = ", ".join(f"{size} at `{names[i]}`" for size, i in sorted(sizes.items(), key=lambda item: item[1]))
-        raise TransformError(f"{caller}: {describe_function(f)}: xs differ in length: {lengths}")
-    if not sizes and length is None:
-        raise TransformError(
-            f"{caller}: {describe_function(f)}: without xs the number of steps is unknown: pass length="
-        )
-    if sizes and length is not None and length not in sizes:
-        raise TransformError(
-            f"{caller}: {describe_function(f)}: length={length}, but xs have {next(iter(sizes))} slices: "
-            "leave out length"
-        )
-    return next(iter(sizes), length or 0)
-
-
-def _check_counts(unroll: Any, remat: Any) -> None:
-    if type(unroll) is not int or unroll < 1:
-        raise TransformError(f"scan: unroll must be an int of at least 1, got {tree.describe(unroll)}")
-    if remat is not None and (type(remat) is not int or remat < 1):
-        raise TransformError(f"scan: remat must be an int of at least 1, or None, got {tree.describe(remat)}")
 
 
 def _check_pair(caller: str, f: Step, out: Any) -> tuple[Any, Any]:
@@ -210,8 +187,16 @@ def _check_ys(caller: str, f: Step, y: Tree, leaves: Sequence[Any]) -> None:
 class _ScanOperation:
     """A scan as one operation, with a flat body."""
 
-    def __init__(self, caller: str, f: Step, init: Tree, leaves: list[Tensor], structure: Any) -> None:
-        self._caller, self._f, self._xs_structure = caller, f, structure
+    def __init__(
+        self,
+        caller: str,
+        f: Step,
+        init: Tree,
+        leaves: list[Tensor],
+        structure: Any,
+        inverse: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
+        self._caller, self._f, self._xs_structure, self._inverse = caller, f, structure, inverse
         self._carry, self._ys = Carry(caller, init), Packed()
         self._inputs = [expose(leaf) for leaf in (*self._carry.tensors, *leaves)]
 
@@ -224,14 +209,32 @@ class _ScanOperation:
         _check_ys(self._caller, self._f, y, tree.leaves(y))
         return (*self._carry.flatten(self._f, carry), *self._ys.flatten(y, partial(_comparison, self._caller, self._f)))
 
+    def undo(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the carry before a step, from that after it."""
+        assert self._inverse is not None
+        num_carry = len(self._carry.tensors)
+        x = tree.unflatten(self._xs_structure, inputs[num_carry:])
+        return (*self._carry.flatten(self._inverse, self._inverse(self._carry.unflatten(inputs[:num_carry]), x)),)
+
+    def step_and_undo(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run one step, and undo it: for the tensors that both capture."""
+        num_carry = len(self._carry.tensors)
+        out = self.step(*inputs)
+        return (*out, *self.undo(*out[:num_carry], *inputs[num_carry:]))
+
     def run(self, length: int, reverse: bool, unroll: int, remat: int | None) -> tuple[Tree, Tree]:
         """Run all steps."""
         num_carry = len(self._carry.tensors)
         carry, xs = self._inputs[:num_carry], self._inputs[num_carry:]
         rows = [x[0] if length else x.new_zeros(x.shape[1:]) for x in xs]
-        closure = ClosureConversion(self.step, [*carry, *rows], overriding)
-        body = closure.convert(self.step, closure.outputs)
+        closure = ClosureConversion(self.step_and_undo if self._inverse else self.step, [*carry, *rows], overriding)
+        outputs, undone = closure.outputs, ()
+        if self._inverse:
+            outputs, undone = outputs[: len(outputs) - num_carry], outputs[len(outputs) - num_carry :]
+        body = closure.convert(self.step, outputs)
         unrolled = partial(_nested_scans, scan_p.run, unroll)
+        if self._inverse:
+            unrolled = partial(scan_flat, inverse=closure.convert(self.undo, undone))
         if remat is None:
             out = unrolled(body, carry, xs, closure.consts, length, reverse)
         else:

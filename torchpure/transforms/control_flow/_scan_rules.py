@@ -1,10 +1,11 @@
 """`scan` as an operation: its derivatives and its batching rule are scans again.
 
-The forward pass saves the carries; the backward pass runs each step again from its carry.
+The forward pass saves the carries; the backward pass runs each step again from its carry. With an inverse it saves the
+last carry only, and the backward pass undoes one step after the other (Maclaurin et al. 2015, arXiv:1502.03492).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,16 +18,12 @@ from torchpure.transforms.calls import (
     replace_at,
     save_for_rules,
     saved_primals,
-    scan_p,
     unwrap_closed_levels,
 )
 from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import (
     dense,
-    functorch,
-    innermost,
     is_variable,
-    level_kinds,
     torch_jvp,
     torch_vjp,
     unaliased,
@@ -34,56 +31,27 @@ from torchpure.transforms.engine import (
 )
 
 from ._batched_body import batch_body, batched_fixpoint, expand_members
-
-
-@dataclass(frozen=True, slots=True)
-class ScanLoop:
-    """A scan on flat tensors: `body(*carry, *slices, *consts)` returns (*carry, *ys)."""
-
-    body: FlatFn
-    num_carry: int
-    num_xs: int
-    length: int
-    reverse: bool
-    saves_carries: bool = False  # the carry before each step is an extra output, after the ys
-
-    def split(self, flat: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-        """Split flat inputs into carry, xs and constants."""
-        end = self.num_carry + self.num_xs
-        return flat[: self.num_carry], flat[self.num_carry : end], flat[end:]
-
-    def run(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """Run the loop."""
-        carry, xs, consts = self.split(flat)
-        carry, xs = ([leaf.contiguous() for leaf in part] for part in (carry, xs))  # compiled loops need dense memory
-        body = self.body_with_carry if self.saves_carries else self.body
-        out = scan_p(body, tuple(carry), tuple(xs), tuple(consts), self.length, self.reverse)
-        return tuple(leaf.contiguous() for leaf in out)  # torch may write into tangents
-
-    def body_with_carry(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run one step; return the carry before it too."""
-        return (*self.body(*inputs), *inputs[: self.num_carry])
+from ._scan_loop import ScanLoop, backward_may_follow, first_slice, variable_positions
 
 
 def scan_flat(
-    body: FlatFn, carry: Sequence[Tensor], xs: Sequence[Tensor], consts: Sequence[Tensor], length: int, reverse: bool
+    body: FlatFn,
+    carry: Sequence[Tensor],
+    xs: Sequence[Tensor],
+    consts: Sequence[Tensor],
+    length: int,
+    reverse: bool,
+    inverse: FlatFn | None = None,
 ) -> tuple[Tensor, ...]:
     """Return (*carry, *ys), under every transform."""
     flat = (*carry, *xs, *consts)
-    loop = ScanLoop(body, len(carry), len(xs), length, reverse)
+    loop = ScanLoop(body, len(carry), len(xs), length, reverse, inverse=inverse)
     if not needs_rules(flat):
         return loop.run(*flat)
-    if not backward_may_follow(flat):
+    if inverse is not None or not backward_may_follow(flat):
         return tuple(_Scan.apply(loop, *flat))
     out = _Scan.apply(replace(loop, saves_carries=True), *flat)
     return tuple(out[: len(out) - len(carry)])
-
-
-def backward_may_follow(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether a backward pass may follow, so that carries must be saved."""
-    return functorch.TransformType.Grad in level_kinds() or (
-        torch.is_grad_enabled() and any(innermost(leaf).requires_grad for leaf in tensors)
-    )
 
 
 class _Scan(torch.autograd.Function):
@@ -95,6 +63,7 @@ class _Scan(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         loop, *flat = inputs
         saved_carries = output[len(output) - loop.num_carry :] if loop.saves_carries else ()
+        saved_carries = output[: loop.num_carry] if loop.inverse else saved_carries
         save_for_rules(ctx, loop, (*flat, *saved_carries), output)
         ctx.num_inputs, ctx.output_is_variable = len(flat), list(map(is_variable, output))
 
@@ -119,15 +88,20 @@ class _Scan(torch.autograd.Function):
         consts = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(consts, const_dims, strict=True)]
         carry = [x if dim is None else x.movedim(dim, 0) for x, dim in zip(carry, dims, strict=True)]
         xs_consts_batched = [dim is not None for dim in (*x_dims, *const_dims)]
+        if loop.inverse:  # it may make any part of the carry depend on the member
+            carry = [expand_members(x, None, size) if dim is None else x for x, dim in zip(carry, dims, strict=True)]
+            dims = (0,) * len(carry)
         init_batched = [dim is not None for dim in dims]
-        samples = [*carry, *(_first_slice(x) for x in xs), *consts]
+        samples = [*carry, *(first_slice(x) for x in xs), *consts]
         carry_batched, out = batched_fixpoint(loop.body, size, init_batched, xs_consts_batched, samples)
         carry = [
             expand_members(x, None, size) if now and not before else x
             for x, now, before in zip(carry, carry_batched, init_batched, strict=True)
         ]
         out = [*carry_batched, *out[loop.num_carry :]]
-        inner = replace(loop, body=batch_body(loop.body, size, [*carry_batched, *xs_consts_batched], out))
+        flags = [*carry_batched, *xs_consts_batched]
+        inverse = loop.inverse and batch_body(loop.inverse, size, flags, carry_batched)
+        inner = replace(loop, body=batch_body(loop.body, size, flags, out), inverse=inverse)
         stacked_flags = [*out[loop.num_carry :], *(carry_batched if loop.saves_carries else ())]
         result = _Scan.apply(inner, *carry, *xs, *consts)
         return result, (
@@ -136,23 +110,15 @@ class _Scan(torch.autograd.Function):
         )
 
 
-def _first_slice(x: Tensor) -> Tensor:
-    return x[0] if x.shape[0] else torch.zeros(x.shape[1:], dtype=x.dtype, device=x.device)
-
-
-def _variable_positions(leaves: Sequence[Any], wanted: Callable[[int], bool], start: int = 0) -> list[int]:
-    return [start + i for i, leaf in enumerate(leaves) if is_variable(leaf) and wanted(start + i)]
-
-
 def _scan_jvp(
     loop: ScanLoop, flat: Sequence[Tensor], tangents: Sequence[Any], output_is_variable: list[bool]
 ) -> tuple[Any, ...]:
     """Return the output tangents of a scan, by one scan over values and tangents."""
     num_carry, num_xs = loop.num_carry, loop.num_xs
     carry, xs, consts = loop.split(flat)
-    diff_carry = _variable_positions(carry, lambda i: True)
-    diff_xs = _variable_positions(xs, lambda i: tangents[i] is not None, num_carry)
-    diff_consts = _variable_positions(consts, lambda i: tangents[i] is not None, num_carry + num_xs)
+    diff_carry = variable_positions(carry, lambda i: True)
+    diff_xs = variable_positions(xs, lambda i: tangents[i] is not None, num_carry)
+    diff_consts = variable_positions(consts, lambda i: tangents[i] is not None, num_carry + num_xs)
     diff_inputs = [*diff_carry, *diff_xs, *diff_consts]
     if not diff_inputs:
         return (None,) * len(output_is_variable)
@@ -209,9 +175,9 @@ class _ScanVjp:
         self.carry, self.xs, self.consts = loop.split(flat)
         num_carry = loop.num_carry
         end = len(cotangents) - num_carry if loop.saves_carries else len(cotangents)
-        self.diff_carry = _variable_positions(self.carry, lambda i: True)
-        self.diff_xs = _variable_positions(self.xs, lambda i: needs_grad[i], num_carry)
-        self.diff_consts = _variable_positions(self.consts, lambda i: needs_grad[i], num_carry + loop.num_xs)
+        self.diff_carry = variable_positions(self.carry, lambda i: True)
+        self.diff_xs = variable_positions(self.xs, lambda i: needs_grad[i], num_carry)
+        self.diff_consts = variable_positions(self.consts, lambda i: needs_grad[i], num_carry + loop.num_xs)
         self.carry_cotangents = [cotangents[i] for i in self.diff_carry]
         self.used_ys = [i for i in range(num_carry, end) if cotangents[i] is not None]
         self.y_cotangents = [cotangents[i] for i in self.used_ys]
@@ -225,17 +191,38 @@ class _ScanVjp:
         parts: list[Any] = [None] * len(self.flat)
         if not any(x is not None for x in (*self.carry_cotangents, *self.y_cotangents, *self.saved_carry_cotangents)):
             return parts
-        carries = saved_carries if self.loop.saves_carries else self._carries()
         carry_cotangents = [
             torch.zeros_like(self.carry[i]) if x is None else x
             for i, x in zip(self.diff_carry, self.carry_cotangents, strict=True)
         ]
         const_sums = [torch.zeros_like(self.flat[i]) for i in self.diff_consts]
-        rows = (*self.xs, *carries, *self.y_cotangents, *self.saved_carry_cotangents)
-        out = scan_flat(
-            self.step, (*carry_cotangents, *const_sums), rows, self.consts, self.loop.length, not self.loop.reverse
-        )
+        if self.loop.inverse:
+            out = self._scan_back((*carry_cotangents, *const_sums), saved_carries)
+        else:
+            carries = saved_carries if self.loop.saves_carries else self._carries()
+            rows = (*self.xs, *carries, *self.y_cotangents, *self.saved_carry_cotangents)
+            out = self._scan(self.step, (*carry_cotangents, *const_sums), rows)
         return replace_at(parts, [*self.diff_carry, *self.diff_consts, *self.diff_xs], out)
+
+    def _scan(self, step: FlatFn, carry: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return scan_flat(step, carry, rows, self.consts, self.loop.length, not self.loop.reverse)
+
+    def _scan_back(self, sums: Sequence[Tensor], last: Sequence[Tensor]) -> list[Tensor]:
+        """Run the backward pass, and undo each step on the way: the carry is another part of its carry."""
+        num_sums, num_carry, num_xs = len(sums), len(last), len(self.xs)
+        inverse = self.loop.inverse
+        assert inverse is not None
+
+        def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+            after, xs = inputs[num_sums : num_sums + num_carry], inputs[num_sums + num_carry :][:num_xs]
+            rest = inputs[num_sums + num_carry + num_xs :]
+            with suppress_callbacks():
+                before = inverse(*after, *xs, *rest[len(self.used_ys) :])
+            out = self.step(*inputs[:num_sums], *xs, *before, *rest)
+            return (*out[:num_sums], *before, *out[num_sums:])
+
+        out = self._scan(step, (*sums, *last), (*self.xs, *self.y_cotangents))
+        return [*out[:num_sums], *out[num_sums + num_carry :]]
 
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Re-run one step and return the cotangents of its inputs."""
