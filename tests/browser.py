@@ -23,12 +23,13 @@ class Browser(NamedTuple):
     """A session."""
 
     url: str
+    seconds: int = 30  # how long an answer may take
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         """Send a command, and return its value."""
         content = json.dumps(body).encode() if method == "POST" else None
         request = urllib.request.Request(self.url + path, content, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=self.seconds) as answer:
             return json.load(answer)["value"]
 
     def open(self, url: str) -> None:
@@ -38,6 +39,11 @@ class Browser(NamedTuple):
     def run(self, script: str, *arguments: Any) -> Any:
         """Run the body of a function in the page; a promise is waited for."""
         return self.call("POST", "/execute/sync", script=script, args=list(arguments))
+
+    def patient(self, seconds: int) -> "Browser":
+        """Return the session with more time for each answer, and for each script."""
+        self.call("POST", "/timeouts", script=1000 * seconds)
+        return self._replace(seconds=seconds)
 
     def find(self, selector: str) -> Mapping[str, str]:
         """Find an element."""
