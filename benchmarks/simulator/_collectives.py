@@ -1,7 +1,8 @@
 """What a collective costs: messages one after another, bytes over the link, bytes that are added up.
 
-The model is Hockney's (1994): a message of n bytes takes α + βn seconds. The algorithms are those of Thakur, Rabenseifner
-and Gropp, "Optimization of Collective Communication Operations in MPICH" (2005). Each process sends and receives at once.
+The model is Hockney's (1994): a message of n bytes takes α + βn seconds. The algorithms are those of Thakur,
+Rabenseifner and Gropp, "Optimization of Collective Communication Operations in MPICH" (2005). Each process sends and
+receives at once.
 """
 
 from typing import NamedTuple

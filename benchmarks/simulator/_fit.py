@@ -9,8 +9,8 @@ import torch
 def fit_nonnegative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
     """Return the constants c ≥ 0 that minimise the sum of ((rows · c - values) / values)².
 
-    All subsets of the constants are tried, so there may be only a few. That is the definition of the problem (Lawson and
-    Hanson, 1974), and needs no iteration.
+    All subsets of the constants are tried, so there may be only a few. The best one solves the problem of Lawson and
+    Hanson (1974) without an iteration.
 
     Raises:
         ValueError: there are fewer rows than constants, or a value that is not positive.

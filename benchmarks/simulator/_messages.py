@@ -1,7 +1,7 @@
 """Collectives message by message: who sends which block to whom in each round, what arrives, and when.
 
-The closed forms of `_collectives.py` are tested against this. A block is a part of a tensor; its value is the set of the
-processes whose parts it holds the sum of, so a schedule that adds a part twice, or none, is found.
+The closed forms of `_collectives.py` are tested against this. A block is a part of a tensor; its value is the set of
+the processes whose parts it holds the sum of, so a schedule that adds a part twice, or none, is found.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,8 +110,8 @@ def _arrived(message: Message, block: int, before: State, target: Holding) -> fr
 def finish(rounds: Rounds, block_bytes: float, link: Link, begin: Sequence[float]) -> list[float]:
     """Return when each process has ended, if process r begins at `begin[r]`.
 
-    A message begins when its source and its target have done their earlier rounds. A process sends and receives at once,
-    then adds. No process waits for those that it exchanges nothing with.
+    A message begins when its source and its target have done their earlier rounds. A process sends and receives at
+    once, then adds. No process waits for those that it exchanges nothing with.
     """
     ready = list(begin)
     for messages in rounds:

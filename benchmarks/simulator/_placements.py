@@ -1,7 +1,8 @@
 """Where parameters, gradients, moments and activations lie, and how many bytes that takes on a GPU.
 
 ZeRO: Rajbhandari et al. 2020, arXiv:1910.02054, section 5. Tensor parallelism: Shoeybi et al. 2019, arXiv:1909.08053.
-Activations: Korthikanti et al. 2022, arXiv:2205.05198, equation 2, without the square of the sequence (flash attention).
+Activations: Korthikanti et al. 2022, arXiv:2205.05198, equation 2, without the square of the sequence: attention keeps
+no scores.
 """
 
 from typing import NamedTuple

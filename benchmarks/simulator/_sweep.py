@@ -1,7 +1,7 @@
 """A sweep on many workers as a simulation of events: who runs what, who is slow, who is lost, and when all is merged.
 
-One process hands tasks out and takes results in, one at a time. Workers take tasks in order. What a lost worker had runs
-again at the end of the queue; if the pool ends with its first lost worker, so does what the others had.
+One process hands tasks out and takes results in, one at a time. Workers take tasks in order. What a lost worker had
+runs again at the end of the queue; if the pool ends with its first lost worker, so does what the others had.
 """
 
 import heapq
@@ -120,8 +120,9 @@ def simulate_sweep(tasks: Sequence[float], workers: Sequence[Worker], scheduler:
 def equal_tasks_seconds(tasks: int, task: float, workers: int, scheduler: Scheduler) -> float:
     """Return the least time of equal tasks on equal workers that are all there at once, and not lost.
 
-    A worker's tasks come one after another, each handed out and taken in: ⌈tasks / workers⌉ (task + h + c). The scheduler
-    hands out and takes in all of them: tasks (h + c). The first result cannot come before h + task: h + task + tasks · c.
+    A worker's tasks come one after another, each handed out and taken in: ⌈tasks / workers⌉ (task + h + c). The
+    scheduler hands out and takes in all of them: tasks (h + c). The first result cannot come before h + task, and all
+    are taken in after it: h + task + tasks · c.
 
     Law: it is exact if the scheduler takes no time, and for one worker.
     Law: the simulation takes at most ⌈tasks / workers⌉ task + tasks (h + c).

@@ -1,7 +1,7 @@
 """What the collectives of torchpure.parallel and of torch's gloo cost, in the terms of `_collectives.py`.
 
-Each of ours begins with a round: an `all_gather` of short messages in which all processes say what they are about to do.
-A small tensor travels in them. `parallel/_rounds.py` has the sizes.
+Each of ours begins with a round: an `all_gather` of short messages in which all processes say what they are about to
+do. A small tensor travels in them. `parallel/_rounds.py` has the sizes.
 """
 
 from collections.abc import Callable

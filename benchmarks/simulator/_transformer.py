@@ -36,5 +36,5 @@ def head_flops(model: Transformer) -> float:
 
 
 def step_flops(model: Transformer, sequences: int) -> float:
-    """Return the operations of a step: a backward pass costs two forward passes. What is computed again is not counted."""
+    """Return the operations of a step, without those that are done again: a backward pass costs two forward passes."""
     return 3 * sequences * (model.layers * layer_flops(model) + head_flops(model))
