@@ -1,5 +1,15 @@
 """A model of many devices: collectives, the step of a transformer, and a sweep, in seconds and bytes, on paper."""
 
+from ._assumed import (
+    BATCH,
+    CLUSTER_SCHEDULER,
+    ETHERNET,
+    GPU_HOURS_BETWEEN_FAILURES,
+    H100,
+    INFINIBAND,
+    MODELS,
+    NVLINK,
+)
 from ._cluster import Cluster, Gpu, Spread, all_gather_seconds, all_reduce_seconds, reduce_scatter_seconds
 from ._collectives import (
     Cost,
@@ -21,10 +31,28 @@ from ._placements import Placement, activation_bytes, memory, shard_bytes, state
 from ._step import Step, step, what_breaks
 from ._streams import Work, run_streams
 from ._sweep import Scheduler, Timeline, Worker, equal_tasks_seconds, simulate_sweep
-from ._torchpure_collectives import HEADER, MAX_ROOM, OURS, ROOM_OF_GROUP, TORCHS, agreement, data_parallel_seconds
+from ._torchpure_collectives import (
+    HEADER,
+    MAX_ROOM,
+    OURS,
+    ROOM_OF_GROUP,
+    TORCHS,
+    agreement,
+    data_parallel_seconds,
+    room,
+)
 from ._transformer import Transformer, layer_flops, layer_parameters, parameters
 
 __all__ = [
+    "BATCH",
+    "CLUSTER_SCHEDULER",
+    "ETHERNET",
+    "GPU_HOURS_BETWEEN_FAILURES",
+    "H100",
+    "INFINIBAND",
+    "MODELS",
+    "NVLINK",
+    "room",
     "HEADER",
     "MAX_ROOM",
     "OURS",

@@ -47,19 +47,27 @@ def step(model: Transformer, placement: Placement, cluster: Cluster, batch: int)
         )
     parts = parts_of(model, placement, cluster)
     sequences = batch // placement.data
-    works = [
-        work for number in range(sequences) for work in _sequence(model, placement, parts, number == sequences - 1)
-    ]
     passes = model.layers * (4 if placement.remat else 3)
     compute = sequences * (passes * parts.forward + 3 * parts.head)
     tensor = sequences * model.layers * (6 if placement.remat else 4) * parts.tensor
-    ends = run_streams(_numbered(works))
     optimizer = _optimizer(model, placement, cluster)
-    total = max(ends) + optimizer + _gather_after(model, placement, cluster)
+    total = _both_passes(model, placement, parts, sequences) + optimizer + _gather_after(model, placement, cluster)
     peak = placement.gpus * cluster.gpu.peak_flops
-    exposed = total - compute - tensor - optimizer
+    exposed = max(0.0, total - compute - tensor - optimizer)  # at least the error of rounding
     utilisation = step_flops(model, batch) / (total * peak)
     return Step(total, compute, tensor, exposed, optimizer, utilisation, memory(model, placement))
+
+
+def _both_passes(model: Transformer, placement: Placement, parts: Parts, sequences: int) -> float:
+    """Return the seconds of forward and backward passes. From the third sequence on, each adds the same time."""
+
+    def until_end(count: int) -> float:
+        works = [work for number in range(count) for work in _sequence(model, placement, parts, number == count - 1)]
+        return max(run_streams(_numbered(works)))
+
+    few = min(sequences, 4)
+    more = (sequences - few) * (until_end(4) - until_end(3)) if sequences > few else 0.0
+    return until_end(few) + more
 
 
 def spreads(placement: Placement, cluster: Cluster) -> tuple[Spread, Spread]:

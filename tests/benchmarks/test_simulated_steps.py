@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmarks import simulator as on
-from benchmarks.simulator import Link, Placement, Spread, Work
+from benchmarks.simulator import Link, Placement, Spread, Work, _step
 
 MODEL = on.Transformer("small", layers=4, width=64, vocabulary=1001, sequence=128)
 GPU = on.Gpu(flops=1e12, peak_flops=2e12, memory=1e9, memory_per_second=1e12)
@@ -107,6 +107,15 @@ def test_law_a_step_lies_between_perfect_overlap_and_none(placement):
     flops = sequences * MODEL.layers * (passes * on.layer_flops(MODEL)) + 3 * sequences * 2 * 1001 * 64 * 128
     assert free.compute == pytest.approx(flops / placement.tensor / GPU.flops)
     assert 0 < made.utilisation <= GPU.flops / GPU.peak_flops
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS, ids=str)
+def test_law_from_the_third_sequence_on_each_adds_the_same_time(placement):
+    for cluster in (CLUSTER, CLUSTER._replace(between=Link(1e-4, 1e-8)), CLUSTER._replace(inside=Link(1e-4, 1e-8))):
+        parts = _step.parts_of(MODEL, placement, cluster)
+        works = [work for number in range(9) for work in _step._sequence(MODEL, placement, parts, number == 8)]
+        whole = max(on.run_streams(_step._numbered(works)))
+        assert _step._both_passes(MODEL, placement, parts, 9) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
