@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 import torchpure as tp
 from torchpure.train.executors import LocalWorkers, Task, run_tasks
@@ -40,21 +42,23 @@ def processes(count: int) -> Measured:
 def tasks(workers: int, lengths: list[float]) -> float:
     """Return the seconds of sleeping tasks on so many processes, which are there before."""
     with LocalWorkers(workers) as executor:
-        _run(executor, [0.3] * workers)  # each takes one while the others are busy: all have started then
+        there: set[int] = set()
+        while len(there) < workers:
+            there |= {*_run(executor, [0.1] * workers)}
         begun = time.perf_counter()
         _run(executor, lengths)
         return time.perf_counter() - begun
 
 
-def _run(executor: LocalWorkers, lengths: list[float]) -> None:
+def _run(executor: LocalWorkers, lengths: list[float]) -> list[int]:
     work = [Task(f"task {number}", (length,), {}) for number, length in enumerate(lengths)]
-    assert len([*run_tasks("scale_model", executor, sleep, work)]) == len(lengths)
+    return [process for _, process in run_tasks("scale_model", executor, sleep, work)]
 
 
-def sleep(length: float) -> float:
-    """Sleep, and return how long."""
+def sleep(length: float) -> int:
+    """Sleep, and return the number of the process."""
     time.sleep(length)
-    return length
+    return os.getpid()
 
 
 def _torchs(size: int, ranks: int) -> dict[str, Callable[[], object]]:
@@ -68,7 +72,7 @@ def _torchs(size: int, ranks: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def _ours(size: int, ranks: int) -> dict[str, Callable[[], object]]:
+def _ours(size: int, ranks: int) -> dict[str, Callable[[], float]]:
     mesh = tp.make_mesh((ranks,), ("i",))
     ring = [(rank, (rank + 1) % ranks) for rank in range(ranks)]
     leaf = torch.ones(ranks, size // 4 // ranks)
@@ -82,7 +86,7 @@ def _ours(size: int, ranks: int) -> dict[str, Callable[[], object]]:
     return {f"tp {name}": lambda call=call: _inside(mesh, call, leaf) for name, call in calls.items()}
 
 
-def _inside(mesh: object, call: Callable[[Tensor], Tensor], leaf: Tensor) -> float:
+def _inside(mesh: DeviceMesh, call: Callable[[Tensor], Tensor], leaf: Tensor) -> float:
     """Return the seconds of a collective inside of shard_map, whose own checks are not in them."""
     spent: list[float] = []
 
@@ -99,7 +103,7 @@ def _inside(mesh: object, call: Callable[[Tensor], Tensor], leaf: Tensor) -> flo
 
 def _count(size: int) -> int:
     """Return the calls of a burst."""
-    return 5 if size <= 2**16 else 1
+    return 5 if size <= 2**16 else 3
 
 
 def _bursts(size: int) -> int:
@@ -118,12 +122,14 @@ def _collectives(ranks: int) -> Measured:
     found: Measured = {}
     for size in SIZES:
         torchs, ours = _torchs(size, ranks), _ours(size, ranks)
-        bursts = {name: (lambda call=call: _burst(call, size)) for name, call in torchs.items()} | ours
+        bursts: dict[str, Callable[[], float]] = {
+            name: partial(_burst, call, size) for name, call in torchs.items()
+        } | ours
         taken: dict[str, list[float]] = {name: [] for name in bursts}
         for _ in range(_bursts(size)):
             for name, burst in bursts.items():
                 dist.barrier()
-                taken[name].append(float(burst()))
+                taken[name].append(burst())
         for name, values in taken.items():
             found.setdefault(name, {})[str(size)] = min(values)
     return found
@@ -157,7 +163,8 @@ def _steps(ranks: int) -> dict[str, float]:
 
 
 def _sockets() -> int:
-    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    """Return the sockets that this process has open, on Linux."""
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     return sum(link.startswith("socket:") for link in links)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,6 +10,10 @@ from ._scale_measure import SIZES, WIDTHS, Measured
 from .simulator import OURS, TORCHS, Link, data_parallel_seconds, fit_nonnegative, room
 
 FITTED = SIZES[::2]  # the sizes between them are predicted
+COPIED: dict[str, dict[str, Callable[[int, int], float]]] = {  # bytes within the memory of a process
+    "torch": {"all_gather": lambda size, ranks: size * ranks, "all_to_all": lambda size, ranks: size / ranks},
+    "tp": {"all_gather": lambda size, ranks: size * ranks},  # the others copy their tensor once
+}
 GRADIENT_BYTES = 4 * sum(rows * columns for rows, columns in pairwise(WIDTHS))
 
 
@@ -41,8 +45,7 @@ def _features(name: str, size: int, ranks: int) -> list[float]:
     """Return messages, sent, reduced and copied bytes, calls of torch's, exchanges of ours."""
     owner, _, collective = name.partition(" ")
     formula = (OURS if owner == "tp" else TORCHS)[collective]
-    whole = size * ranks if collective == "all_gather" else size
-    copied = whole if owner == "tp" or collective == "all_gather" else 0
+    copied = COPIED[owner].get(collective, lambda size, ranks: size * (owner == "tp"))(size, ranks)
     exchanges = (1.0 if ranks == 1 or size <= room(ranks) else 2.0) if owner == "tp" else 0.0
     return [*formula(size, ranks), copied, float(owner != "tp"), exchanges]
 

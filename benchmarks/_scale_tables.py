@@ -125,7 +125,7 @@ def _sweep_seconds(tasks: int, length: float, case: tuple[on.Scheduler, Callable
 
 
 def failures() -> str:
-    """Return how often a program of many GPUs fails, and what it loses if it saves for a minute at the best interval."""
+    """Return how often a program of many GPUs fails, and what it loses with checkpoints at the best interval."""
     rows = []
     for gpus in (8, 64, 1024, 16384):
         between = on.hours_between_failures(on.GPU_HOURS_BETWEEN_FAILURES, gpus)

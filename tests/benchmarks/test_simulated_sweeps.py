@@ -6,9 +6,10 @@ from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from itertools import product
 
 import pytest
+import trainings
 
 from benchmarks.simulator import Scheduler, Worker, equal_tasks_seconds, simulate_sweep
-from torchpure.train.executors import Task, run_tasks
+from torchpure.train.executors import LocalWorkers, Task, run_tasks
 
 SCHEDULERS = [Scheduler(), Scheduler(0.01, 0.02), Scheduler(0.1, 0.1), Scheduler(1.0, 1.0), Scheduler(0.0, 0.3)]
 
@@ -136,3 +137,14 @@ def test_lost_tasks_run_again_as_in_the_simulation():
     ran = simulate_sweep([1.0, 9.0, 1.0, 1.0, 1.0, 1.0], [Worker(lost_at=1.5), Worker()], Scheduler(breaks_pool=True))
     assert begun == ran.begun == [1, 2, 2, 1, 1, 1]
     assert sorted(ended) == sorted(ran.ended) and ended[0] == ran.ended[0] == 0
+
+
+@pytest.mark.dist
+@pytest.mark.proof
+def test_a_killed_process_costs_what_the_simulation_says(tmp_path):
+    tasks = [Task(f"task {number}", (number, tmp_path), {}) for number in range(6)]
+    with LocalWorkers(2) as executor:
+        ended = [number for number, _ in run_tasks("test", executor, trainings.fatal_beside, tasks)]
+    begun = [len([*tmp_path.glob(f"{number}-*")]) for number in range(6)]
+    ran = simulate_sweep([1.0, 9.0, 1.0, 1.0, 1.0, 1.0], [Worker(lost_at=1.5), Worker()], Scheduler(breaks_pool=True))
+    assert begun == ran.begun and sorted(ended) == sorted(ran.ended)
