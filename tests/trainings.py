@@ -41,6 +41,20 @@ def fatal(key, learning_rate, folder):
     return os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fatal_beside(number, folder):
+    """Leave a file for each run. The first run of task 2 kills its worker while the first run of task 1 sleeps."""
+    begun = Path(folder, f"{number}-{time.monotonic_ns()}")
+    first = not [*Path(folder).glob(f"{number}-*")]
+    begun.touch()
+    while number == 2 and first and not [*Path(folder).glob("1-*")]:
+        time.sleep(0.01)
+    if number == 2 and first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 1 and first:
+        time.sleep(60)  # the pool ends it
+    return number
+
+
 def always_fatal(key, learning_rate):
     os.kill(os.getpid(), signal.SIGKILL)
 
