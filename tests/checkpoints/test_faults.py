@@ -239,7 +239,7 @@ FORGED = {
     "class": (lambda path: {"tree": {"kind": "os.system", "children": []}}, "wanted a container"),
     "field": (lambda path: {"extra": 1}, "wanted the fields"),
     "format": (lambda path: {"format": "other"}, "wanted the format"),
-    "newer": (lambda path: {"schema": 3, "versions": {"torchpure": "9.0"}}, "it has schema 3, written by torchpure 9.0; this version reads schemas up to 2"),
+    "newer": (lambda path: {"schema": 4, "versions": {"torchpure": "9.0"}}, "it has schema 4, written by torchpure 9.0; this version reads schemas up to 3"),
     "unknown": (lambda path: {"schema": 0}, "its schema 0 is unknown"),
     "no schema": (lambda path: {"schema": "1"}, "wanted the number of a schema"),
 }  # fmt: skip

@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 
+import checkpoint_cases
 import torch
 import torch.distributed as dist
 
@@ -330,5 +331,5 @@ def fails(name):
 RUN = {
     "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated, "captured": captured,
     "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails,
-    "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap),
+    "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap), **checkpoint_cases.RUN,
 }  # fmt: skip

@@ -97,6 +97,7 @@ def write_together(
             )
         numbers = [number for number, owner in enumerate(plan.owners) if owner == group.rank]
         own = [record._asdict() for record in _write_files(folder, plan, numbers)]
+        sync_folder(folder)
         rows = gather(group, f"files of {text}", json.dumps(own).encode())
         if group.rank == 0:
             files = tuple([FileRecord(**fields) for row in rows for fields in json.loads(row)])
@@ -115,9 +116,7 @@ def _write_files(folder: Path, plan: Plan, numbers: Sequence[int]) -> tuple[File
     def write(number: int) -> FileRecord:
         return write_tensors(folder / f"arrays-{number:05d}.safetensors", records[number], plan.tensors[number])
 
-    files = tuple(side_by_side(write, numbers))
-    sync_folder(folder)
-    return files
+    return tuple(side_by_side(write, numbers))
 
 
 def _write_manifest(folder: Path, plan: Plan, extra: dict[str, Any], files: tuple[FileRecord, ...]) -> None:

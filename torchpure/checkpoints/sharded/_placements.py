@@ -26,7 +26,12 @@ def is_distributed(leaf: Any) -> "TypeGuard[DTensor]":
 
 def has_distributed(value: Tree) -> bool:
     """Tell whether a tree has DTensors: then all processes save and restore it together."""
-    return any(is_distributed(leaf) for leaf in tree.leaves(value))
+    if "torch.distributed.tensor" not in sys.modules:
+        return False
+    try:
+        return any(is_distributed(leaf) for leaf in tree.leaves(value))
+    except RecursionError:  # a tree that is too deep is refused later, with its path
+        return False
 
 
 def check_placements(leaf: "DTensor", where: str) -> None:
@@ -41,7 +46,7 @@ def check_placements(leaf: "DTensor", where: str) -> None:
     odd = [placement for placement in leaf.placements if type(placement) not in (Shard, Replicate)]
     if odd:
         raise InputError(
-            f"{where} has the placement {odd[0]}; wanted Shard or Replicate: lay it out with tp.device_put, or with "
+            f"{where} has the placement {odd[0]!r}; wanted Shard or Replicate: lay it out with tp.device_put, or with "
             "its method redistribute"
         )
     ranks = sorted(leaf.device_mesh.mesh.flatten().tolist())

@@ -17,7 +17,9 @@ def is_alone() -> bool:
     """Tell whether the program is one process."""
     from torch import distributed
 
-    return not distributed.is_initialized() or distributed.get_world_size() == 1
+    if not distributed.is_initialized():
+        return int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return distributed.get_world_size() == 1
 
 
 def together(text: str, run: Callable[[], T], result: Callable[[T], str]) -> T:
