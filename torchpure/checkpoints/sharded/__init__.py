@@ -3,6 +3,7 @@
 from ._boxes import Box, check_cover, copy_part, overlap, whole
 from ._placements import boxes_of, check_placements, distribute, has_distributed, is_distributed, local_part, owned
 from ._together import (
+    any_process,
     check_same,
     close_group,
     gather,
@@ -16,6 +17,7 @@ from ._together import (
 
 __all__ = [
     "Box",
+    "any_process",
     "boxes_of",
     "check_cover",
     "check_placements",

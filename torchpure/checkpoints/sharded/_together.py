@@ -41,6 +41,15 @@ def together(text: str, run: Callable[[], T], result: Callable[[T], str]) -> T:
     return telling(whole_group(), run_and_meet)
 
 
+def any_process(text: str, flag: bool) -> bool:
+    """Tell whether a flag is true on one of the processes; all call this.
+
+    Raises:
+        MeshError: another process has failed or ended, did not come in time, or does something else.
+    """
+    return flag if is_alone() else any(map(any, gather(whole_group(), text, bytes([flag]))))
+
+
 def whole_group() -> "Group":
     """Return the group of all processes."""
     from torchpure.parallel import messages
