@@ -1,5 +1,6 @@
 """What the processes of the tests run: functions of one member, over the axis "i", in stacks of transforms."""
 
+import contextlib
 import os
 import re
 import time
@@ -260,12 +261,13 @@ def text_of_program():
     return str(tp.jit(f).lower(X))
 
 
-def page():
-    """Run the page on many devices."""
+def page(folder):
+    """Run the page on many devices, in a folder that all processes share."""
     text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     blocks, space = re.findall(r"```python\n(.*?)```", text, re.DOTALL), {}
-    for block in blocks:
-        exec(block, space)
+    with contextlib.chdir(folder):
+        for block in blocks:
+            exec(block, space)
     return space["gradient"].full_tensor()
 
 

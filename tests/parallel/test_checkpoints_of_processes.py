@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -200,8 +201,12 @@ def test_a_program_that_starts_again_goes_on_from_its_last_step(tmp_path):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("options", [["--standalone"], ["--master-addr", "127.0.0.1", "--master-port", "0"]])
-def test_torchrun_starts_a_killed_program_again(tmp_path, options):
+@pytest.mark.parametrize("rendezvous", ["standalone", "static"])
+def test_torchrun_starts_a_killed_program_again(tmp_path, rendezvous):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ["--standalone"] if rendezvous == "standalone" else ["--master-addr", "127.0.0.1", "--master-port", port]
     script = Path(__file__).with_name("restarted.py")
     run = [sys.executable, "-m", "torch.distributed.run", *options, "--nproc-per-node", "2", "--max-restarts", "1"]
     for name, kill_at in (("whole", "0"), ("broken", "3")):
