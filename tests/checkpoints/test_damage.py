@@ -11,7 +11,7 @@ import torch
 from damage import fields_of, signed, write
 
 import torchpure as tp
-from torchpure.checkpoints import _manifest, _read, _structure, _tensor_file, _write
+from torchpure.checkpoints import _manifest, _read, _restore, _structure, _tensor_file, _write
 from torchpure.checkpoints._files import reported
 from torchpure.errors import CheckpointError
 
@@ -139,7 +139,7 @@ def _mutated_header(text, draw):
 
 def _use_manifest(folder, data):
     manifest = _manifest.read_manifest(data)
-    values = _read.read_leaves(folder, manifest, [True] * len(manifest.leaves))
+    values = _read.read_leaves(folder, manifest, [_restore._wanted(leaf, None) for leaf in manifest.leaves])
     _structure.build(manifest.tree, iter(values))
 
 

@@ -223,6 +223,15 @@ def _leaf(folder, number, **changed):
     return {"leaves": leaves}
 
 
+def _shards(path, *boxes, **fields):
+    """Return the first leaf as a tensor in shards."""
+    first, *rest = fields_of(path)["leaves"]
+    shard = {"file": first["file"], "name": first["name"], **fields}
+    shards = [{**shard, "offset": offset, "shape": shape} for offset, shape in boxes]
+    leaf = {"path": first["path"], "dtype": first["dtype"], "shape": first["shape"], "shards": shards}
+    return {"schema": 3, "leaves": [leaf, *rest]}
+
+
 FORGED = {
     "shape": (lambda path: _leaf(path, 0, shape=[1 << 40, 1 << 40]), "is too large"),
     "other shape": (lambda path: _leaf(path, 0, shape=[4, 3]), "header does not list the tensors"),
@@ -239,7 +248,15 @@ FORGED = {
     "class": (lambda path: {"tree": {"kind": "os.system", "children": []}}, "wanted a container"),
     "field": (lambda path: {"extra": 1}, "wanted the fields"),
     "format": (lambda path: {"format": "other"}, "wanted the format"),
-    "newer": (lambda path: {"schema": 3, "versions": {"torchpure": "9.0"}}, "it has schema 3, written by torchpure 9.0; this version reads schemas up to 2"),
+    "hole": (lambda path: _shards(path, [[0, 0], [3, 3]]), "do not cover each of its elements once"),
+    "overlap": (lambda path: _shards(path, [[0, 0], [2, 4]], [[1, 0], [1, 4]]), "do not cover each of its elements once"),
+    "outside": (lambda path: _shards(path, [[1, 0], [3, 4]]), "is no part of a tensor of shape"),
+    "dimensions": (lambda path: _shards(path, [[0], [12]]), "is no part of a tensor of shape"),
+    "empty shard": (lambda path: _shards(path, [[0, 0], [3, 4]], [[0, 0], [0, 4]]), "is no part of a tensor of shape"),
+    "file of a shard": (lambda path: _shards(path, [[0, 0], [3, 4]], file=1), "wanted a part of a tensor"),
+    "name of a shard": (lambda path: _shards(path, [[0, 0], [3, 4]], name=1), "wanted a part of a tensor"),
+    "shards": (lambda path: _shards(path, [[0, 0], [1, 4]], [[1, 0], [2, 4]]), "header does not list the tensors"),
+    "newer": (lambda path: {"schema": 4, "versions": {"torchpure": "9.0"}}, "it has schema 4, written by torchpure 9.0; this version reads schemas up to 3"),
     "unknown": (lambda path: {"schema": 0}, "its schema 0 is unknown"),
     "no schema": (lambda path: {"schema": "1"}, "wanted the number of a schema"),
 }  # fmt: skip

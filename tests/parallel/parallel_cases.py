@@ -1,10 +1,12 @@
 """What the processes of the tests run: functions of one member, over the axis "i", in stacks of transforms."""
 
+import contextlib
 import os
 import re
 import time
 from pathlib import Path
 
+import checkpoint_cases
 import torch
 import torch.distributed as dist
 
@@ -259,12 +261,13 @@ def text_of_program():
     return str(tp.jit(f).lower(X))
 
 
-def page():
-    """Run the page on many devices."""
+def page(folder):
+    """Run the page on many devices, in a folder that all processes share."""
     text = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     blocks, space = re.findall(r"```python\n(.*?)```", text, re.DOTALL), {}
-    for block in blocks:
-        exec(block, space)
+    with contextlib.chdir(folder):
+        for block in blocks:
+            exec(block, space)
     return space["gradient"].full_tensor()
 
 
@@ -330,5 +333,5 @@ def fails(name):
 RUN = {
     "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated, "captured": captured,
     "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails,
-    "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap),
+    "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap), **checkpoint_cases.RUN,
 }  # fmt: skip

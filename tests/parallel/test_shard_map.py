@@ -86,7 +86,7 @@ def test_a_program_shows_its_collectives(pool):
 
 
 @pytest.mark.compile
-def test_the_page_on_many_devices_runs_on_many_processes(pool):
+def test_the_page_on_many_devices_runs_on_many_processes(pool, tmp_path):
     w, x = torch.ones(4, 2, dtype=torch.float64), torch.arange(32, dtype=torch.float64).reshape(8, 4)
-    for gradient in pool.results("page"):
+    for gradient in pool.results("page", str(tmp_path)):
         same(gradient, tp.grad(lambda w: ((x @ w).sin() ** 2).mean())(w))

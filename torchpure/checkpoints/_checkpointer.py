@@ -1,7 +1,6 @@
 """Checkpoints of a training run: one folder a step, written in the background, of which the last and the best stay."""
 
 import math
-import os
 import shutil
 import threading
 import time
@@ -9,7 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -17,15 +16,19 @@ from torchpure._types import Tree
 from torchpure.errors import CheckpointError, InputError
 
 from ._files import checked_path, reported
-from ._locks import lock_writer
+from ._locks import WriterLock
 from ._plan import Plan, make_plan
 from ._read import load_manifest
 from ._restore import PathLike, checked_metadata, restore
-from ._steps import remove_stray, step_folders, step_path
-from ._values import decode, encode
-from ._write import temporary_path, write_checkpoint
+from ._steps import Best, best_of, check_options, remove_stray, step_folders, step_path, step_record, superfluous
+from ._values import decode
+from ._write import temporary_path, write_checkpoint, write_together
+from .sharded import close_group, has_distributed, is_alone, open_group, rank_of_program, telling, whole_group
 
-Best = tuple[str, Literal["min", "max"]]
+if TYPE_CHECKING:
+    from torchpure.parallel.messages import Group
+
+_SAVE = "Checkpointer.save"
 
 
 class Checkpointer:
@@ -36,7 +39,10 @@ class Checkpointer:
     `should_save`. With `asynchronous`, `save` copies the tensors and returns while a thread writes. One write is in
     flight: the next call waits for it, and raises its error. Call `close` at the end, or use a `with` block.
 
-    A folder has one writer at a time. Anyone may read it with `tp.restore(folder)`, which restores the newest.
+    Of trees with DTensors, all processes of the program make a Checkpointer of the folder, and all call `save`.
+
+    A folder has one writer at a time: a process, or the processes of one program. Anyone may read it with
+    `tp.restore(folder)`, which restores the newest.
 
     Raises:
         InputError: an option is invalid.
@@ -61,14 +67,19 @@ class Checkpointer:
         asynchronous: bool = True,
     ) -> None:
         """Make the folder if it is absent, lock it, and remove what dead writers left."""
-        _check_options(keep, best, every)
+        check_options(keep, best, every)
         self.folder = checked_path(folder, "Checkpointer")
         self.keep, self.best, self.every, self.asynchronous = keep, best, every, asynchronous
         with reported("Checkpointer", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._release = weakref.finalize(self, os.close, lock_writer(self.folder))
-        remove_stray(self.folder)
+        self._lock = WriterLock(self.folder)
+        self._release = weakref.finalize(self, self._lock.release)
+        if is_alone():
+            self._become_writer()
+        elif rank_of_program() == 0:  # the others become writers if they save a tree of their own
+            telling(whole_group(), self._become_writer)
         self._before_close: list[weakref.WeakMethod[Callable[[], None]]] = []
+        self._group: Group | None = None  # of all processes, for the messages of saves of DTensors
         self._thread: threading.Thread | None = None
         self.seconds = 0.0  # that the newest write in the background took
         self._error: BaseException | None = None  # of the write in the background, until it is raised
@@ -90,13 +101,26 @@ class Checkpointer:
         Raises:
             InputError: the step, a leaf, a metric or the metadata is invalid.
             CheckpointError: it cannot be written; in the background, then the error of the write before.
+            MeshError: of DTensors, another process cannot write, has ended, or saves another tree.
         """
         self.wait()
+        arguments = (step, tree, metrics or {}, metadata)
+        if not has_distributed(tree):
+            self._become_writer()
+            self._save(*arguments)
+            return
+        if self._group is None:
+            self._group = telling(whole_group(), lambda: open_group(f"{_SAVE} of step {step}"))
+        telling(self._group, lambda: self._save(*arguments))
+
+    def _save(
+        self, step: int, tree: Tree, metrics: Mapping[str, float | Tensor], metadata: dict[str, Any] | None
+    ) -> None:
         self._check_step(step)
-        record = _record(step, metrics or {}, checked_metadata(metadata, "Checkpointer.save"))
+        record = step_record(step, metrics, checked_metadata(metadata, _SAVE))
         if self.best and self.best[0] not in record["metrics"]:
-            raise InputError(f"Checkpointer.save: metrics: wanted {self.best[0]!r}, got {[*record['metrics']]}")
-        plan = make_plan(tree, "Checkpointer.save")
+            raise InputError(f"{_SAVE}: metrics: wanted {self.best[0]!r}, got {[*record['metrics']]}")
+        plan = make_plan(tree, _SAVE)
         if not self.asynchronous:
             self._write(step, plan, record)
             return
@@ -109,6 +133,12 @@ class Checkpointer:
             self._write(*arguments)
         else:
             self._thread = thread
+
+    def _become_writer(self) -> None:
+        """Lock the folder, unless it is locked; remove what dead writers left."""
+        with reported("Checkpointer", self.folder):
+            if self._lock.take():
+                remove_stray(self.folder)
 
     def busy(self) -> bool:
         """Return whether a write in the background goes on, so that `save` would wait."""
@@ -146,6 +176,9 @@ class Checkpointer:
             self._join()
         finally:
             self._release()
+            if self._group is not None:
+                close_group(self._group)
+                self._group = None
 
     def steps(self) -> list[int]:
         """List the saved steps in order."""
@@ -165,7 +198,7 @@ class Checkpointer:
         """
         if self.best is None:
             raise InputError('Checkpointer.best_step: made without `best`; give best=("loss", "min"), for example')
-        return self._best_of(self.steps())
+        return best_of({step: self._score(step) for step in self.steps()}, self.best[1])
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return the metrics of a saved step.
@@ -222,29 +255,23 @@ class Checkpointer:
         self.seconds = time.monotonic() - start
 
     def _write(self, step: int, plan: Plan, record: dict[str, Any]) -> None:
-        write_checkpoint(step_path(self.folder, step), plan, record, "Checkpointer.save")
-        with reported("Checkpointer.save: removing old checkpoints", self.folder):
-            for old in self._superfluous(step):
-                hidden = temporary_path(old)  # a folder that is half removed must not look whole
-                old.rename(hidden)
+        path = step_path(self.folder, step)
+        if plan.owners:
+            group = self._group
+            assert group is not None, "save opens it"
+            telling(group, lambda: write_together(path, plan, record, _SAVE, group, lambda: self._remove_old(step)))
+            return
+        write_checkpoint(path, plan, record, _SAVE)
+        self._remove_old(step)
+
+    def _remove_old(self, step: int) -> None:
+        with reported(f"{_SAVE}: removing old checkpoints", self.folder):
+            folders = step_folders(self.folder)
+            scores = {} if self.best is None or self.keep is None else {old: self._score(old) for old in folders}
+            for old in superfluous([*folders], step, self.keep, self.best, scores):
+                hidden = temporary_path(folders[old])  # a folder that is half removed must not look whole
+                folders[old].rename(hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
-
-    def _superfluous(self, step: int) -> list[Path]:
-        folders = step_folders(self.folder)
-        if self.keep is None:
-            return []
-        steps = [*folders]
-        stay = {*steps[-self.keep :], step}
-        if self.best is not None:
-            # a manifest that cannot be read may be that of the best
-            stay |= {self._best_of(steps)} | {old for old in steps if self._score(old) is None}
-        return [path for old, path in folders.items() if old not in stay]
-
-    def _best_of(self, steps: list[int]) -> int | None:
-        assert self.best is not None
-        scores = [(score, step) for step in steps if (score := self._score(step)) is not None and not math.isnan(score)]
-        sign = 1 if self.best[1] == "min" else -1
-        return min(scores, key=lambda pair: (sign * pair[0], pair[1]), default=(0.0, None))[1]
 
     def _score(self, step: int) -> float | None:
         """Return the metric that `best` names; None if the manifest cannot be read."""
@@ -273,26 +300,3 @@ class Checkpointer:
                 f"Checkpointer.save: step {step}: wanted more than {latest}, the newest in {self.folder}. To write "
                 "another history, use another folder"
             )
-
-
-def _check_options(keep: int | None, best: Best | None, every: int) -> None:
-    if keep is not None and (type(keep) is not int or keep < 1):
-        raise InputError(f"Checkpointer: keep: wanted None or at least 1, got {keep!r}")
-    if type(every) is not int or every < 1:
-        raise InputError(f"Checkpointer: every: wanted at least 1, got {every!r}")
-    match best:
-        case None | (str(), "min" | "max"):
-            return
-    raise InputError(f'Checkpointer: best: wanted a pair such as ("loss", "min"), got {best!r:.60}')
-
-
-def _record(step: int, metrics: Mapping[str, float | Tensor], metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a step's checkpoint."""
-    taken = {"step", "metrics"} & metadata.keys()
-    if taken:
-        raise InputError(f"Checkpointer.save: metadata: {sorted(taken)} are names of its own; choose others")
-    try:
-        values = {str(name): encode(float(value)) for name, value in metrics.items()}
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"Checkpointer.save: metrics: wanted numbers by name: {error}") from None
-    return {"step": step, "metrics": values, **metadata}

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchpure.errors import InputError, StructureError
 
 from ._dtypes import STORED, dtype_name
-from ._manifest import Leaf, TensorRecord
+from ._manifest import TENSORS, Leaf
 from ._structure import LEAF, Keys, Node, dotted, iterate, name
 from ._values import kind_of
 
@@ -56,7 +56,7 @@ def _mismatch(path: Keys, template: Any, leaf: Leaf, cast: bool) -> str | None:
     wanted, got = _describe(template), _describe_stored(leaf)
     if wanted == got:
         return None
-    if cast and isinstance(leaf, TensorRecord) and wanted[1:] == got[1:]:
+    if cast and isinstance(leaf, TENSORS) and wanted[1:] == got[1:]:
         both = (getattr(template, "dtype", None), STORED[leaf.dtype].dtype)
         if all(isinstance(dtype, torch.dtype) and dtype.is_floating_point for dtype in both):
             return None
@@ -71,7 +71,7 @@ def _describe(template: Any) -> tuple[Any, ...]:
 
 
 def _describe_stored(leaf: Leaf) -> tuple[Any, ...]:
-    if isinstance(leaf, TensorRecord):
+    if isinstance(leaf, TENSORS):
         return leaf.dtype, leaf.shape
     return (kind_of(leaf.value),)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ._dtypes import num_bytes
 from ._files import checked_path
-from ._manifest import TensorRecord, ValueRecord
+from ._manifest import TENSORS, Leaf
 from ._read import load_manifest
 from ._restore import PathLike
 
@@ -88,7 +88,7 @@ def describe(path: PathLike) -> Description:
       step: int
     """
     folder, manifest = load_manifest(checked_path(path, "describe"), "describe")
-    tensors = [leaf for leaf in manifest.leaves if isinstance(leaf, TensorRecord)]
+    tensors = [leaf for leaf in manifest.leaves if isinstance(leaf, TENSORS)]
     return Description(
         folder,
         manifest.versions,
@@ -99,7 +99,7 @@ def describe(path: PathLike) -> Description:
     )
 
 
-def _info(leaf: TensorRecord | ValueRecord) -> LeafInfo:
-    if isinstance(leaf, TensorRecord):
+def _info(leaf: Leaf) -> LeafInfo:
+    if isinstance(leaf, TENSORS):
         return LeafInfo(leaf.path, leaf.dtype, leaf.shape)
     return LeafInfo(leaf.path, type(leaf.value).__name__, None)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torchpure.errors import CheckpointError, InputError
+from torchpure.errors import CheckpointError, InputError, MeshError
 
 from ._locks import opened_folder
 
@@ -23,7 +23,7 @@ def reported(caller: str, path: Path) -> Iterator[None]:
     """Turn an error of the system, or of a damaged file, into one of this library that names the path."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, MeshError):
         raise
     except OSError as error:
         raise CheckpointError(f"{caller}: {path}: {_reason(error, path)}") from error

@@ -62,3 +62,28 @@ def lock_writer(folder: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
     return descriptor
+
+
+class WriterLock:
+    """The lock of a folder, taken when its owner first writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor: int | None = None
+
+    def take(self) -> bool:
+        """Become the only writer; return False if this is the writer already.
+
+        Raises:
+            CheckpointError: another writer has the folder.
+        """
+        if self._descriptor is not None:
+            return False
+        self._descriptor = lock_writer(self._folder)
+        return True
+
+    def release(self) -> None:
+        """Let another writer have the folder."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

@@ -13,6 +13,7 @@ from ._dtypes import STORED, num_bytes
 from ._migrations import migrate
 from ._structure import LEAF, Node, check_node, dotted, iterate
 from ._values import decode, encode, kind_of
+from .sharded import Box, check_cover
 
 MANIFEST = "manifest.json"
 MAX_BYTES = 32 << 20  # of a manifest, and of the header of a file
@@ -49,7 +50,26 @@ class ValueRecord(NamedTuple):
     value: Any
 
 
-Leaf = TensorRecord | ValueRecord
+class ShardRecord(NamedTuple):
+    """A part of a tensor that several processes have written."""
+
+    file: int  # index in the list of files
+    name: str  # in the file
+    offset: tuple[int, ...]  # of its first element
+    shape: tuple[int, ...]
+
+
+class ShardedRecord(NamedTuple):
+    """A leaf that is a tensor in parts, which cover it; they lie in one file or in several."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    shards: tuple[ShardRecord, ...]
+
+
+TENSORS = (TensorRecord, ShardedRecord)
+Leaf = TensorRecord | ShardedRecord | ValueRecord
 
 
 class Manifest(NamedTuple):
@@ -73,7 +93,7 @@ def write_manifest(manifest: Manifest, schema: int) -> bytes:
         "tree": manifest.tree,
     }
     lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in fields.items()]
-    leaves = ",\n ".join([json.dumps(_leaf_fields(leaf), allow_nan=False) for leaf in manifest.leaves])
+    leaves = ",\n ".join([json.dumps(leaf_fields(leaf), allow_nan=False) for leaf in manifest.leaves])
     return sign(("{\n" + ",\n".join(lines) + f',\n"leaves": [\n {leaves}\n]').encode("ascii"))
 
 
@@ -82,7 +102,10 @@ def sign(body: bytes) -> bytes:
     return body + b',\n"checksum": "sha256:' + hashlib.sha256(body).hexdigest().encode() + b'"\n}\n'
 
 
-def _leaf_fields(leaf: Leaf) -> dict[str, Any]:
+def leaf_fields(leaf: Leaf) -> dict[str, Any]:
+    """Return the JSON of a leaf."""
+    if isinstance(leaf, ShardedRecord):
+        return {**leaf._asdict(), "shards": [shard._asdict() for shard in leaf.shards]}
     if isinstance(leaf, TensorRecord):
         return leaf._asdict()
     return {"path": leaf.path, "kind": kind_of(leaf.value), "value": encode(leaf.value)}
@@ -170,7 +193,22 @@ def _leaf(record: Any, num_files: int) -> Leaf:
             file, shape = record.get("file"), record.get("shape")
             if type(file) is int and 0 <= file < num_files and dtype in STORED:
                 return TensorRecord(path, file, name, dtype, checked_shape(dtype, shape))
+        case {"path": str() as path, "dtype": str() as dtype, "shards": list() as shards} if len(record) == 4:
+            if dtype in STORED:
+                shape = checked_shape(dtype, record.get("shape"))
+                parts = tuple([_shard(shard, dtype, num_files) for shard in shards])
+                check_cover([Box(part.offset, part.shape) for part in parts], shape)
+                return ShardedRecord(path, dtype, shape, parts)
     raise ValueError(f"wanted a leaf, got {record!r:.80}")
+
+
+def _shard(record: Any, dtype: str, num_files: int) -> ShardRecord:
+    match record:
+        case {"file": int() as file, "name": str() as name} if len(record) == 4:
+            if type(file) is int and 0 <= file < num_files:
+                offset, shape = [checked_shape(dtype, record.get(field)) for field in ("offset", "shape")]
+                return ShardRecord(file, name, offset, shape)
+    raise ValueError(f"wanted a part of a tensor, got {record!r:.80}")
 
 
 def checked_shape(dtype: str, shape: Any) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SCHEMA = 2
+SCHEMA = 3
+OF_WHOLE_TENSORS = 2  # of a tree without DTensors: versions of torchpure before schema 3 read it
 Fields = dict[str, Any]
 
 
@@ -15,8 +16,13 @@ def _without_blake3(fields: Fields) -> Fields:
     return {**fields, "files": [{**one, "blake3": None} if isinstance(one, dict) else one for one in files]}
 
 
+def _without_shards(fields: Fields) -> Fields:
+    """Schema 3 has tensors in shards; those of schema 2 are whole."""
+    return fields
+
+
 # schema → the function from its manifests to those of the next schema. Each is pure: it returns new fields.
-MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {1: _without_blake3}
+MIGRATIONS: dict[int, Callable[[Fields], Fields]] = {1: _without_blake3, 2: _without_shards}
 
 
 def migrate(

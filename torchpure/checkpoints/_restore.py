@@ -15,11 +15,23 @@ from torchpure.errors import CheckpointError, InputError, StructureError
 
 from ._compare import check_alike, leaves_by_path, nodes_by_path
 from ._files import checked_path, reported
-from ._manifest import Leaf, Manifest
+from ._manifest import TENSORS, Leaf, Manifest
 from ._plan import check_outside, make_plan
 from ._read import load_manifest, read_leaves
 from ._structure import LEAF, Keys, build, dotted, take_apart
-from ._write import write_checkpoint
+from ._write import write_checkpoint, write_together
+from .sharded import (
+    Box,
+    boxes_of,
+    distribute,
+    has_distributed,
+    is_distributed,
+    rank_of_program,
+    telling,
+    together,
+    whole,
+    whole_group,
+)
 
 _ATTEMPTS = 10
 PathLike = str | os.PathLike[str]
@@ -31,11 +43,14 @@ def save(path: PathLike, tree: Tree, *, metadata: dict[str, Any] | None = None) 
     Leaves are tensors of any dtype and device, bools, ints, floats, complex numbers, strings, None, dtypes, devices and
     shapes. A tensor is written once for each path, also if several share memory. `metadata` is any JSON object.
 
+    Of a tree with DTensors, all processes call this. Each writes its own parts; what several have is written once.
+
     Law: `restore(path, like=tree) == tree` after `save(path, tree)`.
 
     Raises:
         InputError: a leaf, a key or the metadata cannot be stored.
         CheckpointError: the folder exists, or cannot be written. Nothing is left then.
+        MeshError: of DTensors, another process cannot write, has ended, or saves another tree.
         TransformError: called inside a transform.
 
     >>> import tempfile
@@ -45,7 +60,15 @@ def save(path: PathLike, tree: Tree, *, metadata: dict[str, Any] | None = None) 
     >>> restore(path)
     {'w': tensor([1., 1.]), 'step': 3}
     """
+    if has_distributed(tree):
+        telling(whole_group(), lambda: _save_together(path, tree, metadata))
+        return
     write_checkpoint(checked_path(path, "save"), make_plan(tree, "save"), checked_metadata(metadata, "save"), "save")
+
+
+def _save_together(path: PathLike, tree: Tree, metadata: dict[str, Any] | None) -> None:
+    plan, extra = make_plan(tree, "save"), checked_metadata(metadata, "save")
+    write_together(checked_path(path, "save"), plan, extra, "save", whole_group(), lambda: None)
 
 
 def check_restorable(value: Tree, like: Tree, other: str, caller: str) -> None:
@@ -89,7 +112,8 @@ def restore(
     Every file is checked against its BLAKE3 hash before a tensor is made. With `like`, the result has its containers,
     and paths, shapes and dtypes must agree; values of its leaves are not read: meta tensors and `ShapeDtype`s serve.
     Without it, NamedTuples and registered classes come back as dicts by field. Tensors have memory of their own, do not
-    require grad, and lie on the devices of `like`, else on the CPU.
+    require grad, and lie on the devices of `like`, else on the CPU. A DTensor of `like` comes back as a DTensor of the
+    same placements, however the tensor was saved; all processes call this then, and each reads the files it needs.
 
     `only` is a pattern of paths, such as `"encoder.*"` or `"encoder/*"`: the other leaves are those of `like`. `dtype`
     converts floating-point tensors, `device` moves all.
@@ -98,6 +122,7 @@ def restore(
         CheckpointError: there is no checkpoint, or it is damaged.
         StructureError: paths or containers differ from `like`; at most five are shown.
         InputError: shapes, dtypes or kinds differ from `like`, or `only` has no `like` or no match.
+        MeshError: of DTensors, another process cannot read, has ended, or reads another checkpoint.
         TransformError: called inside a transform.
 
     >>> import tempfile
@@ -110,12 +135,20 @@ def restore(
     """
     check_outside("restore")
     place = checked_path(path, "restore")
+    if not has_distributed(like):
+        return _restore(place, like, only, dtype, device)[1]
+    found = together("restore", lambda: _restore(place, like, only, dtype, device), lambda found: f"of {found[0].name}")
+    return found[1]
+
+
+def _restore(place: Path, like: Tree, only: str | None, dtype: torch.dtype | None, device: Any) -> tuple[Path, Tree]:
+    """Return the folder of the checkpoint, and its tree."""
     for attempt in range(_ATTEMPTS):
         folder, manifest = load_manifest(place, "restore")
         try:
             if like is None:
-                return _plain(folder, manifest, only, dtype, device)
-            return _alike(folder, manifest, like, only, dtype, device)
+                return folder, _plain(folder, manifest, only, dtype, device)
+            return folder, _alike(folder, manifest, like, only, dtype, device)
         except (StructureError, InputError) as error:
             raise type(error)(f"restore: {folder}: {error}") from None
         except CheckpointError:
@@ -128,7 +161,7 @@ def restore(
 def _plain(folder: Path, manifest: Manifest, only: str | None, dtype: torch.dtype | None, device: Any) -> Tree:
     if only is not None:
         raise InputError(f"only={only!r} needs `like`, from which the other leaves are taken")
-    values = _read(folder, manifest, [True] * len(manifest.leaves))
+    values = _read(folder, manifest, [_wanted(leaf, None) for leaf in manifest.leaves])
     return build(manifest.tree, iter([_converted(value, dtype, device or "cpu") for value in values]))
 
 
@@ -142,10 +175,10 @@ def _alike(folder: Path, manifest: Manifest, like: Tree, only: str | None, dtype
         chosen = templates
     else:
         chosen = _check_chosen(only, templates, leaves, dtype is not None)
-    is_chosen = [path in chosen for path in leaves]
-    values = _read(folder, manifest, is_chosen)
+    wanted_parts = [_wanted(leaf, chosen[path]) if path in chosen else None for path, leaf in leaves.items()]
+    values = _read(folder, manifest, wanted_parts)
     results = [
-        _converted(values[numbers[path]], dtype, device or _device(template)) if path in chosen else template
+        _laid_out(values[numbers[path]], template, dtype, device) if path in chosen else template
         for path, template in pairs
     ]
     return tree.unflatten(tree.structure(like), results)
@@ -165,7 +198,20 @@ def _matches(path: Keys, pattern: str) -> bool:
     return fnmatchcase(dotted(path).replace("/", "."), pattern.replace("/", "."))
 
 
-def _read(folder: Path, manifest: Manifest, wanted: list[bool]) -> list[Any]:
+def _wanted(leaf: Leaf, template: Any) -> Box:
+    """Return the part of a leaf that this process needs: of a DTensor, what it holds."""
+    if is_distributed(template):
+        return boxes_of(template)[rank_of_program()]
+    return whole(leaf.shape if isinstance(leaf, TENSORS) else ())
+
+
+def _laid_out(value: Any, template: Any, dtype: torch.dtype | None, device: Any) -> Any:
+    if is_distributed(template):
+        return distribute(_converted(value, dtype, template.device_mesh.device_type), template)
+    return _converted(value, dtype, device or _device(template))
+
+
+def _read(folder: Path, manifest: Manifest, wanted: list[Box | None]) -> list[Any]:
     with reported("restore", folder):
         return read_leaves(folder, manifest, wanted)
 

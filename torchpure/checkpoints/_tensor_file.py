@@ -126,6 +126,15 @@ def _read_header(descriptor: int, start: int, file: FileRecord, records: Sequenc
     return header
 
 
+def allocate(dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """Return new memory for a tensor.
+
+    Raises:
+        ValueError: there is not so much.
+    """
+    return _allocate(num_bytes(dtype, shape)).view(STORED[dtype].dtype).reshape(shape)
+
+
 def _allocate(count: int) -> Tensor:
     try:
         return torch.empty(count, dtype=torch.uint8, device="cpu")  # whatever the default is

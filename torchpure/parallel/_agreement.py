@@ -11,9 +11,9 @@ from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import is_tracing
 from torchpure.transforms.engine import innermost, without_function_modes
 
-from ._mesh import names_of, whole_group
+from ._mesh import names_of
 from ._partition_spec import PartitionSpec
-from ._rounds import heard_by_all, round_of
+from .messages import heard_by_all, round_of, whole_group
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

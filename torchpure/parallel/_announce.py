@@ -8,8 +8,8 @@ from torchpure._torch import disable_current_modes
 from torchpure._types import T
 from torchpure.transforms.engine import without_function_modes
 
-from ._mesh import axes_of, whole_group
-from ._rounds import announce_failure
+from ._mesh import axes_of
+from .messages import announce_failure, whole_group
 
 
 def announcing(mesh: DeviceMesh, run: Callable[[], T]) -> T:

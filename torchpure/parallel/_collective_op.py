@@ -13,7 +13,7 @@ from torch.library import Library
 
 from torchpure.errors import MeshError
 
-from ._rounds import Group, round_of, run_work
+from .messages import Group, find_group, round_of, run_work
 
 _NAMES = {
     "sum": "psum",
@@ -22,18 +22,8 @@ _NAMES = {
     "permute": "ppermute",
     "exchange": "all_to_all",
 }
-_groups: dict[str, Group] = {}  # by the name of torch's group; a name that torch gives again gets a new entry
 _library = Library("torchpure", "DEF")
 _library.define("collective(Tensor leaf, str kind, str group, int[] sources) -> Tensor")
-
-
-def group_named(group: Any, label: str | None = None) -> Group:
-    """Return what is known of a group of torch; its rounds are counted from when it is first seen."""
-    name = group.group_name
-    if name not in _groups or _groups[name].group is not group:
-        _groups[name] = Group(group, "all processes")
-    _groups[name].label = label or _groups[name].label
-    return _groups[name]
 
 
 def collective(leaf: Tensor, kind: str, group: Group, sources: Sequence[int]) -> Tensor:
@@ -42,7 +32,7 @@ def collective(leaf: Tensor, kind: str, group: Group, sources: Sequence[int]) ->
 
 
 def _collective(leaf: Tensor, kind: str, name: str, sources: Sequence[int]) -> Tensor:
-    group = _groups.get(name)
+    group = find_group(name)
     if group is None:
         raise MeshError(f"{_NAMES[kind]}: the group {name!r} of this program is closed: make its mesh again")
     if group.size == 1:
@@ -129,7 +119,9 @@ _SENDERS = {
 def _shape_only(leaf: Tensor, kind: str, name: str, sources: Sequence[int]) -> Tensor:
     shape = list(leaf.shape)
     if kind == "gather":
-        shape = [_groups[name].size, *shape]
+        group = find_group(name)
+        assert group is not None, "a program is traced after its group is seen"
+        shape = [group.size, *shape]
     if kind == "scatter_sum":
         shape = shape[1:]
     return leaf.new_empty(shape)

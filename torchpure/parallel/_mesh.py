@@ -16,8 +16,8 @@ from torchpure.errors import MeshError, TransformError
 from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.engine import without_function_modes
 
-from ._collective_op import collective, group_named
-from ._rounds import Group
+from ._collective_op import collective
+from .messages import group_named, whole_group
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -65,6 +65,7 @@ def make_mesh(
     if timeout is not None:
         for group in {id(group): group for group in [dist.group.WORLD, *mesh.get_all_groups()]}.values():
             set_group_timeout(timedelta(seconds=timeout), group)
+        whole_group().timeout = timedelta(seconds=timeout)
     return mesh
 
 
@@ -84,8 +85,12 @@ def _start_default_group(device: str, timeout: float | None) -> None:
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    limit = dist.default_pg_timeout if timeout is None else timedelta(seconds=timeout)
     try:
-        dist.init_process_group(backend, timeout=None if timeout is None else timedelta(seconds=timeout))
+        store, rank, size = next(dist.rendezvous("env://", timeout=limit))
+        # the store of torchrun may outlive a restart, and has the addresses of the processes that ended then
+        store = dist.PrefixStore(f"torchpure/attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     except RuntimeError as error:
         waited = f"waited {timeout} seconds" if timeout else "waited"
         raise MeshError(
@@ -124,8 +129,3 @@ def names_of(mesh: Any) -> tuple[str, ...]:
     if not isinstance(mesh, DeviceMesh) or not mesh.mesh_dim_names:
         raise TransformError(f"wanted a mesh with named axes, from tp.make_mesh; got {type(mesh).__name__}")
     return tuple(mesh.mesh_dim_names)
-
-
-def whole_group() -> Group:
-    """Return the group of all processes of the program, which every mesh spans."""
-    return group_named(dist.group.WORLD)

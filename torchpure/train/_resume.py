@@ -15,6 +15,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.checkpoints import Checkpointer, check_restorable, data_of, describe
+from torchpure.checkpoints.sharded import any_process, has_distributed
 from torchpure.errors import CheckpointError, InputError, StructureError, TransformError
 from torchpure.transforms import ShapeDtype
 
@@ -99,7 +100,11 @@ class Store:
 
     def _too_soon(self, checkpointer: Checkpointer) -> bool:
         """Return whether a save now would take more than a small share of the time of the run."""
-        return checkpointer.busy() or time.monotonic() - self._saved_at < MIN_INTERVAL * checkpointer.seconds
+        early = checkpointer.busy() or time.monotonic() - self._saved_at < MIN_INTERVAL * checkpointer.seconds
+        assert self._last is not None
+        if not has_distributed(self._last.carry):
+            return early
+        return any_process(f"{self._caller}: the save of step {self._last.step}", early)  # all save, or none
 
     def close(self) -> None:
         """Save the newest position, wait until it is on the disk, and take no more."""

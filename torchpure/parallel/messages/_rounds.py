@@ -30,10 +30,11 @@ _ANNOUNCE_SECONDS = 5.0  # how long a failed process waits for others to hear of
 class Group:
     """The processes along one axis of a mesh, and how many rounds they have had."""
 
-    __slots__ = ("broken", "group", "heard", "label", "rank", "ranks", "room", "rounds", "size")
+    __slots__ = ("broken", "group", "heard", "label", "rank", "ranks", "room", "rounds", "size", "timeout")
 
-    def __init__(self, group: Any, label: str) -> None:
+    def __init__(self, group: Any, label: str, timeout: timedelta | None = None) -> None:
         self.group, self.label = group, label
+        self.timeout = timeout  # of its collectives; None for that of torch
         self.ranks = dist.get_process_group_ranks(group)  # numbers of the processes in the whole program
         self.rank, self.size = dist.get_rank(group), len(self.ranks)
         self.room = min(_MAX_ROOM, _ROOM_OF_GROUP // self.size)
