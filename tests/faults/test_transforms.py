@@ -14,6 +14,7 @@ import torchpure as tp
 from torchpure.errors import StructureError, TransformError
 
 pytestmark = pytest.mark.faults
+D = torch.float64
 
 
 def draw(*shape, seed=0):
@@ -129,3 +130,61 @@ def test_remat_with_keyed_dropout():
     x, key = draw(2, 3), tp.random.key(1)
     loss = lambda params: net.apply(params, {}, x, key=key)[0].sum()  # noqa: E731
     assert_close(tp.grad(tp.remat(loss))(net.params), tp.grad(loss)(net.params))
+
+
+def new(*shape, dtype=D):
+    return torch.empty(*shape, dtype=dtype)
+
+
+WITH_OUT = {
+    "sin": lambda x: torch.sin(x, out=torch.empty_like(x)),
+    "sort": lambda x: torch.sort(x, out=(new(0), new(0, dtype=torch.int64)))[0],
+    "prod": lambda x: torch.prod(x, -1, out=new(0)),
+    "inv": lambda x: torch.linalg.inv(torch.diag(x), out=new(3, 3)),
+    "normalize": lambda x: functional.normalize(x, dim=-1, out=torch.empty_like(x)),
+}
+EACH = {
+    "grad": lambda f: tp.grad(lambda x: f(x).sum()),
+    "jvp": lambda f: lambda x: tp.jvp(f, (x,), (x,)),
+    "vmap": lambda f: lambda x: tp.vmap(f)(torch.stack([x, x])),
+    "hessian": lambda f: tp.hessian(lambda x: f(x).sum()),
+    "program": lambda f: tp.make_graph(tp.grad(lambda x: f(x).sum())),
+}
+
+
+@pytest.mark.parametrize("name", WITH_OUT)
+def test_out_inside_a_transform(name):
+    for transform in EACH.values():
+        message = rf"^\w+: `<lambda>` .*, line \d+ of .*, gives `(?:linalg_)?{name}` an out=, .*: use what it returns"
+        with pytest.raises(TransformError, match=message):
+            transform(WITH_OUT[name])(torch.tensor([1.0, 2.0, 4.0], dtype=D))
+
+
+def test_out_that_no_transform_follows():
+    constant, x = draw(3).double(), torch.ones(3, dtype=D)
+    f = lambda x: (torch.sin(constant, out=new(3)) * torch.exp(x, out=None)).sum()  # noqa: E731
+    assert_close(tp.grad(f)(x), constant.sin() * x.exp())
+
+
+BITS = {
+    "float32": lambda x: x.view(torch.float32).sum().double(),
+    "int64": lambda x: x.view(torch.int64).view(D).sum(),
+    "complex64": lambda x: x.view(torch.complex64).abs().sum().double(),
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_reinterpreted_bits(name):
+    x = torch.ones(4, dtype=D)
+    for law in EACH.keys() - {"vmap"}:
+        with pytest.raises(TransformError, match=rf"^view\(torch.{name}\), line .*, reads the bits .* To convert"):
+            EACH[law](BITS[name])(x)
+    assert tp.vmap(BITS[name])(x[None])[0] == BITS[name](x)
+
+
+def test_views_of_a_dtype_that_have_derivatives():
+    x = draw(4).double()
+    complexes = lambda x: x.view(torch.complex128).view(D).view(D).pow(2).sum()  # noqa: E731
+    assert_close(tp.grad(complexes)(x), 2 * x)
+    assert_close(tp.hessian(complexes)(x), 2 * torch.eye(4, dtype=D))
+    assert_close(tp.jvp(complexes, (x,), (x,))[1], 2 * (x @ x))

@@ -293,6 +293,7 @@ ROWS = [
     Row((torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder), lambda f, x: f(x, 5.0), V34),
     Row((torch.as_strided_copy,), lambda f, x: f(x, (3,), (1,)), V4),
     Row((torch.diagonal_copy,), lambda f, x: f(x), V34),
+    Row((Tensor.view,), lambda f, x: f(x, D) * f(x, 12).reshape(3, 4), V34),
     Row((torch.expand_copy, torch.view_copy), lambda f, x: f(x, (3, 4)), V34),
     Row((torch.permute_copy,), lambda f, x: f(x, (1, 0)), V34),
     Row((torch.transpose_copy,), lambda f, x: f(x, 0, 1), V34),

@@ -1,53 +1,65 @@
-"""Every override inside of `remat` and `torch.utils.checkpoint`: the second run replaces the same operations."""
+"""Every override inside of `remat` and `torch.utils.checkpoint`: each run of the body replaces the same operations."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import torchpure as tp
 
-from .test_registry import CALLS, pytestmark, plain
+from .test_registry import CALLS, ROWS, D, name_of, plain
+from .test_registry import pytestmark as warnings
 
-__all__ = ["pytestmark"]
+pytestmark = [*warnings, pytest.mark.filterwarnings("ignore:The .grad attribute")]  # torch makes views fake so
 LAWS = {
     "grad": lambda f: tp.grad(f),
     "vmap of grad": lambda f: lambda x: tp.vmap(tp.grad(f))(torch.stack([x, 1.1 * x])),
-    "graph of grad": lambda f: lambda x: tp.make_graph(tp.grad(f))(x)(x),
+    "program of grad": lambda f: lambda x: tp.make_graph(tp.grad(f))(x)(x),
 }
 
 
-class Checkpointed(nn.Module):
-    """A module that checkpoints a module, which calls an operation."""
+def squares(run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: (run(x) ** 2).sum()
 
-    def __init__(self, inner):
+
+DIFFERENTIABLE = [name_of(row.operations[0]) for row in ROWS if "grad" not in row.refuses]
+
+
+@pytest.mark.parametrize("name", [name for name in DIFFERENTIABLE if name in CALLS])
+def test_the_gradient_of_an_override_in_remat(name):
+    f, x = squares(plain(name)), CALLS[name][0].at
+    assert_close(tp.grad(tp.remat(f))(x), tp.grad(f)(x))
+
+
+class Scaled(nn.Module):
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.inner = inner
+        self.call, self.scale = call, nn.Parameter(torch.ones((), dtype=D))
 
-    def forward(self, x):
-        return checkpoint(self.inner, x, use_reentrant=False)
-
-
-class Inner(nn.Module):
-    def __init__(self, call):
-        super().__init__()
-        self.call, self.scale = call, nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.call(x * self.scale)
 
 
+class Checkpointed(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=False)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("name", CALLS)
-def test_an_override_in_remat(name):
+def test_each_transform_of_an_override_in_remat(name):
     row, _ = CALLS[name]
-    squares = lambda run: lambda x: (run(x) ** 2).sum()  # noqa: E731
+    net = tp.functional(Checkpointed(Scaled(plain(name))))
     f = squares(plain(name))
-    net = tp.functional(Checkpointed(Inner(plain(name))))
     wrapped = {"remat": tp.remat(f), "checkpoint": squares(lambda x: net(net.params, x))}
-    for law, transform in LAWS.items():
-        if law.removeprefix("graph of ") in row.refuses or "grad" in row.refuses:
-            continue
-        wanted = transform(f)(row.at)
+    for law in (law for law in LAWS if law.removeprefix("program of ") not in row.refuses):
+        wanted = LAWS["grad" if law == "program of grad" else law](f)(row.at)
         for how, g in wrapped.items():
-            assert_close(transform(g)(row.at), wanted, msg=lambda text, law=law, how=how: f"{law}, {how}: {text}")
+            assert_close(LAWS[law](g)(row.at), wanted, msg=lambda text, at=f"{law}, {how}": f"{at}: {text}")

@@ -102,5 +102,10 @@ def is_differentiated(leaf: Tensor) -> bool:
     return True
 
 
+def is_followed(leaf: Tensor) -> bool:
+    """Return whether a transform follows a tensor: it is in a level, or is differentiated."""
+    return functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf)
+
+
 def _has_tangent(leaf: Tensor) -> bool:
     return not functorch.is_batchedtensor(leaf) and forward_ad.unpack_dual(leaf).tangent is not None

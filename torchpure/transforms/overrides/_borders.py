@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
-from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, set_forward_mode
+from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
 from torchpure.transforms.engine import innermost, is_differentiated
 
 from ._failing_members import by_finite_input
@@ -177,5 +177,7 @@ OVERRIDES = (
     Override([torch.logspace], Where.ALWAYS, formulas.logspace),
     *(Override([operation], Where.INTERCEPTED, refuse_conversion(operation)) for operation in CONVERSIONS),
     *(Override([operation], Where.ALWAYS, rule) for operation, rule in NEW_TENSORS.items()),
+    Override([Tensor.view], Where.ALWAYS, reinterpreted(Tensor.view)),
+    Override([torch.view_copy], Where.ALWAYS, reinterpreted(torch.view_copy, copies=True)),
     Override([set_grad_enabled], Where.INTERCEPTED, set_forward_mode),
 )
