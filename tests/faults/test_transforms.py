@@ -188,3 +188,29 @@ def test_views_of_a_dtype_that_have_derivatives():
     assert_close(tp.grad(complexes)(x), 2 * x)
     assert_close(tp.hessian(complexes)(x), 2 * torch.eye(4, dtype=D))
     assert_close(tp.jvp(complexes, (x,), (x,))[1], 2 * (x @ x))
+
+
+def chosen(x, k):
+    return ((functional.one_hot(k, 3) * x) ** 2).sum()
+
+
+@pytest.mark.parametrize("law", ["grad", "jvp", "hessian", "jacrev"])
+def test_one_hot(law):
+    x, classes = torch.tensor([1.0, 2.0, 3.0], dtype=D), torch.tensor([0, 2])
+    jvp = lambda f: lambda x, k: tp.jvp(lambda x: f(x, k), (x,), (x,))[1]  # noqa: E731
+    run = jvp(chosen) if law == "jvp" else getattr(tp, law)(chosen)
+    wanted = torch.stack([run(x, k) for k in classes])
+    mapped = tp.vmap(run, in_dims=(None, 0))
+    assert_close(mapped(x, classes), wanted)
+    assert_close(tp.make_graph(mapped)(x, classes)(x, classes), wanted)
+    assert_close(tp.make_graph(run)(x, classes[0])(x, classes[1]), wanted[1])
+
+
+def test_one_hot_of_wrong_classes():
+    x, classes = torch.ones(3, dtype=D), torch.tensor([[0], [5]])
+    mapped = tp.vmap(chosen, in_dims=(None, 0))
+    for run in (mapped, tp.make_graph(mapped)(x, classes % 3)):
+        with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+            run(x, classes)
+    with pytest.raises(TransformError, match=r"^one_hot, line \d+ of .*, without num_classes .*: give it num_classes="):
+        tp.vmap(functional.one_hot)(classes)

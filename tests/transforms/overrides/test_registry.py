@@ -177,6 +177,7 @@ ROWS = [
     ),
     Row((torch.index_reduce, Tensor.index_reduce), lambda f, x: f(x, 1, SLOTS[0], x**2, "prod"), V34),
     Row((Tensor.index_reduce_,), lambda f, x: f(x * 2, 0, SLOTS[2, :2], x[:2] ** 2, "prod"), V34),
+    Row((F.one_hot,), lambda f, x: f((x * 0).long() + SLOTS, 3) * x[..., None], V34),
     Row((torch.tensor_split, Tensor.tensor_split), lambda f, x: f(x, torch.tensor([1, 3]))[1], V4),
     Row((torch.narrow, Tensor.narrow), lambda f, x: f(x, 0, torch.tensor(1), 2), V4),
     # norms
