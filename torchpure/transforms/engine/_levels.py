@@ -85,6 +85,11 @@ def level_kinds() -> list[Any]:
     return [one.key() for one in functorch.get_interpreter_stack() or []]
 
 
+def in_any_level() -> bool:
+    """Return whether a level of torch's transforms is open: of torch.func, or of forward derivatives."""
+    return functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
 def is_variable(leaf: Any) -> bool:
     """Return whether a leaf can be differentiated: a tensor of real or complex numbers."""
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())

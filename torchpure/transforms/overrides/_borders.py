@@ -4,7 +4,6 @@ The rules run where one of the arguments is differentiated. Elsewhere torch's ow
 """
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 import torch
@@ -47,18 +46,6 @@ def _if_complex(operation: Rule, rule: Rule) -> Rule:
     """Return a rule of functions that are right for real numbers in torch, and frequent."""
     followed = _if_differentiated(operation, rule)
     return lambda self, *args, **kwargs: (followed if self.is_complex() else operation)(self, *args, **kwargs)
-
-
-def _if_maximum(operation: Rule, rule: Rule) -> Rule:
-    """Return a rule of distances whose order is infinite: torch's gradient at ties counts each of them fully."""
-    followed = _if_differentiated(operation, rule)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        position = 1 if operation in {F.pdist} else 2
-        p = kwargs.get("p", args[position] if len(args) > position else 2.0)
-        return (followed if p == inf else operation)(*args, **kwargs)
-
-    return run
 
 
 def _in_place(rule: Rule) -> Rule:
@@ -124,21 +111,21 @@ OVERRIDES = (
     *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
     *_rows(formulas.xlog1py, _special.xlog1py),
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
-    *_rows(formulas.vector_norm, torch.linalg.vector_norm, where=_ONCE_RIGHT),
-    *_rows(formulas.linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
-    *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
-    *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
-    Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _matrix_norm),
-    *_rows(formulas.frobenius_norm, torch.frobenius_norm, where=_ONCE_RIGHT),
-    *_rows(formulas.pairwise_distance, F.pairwise_distance, where=_ONCE_RIGHT),
-    *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss, where=_ONCE_RIGHT),
-    *_rows(formulas.cdist, torch.cdist, where=_ONCE_RIGHT),
-    *_rows(formulas.pdist, F.pdist, where=_ONCE_RIGHT),
-    *_rows(formulas.cdist, torch.cdist, choose=_if_maximum),
-    *_rows(formulas.pdist, F.pdist, choose=_if_maximum),
-    Override([F.normalize], _ONCE_RIGHT, formulas.normalize),  # torch cannot map its `out=`
-    *_rows(formulas.renorm, torch.renorm, Tensor.renorm, where=_ONCE_RIGHT),
-    *_rows(_in_place(formulas.renorm), Tensor.renorm_, where=_ONCE_RIGHT),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm),
+    *_rows(formulas.linalg_norm, torch.linalg.norm),
+    *_rows(formulas.norm, torch.norm, Tensor.norm),
+    *_rows(formulas.dist, torch.dist, Tensor.dist),
+    Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
+    *_rows(formulas.frobenius_norm, torch.frobenius_norm),
+    *_rows(formulas.pairwise_distance, F.pairwise_distance),
+    *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
+    *_rows(formulas.cdist, torch.cdist),
+    *_rows(formulas.pdist, F.pdist),
+    *_rows(formulas.normalize, F.normalize),
+    *_rows(formulas.hypot, torch.hypot, Tensor.hypot),
+    *_rows(_in_place(formulas.hypot), Tensor.hypot_),
+    *_rows(formulas.renorm, torch.renorm, Tensor.renorm),
+    *_rows(_in_place(formulas.renorm), Tensor.renorm_),
     *_rows(
         formulas.abs,
         torch.abs,
@@ -150,9 +137,9 @@ OVERRIDES = (
     ),
     *_rows(formulas.angle, torch.angle, Tensor.angle, where=_ONCE_RIGHT, choose=_if_complex),
     *_rows(formulas.sgn, torch.sgn, Tensor.sgn, where=_ONCE_RIGHT, choose=_if_complex),
-    *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
-    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=_ONCE_RIGHT),
-    *_rows(formulas.std_mean, torch.std_mean, where=_ONCE_RIGHT),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std),
+    *_rows(formulas.std_mean, torch.std_mean),
     *_rows(formulas.vander, torch.linalg.vander, where=_ONCE_RIGHT),
     *_rows(
         lambda x, *count, increasing=False, **kw: formulas.vander(x, *count, increasing=increasing, **kw), torch.vander

@@ -18,7 +18,6 @@ from torchpure._torch import (
     HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
-    forward_ad,
     functorch,
     is_any_autocast_enabled,
     len_torch_function_stack,
@@ -30,7 +29,7 @@ from torchpure._types import P, T
 from torchpure.transforms.calls import Call
 from torchpure.transforms.constants import BY_KEYWORD, NUMBERS, with_numbers, with_tensors_as_numbers
 from torchpure.transforms.context import current
-from torchpure.transforms.engine import in_first_gradient, innermost, is_followed, level_kinds
+from torchpure.transforms.engine import in_any_level, in_first_gradient, innermost, is_followed, level_kinds
 
 from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT
@@ -50,12 +49,11 @@ _OF_ATEN = {  # operations of programs -> how Python code calls them: programs o
     if operation.__class__ in {BuiltinFunctionType, MethodDescriptorType}
     and hasattr(torch.ops.aten, operation.__name__)
 }
-_peek = functorch.peek_interpreter_stack
 
 
 def in_transform() -> bool:
     """Return whether a level of torch's transforms is open."""
-    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
+    return not is_dynamo_compiling() and in_any_level()
 
 
 def in_transform_rule(operation: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,57 @@
+"""Norms far out, near zero and at zero: values and derivatives that were wrong once."""
+
+import pytest
+import torch
+from torch.nn import functional
+from torch.testing import assert_close
+
+import torchpure as tp
+
+pytestmark = pytest.mark.faults
+D = torch.float64
+HERE, THERE = torch.tensor([3.0, 4.0, 12.0], dtype=D), torch.tensor([1.0, 2.0, -2.0], dtype=D)
+LENGTHS = {  # functions of x and c with f(s x, s c) = s f(x, c)
+    "vector_norm": lambda x, c: torch.linalg.vector_norm(x),
+    "norm": lambda x, c: x.norm(),
+    "norm of order 3": lambda x, c: x.norm(p=3),
+    "linalg.norm": lambda x, c: torch.linalg.norm(x),
+    "matrix_norm": lambda x, c: torch.linalg.matrix_norm(x[None]),
+    "pairwise_distance": lambda x, c: functional.pairwise_distance(x, c, eps=0.0),
+    "cdist": lambda x, c: torch.cdist(x[None], c[None]).sum(),
+    "pdist": lambda x, c: torch.pdist(torch.stack([x, c])).sum(),
+    "dist": lambda x, c: torch.dist(x, c),
+    "hypot": lambda x, c: torch.hypot(x, c).sum(),
+    "std": lambda x, c: x.std(),
+    "abs of complex": lambda x, c: torch.complex(x, c).abs().sum(),
+}
+DIRECTIONS = {  # with f(s x, s c) = f(x, c)
+    "normalize": lambda x, c: functional.normalize(x, dim=0, eps=0.0) @ torch.sign(c),
+    "normalize of order 3": lambda x, c: functional.normalize(x, p=3, dim=0, eps=0.0) @ torch.sign(c),
+    "cosine_similarity": lambda x, c: functional.cosine_similarity(x, c, dim=0, eps=0.0),
+}
+SCALES = {"far out": (D, 2.0**650), "near zero": (D, 2.0**-650), "far out in float32": (torch.float32, 2.0**75),
+          "near zero in float32": (torch.float32, 2.0**-75)}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [*LENGTHS, *DIRECTIONS])
+def test_norms_beyond_the_range_of_squares(name, scale):
+    """A power of two changes no digit. In double precision a derivative may leave the range: it is scaled back."""
+    dtype, by = SCALES[scale]
+    f, degree = (LENGTHS[name], 1) if name in LENGTHS else (DIRECTIONS[name], 0)
+    x, c = (leaf.to(dtype) for leaf in (HERE, THERE))
+    along = lambda s: f(x * by * (1 + s * c), c * by) / by**degree  # noqa: E731 s -> a number of size one
+    near = lambda s: f(x * (1 + s * c), c)  # noqa: E731
+    zero = torch.zeros((), dtype=dtype)
+    ways = [tp.grad, tp.jacfwd, lambda g: lambda s: tp.vmap(tp.grad(g))(s[None])[0],
+            lambda g: lambda s: tp.make_graph(tp.grad(g))(s)(s), tp.hessian, lambda g: tp.grad(tp.grad(g))]  # fmt: skip
+    assert_close(tp.value_and_grad(along)(zero)[0], near(zero))
+    for way in ways:
+        assert_close(way(along)(zero), way(near)(zero))
+
+
+def test_hypot_at_zero():
+    x = torch.zeros(2, dtype=D)
+    f = lambda x: torch.hypot(x[0], x[1])  # noqa: E731
+    for way in (tp.grad(f), tp.jacfwd(f), tp.hessian(f), tp.make_graph(tp.grad(f))(x)):
+        assert not way(x).any()
