@@ -50,8 +50,15 @@ def test_norms_beyond_the_range_of_squares(name, scale):
         assert_close(way(along)(zero), way(near)(zero))
 
 
-def test_hypot_at_zero():
-    x = torch.zeros(2, dtype=D)
-    f = lambda x: torch.hypot(x[0], x[1])  # noqa: E731
+KINKS = {
+    "hypot": lambda x: torch.hypot(x[0], x[1]),
+    "masked.std": lambda x: torch.masked.std(x, 0, mask=torch.tensor([True, False, True])),
+    "masked.norm": lambda x: torch.masked.norm(x, 2, 0, mask=torch.tensor([True, False, True])),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_the_derivative_at_a_kink_is_zero(name):
+    f, x = KINKS[name], torch.zeros(3, dtype=D)
     for way in (tp.grad(f), tp.jacfwd(f), tp.hessian(f), tp.make_graph(tp.grad(f))(x)):
         assert not way(x).any()

@@ -271,6 +271,7 @@ ROWS = [
         V34,
     ),
     Row(tuple(POLYNOMIALS), lambda f, x: f(x, 3), V34),
+    Row((torch.sqrt,), lambda f, x: f(x**2 + 0.1), V34),
     Row((Tensor.hypot_,), lambda f, x: f(x[0] * 2, x[1]), V34),
     Row((Tensor.sinc_, Tensor.i0_), lambda f, x: f(x * 2), V34),
     Row((Tensor.cumprod_,), lambda f, x: f(x * 2, 1), V34),

@@ -3,6 +3,7 @@
 The rules run where one of the arguments is differentiated. Elsewhere torch's own kernels do.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,14 @@ def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool
     return _finite_matrix_norm(A, ord, dim, keepdim, **other)
 
 
+def _sqrt(input: Tensor) -> Tensor:
+    """Compute `torch.sqrt`; in `torch.masked.std`, which no mode sees, its derivative at 0 is that of a norm: 0."""
+    if sys._getframe(2).f_globals is not torch.masked.std.__globals__ or not is_differentiated(input):
+        return torch.sqrt(input)
+    zero = input == 0
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, input)))
+
+
 _WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
 _ONCE_RIGHT = Where.IN_TRANSFORM  # torch's first gradient is right, and faster
 
@@ -94,6 +103,7 @@ def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 OVERRIDES = (
+    Override([torch.sqrt], Where.ALWAYS, _sqrt),
     Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
     *_rows(formulas.prod, torch.prod, Tensor.prod),
     *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
