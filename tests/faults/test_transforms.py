@@ -214,3 +214,62 @@ def test_one_hot_of_wrong_classes():
             run(x, classes)
     with pytest.raises(TransformError, match=r"^one_hot, line \d+ of .*, without num_classes .*: give it num_classes="):
         tp.vmap(functional.one_hot)(classes)
+
+
+def test_a_nested_tensor_of_variables():
+    x = torch.ones(2, 3)
+    jagged = lambda make: lambda x: make([x, 2 * x], layout=torch.jagged).values().sum()  # noqa: E731
+    assert_close(tp.grad(jagged(torch.nested.as_nested_tensor))(x), 3 * x)
+    with pytest.raises(TransformError, match=r"^torch.nested.nested_tensor, line .* lost. Use torch.nested.as_nested"):
+        tp.grad(jagged(torch.nested.nested_tensor))(x)
+
+
+def no_members(x):
+    return {"sine": x.sin(), "square": (x**2).sum(), "scan": tp.scan(lambda c, a: (c + a, c * a), x.sum(), x)[1]}
+
+
+@pytest.mark.parametrize("transform", [tp.vmap, lambda f: tp.jit(tp.vmap(f))], ids=["vmap", "jit"])
+def test_vmap_of_no_members(transform):
+    x = torch.ones(0, 3, dtype=D)
+    shapes = tp.tree.map(lambda leaf: leaf.shape, transform(no_members)(x))
+    assert shapes == {"sine": (0, 3), "square": (0,), "scan": (0, 3)}
+    square = lambda x: (x**2).sum()  # noqa: E731
+    for derivative, shape in ((tp.grad, (0, 3)), (tp.hessian, (0, 3, 3))):
+        found = transform(derivative(square))(x)
+        assert found.shape == shape
+        assert found.dtype == D
+
+
+@pytest.mark.parametrize("inner", ["vjp", "grad", "jvp", "jacrev"])
+def test_a_transform_inside_of_a_backward_rule(inner):
+    cube = lambda x: (x**3).sum()  # noqa: E731
+    slopes = {
+        "vjp": lambda x, g: tp.vjp(cube, x)[1](g)[0],
+        "grad": lambda x, g: tp.grad(cube)(x) * g,
+        "jvp": lambda x, g: torch.stack([tp.jvp(cube, (x,), (e,))[1] for e in torch.eye(3, dtype=D)]) * g,
+        "jacrev": lambda x, g: tp.jacrev(cube)(x) * g,
+    }
+    ruled = tp.custom_vjp(cube)
+    ruled.defvjp(lambda x: (cube(x), x), lambda x, g: (slopes[inner](x, g),))
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=D)
+    assert_close(tp.jvp(ruled, (x,), (x,))[1], 3 * (x**3).sum())
+    for second in (tp.hessian(ruled), tp.jacfwd(tp.jacfwd(ruled)), tp.jacrev(tp.grad(ruled)),
+                   lambda x: tp.vmap(tp.hessian(ruled))(x[None])[0], tp.make_graph(tp.hessian(ruled))(x)):  # fmt: skip
+        assert_close(second(x), torch.diag(6 * x))
+
+
+@pytest.mark.parametrize("loss", [functional.cross_entropy, functional.nll_loss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_of_classes_are_differentiated_forwards(loss, reduction):
+    x, target = draw(4, 3).double(), torch.tensor([0, 2, 2, 1])
+    weights = torch.tensor([0.5, 1.0, 2.0], dtype=D)
+    picked = (x.log_softmax(1) if loss is functional.cross_entropy else x).gather(1, target[:, None])[:, 0]
+
+    def wanted(w):
+        total = -(w[target] * picked).sum()
+        return total / w[target].sum() if reduction == "mean" else total
+
+    f = lambda w: loss(x, target, weight=w, reduction=reduction)  # noqa: E731
+    for transform in (tp.grad, tp.jacfwd, tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f))):
+        assert_close(transform(f)(weights), transform(wanted)(weights))
+    assert_close(tp.jvp(f, (weights,), (weights,))[1], tp.jvp(wanted, (weights,), (weights,))[1])
