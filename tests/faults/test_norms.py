@@ -62,3 +62,36 @@ def test_the_derivative_at_a_kink_is_zero(name):
     f, x = KINKS[name], torch.zeros(3, dtype=D)
     for way in (tp.grad(f), tp.jacfwd(f), tp.hessian(f), tp.make_graph(tp.grad(f))(x)):
         assert not way(x).any()
+
+
+NUCLEAR = [
+    lambda x: torch.linalg.matrix_norm(x, "nuc"),
+    lambda x: torch.linalg.norm(x, "nuc"),
+    lambda x: x.norm(p="nuc"),
+    lambda x: torch.linalg.matrix_norm(x[None].movedim(0, 2), "nuc", dim=(0, 1), keepdim=True).reshape(()),
+]
+
+
+@pytest.mark.parametrize("f", NUCLEAR)
+def test_second_derivatives_of_the_nuclear_norm_at_equal_singular_values(f):
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=D)
+    wanted = torch.einsum("ij,kl->ijkl", turn, turn) / 2  # of the identity: only a rotation turns the polar factor
+    x = torch.eye(2, dtype=D)
+    for second in (tp.hessian(f), tp.jacrev(tp.grad(f)), tp.jacfwd(tp.jacfwd(f)), tp.make_graph(tp.hessian(f))(x),
+                   lambda x: tp.vmap(tp.hessian(f))(x[None])[0]):  # fmt: skip
+        assert_close(second(x), wanted)
+        assert not second(0 * x).any()
+
+
+def test_second_derivatives_of_the_nuclear_norm_of_a_tall_matrix():
+    tall = torch.tensor([[1.0, 2.0], [0.5, -1.0], [3.0, 1.0]], dtype=D)
+    gram = lambda x: torch.linalg.eigvalsh(x.T @ x).sqrt().sum()  # noqa: E731
+    for x, reference in ((tall, gram), (tall.T, lambda x: gram(x.T))):
+        assert_close(tp.hessian(NUCLEAR[0])(x), tp.hessian(reference)(x))
+
+
+@pytest.mark.parametrize("order", ["fro", "nuc", 2, 1])
+def test_matrix_norms_over_other_dimensions_under_vmap(order):
+    x = torch.arange(24.0, dtype=D).sin().reshape(2, 2, 3, 2)
+    norm = lambda x: torch.linalg.matrix_norm(x, order, dim=(0, 1), keepdim=True)  # noqa: E731
+    assert_close(tp.vmap(norm)(x), torch.stack([norm(row) for row in x]))

@@ -63,6 +63,7 @@ from ._losses import (
 )
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
+from ._nuclear_norm import nuclear_norm
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
@@ -129,6 +130,7 @@ __all__ = [
     "norm",
     "normal",
     "normalize",
+    "nuclear_norm",
     "pad",
     "pairwise_distance",
     "pdist",

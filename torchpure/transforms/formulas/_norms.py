@@ -14,6 +14,7 @@ from torchpure.transforms.calls import differentiable, saved_primals, unwrap_clo
 from torchpure.transforms.engine import in_any_level
 
 from ._elementwise import Elementwise, with_value
+from ._nuclear_norm import nuclear_norm
 from ._of_two import atan2
 
 
@@ -201,6 +202,8 @@ def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = Fal
         return vector_norm(x, 2 if ord is None else ord, dim, keepdim, **other)
     if ord == "fro":
         return vector_norm(x, 2, (-2, -1) if dim is None else dim, keepdim, **other)
+    if ord == "nuc" and x.ndim > 1:
+        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -210,6 +213,8 @@ def norm(
     """Compute `torch.norm`."""
     if out is None and (p in {"fro", None} or isinstance(p, int | float)):
         return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
+    if out is None and p == "nuc" and x.ndim > 1:
+        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
 
 

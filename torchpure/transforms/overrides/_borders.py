@@ -60,13 +60,19 @@ def _rows(
 
 
 _finite_matrix_norm = by_finite_input(torch.linalg.matrix_norm)
+_finite_nuclear_norm = by_finite_input(formulas.nuclear_norm)
 
 
 def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **other: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.matrix_norm`; the norms by singular values are torch's."""
-    if ord == "fro" and is_differentiated(A) and other.get("out") is None:
+    if ord == "fro" and is_differentiated(A):
         return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
-    return _finite_matrix_norm(A, ord, dim, keepdim, **other)
+    matrix = A.movedim(tuple(dim), (-2, -1))  # where a member that is not finite is looked for
+    nuclear = ord == "nuc" and is_differentiated(A)
+    norm = _finite_nuclear_norm(matrix, **other) if nuclear else _finite_matrix_norm(matrix, ord, **other)
+    for i in sorted(i % A.ndim for i in dim) if keepdim else ():
+        norm = norm.unsqueeze(i)
+    return norm
 
 
 def _sqrt(input: Tensor) -> Tensor:
