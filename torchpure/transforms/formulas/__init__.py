@@ -1,7 +1,6 @@
 """Functions of torch by formulas whose derivatives are right everywhere: at zeros, at ties, far out."""
 
 from ._bessel import BESSEL
-from ._determinant import determinant
 from ._distances import (
     cdist,
     frobenius_norm,
@@ -61,9 +60,9 @@ from ._losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
+from ._matrices import determinant, nuclear_norm
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
-from ._nuclear_norm import nuclear_norm
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow

@@ -14,7 +14,7 @@ from torchpure.transforms.calls import differentiable, saved_primals, unwrap_clo
 from torchpure.transforms.engine import in_any_level
 
 from ._elementwise import Elementwise, with_value
-from ._nuclear_norm import nuclear_norm
+from ._matrices import nuclear_norm
 from ._of_two import atan2
 
 
