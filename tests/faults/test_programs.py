@@ -117,3 +117,48 @@ def test_while_loop_with_a_bad_index():
     for run in (search, tp.jit(search)):
         with pytest.raises(IndexError, match="out of"):
             run(numbers, torch.tensor(1))
+
+
+def _filled(x):
+    filled = torch.tensor([1.0, 2.0, 3.0])
+    filled[0] = x[0]
+    return filled.exp_() * 2
+
+
+def _through_a_view(x):
+    whole = HELD + 0
+    whole[:2].add_(x[:2])
+    return whole.neg_().exp_()
+
+
+HELD = torch.tensor([1.0, 2.0, 3.0])
+WRITES = {  # constants into which an argument is written, and which are changed again without one
+    "add_, sigmoid_": lambda x: (HELD * 1).add_(x).sigmoid_(),
+    "exp_ before and after": lambda x: (HELD + 0).exp_().add_(x).mul_(2).neg_(),
+    "an entry": _filled,
+    "a view": _through_a_view,
+    "gru_cell": lambda x: torch.gru_cell(x[None], *GRU)[0],
+}
+GRU = [HELD[None], torch.linspace(-1, 1, 27).reshape(9, 3), torch.linspace(1, -1, 27).reshape(9, 3)]
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_constants_that_a_program_changes(name):
+    f, x = WRITES[name], torch.tensor([0.5, 0.25, 2.0])
+    for run in (f, tp.jacrev(f)):
+        program = tp.make_graph(run)(x)
+        for at in (x, 2 * x):
+            assert_close(program(at), run(at))
+
+
+def test_programs_that_ended_in_errors_of_torch():
+    x = torch.tensor([[3.0, 4.0], [1.0, -2.0]])
+    functions = {
+        "a power in place": lambda x: x.clone().pow_(3).sum(),
+        "norm of order 3": lambda x: x.norm(p=3),
+        "a constant without memory, indexed": lambda x: torch.pdist(torch.stack([x[0], x[0].detach() + 1])).sum(),
+        "a new tensor in remat": tp.remat(lambda x: torch.tensor([x[0, 0], x[0, 1] ** 2]).sum()),
+    }
+    for name, f in functions.items():
+        for run in (tp.grad(f), tp.hessian(f)):
+            assert_close(tp.make_graph(run)(x)(x), run(x), msg=lambda text, at=name: f"{at}: {text}")

@@ -14,6 +14,7 @@ import torchpure as tp
 from torchpure.errors import StructureError, TransformError
 
 pytestmark = pytest.mark.faults
+D = torch.float64
 
 
 def draw(*shape, seed=0):
@@ -129,3 +130,146 @@ def test_remat_with_keyed_dropout():
     x, key = draw(2, 3), tp.random.key(1)
     loss = lambda params: net.apply(params, {}, x, key=key)[0].sum()  # noqa: E731
     assert_close(tp.grad(tp.remat(loss))(net.params), tp.grad(loss)(net.params))
+
+
+def new(*shape, dtype=D):
+    return torch.empty(*shape, dtype=dtype)
+
+
+WITH_OUT = {
+    "sin": lambda x: torch.sin(x, out=torch.empty_like(x)),
+    "sort": lambda x: torch.sort(x, out=(new(0), new(0, dtype=torch.int64)))[0],
+    "prod": lambda x: torch.prod(x, -1, out=new(0)),
+    "inv": lambda x: torch.linalg.inv(torch.diag(x), out=new(3, 3)),
+    "normalize": lambda x: functional.normalize(x, dim=-1, out=torch.empty_like(x)),
+}
+EACH = {
+    "grad": lambda f: tp.grad(lambda x: f(x).sum()),
+    "jvp": lambda f: lambda x: tp.jvp(f, (x,), (x,)),
+    "vmap": lambda f: lambda x: tp.vmap(f)(torch.stack([x, x])),
+    "hessian": lambda f: tp.hessian(lambda x: f(x).sum()),
+    "program": lambda f: tp.make_graph(tp.grad(lambda x: f(x).sum())),
+}
+
+
+@pytest.mark.parametrize("name", WITH_OUT)
+def test_out_inside_a_transform(name):
+    for transform in EACH.values():
+        message = rf"^\w+: `<lambda>` .*, line \d+ of .*, gives `(?:linalg_)?{name}` an out=, .*: use what it returns"
+        with pytest.raises(TransformError, match=message):
+            transform(WITH_OUT[name])(torch.tensor([1.0, 2.0, 4.0], dtype=D))
+
+
+def test_out_that_no_transform_follows():
+    constant, x = draw(3).double(), torch.ones(3, dtype=D)
+    f = lambda x: (torch.sin(constant, out=new(3)) * torch.exp(x, out=None)).sum()  # noqa: E731
+    assert_close(tp.grad(f)(x), constant.sin() * x.exp())
+
+
+BITS = {
+    "float32": lambda x: x.view(torch.float32).sum().double(),
+    "int64": lambda x: x.view(torch.int64).view(D).sum(),
+    "complex64": lambda x: x.view(torch.complex64).abs().sum().double(),
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+def test_reinterpreted_bits(name):
+    x = torch.ones(4, dtype=D)
+    for law in EACH.keys() - {"vmap"}:
+        with pytest.raises(TransformError, match=rf"^view\(torch.{name}\), line .*, reads the bits .* To convert"):
+            EACH[law](BITS[name])(x)
+    assert tp.vmap(BITS[name])(x[None])[0] == BITS[name](x)
+
+
+def test_views_of_a_dtype_that_have_derivatives():
+    x = draw(4).double()
+    complexes = lambda x: x.view(torch.complex128).view(D).view(D).pow(2).sum()  # noqa: E731
+    assert_close(tp.grad(complexes)(x), 2 * x)
+    assert_close(tp.hessian(complexes)(x), 2 * torch.eye(4, dtype=D))
+    assert_close(tp.jvp(complexes, (x,), (x,))[1], 2 * (x @ x))
+
+
+def chosen(x, k):
+    return ((functional.one_hot(k, 3) * x) ** 2).sum()
+
+
+@pytest.mark.parametrize("law", ["grad", "jvp", "hessian", "jacrev"])
+def test_one_hot(law):
+    x, classes = torch.tensor([1.0, 2.0, 3.0], dtype=D), torch.tensor([0, 2])
+    jvp = lambda f: lambda x, k: tp.jvp(lambda x: f(x, k), (x,), (x,))[1]  # noqa: E731
+    run = jvp(chosen) if law == "jvp" else getattr(tp, law)(chosen)
+    wanted = torch.stack([run(x, k) for k in classes])
+    mapped = tp.vmap(run, in_dims=(None, 0))
+    assert_close(mapped(x, classes), wanted)
+    assert_close(tp.make_graph(mapped)(x, classes)(x, classes), wanted)
+    assert_close(tp.make_graph(run)(x, classes[0])(x, classes[1]), wanted[1])
+
+
+def test_one_hot_of_wrong_classes():
+    x, classes = torch.ones(3, dtype=D), torch.tensor([[0], [5]])
+    mapped = tp.vmap(chosen, in_dims=(None, 0))
+    for run in (mapped, tp.make_graph(mapped)(x, classes % 3)):
+        with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+            run(x, classes)
+    with pytest.raises(TransformError, match=r"^one_hot, line \d+ of .*, without num_classes .*: give it num_classes="):
+        tp.vmap(functional.one_hot)(classes)
+
+
+def test_a_nested_tensor_of_variables():
+    x = torch.ones(2, 3)
+    jagged = lambda make: lambda x: make([x, 2 * x], layout=torch.jagged).values().sum()  # noqa: E731
+    assert_close(tp.grad(jagged(torch.nested.as_nested_tensor))(x), 3 * x)
+    with pytest.raises(TransformError, match=r"^torch.nested.nested_tensor, line .* lost. Use torch.nested.as_nested"):
+        tp.grad(jagged(torch.nested.nested_tensor))(x)
+
+
+def no_members(x):
+    return {"sine": x.sin(), "square": (x**2).sum(), "scan": tp.scan(lambda c, a: (c + a, c * a), x.sum(), x)[1]}
+
+
+@pytest.mark.parametrize("transform", [tp.vmap, lambda f: tp.jit(tp.vmap(f))], ids=["vmap", "jit"])
+def test_vmap_of_no_members(transform):
+    x = torch.ones(0, 3, dtype=D)
+    shapes = tp.tree.map(lambda leaf: leaf.shape, transform(no_members)(x))
+    assert shapes == {"sine": (0, 3), "square": (0,), "scan": (0, 3)}
+    square = lambda x: (x**2).sum()  # noqa: E731
+    for derivative, shape in ((tp.grad, (0, 3)), (tp.hessian, (0, 3, 3))):
+        found = transform(derivative(square))(x)
+        assert found.shape == shape
+        assert found.dtype == D
+
+
+@pytest.mark.parametrize("inner", ["vjp", "grad", "jvp", "jacrev"])
+def test_a_transform_inside_of_a_backward_rule(inner):
+    cube = lambda x: (x**3).sum()  # noqa: E731
+    slopes = {
+        "vjp": lambda x, g: tp.vjp(cube, x)[1](g)[0],
+        "grad": lambda x, g: tp.grad(cube)(x) * g,
+        "jvp": lambda x, g: torch.stack([tp.jvp(cube, (x,), (e,))[1] for e in torch.eye(3, dtype=D)]) * g,
+        "jacrev": lambda x, g: tp.jacrev(cube)(x) * g,
+    }
+    ruled = tp.custom_vjp(cube)
+    ruled.defvjp(lambda x: (cube(x), x), lambda x, g: (slopes[inner](x, g),))
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=D)
+    assert_close(tp.jvp(ruled, (x,), (x,))[1], 3 * (x**3).sum())
+    for second in (tp.hessian(ruled), tp.jacfwd(tp.jacfwd(ruled)), tp.jacrev(tp.grad(ruled)),
+                   lambda x: tp.vmap(tp.hessian(ruled))(x[None])[0], tp.make_graph(tp.hessian(ruled))(x)):  # fmt: skip
+        assert_close(second(x), torch.diag(6 * x))
+
+
+@pytest.mark.parametrize("loss", [functional.cross_entropy, functional.nll_loss])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_of_classes_are_differentiated_forwards(loss, reduction):
+    x, target = draw(4, 3).double(), torch.tensor([0, 2, 2, 1])
+    weights = torch.tensor([0.5, 1.0, 2.0], dtype=D)
+    picked = (x.log_softmax(1) if loss is functional.cross_entropy else x).gather(1, target[:, None])[:, 0]
+
+    def wanted(w):
+        total = -(w[target] * picked).sum()
+        return total / w[target].sum() if reduction == "mean" else total
+
+    f = lambda w: loss(x, target, weight=w, reduction=reduction)  # noqa: E731
+    for transform in (tp.grad, tp.jacfwd, tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f))):
+        assert_close(transform(f)(weights), transform(wanted)(weights))
+    assert_close(tp.jvp(f, (weights,), (weights,))[1], tp.jvp(wanted, (weights,), (weights,))[1])

@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from torchpure.transforms.control_flow import scan
-from torchpure.transforms.overrides import RECURRENT_CELLS, in_transform, project_input
+from torchpure.transforms.overrides import RECURRENT_CELLS, in_transform, one_hot, project_input
 
 State = tuple[Tensor, ...]
 _LSTM = 2  # the mode of torch's kernels
@@ -26,7 +26,7 @@ _aten = torch.ops.aten
 
 
 class TracedLayers(TorchFunctionMode):
-    """Replaces recurrent layers by loops, and lists of lengths in `ctc_loss` by tensors.
+    """Replaces recurrent layers by loops, `one_hot` by a scatter, and lists of lengths in `ctc_loss` by tensors.
 
     It is on while `jit` runs a function to trace it. It has no state, and costs a microsecond an operation then.
     """
@@ -36,6 +36,8 @@ class TracedLayers(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in {torch.ctc_loss, functional.ctc_loss}:
             return func(*[_as_lengths(arg) for arg in args], **{key: _as_lengths(arg) for key, arg in kwargs.items()})
+        if func is functional.one_hot:
+            return one_hot(*args, **kwargs)
         cell = RECURRENT_CELLS.get(func)
         layer = None if cell is None else _layer(args, kwargs)
         if cell is None or layer is None:

@@ -177,6 +177,7 @@ ROWS = [
     ),
     Row((torch.index_reduce, Tensor.index_reduce), lambda f, x: f(x, 1, SLOTS[0], x**2, "prod"), V34),
     Row((Tensor.index_reduce_,), lambda f, x: f(x * 2, 0, SLOTS[2, :2], x[:2] ** 2, "prod"), V34),
+    Row((F.one_hot,), lambda f, x: f((x * 0).long() + SLOTS, 3) * x[..., None], V34),
     Row((torch.tensor_split, Tensor.tensor_split), lambda f, x: f(x, torch.tensor([1, 3]))[1], V4),
     Row((torch.narrow, Tensor.narrow), lambda f, x: f(x, 0, torch.tensor(1), 2), V4),
     # norms
@@ -227,6 +228,8 @@ ROWS = [
             Tensor.copysign,
             torch.dist,
             Tensor.dist,
+            torch.hypot,
+            Tensor.hypot,
         ),
         lambda f, x: f(x[0], x[1]),
         V34,
@@ -268,6 +271,8 @@ ROWS = [
         V34,
     ),
     Row(tuple(POLYNOMIALS), lambda f, x: f(x, 3), V34),
+    Row((torch.sqrt,), lambda f, x: f(x**2 + 0.1), V34),
+    Row((Tensor.hypot_,), lambda f, x: f(x[0] * 2, x[1]), V34),
     Row((Tensor.sinc_, Tensor.i0_), lambda f, x: f(x * 2), V34),
     Row((Tensor.cumprod_,), lambda f, x: f(x * 2, 1), V34),
     Row(
@@ -293,6 +298,7 @@ ROWS = [
     Row((torch.fmod, Tensor.fmod, torch.remainder, Tensor.remainder), lambda f, x: f(x, 5.0), V34),
     Row((torch.as_strided_copy,), lambda f, x: f(x, (3,), (1,)), V4),
     Row((torch.diagonal_copy,), lambda f, x: f(x), V34),
+    Row((Tensor.view,), lambda f, x: f(x, D) * f(x, 12).reshape(3, 4), V34),
     Row((torch.expand_copy, torch.view_copy), lambda f, x: f(x, (3, 4)), V34),
     Row((torch.permute_copy,), lambda f, x: f(x, (1, 0)), V34),
     Row((torch.transpose_copy,), lambda f, x: f(x, 0, 1), V34),

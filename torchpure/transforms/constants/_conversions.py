@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import FakeTensor
 from torchpure.errors import TransformError
-from torchpure.transforms.engine import functorch, is_differentiated, user_line
+from torchpure.transforms.engine import innermost, is_differentiated, is_followed, user_line
 
 CONVERSIONS = {  # operations -> how the code looks
     Tensor.item: ".item()",
@@ -47,7 +48,7 @@ def _new_tensor(operation: Any, first: int) -> Callable[..., Tensor]:
 
     def run(*args: Any, **kwargs: Any) -> Tensor:
         data = args[first] if len(args) > first else kwargs.get("data", kwargs.get("obj"))
-        if kwargs.get("requires_grad") or not any(map(_is_followed, _tensors(data))):
+        if kwargs.get("requires_grad") or not any(map(_has_no_numbers, _tensors(data))):
             return operation(*args, **kwargs)
         if isinstance(data, Tensor) and operation in {torch.as_tensor, torch.asarray}:
             return operation(*args, **kwargs)  # the tensor itself, or `to`
@@ -67,8 +68,9 @@ def _is_sequence(data: Any) -> bool:
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")
 
 
-def _is_followed(leaf: Tensor) -> bool:
-    return functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf)
+def _has_no_numbers(leaf: Tensor) -> bool:
+    """Return whether a transform or a tracer follows a tensor: a copy of its numbers would be a constant."""
+    return is_followed(leaf) or isinstance(innermost(leaf), FakeTensor)
 
 
 def _tensors(data: Any) -> Iterator[Tensor]:

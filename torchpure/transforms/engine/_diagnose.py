@@ -119,6 +119,8 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "statistics of a norm, which torch does not have: leave the state out of what is differentiated",
     "running_mean or running_var, which w": "updates the running statistics of a batch norm that members share: "
     "make the module a function with tp.functional",
+    r"^out= of (\w+) inside": "gives {} an out=, into which transforms cannot follow a result: use what it returns, as "
+    "in y = torch.sin(x)",
     r"forward AD with ([\w:.]+) that does not": _NO_FORWARD,
     r"derivative for '?([\w:.]+)'? is not implemented": _NO_DERIVATIVE,
     r"[Bb]atching rule not implemented for ([\w:.]+\w)": _NO_RULE,

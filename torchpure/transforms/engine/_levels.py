@@ -85,6 +85,11 @@ def level_kinds() -> list[Any]:
     return [one.key() for one in functorch.get_interpreter_stack() or []]
 
 
+def in_any_level() -> bool:
+    """Return whether a level of torch's transforms is open: of torch.func, or of forward derivatives."""
+    return functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
 def is_variable(leaf: Any) -> bool:
     """Return whether a leaf can be differentiated: a tensor of real or complex numbers."""
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
@@ -100,6 +105,11 @@ def is_differentiated(leaf: Tensor) -> bool:
             return False
         leaf = functorch.get_unwrapped(leaf)
     return True
+
+
+def is_followed(leaf: Tensor) -> bool:
+    """Return whether a transform follows a tensor: it is in a level, or is differentiated."""
+    return functorch.is_functorch_wrapped_tensor(leaf) or is_differentiated(leaf)
 
 
 def _has_tangent(leaf: Tensor) -> bool:

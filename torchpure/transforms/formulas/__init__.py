@@ -1,7 +1,6 @@
 """Functions of torch by formulas whose derivatives are right everywhere: at zeros, at ties, far out."""
 
 from ._bessel import BESSEL
-from ._determinant import determinant
 from ._distances import (
     cdist,
     frobenius_norm,
@@ -61,9 +60,10 @@ from ._losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
+from ._matrices import determinant, nuclear_norm
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
-from ._of_two import atan2, copysign, xlog1py, xlogy
+from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
 from ._products import cumprod, householder_product, index_product, prod, scatter_product, vander
@@ -110,6 +110,7 @@ __all__ = [
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
+    "hypot",
     "igamma",
     "igammac",
     "index_add",
@@ -128,6 +129,7 @@ __all__ = [
     "norm",
     "normal",
     "normalize",
+    "nuclear_norm",
     "pad",
     "pairwise_distance",
     "pdist",

@@ -1,12 +1,13 @@
 """Distances and functions of norms: at equal points and zero rows their derivatives are zero, in every order."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._elementwise import with_value
-from ._norms import vector_norm
+from ._norms import normalized, right_in_torch, vector_norm, with_right_value
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
@@ -17,8 +18,12 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
     """Compute `torch.cdist`."""
     mode = "use_mm_for_euclid_dist_if_necessary" if compute_mode is None else compute_mode
+    quick = right_in_torch(lambda: torch.cdist(x1, x2, p, mode), p, x1, x2) if 0 < p < math.inf else None
+    if quick is not None:
+        return quick
     value = torch.cdist(x1.detach(), x2.detach(), p, mode)
-    return with_value(vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1), value) if value.numel() else value
+    followed = vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1) if value.numel() else value
+    return with_right_value(followed, value, p) if value.numel() and 0 < p < math.inf else with_value(followed, value)
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
@@ -27,10 +32,9 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return vector_norm(input[first] - input[second], p, -1)
 
 
-def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+def normalize(input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Tensor:
     """Compute `F.normalize`: x / max(‖x‖, eps)."""
-    result = input / vector_norm(input, p, dim, True).clamp_min(eps)
-    return result if out is None else out.copy_(result)
+    return normalized(input, p, dim, eps)
 
 
 def renorm(input: Tensor, p: Any, dim: int, maxnorm: Any) -> Tensor:

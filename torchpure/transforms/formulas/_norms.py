@@ -1,6 +1,7 @@
 """Vector norms of every order, at zeros and over any range; distances, angles and standard deviations by them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
+from torchpure.transforms.engine import in_any_level
 
 from ._elementwise import Elementwise, with_value
+from ._matrices import nuclear_norm
 from ._of_two import atan2
 
 
@@ -26,6 +30,9 @@ def vector_norm(
     p = float(ord)
     if not _has_formula(values, p):
         return torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype)
+    quick = right_in_torch(lambda: torch.linalg.vector_norm(x, ord, dim, keepdim, dtype=dtype), p, x)
+    if quick is not None:
+        return quick
     dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     value = torch.linalg.vector_norm(x.detach(), ord, dim, keepdim, dtype=dtype)
     if values.is_complex():
@@ -33,7 +40,29 @@ def vector_norm(
         root = _root_of_sum(parts, p, (*(i % x.ndim for i in dims), x.ndim)).squeeze(-1)
     else:
         root = _root_of_sum(values, p, dims)
-    return with_value(root if keepdim or not x.ndim else root.squeeze(dims), value)
+    return with_right_value(root if keepdim or not x.ndim else root.squeeze(dims), value, p)
+
+
+def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor) -> Tensor | None:
+    """Return a norm by torch where its value and its first gradient are right; None: take the formula.
+
+    Torch's powers leave their range far out and near zero. Only plain autograd can look at numbers.
+    """
+    if in_any_level() or any(isinstance(leaf, FakeTensor) for leaf in tensors):
+        return None
+    value = run()
+    return value if bool(_is_in_range(value.detach(), p).all()) else None
+
+
+def _is_in_range(value: Tensor, p: float) -> Tensor:
+    limits = torch.finfo(value.dtype)
+    smallest = max(limits.tiny, (limits.tiny / limits.eps) ** (1 / p))  # below, the powers are denormal numbers
+    return (value <= 1 / smallest) & (value >= smallest)
+
+
+def with_right_value(followed: Tensor, value: Tensor, p: float = 2.0) -> Tensor:
+    """Return a norm by torch with the derivatives of `followed`; where torch's powers left their range, `followed`."""
+    return with_value(followed, torch.where(_is_in_range(value, p), value, followed.detach()))
 
 
 def _has_formula(x: Tensor, p: float) -> bool:
@@ -126,8 +155,16 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Compute `F.cosine_similarity`."""
-    sizes = [vector_norm(x, 2, dim, True).clamp(min=eps) for x in torch.broadcast_tensors(x1, x2)]
-    return ((x1 / sizes[0]) * (x2 / sizes[1])).sum(dim)
+    first, second = (normalized(x, 2, dim, eps) for x in torch.broadcast_tensors(x1, x2))
+    return (first * second).sum(dim)
+
+
+def normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
+    """Return x / max(‖x‖, eps); numbers of size one are divided, so that no derivative leaves the range of floats."""
+    dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    largest, _ = _largest(x, dims)
+    scaled = x / largest
+    return scaled / torch.maximum(vector_norm(scaled, p, dims, True), eps / largest)
 
 
 def std(
@@ -136,6 +173,10 @@ def std(
     """Compute `torch.std`; where all numbers are equal its derivative is zero, as in torch's backward pass."""
     if isinstance(dim, bool):  # torch.std(input, unbiased)
         dim, unbiased = None, dim
+    given = {"dim": dim, "correction": correction, "keepdim": keepdim} if unbiased is None else {}
+    quick = right_in_torch(lambda: torch.std(input, **given), 2.0, input) if given else None
+    if quick is not None:
+        return quick
     less = float(correction) if correction is not None else 1.0 if unbiased is None else float(unbiased)
     dims = tuple(range(input.ndim)) if dim is None or dim == () else dim
     centred = input - input.mean(dims, keepdim=True)
@@ -143,7 +184,7 @@ def std(
     count = input.numel() / max(spread.numel(), 1)
     value = torch.std(input.detach(), dims, correction=less, keepdim=keepdim)
     followed = spread / math.sqrt(max(count - less, 0.0)) if count > less else spread * math.nan
-    return with_value(followed, value)
+    return with_right_value(followed, value)
 
 
 def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **other: Any) -> Any:
@@ -161,6 +202,8 @@ def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = Fal
         return vector_norm(x, 2 if ord is None else ord, dim, keepdim, **other)
     if ord == "fro":
         return vector_norm(x, 2, (-2, -1) if dim is None else dim, keepdim, **other)
+    if ord == "nuc" and x.ndim > 1:
+        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -170,6 +213,8 @@ def norm(
     """Compute `torch.norm`."""
     if out is None and (p in {"fro", None} or isinstance(p, int | float)):
         return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
+    if out is None and p == "nuc" and x.ndim > 1:
+        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
 
 

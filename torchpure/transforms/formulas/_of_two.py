@@ -1,9 +1,12 @@
-"""Functions of two arguments at zeros: angles, x log y, signs."""
+"""Functions of two arguments at zeros: angles, lengths, x log y, signs."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchpure._torch import FakeTensor
+from torchpure.transforms.engine import in_any_level
 
 from ._elementwise import Elementwise, with_value
 from ._safe_product import safe_product
@@ -25,6 +28,24 @@ def atan2(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.atan2`; at the origin its derivatives are 0."""
     dtype = torch.result_type(input, other)
     return _ATAN2(input.to(dtype), other.to(dtype)) if dtype.is_floating_point else torch.atan2(input, other)
+
+
+def _share(a: Tensor, b: Tensor) -> Tensor:
+    """Return a / √(a² + b²), and 0 at a = b = 0."""
+    size = _HYPOT(a, b)
+    return torch.where(size == 0, 0.0, a / torch.where(size == 0, 1.0, size))
+
+
+_HYPOT = Elementwise("hypot", torch.hypot, (_share, lambda a, b: _share(b, a)))
+
+
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """Compute `torch.hypot`; at the origin its derivatives are 0, as those of a norm."""
+    if not in_any_level() and not isinstance(input, FakeTensor):
+        value = torch.hypot(input, other)
+        if bool((value >= torch.finfo(value.dtype).tiny).all()):  # torch divides by the value
+            return value
+    return of_two(_HYPOT, input, other)
 
 
 def _logarithm(value: Any, log: Any, inside: Any) -> Elementwise:

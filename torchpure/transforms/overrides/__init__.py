@@ -19,6 +19,7 @@ from ._norms import note_update, updated_statistics
 from ._recurrent import RECURRENT_CELLS, project_input
 from ._registry import IN_TRANSFORM
 from ._retry import run_transform
+from ._scatter import one_hot
 
 __all__ = [
     "IN_TRANSFORM",
@@ -28,6 +29,7 @@ __all__ = [
     "attention_weights",
     "in_transform",
     "in_transform_rule",
+    "one_hot",
     "only_overrides",
     "overridden",
     "note_update",

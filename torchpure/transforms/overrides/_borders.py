@@ -3,8 +3,8 @@
 The rules run where one of the arguments is differentiated. Elsewhere torch's own kernels do.
 """
 
+import sys
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
-from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, set_forward_mode
+from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
 from torchpure.transforms.engine import innermost, is_differentiated
 
 from ._failing_members import by_finite_input
@@ -49,18 +49,6 @@ def _if_complex(operation: Rule, rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: (followed if self.is_complex() else operation)(self, *args, **kwargs)
 
 
-def _if_maximum(operation: Rule, rule: Rule) -> Rule:
-    """Return a rule of distances whose order is infinite: torch's gradient at ties counts each of them fully."""
-    followed = _if_differentiated(operation, rule)
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        position = 1 if operation in {F.pdist} else 2
-        p = kwargs.get("p", args[position] if len(args) > position else 2.0)
-        return (followed if p == inf else operation)(*args, **kwargs)
-
-    return run
-
-
 def _in_place(rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
@@ -72,13 +60,27 @@ def _rows(
 
 
 _finite_matrix_norm = by_finite_input(torch.linalg.matrix_norm)
+_finite_nuclear_norm = by_finite_input(formulas.nuclear_norm)
 
 
 def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **other: Any) -> Tensor:  # noqa: N803
     """Compute `torch.linalg.matrix_norm`; the norms by singular values are torch's."""
-    if ord == "fro" and is_differentiated(A) and other.get("out") is None:
+    if ord == "fro" and is_differentiated(A):
         return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
-    return _finite_matrix_norm(A, ord, dim, keepdim, **other)
+    matrix = A.movedim(tuple(dim), (-2, -1))  # where a member that is not finite is looked for
+    nuclear = ord == "nuc" and is_differentiated(A)
+    norm = _finite_nuclear_norm(matrix, **other) if nuclear else _finite_matrix_norm(matrix, ord, **other)
+    for i in sorted(i % A.ndim for i in dim) if keepdim else ():
+        norm = norm.unsqueeze(i)
+    return norm
+
+
+def _sqrt(input: Tensor) -> Tensor:
+    """Compute `torch.sqrt`; in `torch.masked.std`, which no mode sees, its derivative at 0 is that of a norm: 0."""
+    if sys._getframe(2).f_globals is not torch.masked.std.__globals__ or not is_differentiated(input):
+        return torch.sqrt(input)
+    zero = input == 0
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, input)))
 
 
 _WITH_DERIVATIVE = frozenset({_special.i0, _special.i1, _special.i0e, _special.i1e})
@@ -107,6 +109,7 @@ def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 OVERRIDES = (
+    Override([torch.sqrt], Where.ALWAYS, _sqrt),
     Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
     *_rows(formulas.prod, torch.prod, Tensor.prod),
     *_rows(formulas.cumprod, torch.cumprod, Tensor.cumprod, where=_ONCE_RIGHT),
@@ -124,21 +127,21 @@ OVERRIDES = (
     *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
     *_rows(formulas.xlog1py, _special.xlog1py),
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
-    *_rows(formulas.vector_norm, torch.linalg.vector_norm, where=_ONCE_RIGHT),
-    *_rows(formulas.linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
-    *_rows(formulas.norm, torch.norm, Tensor.norm, where=_ONCE_RIGHT),
-    *_rows(formulas.dist, torch.dist, Tensor.dist, where=_ONCE_RIGHT),
-    Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _matrix_norm),
-    *_rows(formulas.frobenius_norm, torch.frobenius_norm, where=_ONCE_RIGHT),
-    *_rows(formulas.pairwise_distance, F.pairwise_distance, where=_ONCE_RIGHT),
-    *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss, where=_ONCE_RIGHT),
-    *_rows(formulas.cdist, torch.cdist, where=_ONCE_RIGHT),
-    *_rows(formulas.pdist, F.pdist, where=_ONCE_RIGHT),
-    *_rows(formulas.cdist, torch.cdist, choose=_if_maximum),
-    *_rows(formulas.pdist, F.pdist, choose=_if_maximum),
-    Override([F.normalize], _ONCE_RIGHT, formulas.normalize),  # torch cannot map its `out=`
-    *_rows(formulas.renorm, torch.renorm, Tensor.renorm, where=_ONCE_RIGHT),
-    *_rows(_in_place(formulas.renorm), Tensor.renorm_, where=_ONCE_RIGHT),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm),
+    *_rows(formulas.linalg_norm, torch.linalg.norm),
+    *_rows(formulas.norm, torch.norm, Tensor.norm),
+    *_rows(formulas.dist, torch.dist, Tensor.dist),
+    Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
+    *_rows(formulas.frobenius_norm, torch.frobenius_norm),
+    *_rows(formulas.pairwise_distance, F.pairwise_distance),
+    *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
+    *_rows(formulas.cdist, torch.cdist),
+    *_rows(formulas.pdist, F.pdist),
+    *_rows(formulas.normalize, F.normalize),
+    *_rows(formulas.hypot, torch.hypot, Tensor.hypot),
+    *_rows(_in_place(formulas.hypot), Tensor.hypot_),
+    *_rows(formulas.renorm, torch.renorm, Tensor.renorm),
+    *_rows(_in_place(formulas.renorm), Tensor.renorm_),
     *_rows(
         formulas.abs,
         torch.abs,
@@ -150,9 +153,9 @@ OVERRIDES = (
     ),
     *_rows(formulas.angle, torch.angle, Tensor.angle, where=_ONCE_RIGHT, choose=_if_complex),
     *_rows(formulas.sgn, torch.sgn, Tensor.sgn, where=_ONCE_RIGHT, choose=_if_complex),
-    *_rows(formulas.cosine_similarity, F.cosine_similarity, where=_ONCE_RIGHT),
-    *_rows(formulas.standard_deviation, torch.std, Tensor.std, where=_ONCE_RIGHT),
-    *_rows(formulas.std_mean, torch.std_mean, where=_ONCE_RIGHT),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std),
+    *_rows(formulas.std_mean, torch.std_mean),
     *_rows(formulas.vander, torch.linalg.vander, where=_ONCE_RIGHT),
     *_rows(
         lambda x, *count, increasing=False, **kw: formulas.vander(x, *count, increasing=increasing, **kw), torch.vander
@@ -177,5 +180,7 @@ OVERRIDES = (
     Override([torch.logspace], Where.ALWAYS, formulas.logspace),
     *(Override([operation], Where.INTERCEPTED, refuse_conversion(operation)) for operation in CONVERSIONS),
     *(Override([operation], Where.ALWAYS, rule) for operation, rule in NEW_TENSORS.items()),
+    Override([Tensor.view], Where.ALWAYS, reinterpreted(Tensor.view)),
+    Override([torch.view_copy], Where.ALWAYS, reinterpreted(torch.view_copy, copies=True)),
     Override([set_grad_enabled], Where.INTERCEPTED, set_forward_mode),
 )

@@ -113,7 +113,7 @@ def solve_or_nan(a: Tensor, b: Tensor) -> Tensor:
 _FINITE = (
     torch.linalg.svd, torch.linalg.svdvals, torch.svd, Tensor.svd, torch.linalg.eigh, torch.linalg.eigvalsh,
     torch.linalg.eig, torch.linalg.eigvals, torch.linalg.pinv, torch.pinverse, Tensor.pinverse, torch.linalg.lstsq,
-    torch.linalg.matrix_rank, torch.linalg.cond, torch.linalg.matrix_norm,
+    torch.linalg.matrix_rank, torch.linalg.cond,
 )  # fmt: skip
 OVERRIDES = (
     *(Override([operation], Where.ALWAYS, by_finite_input(operation)) for operation in _FINITE),

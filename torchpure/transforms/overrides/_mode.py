@@ -18,7 +18,6 @@ from torchpure._torch import (
     HigherOrderOperator,
     OpOverload,
     OpOverloadPacket,
-    forward_ad,
     functorch,
     is_any_autocast_enabled,
     len_torch_function_stack,
@@ -30,7 +29,7 @@ from torchpure._types import P, T
 from torchpure.transforms.calls import Call
 from torchpure.transforms.constants import BY_KEYWORD, NUMBERS, with_numbers, with_tensors_as_numbers
 from torchpure.transforms.context import current
-from torchpure.transforms.engine import in_first_gradient, innermost, level_kinds
+from torchpure.transforms.engine import in_any_level, in_first_gradient, innermost, is_followed, level_kinds
 
 from ._autocast import AUTOCAST, is_mapped_autocast
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT
@@ -50,12 +49,11 @@ _OF_ATEN = {  # operations of programs -> how Python code calls them: programs o
     if operation.__class__ in {BuiltinFunctionType, MethodDescriptorType}
     and hasattr(torch.ops.aten, operation.__name__)
 }
-_peek = functorch.peek_interpreter_stack
 
 
 def in_transform() -> bool:
     """Return whether a level of torch's transforms is open."""
-    return not is_dynamo_compiling() and (_peek() is not None or forward_ad._current_level >= 0)
+    return not is_dynamo_compiling() and in_any_level()
 
 
 def in_transform_rule(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,16 +85,19 @@ class OverrideMode(TorchFunctionMode):
         """Run an operation, or its rule."""
         # first: every operation passes here; torch.compile, which traces this, cannot guard on the tables
         if is_dynamo_compiling() or (func.__class__ in _USUAL and func not in _OVERRIDDEN):
-            return func(*args, **kwargs) if kwargs else func(*args)
+            if not kwargs:
+                return func(*args)
+            return _run_with_out(func, args, kwargs) if kwargs.get("out") is not None else func(*args, **kwargs)
         if func in _RARELY and not kwargs and not is_any_autocast_enabled():
             return func(*args)
-        kwargs = kwargs or {}
+        if kwargs and kwargs.get("out") is not None:
+            return _run_with_out(func, args, kwargs)
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "out"}  # few rules know it
         if func in _IN_LEVELS and not in_transform():
             return func(*args, **kwargs)
         operation = _OF_ATEN.get(getattr(func, "overloadpacket", func), func) if func.__class__ in _ATEN else func
         rule = _rule(operation, args, kwargs)
-        if rule is not operation:
-            func = operation = rule
+        func, operation = (func, operation) if rule is operation else (rule, rule)
         if operation not in INTERCEPTED and operation not in _CALLS_BACK and not isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
         if operation in INTERCEPTED:
@@ -108,6 +109,21 @@ class OverrideMode(TorchFunctionMode):
             return func(*args, **kwargs)
         finally:
             _thread.active = True
+
+
+def _run_with_out(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run an operation of torch that writes its result to `out`; no rule does.
+
+    Raises:
+        RuntimeError: a transform follows one of the tensors; torch's own errors have many forms.
+    """
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError as error:
+        leaves = [leaf for leaf in tree.leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(map(is_followed, leaves)):
+            raise
+        raise RuntimeError(f"out= of {func.__name__} inside of a transform") from error
 
 
 def _rule(operation: Any, args: Any, kwargs: Any) -> Any:

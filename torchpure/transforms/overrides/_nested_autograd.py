@@ -25,6 +25,7 @@ from torch.nn.modules import module
 from torch.utils import hooks
 
 from torchpure._torch import grad_preprocess, tensor
+from torchpure.errors import TransformError
 from torchpure.transforms.context import active_resumables, current
 from torchpure.transforms.engine import (
     OUTERMOST,
@@ -33,7 +34,9 @@ from torchpure.transforms.engine import (
     graph_leaves,
     innermost,
     is_differentiated,
+    is_followed,
     level_kinds,
+    user_line,
 )
 
 from ._override import Override, Where
@@ -130,6 +133,12 @@ def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
+    frame = sys._getframe(2)
+    if frame.f_code is torch.nested.nested_tensor.__code__ and any(map(is_followed, frame.f_locals["list_of_tensors"])):
+        raise TransformError(
+            f"torch.nested.nested_tensor{user_line()} copies the numbers of a tensor that is differentiated: the "
+            "derivative would be lost. Use torch.nested.as_nested_tensor"
+        )
     ignored = requires_grad and active_resumables() and functorch.peek_interpreter_stack() is not None
     if ignored and not functorch.get_inplace_requires_grad_allowed():
         return self

@@ -2,17 +2,20 @@
 
 In torch 2.13 the gradient of `as_strided_scatter` is wrong, and so is that of `select_scatter` under vmap. The forward
 derivative of `scatter_reduce` with "prod" is zero, and so are third gradients at three zeros. `column_stack` raises
-under transforms, and so do `tensor_split` and `narrow` with positions in tensors.
+under transforms, and so do `tensor_split` and `narrow` with positions in tensors. `one_hot` reads numbers inside of a
+gradient; under vmap and in a trace it takes classes that are too large for none.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from torchpure._torch import FakeTensor
 from torchpure.errors import TransformError
 from torchpure.transforms import formulas
-from torchpure.transforms.engine import functorch, is_differentiated, is_variable
+from torchpure.transforms.engine import functorch, innermost, is_differentiated, is_variable, user_line
 
 from ._override import Override, Where
 
@@ -33,6 +36,24 @@ def _as_strided_scatter(
     start = 0 if storage_offset is None else storage_offset - input.storage_offset()
     positions = torch.arange(input.numel(), device=input.device).as_strided(size, stride, start).reshape(-1)
     return input.reshape(-1).scatter(0, positions, src.reshape(-1)).reshape(input.shape)
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Compute `F.one_hot` by a scatter, which finds classes out of range without reading numbers.
+
+    Raises:
+        TransformError: the number of classes is not given, and depends on a mapped or traced tensor.
+    """
+    known = not (isinstance(innermost(tensor), FakeTensor) or functorch.is_functorch_wrapped_tensor(tensor))
+    if known or num_classes == 0 or num_classes < -1 or tensor.dtype != torch.int64:
+        return F.one_hot(tensor, num_classes)  # or raises
+    if num_classes == -1:
+        raise TransformError(
+            f"one_hot{user_line()} without num_classes has as many classes as the largest number needs, which cannot "
+            "be read inside of vmap and jit: give it num_classes="
+        )
+    zeros = torch.zeros((*tensor.shape, num_classes), dtype=tensor.dtype, device=tensor.device)
+    return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
 
 
 def _column_stack(tensors: Any) -> Tensor:
@@ -80,6 +101,7 @@ def _to_python(value: Any) -> Any:
 
 
 OVERRIDES = (
+    Override([F.one_hot], Where.ALWAYS, one_hot),
     Override([torch.select_scatter, Tensor.select_scatter], Where.ALWAYS, _select_scatter),
     Override([torch.as_strided_scatter, Tensor.as_strided_scatter], Where.ALWAYS, _as_strided_scatter),
     Override([torch.column_stack], Where.ALWAYS, _column_stack),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure.transforms.constants import reinterpreted
 
 from ._override import Override, Where
 
@@ -28,9 +29,13 @@ _SHARE_TANGENT = (
     torch.alias_copy, torch.as_strided_copy, torch.diagonal_copy, torch.expand_copy,
     torch.permute_copy, torch.select_copy, torch.slice_copy, torch.split_copy,
     torch.split_with_sizes_copy, torch.squeeze_copy, torch.t_copy, torch.transpose_copy, torch.unbind_copy,
-    torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy, torch.view_copy,
+    torch.unfold_copy, torch.unsqueeze_copy, torch.view_as_complex_copy, torch.view_as_real_copy,
 )  # fmt: skip
 
 OVERRIDES = tuple(
-    Override([operation], Where.FORWARD_MODE, _with_new_tangent(operation)) for operation in _SHARE_TANGENT
+    Override([operation], Where.FORWARD_MODE, _with_new_tangent(rule))
+    for operation, rule in [
+        *((operation, operation) for operation in _SHARE_TANGENT),
+        (torch.view_copy, reinterpreted(torch.view_copy)),
+    ]
 )

@@ -20,7 +20,7 @@ from torchpure.errors import TransformError
 from torchpure.transforms.calls import Rerun, check_callable, hint_keywords, snapshot_cells
 from torchpure.transforms.context import CallEnv, new_body
 from torchpure.transforms.engine import in_outermost_grad, is_variable, reruns
-from torchpure.transforms.overrides import UserCall
+from torchpure.transforms.overrides import UserCall, overriding
 from torchpure.transforms.purity import refuse_hidden_tensors, watched
 
 from ._buffers import with_buffers
@@ -116,7 +116,10 @@ def _without_hidden_tensors(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _RunInEnv:
-    """Runs a function; later runs restore the environment of the first."""
+    """Runs a function under the overrides; later runs restore the environment of the first.
+
+    The overrides are on in each run, so that every run saves the same tensors: torch compares them.
+    """
 
     __slots__ = ("_env", "_has_run", "_run")
 
@@ -126,9 +129,9 @@ class _RunInEnv:
     def __call__(self, *args: Any) -> Any:
         if not self._has_run:
             self._has_run = True
-            with new_body():
+            with new_body(), overriding():
                 return self._run(*args)
-        with self._env.restored(self._env.tensors):
+        with self._env.restored(self._env.tensors), overriding():
             return self._run(*args)
 
 

@@ -27,6 +27,8 @@ from ._mutated_constants import MutatedConstants, copy_mutated_constants
 from ._plans import plan_of
 from ._record import RecordingMode
 
+_aten = torch.ops.aten
+
 
 def is_fake(leaf: Tensor) -> bool:
     """Return whether a tensor is fake, without numbers: only tracers make such tensors."""
@@ -79,7 +81,8 @@ class RealConstants(TorchDispatchMode):
                 return func(*numbers[0], **numbers[1])
         with _without_fake_cache(given) if func in _LIKE else nullcontext():
             out = (traced_zeros if func in _ZEROS else func)(*args, **(kwargs or {}))
-        self.recipes.note(func, args, kwargs or {}, out)
+        made_by = _aten.zeros.default if func in _ZEROS else func  # kernels read the memory, which such zeros lack
+        self.recipes.note(made_by, args, kwargs or {}, out)
         return out
 
     def _with_numbers(self, func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -101,9 +104,9 @@ class RealConstants(TorchDispatchMode):
 
 _ASKS_FOR_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _DEVICE = torch.ops.prim.device.default
-_MASKED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default}
-_ZEROS = {torch.ops.aten._efficientzerotensor.default}
-_LIKE = {torch.ops.aten._new_zeros_with_same_feature_meta.default}
+_MASKED = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default}
+_ZEROS = {_aten._efficientzerotensor.default}
+_LIKE = {_aten._new_zeros_with_same_feature_meta.default}
 
 
 def _writes(func: Any) -> bool:

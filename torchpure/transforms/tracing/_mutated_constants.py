@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from torchpure._torch import FakeTensor
+from torchpure._torch import FakeTensor, disable_current_modes
 from torchpure.errors import TransformError
 from torchpure.transforms.purity import mutated_arguments
 
@@ -20,13 +20,21 @@ class MutatedConstants:
 
     def __init__(self) -> None:
         self._kept: dict[int, Tensor] = {}  # by storage; kept alive, so that no key is used again
+        self._before: dict[int, Tensor] = {}  # by storage: its numbers before the first write
 
     def note(self, func: Any, args: Any, kwargs: Any) -> None:
         """Record the constants that an operation writes to."""
         if getattr(func, "_schema", None) is not None:
             changed = mutated_arguments(func, args, kwargs)
             for leaf in (leaf for leaf in changed if not isinstance(leaf, FakeTensor)):
-                self._kept.setdefault(leaf.untyped_storage()._cdata, leaf)
+                key = leaf.untyped_storage()._cdata
+                if key not in self._kept:
+                    # now: torch's tracer runs later writes that take no argument, such as `sigmoid_`, on the constant
+                    self._kept[key], self._before[key] = leaf, _all_numbers(leaf)
+
+    def before(self, leaf: Tensor) -> Tensor:
+        """Return all numbers of the storage of a constant, as they were before the first write."""
+        return self._before[leaf.untyped_storage()._cdata]
 
     def __contains__(self, leaf: Tensor) -> bool:
         return bool(self._kept) and leaf.untyped_storage()._cdata in self._kept
@@ -50,20 +58,29 @@ def copy_mutated_constants(module: GraphModule, mutated: MutatedConstants) -> Gr
     for node in module.graph.find_nodes(op="get_attr"):
         held = getattr(module, str(node.target), None)
         if isinstance(held, Tensor) and (isinstance(held, FakeTensor) or held in mutated):
-            _replace_by_view(module, node, held, memory)
+            _replace_by_view(module, node, held, memory, mutated)
     if memory:
         module.recompile()
     return module
 
 
-def _replace_by_view(module: GraphModule, node: Node, held: Tensor, memory: dict[int, Node]) -> None:
+def _all_numbers(leaf: Tensor) -> Tensor:
+    size = leaf.untyped_storage().nbytes() // leaf.element_size()
+    with disable_current_modes():
+        return leaf.detach().as_strided((size,), (1,), 0).clone()
+
+
+def _replace_by_view(
+    module: GraphModule, node: Node, held: Tensor, memory: dict[int, Node], mutated: MutatedConstants
+) -> None:
     graph, key = module.graph, held.untyped_storage()._cdata
     if key not in memory:
         if isinstance(held, FakeTensor):
             _check_filled(node)
         with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
-            make = _empty_node if isinstance(held, FakeTensor) else _copy_node
-            memory[key] = make(module, held, node, f"memory_{len(memory)}")
+            name = f"memory_{len(memory)}"
+            empty = isinstance(held, FakeTensor)
+            memory[key] = _empty_node(module, held) if empty else _copy_node(module, mutated.before(held), node, name)
     with graph.inserting_before(node):
         view = graph.call_function(torch.ops.aten.as_strided.default, (memory[key], *_geometry(held)))
     view.meta = dict(node.meta)
@@ -83,7 +100,7 @@ def _check_filled(node: Node) -> None:
 _FILLS = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Scalar, torch.ops.aten.zero_.default}
 
 
-def _empty_node(module: GraphModule, held: Tensor, like: Node, name: str) -> Node:
+def _empty_node(module: GraphModule, held: Tensor) -> Node:
     """Add a node for empty memory."""
     size = held.untyped_storage().nbytes() // held.element_size()
     options: Any = {"dtype": held.dtype, "device": held.device}
@@ -92,12 +109,12 @@ def _empty_node(module: GraphModule, held: Tensor, like: Node, name: str) -> Nod
     return made
 
 
-def _copy_node(module: GraphModule, held: Tensor, like: Node, name: str) -> Node:
-    """Add a node for a copy of the whole storage of a tensor."""
-    size = held.untyped_storage().nbytes() // held.element_size()
-    module.register_buffer(name, held.detach().as_strided((size,), (1,), 0).clone(), persistent=False)
+def _copy_node(module: GraphModule, numbers: Tensor, like: Node, name: str) -> Node:
+    """Add a node for a copy of all numbers of a storage."""
+    size = len(numbers)
+    module.register_buffer(name, numbers, persistent=False)
     base = module.graph.get_attr(name)
-    fake = like.meta.get("val", held)
+    fake = like.meta.get("val", numbers)
     base.meta["val"] = fake.new_empty((size,))
     made = module.graph.call_function(torch.ops.aten.clone.default, (base,))
     made.meta["val"] = fake.new_empty((size,))

@@ -79,6 +79,8 @@ def _functional_form(func: OpOverload) -> OpOverload | None:
     elementwise = func.namespace == "aten" and torch.Tag.pointwise in func.tags and name.endswith("_")
     if not elementwise or name in {"fill_", "copy_"}:  # whose functional forms are not elementwise
         return None
+    # `pow_.Scalar` has the exponent as a number; `pow.Scalar` has the base as one
+    overload = "Tensor_Scalar" if func is _aten.pow_.Scalar else overload
     found = getattr(getattr(_aten, name[:-1], None), overload, None)
     return found if found is not None and _has_plain_kernel(found) else None
 
