@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor, Partial, Shard
 import torchpure as tp
 from torchpure.checkpoints import _plan
 from torchpure.checkpoints._dtypes import STORED
+from torchpure.train._resume import open_store
 
 NUMBERS = torch.arange(32, dtype=torch.float64).reshape(8, 4)
 LAYOUTS = {"rows": tp.P("data"), "columns": tp.P(None, "data"), "replicated": tp.P()}
@@ -90,6 +91,24 @@ def run_of_steps(folder, asynchronous):
         return run.steps(), run.best_step(), found["step"], bool((found["rows"].to_local() == 5).all())
 
 
+def carried(step):
+    return {"w": tp.device_put(torch.full((8, 4), float(step)), mesh(), tp.P("data"))}, (), {}
+
+
+def run_of_store(folder):
+    """Note positions as `fit` does; the processes disagree on whether a save is too soon, and still save together."""
+    found = []
+    for first in (0, 4):
+        with open_store("fit", folder, first > 0, lambda: {"steps": 9}) as store:
+            position = store.start(carried(0))
+            found.append((position.step, bool((position.carry[0]["w"].to_local() == position.step).all())))
+            for step in range(first + 1, first + 5):
+                if last():
+                    store._saved_at = time.monotonic() + step % 2 * 100.0
+                store.note(step, carried(step), [torch.ones(1)])
+    return found
+
+
 def save_forever(folder, reports, asynchronous):
     """Save until a process is killed; each writes the steps that it knows to be committed."""
     _plan._LEAST_FILE = 1 << 10  # bytes, so that a process has several files
@@ -119,7 +138,15 @@ def dies_in_a_save(path):
     tp.save(path, value)
 
 
-def save_failing(path):
+def save_in_run(asynchronous):
+    def save(path):
+        with tp.train.Checkpointer(path, asynchronous=asynchronous) as run:
+            run.save(1, of_step(1))
+
+    return save
+
+
+def save_failing(path, save=lambda path: tp.save(path, tree())):
     """The last process cannot write its file."""
     from torchpure.checkpoints import _write
 
@@ -127,7 +154,7 @@ def save_failing(path):
     if last():
         _write.write_tensors = lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     try:
-        tp.save(path, tree())
+        save(path)
     finally:
         _write.write_tensors = original
 
@@ -145,12 +172,15 @@ def save_step_of_rank(folder):
 FAILURES = {
     "shape": lambda path: tp.save(path, {"r": put("rows", NUMBERS), "w": torch.ones(2 + last())}),
     "value": lambda path: tp.save(path, {"r": put("rows", NUMBERS), "w": torch.ones(2) * last()}),
+    "text": lambda path: tp.save(path, {"r": put("rows", NUMBERS), "text": "a" * 70 + "b" * last()}),
     "number": lambda path: tp.save(path, {"r": put("rows", NUMBERS), "step": int(last())}),
     "names": lambda path: tp.save(path, {"r": put("rows", NUMBERS)} | ({"more": 1} if last() else {})),
     "layout": lambda path: tp.save(path, {"r": put("rows", NUMBERS, "columns" if last() else "rows")}),
     "leaf": lambda path: tp.save(path, {"r": put("rows", NUMBERS), "w": {1, 2} if last() else 1}),
     "partial": lambda path: tp.save(path, {"w": DTensor.from_local(NUMBERS, mesh(), [Partial()])}),
     "disk": save_failing,
+    "disk of a run": lambda path: save_failing(path, save_in_run(False)),
+    "disk of a run, in the background": lambda path: save_failing(path, save_in_run(True)),
     "step": save_step_of_rank,
     "restores": lambda path: tp.restore(path, like=tree()),
     "restores another shape": lambda path: tp.restore(path, like={**tree(), "rows": NUMBERS[: 8 - last()]}),
@@ -202,6 +232,6 @@ def train(folder, kill_at=None, steps=6):
 
 
 RUN = {
-    "saved": saved, "restored": restored, "run_of_steps": run_of_steps, "save_forever": save_forever,
+    "saved": saved, "restored": restored, "run_of_steps": run_of_steps, "run_of_store": run_of_store, "save_forever": save_forever,
     "dies_in_a_save": dies_in_a_save, "fails_to_save": fails_to_save,
 }  # fmt: skip

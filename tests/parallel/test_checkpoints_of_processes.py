@@ -22,18 +22,20 @@ import torchpure as tp
 pytestmark = pytest.mark.dist
 LAST = "(the last rank)"  # in a pattern
 DISAGREE = "MeshError: save of c: the processes have different values at"
+DISK = (
+    f"MeshError: .*rank {LAST}: CheckpointError: .*save: .*no space left on device",
+    "CheckpointError: .*save: .*c.*: no space left on device",
+)
 FAILURES = {  # what goes wrong on the last process -> what the others raise, and what it raises itself
     "shape": (rf"{DISAGREE} `w`: rank 0 has float32 of shape \(2,\).*, rank {LAST} has float32 of shape \(3,\)", None),
     "value": (rf"{DISAGREE} `w`: rank 0 has .* with the hash (\w+), rank {LAST} has .* with the hash", None),
+    "text": (f"{DISAGREE} `text`: rank 0 has str .*with the hash", None),
     "number": (f"{DISAGREE} `step`: rank 0 has int 0, rank {LAST} has int 1", None),
     "names": (f"{DISAGREE} `more`: rank 0 has nothing, rank {LAST} has int 1", None),
     "layout": (rf"{DISAGREE} `r`: .*Shard\(dim=0\).*Shard\(dim=1\)", None),
     "leaf": (f"MeshError: .*rank {LAST}: InputError: save: leaf `w` is a set", "InputError: save: leaf `w` is a set"),
     "partial": (r"InputError: save: leaf `w` has the placement Partial\(sum\); wanted Shard or Replicate", None),
-    "disk": (
-        f"MeshError: .*rank {LAST}: CheckpointError: save: .*c: no space left on device",
-        "CheckpointError: save: .*c: no space left on device",
-    ),
+    **dict.fromkeys(("disk", "disk of a run", "disk of a run, in the background"), DISK),
     "step": (f"MeshError: .*disagree.*rank 0 runs Checkpointer.save of step 1.*rank {LAST} runs .* of step 2", None),
     "restores": ("CheckpointError: restore: .*c: there is no checkpoint", None),
 }
@@ -83,6 +85,10 @@ def test_a_run_keeps_the_last_and_the_best(pools, tmp_path, asynchronous):
     for size, pool in pools.items():
         assert pool.results("run_of_steps", str(tmp_path / str(size)), asynchronous) == [([2, 4, 5], 2, 5, True)] * size
         assert not list((tmp_path / str(size)).glob(".*.partial"))
+
+
+def test_a_run_of_dtensors_is_saved_by_all_processes_or_by_none(pools, tmp_path):
+    assert pools[2].results("run_of_store", str(tmp_path / "run")) == [[(0, True), (4, True)]] * 2
 
 
 def raised(pool, answers, others, own):

@@ -23,7 +23,7 @@ from ._restore import PathLike, checked_metadata, restore
 from ._steps import Best, best_of, check_options, remove_stray, step_folders, step_path, step_record, superfluous
 from ._values import decode
 from ._write import temporary_path, write_checkpoint, write_together
-from .sharded import close_group, has_distributed, is_alone, open_group, rank_of_program, telling, whole_group
+from .sharded import close_group, has_distributed, open_group, rank_of_program, telling, telling_all
 
 if TYPE_CHECKING:
     from torchpure.parallel.messages import Group
@@ -74,10 +74,8 @@ class Checkpointer:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(self.folder)
         self._release = weakref.finalize(self, self._lock.release)
-        if is_alone():
-            self._become_writer()
-        elif rank_of_program() == 0:  # the others become writers if they save a tree of their own
-            telling(whole_group(), self._become_writer)
+        if rank_of_program() == 0:  # the others become writers if they save a tree of their own
+            telling_all(self._become_writer)
         self._before_close: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._group: Group | None = None  # of all processes, for the messages of saves of DTensors
         self._thread: threading.Thread | None = None
@@ -110,7 +108,7 @@ class Checkpointer:
             self._save(*arguments)
             return
         if self._group is None:
-            self._group = telling(whole_group(), lambda: open_group(f"{_SAVE} of step {step}"))
+            self._group = telling_all(lambda: open_group(f"{_SAVE} of step {step}"))
         telling(self._group, lambda: self._save(*arguments))
 
     def _save(

@@ -134,7 +134,9 @@ def _record(path: Keys, leaf: Any, shards: tuple[ShardRecord, ...]) -> Leaf:
 def _summary(leaf: Any) -> str:
     """Describe what all processes have in common of a leaf: of a DTensor, all but its values."""
     if not isinstance(leaf, Tensor):
-        return f"{type(leaf).__name__} {leaf!r:.60}"
+        text = repr(leaf)
+        more = "" if len(text) <= 60 else f"… with the hash {blake3(text.encode()).hexdigest()[:8]}"
+        return f"{type(leaf).__name__} {text[:60]}{more}"
     if is_distributed(leaf):
         return f"{dtype_name(leaf.dtype)} of shape {tuple(leaf.shape)} laid out as {tuple(leaf.placements)}"
     return (

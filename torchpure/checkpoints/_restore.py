@@ -27,7 +27,7 @@ from .sharded import (
     has_distributed,
     is_distributed,
     rank_of_program,
-    telling,
+    telling_all,
     together,
     whole,
     whole_group,
@@ -61,7 +61,7 @@ def save(path: PathLike, tree: Tree, *, metadata: dict[str, Any] | None = None) 
     {'w': tensor([1., 1.]), 'step': 3}
     """
     if has_distributed(tree):
-        telling(whole_group(), lambda: _save_together(path, tree, metadata))
+        telling_all(lambda: _save_together(path, tree, metadata))
         return
     write_checkpoint(checked_path(path, "save"), make_plan(tree, "save"), checked_metadata(metadata, "save"), "save")
 
@@ -116,7 +116,7 @@ def restore(
     same placements, however the tensor was saved; all processes call this then, and each reads the files it needs.
 
     `only` is a pattern of paths, such as `"encoder.*"` or `"encoder/*"`: the other leaves are those of `like`. `dtype`
-    converts floating-point tensors, `device` moves all.
+    converts floating-point tensors, `device` moves all but DTensors, which stay on the devices of their mesh.
 
     Raises:
         CheckpointError: there is no checkpoint, or it is damaged.

@@ -11,6 +11,7 @@ from ._together import (
     open_group,
     rank_of_program,
     telling,
+    telling_all,
     together,
     whole_group,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "owned",
     "rank_of_program",
     "telling",
+    "telling_all",
     "together",
     "whole",
     "whole_group",

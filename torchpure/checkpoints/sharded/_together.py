@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 
 def is_alone() -> bool:
-    """Tell whether the program is one process."""
+    """Tell whether there are no other processes to talk to."""
     from torch import distributed
 
-    if not distributed.is_initialized():
-        return int(os.environ.get("WORLD_SIZE", "1")) == 1
-    return distributed.get_world_size() == 1
+    return not distributed.is_initialized() or distributed.get_world_size() == 1
 
 
 def together(text: str, run: Callable[[], T], result: Callable[[T], str]) -> T:
@@ -84,6 +82,11 @@ def telling(group: "Group", run: Callable[[], T]) -> T:
     from torchpure.parallel import messages
 
     return messages.telling(group, run)
+
+
+def telling_all(run: Callable[[], T]) -> T:
+    """Run a function; if it fails, tell all other processes of the program."""
+    return run() if is_alone() else telling(whole_group(), run)
 
 
 def gather(group: "Group", text: str, data: bytes) -> list[bytes]:

@@ -1,5 +1,6 @@
 """Bytes and failures between processes, for work that is no collective of tensors, such as the save of a file."""
 
+import json
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,12 +38,11 @@ def agree_on(group: Group, text: str, names: Sequence[str], values: Sequence[str
     Raises:
         MeshError: they do not; the message has the first difference.
     """
-    rows = gather_bytes(group, text, "\0".join([*names, *values]).encode())
+    rows = gather_bytes(group, text, json.dumps([list(names), list(values)]).encode())
     other = next((rank for rank, row in enumerate(rows) if row != rows[0]), None)
     if other is None:
         return
-    mine, theirs = [row.decode().split("\0") for row in (rows[0], rows[other])]
-    pairs = [dict(zip(row[: len(row) // 2], row[len(row) // 2 :], strict=True)) for row in (mine, theirs)]
+    pairs = [dict(zip(*json.loads(row), strict=True)) for row in (rows[0], rows[other])]
     name = next((name for name in {**pairs[0], **pairs[1]} if pairs[0].get(name) != pairs[1].get(name)), "")
     raise heard_by_all(
         group,
@@ -60,6 +60,7 @@ def telling(group: Group, run: Callable[[], T]) -> T:
         if group.size > 1 and not group.heard:
             with disable_current_modes(), without_function_modes():
                 announce_failure([group], f"{type(error).__name__}: {error}")
+            group.heard = str(error)  # an outer call does not tell it again
         raise
 
 
