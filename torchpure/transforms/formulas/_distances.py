@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchpure._torch import FakeTensor
+from torchpure.transforms.engine import in_first_gradient
+
 from ._elementwise import with_value
-from ._norms import normalized, right_in_torch, vector_norm, with_right_value
+from ._norms import normalized, power_of_two_to_range, right_in_torch, vector_norm, with_right_value
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
@@ -16,11 +19,18 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> Tensor:
-    """Compute `torch.cdist`."""
+    """Compute `torch.cdist`.
+
+    The formula is right for each pair. A program of a first gradient has torch's kernel, which is several times faster,
+    with all points scaled: there pairs that are nearer than the root of the smallest number count as equal.
+    """
     mode = "use_mm_for_euclid_dist_if_necessary" if compute_mode is None else compute_mode
     quick = right_in_torch(lambda: torch.cdist(x1, x2, p, mode), p, x1, x2) if 0 < p < math.inf else None
     if quick is not None:
         return quick
+    if 0 < p < math.inf and x1.numel() and x2.numel() and (in_first_gradient() or isinstance(x1, FakeTensor)):
+        scale = power_of_two_to_range(x1, x2, p=p)
+        return torch.cdist(x1 * scale, x2 * scale, p, mode) / scale
     value = torch.cdist(x1.detach(), x2.detach(), p, mode)
     followed = vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1) if value.numel() else value
     return with_right_value(followed, value, p) if value.numel() and 0 < p < math.inf else with_value(followed, value)

@@ -60,6 +60,13 @@ def _is_in_range(value: Tensor, p: float) -> Tensor:
     return (value <= 1 / smallest) & (value >= smallest)
 
 
+def power_of_two_to_range(*tensors: Tensor, p: float) -> Tensor:
+    """Return 1, or the power of two that brings the largest number of some tensors near 1: shape (), a constant."""
+    largest = torch.stack([leaf.detach().abs().amax() for leaf in tensors]).amax()
+    usable = largest.isfinite() & (largest > 0) & ~_is_in_range(largest, p)
+    return torch.where(usable, torch.exp2(-torch.where(usable, largest, 1.0).log2().floor()), 1.0)
+
+
 def with_right_value(followed: Tensor, value: Tensor, p: float = 2.0) -> Tensor:
     """Return a norm by torch with the derivatives of `followed`; where torch's powers left their range, `followed`."""
     return with_value(followed, torch.where(_is_in_range(value, p), value, followed.detach()))
