@@ -1,13 +1,15 @@
 """Rules of second order that run below the levels of vmap and of the pass, on all members at once.
 
 In eager code a small operation costs less than its way through the levels. So the common operations of a network,
-`linear` and activations, compute their value and their derivatives outside of the levels; only the value goes in again.
+`linear` and activations, compute their value outside of the levels; only the value goes in again. Their derivatives are
+steps, which run together when something asks for them (`rules/_layers.py`).
+
 The function itself runs in each call: no plan is kept, and nothing can be stale. All other operations, and arguments
 that these rules do not know, take the usual rules, which read the entries made here.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,42 +24,132 @@ from torchpure.transforms.overrides import only_overrides
 from ._follow import Follow, Unfollowed
 from ._forms import Entry, Form
 from ._formulas import FORMULAS, formula_of
-from .rules import is_kinked
+from .rules import Pairs, Step, is_kinked, push
 
 _TYPES = frozenset({Tensor, Parameter})
-_TANH = frozenset({torch.tanh, Tensor.tanh, F.tanh})
 _SMOOTH = frozenset(func for func in FORMULAS if not is_kinked(func))  # the usual rules warn of kinks
-Rows = Callable[[], Tensor]
+_TANH = frozenset({torch.tanh, Tensor.tanh, F.tanh})
+_SQUEEZE = frozenset({torch.squeeze, Tensor.squeeze})
 
 
-class Derivatives(NamedTuple):
-    """A value and its derivatives below the levels, where the members are one dimension: N, or one if they share it."""
+class Source:
+    """Derivatives below the levels, which are known, or are parts of others."""
 
-    value: Tensor  # (N, *value)
-    rows: Rows | None  # -> (D, N, *value), computed below the levels; None: the identity
-    second: Tensor | None  # (N, *value) or (K, N, *value); None: zero
+    def __init__(self, value: Tensor, rows: Tensor | None, second: Tensor | None) -> None:
+        self.value = value  # (N, *value), or (1, *value) if the members share it
+        self._rows, self._second = rows, second  # (D, N, *value), None: the identity; (K, N, *value), None: zero
+
+    @property
+    def bends(self) -> bool:
+        """Whether there are second derivatives."""
+        return self._second is not None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the value is the point."""
+        return self._rows is None
+
+    def start(self) -> Tensor | None:
+        """Return all derivatives, one after another; None for the identity."""
+        if self._rows is None or self._second is None:
+            return self._rows
+        members = max(self._rows.shape[1], self._second.shape[1])
+        parts = [one.expand(-1, members, *one.shape[2:]) for one in (self._rows, self._second)]
+        return torch.cat(parts)
+
+    def rows(self) -> Tensor:
+        """Return first derivatives."""
+        assert self._rows is not None
+        return self._rows
+
+    def second(self) -> Tensor | None:
+        """Return second derivatives."""
+        return self._second
+
+
+class Stepped:
+    """Derivatives below the levels, one step after others."""
+
+    def __init__(self, value: Tensor, before: "Below", step: Step, pairs: Pairs) -> None:
+        self.value, self._before, self._step, self._pairs = value, before, step, pairs
+        self.bends = before.bends or step.kind in {"tanh", "function"}
+        self._versions = [tensor._version for tensor in step.tensors]
+        self._found: Tensor | None = None
+
+    def _checked(self) -> Step:
+        if self._versions != [tensor._version for tensor in self._step.tensors]:  # one was written to since
+            raise Unfollowed
+        return self._step
+
+    def start(self) -> Tensor | None:
+        """Run all steps that have not been run."""
+        if self._found is None:
+            steps, at = [self._checked()], self._before
+            while isinstance(at, Stepped) and at._found is None:
+                steps.append(at._checked())
+                at = at._before
+            self._found = push(self._pairs, steps[::-1], at.start())
+        return self._found
+
+    def rows(self) -> Tensor:
+        """Return first derivatives; after the last activation, without the second."""
+        if self._found is None and self._step.kind == "linear":
+            return F.linear(self._before.rows(), *self._checked().tensors)
+        return self.start()[: self._pairs.count]  # pyrefly: ignore[unsupported-operation] a step's result is a tensor
+
+    def second(self) -> Tensor | None:
+        """Return second derivatives; after the last activation, without the first."""
+        if not self.bends:
+            return None
+        if self._found is None and self._step.kind == "linear":
+            return F.linear(self._before.second(), *self._checked().tensors)  # pyrefly: ignore[bad-argument-type] bends
+        return self.start()[self._pairs.count :]  # pyrefly: ignore[unsupported-operation] as above
+
+
+Below = Source | Stepped
 
 
 class Members(Entry):
     """The derivatives of one value, below the levels and as the levels show them."""
 
-    def __init__(self, levels: InnerLevels, below: Derivatives, summed: bool) -> None:
-        second = below.second
-        super().__init__(self._lifted, None if second is None else levels.lift(second, 0 if summed else 1))
-        self._levels, self.below = levels, below
+    def __init__(self, levels: InnerLevels, below: Below, summed: bool) -> None:
+        super().__init__(self._lifted, None)
+        self._levels, self.below, self._summed = levels, below, summed
 
     def _lifted(self) -> Tensor:
-        assert self.below.rows is not None
         with self._levels.left():
             rows = self.below.rows()
         return self._levels.lift(rows, 1)
+
+    @property
+    def second(self) -> Tensor | None:
+        """Second derivatives."""
+        if self._second is None and self.below.bends:
+            with self._levels.left():
+                second = self.below.second()
+                assert second is not None
+                second = second[0] if self._summed else second
+            self._second = self._levels.lift(second, 0 if self._summed else 1)
+        return self._second
+
+    def indexed(self, func: Any, arguments: tuple[Any, ...]) -> "Members | None":
+        """Return the derivatives of a part of the value, for an index or `squeeze` without dimensions; else None."""
+        index = _basic_index(func, arguments, self.below.value.shape[1:])
+        if index is None:
+            return None
+        every = slice(None)
+        with self._levels.left():
+            rows, second = self.below.rows(), self.below.second()
+            bent = None if second is None else second[every, every, *index]
+            part = Source(self.below.value[every, *index], rows[every, every, *index], bent)
+        return Members(self._levels, part, self._summed)
 
 
 class BelowVmap:
     """The rules; called with an operation, they return its result, or NotImplemented."""
 
-    def __init__(self, form: Form, levels: InnerLevels) -> None:
-        self._form, self._levels = form, levels
+    def __init__(self, form: Form, levels: InnerLevels, count: int) -> None:
+        self._levels, self._pairs = levels, Pairs(count, form.summed, form.pairs)
 
     def __call__(self, follow: Follow[Any], func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation and set the entry of its result."""
@@ -72,20 +164,22 @@ class BelowVmap:
             found = rule(at, func, args[1:], kwargs)
         if found is None:
             return NotImplemented
-        out = as_dual(self._levels.lift(found.value, 0))
-        follow.set(out, Members(self._levels, found, self._form.summed))
+        out = as_dual(self._levels.lift(found[0], 0))
+        below = Stepped(found[0], at, found[1], self._pairs)
+        follow.set(out, Members(self._levels, below, self._pairs.summed))
         return out
 
-    def _lowered(self, value: Tensor, entry: Entry) -> Derivatives:
+    def _lowered(self, value: Tensor, entry: Entry) -> Source:
         """Take the tensors of an entry out of the levels."""
-        first, second = None if entry.is_identity else entry.first, entry.second  # it may compute at the levels
+        first, second = None if entry.is_identity else entry.first, entry.second  # which may compute at the levels
         with self._levels.left():
             rows = None if first is None else self._levels.lower(first, 1)
-            bent = None if second is None else self._levels.lower(second, 0 if self._form.summed else 1)
-            return Derivatives(self._levels.lower(value, 0), None if rows is None else lambda: rows, bent)
+            if second is not None:
+                second = self._levels.lower(second, 0 if self._pairs.summed else 1)
+                second = second.unsqueeze(0) if self._pairs.summed else second
+            return Source(self._levels.lower(value, 0), rows, second)
 
-    def _linear(self, at: Derivatives, func: Any, more: Any, kwargs: Any) -> Derivatives | None:
-        """Apply the matrix to each derivative; rows that nothing asks for are not computed."""
+    def _linear(self, at: Below, func: Any, more: Any, kwargs: Any) -> tuple[Tensor, Step] | None:
         if kwargs or not 1 <= len(more) <= 2 or not isinstance(more[0], Tensor):
             return None
         weight, bias = self._levels.constant(more[0]), None
@@ -95,43 +189,25 @@ class BelowVmap:
             bias = self._levels.constant(more[1])
             if bias is None or not _fits(bias, at.value, (len(weight),)):
                 return None
-        version = weight._version
+        kind = "first" if isinstance(at, Source) and at.is_identity else "linear"
+        return F.linear(at.value, weight, bias), Step(kind, (weight,))
 
-        def rows() -> Tensor:
-            if weight._version != version:  # it was written to since
-                raise Unfollowed
-            return weight.mT.contiguous().unsqueeze(1) if at.rows is None else F.linear(at.rows(), weight)
-
-        second = None if at.second is None else F.linear(at.second, weight)
-        return Derivatives(F.linear(at.value, weight, bias), _once(rows), second)
-
-    def _elementwise(self, at: Derivatives, func: Any, more: Any, kwargs: Any) -> Derivatives | None:
-        """Apply f(u)″ = f′u″ + f″u′u′."""
+    def _elementwise(self, at: Below, func: Any, more: Any, kwargs: Any) -> tuple[Tensor, Step] | None:
         if more or kwargs.keys() - {"inplace"} or kwargs.get("inplace") or not _is_real(at.value):
             return None
-        assert at.rows is not None
-        value, before, form = func(at.value), at.rows(), self._form
-        if func in _TANH:  # f″ = -2 f f′
-            slope = 1 - value * value
-            rows = slope * before
-            bend, turned = -2 * value, form.collapse(form.left(rows) * form.right(before))
-        else:
-            slope, bend = formula_of(func)(at.value, value)
-            rows = slope * before
-            turned = form.collapse(form.left(before) * form.right(before))
-        second = bend * turned if at.second is None else torch.addcmul(slope * at.second, bend, turned)
-        return Derivatives(value, lambda: rows, second)
+        value = func(at.value)
+        if func in _TANH:
+            return value, Step("tanh", (value,))
+        return value, Step("function", formula_of(func)(at.value, value))
 
 
-def _once(rows: Rows) -> Rows:
-    found: list[Tensor] = []
-
-    def known() -> Tensor:
-        if not found:
-            found.append(rows())
-        return found[0]
-
-    return known
+def _basic_index(func: Any, arguments: tuple[Any, ...], shape: Sequence[int]) -> tuple[Any, ...] | None:
+    if func in _SQUEEZE and len(arguments) == 1:
+        return tuple(0 if size == 1 else slice(None) for size in shape)
+    if func is not Tensor.__getitem__:
+        return None
+    index = arguments[1] if isinstance(arguments[1], tuple) else arguments[1:]
+    return index if all(isinstance(part, slice) or type(part) is int for part in index) else None
 
 
 def _is_real(leaf: Tensor) -> bool:
@@ -149,9 +225,9 @@ def _fits(leaf: Tensor, like: Tensor, shape: tuple[int | None, ...]) -> bool:
     )
 
 
-def below_vmap(form: Form) -> BelowVmap | None:
+def below_vmap(form: Form, count: int) -> BelowVmap | None:
     """Return the rules, if operations may leave the levels: in eager code, without modes and autocast."""
     if form.of_tensors or len_torch_dispatch_stack() or is_any_autocast_enabled() or not only_overrides():
         return None
     levels = inner_levels()
-    return None if levels is None else BelowVmap(form, levels)
+    return None if levels is None else BelowVmap(form, levels, count)

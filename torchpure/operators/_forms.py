@@ -21,6 +21,7 @@ class Form:
     summed: bool  # whether `collapse` adds up the pairs
     symmetric: bool = True  # left(A)·right(B) and right(A)·left(B) collapse to the same
     of_tensors: bool = False  # whether it has weights, which belong to some level
+    pairs: tuple[tuple[int, int], ...] | None = None  # which pairs are wanted; None: each direction with itself
 
     def cross(self, product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
         """Return the form of a product of two functions with these first derivatives, without their own forms."""
@@ -59,6 +60,7 @@ def _scaled(weights: Tensor, jacobian: Tensor) -> Tensor:
 
 def of_pairs(pairs: Sequence[tuple[int, int]]) -> Form:
     """Return each ∂²/∂d_i∂d_j of these pairs of directions."""
+    chosen = tuple((i, j) for i, j in pairs)
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
     squares = first == second
 
@@ -67,7 +69,7 @@ def of_pairs(pairs: Sequence[tuple[int, int]]) -> Form:
             return lambda jac: jac[numbers[0] : numbers[0] + 1]
         return lambda jac: torch.stack([jac[number] for number in numbers])
 
-    return Form(rows(first), rows(second), _same, summed=False, symmetric=squares)
+    return Form(rows(first), rows(second), _same, summed=False, symmetric=squares, pairs=chosen)
 
 
 class Entry:
@@ -78,7 +80,12 @@ class Entry:
 
     def __init__(self, first: Tensor | Callable[[], Tensor], second: Tensor | None):
         self._first = first
-        self.second = second  # (*value) or (K, *value); None: zero
+        self._second = second
+
+    @property
+    def second(self) -> Tensor | None:
+        """Second derivatives, of shape (*value) or (K, *value); None: zero."""
+        return self._second
 
     @property
     def first(self) -> Tensor:

@@ -18,7 +18,7 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp, vmap
 from torchpure.transforms.engine import is_variable
 
-from ._below_vmap import below_vmap
+from ._below_vmap import Members, below_vmap
 from ._follow import Application, Follow, Unfollowed
 from ._forms import Entry, Form
 from ._formulas import first_and_second
@@ -79,6 +79,10 @@ class SecondOrder:
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
         entries = list(app.entries.values())
+        if isinstance(entries[0], Members) and app.positions == [0]:
+            part = entries[0].indexed(app.func, app.arguments[0])
+            if part is not None:
+                return [part]
         rows = _Rows(app, entries)
         starts = [partial(rows.get, number) for number in range(len(app.kept))]
         if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in app.leaves):  # it has no version
@@ -229,7 +233,7 @@ def _followed(
     form = algebra.form
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(algebra, below_vmap(form))
+        mode = Follow(algebra, below_vmap(form, size))
         for leaf, entry in zip(at, starts, strict=True):
             mode.set(leaf, entry)
         with mode:
