@@ -23,7 +23,7 @@ from torchpure.transforms.overrides import only_overrides
 
 from ._follow import Follow, Unfollowed
 from ._forms import Entry, Form
-from ._formulas import FORMULAS, formula_of
+from ._formulas import FORMULAS
 from .rules import Pairs, Step, is_kinked, push
 
 _TYPES = frozenset({Tensor, Parameter})
@@ -161,23 +161,27 @@ class BelowVmap:
             return NotImplemented
         at = entry.below if isinstance(entry, Members) else self._lowered(primal(args[0]), entry)
         with self._levels.left():
-            found = rule(at, func, args[1:], kwargs)
-        if found is None:
+            found = None if at is None else rule(at, func, args[1:], kwargs)
+        if at is None or found is None:
             return NotImplemented
         out = as_dual(self._levels.lift(found[0], 0))
         below = Stepped(found[0], at, found[1], self._pairs)
         follow.set(out, Members(self._levels, below, self._pairs.summed))
         return out
 
-    def _lowered(self, value: Tensor, entry: Entry) -> Source:
-        """Take the tensors of an entry out of the levels."""
+    def _lowered(self, value: Tensor, entry: Entry) -> Source | None:
+        """Take the tensors of an entry out of the levels; None if one belongs to no open level."""
         first, second = None if entry.is_identity else entry.first, entry.second  # which may compute at the levels
+        dims = (0, 1, 0 if self._pairs.summed else 1)
+        given = (value, first, second)
         with self._levels.left():
-            rows = None if first is None else self._levels.lower(first, 1)
-            if second is not None:
-                second = self._levels.lower(second, 0 if self._pairs.summed else 1)
-                second = second.unsqueeze(0) if self._pairs.summed else second
-            return Source(self._levels.lower(value, 0), rows, second)
+            found = [
+                None if leaf is None else self._levels.lower(leaf, dim) for leaf, dim in zip(given, dims, strict=True)
+            ]
+            at, rows, bent = found
+            if at is None or [one is None for one in found] != [leaf is None for leaf in given]:
+                return None
+            return Source(at, rows, bent if bent is None or not self._pairs.summed else bent.unsqueeze(0))
 
     def _linear(self, at: Below, func: Any, more: Any, kwargs: Any) -> tuple[Tensor, Step] | None:
         if kwargs or not 1 <= len(more) <= 2 or not isinstance(more[0], Tensor):
@@ -198,7 +202,8 @@ class BelowVmap:
         value = func(at.value)
         if func in _TANH:
             return value, Step("tanh", (value,))
-        return value, Step("function", formula_of(func)(at.value, value))
+        slope, curve = FORMULAS[func](at.value, value)
+        return value, Step("function", (slope, torch.zeros_like(slope) if curve is None else curve))
 
 
 def _basic_index(func: Any, arguments: tuple[Any, ...], shape: Sequence[int]) -> tuple[Any, ...] | None:

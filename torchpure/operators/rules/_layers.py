@@ -80,7 +80,7 @@ def _is_dual(leaf: Tensor) -> bool:
 
 
 def _run(pairs: Pairs, steps: Sequence[Step], start: Tensor | None, kept: list[Tensor] | None = None) -> Tensor:
-    """Run the steps; note what the backward pass reads. Without such a pass this would keep memory from being reused."""
+    """Run the steps; list in `kept` what a backward pass reads. Without one, memory is used again at once."""
     now: Any = start
     for step in steps:
         now, read = _PUSH[step.kind](pairs, now, *step.tensors)
@@ -142,9 +142,17 @@ def _pull_function(pairs: Pairs, grad: Tensor, at: Tensor, slope: Tensor, curve:
     rows, same, bent = at[: pairs.count], grad[: len(at)], grad[pairs.count :]
     before = slope * same
     pairs.pull(rows, curve * bent, before[: pairs.count])
-    of_slope, of_curve = (at * same).sum(0), pairs.products(rows) * bent
+    of_slope, of_curve = _sum_of_products(at, same), pairs.products(rows) * bent
     of_curve = of_curve[0] if len(of_curve) == 1 else of_curve.sum(0)
     return before.sum_to_size(at.shape), of_slope.sum_to_size(slope.shape), of_curve.sum_to_size(slope.shape)
+
+
+def _sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum over the first dimension, without the memory of all products."""
+    total = left[0] * right[0]
+    for a, b in zip(left[1:], right[1:], strict=True):
+        _add_product(total, a, b)
+    return total
 
 
 _PULL: dict[str, Callable[..., tuple[Any, ...]]] = {
@@ -164,8 +172,9 @@ class _Layers(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         """Pull a gradient through the steps; by autograd if that is to be differentiated again."""
+        (grad,) = grads
         saved = ctx.saved_tensors  # once: `remat` allows no more
         given, kept = saved[: ctx.count], saved[ctx.count :]
         with DisableTorchFunction():
@@ -186,7 +195,9 @@ def _steps(kinds: Sequence[str], tensors: Sequence[Tensor]) -> list[Step]:
 
 def _pull_again(pairs: Pairs, kinds: Sequence[str], given: Sequence[Any], grad: Tensor) -> list[Any]:
     """Return gradients that can be differentiated: of a new pass, because the first one was not recorded."""
-    alone = [None if leaf is None else leaf.view_as(leaf) for leaf in given]  # without the way from one to another
+    alone: list[Any] = [
+        None if leaf is None else leaf.view_as(leaf) for leaf in given
+    ]  # without the way from one to another
     start, *tensors = alone
     out = _run(pairs, _steps(kinds, tensors), start)
     wanted = [leaf for leaf in alone if leaf is not None and leaf.requires_grad]

@@ -19,7 +19,7 @@ class InnerLevels:
     Below them a tensor has one dimension for the members. Its size is one if the members share the tensor.
     """
 
-    __slots__ = ("_forward", "_vmap", "_size")
+    __slots__ = ("_forward", "_size", "_vmap")
 
     def __init__(self, forward: int, vmap: int | None, size: int) -> None:
         self._forward, self._vmap, self._size = forward, vmap, size
