@@ -65,8 +65,6 @@ def of_pairs(pairs: Sequence[tuple[int, int]]) -> Form:
     squares = first == second
 
     def rows(numbers: list[int]) -> Callable[[Tensor], Tensor]:
-        if len(numbers) == 1:
-            return lambda jac: jac[numbers[0] : numbers[0] + 1]
         return lambda jac: torch.stack([jac[number] for number in numbers])
 
     return Form(rows(first), rows(second), _same, summed=False, symmetric=squares, pairs=chosen)
