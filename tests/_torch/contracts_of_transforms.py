@@ -85,6 +85,20 @@ def the_stack_of_levels_is_read():
     assert len({kinds.Vmap, kinds.Grad, kinds.Jvp}) == 3
 
 
+@relied_on("functorch.pop_dynamic_layer_stack", "functorch.push_dynamic_layer_stack")
+def levels_are_left_for_a_while():
+    lazy_load_decompositions()
+    level = functorch.vmap_increment_nesting(3, "error")
+    try:
+        member = functorch.add_batch_dim(X, 0, level)
+        layer = functorch.pop_dynamic_layer_stack()
+        assert functorch.peek_interpreter_stack() is None and torch.equal(X + X, 2 * X)
+        functorch.push_dynamic_layer_stack(layer)
+        assert functorch.maybe_current_level() == level and (member * 2).shape == ()
+    finally:
+        functorch.vmap_decrement_nesting()
+
+
 @relied_on(
     "functorch.grad_increment_nesting", "functorch.grad_decrement_nesting", "functorch.wrap_for_grad",
     "functorch.unwrap_for_grad", "functorch.is_gradtrackingtensor", "functorch.get_inplace_requires_grad_allowed",

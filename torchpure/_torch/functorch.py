@@ -22,4 +22,6 @@ from torch._C._functorch import maybe_current_level as maybe_current_level
 from torch._C._functorch import maybe_get_bdim as maybe_get_bdim
 from torch._C._functorch import maybe_get_level as maybe_get_level
 from torch._C._functorch import peek_interpreter_stack as peek_interpreter_stack
+from torch._C._functorch import pop_dynamic_layer_stack as pop_dynamic_layer_stack
+from torch._C._functorch import push_dynamic_layer_stack as push_dynamic_layer_stack
 from torch._C._functorch import set_inplace_requires_grad_allowed as set_inplace_requires_grad_allowed

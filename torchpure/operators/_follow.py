@@ -34,6 +34,7 @@ from ._writes import without_write
 from .rules import run_composite
 
 E = TypeVar("E")
+Shortcut = Callable[["Follow[Any]", Any, tuple[Any, ...], dict[str, Any]], Any]
 RETURN_AN_ARGUMENT = frozenset(  # without a write, if there is nothing to do
     {"contiguous", "expand_as", "float", "double", "to", "type_as", "type", "view_as", "conj", "resolve_conj", "real"}
     | {"broadcast_to", "expand", "reshape", "requires_grad_", "squeeze", "__pos__", "positive", "cpu", "resolve_neg"}
@@ -132,10 +133,10 @@ class Algebra(Protocol[E]):
 class Follow(TorchFunctionMode, Generic[E]):
     """Carries an entry for each value that depends on the variables."""
 
-    def __init__(self, algebra: Algebra[E]) -> None:
-        """Start without entries."""
+    def __init__(self, algebra: Algebra[E], shortcut: "Shortcut | None" = None) -> None:
+        """Start without entries. A shortcut runs an operation and sets its entry, or returns NotImplemented."""
         super().__init__()
-        self._algebra, self._level = algebra, current_level()
+        self._algebra, self._shortcut, self._level = algebra, shortcut, current_level()
         self._entries: Any = WeakIdKeyDictionary()
 
     def set(self, value: Tensor, entry: E) -> None:
@@ -148,18 +149,22 @@ class Follow(TorchFunctionMode, Generic[E]):
         Raises:
             Unfollowed: the value depends on the variables in a way that the mode did not see.
         """
-        if not is_variable(value) or not has_tangent(value):
+        if not is_variable(value):
             return None
         entry, version = self._entries.get(value, (None, 0))
-        if entry is None or version != value._version:  # a view of it was written to
-            raise Unfollowed
-        return entry
+        if entry is not None and version == value._version:
+            return entry
+        if not has_tangent(value):
+            return None
+        raise Unfollowed  # without an entry, or a view of it was written to
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and the rule for its entries."""
         kwargs = kwargs or {}
         if current_level() != self._level:  # a transform inside of the function
             raise Unfollowed
+        if self._shortcut and (out := self._shortcut(self, func, args, kwargs)) is not NotImplemented:
+            return out
         leaves, structure = tree.flatten((args, kwargs))
         found = ((number, self.get(leaf)) for number, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
         entries = {number: entry for number, entry in found if entry is not None}

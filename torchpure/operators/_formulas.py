@@ -72,7 +72,7 @@ _BY_NAME: dict[str, Formula] = {
     "relu": _relu,
 }
 _SPACES: tuple[Any, ...] = (torch, torch.Tensor, F, torch.special, torch.ops.aten)
-_FORMULAS = {
+FORMULAS = {
     found: formula
     for name, formula in _BY_NAME.items()
     for space in _SPACES
@@ -80,9 +80,14 @@ _FORMULAS = {
 }
 
 
+def formula_of(func: Any) -> Formula | None:
+    """Return the formula of a function of each entry."""
+    return FORMULAS.get(getattr(func, "overloadpacket", func))
+
+
 def first_and_second(func: Any, call: Callable[[Tensor], Tensor], at: Tensor, value: Tensor) -> Both:
     """Return f′ and f″ at each entry of `at`, by a formula or by forward derivatives along ones."""
-    formula = _FORMULAS.get(getattr(func, "overloadpacket", func))
+    formula = formula_of(func)
     if formula is not None:
         return formula(at, value)
     ones = torch.ones_like(at)

@@ -18,28 +18,14 @@ from torchpure._types import Tree
 from torchpure.transforms import jvp, vmap
 from torchpure.transforms.engine import is_variable
 
+from ._below_vmap import Members, below_vmap
 from ._follow import Application, Follow, Unfollowed
-from ._forms import Form
+from ._forms import Entry, Form
 from ._formulas import first_and_second
 from .rules import COMPOSITES, closed_form, deriving, is_kinked, kink_of, warn_of_kinks
 
 Call = Callable[..., Tree]
 Start = Callable[[int, Tensor], Any]  # (number, variable) -> its entry
-
-
-class Entry:
-    """The derivatives of one value. First derivatives that nothing asks for, as after the last layer, are not taken."""
-
-    def __init__(self, first: Tensor | Callable[[], Tensor], second: Tensor | None):
-        self._first = first
-        self.second = second  # (*value) or (K, *value); None: zero
-
-    @property
-    def first(self) -> Tensor:
-        """First derivatives, of shape (D, *value)."""
-        if not isinstance(self._first, Tensor):
-            self._first = self._first()
-        return self._first
 
 
 class Pass(NamedTuple):
@@ -93,6 +79,10 @@ class SecondOrder:
     def linear(self, app: Application[Entry]) -> list[Entry]:
         """Apply the operation to all derivatives."""
         entries = list(app.entries.values())
+        if isinstance(entries[0], Members) and app.positions == [0]:
+            part = entries[0].indexed(app.func, app.arguments[0])
+            if part is not None:
+                return [part]
         rows = _Rows(app, entries)
         starts = [partial(rows.get, number) for number in range(len(app.kept))]
         if any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in app.leaves):  # it has no version
@@ -243,7 +233,7 @@ def _followed(
     form = algebra.form
 
     def run(*at: Tensor) -> Any:
-        mode = Follow(algebra)
+        mode = Follow(algebra, below_vmap(form, size))
         for leaf, entry in zip(at, starts, strict=True):
             mode.set(leaf, entry)
         with mode:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ._follow import Application
-from ._forms import TRACE
+from ._forms import TRACE, Entry
 from ._formulas import first_and_second
 from ._kinds import Kind, kind_of
-from ._second_order import Call, Entry, Pass, SecondOrder, forward_pass
+from ._second_order import Call, Pass, SecondOrder, forward_pass
 from .jacobians import (
     IS_VIEW,
     Part,
@@ -46,7 +46,8 @@ class Blocks(Entry):
 
     def __init__(self, parts: list[Part], second: Tensor | None, sizes: Sequence[int]) -> None:
         super().__init__(lambda: dense_rows(parts, sizes), second)
-        self.parts = parts
+        self.parts, self.is_dense = parts, False
+        self.is_identity = len(sizes) == 1 and second is None and parts[0].unit and parts[0].ties == (0,)
 
 
 Rule = Callable[[Application[Entry]], list[list[Part]] | None]

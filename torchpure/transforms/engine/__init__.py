@@ -4,6 +4,7 @@ from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
 from ._diagnose import AUTOGRAD, DATA_DEPENDENT, INDETERMINATE, SPARSE, explain, refuse_nested, validation_advice
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
+from ._inner_levels import InnerLevels, inner_levels
 from ._levels import (
     allow_requires_grad,
     current_level,
@@ -44,6 +45,7 @@ __all__ = [
     "AUTOGRAD",
     "DATA_DEPENDENT",
     "INDETERMINATE",
+    "InnerLevels",
     "LightFakeMode",
     "LightProxyMode",
     "OUTERMOST",
@@ -73,6 +75,7 @@ __all__ = [
     "in_dual_level",
     "in_first_gradient",
     "in_outermost_grad",
+    "inner_levels",
     "innermost",
     "in_any_level",
     "is_differentiated",
