@@ -121,4 +121,113 @@ def state_sizes():
     return sum(leaf.to_local().nbytes for leaf in tree.leaves(split)), sum(leaf.nbytes for leaf in tree.leaves(state))
 
 
-RUN = {"by_name": by_name, "chained": chained, "updates": updates, "state_sizes": state_sizes}
+X = tp.random.normal(tp.random.key(1), (24, 3), dtype=D)
+Y = X.sin().sum(1, keepdim=True)
+KEY = tp.random.key(2)
+
+
+def network(*more):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), *more, torch.nn.Linear(4, 1)).double()
+
+
+FITS = {
+    "all rows": lambda **on: tp.fit(network(), (X, Y), optimizer=tp.optim.adam(0.05), steps=5, **on),
+    "minibatches": lambda **on: tp.fit(
+        network(), (X, Y), optimizer=tp.optim.sgd(0.05), steps=9, batch_size=10, key=KEY, **on
+    ),
+    "accumulated": lambda **on: tp.fit(
+        network(), (X, Y), optimizer=tp.optim.adamw(0.05), steps=6, batch_size=6, key=KEY, accumulate=3, **on
+    ),
+    "batches": lambda **on: tp.fit(
+        network(), [(X[:8], Y[:8]), (X[8:], Y[8:])], optimizer=tp.optim.adam(0.05), steps=4, **on
+    ),
+    "line search": lambda **on: tp.fit(network(), (X, Y), optimizer=tp.optim.lbfgs(1.0), steps=3, **on),
+    "guarded": lambda **on: tp.fit(
+        network(), (X, Y), optimizer=tp.optim.adam(0.05), steps=4, on_nonfinite="skip", **on
+    ),
+    "loss function": lambda **on: tp.fit(
+        lambda w, x, y: ((x @ w - y) ** 2).mean(), (X, Y), params=X[:3, :1], optimizer=tp.optim.sgd(0.1), steps=4, **on
+    ),
+    "buffers": lambda **on: tp.fit(
+        network(torch.nn.BatchNorm1d(4).eval()), (X, Y), optimizer=tp.optim.sgd(0.1), steps=4, **on
+    ),
+}  # fmt: skip
+
+
+def program(**on):
+    return tp.fit(network(), (X, Y), optimizer=tp.optim.sgd(0.05), steps=200, every=100, **on)
+
+
+def fit_both(name):
+    run = FITS.get(name, program)
+    one, both = run(), run(mesh=mesh())
+    return both.params, both.history, one.params, one.history
+
+
+def rank():
+    return torch.distributed.get_rank()
+
+
+def dropout():
+    """Return what a fit with dropout found: each process drops other units."""
+    on = {"optimizer": tp.optim.sgd(0.05), "steps": 3, "key": KEY, "mesh": mesh()}
+    return tp.fit(network(torch.nn.Dropout()), (X, Y), **on).params
+
+
+def saved(folder):
+    """Interrupt a fit, go on, and return both histories and what each process reported."""
+    reports, on = [], {"optimizer": tp.optim.adam(0.05), "every": 2, "mesh": mesh()}
+
+    def stop(progress):
+        reports.append(progress.step)
+        return progress.step == 4
+
+    first = tp.fit(network(), (X, Y), steps=8, checkpoint=folder, callback=stop, **on)
+    again = tp.fit(network(), (X, Y), steps=8, checkpoint=folder, resume=True, **on)
+    whole = tp.fit(network(), (X, Y), steps=8, **on)
+    return len(first.history), reports, (again.params, again.history), (whole.params, whole.history)
+
+
+WRONG = {
+    "rows": lambda: tp.fit(network(), (X[:7], Y[:7]), optimizer=tp.optim.sgd(0.1), steps=1, mesh=mesh()),
+    "batch": lambda: tp.fit(
+        network(), (X, Y), optimizer=tp.optim.sgd(0.1), steps=1, batch_size=5, key=KEY, mesh=mesh()
+    ),
+    "last batch": lambda: tp.fit(
+        network(), (X[:23], Y[:23]), optimizer=tp.optim.sgd(0.1), steps=1, batch_size=10, key=KEY, mesh=mesh()
+    ),
+    "data": lambda: tp.fit(network(), (X + rank(), Y), optimizer=tp.optim.sgd(0.1), steps=1, mesh=mesh()),
+    "steps": lambda: tp.fit(network(), (X, Y), optimizer=tp.optim.sgd(0.1), steps=1 + rank(), mesh=mesh()),
+    "axes": lambda: tp.fit(
+        network(), (X, Y), optimizer=tp.optim.sgd(0.1), steps=1, mesh=tp.make_mesh((2, 1), ("a", "b"))
+    ),
+    "no mesh": lambda: tp.fit(network(), (X, Y), optimizer=tp.optim.sgd(0.1), steps=1, mesh="data=2"),
+    "world": lambda: run_of("sin(x)", mesh="data=3"),
+    "points": lambda: run_of("sin(x)", mesh="data=2", batch_size="7"),
+    "options": lambda: run_of("sin(x)", mesh="data=2", seed=str(rank())),
+    "axis": lambda: tp.parallel.partition_specs(X, mesh(), "model"),
+}  # fmt: skip
+
+
+def wrong(name):
+    return WRONG[name]()
+
+
+def run_of(target, folder=None, **options):
+    from torchpure.runs import configure, run
+
+    return run(configure({"target": target, "steps": "20", "dtype": "float64", **options}), folder)
+
+
+def runs(folder):
+    """Return the losses of a run of two processes and of one, and the folder that each process wrote."""
+    both = run_of("sin(x)", folder / "both", mesh="data=2", optimizer="sgd", batch_size="20")
+    one = run_of("sin(x)", folder / f"one{rank()}", optimizer="sgd", batch_size="20")
+    return torch.tensor(both.fit.losses), torch.tensor(one.fit.losses), both.directory == folder / "both"
+
+
+RUN = {
+    "by_name": by_name, "chained": chained, "updates": updates, "state_sizes": state_sizes,
+    "fits": fit_both, "dropout": dropout, "saved": saved, "wrong": wrong, "runs": runs,
+}  # fmt: skip

@@ -3,20 +3,12 @@
 import pytest
 import torch
 from cases import OPTIMIZERS
-from pool import Pool
 from sharded_cases import CHAINS, LAYOUTS
 from torch.testing import assert_close
 
 from torchpure import tree
 
 pytestmark = pytest.mark.dist
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    pool = Pool(2, tmp_path_factory.mktemp("processes"))
-    yield pool
-    pool.close()
 
 
 def same(ours, wanted):
