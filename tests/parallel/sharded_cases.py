@@ -1,4 +1,8 @@
-"""Optimizers over DTensors, as processes of the tests run them."""
+"""Sharded training, as processes of the tests run it."""
+
+import re
+import runpy
+from pathlib import Path
 
 import torch
 from cases import OPTIMIZERS
@@ -8,6 +12,7 @@ import torchpure as tp
 from torchpure import tree
 
 D = torch.float64
+ROOT = Path(__file__).parents[2]
 SHAPES = {"rows": (6, 4), "columns": (3, 8), "bias": (4,), "state": (4, 6), "whole": (2, 3), "scale": ()}
 # the covariance of a gradient that is not square has equal eigenvalues, whose eigenvectors rounding decides
 SQUARE = {"rows": (4, 4), "columns": (4, 4), "bias": (4,), "state": (6, 6), "whole": (3, 3), "scale": ()}
@@ -227,7 +232,26 @@ def runs(folder):
     return torch.tensor(both.fit.losses), torch.tensor(one.fit.losses), both.directory == folder / "both"
 
 
+def page():
+    """Run the page on training."""
+    text = (ROOT / "docs" / "scale-training.md").read_text(encoding="utf-8")
+    space = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, space)
+    return True
+
+
+def example(name, **options):
+    return runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["main"](**options)
+
+
+def examples():
+    """Return the losses of the examples: of data parallel training, and of all stages of ZeRO."""
+    return example("data_parallel", steps=6, jit=False).history, torch.tensor(example("zero", steps=3))
+
+
 RUN = {
+    "page of training": page, "examples": examples,
     "by_name": by_name, "chained": chained, "updates": updates, "state_sizes": state_sizes,
     "fits": fit_both, "dropout": dropout, "saved": saved, "wrong": wrong, "runs": runs,
 }  # fmt: skip

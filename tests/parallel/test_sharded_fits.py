@@ -67,3 +67,13 @@ def test_law_a_run_of_two_processes_is_that_of_one(pair, tmp_path):
         same(losses, wanted)
         assert is_here == (number == 0)
     assert (tmp_path / "both" / "result.json").exists()
+
+
+def test_the_page_on_training_runs(pair):
+    assert all(pair.results("page of training"))
+
+
+def test_the_examples_run(pair):
+    for history, losses in pair.results("examples"):
+        assert history[-1] < history[0]
+        same(losses, losses[:1].expand_as(losses))  # all stages of ZeRO

@@ -52,7 +52,11 @@ def open_mesh(config: FitConfig) -> "Iterator[DeviceMesh | None]":
 
 
 def is_first() -> bool:
-    """Return whether this process writes and prints."""
+    """Return whether this process writes and prints.
+
+    >>> is_first()  # it is alone
+    True
+    """
     return (dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
