@@ -39,6 +39,7 @@ FIGURES = (
     "scale_sweep",
     "read_csv",
     "scale",
+    "scale_train",
     "compat",
 )
 

@@ -59,6 +59,11 @@ class _Layout(NamedTuple):
         """Return the part of this process; a gradient that is still to be summed is reduced and scattered."""
         if self.mesh is None:
             return whole(leaf)
+        dim = self.gathered_dim(leaf)
+        if dim is not None:  # the general way below takes ten times as long
+            local, size = complete(leaf), leaf.shape[dim] // self.mesh.size()
+            part = local.narrow(dim, self.mesh.get_local_rank() * size, size)
+            return part.clone(memory_format=torch.contiguous_format)  # a donating kernel writes into it
         return redistribute(distributed(leaf, self.mesh), self.mesh, self.placements).to_local()
 
     def joined(self, part: Tensor, like: Tensor) -> Tensor:
@@ -112,11 +117,13 @@ def _joined(made: tuple[Params, Any], state: Any, params: Params, layouts: list[
 
 def _gathered(parts: list[Tensor], layouts: list[_Layout], likes: list[Tensor]) -> list[Tensor]:
     """Return the parameters of all parts; those that become whole travel together, one message for each dtype."""
-    found: list[Tensor] = [at.joined(part, like) for at, part, like in zip(layouts, parts, likes, strict=True)]
+    found = list(parts)
     groups: dict[tuple[Any, torch.dtype], list[int]] = defaultdict(list)
     for number, (at, part, like) in enumerate(zip(layouts, parts, likes, strict=True)):
         if at.gathered_dim(like) is not None:
             groups[at.mesh, part.dtype].append(number)
+        else:
+            found[number] = at.joined(part, like)
     for (mesh, _), numbers in groups.items():
         flat = torch.cat([parts[number].reshape(-1) for number in numbers])
         rows = flat.new_empty(mesh.size(), flat.numel())
