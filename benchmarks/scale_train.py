@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def main() -> None:
 
 def _module() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    layers = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in pairwise(WIDTHS)]
     return nn.Sequential(*layers)
 
 
