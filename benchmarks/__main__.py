@@ -40,6 +40,7 @@ FIGURES = (
     "read_csv",
     "scale",
     "scale_model",
+    "scale_train",
     "compat",
 )
 

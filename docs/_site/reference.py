@@ -25,7 +25,7 @@ PAGES = {
         "grad value_and_grad jvp vjp linearize linear_transpose jacfwd jacrev hessian stop_gradient where"
     ),
     "batching": Page("vmap axis_index axis_size psum pmean pmax pmin all_gather psum_scatter ppermute all_to_all"),
-    "devices": Page("make_mesh PartitionSpec shard_map device_put pmap"),
+    "devices": Page("make_mesh PartitionSpec shard_map device_put pmap", ("parallel",)),
     "loops": Page("scan map fori_loop while_loop cond switch associative_scan"),
     "programs": Page(
         "jit eval_shape make_graph named_scope Graph ShapeDtype custom_jvp custom_vjp custom_vmap remat remat_name "

@@ -19,3 +19,11 @@ def own_pool(tmp_path):
     pool.results("fails", "nothing")
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """Start two processes for all tests of sharded training."""
+    pool = Pool(2, tmp_path_factory.mktemp("processes"))
+    yield pool
+    pool.close()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from torchpure._start import raise_at_signals
-from torchpure.errors import CheckpointError, InputError, WorkerError
+from torchpure.errors import CheckpointError, InputError, MeshError, WorkerError
 
 from ._export import export
 from ._fit import fit
@@ -52,7 +52,7 @@ def _report(error: BaseException, signal_number: int, words: Sequence[str]) -> i
         name, code = ("terminated", TERMINATED) if signal_number == signal.SIGTERM else ("interrupted", INTERRUPTED)
         return print_error(f"{name}; {kept}", code)
     match error:
-        case InputError() | CheckpointError() | WorkerError():
+        case InputError() | CheckpointError() | MeshError() | WorkerError():
             return print_error("; ".join(filter(None, (str(error), _notes(error)))), USAGE)
         case typer.TyperException():
             return print_error(_wrong_number(error, words) or error.format_message(), USAGE)

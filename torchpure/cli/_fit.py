@@ -108,6 +108,9 @@ def fit(
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to train: cpu, cuda, ... (default cpu)")
     ] = None,
+    mesh: Annotated[
+        str | None, typer.Option(metavar="data=N", help="Share the points among N processes, started by torchrun.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="A TOML file with options; those given here win.")
     ] = None,
@@ -135,10 +138,13 @@ def fit(
 def _fit(
     options: Mapping[str, Any], source: Mapping[str, Any] | None, out: Path | None, flags: Mapping[str, Any]
 ) -> int:
-    from torchpure.runs import FitConfig, configure, run
+    from torchpure.runs import FitConfig, configure, is_first, run
 
     config = configure({name: value for name, value in options.items() if name in FitConfig.model_fields})
-    finished = run(config, out, watch(quiet=flags["quiet"]), source)
+    silent = not is_first()
+    finished = run(config, out, watch(quiet=flags["quiet"] or silent), source)
+    if silent:
+        return finished.fit.code
     return report_run(config, finished, as_json=flags["as_json"], quiet=flags["quiet"])
 
 

@@ -6,6 +6,7 @@ from ._info import info
 from ._list import Listed, list_runs
 from ._loaded import LoadedRun, SavedRun, load_run, read_run
 from ._predict import predict, predict_table
+from ._processes import is_first
 from ._report import report
 from ._run import Run, Watch, Watcher, resume, run, summary
 from ._sweep import SweepRun, resume_sweep, sweep
@@ -37,6 +38,7 @@ __all__ = [
     "configure",
     "export",
     "info",
+    "is_first",
     "is_sweep_folder",
     "list_runs",
     "load_run",

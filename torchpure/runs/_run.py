@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import save
@@ -22,8 +22,12 @@ from ._log import NAME as METRICS
 from ._log import Log, open_log
 from ._longer import describe_longer, has_checkpoint, longer
 from ._plots import draw_fit, draw_loss
+from ._processes import agreed, check_points, open_mesh, own_folder
 from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
 from .saved import read_seconds
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 CHECKPOINTS = "checkpoints"
 MIN_PRODUCTS_FOR_THREADS = 10_000_000  # a step below takes less than 2 ms on one thread
@@ -76,12 +80,15 @@ def run(
     data = load(config, _keys(config)[0])
     network = build(config, data.train, data.preprocessing)
     with (
+        open_mesh(config) as mesh,
         watch(config.steps, _threads(config, data, network)) as watcher,
-        new_folder(out, slug(label(config)), has_checkpoint) as folder,
+        own_folder(out) as place,
+        new_folder(place, slug(label(config)), has_checkpoint) as folder,
     ):
+        check_points(mesh, config, len(data.train.y))
         (folder / METRICS).touch()  # before the configuration, which makes the folder a run: a killed one has both
         replace_file(folder / "config.json", describe_run(config, data, source))
-        return _train(folder, config, data, network, watcher)
+        return _train(folder, config, data, network, watcher, mesh=mesh)
 
 
 def resume(
@@ -152,6 +159,7 @@ def _train(
     watcher: Watcher,
     seconds: float = 0.0,
     description: bytes | None = None,
+    mesh: "DeviceMesh | None" = None,
 ) -> Run:
     """Train and save; `seconds` are those of the parts before, where the run is resumed.
 
@@ -169,7 +177,8 @@ def _train(
                     log.step(step, loss, validation_loss)
                     watcher.report(step, loss)
 
-                result = fit(network, data, config, _keys(config)[1], report, watcher.stop, checkpointer, log.losses)
+                stop = agreed(mesh, watcher.stop)
+                result = fit(network, data, config, _keys(config)[1], report, stop, checkpointer, log.losses, mesh)
                 result = result._replace(seconds=seconds + result.seconds)
                 _write(folder, config, data, network, result, log)
         except BaseException as error:

@@ -1,8 +1,9 @@
 """Fit a model to data."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,11 @@ from ._step_state import split_step_state
 from ._steps import make_step
 from ._windows import Window
 from .callbacks import Callback, Divergence, Progress, as_callback, updated
+from .processes import DataParallel, data_parallel
 from .tables import DatasetBatches, is_dataset, is_table, read_table
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class Fit(NamedTuple):
@@ -82,6 +87,7 @@ def fit(
     jit: bool = True,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
+    mesh: "DeviceMesh | None" = None,
 ) -> Fit:
     """Minimise a loss over data, starting at the model's own values or at `params`.
 
@@ -111,6 +117,11 @@ def fit(
     it is interrupted; a save that would take more than 2 % of the time waits. With `resume=True` it goes on from the
     newest checkpoint, if there is one; `steps` may be larger.
 
+    With `mesh`, of `tp.make_mesh`, each process takes an equal part of the rows of every batch: the axis "data" splits
+    them, or the only axis. Every process gives the same arguments and gets the same result. The first one alone runs
+    `callback` and writes checkpoints. Draws of the module and statistics of a batch are those of each part.
+
+    Law: on a mesh the result is that of one process, up to rounding, if the loss is a mean over rows.
     Law: k accumulated batches of equal size equal one batch of all their rows, up to rounding, if the loss is a mean.
     Law: the result is the same for every `every` and `jit`, up to rounding.
     Law: a resumed run equals the uninterrupted one bit for bit.
@@ -123,6 +134,7 @@ def fit(
         ImpureError: the module draws, and `key` is not given.
         TransformError: the loss is not a real tensor of shape (), or cannot be compiled.
         CheckpointError: a checkpoint cannot be written or read.
+        MeshError: the processes were given different data, parameters or numbers, or one has failed.
 
     >>> import torchpure as tp
     >>> result = fit(lambda p, x: ((p - x) ** 2).mean(), torch.ones(3), params=torch.tensor(0.0),
@@ -134,6 +146,7 @@ def fit(
     batch_size = None if batch_size is None else checked_count("fit", "batch_size", batch_size)
     accumulate = checked_count("fit", "accumulate", accumulate)
     check_policy("fit", on_nonfinite)
+    over = data_parallel("fit", mesh, keyed=True)
     check_kinds(model, optimizer, params, loss)
     optimizer = accumulated(optimizer, accumulate)
     if key is not None:
@@ -151,11 +164,13 @@ def fit(
     steps = count_steps(steps, epochs, read, batch_size)
     rows = None if isinstance(data, DatasetBatches) else batch_size  # a dataset comes in batches already
     source = BatchSource(read, reader, steps, rows, k_order, steps_per_window(checkpoint, every))
+    if over is not None:
+        _check_processes(over, read, rows, key, problem.start, steps, accumulate)
     opt_state = optimizer.init(problem.start) if opt_state is None else opt_state
     watcher = as_callback("fit", callback)
     extras = Extras(on_nonfinite, None if watcher is None else watcher.observer)
     get_batch = _batch_getter(read, k_draws, stateful=problem.state is not None)
-    step = make_step(objective, optimizer, get_batch, extras.advance(optimizer))
+    step = make_step(objective, optimizer, get_batch, extras.advance(optimizer), over)
     refuse = partial(refuse_nonfinite, "fit", all_params=problem.all_params) if on_nonfinite == "raise" else None
     carry = (problem.start, extras.start(opt_state, problem.start), problem.state)
 
@@ -169,12 +184,21 @@ def fit(
             "compute_dtype": None if compute_dtype is None else str(compute_dtype),
         }
 
-    with open_store("fit", checkpoint, resume, arguments) as store:
-        store.callback_state = None if watcher is None else watcher.init(problem.all_params(problem.start))
-        start = store.start(carry)
+    with ExitStack() as stack:
+        store = open_store("fit", *_of_first(over, checkpoint, resume), arguments)
+
+        def open_and_start() -> tuple[Store, Position]:
+            opened = stack.enter_context(store)
+            opened.callback_state = None if watcher is None else watcher.init(problem.all_params(problem.start))
+            return opened, opened.start(carry)
+
+        opened, start = (
+            open_and_start() if over is None or checkpoint is None else _start_together(over, open_and_start, carry)
+        )
         if start.step > steps:
             raise ValueError(f"fit: the saved run has made {start.step} steps already, wanted at most steps={steps}")
-        fitted = _run(problem, start, run_windows(start, windows, jit=jit, store=store, refuse=refuse), watcher, store)
+        progresses = run_windows(start, windows, jit=jit, store=opened, refuse=refuse)
+        fitted = _run(problem, start, progresses, watcher, opened, over)
     if on_nonfinite == "raise":
         refuse_members("fit", fitted.divergence, fitted)
     return fitted
@@ -186,6 +210,7 @@ def _run(
     progresses: Generator[Progress, None, Progress | None],
     watcher: Callback[Any] | None,
     store: Store,
+    over: DataParallel | None,
 ) -> Fit:
     """Run until the last Progress, or until the callback ends the run."""
     trained, held, state = start.carry
@@ -194,15 +219,55 @@ def _run(
     for progress in progresses:
         trained, opt_state, state, found = progress.params, progress.opt_state, progress.state, progress.divergence
         stop = False
-        if watcher is not None:
+        if watcher is not None and (over is None or over.is_first):
             reported = progress._replace(params=problem.all_params(trained))
             store.callback_state, stop = updated("fit", watcher, store.callback_state, reported)
         store.history.append(progress.losses)  # after the callback: if it raises, a resumed run repeats this report
+        if watcher is not None and over is not None:
+            stop = over.any_stops(int(stop))
         if stop:
             break
     progresses.close()
     losses = torch.cat(store.history) if store.history else torch.zeros(0)
     return Fit(problem.all_params(trained), state or {}, opt_state, losses, found, store.callback_state)
+
+
+def _of_first(over: DataParallel | None, checkpoint: Checkpoint | None, resume: bool) -> tuple[Checkpoint | None, bool]:
+    """Return where a run is saved and whether it is resumed, which the first process alone does."""
+    return (checkpoint, resume) if over is None or over.is_first else (None, False)
+
+
+def _start_together(
+    over: DataParallel, open_and_start: Callable[[], tuple[Store, Position]], carry: Any
+) -> tuple[Store, Position]:
+    """Open the store of a run, and start every process where the first one starts.
+
+    Raises:
+        MeshError: the first process cannot read or write its checkpoints.
+    """
+    opened: list[Store] = []
+
+    def first() -> tuple[Any, list[Tensor]]:
+        store, start = open_and_start()
+        opened.append(store)
+        return (torch.tensor([start.step, len(store.history)]), start.carry), [*store.history, *start.unreported]
+
+    if not over.is_first:
+        opened.append(open_and_start()[0])
+    (numbers, carry), losses = over.from_first(first, (torch.zeros(2, dtype=torch.int64), carry))
+    step, history = numbers.tolist()
+    opened[0].history = losses[:history]
+    return opened[0], Position(step, carry, losses[history:])
+
+
+def _check_processes(
+    over: DataParallel, data: Data, batch_size: int | None, key: Key | None, start: Params, steps: int, accumulate: int
+) -> None:
+    """Check that processes divide the batches, and were given the same."""
+    if data.batches is None:
+        over.check_rows("fit", len(data.tensors[0]), batch_size)
+    numbers = {"steps": steps, "batch_size": batch_size, "accumulate": accumulate}
+    over.check_equal(**numbers, key=key, params=start, data=data.tensors)
 
 
 def _saved_arguments(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from ._step_state import split_step_state
 from ._steps import Carry, Runner, make_step
 from ._windows import Window, batch_windows
 from .callbacks import Progress
+from .processes import data_parallel
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def loop(
@@ -34,6 +38,7 @@ def loop(
     jit: bool = True,
     checkpoint: Checkpoint | None = None,
     resume: bool = False,
+    mesh: "DeviceMesh | None" = None,
 ) -> Generator[Progress]:
     """Make one optimizer step per batch on `loss(params, *batch)`; yield Progress after each `every` and the last step.
 
@@ -47,6 +52,8 @@ def loop(
     With `checkpoint`, a folder or a `Checkpointer`, the run is saved between windows of steps and at its end, also when
     it is interrupted or the iterator is closed. With `resume=True` it goes on from the newest checkpoint, if there is
     one: `batches` are read from their beginning, and those of steps already made are passed over.
+
+    With `mesh`, each process takes its rows of every batch, as in `fit`. `checkpoint` is for the first process alone.
 
     Law: the steps are the same for every `every` and `jit`, up to rounding.
     Law: a resumed run equals the uninterrupted one bit for bit.
@@ -68,7 +75,10 @@ def loop(
     check_optimizer("loop", optimizer)
     check_policy("loop", on_nonfinite)
     extras = Extras(on_nonfinite)
-    step = make_step(loss, optimizer, lambda shared, per_step: per_step.get("batch", shared), extras.advance(optimizer))
+    over = data_parallel("loop", mesh)
+    step = make_step(
+        loss, optimizer, lambda shared, per_step: per_step.get("batch", shared), extras.advance(optimizer), over
+    )
     opt_state = optimizer.init(params) if opt_state is None else opt_state
     carry = (params, extras.start(opt_state, params), state)
     refuse = partial(refuse_nonfinite, "loop") if on_nonfinite == "raise" else None

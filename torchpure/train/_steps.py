@@ -16,6 +16,7 @@ from torchpure.optim import Optimizer
 from torchpure.transforms import scan, value_and_grad
 
 from ._windows import Window
+from .processes import DataParallel
 
 Carry = Any  # (params, state of the optimizer, state of the model or None)
 Step = Callable[[Carry, Any, Any], tuple[Carry, Tensor]]  # (carry, shared, per_step) -> (carry, loss)
@@ -55,13 +56,19 @@ def plain_advance(optimizer: Optimizer[Any]) -> Advance:
 
 
 def make_step(
-    loss: Callable[..., Any], optimizer: Optimizer[Any], get_batch: GetBatch, advance: Advance | None = None
+    loss: Callable[..., Any],
+    optimizer: Optimizer[Any],
+    get_batch: GetBatch,
+    advance: Advance | None = None,
+    over: DataParallel | None = None,
 ) -> Step:
     """Return an optimizer step on a loss; the optimizer also gets the value and loss function if it asks for them.
 
-    `advance` moves the carry; by default it is the optimizer's own step.
+    `advance` moves the carry; by default it is the optimizer's own step. `over` splits batches over processes.
     """
     advance = advance or plain_advance(optimizer)
+    evaluate = value_and_grad if over is None else over.value_and_grad
+    mean_loss = _itself if over is None else over.mean_of
 
     @wraps(loss, updated=())
     def step(carry: Carry, shared: Any, per_step: Any) -> tuple[Carry, Tensor]:
@@ -69,18 +76,24 @@ def make_step(
         batch = get_batch(shared, per_step)
         if old_state is None:
             state = None
-            value, grads = value_and_grad(loss)(params, *batch)
+            value, grads = evaluate(loss)(params, *batch)
         else:
-            (value, state), grads = value_and_grad(loss, has_aux=True)(params, old_state, *batch)
+            (value, state), grads = evaluate(loss, has_aux=True)(params, old_state, *batch)
 
         def value_fn(params: Any) -> Tensor:
-            return loss(params, *batch) if old_state is None else loss(params, old_state, *batch)[0]
+            if old_state is None:
+                return mean_loss(loss)(params, *batch)
+            return mean_loss(loss, has_aux=True)(params, old_state, *batch)[0]
 
         available = {"value": value, "grad": grads, "value_fn": value_fn}
         extra = {name: available[name] for name in optimizer.extra if name in available}
         return advance(carry, Evaluation(value, grads, state, extra)), value
 
     return step
+
+
+def _itself(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+    return loss
 
 
 def scan_steps(step: Step, carry: Carry, shared: Any, per_step: Any, count: int) -> tuple[Carry, Tensor]:

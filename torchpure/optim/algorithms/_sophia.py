@@ -25,6 +25,7 @@ from torchpure.optim.core import (
     init_step_count,
     recompute_if,
     scalar_like,
+    whole,
 )
 from torchpure.optim.transformations import add_decayed_weights, scale_by_learning_rate
 from torchpure.transforms.derivatives import grad
@@ -111,7 +112,8 @@ def scale_by_sophia(
 
         def update_curvature() -> Leaves:
             step_key = random.fold_in(key, state.step.to(torch.int64))
-            diagonal = hessian_diagonal_fn(step_key, lambda leaves: value_fn(rebuild(leaves, params)), p)
+            leaves = [whole(leaf) for leaf in p]  # torch has no second derivatives of DTensors that are laid out anew
+            diagonal = hessian_diagonal_fn(step_key, lambda leaves: value_fn(rebuild(leaves, params)), leaves)
             return [ema_update(old, new, b2) for old, new in zip(h, diagonal, strict=True)]
 
         h = recompute_if(state.step % update_interval == 0, update_curvature, h)

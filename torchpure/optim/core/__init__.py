@@ -36,6 +36,7 @@ from ._masks import LabelFn, Mask, glob_label_fn, label_fn, leaf_paths, mask_fn,
 from ._missing_params import check_given
 from ._optimizer import EmptyState, Kernel, Optimizer, apply_updates, check_optimizer, donate, extra_names
 from ._real_parts import RealAndImaginary, by_real_parts, join_complex, split_complex
+from ._sharded import whole
 from ._spectral import eigenbasis, largest_singular_value, left_singular_vectors, orthogonal_iteration
 from ._stateless import centralize, identity, set_to_zero, stateless, stateless_leafwise
 from ._torch_keywords import hint_torch_keywords
@@ -106,6 +107,7 @@ __all__ = [
     "stateless_leafwise",
     "undo_adam",
     "undo_sgd",
+    "whole",
     "zero_grads",
     "zero_unless",
 ]

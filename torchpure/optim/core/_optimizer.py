@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,6 +19,8 @@ from torchpure.tree.summaries import shortened, shown
 
 from ._missing_params import check_given
 from ._misuse import FAILURES, describe_no_params, describe_optimizer, explain_failure, refuse_state
+from ._sharded import has_dtensors, init_on_parts, laid_out_like, run_on_parts
+from ._sharded_steps import kernel_on_parts
 
 S = TypeVar("S")
 Kernel = Callable[..., tuple[Params, S] | None]
@@ -61,6 +64,12 @@ class Optimizer(Generic[S]):
             StructureError: grads or state are not shaped like params, or the state is that of another optimizer.
             TypeError: a keyword that the rule needs is missing, or an argument is a module.
         """
+        if has_dtensors(grads, state, params):
+            moved = run_on_parts(partial(self._update, **extra), grads, state, params)
+            return laid_out_like((grads if params is None else params, state), moved)
+        return self._update(grads, state, params, **extra)
+
+    def _update(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Updates, S]:
         required = self._required_extra(extra) if self.extra else {}
         try:
             if self._state_type is not None and type(state) is not self._state_type:
@@ -79,6 +88,12 @@ class Optimizer(Generic[S]):
             StructureError: grads or state are not shaped like params, or the state is that of another optimizer.
             TypeError: a keyword that the rule needs is missing, or an argument is a module.
         """
+        if not has_dtensors(grads, state, params):
+            return self._step(grads, state, params, **extra)
+        made = kernel_on_parts(self.kernel, grads, state, params)
+        return made or laid_out_like((params, state), run_on_parts(partial(self._step, **extra), grads, state, params))
+
+    def _step(self, grads: Grads, state: S, params: Params, **extra: Any) -> tuple[Params, S]:
         required = self._required_extra(extra) if self.extra else {}
         try:
             if self._state_type is not None and type(state) is not self._state_type:
@@ -110,7 +125,7 @@ def _checked_init(init: Callable[[Params], S], rule: Callable[..., Any]) -> Call
     def checked_init(params: Params) -> S:
         if kind := describe_no_params(params):
             raise TypeError(f"{_factory_name(rule)}: wanted a tree of tensors as parameters, got {kind}")
-        return init(params)
+        return init_on_parts(init, params) if has_dtensors(params) else init(params)
 
     return checked_init
 

@@ -102,6 +102,7 @@ class FitConfig(BaseModel):
     threads: Annotated[int, Field(ge=0, le=4096)] = 0  # 0: chosen by the size of the network
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
+    mesh: Annotated[str, Field(pattern=r"^data=[1-9]\d*$")] | None = None  # processes that share the points
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

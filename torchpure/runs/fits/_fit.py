@@ -6,7 +6,7 @@ import time
 from array import array
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from ._config import FitConfig
 from ._losses import loss_name, measure, measure_loss, standard_loss, unit
 from ._network import Network
 from ._points import Data
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 DIVERGED, INTERRUPTED, TERMINATED = 1, 130, 143
 STATUS = {0: "done", DIVERGED: "diverged", INTERRUPTED: "interrupted", TERMINATED: "terminated"}
@@ -54,6 +57,7 @@ def fit(
     stop: Callable[[], int],
     checkpointer: train.Checkpointer | None = None,
     losses: "array[float] | None" = None,
+    mesh: "DeviceMesh | None" = None,
 ) -> Fit:
     """Train until all steps are done, a signal comes or the loss is not finite; put the result in `network`.
 
@@ -61,7 +65,7 @@ def fit(
     """
     start = time.perf_counter()
     losses = array("d") if losses is None else losses
-    code, newest = _train(network, data, config, key, report, stop, checkpointer, losses)
+    code, newest = _train(network, data, config, key, report, stop, checkpointer, losses, mesh)
     seconds = time.perf_counter() - start
     network.core.load_state_dict(newest.params)
     name = loss_name(config, data.preprocessing)
@@ -80,6 +84,7 @@ def _train(
     stop: Callable[[], int],
     checkpointer: train.Checkpointer | None,
     losses: "array[float]",
+    mesh: "DeviceMesh | None" = None,
 ) -> tuple[int, _Kept]:
     net = model.functional(network.core)
     x, y = network.encode(data.train.x), network.encode_target(data.train.y)
@@ -94,9 +99,8 @@ def _train(
     validation = _validation(network, data, config, lambda params, x, y: loss(params, params, x, y)[0] * scale)
     position = _position(checkpointer) or train.Progress(0, torch.zeros(()), params, None, params, torch.zeros(0))
     saving = {"checkpoint": checkpointer, "resume": checkpointer is not None}
-    progresses = train.loop(
-        loss, params, _batches(network, data, config, key, x, y), optimizer(config), state=params, **saving
-    )
+    batches = _batches(network, data, config, key, x, y)
+    progresses = train.loop(loss, params, batches, optimizer(config), state=params, mesh=mesh, **saving)
     for progress in progresses:
         value = float(progress.loss) * scale
         if not math.isfinite(value):

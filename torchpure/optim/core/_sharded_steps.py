@@ -1,0 +1,136 @@
+"""Whole steps over DTensors in few kernels: each process runs the kernel on its parts of parameters and state."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from torchpure import tree
+from torchpure._types import Grads, Params
+
+from ._sharded import complete, complete_placements, distributed, is_dtensor, laid_out_like, redistribute, whole
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Placement
+
+
+def kernel_on_parts(
+    kernel: Callable[..., Any] | None, grads: Grads, state: Any, params: Params
+) -> tuple[Params, Any] | None:
+    """Run the kernel of a step on the parts that the state has; None if it does not apply.
+
+    The parameters are split like their state (ZeRO-1), or more; the new ones are gathered where they were whole.
+    """
+    if kernel is None or getattr(state, "_fields", ("",))[0] != "step":
+        return None
+    leaves, structure = tree.flatten(params)
+    moments = [part for part in state[1:] if part is not None]
+    g, *columns = (tree.align(structure, params, part, "step") for part in (grads, *moments))
+    every = [*leaves, *g, *(leaf for column in columns for leaf in column)]
+    if not all(isinstance(leaf, Tensor) for leaf in every) or (
+        torch.is_grad_enabled() and any(leaf.requires_grad for leaf in every)
+    ):
+        return None
+    found = [_layout_of(row) for row in zip(leaves, *columns, strict=True)]
+    layouts = [layout for layout in found if layout is not None]
+    if len(layouts) < len(found):
+        return None
+
+    def parts(column: Sequence[Tensor]) -> Any:
+        return tree.unflatten(structure, [at.part(leaf) for at, leaf in zip(layouts, column, strict=True)])
+
+    local_state = iter([parts(column) for column in columns])
+    fields = [None if part is None else next(local_state) for part in state[1:]]
+    made = kernel(parts(g), type(state)(complete(state.step), *fields), parts(leaves))
+    return None if made is None else _joined(made, state, params, layouts)
+
+
+class _Layout(NamedTuple):
+    """How a parameter and its state lie on processes during a step."""
+
+    mesh: "DeviceMesh | None"  # None: every process has all of both
+    placements: "tuple[Placement, ...]"
+
+    def part(self, leaf: Tensor) -> Tensor:
+        """Return the part of this process; a gradient that is still to be summed is reduced and scattered."""
+        if self.mesh is None:
+            return whole(leaf)
+        dim = self.gathered_dim(leaf)
+        if dim is not None:  # the general way below takes ten times as long
+            local, size = complete(leaf), leaf.shape[dim] // self.mesh.size()
+            part = local.narrow(dim, self.mesh.get_local_rank() * size, size)
+            return part.clone(memory_format=torch.contiguous_format)  # a donating kernel writes into it
+        return redistribute(distributed(leaf, self.mesh), self.mesh, self.placements).to_local()
+
+    def joined(self, part: Tensor, like: Tensor) -> Tensor:
+        """Return the tensor of all parts, which lies on processes in this way."""
+        from torch.distributed.tensor import DTensor
+
+        if self.mesh is None:
+            return part
+        return DTensor.from_local(
+            part, self.mesh, self.placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+
+    def gathered_dim(self, like: Tensor) -> int | None:
+        """Return the dimension that one axis splits into equal parts here, if every process keeps all of `like`."""
+        from torch.distributed.tensor import Shard
+
+        at = self.placements[0] if self.mesh is not None and self.mesh.ndim == 1 else None
+        if self.mesh is None or not isinstance(at, Shard) or like.shape[at.dim] % self.mesh.size():
+            return None
+        return None if is_dtensor(like) and not like.placements[0].is_replicate() else at.dim
+
+
+def _layout_of(row: Sequence[Tensor]) -> "_Layout | None":
+    """Return the layout of a parameter's state, or of the parameter if it has no state; None if they differ."""
+    found = {(leaf.device_mesh, tuple(leaf.placements)) if is_dtensor(leaf) else None for leaf in row[1:] or row}
+    if len(found) > 1:
+        return None
+    layout = found.pop()
+    if layout is None:
+        return None if is_dtensor(row[0]) else _Layout(None, ())
+    mesh, placements = layout
+    return _Layout(mesh, complete_placements(placements))
+
+
+def _joined(made: tuple[Params, Any], state: Any, params: Params, layouts: list[_Layout]) -> tuple[Params, Any]:
+    """Return new parameters and state as DTensors, from the parts that the kernel made."""
+    leaves, structure = tree.flatten(params)
+    new, new_state = tree.leaves(made[0]), made[1]
+    fields = [
+        tree.unflatten(
+            structure, [at.joined(*row) for at, *row in zip(layouts, tree.leaves(part), leaves, strict=True)]
+        )
+        for part in new_state[1:]
+        if part is not None
+    ]
+    rest = iter(fields)
+    fields = [None if part is None else next(rest) for part in new_state[1:]]
+    moved = tree.unflatten(structure, _gathered(new, layouts, leaves))
+    return laid_out_like(params, moved), type(state)(laid_out_like(state.step, new_state.step), *fields)
+
+
+def _gathered(parts: list[Tensor], layouts: list[_Layout], likes: list[Tensor]) -> list[Tensor]:
+    """Return the parameters of all parts; those that become whole travel together, one message for each dtype."""
+    found = list(parts)
+    groups: dict[tuple[Any, torch.dtype], list[int]] = defaultdict(list)
+    for number, (at, part, like) in enumerate(zip(layouts, parts, likes, strict=True)):
+        if at.gathered_dim(like) is not None:
+            groups[at.mesh, part.dtype].append(number)
+        else:
+            found[number] = at.joined(part, like)
+    for (mesh, _), numbers in groups.items():
+        flat = torch.cat([parts[number].reshape(-1) for number in numbers])
+        rows = flat.new_empty(mesh.size(), flat.numel())
+        dist.all_gather_single(rows.view(-1), flat, group=mesh.get_group())
+        for number, row in zip(numbers, rows.split([parts[number].numel() for number in numbers], 1), strict=True):
+            dim = layouts[number].gathered_dim(likes[number])
+            stacked = row.reshape(mesh.size(), *parts[number].shape)
+            joined = stacked.movedim(0, dim or 0).reshape(likes[number].shape)
+            found[number] = distributed(joined, mesh) if is_dtensor(likes[number]) else joined
+    return found
