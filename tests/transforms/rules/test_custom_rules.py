@@ -130,7 +130,34 @@ def doubled_vjp(x):
     return f(x).sum()
 
 
-@pytest.mark.parametrize("f", [doubled_jvp, doubled_vjp])
+def doubled_by_linearize(x):
+    f = tp.custom_vjp(torch.sin)
+    f.defvjp(lambda x: (torch.sin(x), x), lambda x, ct: (2 * tp.linearize(torch.sin, x)[1](ct),))
+    return f(x).sum()
+
+
+class _Doubled(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x.sin()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return 2 * tp.linearize(torch.sin, *ctx.saved_tensors)[1](cotangent)
+
+
+def test_autograd_function_whose_backward_linearizes():
+    for name in ("jacrev jacrev", "autograd twice"):
+        assert_close(STACKS[name](lambda x: _Doubled.apply(x).sum()), torch.diag(-2 * torch.sin(U)))
+
+
+@pytest.mark.parametrize("f", [doubled_jvp, doubled_vjp, doubled_by_linearize])
 def test_a_rule_is_never_ignored(f):
     first, second = 2 * torch.cos(U), torch.diag(-2 * torch.sin(U))
     for name in ("grad", "jacfwd", "jacrev", "autograd"):

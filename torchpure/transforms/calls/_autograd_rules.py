@@ -105,7 +105,15 @@ def primal(leaf: Tensor) -> Tensor:
     if not functorch.is_batchedtensor(leaf):
         return forward_ad.unpack_dual(leaf).primal
     vmap_level, dim = functorch.maybe_get_level(leaf), functorch.maybe_get_bdim(leaf)
+    if vmap_level < _forward_level():  # captured from outside of the derivative: it has no tangent of that level
+        return leaf
     return functorch.add_batch_dim(primal(functorch.get_unwrapped(leaf)), dim, vmap_level)
+
+
+def _forward_level() -> int:
+    """Return the number of the innermost level of a forward derivative; 0 if there is none."""
+    levels = functorch.get_interpreter_stack() or []
+    return max((one.level() for one in levels if one.key() == functorch.TransformType.Jvp), default=0)
 
 
 def unwrap_closed_levels(leaf: Any) -> Any:

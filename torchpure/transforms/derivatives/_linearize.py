@@ -11,7 +11,7 @@ from torchpure import tree
 from torchpure._torch import FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import TransformError
-from torchpure.transforms.calls import check_callable, hint_keywords
+from torchpure.transforms.calls import check_callable, hint_keywords, unwrap_closed_levels
 from torchpure.transforms.context import current
 from torchpure.transforms.engine import (
     describe_function,
@@ -52,7 +52,8 @@ def linearize(fn: Callable[..., Any], *primals: Tree) -> tuple[Any, Callable[...
     def flat(*values: Tensor) -> Any:
         return fn(*variables.arguments(values))
 
-    value, pull = vjp_for("linearize", flat, tuple(variables.leaves))
+    # a backward rule may get tensors of closed levels, and what torch records of them cannot be differentiated twice
+    value, pull = vjp_for("linearize", flat, tuple(map(unwrap_closed_levels, variables.leaves)))
     leaves, structure = tree.flatten(value)
     if not all(map(is_variable, leaves)):
         raise TransformError(

@@ -26,6 +26,7 @@ from torchpure.transforms.calls import (
     save_for_rules,
     saved_primals,
     transpose_linear,
+    unwrap_closed_levels,
     vjp_by_rerun,
 )
 from torchpure.transforms.context import collectives_used
@@ -202,7 +203,8 @@ class _CustomVjp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        call, saved = ctx.call, ctx.saved_tensors
+        call, saved = ctx.call, [unwrap_closed_levels(leaf) for leaf in ctx.saved_tensors]
+        cotangents = tuple(map(unwrap_closed_levels, cotangents))
         tensors, value, residuals = _split_saved(call, saved, len(saved) - len(cotangents))
         parts: list[Any] = [None] * len(tensors)
         if any(part is not None for part in cotangents[: call.num_outputs]):
