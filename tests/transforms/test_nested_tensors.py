@@ -98,3 +98,35 @@ def test_functional_refuses_a_nested_buffer_without_a_shape():
         ParameterError, match=r"`rows` is a nested tensor without a shape: make it with layout=torch.jag"
     ):
         tp.functional(layer)
+
+
+COPYING = {
+    "a list": lambda w: torch.nested.nested_tensor([w, 2 * w]),
+    "a keyword": lambda w: torch.nested.nested_tensor(tensor_list=[w]),
+    "jagged": lambda w: torch.nested.nested_tensor([w], layout=torch.jagged),
+}
+CONSTANT = {  # (function, its gradient)
+    "made of constants": (lambda w: _padded(torch.nested.nested_tensor([ONE.expand(2)])).sum() * w.sum(), 2.0),
+    "made of stopped values": (lambda w: _padded(torch.nested.nested_tensor([tp.stop_gradient(w)])).sum() * w.sum(), 2.75),
+    "unbound": (lambda w: torch.nested.nested_tensor([ONE.expand(2)]).unbind()[0].sum() * w.sum(), 2.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", COPYING.values(), ids=COPYING)
+def test_a_nested_copy_of_a_variable_is_refused(make):
+    for f in (lambda w: _padded(make(w)).sum(), lambda w: make(w).unbind()[0].sum()):
+        for loss in (f, tp.remat(f), lambda w, f=f: tp.scan(lambda c, _: (c + f(w), None), w.sum(), length=2)[0]):
+            with pytest.raises(TransformError, match=r"nested_tensor, line .* lost. Use torch.nested.as_nested_tensor"):
+                tp.grad(loss)(W)
+
+
+@pytest.mark.parametrize("name", CONSTANT)
+def test_a_nested_constant_is_right(name):
+    f, wanted = CONSTANT[name]
+    torch.testing.assert_close(tp.grad(f)(W), torch.full((2, 2), wanted))
+
+
+@pytest.mark.parametrize("make", [torch.nested.nested_tensor, torch.nested.as_nested_tensor])
+def test_programs_refuse_to_make_nested_tensors(make):
+    with pytest.raises(TransformError, match=r"jit: .* nested tensor, .*: pad it with torch.nested.to_padded_tensor"):
+        tp.jit(lambda w: _padded(make([w, w])).sum())(W)

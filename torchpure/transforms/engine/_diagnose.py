@@ -102,6 +102,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "argument, and differentiate with respect to it",
     f"Nested(?:TensorImpl|IntNode|Tensor does not)|{INDETERMINATE}": NESTED,
     "SymIntArrayRef expected to contain only concrete|aten::to_padded_tensor'.* 'CPU' backend": NESTED,
+    r"^aten\._nested_tensor_from_tensor_list": NESTED,  # of a tracer
     "does not require grad and does not have a grad_fn": AUTOGRAD,
     "not have been used in the graph": AUTOGRAD,
     "One of the differentiated Tensors does not require grad": AUTOGRAD,

@@ -24,7 +24,7 @@ from torch.autograd import functional
 from torch.nn.modules import module
 from torch.utils import hooks
 
-from torchpure._torch import grad_preprocess, tensor
+from torchpure._torch import grad_preprocess, len_torch_dispatch_stack, tensor
 from torchpure.errors import TransformError
 from torchpure.transforms.context import active_resumables, current
 from torchpure.transforms.engine import (
@@ -34,7 +34,6 @@ from torchpure.transforms.engine import (
     graph_leaves,
     innermost,
     is_differentiated,
-    is_followed,
     level_kinds,
     user_line,
 )
@@ -42,6 +41,7 @@ from torchpure.transforms.engine import (
 from ._override import Override, Where
 
 _linearize: Any = torch.func.linearize
+NESTED_CONSTANT = "nested tensor without a gradient inside of one"
 
 
 def _is_differentiated(outputs: Iterable[Any]) -> bool:
@@ -133,16 +133,35 @@ def _no_linearize(args: Any, kwargs: Any) -> tuple[Any, Any]:
 
 
 def _requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
-    frame = sys._getframe(2)
-    if frame.f_code is torch.nested.nested_tensor.__code__ and any(map(is_followed, frame.f_locals["list_of_tensors"])):
-        raise TransformError(
-            f"torch.nested.nested_tensor{user_line()} copies the numbers of a tensor that is differentiated: the "
-            "derivative would be lost. Use torch.nested.as_nested_tensor"
-        )
+    refuse_nested_copies(sys._getframe(2))
     ignored = requires_grad and active_resumables() and functorch.peek_interpreter_stack() is not None
     if ignored and not functorch.get_inplace_requires_grad_allowed():
         return self
     return self.requires_grad_(requires_grad)
+
+
+def refuse_nested_copies(frame: Any) -> None:
+    """Refuse a call of `torch.nested.nested_tensor` with variables: it copies their numbers."""
+    if frame is None or frame.f_code is not torch.nested.nested_tensor.__code__:
+        return
+    given = frame.f_locals.get("list_of_tensors", frame.f_locals["tensor_list"])
+    if any(isinstance(leaf, Tensor) and is_differentiated(leaf) for leaf in given):
+        raise TransformError(
+            f"torch.nested.nested_tensor{user_line()} copies the numbers of a tensor that is differentiated: the "
+            "derivative would be lost. Use torch.nested.as_nested_tensor"
+        )
+
+
+def _look_for_copies(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Ask for a run under `NestedCopies` where a nested tensor without a gradient becomes a usual tensor again.
+
+    It may be a constant, or a copy by `torch.nested.nested_tensor`, whose call no function mode sees.
+    """
+    leaf = args[0] if args else kwargs.get("input")
+    is_constant = isinstance(leaf, Tensor) and leaf.is_nested and not leaf.requires_grad
+    if is_constant and OUTERMOST.variables is not None and not len_torch_dispatch_stack():
+        raise RuntimeError(NESTED_CONSTANT)
+    return args, kwargs
 
 
 def _no_full_hook(args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -182,12 +201,17 @@ def _no_accumulation(args: Any, kwargs: Any) -> tuple[Any, Any]:
     raise RuntimeError("hook after the accumulation into .grad inside of a transform")
 
 
+_EXITS = [  # from a nested tensor to others
+    *(torch.nested.to_padded_tensor, Tensor.to_padded_tensor, Tensor.values, torch.unbind, Tensor.unbind),
+    *(torch.select, Tensor.select),
+]
 OVERRIDES = (
     Override([Tensor.requires_grad.__get__], Where.INTERCEPTED, _no_full_hook),  # type: ignore[attr-defined]
     Override([Tensor.grad_fn.__get__], Where.INTERCEPTED, _no_hook_without_node),  # type: ignore[attr-defined]
     Override([Tensor.register_hook], Where.INTERCEPTED, _no_hook_from_outside),
     Override([Tensor.register_post_accumulate_grad_hook], Where.INTERCEPTED, _no_accumulation),
     Override([Tensor.requires_grad_], Where.ALWAYS | Where.IN_TRANSFORM, _requires_grad_),
+    Override(_EXITS, Where.INTERCEPTED, _look_for_copies),
     Override([torch.autograd.grad], Where.INTERCEPTED, _with_graph),
     Override([torch.autograd.backward, Tensor.backward], Where.INTERCEPTED, _no_backward),
     Override([Tensor.detach], Where.INTERCEPTED, _no_detach_in_functional),

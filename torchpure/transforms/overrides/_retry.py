@@ -1,5 +1,6 @@
 """Run one of torch's transforms; after a failure that a mode can repair or explain, run it again under that mode."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
+from torchpure._torch import TorchDispatchMode
 from torchpure.errors import TorchpureError
 from torchpure.transforms.engine import (
     DATA_DEPENDENT,
@@ -22,6 +24,7 @@ from torchpure.transforms.engine import (
     writes_shared,
 )
 
+from ._nested_autograd import NESTED_CONSTANT, refuse_nested_copies
 from ._registry import VMAP_RETRY
 
 _BACKWARD = frozenset({torch.autograd.grad, torch.autograd.backward, Tensor.backward})
@@ -65,7 +68,9 @@ def _run(caller: str, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
         return run(*args, **kwargs)
 
 
-def _retry_mode(caller: str, message: str) -> TorchFunctionMode | None:
+def _retry_mode(caller: str, message: str) -> TorchFunctionMode | TorchDispatchMode | None:
+    if NESTED_CONSTANT in message:
+        return _NestedCopies()
     if DATA_DEPENDENT in message:  # under a gradient, torch reads a number for `x[i]` with a batched `i`
         return TensorIndexing()
     if (is_shared_write(message) or _MIXED_DTYPES in message) and (
@@ -90,3 +95,16 @@ class _SharedWrites(TorchFunctionMode):
             if func in _BACKWARD or not writes_shared(str(error), args, kwargs):
                 raise
             raise RuntimeError(f"{SHARED_WRITE}: {error}") from error
+
+
+class _NestedCopies(TorchDispatchMode):
+    """Finds a call of `torch.nested.nested_tensor` that copies variables, which function modes do not see."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        if func is torch.ops.aten._nested_tensor_from_tensor_list.default:
+            frame: Any = sys._getframe()
+            while frame is not None and frame.f_code is not torch.nested.nested_tensor.__code__:
+                frame = frame.f_back
+            refuse_nested_copies(frame)
+        return func(*args, **(kwargs or {}))
