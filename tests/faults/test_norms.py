@@ -22,11 +22,13 @@ LENGTHS = {  # functions of x and c with f(s x, s c) = s f(x, c)
     "dist": lambda x, c: torch.dist(x, c),
     "hypot": lambda x, c: torch.hypot(x, c).sum(),
     "std": lambda x, c: x.std(),
+    "norm_except_dim": lambda x, c: torch.norm_except_dim(x[None], 2, 0).sum(),
     "abs of complex": lambda x, c: torch.complex(x, c).abs().sum(),
 }
 DIRECTIONS = {  # with f(s x, s c) = f(x, c)
     "normalize": lambda x, c: functional.normalize(x, dim=0, eps=0.0) @ torch.sign(c),
     "normalize of order 3": lambda x, c: functional.normalize(x, p=3, dim=0, eps=0.0) @ torch.sign(c),
+    "weight norm": lambda x, c: torch._weight_norm(x[None], torch.sign(c)[:1, None], 0)[0] @ torch.sign(c),
     "cosine_similarity": lambda x, c: functional.cosine_similarity(x, c, dim=0, eps=0.0),
 }
 SCALES = {"far out": (D, 2.0**650), "near zero": (D, 2.0**-650), "far out in float32": (torch.float32, 2.0**75),

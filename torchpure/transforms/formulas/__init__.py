@@ -61,7 +61,7 @@ from ._losses import (
     smooth_l1_loss,
 )
 from ._matrices import determinant, nuclear_norm
-from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, sgn, std_mean, vector_norm
+from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, right_in_torch, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
@@ -141,6 +141,7 @@ __all__ = [
     "rsub",
     "safe_product",
     "scatter_product",
+    "right_in_torch",
     "sgn",
     "sinc",
     "smooth_l1_loss",

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
@@ -51,12 +52,23 @@ def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor) -> Ten
     if in_any_level() or any(isinstance(leaf, FakeTensor) for leaf in tensors):
         return None
     value = run()
-    return value if bool(_is_in_range(value.detach(), p).all()) else None
+    if not value.numel():
+        return value
+    known = value.detach()
+    low, high = (known, known) if known.numel() == 1 else known.aminmax()
+    smallest = _smallest(value.dtype, p)
+    return value if low.item() >= smallest and high.item() <= 1 / smallest else None
+
+
+@lru_cache(maxsize=64)
+def _smallest(dtype: torch.dtype, p: float) -> float:
+    """Return the smallest norm whose powers are no denormal numbers."""
+    limits = torch.finfo(dtype)
+    return max(limits.tiny, (limits.tiny / limits.eps) ** (1 / p))
 
 
 def _is_in_range(value: Tensor, p: float) -> Tensor:
-    limits = torch.finfo(value.dtype)
-    smallest = max(limits.tiny, (limits.tiny / limits.eps) ** (1 / p))  # below, the powers are denormal numbers
+    smallest = _smallest(value.dtype, p)
     return (value <= 1 / smallest) & (value >= smallest)
 
 
@@ -162,12 +174,23 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Compute `F.cosine_similarity`."""
+    if all(_size_in_torch(x.detach(), 2, dim) is not None for x in (x1, x2)):
+        return F.cosine_similarity(x1, x2, dim, eps)
     first, second = (normalized(x, 2, dim, eps) for x in torch.broadcast_tensors(x1, x2))
     return (first * second).sum(dim)
 
 
+def _size_in_torch(x: Tensor, p: float, dim: Any) -> Tensor | None:
+    if not _has_formula(x, float(p)):
+        return None
+    return right_in_torch(lambda: torch.linalg.vector_norm(x, p, dim, True), p, x)
+
+
 def normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
     """Return x / max(‖x‖, eps); numbers of size one are divided, so that no derivative leaves the range of floats."""
+    size = _size_in_torch(x, p, dim)
+    if size is not None:
+        return x / size.clamp_min(eps)
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
     largest, _ = _largest(x, dims)
     scaled = x / largest

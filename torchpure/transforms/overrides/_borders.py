@@ -75,9 +75,17 @@ def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool
     return norm
 
 
+_masked = torch.masked.std.__globals__
+SELDOM: dict[Any, Callable[[Any], bool]] = {  # frequent operations -> whether a rule may run with these arguments
+    torch.sqrt: lambda args: sys._getframe(2).f_globals is _masked,
+    Tensor.view: lambda args: isinstance(args[-1], torch.dtype),
+    **dict.fromkeys([torch.unbind, Tensor.unbind, torch.select, Tensor.select], lambda args: args[0].is_nested),
+}
+
+
 def _sqrt(input: Tensor) -> Tensor:
     """Compute `torch.sqrt`; in `torch.masked.std`, which no mode sees, its derivative at 0 is that of a norm: 0."""
-    if sys._getframe(2).f_globals is not torch.masked.std.__globals__ or not is_differentiated(input):
+    if sys._getframe(2).f_globals is not _masked or not is_differentiated(input):
         return torch.sqrt(input)
     zero = input == 0
     return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, input)))

@@ -1,7 +1,8 @@
 """Layers in plain operations: embedding bags, weight norm, bilinear, fractional pooling, activations, and small ones.
 
 torch lacks a vmap rule, a forward derivative or a second derivative for each of them; the second derivative of its
-weight norm is wrong. The rules run inside transforms only. Outside, torch's own kernels are faster.
+weight norm is wrong. The rules run inside transforms only. Outside, torch's own kernels are faster. Its norms of
+weights square numbers, which is wrong far out: there the rules run in every gradient.
 """
 
 import math
@@ -13,20 +14,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchpure._torch import weight_norm as torch_weight_norm
-from torchpure.transforms.formulas import vector_norm
+from torchpure.transforms.engine import is_differentiated
+from torchpure.transforms.formulas import normalize, right_in_torch, vector_norm
 
 from ._override import Override, Where
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """Return g · v / ‖v‖ (Salimans and Kingma 2016, arXiv:1602.07868, equation 2)."""
-    return v * (g / vector_norm(v, dim=_other_dims(v, dim), keepdim=True))
+    return g * normalize(v, 2, _other_dims(v, dim), 0.0)
 
 
 def norm_except_dim(v: Tensor, pow: int = 2, dim: int = 0) -> Tensor:
     """Compute `torch.norm_except_dim`: norms over all dimensions but one."""
     norms = vector_norm(v, pow, _other_dims(v, dim), keepdim=True)
     return norms.reshape(()) if dim == -1 else norms
+
+
+def _if_far_out(operation: Callable[..., Tensor], rule: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the rule of an operation of weights that is right in torch if the squares of their norms are in range."""
+
+    def run(v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        known = lambda: torch.norm_except_dim(v.detach(), 2, dim)  # noqa: E731
+        right = not is_differentiated(v) or right_in_torch(known, 2.0, v) is not None
+        return (operation if right else rule)(v, *args, **kwargs)
+
+    return run
 
 
 def _other_dims(v: Tensor, dim: int) -> tuple[int, ...]:
@@ -225,5 +239,7 @@ OVERRIDES = (
     Override([F.fractional_max_pool3d], Where.IN_TRANSFORM, fractional_max_pool(3)),
     Override([F.embedding_bag], Where.IN_TRANSFORM, embedding_bag),
     Override([torch.norm_except_dim], Where.IN_TRANSFORM, norm_except_dim),
+    Override([torch.norm_except_dim], Where.ALWAYS, _if_far_out(torch.norm_except_dim, norm_except_dim)),
+    Override([torch_weight_norm], Where.ALWAYS, _if_far_out(torch_weight_norm, weight_norm)),
     Override([torch_weight_norm], Where.IN_TRANSFORM, weight_norm),
 )

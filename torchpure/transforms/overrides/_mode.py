@@ -32,6 +32,7 @@ from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_any_level, in_first_gradient, innermost, is_followed, level_kinds
 
 from ._autocast import AUTOCAST, is_mapped_autocast
+from ._borders import SELDOM
 from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
@@ -90,9 +91,11 @@ class OverrideMode(TorchFunctionMode):
             return _run_with_out(func, args, kwargs) if kwargs.get("out") is not None else func(*args, **kwargs)
         if func in _RARELY and not kwargs and not is_any_autocast_enabled():
             return func(*args)
+        if not kwargs and func in SELDOM and not SELDOM[func](args):
+            return func(*args)
         if kwargs and kwargs.get("out") is not None:
             return _run_with_out(func, args, kwargs)
-        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "out"}  # few rules know it
+        kwargs = {name: value for name, value in kwargs.items() if name != "out"} if kwargs else {}  # few rules know it
         if func in _IN_LEVELS and not in_transform():
             return func(*args, **kwargs)
         operation = _OF_ATEN.get(getattr(func, "overloadpacket", func), func) if func.__class__ in _ATEN else func

@@ -39,12 +39,15 @@ def _as_strided_scatter(
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Compute `F.one_hot` by a scatter, which finds classes out of range without reading numbers.
+    """Compute `F.one_hot` without reading numbers: by a scatter, and in programs by a comparison, which fuses.
+
+    Both find classes out of range.
 
     Raises:
         TransformError: the number of classes is not given, and depends on a mapped or traced tensor.
     """
-    known = not (isinstance(innermost(tensor), FakeTensor) or functorch.is_functorch_wrapped_tensor(tensor))
+    traced = isinstance(innermost(tensor), FakeTensor)
+    known = not (traced or functorch.is_functorch_wrapped_tensor(tensor))
     if known or num_classes == 0 or num_classes < -1 or tensor.dtype != torch.int64:
         return F.one_hot(tensor, num_classes)  # or raises
     if num_classes == -1:
@@ -52,6 +55,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"one_hot{user_line()} without num_classes has as many classes as the largest number needs, which cannot "
             "be read inside of vmap and jit: give it num_classes="
         )
+    if traced:
+        classes = torch.arange(num_classes, dtype=tensor.dtype, device=tensor.device)
+        checked = classes.gather(0, tensor.reshape(-1)).reshape(tensor.shape)
+        return (checked.unsqueeze(-1) == classes).to(tensor.dtype)
     zeros = torch.zeros((*tensor.shape, num_classes), dtype=tensor.dtype, device=tensor.device)
     return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
 
