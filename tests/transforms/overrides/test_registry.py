@@ -326,6 +326,13 @@ INTERCEPTED = {  # operations of which the mode changes the arguments, or refuse
     torch.autograd.grad: slope(lambda x: (x**3).sum()),
     Tensor.__deepcopy__: lambda x: x * __import__("copy").deepcopy(torch.ones(3)),
     Tensor.untyped_storage: lambda x: x.untyped_storage(),
+    torch.nested.to_padded_tensor: lambda x: torch.nested.to_padded_tensor(torch.nested.as_nested_tensor([x]), 0.0),
+    Tensor.to_padded_tensor: lambda x: torch.nested.as_nested_tensor([x]).to_padded_tensor(0.0),
+    Tensor.values: lambda x: torch.nested.as_nested_tensor([x]).values(),
+    torch.unbind: lambda x: torch.unbind(x),
+    Tensor.unbind: lambda x: x.unbind(),
+    torch.select: lambda x: torch.select(x, 0, 1),
+    Tensor.select: lambda x: x.select(0, 1),
     Tensor.to_sparse: lambda x: x.to_sparse(),
     Tensor.to_sparse_csr: lambda x: x[None].to_sparse_csr(),
     Tensor.to_sparse_csc: lambda x: x[None].to_sparse_csc(),
@@ -480,7 +487,7 @@ def test_a_mode_sees_the_operation(name):
     assert operation in seen.operations
 
 
-@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.filterwarnings("ignore:Sparse", "ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("operation", INTERCEPTED, ids=name_of)
 def test_a_mode_sees_the_operation_that_is_intercepted(operation):
     run = INTERCEPTED[operation]
