@@ -2,8 +2,8 @@
 
 The whole is the process from its start to its end: imports, points, training, results, pictures. The training, which
 the command notes, has the trace and the compiled program of the members, from the disk cache after the first process.
-Seconds are those of the processor, on one thread, because other work on the machine delays imports most. Python may write
-the bytecode of modules, whatever the environment says: an installed package has it, and compiling takes most of a second.
+Seconds are those of the processor, on one thread, because other work on the machine delays imports most. Python
+may write the bytecode of modules, whatever the environment says: an installed package has it.
 """
 
 import json
