@@ -108,8 +108,11 @@ def test_folders_that_are_no_table(tmp_path, monkeypatch):
     other.rename(tmp_path / "notes.txt")
     with pytest.raises(InputError, match="notes.txt': wanted a data file"):
         list_files(tmp_path)
+    (tmp_path / "notes.txt").rename(tmp_path / "_notes")
     (tmp_path / "city=Oslo").mkdir()
-    with pytest.raises(InputError, match="city=Oslo: a folder that stands for the value of a column is not read"):
+    (tmp_path / "city=Oslo" / "c.csv").write_text("x\n1\n")
+    message = "city=Oslo: a folder that stands for the value of a column is read for Parquet and Arrow files alone"
+    with pytest.raises(InputError, match=message):
         list_files(tmp_path)
     (tmp_path / "b.csv").write_text("x\n1\n")
     monkeypatch.setattr(_files, "MAX_FILES", 1)

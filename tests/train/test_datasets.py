@@ -52,6 +52,17 @@ def test_a_folder_is_read_in_order_without_a_key(folder):
         assert rows_seen(data, steps=9) == [*wanted, *wanted[:2]]
 
 
+def test_folders_are_columns_before_those_of_the_files(tmp_path):
+    table = pa.table({"x": [float(i) for i in range(40)], "year": [2020 + i // 10 for i in range(40)]})
+    ds.write_dataset(table, tmp_path / "data", format="parquet", partitioning=["year"], partitioning_flavor="hive")
+    wanted = [(row["year"], row["x"]) for row in table.to_pylist()]
+    for path in (tmp_path / "data", tmp_path / "data" / "year=*" / "*.parquet"):
+        for columns in (None, ["year", "x"]):
+            batches = _datasets.DatasetBatches(path, columns, torch.float64, 6, None, for_module=True)
+            seen = [(int(year), x) for inputs, target in batches for year, x in torch.cat([inputs, target], 1).tolist()]
+            assert seen == wanted
+
+
 def test_with_a_key_each_epoch_has_all_rows_in_another_order(folder, monkeypatch):
     monkeypatch.setattr(_datasets, "BLOCK", 7)
     options = {"epochs": 2, "key": tp.random.key(3)}

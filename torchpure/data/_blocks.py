@@ -16,6 +16,7 @@ from ._columnar import column_types, num_groups, read_groups
 from ._csv import csv_blocks, csv_names, find_fault
 from ._files import list_files, merge_types
 from ._formats import format_of
+from ._partitions import Partitions, find_partitions
 from ._table import Table
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def find_types(path: Path, names: Sequence[str]) -> Types:
     rows = tuple(sum(num_groups(file)) for file in files)
     if len(files) == 1:
         return Types({}, rows)
-    return Types(merge_types(files, [column_types(file, names) for file in files]), rows)
+    partitions = find_partitions(path)
+    own = merge_types(files, [column_types(file, partitions.in_files(names)) for file in files])
+    return Types(own | {name: kind for name, kind in partitions.types.items() if name in names}, rows)
 
 
 def _find_csv_types(path: Path, names: Sequence[str]) -> tuple[dict[str, pa.DataType], int]:
@@ -116,14 +119,14 @@ def read_blocks(
     Raises:
         InputError: a file changed, or is damaged.
     """
-    files = list_files(path)
+    files, partitions = list_files(path), find_partitions(path)
     if len(files) == 1:
-        yield from _read_file(files[0], names, types.columns, size, order)
+        yield from _read_file(files[0], names, types.columns, partitions, size, order)
         return
     starts = [*itertools.accumulate(types.rows, initial=0)][:-1]
     if len(starts) != len(files):
         raise InputError(f"{path}: has other files than before; it changed while it was read")
-    tables = _read_files(files, starts, names, types.columns, size, order)
+    tables = _read_files(files, starts, names, types.columns, partitions, size, order)
     yield from _merged(path, tables, size, tuple(zip(files, starts, strict=True)))
 
 
@@ -132,6 +135,7 @@ def _read_files(
     starts: Sequence[int],
     names: Sequence[str],
     types: Mapping[str, pa.DataType],
+    partitions: Partitions,
     size: int,
     order: Sequence[int] | None,
 ) -> Iterator[Table]:
@@ -142,7 +146,7 @@ def _read_files(
     places = [(number, part) for number, file in enumerate(files) for part in range(_num_parts(file))]
     ordered = places if order is None else [places[place] for place in order]
     for number, group in itertools.groupby(ordered, key=lambda place: place[0]):
-        for table in _read_file(files[number], names, types, size, [part for _, part in group]):
+        for table in _read_file(files[number], names, types, partitions, size, [part for _, part in group]):
             assert table.rows is not None
             yield Table(files[number], table.arrow.cast(schema, safe=False), table.rows + starts[number])
 
@@ -167,7 +171,12 @@ def _concatenated(path: Path, tables: Sequence[Table], parts: tuple[tuple[Path, 
 
 
 def _read_file(
-    path: Path, names: Sequence[str], types: Mapping[str, pa.DataType], size: int, order: Sequence[int] | None
+    path: Path,
+    names: Sequence[str],
+    types: Mapping[str, pa.DataType],
+    partitions: Partitions,
+    size: int,
+    order: Sequence[int] | None,
 ) -> Iterator[Table]:
     if _is_text(path):
         start = 0
@@ -180,8 +189,8 @@ def _read_file(
         if pending:
             yield _table(path, pending, start)
         return
-    for batch, start in read_groups(path, list(names), size, order):
-        yield _table(path, [batch], start)
+    for batch, start in read_groups(path, partitions.in_files(names), size, order):
+        yield _table(path, [partitions.complete(path, batch, names)], start)
 
 
 def _table(path: Path, batches: list[Any], start: int) -> Table:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_FILES = 10_000
+COLUMNAR = (".parquet", ".feather", ".arrow")
 MAX_ENTRIES = 1_000_000  # that are looked at to find them
 KINDS = ".csv, .csv.gz, .parquet, .feather, .arrow or .npz"
 _WORDS = {"number": "numbers", "boolean": "booleans", "time": "dates", "nothing": "nothing"}
@@ -47,7 +48,7 @@ def list_files(path: Path) -> tuple[Path, ...]:
         if _has_pattern(path) and not os.path.lexists(path):
             found = glob.iglob(str(path), recursive=True)  # noqa: PTH207 a Path cannot take an absolute pattern
             return _checked(path, [Path(name) for name in found])
-        return _checked(path, _walk(path)) if path.is_dir() else (_regular(path),)
+        return _in_folder(path) if path.is_dir() else (_regular(path),)
     except InputError:
         raise
     except (OSError, ValueError) as error:  # a name with null bytes is a ValueError
@@ -124,20 +125,31 @@ def _base(path: Path) -> Path:
     return path if first is None or os.path.lexists(path) else Path(*parts[:first])
 
 
+def folders_below(path: Path, file: Path) -> tuple[str, ...]:
+    """Return the names of the folders between a path and one of its files."""
+    return file.relative_to(_base(path)).parts[:-1]
+
+
 def _has_pattern(path: Path) -> bool:
     return any(character in str(path) for character in "*?[")
+
+
+def _in_folder(path: Path) -> tuple[Path, ...]:
+    files = _checked(path, _walk(path))
+    if format_of(files[0].name) not in COLUMNAR:
+        for file in files:
+            if any("=" in name for name in folders_below(path, file)):
+                raise InputError(
+                    f"{file.parent}: a folder that stands for the value of a column is read for Parquet and Arrow "
+                    f"files alone; wanted {format_of(file.name)} files that have all columns"
+                )
+    return files
 
 
 def _walk(folder: Path) -> list[Path]:
     found, seen = list[Path](), 0
     for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if name[:1] not in "._")
-        partition = next((name for name in folders if "=" in name), None)
-        if partition is not None:
-            raise InputError(
-                f"{Path(place) / partition}: a folder that stands for the value of a column is not read; "
-                "wanted files that have all columns"
-            )
         found += [Path(place) / name for name in names if name[:1] not in "._"]
         seen += len(names) + len(folders)
         if seen > MAX_ENTRIES:

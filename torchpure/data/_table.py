@@ -20,6 +20,7 @@ from ._columnar import check_size
 from ._csv import csv_place
 from ._files import check_same_names, list_files, merge_types
 from ._formats import FORMATS, Format, format_of
+from ._partitions import find_partitions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +52,7 @@ class Table(NamedTuple):
 
 
 def column_names(path: Path) -> list[str]:
-    """Read the names of the columns of a data file, or of several, which have the same.
+    """Read the names of the columns of a data file, or of several, which have the same; those of folders are last.
 
     Raises:
         InputError: a file cannot be read, a name appears twice, or files have different columns: both are named.
@@ -60,7 +61,7 @@ def column_names(path: Path) -> list[str]:
     names = _names_of(first)
     for other in others:
         check_same_names(first, names, other, _names_of(other))
-    return names
+    return [*names, *find_partitions(path).types]
 
 
 def _names_of(path: Path) -> list[str]:
@@ -79,10 +80,10 @@ def read_table(path: Path, names: Sequence[str]) -> Table:
         InputError: a file, a column or a line of it is invalid, or files differ.
     """
     check_columns(path, names)
-    files, tables = list_files(path), list[Any]()
+    files, tables, partitions = list_files(path), list[Any](), find_partitions(path)
     for file in files:
         with _readable(file) as form:
-            tables.append(form.read(file, list(names)))
+            tables.append(partitions.complete(file, form.read(file, partitions.in_files(names)), names))
         check_size(path, sum(table.num_rows for table in tables), len(names))
     return Table(path, tables[0]) if len(files) == 1 else _joined(path, files, tables, names)
 

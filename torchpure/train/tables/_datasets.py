@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,8 @@ class DatasetBatches:
         """
         if batch_size is None:
             raise ValueError("fit: a dataset is read batch by batch: pass batch_size=")
-        self._data = _open(data) if isinstance(data, Path) else data
-        self._names = check_columns("dataset", columns, self._data.schema.names)
+        self._data, present = _open(data) if isinstance(data, Path) else (data, data.schema.names)
+        self._names = check_columns("dataset", columns, present)
         self._parts = _parts(self._data, self._names)
         self._dtype, self._size, self._key, self._for_module = dtype, batch_size, key, for_module
 
@@ -109,11 +110,14 @@ class DatasetBatches:
             yield pa.Table.from_batches(pending, schema)
 
 
-def _open(path: Path) -> pyarrow_dataset.Dataset:
-    """Open a file, a folder, or the files of a pattern such as data/*.parquet."""
+def _open(path: Path) -> tuple[pyarrow_dataset.Dataset, list[str]]:
+    """Open a file, a folder, or the files of a pattern such as data/*.parquet; return the names of the columns too.
+
+    The columns that folders such as year=2024 stand for are first, so that the last column of the files stays last.
+    """
     from pyarrow import dataset
 
-    pattern = any(character in str(path) for character in "*?[") and not path.exists()
+    pattern = _is_pattern(str(path)) and not path.exists()
     found = glob.glob(str(path), recursive=True) if pattern else _inside(path) if path.is_dir() else [str(path)]  # noqa: PTH207 a Path cannot take an absolute pattern
     files = sorted(found)
     if not files or not (pattern or path.exists()):
@@ -123,7 +127,16 @@ def _open(path: Path) -> pyarrow_dataset.Dataset:
         raise TypeError(
             f"fit: {path}: wanted files of one kind, of {', '.join(_FORMATS)}, got {', '.join(suffixes.values())[:200]}"
         )
-    return dataset.dataset(files, format=_FORMATS[next(iter(suffixes))])
+    base = Path(*itertools.takewhile(lambda part: not _is_pattern(part), path.parts)) if pattern else path
+    opened: Any = dataset.dataset(
+        files, format=_FORMATS[next(iter(suffixes))], partitioning="hive", partition_base_dir=str(base)
+    )
+    folders = opened.partitioning.schema.names
+    return opened, [*folders, *(name for name in opened.schema.names if name not in folders)]
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
 
 
 def _inside(folder: Path) -> list[str]:
