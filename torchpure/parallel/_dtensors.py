@@ -15,7 +15,8 @@ def dtensor_of(part: Tensor, mesh: DeviceMesh, placements: tuple[Placement, ...]
     """Return the DTensor whose part on this process is `part`; it shares its memory."""
     if part.device.type != mesh.device_type or not tree.plain([part]) or part.requires_grad:
         return DTensor.from_local(part, mesh, placements, run_check=False)
-    names, layout, shape, stride = _layout(mesh, placements, part.shape, part.stride(), part.dtype)
+    key = (mesh, placements, part.shape, part.stride(), part.dtype)
+    names, layout, shape, stride = _layout(*key)  # pyrefly: ignore[bad-argument-type] the hash of a mesh has no type
     inner = dict(zip(names, (part.view_as(part), mesh), strict=False))
     return DTensor.__tensor_unflatten__(inner, layout, shape, stride)  # as a compiler makes DTensors
 
