@@ -1,7 +1,7 @@
 """What the collectives of torchpure.parallel and of torch's gloo cost, in the terms of `_collectives.py`.
 
 Each of ours begins with a round: an `all_gather` of short messages in which all processes say what they are about to
-do. A small tensor travels in them. `parallel/_rounds.py` has the sizes.
+do. A small tensor travels in them. `parallel/messages/_rounds.py` has the sizes.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Formula = Callable[[float, int], Cost]
 
 def room(ranks: int) -> int:
     """Return the bytes of data that fit into a message of a round."""
-    return min(MAX_ROOM, ROOM_OF_GROUP // ranks)
+    return min(MAX_ROOM, ROOM_OF_GROUP // ranks // 16 * 16)
 
 
 def agreement(ranks: int) -> Cost:

@@ -6,12 +6,15 @@ So each is listed here, with an object that has it, and the list is complete.
 
 import ast
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 import torchpure as tp
 from torchpure import _torch
@@ -37,6 +40,19 @@ def _hooked() -> Any:
     leaf.register_hook(print)
     leaf.register_post_accumulate_grad_hook(print)
     return leaf
+
+
+def _remakes_a_dtensor() -> bool:
+    begun = not dist.is_initialized()
+    mesh = tp.make_mesh((1,), ("data",))
+    try:
+        old, part = tp.device_put(torch.ones(4, 2), mesh, tp.P("data")), torch.full((4, 2), 3.0)
+        new = DTensor(part, copy(old._spec), requires_grad=False)
+        same = (new.placements, new.device_mesh, new.shape) == (old.placements, mesh, old.shape)
+        return same and new.to_local().data_ptr() == part.data_ptr() and bool(((new + old).full_tensor() == 4).all())
+    finally:
+        if begun:
+            dist.destroy_process_group()
 
 
 ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what the library takes it for
@@ -65,6 +81,7 @@ ATTRIBUTES: dict[str, Callable[[], bool]] = {  # a name -> whether it is what th
     "_restore_modes": lambda: callable(_torch.MakefxTracer._restore_modes),
     "_schema": lambda: OPERATOR._schema.is_mutable and OPERATOR._schema.arguments[0].is_write,
     "_sequence_nr": lambda: _node()._sequence_nr() <= _node()._sequence_nr(),
+    "_spec": _remakes_a_dtensor,
     "_version": _counts_changes,
     "_wrapped_call_impl": lambda: callable(nn.Module._wrapped_call_impl),
 }

@@ -271,6 +271,26 @@ def page(folder):
     return space["gradient"].full_tensor()
 
 
+def repeated():
+    """Run collectives again and again: from the second time on, large data travel with their header."""
+    size = dist.get_world_size()
+
+    def collectives(x, dtype):
+        x = (x.repeat(300, 1) * 8).to(dtype)
+        rows = x.reshape(size, -1)
+        found = [tp.psum(x, "data"), tp.all_gather(x, "data"), tp.all_to_all(rows, "data", 0, 0)]
+        return [*found, tp.psum_scatter(rows, "data"), tp.ppermute(x, "data", [(0, size - 1)]), tp.psum(x[:1], "data")]
+
+    def f(x):
+        times = [[collectives(x, dtype) for dtype in (D, torch.bfloat16, torch.int32)] for _ in range(3)]
+        return [[torch.equal(one, other) for one, other in zip(tp.tree.leaves(times[0]), tp.tree.leaves(again), strict=True)]
+                for again in times[1:]]  # fmt: skip
+
+    results = []
+    tp.shard_map(lambda x: results.extend(f(x)) or x, line(), tp.P("data"), tp.P("data"))(members(4 * size))
+    return results
+
+
 def last():
     return dist.get_rank() == dist.get_world_size() - 1
 
@@ -297,7 +317,21 @@ def is_late(x):
     return tp.psum(x, "data")
 
 
+def after_many(then):
+    """Run a large collective three times, so that the next round has room for another one."""
+
+    def f(x):
+        for _ in range(3):
+            tp.psum(x.repeat(300, 1), "data")
+        return then(x)
+
+    return split(f)
+
+
 FAILURES = {
+    "shape after many": lambda: after_many(lambda x: tp.psum(x[:1] if last() else x, "data")),
+    "large after many": lambda: after_many(lambda x: tp.psum(x.repeat(300, 1 + last()), "data")),
+    "raises after many": lambda: after_many(raises),
     "shape": lambda: split(lambda x: tp.psum(x[:1] if last() else x, "data")),
     "dtype": lambda: split(lambda x: tp.psum(x.float() if last() else x, "data")),
     "kind": lambda: split(lambda x: tp.pmax(x, "data") if last() else tp.psum(x, "data")),
@@ -332,6 +366,6 @@ def fails(name):
 
 RUN = {
     "by_grid": by_grid, "by_both_axes": by_both_axes, "nested": nested, "replicated": replicated, "captured": captured,
-    "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails,
+    "spread_members": spread_members, "layouts": layouts, "text_of_program": text_of_program, "page": page, "fails": fails, "repeated": repeated,
     "stacked": stacked, "pmapped": lambda function, stacks: stacked(function, stacks, over_pmap), **checkpoint_cases.RUN,
 }  # fmt: skip

@@ -26,6 +26,10 @@ def test_law_four_processes_are_members_of_a_vmap_in_all_stacks(pool, function):
     check(pool, "stacked", function, STACKS)
 
 
+def test_law_a_repeated_collective_gives_the_same(pool):
+    assert [list(map(all, found)) for found in pool.results("repeated")] == [[True] * 2] * len(pool.processes)
+
+
 @pytest.mark.parametrize("function", ["psum", "ring", "tree"])
 def test_law_pmap_is_vmap(pool, function):
     check(pool, "pmapped", function, ["", "grad(map)", "map(grad)", "jvp(map)", "vmap(map)"])

@@ -13,6 +13,8 @@ AGREE = {  # a failure -> what every process raises
     "dtype": f"MeshError: psum of .*: the processes disagree.*rank {LAST} runs psum of float32",
     "kind": f"MeshError: .*disagree.*rank 0 runs psum of .*rank {LAST} runs all_gather of",
     "large": "MeshError: psum of float64.*: the processes disagree",
+    "shape after many": rf"MeshError: psum of .*: the processes disagree.*rank {LAST} runs psum of float64\[1, 4\]",
+    "large after many": "MeshError: psum of float64.*: the processes disagree",
     "one more": f"MeshError: .*disagree.*rank 0 runs end of shard_map of .*rank {LAST} runs psum",
     "a branch": f"MeshError: .*disagree.*rank 0 runs end of shard_map of .*rank {LAST} runs psum",
     "function": f"MeshError: .*disagree.*rank 0 runs shard_map of `sin`.*rank {LAST} runs shard_map of `cos`",
@@ -28,6 +30,7 @@ AGREE = {  # a failure -> what every process raises
 }
 ONE_FAILS = {  # a failure of the last process -> what it raises, and what the others raise
     "raises": ("ValueError: this data file", f"MeshError: .*rank {LAST}: ValueError: this data file is damaged"),
+    "raises after many": ("ValueError: this data file", f"MeshError: .*rank {LAST}: ValueError: this data file"),
     "raises at the end": ("ValueError: this data file", f"MeshError: .*rank {LAST}: ValueError: this data file"),
     "specs": (
         "TransformError: .*too few dimensions",

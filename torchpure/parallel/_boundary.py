@@ -5,7 +5,8 @@ process has its own. The pairs of transposes below follow from that.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torchpure import tree
 from torchpure.errors import TransformError
 from torchpure.transforms.batching import Linear, run_linear
 
-from ._mesh import AxisOfMesh, axes_of, names_of
+from ._dtensors import dtensor_of
+from ._mesh import AxisOfMesh, names_of
 from ._partition_spec import PartitionSpec
 
 
@@ -63,11 +65,10 @@ def _same(leaf: Tensor) -> Tensor:
     return leaf.view_as(leaf)
 
 
-def localize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh) -> Tensor:
-    """Return the local part of a global tensor, or of a DTensor."""
-    axes = axes_of(mesh)
+def localize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh, axes: dict[str, AxisOfMesh]) -> Tensor:
+    """Return the local part of a global tensor, or of a DTensor; `axes` are those of the mesh."""
     if isinstance(leaf, DTensor):
-        leaf = _local_part(leaf, placements(spec, mesh), mesh)
+        leaf = _local_part(leaf, placements(spec, tuple(axes)), mesh)
     else:
         for dim, names in enumerate(spec.by_dim()):
             for name in names:
@@ -75,16 +76,16 @@ def localize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh) -> Tensor:
     return _give_all(leaf, _others(axes, spec))
 
 
-def _local_part(leaf: DTensor, wanted: list[Placement], mesh: DeviceMesh) -> Tensor:
-    if leaf.device_mesh != mesh or list(leaf.placements) != wanted:
+def _local_part(leaf: DTensor, wanted: tuple[Placement, ...], mesh: DeviceMesh) -> Tensor:
+    if leaf.device_mesh != mesh or leaf.placements != wanted:
         leaf = leaf.redistribute(mesh, wanted)
     with torch.set_grad_enabled(torch.is_grad_enabled() and leaf.requires_grad):  # without, it is the part itself
         return leaf.to_local()
 
 
-def lift(leaf: Tensor, mesh: DeviceMesh) -> Tensor:
+def lift(leaf: Tensor, axes: dict[str, AxisOfMesh]) -> Tensor:
     """Return a captured tensor, as an argument that all processes have: its cotangents are summed."""
-    return _give_all(leaf, _others(axes_of(mesh), PartitionSpec()))
+    return _give_all(leaf, _others(axes, PartitionSpec()))
 
 
 def _give_all(leaf: Tensor, axes: Sequence[AxisOfMesh]) -> Tensor:
@@ -93,13 +94,14 @@ def _give_all(leaf: Tensor, axes: Sequence[AxisOfMesh]) -> Tensor:
     return leaf
 
 
-def globalize(leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh, distributed: bool) -> Tensor:
+def globalize(
+    leaf: Tensor, spec: PartitionSpec, mesh: DeviceMesh, axes: dict[str, AxisOfMesh], distributed: bool
+) -> Tensor:
     """Return the global tensor of local parts; if `distributed`, as a DTensor, which keeps the parts where they are."""
-    axes = axes_of(mesh)
     for axis in _others(axes, spec):
         leaf = run_linear(_take_one(axis), leaf)
     if distributed:
-        return DTensor.from_local(leaf, mesh, placements(spec, mesh), run_check=False)
+        return dtensor_of(leaf, mesh, placements(spec, tuple(axes)))
     for dim, names in enumerate(spec.by_dim()):
         for name in reversed(names):
             leaf = run_linear(_unshard(axes[name], dim), leaf)
@@ -110,37 +112,41 @@ def _others(axes: dict[str, AxisOfMesh], spec: PartitionSpec) -> list[AxisOfMesh
     return [axis for name, axis in axes.items() if name not in spec.axis_names and axis.size > 1]
 
 
-def placements(spec: PartitionSpec, mesh: DeviceMesh) -> list[Placement]:
-    """Return the placements of a DTensor, one for each axis of the mesh.
+@lru_cache(maxsize=1024)
+def placements(spec: PartitionSpec, names: tuple[str, ...]) -> tuple[Placement, ...]:
+    """Return the placements of a DTensor, one for each axis of a mesh with these names.
 
     Raises:
         TransformError: a dimension is split by axes in another order than that of the mesh, which a DTensor cannot be.
     """
-    names = names_of(mesh)
     found: dict[str, Placement] = {name: Replicate() for name in names}
     for dim, split in enumerate(spec.by_dim()):
         if list(split) != sorted(split, key=names.index):
             raise TransformError(f"{spec!r}: a DTensor is split in the order of the mesh's axes, {names}")
         found |= {name: Shard(dim) for name in split}
-    return [found[name] for name in names]
+    return tuple(found[name] for name in names)
 
 
-def check_spec(caller: str, spec: PartitionSpec, mesh: DeviceMesh, leaf: Tensor, path: str, is_global: bool) -> None:
-    """Check that a spec fits a tensor.
+def check_spec(
+    caller: str, spec: PartitionSpec, mesh: DeviceMesh, leaf: Tensor, path: Callable[[], str], is_global: bool
+) -> None:
+    """Check that a spec fits a tensor; errors name it by `path()`.
 
     Raises:
         TransformError: it has more entries than the tensor has dimensions, names no axis, or does not divide a size.
     """
+    if not spec.axis_names and len(spec) <= leaf.ndim:
+        return
     sizes = dict(zip(names_of(mesh), mesh.shape, strict=True))
     unknown = [name for name in spec.axis_names if name not in sizes]
     if unknown or len(spec) > leaf.ndim:
         why = f"the mesh has no axis {unknown[0]!r}, it has {list(sizes)}" if unknown else "it has too few dimensions"
-        raise TransformError(f"{caller}: {spec!r} does not fit {path}, {tree.describe(leaf)}: {why}")
+        raise TransformError(f"{caller}: {spec!r} does not fit {path()}, {tree.describe(leaf)}: {why}")
     for dim, names in enumerate(spec.by_dim() if is_global else ()):
         parts = math.prod(sizes[name] for name in names)
         if leaf.shape[dim] % parts:
             raise TransformError(
-                f"{caller}: {spec!r} splits dimension {dim} of {path}, {tree.describe(leaf)}, in {parts} parts, but "
+                f"{caller}: {spec!r} splits dimension {dim} of {path()}, {tree.describe(leaf)}, in {parts} parts, but "
                 f"its size {leaf.shape[dim]} is no multiple of {parts}"
             )
 

@@ -43,12 +43,22 @@ def _collective(leaf: Tensor, kind: str, name: str, sources: Sequence[int]) -> T
     text = f"{_NAMES[kind]} of {str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}"
     if sources:
         text += f" from {list(sources)}"
-    is_small = leaf.nbytes <= group.room and leaf.device.type == "cpu"
-    replies = round_of(group, text, leaf.reshape(-1).view(torch.uint8) if is_small else None)
-    if is_small:
-        rows = replies[:, : leaf.nbytes].contiguous().view(leaf.dtype)
+    data = leaf.reshape(-1).view(torch.uint8) if _may_travel(group, kind, leaf) else None
+    replies = round_of(group, text, data)
+    if data is not None and replies.shape[1] >= len(data):
+        rows = replies[:, : len(data)].view(leaf.dtype)
         return _from_all(rows.reshape(group.size, *leaf.shape), kind, group.rank, sources)
     return _SENDERS[kind](group, text, leaf, sources)
+
+
+def _may_travel(group: Group, kind: str, leaf: Tensor) -> bool:
+    """Tell whether a tensor may travel in the round, if it has room.
+
+    A large sum of many processes may not: it would be rounded in another order than without room, so that a program
+    would give other bits when it starts again from a checkpoint.
+    """
+    is_exact = group.size == 2 or kind not in {"sum", "scatter_sum"}
+    return leaf.device.type == "cpu" and (is_exact or leaf.nbytes <= group.room)
 
 
 def _of_one(leaf: Tensor, kind: str, sources: Sequence[int]) -> Tensor:
@@ -66,24 +76,27 @@ def _from_all(rows: Tensor, kind: str, rank: int, sources: Sequence[int]) -> Ten
         return rows[sources[rank]].clone() if sources[rank] >= 0 else torch.zeros_like(rows[0])
     if kind == "exchange":
         return rows[:, rank].clone()
-    return (rows if kind == "sum" else rows[:, rank]).sum(0)
+    parts = rows if kind == "sum" else rows[:, rank]
+    return parts[0] + parts[1] if len(parts) == 2 and parts.is_floating_point() else parts.sum(0)
 
 
 def _send_sum(group: Group, text: str, leaf: Tensor, _: Any) -> Tensor:
     total = leaf.clone()
-    run_work(group, text, lambda: group.group.allreduce([total]))
+    run_work(group, text, lambda: [group.group.allreduce([total])])
     return total
 
 
 def _send_gather(group: Group, text: str, leaf: Tensor, _: Any) -> Tensor:
     rows = leaf.new_empty(group.size, *leaf.shape)
-    run_work(group, text, lambda: group.group.allgather([list(_bytes(rows, group.size).unbind(0))], [_bytes(leaf)[0]]))
+    run_work(
+        group, text, lambda: [group.group.allgather([list(_bytes(rows, group.size).unbind(0))], [_bytes(leaf)[0]])]
+    )
     return rows
 
 
 def _send_exchange(group: Group, text: str, leaf: Tensor, _: Any) -> Tensor:
     received = torch.empty_like(leaf)
-    run_work(group, text, lambda: group.group.alltoall_base(_bytes(received)[0], _bytes(leaf)[0], [], []))
+    run_work(group, text, lambda: [group.group.alltoall_base(_bytes(received)[0], _bytes(leaf)[0], [], [])])
     return received
 
 
@@ -98,7 +111,7 @@ def _send_permute(group: Group, text: str, leaf: Tensor, sources: Sequence[int])
     run_work(
         group,
         text,
-        lambda: group.group.alltoall_base(_bytes(received)[0, : sum(counts)], sent[: sum(targets)], counts, targets),
+        lambda: [group.group.alltoall_base(_bytes(received)[0, : sum(counts)], sent[: sum(targets)], counts, targets)],
     )
     return received
 

@@ -1,5 +1,6 @@
 """`device_put`: global tensors become DTensors."""
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from torchpure.transforms.batching import run_linear
 from ._agreement import agree, can_compare
 from ._announce import announcing
 from ._boundary import check_spec, placements, shard
+from ._dtensors import dtensor_of
 from ._mesh import axes_of
 from ._partition_spec import PartitionSpec
 from ._specs import spread
@@ -46,7 +48,7 @@ def _put(values: Any, mesh: DeviceMesh, specs: Any) -> Any:
     tensors = [(leaf, path) for leaf, _, path in rows if isinstance(leaf, Tensor)]
     for leaf, spec, path in rows:
         if isinstance(leaf, Tensor):
-            check_spec("device_put", spec, mesh, leaf, path, is_global=True)
+            check_spec("device_put", spec, mesh, leaf, partial(str, path), is_global=True)
     plain = [(leaf, path) for leaf, path in tensors if not isinstance(leaf, DTensor)]
     if can_compare([leaf for leaf, _ in plain]):
         text = f"device_put of {len(tensors)} tensors"
@@ -57,10 +59,11 @@ def _put(values: Any, mesh: DeviceMesh, specs: Any) -> Any:
 def _put_leaf(leaf: Any, spec: PartitionSpec, mesh: DeviceMesh) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
+    axes = axes_of(mesh)
+    layout = placements(spec, tuple(axes))
     if isinstance(leaf, DTensor):
-        return leaf.redistribute(mesh, placements(spec, mesh))
-    layout, axes = placements(spec, mesh), axes_of(mesh)
+        return leaf.redistribute(mesh, layout)
     for dim, names in enumerate(spec.by_dim()):
         for name in names:
             leaf = run_linear(shard(axes[name], dim), leaf)
-    return DTensor.from_local(leaf if spec.axis_names else leaf.clone(), mesh, layout, run_check=False)
+    return dtensor_of(leaf if spec.axis_names else leaf.clone(), mesh, layout)

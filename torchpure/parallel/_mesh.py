@@ -17,7 +17,7 @@ from torchpure.transforms.calls import hint_keywords
 from torchpure.transforms.engine import without_function_modes
 
 from ._collective_op import collective
-from .messages import group_named, whole_group
+from .messages import group_named
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -65,7 +65,7 @@ def make_mesh(
     if timeout is not None:
         for group in {id(group): group for group in [dist.group.WORLD, *mesh.get_all_groups()]}.values():
             set_group_timeout(timedelta(seconds=timeout), group)
-        whole_group().timeout = timedelta(seconds=timeout)
+            group_named(group).timeout = timedelta(seconds=timeout)
     return mesh
 
 

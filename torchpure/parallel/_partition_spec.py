@@ -18,26 +18,30 @@ class PartitionSpec:
     P('data', None, ('model', 'expert'))
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_axis_names", "_by_dim", "_entries")
 
     def __init__(self, *entries: str | tuple[str, ...] | None) -> None:
         """Take one entry a dimension."""
         self._entries = tuple(tuple(entry) if isinstance(entry, list) else entry for entry in entries)
+        self._by_dim = tuple(
+            () if entry is None else entry if isinstance(entry, tuple) else (entry,) for entry in self._entries
+        )
         for entry in self._entries:
             names = entry if isinstance(entry, tuple) else (entry,)
             if entry is not None and not all(isinstance(name, str) for name in names):
                 raise TransformError(f"P: wanted the name of an axis, a tuple of names or None, got {entry!r}")
+        self._axis_names = tuple(name for names in self._by_dim for name in names)
         if len(set(self.axis_names)) < len(self.axis_names):
             raise TransformError(f"P: an axis is named twice in {self!r}: it can split one dimension only")
 
     @property
     def axis_names(self) -> tuple[str, ...]:
         """The axes that split a dimension."""
-        return tuple(name for names in self.by_dim() for name in names)
+        return self._axis_names
 
-    def by_dim(self) -> list[tuple[str, ...]]:
+    def by_dim(self) -> tuple[tuple[str, ...], ...]:
         """List the axes that split each dimension, the slowest first."""
-        return [() if entry is None else entry if isinstance(entry, tuple) else (entry,) for entry in self._entries]
+        return self._by_dim
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the entries."""

@@ -1,7 +1,7 @@
 """`shard_map`: one function that each process of a mesh runs on its own part of the data."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from torchpure.transforms.rules import lift_captures
 from ._agreement import agree, can_compare
 from ._announce import announcing
 from ._boundary import check_axes_free, check_spec, globalize, lift, localize
-from ._mesh import axes_of, names_of
+from ._mesh import AxisOfMesh, axes_of, names_of
 from ._partition_spec import PartitionSpec
 from ._specs import spread, spread_arguments
 
@@ -142,38 +142,50 @@ def _run(
     check_axes_free("shard_map", names_of(mesh), [*open_axes(), *open_mesh_axes()])
     leaves, structure = tree.flatten(args)
     leaves = expose_all(leaves)
-    paths = [path for number, arg in enumerate(args) for path in argument_paths(number, arg)]
-    for leaf, spec, path in zip(leaves, specs, paths, strict=True):
-        if isinstance(leaf, Tensor):
-            check_spec("shard_map", spec, mesh, leaf, path, is_global=True)
+    paths = cache(lambda: [path for number, arg in enumerate(args) for path in argument_paths(number, arg)])
+    _check_specs(mesh, leaves, specs, paths, is_global=True)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     compares = sharding.check and can_compare(tensors)
-    name = describe_function(fn)
     if compares:
-        whole = [(leaf, path, PartitionSpec()) for leaf, path in zip(leaves, paths, strict=True) if _is_plain(leaf)]
-        agree(f"shard_map of {name} with {_shapes(leaves)}", mesh, *_columns(whole))
+        whole = [(leaf, path, PartitionSpec()) for leaf, path in zip(leaves, paths(), strict=True) if _is_plain(leaf)]
+        agree(f"shard_map of {describe_function(fn)} with {_shapes(leaves)}", mesh, *_columns(whole))
+    axes = axes_of(mesh)
     local = [
-        localize(leaf, spec, mesh) if isinstance(leaf, Tensor) else leaf
+        localize(leaf, spec, mesh, axes) if isinstance(leaf, Tensor) else leaf
         for leaf, spec in zip(leaves, specs, strict=True)
     ]
-    run, watch = lift_captures(fn, lambda leaf: lift(leaf, mesh)), watched("shard_map", fn, args, {})
-    with open_mesh([axis for name, axis in axes_of(mesh).items() if name != sharding.members_axis]):
+    run, watch = lift_captures(fn, lambda leaf: lift(leaf, axes)), watched("shard_map", fn, args, {})
+    with open_mesh([axis for name, axis in axes.items() if name != sharding.members_axis]):
         result = run(*tree.unflatten(structure, local))
     watch.check()
     distributed = any(isinstance(leaf, DTensor) for leaf in tensors)
-    return _global_result(sharding, result, out_specs(result), compares, distributed)
+    return _global_result(sharding, axes, result, out_specs(result), compares, distributed)
+
+
+def _check_specs(
+    mesh: DeviceMesh, leaves: list[Any], specs: list[PartitionSpec], paths: Callable[[], list[str]], is_global: bool
+) -> None:
+    for number, (leaf, spec) in enumerate(zip(leaves, specs, strict=True)):
+        if isinstance(leaf, Tensor):
+            check_spec("shard_map", spec, mesh, leaf, lambda n=number: paths()[n], is_global)
 
 
 def _global_result(
-    sharding: Sharding, result: Any, specs: list[PartitionSpec], compares: bool, distributed: bool
+    sharding: Sharding,
+    axes: dict[str, AxisOfMesh],
+    result: Any,
+    specs: list[PartitionSpec],
+    compares: bool,
+    distributed: bool,
 ) -> Any:
     leaves, structure = tree.flatten(result)
     leaves = expose_all(leaves)
-    paths = [f"the result at `{path}`" if path not in {"", "."} else "the result" for path in tree.paths(result)]
-    rows = [row for row in zip(leaves, paths, specs, strict=True) if isinstance(row[0], Tensor)]
-    for leaf, path, spec in rows:
-        check_spec("shard_map", spec, sharding.mesh, leaf, path, is_global=False)
+    paths = cache(
+        lambda: ["the result" + (f" at `{path}`" if path not in {"", "."} else "") for path in tree.paths(result)]
+    )
+    _check_specs(sharding.mesh, leaves, specs, paths, is_global=False)
     if compares:
+        rows = [row for row in zip(leaves, paths(), specs, strict=True) if isinstance(row[0], Tensor)]
         replicated = [row for row in rows if set(names_of(sharding.mesh)) - set(row[2].axis_names)]
         agree(
             f"end of shard_map of {describe_function(sharding.fn)}, {_shapes(leaves)}",
@@ -181,7 +193,7 @@ def _global_result(
             *_columns(replicated),
         )
     made = [
-        globalize(leaf, spec, sharding.mesh, distributed) if isinstance(leaf, Tensor) else leaf
+        globalize(leaf, spec, sharding.mesh, axes, distributed) if isinstance(leaf, Tensor) else leaf
         for leaf, spec in zip(leaves, specs, strict=True)
     ]
     return tree.unflatten(structure, made)

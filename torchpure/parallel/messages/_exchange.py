@@ -28,7 +28,7 @@ def gather_bytes(group: Group, text: str, data: bytes) -> list[bytes]:
         sent[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     received = torch.empty(group.size, len(sent), dtype=torch.uint8)
     if len(sent):
-        run_work(group, text, lambda: group.group.allgather([list(received.unbind(0))], [sent]))
+        run_work(group, text, lambda: [group.group.allgather([list(received.unbind(0))], [sent])])
     return [bytes(row[:count].numpy()) for row, count in zip(received, counts, strict=True)]
 
 
