@@ -20,6 +20,7 @@ def serve(connection: Connection, rank: int, size: int, store: str) -> None:
     import torch
     import torch.distributed as dist
     from parallel_cases import RUN
+    from resume_cases import RUN as RESUMED
     from sharded_cases import RUN as SHARDED
 
     torch.set_num_threads(1)
@@ -32,7 +33,7 @@ def serve(connection: Connection, rank: int, size: int, store: str) -> None:
         except EOFError:
             return
         try:
-            connection.send(("done", (RUN | SHARDED)[name](*args)))
+            connection.send(("done", (RUN | SHARDED | RESUMED)[name](*args)))
         except Exception as error:
             connection.send(("raised", f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"))
 
