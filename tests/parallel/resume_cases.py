@@ -1,5 +1,7 @@
 """Runs that other numbers of processes go on with, as processes of the tests run them."""
 
+import os
+
 import torch
 from sharded_cases import X, Y, full, mesh, network, run_of
 
@@ -70,7 +72,15 @@ def resume_run(folder, steps):
     return finished.fit.steps, finished.fit.code
 
 
+def resume_together(folder, steps):
+    os.environ["WORLD_SIZE"] = str(mesh().size())  # as torchrun does
+    try:
+        return resume_run(folder, steps)
+    finally:
+        del os.environ["WORLD_SIZE"]
+
+
 RUN = {
     "train": train, "other layout": in_other_layout, "whole losses": whole_losses,
-    "run on mesh": run_on_mesh, "resume run": resume_run,
+    "run on mesh": run_on_mesh, "resume run": resume_run, "resume together": resume_together,
 }  # fmt: skip

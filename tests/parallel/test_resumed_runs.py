@@ -67,7 +67,7 @@ def test_law_a_resumed_run_is_the_same_on_any_number_of_processes(pair, tmp_path
 
 def test_processes_that_divide_no_batch_cannot_go_on(pair, tmp_path):
     run_of("sin(x)", tmp_path / "run", **OPTIONS | {"batch_size": "5"})
-    for kind, text in pair.run("resume run", tmp_path / "run", 30):
+    for kind, text in pair.run("resume together", tmp_path / "run", 30):
         assert kind == "raised" and "--batch-size: 2 processes take equal parts of 5 points" in text
 
 

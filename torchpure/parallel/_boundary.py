@@ -129,8 +129,14 @@ def check_spec(caller: str, spec: PartitionSpec, mesh: DeviceMesh, leaf: Tensor,
     """Check that a spec fits a tensor.
 
     Raises:
-        TransformError: it has more entries than the tensor has dimensions, names no axis, or does not divide a size.
+        TransformError: it has more entries than the tensor has dimensions, names no axis, or does not divide a size; or
+            the tensor lies on another mesh.
     """
+    if isinstance(leaf, DTensor) and leaf.device_mesh != mesh:
+        raise TransformError(
+            f"{caller}: {path}, {tree.describe(leaf)}, lies on the mesh {_axes_and_sizes(leaf.device_mesh)}, wanted "
+            f"{_axes_and_sizes(mesh)}: lay out its full_tensor() with device_put, or name the mesh it lies on"
+        )
     sizes = dict(zip(names_of(mesh), mesh.shape, strict=True))
     unknown = [name for name in spec.axis_names if name not in sizes]
     if unknown or len(spec) > leaf.ndim:
@@ -143,6 +149,11 @@ def check_spec(caller: str, spec: PartitionSpec, mesh: DeviceMesh, leaf: Tensor,
                 f"{caller}: {spec!r} splits dimension {dim} of {path}, {tree.describe(leaf)}, in {parts} parts, but "
                 f"its size {leaf.shape[dim]} is no multiple of {parts}"
             )
+
+
+def _axes_and_sizes(mesh: DeviceMesh) -> str:
+    axes = zip(mesh.mesh_dim_names or ["?"] * mesh.ndim, mesh.shape, strict=True)
+    return f"({', '.join(f'{name}={size}' for name, size in axes)})"
 
 
 def check_axes_free(caller: str, names: Sequence[str], taken: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ def open_mesh(config: FitConfig) -> "Iterator[DeviceMesh | None]":
         InputError: the mesh does not fit the number of processes.
         MeshError: not all processes started, or they were given different options.
     """
-    count = num_processes()
+    count = _num_started()
     if config.mesh is None:
         if count > 1:
             raise InputError(f"--mesh: there are {count} processes: share the points with --mesh data={count}")
@@ -60,20 +60,16 @@ def is_first() -> bool:
     return (dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
-def num_processes() -> int:
-    """Return the number of processes of this program.
-
-    >>> num_processes()
-    1
-    """
-    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+def _num_started() -> int:
+    """Return how many processes `torchrun` has started for this program."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def for_these_processes(config: FitConfig) -> FitConfig:
     """Return the configuration of a run that these processes share, however many it had before."""
-    count = num_processes()
-    mesh = f"data={count}" if count > 1 else None
-    return config.model_copy(update={"mesh": mesh})
+    by_hand = config.mesh is not None and dist.is_initialized()
+    count = dist.get_world_size() if by_hand else _num_started()
+    return config.model_copy(update={"mesh": f"data={count}" if count > 1 else None})
 
 
 def writes(mesh: "DeviceMesh | None") -> bool:
