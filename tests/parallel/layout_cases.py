@@ -127,8 +127,8 @@ def compiled_parts():
     return full(ours[1]), tp.value_and_grad(mean_square(net))(net.params, X, Y), len(traced)
 
 
-def captured(how):
-    """Call a program that captures DTensors."""
+def refused(how):
+    """Use DTensors where they cannot be."""
     shards = tp.device_put({"w": X}, mesh(), P("data"))
     calls = {
         "captured": lambda: tp.jit(lambda x: shards["w"] * 2 + x)(X),
@@ -174,6 +174,6 @@ def two_axis_step():
 
 
 RUN = {
-    "plan": plan_steps, "programs": programs, "compiled parts": compiled_parts, "captured": captured,
+    "plan": plan_steps, "programs": programs, "compiled parts": compiled_parts, "refused": refused,
     "two axes": two_axis_fit, "step of two axes": two_axis_step,
 }  # fmt: skip

@@ -46,7 +46,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("how", MESSAGES)
 def test_dtensors_that_no_program_can_hold(pair, how):
-    for kind, text in pair.run("captured", how):
+    for kind, text in pair.run("refused", how):
         assert kind == "raised" and re.search(MESSAGES[how], text), text
 
 

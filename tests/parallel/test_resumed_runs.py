@@ -54,14 +54,12 @@ def test_losses_of_parameters_in_parts_are_plain_tensors(pair):
 
 
 def test_law_a_resumed_run_is_the_same_on_any_number_of_processes(pair, tmp_path):
-    wanted, both, alone = (tmp_path / name for name in ("wanted", "both", "alone"))
-    run_of("sin(x)", wanted, **OPTIONS | {"steps": "30"})
+    both, alone = tmp_path / "both", tmp_path / "alone"
     pair.results("run on mesh", both)
     shutil.copytree(both, alone)
     assert resume_run(alone, 30) == (30, 0)
     assert pair.results("resume run", both, 30) == [(30, 0)] * 2
-    for folder in (both, alone):
-        same(found_in(folder), found_in(wanted))
+    same(found_in(both), found_in(alone))
     assert "--mesh data=2" in json.loads((both / "config.json").read_text())["command"]
 
 
