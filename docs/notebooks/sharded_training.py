@@ -8,6 +8,7 @@
 
 # %%
 import json
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ steps, rows = 400, 512
 # each process keeps half of it: stage 1 of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054). All processes together write one checkpoint.
 
 # %%
-model = '''
+model = """
 import torch
 from torch import nn
 
@@ -38,9 +39,9 @@ def problem(rows):
     layers = nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
     net = tp.functional(nn.Sequential(*layers).double())
     params, _ = net.init(tp.random.key(1))
-    return net, params, (x, torch.sin(3 * x[:, :1]) * x[:, 1:]), tp.optim.adam(0.01)
-'''
-program = '''
+    return net, params, (x, torch.sin(3 * x[:, :1]) * x[:, 1:]), tp.optim.adam(0.003)
+"""
+program = """
 import json
 import sys
 
@@ -64,9 +65,9 @@ kept = sum(leaf.nbytes for leaf in parts)
 rank = dist.get_rank()
 with open(f"losses-{rank}.json", "w") as file:
     json.dump(fitted.history.tolist(), file)
-print(f"process {rank}: {rows // mesh.size()} of {rows} rows, {kept:,} of {whole:,} bytes of the state", flush=True)
+sys.stdout.write(f"process {rank}: {rows // mesh.size()} of {rows} rows, {kept:,} of {whole:,} bytes of the state\\n")
 dist.destroy_process_group()
-'''
+"""
 folder = Path(tempfile.mkdtemp())
 (folder / "model.py").write_text(model)
 (folder / "program.py").write_text(program)
@@ -79,9 +80,7 @@ print(*sorted(done.stdout.splitlines()), sep="\n")
 # The same training on one process, in this notebook, finds the same losses, up to rounding.
 
 # %%
-space = {}
-exec(model, space)
-net, params, data, optimizer = space["problem"](rows)
+net, params, data, optimizer = runpy.run_path(str(folder / "model.py"))["problem"](rows)
 alone = tp.fit(net, data, params=params, optimizer=optimizer, steps=steps)
 first, second = (json.loads((folder / f"losses-{rank}.json").read_text()) for rank in range(2))
 difference = float((torch.tensor(first, dtype=torch.float64) - alone.history).abs().max())
