@@ -25,7 +25,9 @@ $(VENV)/.bench: $(VENV)/.project
 fit: $(VENV)/.project
 	OMP_NUM_THREADS=1 $(BIN)/torchpure fit "$(TARGET)"
 
+# compileall: tests start some hundred processes, and each would compile the library again where Python writes no bytecode.
 test: $(VENV)/.dev
+	$(BIN)/python -m compileall -q torchpure
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Another Python, in a folder of its own: `make test-python VERSION=3.13`; PYTHON names one that is not on the path.

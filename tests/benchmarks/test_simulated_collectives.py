@@ -141,7 +141,7 @@ def test_a_fit_refuses_what_it_cannot_fit(rows, values):
 
 
 def test_the_sizes_of_a_round_are_those_of_the_library():
-    from torchpure.parallel import _rounds
+    from torchpure.parallel.messages import _rounds
 
     ours = (on.HEADER, on.MAX_ROOM, on.ROOM_OF_GROUP)
     assert ours == (_rounds._HEADER, _rounds._MAX_ROOM, _rounds._ROOM_OF_GROUP)

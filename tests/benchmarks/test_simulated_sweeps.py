@@ -1,7 +1,6 @@
 """A simulated sweep keeps the laws of closed forms, and does what the real executor does."""
 
 import threading
-import time
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from itertools import product
 
@@ -65,14 +64,35 @@ def test_a_renewed_pool_takes_time():
 
 # --- against the real executor ---
 
-UNIT = (
-    0.06  # seconds that a task sleeps for each second on paper: other programs of the machine must not change the order
-)
 
+class Clock:
+    """Time on paper for the tasks of a pool: it goes on when all workers wait for it, and every result has been seen."""
 
-def number_after(number, length):
-    time.sleep(length * UNIT)
-    return number
+    def __init__(self, workers, tasks):
+        self.now, self.workers, self.to_begin, self.to_see = 0.0, workers, tasks, 0
+        self.ends, self.changed = [], threading.Condition()
+
+    def sleep(self, number, length):
+        """Wait on paper, and return the number of the task."""
+        with self.changed:
+            end = (self.now + length, number)
+            self.ends.append(end)
+            self.to_begin -= 1
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.is_next(end), 120)
+            self.now, self.to_see = end[0], self.to_see + 1
+            self.ends.remove(end)
+        return number
+
+    def is_next(self, end):
+        all_wait = len(self.ends) == min(self.workers, len(self.ends) + self.to_begin)
+        return all_wait and not self.to_see and end == min(self.ends)
+
+    def see(self, number):
+        with self.changed:
+            self.to_see -= 1
+            self.changed.notify_all()
+        return number
 
 
 def run(executor, fn, args):
@@ -83,8 +103,10 @@ def run(executor, fn, args):
 @pytest.mark.parametrize("lengths", [[5, 1, 1, 1, 4], [1, 4, 1, 1, 6, 1]])
 def test_results_come_in_the_order_of_the_simulation(lengths):
     ran = simulate_sweep(lengths, [Worker()] * 2, Scheduler())
+    clock = Clock(2, len(lengths))
+    tasks = [Task(f"task {number}", (number, length), {}) for number, length in enumerate(lengths)]
     with ThreadPoolExecutor(2) as executor:
-        assert run(executor, number_after, [(length,) for length in lengths]) == ran.ended
+        assert [clock.see(number) for number, _ in run_tasks("test", executor, clock.sleep, tasks)] == ran.ended
 
 
 class Breaking:

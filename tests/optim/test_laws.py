@@ -19,15 +19,20 @@ def test_law(name, law):
     testing.LAWS[law](CASES[name])
 
 
+COMPILED = [
+    *(("eager", name) for name in CASES),  # takes half the time of aot_eager
+    *(pytest.param("aot_eager", name, marks=pytest.mark.proof) for name in OPTIMIZERS),
+]
+
+
 @pytest.mark.compile
-@pytest.mark.parametrize("name", CASES)
-def test_compiled_step_is_one_graph_and_does_not_recompile(name, monkeypatch):
-    # Transformations use the backend "eager", which takes half the time. specialize_float makes numbers constants. The
-    # pass that turns numbers into tensors has then nothing to do, and would still ask for a second trace of each
-    # program that has an input of shape ()
+@pytest.mark.parametrize(("backend", "name"), COMPILED)
+def test_compiled_step_is_one_graph_and_does_not_recompile(backend, name, monkeypatch):
+    # specialize_float makes numbers constants. The pass that turns numbers into tensors has then nothing to do, and
+    # would still ask for a second trace of each program that has an input of shape ()
     monkeypatch.setattr(torch.fx.passes._tensorify_python_scalars, "_is_tensorify_enabled", lambda: False)
     with torch._dynamo.config.patch(specialize_float=True):
-        testing.check_compiled(CASES[name], backend="aot_eager" if name in OPTIMIZERS else "eager")
+        testing.check_compiled(CASES[name], backend=backend)
 
 
 @pytest.mark.compile
