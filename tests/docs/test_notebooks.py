@@ -20,6 +20,7 @@ SHORT = {  # what the cell of parameters says in the tests, and what must hold a
     "many_trainings": ("members, steps = 16, 50", "losses.shape == (16, 50) and final[8:].min() < final[0]"),
     "maml": ("steps, tasks = 50, 4", "losses.shape == (50,) and errors[10] < errors[0]"),
     "neural_ode": ("steps, length = 100, 21", "fitted.history[-1] < fitted.history[0] and found.shape == (42, 2)"),
+    "sharded_training": ("steps, rows = 20, 64", "difference < 1e-12 and len(longer.history) == 40"),
 }
 
 

@@ -27,3 +27,11 @@ def pair(tmp_path_factory):
     pool = Pool(2, tmp_path_factory.mktemp("processes"))
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    """Start four processes."""
+    pool = Pool(4, tmp_path_factory.mktemp("processes"))
+    yield pool
+    pool.close()

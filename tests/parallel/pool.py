@@ -19,20 +19,23 @@ def serve(connection: Connection, rank: int, size: int, store: str) -> None:
 
     import torch
     import torch.distributed as dist
+    from layout_cases import RUN as LAYOUTS
     from parallel_cases import RUN
+    from resume_cases import RUN as RESUMED
     from sharded_cases import RUN as SHARDED
 
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=datetime.timedelta(seconds=SECONDS)
     )
+    cases = RUN | SHARDED | RESUMED | LAYOUTS
     while True:
         try:
             name, args = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(("done", (RUN | SHARDED)[name](*args)))
+            connection.send(("done", cases[name](*args)))
         except Exception as error:
             connection.send(("raised", f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"))
 

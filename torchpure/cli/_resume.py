@@ -47,10 +47,16 @@ def resume(
         elif workers is not None or scheduler is not None:
             raise InputError("--workers and --scheduler are for a sweep; this is one run")
         else:
-            finished = runs.resume(
-                run, watch(quiet=quiet), steps=steps, epochs=epochs, note=lambda text: print_error(text, 0)
-            )
-            code = report_run(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)
+            code = _resume(run, steps, epochs, as_json=as_json, quiet=quiet)
     except KeyboardInterrupt as error:
         raise typer.Abort from error
     raise typer.Exit(code)
+
+
+def _resume(run: str, steps: str | None, epochs: str | None, *, as_json: bool, quiet: bool) -> int:
+    from torchpure import runs
+
+    if not runs.is_first():
+        return runs.resume(run, watch(quiet=True), steps=steps, epochs=epochs).fit.code
+    finished = runs.resume(run, watch(quiet=quiet), steps=steps, epochs=epochs, note=lambda text: print_error(text, 0))
+    return report_run(runs.read_run(finished.directory).config, finished, as_json=as_json, quiet=quiet)

@@ -15,13 +15,14 @@ from torchpure._compile_lock import compile_lock
 from torchpure._progress import progress
 from torchpure._torch import TensorGuards, is_any_autocast_enabled
 from torchpure._types import P
+from torchpure.errors import TransformError
 from torchpure.jit.backends import CompilerError
 from torchpure.transforms import Mapping, ShapeDtype
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
 from torchpure.transforms.overrides import as_member, only_overrides, paused_overrides
 
-from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
+from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory, is_distributed
 from ._cache_key import CallArguments
 from ._donation import Donated
 from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
@@ -66,8 +67,9 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
     their tensors; and the values of everything else. "Everything else" is Python numbers and strings, and the arguments
     that `static` names by position or by name. Python code, such as `print`, runs only while tracing.
 
-    `fn` itself runs under transforms and tracers, and where an input or a captured tensor requires grad. If a captured
-    tensor is changed in place, the change is seen. If a captured name is bound to another tensor, it is not seen.
+    `fn` itself runs under transforms and tracers, where an input or a captured tensor requires grad, and where an
+    argument is a DTensor. If a captured tensor is changed in place, the change is seen. If a captured name is bound to
+    another tensor, it is not seen.
 
     `donate` names arguments whose memory the results may take. Using a donated tensor afterwards is an error.
 
@@ -75,7 +77,7 @@ def jit(fn: Callable[P, Out], *, static: ArgumentSpec = (), donate: ArgumentSpec
 
     Raises:
         TransformError: `static` or `donate` names no argument of `fn`. A call raises it if `fn` needs the numbers of
-            tensors, draws from the global generator, or gets an argument that cannot be compared.
+            tensors, draws from the global generator, captures a DTensor, or gets an argument that cannot be compared.
 
     >>> step = jit(lambda x: x * 2 + 1)
     >>> step(torch.tensor([1.0, 2.0]))
@@ -155,6 +157,11 @@ class _ProgramCache:
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
         call = CallArguments(self._static, *tree.map(_example_input, (args, kwargs)))
+        if any(map(is_distributed, call.tensors)):
+            raise TransformError(
+                f"jit: lower: {self._function_name} gets a DTensor, for which there is no program: the function itself "
+                "runs. To compile the part of each process, write shard_map(jit(fn), ...)"
+            )
         with compile_lock:
             return lowered_from_trace(trace(self._fn, call.arguments, call.tensors).module, call.tensors)
 

@@ -34,6 +34,7 @@ from torchpure.transforms.purity import (
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
+from ._argnums import is_distributed
 from ._traced_layers import TracedLayers
 
 _ADVICE = (
@@ -120,6 +121,12 @@ class _CaptureMode(RealConstants):
     def note_captures(self, values: Tree) -> dict[int, Tensor]:
         """Record and return the tensors among `values` that were not created during this trace."""
         captured = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
+        if any(map(is_distributed, captured.values())):
+            raise TransformError(
+                f"jit: {describe_function(self._fn)}{user_line()} captures or makes a DTensor: a program computes with "
+                "tensors that this process has whole. Pass DTensors as arguments, and the function runs uncompiled; or "
+                "compile the part of each process, with shard_map(jit(fn), ...)"
+            )
         self.captured.update(captured)
         return captured
 

@@ -133,8 +133,14 @@ def check_spec(
     """Check that a spec fits a tensor; errors name it by `path()`.
 
     Raises:
-        TransformError: it has more entries than the tensor has dimensions, names no axis, or does not divide a size.
+        TransformError: it has more entries than the tensor has dimensions, names no axis, or does not divide a size; or
+            the tensor lies on another mesh.
     """
+    if isinstance(leaf, DTensor) and leaf.device_mesh != mesh:
+        raise TransformError(
+            f"{caller}: {path()}, {tree.describe(leaf)}, lies on the mesh {_axes_and_sizes(leaf.device_mesh)}, wanted "
+            f"{_axes_and_sizes(mesh)}: lay out its full_tensor() with device_put, or name the mesh it lies on"
+        )
     if not spec.axis_names and len(spec) <= leaf.ndim:
         return
     sizes = dict(zip(names_of(mesh), mesh.shape, strict=True))
@@ -149,6 +155,11 @@ def check_spec(
                 f"{caller}: {spec!r} splits dimension {dim} of {path()}, {tree.describe(leaf)}, in {parts} parts, but "
                 f"its size {leaf.shape[dim]} is no multiple of {parts}"
             )
+
+
+def _axes_and_sizes(mesh: DeviceMesh) -> str:
+    axes = zip(mesh.mesh_dim_names or ["?"] * mesh.ndim, mesh.shape, strict=True)
+    return f"({', '.join(f'{name}={size}' for name, size in axes)})"
 
 
 def check_axes_free(caller: str, names: Sequence[str], taken: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ def open_mesh(config: FitConfig) -> "Iterator[DeviceMesh | None]":
         InputError: the mesh does not fit the number of processes.
         MeshError: not all processes started, or they were given different options.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _num_started()
     if config.mesh is None:
         if count > 1:
             raise InputError(f"--mesh: there are {count} processes: share the points with --mesh data={count}")
@@ -60,10 +60,27 @@ def is_first() -> bool:
     return (dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))) == 0
 
 
+def _num_started() -> int:
+    """Return how many processes `torchrun` has started for this program."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def for_these_processes(config: FitConfig) -> FitConfig:
+    """Return the configuration of a run that these processes share, however many it had before."""
+    by_hand = config.mesh is not None and dist.is_initialized()
+    count = dist.get_world_size() if by_hand else _num_started()
+    return config.model_copy(update={"mesh": f"data={count}" if count > 1 else None})
+
+
+def writes(mesh: "DeviceMesh | None") -> bool:
+    """Return whether this process writes the files of a run."""
+    return mesh is None or is_first()
+
+
 @contextmanager
-def own_folder(out: Path | None) -> Iterator[Path | None]:
+def own_folder(out: Path | None, mesh: "DeviceMesh | None") -> Iterator[Path | None]:
     """Yield the folder of a run; the files of other processes than the first are removed."""
-    if is_first():
+    if writes(mesh):
         yield out
         return
     with TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from ._log import NAME as METRICS
 from ._log import Log, open_log
 from ._longer import describe_longer, has_checkpoint, longer
 from ._plots import draw_fit, draw_loss
-from ._processes import agreed, check_points, open_mesh, own_folder
+from ._processes import agreed, check_points, for_these_processes, open_mesh, own_folder, writes
 from .fits import MAX_STEPS, NAMES, STATUS, Data, Fit, FitConfig, Network, build, command, fit, load, loss_name
 from .saved import read_seconds
 
@@ -82,7 +82,7 @@ def run(
     with (
         open_mesh(config) as mesh,
         watch(config.steps, _threads(config, data, network)) as watcher,
-        own_folder(out) as place,
+        own_folder(out, mesh) as place,
         new_folder(place, slug(label(config)), has_checkpoint) as folder,
     ):
         check_points(mesh, config, len(data.train.y))
@@ -107,10 +107,13 @@ def resume(
 
     Law: the metrics and the parameters equal those of a run that was not interrupted, bit for bit, on the same machine.
     Law: so do the losses and the parameters of a run that is trained longer, if its schedule is constant.
+    Law: on any number of processes, which `torchrun` starts, the result is the same, up to rounding.
 
     Raises:
-        InputError: it is no such run, it is done or diverged, its data file has changed, or `steps` do not fit.
+        InputError: it is no such run, it is done or diverged, its data file has changed, `steps` do not fit, or the
+            processes do not divide a batch.
         CheckpointError: a checkpoint is damaged, or another process writes there.
+        MeshError: another process has failed.
 
     ::
 
@@ -132,10 +135,16 @@ def resume(
         description = describe_run(config, data, extra, describe_longer(saved, more))
         if more.why_inexact:
             note(more.why_inexact)
-    with watch(config.steps, _threads(config, data, network)) as watcher:
-        return _train(
-            saved.directory, config, data, network, watcher, seconds if seconds > 0 else 0.0, description=description
-        )
+    config = for_these_processes(config)
+    with (
+        open_mesh(config) as mesh,
+        watch(config.steps, _threads(config, data, network)) as watcher,
+        own_folder(saved.directory, mesh) as folder,
+    ):
+        assert folder is not None
+        check_points(mesh, config, len(data.train.y))
+        folder.mkdir(exist_ok=True)  # of another process than the first
+        return _train(folder, config, data, network, watcher, max(seconds, 0.0), description, mesh)
 
 
 def _keys(config: FitConfig) -> tuple[Tensor, Tensor]:
@@ -180,7 +189,8 @@ def _train(
                 stop = agreed(mesh, watcher.stop)
                 result = fit(network, data, config, _keys(config)[1], report, stop, checkpointer, log.losses, mesh)
                 result = result._replace(seconds=seconds + result.seconds)
-                _write(folder, config, data, network, result, log)
+                if writes(mesh):
+                    _write(folder, config, data, network, result, log)
         except BaseException as error:
             if (step := checkpointer.latest()) is not None:
                 error.add_note(f"step {step} is saved: `torchpure resume {folder}` goes on from it")

@@ -1,7 +1,6 @@
 """Fit a model to data."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,10 +19,10 @@ from ._counts import checked_count
 from ._data import BatchReader, Data, float_dtype
 from ._divergence import OnNonfinite, check_policy, divergence_of, refuse_members, refuse_nonfinite
 from ._epochs import count_steps
-from ._loop import run_windows
+from ._loop import run_windows, started
 from ._precision import accumulated, mixed_precision
 from ._problem import Problem, check_kinds, make_problem
-from ._resume import Arguments, Checkpoint, Position, Store, hash_of, open_store, steps_per_window
+from ._resume import Arguments, Checkpoint, Position, Store, hash_of, steps_per_window
 from ._step_state import split_step_state
 from ._steps import make_step
 from ._windows import Window
@@ -184,17 +183,10 @@ def fit(
             "compute_dtype": None if compute_dtype is None else str(compute_dtype),
         }
 
-    with ExitStack() as stack:
-        store = open_store("fit", *_of_first(over, checkpoint, resume), arguments)
+    def callback_state() -> Any:
+        return None if watcher is None else watcher.init(problem.all_params(problem.start))
 
-        def open_and_start() -> tuple[Store, Position]:
-            opened = stack.enter_context(store)
-            opened.callback_state = None if watcher is None else watcher.init(problem.all_params(problem.start))
-            return opened, opened.start(carry)
-
-        opened, start = (
-            open_and_start() if over is None or checkpoint is None else _start_together(over, open_and_start, carry)
-        )
+    with started("fit", carry, checkpoint, resume, arguments, over, callback_state) as (opened, start):
         if start.step > steps:
             raise ValueError(f"fit: the saved run has made {start.step} steps already, wanted at most steps={steps}")
         progresses = run_windows(start, windows, jit=jit, store=opened, refuse=refuse)
@@ -230,34 +222,6 @@ def _run(
     progresses.close()
     losses = torch.cat(store.history) if store.history else torch.zeros(0)
     return Fit(problem.all_params(trained), state or {}, opt_state, losses, found, store.callback_state)
-
-
-def _of_first(over: DataParallel | None, checkpoint: Checkpoint | None, resume: bool) -> tuple[Checkpoint | None, bool]:
-    """Return where a run is saved and whether it is resumed, which the first process alone does."""
-    return (checkpoint, resume) if over is None or over.is_first else (None, False)
-
-
-def _start_together(
-    over: DataParallel, open_and_start: Callable[[], tuple[Store, Position]], carry: Any
-) -> tuple[Store, Position]:
-    """Open the store of a run, and start every process where the first one starts.
-
-    Raises:
-        MeshError: the first process cannot read or write its checkpoints.
-    """
-    opened: list[Store] = []
-
-    def first() -> tuple[Any, list[Tensor]]:
-        store, start = open_and_start()
-        opened.append(store)
-        return (torch.tensor([start.step, len(store.history)]), start.carry), [*store.history, *start.unreported]
-
-    if not over.is_first:
-        opened.append(open_and_start()[0])
-    (numbers, carry), losses = over.from_first(first, (torch.zeros(2, dtype=torch.int64), carry))
-    step, history = numbers.tolist()
-    opened[0].history = losses[:history]
-    return opened[0], Position(step, carry, losses[history:])
 
 
 def _check_processes(

@@ -1,13 +1,15 @@
 """The training loop: optimizer steps along the gradient of a loss, with reports of progress."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from torchpure._types import Params, State
+from torchpure._types import Params, State, Tree
+from torchpure.checkpoints.sharded import has_distributed
 from torchpure.optim import Optimizer
 from torchpure.optim.core import check_optimizer
 
@@ -19,7 +21,7 @@ from ._step_state import split_step_state
 from ._steps import Carry, Runner, make_step
 from ._windows import Window, batch_windows
 from .callbacks import Progress
-from .processes import data_parallel
+from .processes import DataParallel, data_parallel
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -53,7 +55,7 @@ def loop(
     it is interrupted or the iterator is closed. With `resume=True` it goes on from the newest checkpoint, if there is
     one: `batches` are read from their beginning, and those of steps already made are passed over.
 
-    With `mesh`, each process takes its rows of every batch, as in `fit`. `checkpoint` is for the first process alone.
+    With `mesh`, each process takes its rows of every batch, and the first one alone writes checkpoints, as in `fit`.
 
     Law: the steps are the same for every `every` and `jit`, up to rounding.
     Law: a resumed run equals the uninterrupted one bit for bit.
@@ -65,6 +67,7 @@ def loop(
         TypeError: `optimizer` is no optimizer of this library.
         TransformError: `loss` does not return a real tensor of shape (), or cannot be compiled.
         CheckpointError: a checkpoint cannot be written or read.
+        MeshError: another process of the mesh has failed, or cannot write or read a checkpoint.
 
     >>> import torch, torchpure as tp
     >>> steps = loop(lambda p, x: (p - x) ** 2, torch.tensor(0.0), [(torch.tensor(1.0),)] * 3, tp.optim.sgd(0.25))
@@ -95,10 +98,65 @@ def loop(
     def arguments() -> Arguments:
         return {"every": every, "jit": jit, "steps per window": size, "on_nonfinite": on_nonfinite}
 
-    with open_store("loop", checkpoint, resume, arguments) as store:
-        last = yield from run_windows(store.start(carry), windows, jit=jit, store=store, refuse=refuse)
+    with started("loop", carry, checkpoint, resume, arguments, over) as (store, start):
+        last = yield from run_windows(start, windows, jit=jit, store=store, refuse=refuse)
     if refuse and last is not None:
         refuse_members("loop", last.divergence, last)
+
+
+@contextmanager
+def started(
+    caller: str,
+    carry: Carry,
+    checkpoint: Checkpoint | None,
+    resume: bool,
+    arguments: Callable[[], Arguments],
+    over: DataParallel | None,
+    callback_state: Callable[[], Tree] = lambda: None,
+) -> Iterator[tuple[Store, Position]]:
+    """Yield the store of a run, and where it starts.
+
+    The first process of a mesh alone reads and writes what all have whole. Parts are read and written by all.
+
+    Raises:
+        ValueError, TypeError, TransformError, CheckpointError: as `open_store`.
+        MeshError: the first process cannot read or write its checkpoints.
+    """
+    of_first = None if checkpoint is None or has_distributed(carry) else over
+    if of_first is not None and not of_first.is_first:
+        checkpoint, resume = None, False
+    with ExitStack() as stack:
+        store = open_store(caller, checkpoint, resume, arguments)
+
+        def open_and_start() -> tuple[Store, Position]:
+            opened = stack.enter_context(store)
+            opened.callback_state = callback_state()
+            return opened, opened.start(carry)
+
+        yield open_and_start() if of_first is None else _start_together(of_first, open_and_start, carry)
+
+
+def _start_together(
+    over: DataParallel, open_and_start: Callable[[], tuple[Store, Position]], carry: Carry
+) -> tuple[Store, Position]:
+    """Open the store of a run, and start every process where the first one starts.
+
+    Raises:
+        MeshError: the first process cannot read or write its checkpoints.
+    """
+    opened: list[Store] = []
+
+    def first() -> tuple[Any, list[Tensor]]:
+        store, start = open_and_start()
+        opened.append(store)
+        return (torch.tensor([start.step, len(store.history)]), start.carry), [*store.history, *start.unreported]
+
+    if not over.is_first:
+        opened.append(open_and_start()[0])
+    (numbers, carry), losses = over.from_first(first, (torch.zeros(2, dtype=torch.int64), carry))
+    step, history = numbers.tolist()
+    opened[0].history = losses[:history]
+    return opened[0], Position(step, carry, losses[history:])
 
 
 def run_windows(

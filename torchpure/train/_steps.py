@@ -13,6 +13,7 @@ from torchpure._types import Grads, State
 from torchpure.errors import TransformError
 from torchpure.jit import jit
 from torchpure.optim import Optimizer
+from torchpure.optim.core import whole
 from torchpure.transforms import scan, value_and_grad
 
 from ._windows import Window
@@ -163,7 +164,7 @@ class Runner:
         if self._is_worth_compiling(window):
             shared, per_step = window.stacked_arguments()
             carry, losses = self._call_program(window.step, carry, shared, per_step, window.iterations)
-            return carry, losses.flatten()
+            return carry, whole(losses).flatten()
         losses = []
         for i in range(window.iterations):
             shared, per_step = window.arguments(i)
@@ -171,7 +172,7 @@ class Runner:
                 carry, value = self._call_program(window.step, carry, shared, per_step)
             else:
                 carry, value = window.step(carry, shared, per_step)
-            losses.append(value)
+            losses.append(whole(value))  # parameters in parts make a loss of all processes
         return carry, torch.stack(losses).flatten()
 
     def skip(self, window: Window) -> None:

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from torchpure import random, tree
 from torchpure._types import T, Tree
+from torchpure.checkpoints.sharded import is_distributed
 from torchpure.errors import TransformError
 from torchpure.transforms import value_and_grad
 from torchpure.transforms.batching import axis_index, pmax, pmean, psum
+
+from ._local_parts import local_parts
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -53,14 +56,23 @@ class DataParallel(NamedTuple):
                 if self.keyed and rows[0] is not None:
                     rows[0] = random.fold_in(rows[0], axis_index(self.axis))
                 batch = state, *rows
-            return self._mean(fn(params, *batch))
+            return fn(params, *batch)
 
         num_whole = 1 + self.keyed if has_aux else 0
 
         def mapped(params: Tree, *batch: Any) -> Any:
             rows = [tree.map(self._spec, part) for part in batch[num_whole:]]
             specs = (P(), *[P()] * num_whole, *rows)
-            return shard_map(local, self.mesh, specs, P(), check=False)(params, *batch)
+            parts, whole = local_parts(params, self.mesh)
+            of_result: list[Callable[[Tree], Tree]] = []
+
+            def mean_of_parts(parts: Tree, *batch: Any) -> Any:
+                result, undo = local_parts(local(whole(parts), *batch), self.mesh)
+                of_result.append(undo)
+                return self._mean(result)
+
+            result = shard_map(mean_of_parts, self.mesh, specs, P(), check=False)(parts, *batch)
+            return of_result[0](result)
 
         return mapped
 
@@ -93,8 +105,9 @@ class DataParallel(NamedTuple):
         """
         from torchpure.parallel import device_put
 
-        numbers = {name: torch.tensor(value) if isinstance(value, int) else value for name, value in values.items()}
-        device_put(numbers, self.mesh)
+        leaves, structure = tree.flatten(values)
+        numbers = [torch.tensor(leaf) if isinstance(leaf, int) else leaf for leaf in leaves]
+        device_put(tree.unflatten(structure, [None if is_distributed(leaf) else leaf for leaf in numbers]), self.mesh)
 
     def any_stops(self, code: int) -> int:
         """Return the largest code of all processes."""
