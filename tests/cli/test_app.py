@@ -65,6 +65,7 @@ def test_every_option_reaches_the_configuration(here):
         "unseen": None,
         "dates": None,
         "max_memory": None,
+        "mesh": None,
         "domain": "t=0:2",
         "train_points": 7,
         "test_points": 3,

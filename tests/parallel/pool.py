@@ -28,7 +28,9 @@ def serve(connection: Connection, rank: int, size: int, store: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=datetime.timedelta(seconds=SECONDS)
     )
-    cases = RUN | SHARDED | RESUMED | LAYOUTS
+    tables = [RUN, SHARDED, RESUMED, LAYOUTS]
+    cases = {name: case for table in tables for name, case in table.items()}
+    assert len(cases) == sum(map(len, tables)), "two cases have one name"
     while True:
         try:
             name, args = connection.recv()

@@ -253,5 +253,5 @@ def examples():
 RUN = {
     "page of training": page, "examples": examples,
     "by_name": by_name, "chained": chained, "updates": updates, "state_sizes": state_sizes,
-    "fits": fit_both, "dropout": dropout, "saved": saved, "wrong": wrong, "runs": runs,
+    "fits": fit_both, "dropout": dropout, "fit_saved": saved, "wrong": wrong, "runs": runs,
 }  # fmt: skip

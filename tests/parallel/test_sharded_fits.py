@@ -32,12 +32,12 @@ def test_processes_with_dropout_stay_equal(pair):
 
 
 def test_the_first_process_alone_writes_and_reports(pair, tmp_path):
-    (length, reports, again, whole), others = pair.results("saved", tmp_path / "saved")
+    (length, reports, again, whole), others = pair.results("fit_saved", tmp_path / "saved")
     assert length == others[0] == 4 and reports == [2, 4] and others[1] == []
     for found, wanted in ((again, whole), others[2:]):
         assert torch.equal(found[1], wanted[1])
         assert all(torch.equal(found[0][name], wanted[0][name]) for name in wanted[0])
-    (_, first), (_, second) = pair.run("saved", tmp_path / "saved")
+    (_, first), (_, second) = pair.run("fit_saved", tmp_path / "saved")
     assert "has a checkpoint of step" in first and "MeshError" in second and "has a checkpoint of step" in second
 
 
