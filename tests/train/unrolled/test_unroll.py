@@ -197,6 +197,9 @@ ERRORS = {
     "reversible=True needs real parameters, got a complex128 tensor .* at `w`": lambda: unroll(
         lambda p: p["w"].abs().sum(), {"w": START * 1j}, tp.optim.adam(0.1), 2, reversible=True
     ),
+    "reversible=True needs an optimizer .* with b1 and b2 above 0; got Optimizer adam": lambda: unroll(
+        quadratic, START, tp.optim.adam(0.1, b2=0.0), 2, reversible=True
+    ),
     "steps=2, but batches have 3 rows": lambda: unroll(quadratic, START, tp.optim.sgd(0.1), 2, (torch.ones(3),)),
 }
 

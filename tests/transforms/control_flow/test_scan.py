@@ -163,6 +163,15 @@ def test_inverse_changes_no_result_and_gradients_by_rounding_errors_only(stack, 
     check(traced(STACKS[stack], lambda u: leapfrog(tp.scan, u), monkeypatch)[1], expected)
 
 
+def test_an_inverse_that_writes_to_its_carry_does_not_change_the_result():
+    def run(c):
+        last, _ = tp.scan(lambda c, x: (c * x, None), c, T + 1, inverse=lambda c, x: c.div_(x))
+        return last.sum(), last
+
+    grads, last = tp.grad(run, has_aux=True)(U)
+    check((grads, last), ((T + 1).prod().expand(2), U * (T + 1).prod()))
+
+
 def test_inverse_of_members_may_mix_what_is_the_same_for_all_with_what_is_not():
     def run(loop, w, **options):  # the counter is one for all members, until the inverse adds a zero of each of them
         back = {"inverse": lambda c, x: (c[0] - c[1] * w, c[1] - 1 + 0 * c[0])} if loop is tp.scan else {}

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Grads, Params, ScalarOrSchedule
 
+from ._checks import is_zero
 from ._formulas import Number, bias_correction, evaluate_schedule, safe_sqrt
 
 Undo = Callable[[Callable[[Params], Grads], Any, Params], tuple[Params, Any]]
@@ -30,8 +31,13 @@ def undo_sgd(learning_rate: ScalarOrSchedule, momentum: Number) -> Undo:
 
 def undo_adam(
     learning_rate: ScalarOrSchedule, b1: Number, b2: Number, eps: Number, weight_decay: ScalarOrSchedule = 0.0
-) -> Undo:
-    """Undo p ← p − learning_rate (m̂ / (√v̂ + eps) + weight_decay p), then those of m and v."""
+) -> Undo | None:
+    """Undo p ← p − learning_rate (m̂ / (√v̂ + eps) + weight_decay p), then those of m and v.
+
+    None if b1 or b2 is 0: a mean that forgets everything before cannot be undone.
+    """
+    if is_zero(b1) or is_zero(b2):
+        return None
 
     def undo(grad: Callable[[Params], Grads], state: Any, params: Params) -> tuple[Params, Any]:
         step = state.step - 1

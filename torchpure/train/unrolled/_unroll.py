@@ -116,7 +116,7 @@ def _check_reversible(optimizer: Optimizer[Any], params: Params) -> None:
     if optimizer.undo is None:
         raise TransformError(
             f"unroll: reversible=True needs an optimizer whose steps can be undone: sgd with momentum and without "
-            f"nesterov, adam, or adamw, each with its usual accumulators; got {optimizer!r}"
+            f"nesterov, adam, or adamw, each with its usual accumulators, and with b1 and b2 above 0; got {optimizer!r}"
         )
     for path, leaf in zip(tree.paths(params), tree.leaves(params), strict=True):
         if isinstance(leaf, Tensor) and leaf.is_complex():

@@ -221,7 +221,8 @@ class _ScanVjp:
             out = self.step(*inputs[:num_sums], *xs, *before, *rest)
             return (*out[:num_sums], *before, *out[num_sums:])
 
-        out = self._scan(step, (*sums, *last), (*self.xs, *self.y_cotangents))
+        copies = [leaf.clone() for leaf in last]  # an inverse that writes to its carry must not reach the result
+        out = self._scan(step, (*sums, *copies), (*self.xs, *self.y_cotangents))
         return [*out[:num_sums], *out[num_sums + num_carry :]]
 
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
