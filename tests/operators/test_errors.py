@@ -42,6 +42,8 @@ ERRORS = {
     "empty word": (lambda: tp.partial(wave, ""), r"partial: the order .* must be at least 1: .*got ''"),
     "unknown name": (lambda: tp.partial(wave, "xy"), r"partial: .*wave.* has no coordinate 'y' of 'xy': there are 'x', 't'"),
     "unknown number": (lambda: tp.partial(u, (0, 4), coordinates="xyz")(X), r"has no coordinate 4: there are 3, from 0"),
+    "no words": (lambda: tp.partials(wave, None), r'partials: a derivative is a word such as "xxt", .* got None'),
+    "a number for a word": (lambda: tp.partials(wave, ("xx", 3)), r'partials: a derivative is a word such as "xxt", .* got 3'),
     "one word for several": (lambda: tp.partials(wave, "xt"), r"wanted a tuple of words, got 'xt': for one write \('xt',\)"),
     "coordinates": (lambda: tp.partial(u, "x", coordinates="xy")(X), r"2 names of coordinates, x, y, for a point .* with 3 entries"),
     "argument with entries": (lambda: tp.partial(wave, "x")(X, X), r"must have one entry, got .*coordinates=\"xt\""),

@@ -91,6 +91,12 @@ def _partials(
 ) -> Callable[..., Any]:
     if isinstance(words, str):
         raise TransformError(f"partials: wanted a tuple of words, got {words!r}: for one write ({words!r},)")
+    odd = next((one for one in ([words] if words is None else words) if not isinstance(one, str | tuple | list)), ())
+    if odd != ():
+        raise TransformError(
+            f'{caller}: a derivative is a word such as "xxt", or a tuple of names or numbers, such as (0, 0, 1); got '
+            f"{odd!r}"
+        )
     names = list(coordinates) if coordinates is not None else _argument_names(fn)
     numbers = [_numbers(caller, fn, word, names) for word in words]
     if coordinates is None:
