@@ -17,6 +17,13 @@ def _main(name):
     return module.main
 
 
+def test_training_on_many_devices_runs_on_one():
+    history = _main("data_parallel")(steps=20, jit=False).history
+    assert history[-1] < history[0]
+    stages = _main("zero")(steps=3)  # tests/parallel runs both on two processes
+    assert all(torch.allclose(torch.tensor(losses), torch.tensor(stages[0])) for losses in stages)
+
+
 def test_low_rank_adaptation():
     before, after = _main("lora")()
     assert after < 0.01 * before

@@ -141,7 +141,6 @@ WITH_OUT = {
     "sort": lambda x: torch.sort(x, out=(new(0), new(0, dtype=torch.int64)))[0],
     "prod": lambda x: torch.prod(x, -1, out=new(0)),
     "inv": lambda x: torch.linalg.inv(torch.diag(x), out=new(3, 3)),
-    "normalize": lambda x: functional.normalize(x, dim=-1, out=torch.empty_like(x)),
 }
 EACH = {
     "grad": lambda f: tp.grad(lambda x: f(x).sum()),
@@ -158,6 +157,13 @@ def test_out_inside_a_transform(name):
         message = rf"^\w+: `<lambda>` .*, line \d+ of .*, gives `(?:linalg_)?{name}` an out=, .*: use what it returns"
         with pytest.raises(TransformError, match=message):
             transform(WITH_OUT[name])(torch.tensor([1.0, 2.0, 4.0], dtype=D))
+
+
+def test_out_of_normalize_which_spectral_norms_of_modules_use():
+    x = torch.tensor([1.0, 2.0, 4.0], dtype=D)
+    for transform in (EACH["grad"], EACH["hessian"], EACH["vmap"]):
+        written = transform(lambda x: functional.normalize(x, dim=-1, out=torch.empty_like(x)))(x)
+        assert_close(written, transform(lambda x: x / x.norm())(x))
 
 
 def test_out_that_no_transform_follows():

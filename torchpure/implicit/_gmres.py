@@ -30,7 +30,7 @@ def solve_gmres(
         StructureError: as in `solve_cg`.
 
     >>> rotate = lambda v: torch.stack([-v[1], v[0]])
-    >>> solve_gmres(rotate, torch.tensor([1.0, 2.0]))
+    >>> solve_gmres(rotate, torch.tensor([1.0, 2.0])).round(decimals=3)
     tensor([ 2., -1.])
     """
     if type(restart) is not int or restart < 1:

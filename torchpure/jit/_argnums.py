@@ -167,5 +167,5 @@ def has_plain_memory(leaf: Tensor) -> bool:
 
 def is_distributed(leaf: Tensor) -> bool:
     """Tell whether a tensor is a DTensor, without an import of them, which takes long."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(leaf, module.DTensor)
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # another thread may import it now
+    return kind is not None and isinstance(leaf, kind)

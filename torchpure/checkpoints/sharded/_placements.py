@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def is_distributed(leaf: Any) -> "TypeGuard[DTensor]":
     """Tell whether a leaf is a DTensor, without an import of them: it takes long, and a DTensor's owner has made it."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and type(leaf) is module.DTensor
+    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # another thread may import it now
+    return kind is not None and type(leaf) is kind
 
 
 def has_distributed(value: Tree) -> bool:

@@ -32,7 +32,7 @@ def has_dtensors(*trees: Any) -> bool:
     >>> has_dtensors({"w": 1.0})
     False
     """
-    if is_dynamo_compiling() or _MODULE not in sys.modules:
+    if is_dynamo_compiling() or not hasattr(sys.modules.get(_MODULE), "DTensor"):  # another thread may import it now
         return False
     return any(map(is_dtensor, tree.leaves(trees)))
 
@@ -168,4 +168,4 @@ def whole(leaf: Any) -> Any:
     >>> whole(1.0)
     1.0
     """
-    return leaf.full_tensor() if _MODULE in sys.modules and is_dtensor(leaf) else leaf
+    return leaf.full_tensor() if has_dtensors(leaf) else leaf

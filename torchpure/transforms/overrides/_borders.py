@@ -49,6 +49,12 @@ def _if_complex(operation: Rule, rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: (followed if self.is_complex() else operation)(self, *args, **kwargs)
 
 
+def _normalize(*args: Any, out: Any = None, **kwargs: Any) -> Tensor:
+    """Compute `F.normalize`; spectral norms of modules write their vectors to `out`, which torch cannot map."""
+    result = _if_differentiated(F.normalize, formulas.normalize)(*args, **kwargs)
+    return result if out is None else out.copy_(result)
+
+
 def _in_place(rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
@@ -145,7 +151,7 @@ OVERRIDES = (
     *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
     *_rows(formulas.cdist, torch.cdist),
     *_rows(formulas.pdist, F.pdist),
-    *_rows(formulas.normalize, F.normalize),
+    Override([F.normalize], Where.ALWAYS, _normalize),
     *_rows(formulas.hypot, torch.hypot, Tensor.hypot),
     *_rows(_in_place(formulas.hypot), Tensor.hypot_),
     *_rows(formulas.renorm, torch.renorm, Tensor.renorm),

@@ -93,9 +93,9 @@ class OverrideMode(TorchFunctionMode):
             return func(*args)
         if not kwargs and func in SELDOM and not SELDOM[func](args):
             return func(*args)
-        if kwargs and kwargs.get("out") is not None:
+        if kwargs and kwargs.get("out") is not None and func is not F.normalize:  # whose rule knows it
             return _run_with_out(func, args, kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if name != "out"} if kwargs else {}  # few rules know it
+        kwargs = {name: value for name, value in kwargs.items() if name != "out" or value is not None} if kwargs else {}
         if func in _IN_LEVELS and not in_transform():
             return func(*args, **kwargs)
         operation = _OF_ATEN.get(getattr(func, "overloadpacket", func), func) if func.__class__ in _ATEN else func
