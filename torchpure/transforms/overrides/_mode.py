@@ -44,6 +44,7 @@ _IN_LEVELS = frozenset({*FORWARD_MODE, *IN_TRANSFORM, *THIRD_GRADIENT}) - {*ALWA
 _CALLS_BACK = {F.triplet_margin_with_distance_loss: "distance_function"}  # torch turns modes off before the call
 _OVERRIDDEN = frozenset({*_RULED, *AUTOCAST, *NUMBERS, *_CALLS_BACK})
 _ATEN = frozenset({OpOverload, OpOverloadPacket})
+_KNOW_OUT: frozenset[Any] = frozenset({F.normalize})  # functions of Python code, whose rules take out=
 _OF_ATEN = {  # operations of programs -> how Python code calls them: programs of `make_graph` and torch.export
     getattr(torch.ops.aten, operation.__name__): operation
     for operation in (*NUMBERS, *AUTOCAST, *INTERCEPTED, *FORWARD_MODE, *IN_TRANSFORM, *ALWAYS)
@@ -93,7 +94,7 @@ class OverrideMode(TorchFunctionMode):
             return func(*args)
         if not kwargs and func in SELDOM and not SELDOM[func](args):
             return func(*args)
-        if kwargs and kwargs.get("out") is not None and func is not F.normalize:  # whose rule knows it
+        if kwargs and kwargs.get("out") is not None and func not in _KNOW_OUT:
             return _run_with_out(func, args, kwargs)
         kwargs = {name: value for name, value in kwargs.items() if name != "out" or value is not None} if kwargs else {}
         if func in _IN_LEVELS and not in_transform():
