@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from torchpure import tree
-from torchpure._torch import FakeTensor, functorch
+from torchpure._torch import FakeTensor, functorch, is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import InputError, TransformError
 from torchpure.transforms.engine import in_outermost_grad
@@ -19,7 +19,7 @@ from ._manifest import Leaf, ShardedRecord, ShardRecord, TensorRecord, ValueReco
 from ._structure import Keys, Node, dotted, take_apart
 from ._tensor_file import data_of
 from ._values import KINDS, kind_of
-from .sharded import Box, boxes_of, check_placements, is_alone, is_distributed, local_part, owned, whole
+from .sharded import Box, boxes_of, check_placements, is_alone, local_part, owned, whole
 
 _LEAST_FILE, _MOST_FILES = 128 << 20, 64  # files of this size are hashed side by side
 
@@ -56,7 +56,7 @@ def make_plan(value: Tree, caller: str) -> Plan:
     tensors = [leaf for path, leaf in leaves if _is_tensor(leaf, path, caller)]
     total = sum(leaf.numel() * leaf.element_size() for leaf in tensors)
     limit = max(_LEAST_FILE, total // _MOST_FILES)
-    if any(map(is_distributed, tensors)):
+    if any(map(is_dtensor, tensors)):
         return _plan_shards(node, leaves, limit)
     records: list[Leaf] = []
     files: list[list[Tensor]] = []
@@ -99,7 +99,7 @@ def _plan_shards(node: Node, leaves: list[tuple[Keys, Any]], limit: int) -> Plan
         shards.setdefault(part.leaf, []).append(ShardRecord(file, part.name, *part.box))
         if part.owner == rank:
             leaf = leaves[part.leaf][1]
-            tensors[file].append(local_part(leaf) if is_distributed(leaf) else leaf)
+            tensors[file].append(local_part(leaf) if is_dtensor(leaf) else leaf)
     records = [_record(path, leaf, tuple(shards.get(number, ()))) for number, (path, leaf) in enumerate(leaves)]
     owners = tuple([owner for owner, count in enumerate(counts) for _ in range(count)])
     return Plan(
@@ -114,7 +114,7 @@ def _place_parts(leaves: list[tuple[Keys, Any]], limit: int, size: int) -> tuple
     parts = []
     for number, (path, leaf) in enumerate(leaves):
         if isinstance(leaf, Tensor):
-            boxes = boxes_of(leaf) if is_distributed(leaf) else [whole(leaf.shape)] * size
+            boxes = boxes_of(leaf) if is_dtensor(leaf) else [whole(leaf.shape)] * size
             name = _unused_name(dotted(path), names, number)
             for owner, box in owned(boxes, leaf.element_size(), loads):
                 count = box.numel * leaf.element_size()
@@ -137,7 +137,7 @@ def _summary(leaf: Any) -> str:
         text = repr(leaf)
         more = "" if len(text) <= 60 else f"… with the hash {blake3(text.encode()).hexdigest()[:8]}"
         return f"{type(leaf).__name__} {text[:60]}{more}"
-    if is_distributed(leaf):
+    if is_dtensor(leaf):
         return f"{dtype_name(leaf.dtype)} of shape {tuple(leaf.shape)} laid out as {tuple(leaf.placements)}"
     return (
         f"{dtype_name(leaf.dtype)} of shape {tuple(leaf.shape)} with the hash {blake3(data_of(leaf)).hexdigest()[:8]}"
@@ -160,7 +160,7 @@ def _is_tensor(leaf: Any, path: Keys, caller: str) -> bool:
         return False
     if isinstance(leaf, FakeTensor) or functorch.is_functorch_wrapped_tensor(leaf):
         raise TransformError(f"{caller}: leaf `{dotted(path)}` is a traced tensor; save the results of the transform")
-    if is_distributed(leaf):
+    if is_dtensor(leaf):
         check_placements(leaf, f"{caller}: leaf `{dotted(path)}`")
         return _is_tensor(local_part(leaf), path, caller)
     if type(leaf) not in (Tensor, Parameter):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import CheckpointError, InputError, StructureError
 
@@ -25,7 +26,6 @@ from .sharded import (
     boxes_of,
     distribute,
     has_distributed,
-    is_distributed,
     rank_of_program,
     telling_all,
     together,
@@ -200,13 +200,13 @@ def _matches(path: Keys, pattern: str) -> bool:
 
 def _wanted(leaf: Leaf, template: Any) -> Box:
     """Return the part of a leaf that this process needs: of a DTensor, what it holds."""
-    if is_distributed(template):
+    if is_dtensor(template):
         return boxes_of(template)[rank_of_program()]
     return whole(leaf.shape if isinstance(leaf, TENSORS) else ())
 
 
 def _laid_out(value: Any, template: Any, dtype: torch.dtype | None, device: Any) -> Any:
-    if is_distributed(template):
+    if is_dtensor(template):
         return distribute(_converted(value, dtype, template.device_mesh.device_type), template)
     return _converted(value, dtype, device or _device(template))
 

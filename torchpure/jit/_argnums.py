@@ -1,6 +1,5 @@
 """Static and donated arguments, named by position or by name; and hash keys of Python values."""
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import Parameter, Signature, signature
@@ -163,9 +162,3 @@ def has_plain_memory(leaf: Tensor) -> bool:
         and not leaf.is_neg()
         and not leaf._is_zerotensor()
     )
-
-
-def is_distributed(leaf: Tensor) -> bool:
-    """Tell whether a tensor is a DTensor, without an import of them, which takes long."""
-    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # another thread may import it now
-    return kind is not None and isinstance(leaf, kind)

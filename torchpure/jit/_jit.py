@@ -13,7 +13,7 @@ from torchpure import tree
 from torchpure._collector import gc_paused
 from torchpure._compile_lock import compile_lock
 from torchpure._progress import progress
-from torchpure._torch import TensorGuards, is_any_autocast_enabled
+from torchpure._torch import TensorGuards, is_any_autocast_enabled, is_dtensor
 from torchpure._types import P
 from torchpure.errors import TransformError
 from torchpure.jit.backends import CompilerError
@@ -22,7 +22,7 @@ from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.engine import describe_function
 from torchpure.transforms.overrides import as_member, only_overrides, paused_overrides
 
-from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory, is_distributed
+from ._argnums import ArgumentSet, ArgumentSpec, check_hashable, has_plain_memory
 from ._cache_key import CallArguments
 from ._donation import Donated
 from ._executable import EagerFallback, Executable, compile_native_or_measure, compile_trace, warn_uncompiled
@@ -157,7 +157,7 @@ class _ProgramCache:
     def lower(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Lowered:
         """Compile for these arguments, and show the program."""
         call = CallArguments(self._static, *tree.map(_example_input, (args, kwargs)))
-        if any(map(is_distributed, call.tensors)):
+        if any(map(is_dtensor, call.tensors)):
             raise TransformError(
                 f"jit: lower: {self._function_name} gets a DTensor, for which there is no program: the function itself "
                 "runs. To compile the part of each process, write shard_map(jit(fn), ...)"

@@ -9,7 +9,7 @@ from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter
 
 from torchpure import tree
-from torchpure._torch import DynamicOutputShapeException, FakeTensor
+from torchpure._torch import DynamicOutputShapeException, FakeTensor, is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import (
@@ -34,7 +34,6 @@ from torchpure.transforms.purity import (
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
-from ._argnums import is_distributed
 from ._traced_layers import TracedLayers
 
 _ADVICE = (
@@ -121,7 +120,7 @@ class _CaptureMode(RealConstants):
     def note_captures(self, values: Tree) -> dict[int, Tensor]:
         """Record and return the tensors among `values` that were not created during this trace."""
         captured = {id(leaf): leaf for leaf in _real_tensors(values) if id(leaf) not in self._created}
-        if any(map(is_distributed, captured.values())):
+        if any(map(is_dtensor, captured.values())):
             raise TransformError(
                 f"jit: {describe_function(self._fn)}{user_line()} captures or makes a DTensor: a program computes with "
                 "tensors that this process has whole. Pass DTensors as arguments, and the function runs uncompiled; or "

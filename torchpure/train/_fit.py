@@ -154,14 +154,8 @@ def fit(
     objective = mixed_precision(problem.objective, problem.start, compute_dtype)
     k_order, k_draws = (key, None) if key is None or problem.state is None else random.split(key)
     reader = BatchReader(isinstance(model, nn.Module | Functional), float_dtype(problem.start))
-    for_module = reader.for_module
-    if is_dataset(data):
-        data = DatasetBatches(data, columns, reader.dtype, batch_size, k_order, for_module=for_module)
-    elif columns is not None or is_table(data):
-        data = read_table(data, columns, reader.dtype, for_module=for_module)
-    read = reader.read(data)
+    read, rows = _read(reader, data, columns, batch_size, k_order)
     steps = count_steps(steps, epochs, read, batch_size)
-    rows = None if isinstance(data, DatasetBatches) else batch_size  # a dataset comes in batches already
     source = BatchSource(read, reader, steps, rows, k_order, steps_per_window(checkpoint, every))
     if over is not None:
         _check_processes(over, read, rows, key, problem.start, steps, accumulate)
@@ -177,11 +171,9 @@ def fit(
         return source.windows(step, jit=jit, first=first)
 
     def arguments() -> Arguments:
-        return _saved_arguments(read, batch_size, every, key, jit=jit) | {
-            "on_nonfinite": on_nonfinite,
-            "accumulate": accumulate,
-            "compute_dtype": None if compute_dtype is None else str(compute_dtype),
-        }
+        dtype = None if compute_dtype is None else str(compute_dtype)
+        given = {"on_nonfinite": on_nonfinite, "accumulate": accumulate, "compute_dtype": dtype}
+        return _saved_arguments(read, batch_size, every, key, jit=jit) | given
 
     def callback_state() -> Any:
         return None if watcher is None else watcher.init(problem.all_params(problem.start))
@@ -194,6 +186,18 @@ def fit(
     if on_nonfinite == "raise":
         refuse_members("fit", fitted.divergence, fitted)
     return fitted
+
+
+def _read(
+    reader: BatchReader, data: Any, columns: Sequence[str] | None, batch_size: int | None, key: Key | None
+) -> tuple[Data, int | None]:
+    """Return the data, and how many rows of it a step takes: None for a dataset, which comes in batches already."""
+    if is_dataset(data):
+        batches = DatasetBatches(data, columns, reader.dtype, batch_size, key, for_module=reader.for_module)
+        return reader.read(batches), None
+    if columns is not None or is_table(data):
+        data = read_table(data, columns, reader.dtype, for_module=reader.for_module)
+    return reader.read(data), batch_size
 
 
 def _run(

@@ -1,7 +1,7 @@
 """Tensors that lie on many processes: their parts, which process writes each, and how a restore puts them together."""
 
 from ._boxes import Box, check_cover, copy_part, overlap, whole
-from ._placements import boxes_of, check_placements, distribute, has_distributed, is_distributed, local_part, owned
+from ._placements import boxes_of, check_placements, distribute, has_distributed, local_part, owned
 from ._together import (
     any_process,
     check_same,
@@ -29,7 +29,6 @@ __all__ = [
     "gather",
     "has_distributed",
     "is_alone",
-    "is_distributed",
     "local_part",
     "open_group",
     "overlap",

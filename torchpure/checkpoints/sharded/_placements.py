@@ -1,14 +1,14 @@
 """DTensors: which part of a tensor each process holds, and which process writes it."""
 
-import sys
 from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import dtensor_class, is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import InputError
 
@@ -18,18 +18,12 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 
-def is_distributed(leaf: Any) -> "TypeGuard[DTensor]":
-    """Tell whether a leaf is a DTensor, without an import of them: it takes long, and a DTensor's owner has made it."""
-    kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # another thread may import it now
-    return kind is not None and type(leaf) is kind
-
-
 def has_distributed(value: Tree) -> bool:
     """Tell whether a tree has DTensors: then all processes save and restore it together."""
-    if "torch.distributed.tensor" not in sys.modules:
+    if dtensor_class() is None:
         return False
     try:
-        return any(is_distributed(leaf) for leaf in tree.leaves(value))
+        return any(is_dtensor(leaf) for leaf in tree.leaves(value))
     except RecursionError:  # a tree that is too deep is refused later, with its path
         return False
 

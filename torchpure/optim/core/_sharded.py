@@ -7,23 +7,20 @@ completed at once. An operation that torch cannot run on parts, such as a factor
 Afterwards each tensor is laid out as the one that it replaces. So the layout of a state says where it is kept.
 """
 
-import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
-from torchpure._torch import get_current_function_mode_stack
+from torchpure._torch import dtensor_class, get_current_function_mode_stack, is_dtensor
 from torchpure._types import T
 
 if TYPE_CHECKING:  # slow to import; programs without DTensors never do
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor, Placement
-
-_MODULE = "torch.distributed.tensor"
 
 
 def has_dtensors(*trees: Any) -> bool:
@@ -32,14 +29,9 @@ def has_dtensors(*trees: Any) -> bool:
     >>> has_dtensors({"w": 1.0})
     False
     """
-    if is_dynamo_compiling() or not hasattr(sys.modules.get(_MODULE), "DTensor"):  # another thread may import it now
+    if is_dynamo_compiling() or dtensor_class() is None:
         return False
     return any(map(is_dtensor, tree.leaves(trees)))
-
-
-def is_dtensor(leaf: Any) -> "TypeGuard[DTensor]":
-    """Return whether a leaf is a DTensor."""
-    return isinstance(leaf, sys.modules[_MODULE].DTensor)
 
 
 def run_on_parts(fn: Callable[..., T], *trees: Any) -> T:

@@ -10,9 +10,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import is_dtensor
 from torchpure._types import Grads, Params
 
-from ._sharded import complete, complete_placements, distributed, is_dtensor, laid_out_like, redistribute, whole
+from ._sharded import complete, complete_placements, distributed, laid_out_like, redistribute, whole
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from torchpure import random, tree
+from torchpure._torch import is_dtensor
 from torchpure._types import T, Tree
-from torchpure.checkpoints.sharded import is_distributed
 from torchpure.errors import TransformError
 from torchpure.transforms import value_and_grad
 from torchpure.transforms.batching import axis_index, pmax, pmean, psum
@@ -107,7 +107,7 @@ class DataParallel(NamedTuple):
 
         leaves, structure = tree.flatten(values)
         numbers = [torch.tensor(leaf) if isinstance(leaf, int) else leaf for leaf in leaves]
-        device_put(tree.unflatten(structure, [None if is_distributed(leaf) else leaf for leaf in numbers]), self.mesh)
+        device_put(tree.unflatten(structure, [None if is_dtensor(leaf) else leaf for leaf in numbers]), self.mesh)
 
     def any_stops(self, code: int) -> int:
         """Return the largest code of all processes."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from torchpure import tree
+from torchpure._torch import is_dtensor
 from torchpure._types import Tree
-from torchpure.checkpoints.sharded import is_distributed
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -23,7 +23,7 @@ def local_parts(values: Tree, mesh: "DeviceMesh") -> tuple[Tree, Callable[[Tree]
     Law: undo(parts) == values, for the parts and the function that it returns.
     """
     leaves, structure = tree.flatten(values)
-    elsewhere = [leaf if is_distributed(leaf) and leaf.device_mesh != mesh else None for leaf in leaves]
+    elsewhere = [leaf if is_dtensor(leaf) and leaf.device_mesh != mesh else None for leaf in leaves]
     parts = [leaf if old is None else old.to_local() for leaf, old in zip(leaves, elsewhere, strict=True)]
 
     def undo(parts: Tree) -> Tree:
