@@ -50,7 +50,7 @@ from ._kernels import (
     standard_gamma_grad,
     weight_norm,
 )
-from ._levels import lazy_load_decompositions, temporarily_clear_interpreter_stack
+from ._levels import ExcludeDispatchKeyGuard, lazy_load_decompositions, temporarily_clear_interpreter_stack
 from ._memory import storage_use_count
 from ._modes import (
     DisableTorchDispatch,
@@ -120,6 +120,7 @@ __all__ = [
     "DispatchKey",
     "DispatchKeySet",
     "DynamicOutputShapeException",
+    "ExcludeDispatchKeyGuard",
     "FakeTensor",
     "FakeTensorConverter",
     "FakeTensorMode",

@@ -5,6 +5,7 @@ from ._diagnose import AUTOGRAD, DATA_DEPENDENT, INDETERMINATE, SPARSE, explain,
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._inner_levels import InnerLevels, inner_levels
+from ._known_numbers import all_between, is_differentiated_at_most
 from ._levels import (
     allow_requires_grad,
     current_level,
@@ -28,6 +29,7 @@ from ._open_level import (
     forward_derivatives_are_on,
     has_tangent,
     in_first_gradient,
+    in_first_gradient_of_members,
     reruns,
     run_grad,
     run_jvp,
@@ -53,6 +55,7 @@ __all__ = [
     "SPARSE",
     "TensorIndexing",
     "active_autocasts",
+    "all_between",
     "allow_requires_grad",
     "argument_paths",
     "as_dual",
@@ -74,11 +77,13 @@ __all__ = [
     "has_tangent",
     "in_dual_level",
     "in_first_gradient",
+    "in_first_gradient_of_members",
     "in_outermost_grad",
     "inner_levels",
     "innermost",
     "in_any_level",
     "is_differentiated",
+    "is_differentiated_at_most",
     "is_followed",
     "is_plain",
     "is_shared_write",

@@ -87,6 +87,20 @@ def in_first_gradient() -> bool:
     return _gradient.level == 1 == current_level() and OUTERMOST.variables is None and forward_ad._current_level < 0
 
 
+def in_first_gradient_of_members(*leaves: Tensor) -> bool:
+    """Return whether the tensors are differentiated once at most, backwards; all else around it are vmaps.
+
+    A level of `vjp` does not count, as in `in_first_gradient`.
+    """
+    kinds = [one.key() for one in functorch.get_interpreter_stack() or []]
+    gradients = [number for number, kind in enumerate(kinds, 1) if kind != _VMAP]
+    if forward_ad._current_level >= 0 or len(gradients) > 1:
+        return False
+    return not gradients or (
+        gradients[0] == _gradient.level and not any(innermost(leaf).requires_grad for leaf in leaves)
+    )
+
+
 class _Reruns(threading.local):
     count = 0  # functions that the backward passes of this thread will run again
 

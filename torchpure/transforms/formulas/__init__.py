@@ -10,12 +10,12 @@ from ._distances import (
     renorm,
     triplet_margin_loss,
 )
-from ._embeddings import embedding
 from ._gamma import igamma, igammac, zeta
 from ._layer_numbers import (
     celu,
     clamp,
     elu,
+    embedding,
     group_norm,
     hardshrink,
     hardtanh,
@@ -67,6 +67,10 @@ from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
 from ._products import cumprod, householder_product, index_product, prod, scatter_product, vander
+from ._quick import by_parts, by_value
+from ._quick import cosine_similarity as quick_cosine_similarity
+from ._quick import norm as quick_norm
+from ._quick import normalize as quick_normalize
 from ._ranges import linspace, logspace, normal
 from ._safe_product import safe_product
 from ._sine_cardinal import sinc, spherical_bessel_j0
@@ -89,6 +93,8 @@ __all__ = [
     "addr",
     "angle",
     "atan2",
+    "by_parts",
+    "by_value",
     "cdist",
     "celu",
     "clamp",
@@ -136,6 +142,9 @@ __all__ = [
     "poisson_nll_loss",
     "pow",
     "prod",
+    "quick_cosine_similarity",
+    "quick_norm",
+    "quick_normalize",
     "renorm",
     "rms_norm",
     "rsub",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure._torch import FakeTensor
-from torchpure.transforms.engine import in_first_gradient
+from torchpure.transforms.engine import in_first_gradient, in_first_gradient_of_members
 
 from ._elementwise import with_value
 from ._norms import normalized, power_of_two_to_range, right_in_torch, vector_norm, with_right_value
@@ -25,7 +25,8 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: Any = None) -> T
     with all points scaled: there pairs that are nearer than the root of the smallest number count as equal.
     """
     mode = "use_mm_for_euclid_dist_if_necessary" if compute_mode is None else compute_mode
-    quick = right_in_torch(lambda: torch.cdist(x1, x2, p, mode), p, x1, x2) if 0 < p < math.inf else None
+    once = 0 < p < math.inf and in_first_gradient_of_members(x1, x2)  # torch has no other derivative
+    quick = right_in_torch(lambda: torch.cdist(x1, x2, p, mode), p, x1, x2) if once else None
     if quick is not None:
         return quick
     if 0 < p < math.inf and x1.numel() and x2.numel() and (in_first_gradient() or isinstance(x1, FakeTensor)):

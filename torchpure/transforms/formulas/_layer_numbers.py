@@ -1,4 +1,7 @@
-"""Functions of `torch.nn.functional` with numbers that may be tensors: slopes, bounds, `eps`."""
+"""Functions of `torch.nn.functional` with numbers that may be tensors: slopes, bounds, `eps`; embeddings.
+
+The padding row of an embedding is a constant forwards too, as it is in torch's backward pass.
+"""
 
 from typing import Any
 
@@ -103,3 +106,19 @@ def logit(input: Tensor, eps: Any = None) -> Tensor:
     """Compute `torch.logit`: the input is clamped to [eps, 1 − eps]."""
     inside = torch.where(input < eps, eps, torch.where(input > 1 - eps, 1 - eps, input))
     return torch.logit(inside).to(input.dtype)
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Compute `F.embedding`; its gradient is dense."""
+    if padding_idx is not None:
+        padding = torch.arange(weight.shape[0], device=weight.device) == padding_idx % weight.shape[0]
+        weight = torch.where(padding[:, None], weight.detach(), weight)
+    return F.embedding(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
-from torchpure.transforms.engine import in_any_level
+from torchpure.transforms.engine import all_between, is_differentiated_at_most
 
 from ._elementwise import Elementwise, with_value
 from ._matrices import nuclear_norm
@@ -44,31 +44,31 @@ def vector_norm(
     return with_right_value(root if keepdim or not x.ndim else root.squeeze(dims), value, p)
 
 
-def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor) -> Tensor | None:
-    """Return a norm by torch where its value and its first gradient are right; None: take the formula.
+def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor, above: float = 0.0) -> Tensor | None:
+    """Return a norm by torch where its value and its derivatives are right; None: take the formula.
 
-    Torch's powers leave their range far out and near zero. Only plain autograd can look at numbers.
+    Torch's powers leave their range far out and near zero. Its third derivatives write in place, and those of complex
+    numbers cannot be mapped. Of orders other than two, its second derivatives are wrong at zeros. A program looks at no
+    numbers.
     """
-    if in_any_level() or any(isinstance(leaf, FakeTensor) for leaf in tensors):
+    if not is_differentiated_at_most(1 if p != 2 or tensors[0].is_complex() else 2, *tensors):
+        return None
+    if any(isinstance(leaf, FakeTensor) for leaf in tensors):
         return None
     value = run()
-    if not value.numel():
-        return value
-    known = value.detach()
-    low, high = (known, known) if known.numel() == 1 else known.aminmax()
-    smallest = _smallest(value.dtype, p)
-    return value if low.item() >= smallest and high.item() <= 1 / smallest else None
+    smallest = smallest_norm(value.dtype, p)
+    return value if all_between(value, max(smallest, above), 1 / smallest) else None
 
 
 @lru_cache(maxsize=64)
-def _smallest(dtype: torch.dtype, p: float) -> float:
+def smallest_norm(dtype: torch.dtype, p: float) -> float:
     """Return the smallest norm whose powers are no denormal numbers."""
     limits = torch.finfo(dtype)
     return max(limits.tiny, (limits.tiny / limits.eps) ** (1 / p))
 
 
 def _is_in_range(value: Tensor, p: float) -> Tensor:
-    smallest = _smallest(value.dtype, p)
+    smallest = smallest_norm(value.dtype, p)
     return (value <= 1 / smallest) & (value >= smallest)
 
 
@@ -174,16 +174,16 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Compute `F.cosine_similarity`."""
-    if all(_size_in_torch(x.detach(), 2, dim) is not None for x in (x1, x2)):
+    if all(_size_in_torch(x.detach(), 2, dim, eps) is not None for x in (x1, x2)):  # below eps torch's size moves
         return F.cosine_similarity(x1, x2, dim, eps)
     first, second = (normalized(x, 2, dim, eps) for x in torch.broadcast_tensors(x1, x2))
     return (first * second).sum(dim)
 
 
-def _size_in_torch(x: Tensor, p: float, dim: Any) -> Tensor | None:
+def _size_in_torch(x: Tensor, p: float, dim: Any, above: float = 0.0) -> Tensor | None:
     if not _has_formula(x, float(p)):
         return None
-    return right_in_torch(lambda: torch.linalg.vector_norm(x, p, dim, True), p, x)
+    return right_in_torch(lambda: torch.linalg.vector_norm(x, p, dim, True), p, x, above=above)
 
 
 def normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:

@@ -82,11 +82,19 @@ def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool
 
 
 _masked = torch.masked.std.__globals__
-SELDOM: dict[Any, Callable[[Any], bool]] = {  # frequent operations -> whether a rule may run with these arguments
-    torch.sqrt: lambda args: sys._getframe(2).f_globals is _masked,
-    Tensor.view: lambda args: isinstance(args[-1], torch.dtype),
-    **dict.fromkeys([torch.unbind, Tensor.unbind, torch.select, Tensor.select], lambda args: args[0].is_nested),
-}
+
+
+# frequent operations whose rules run seldom
+def _try_sqrt(operation: Any, args: Any, kwargs: Any) -> Any:
+    return None if kwargs or sys._getframe(2).f_globals is _masked else operation(*args)
+
+
+def _try_view(operation: Any, args: Any, kwargs: Any) -> Any:
+    return None if kwargs or isinstance(args[-1], torch.dtype) else operation(*args)
+
+
+def _try_parts(operation: Any, args: Any, kwargs: Any) -> Any:
+    return None if kwargs or args[0].is_nested else operation(*args)
 
 
 def _sqrt(input: Tensor) -> Tensor:
@@ -122,6 +130,21 @@ def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
+_by = formulas.by_value
+_TRIED = (
+    Override([torch.sqrt], Where.TRIED, _try_sqrt),
+    Override([Tensor.view], Where.TRIED, _try_view),
+    Override([torch.unbind, Tensor.unbind, torch.select, Tensor.select], Where.TRIED, _try_parts),
+    Override([torch.linalg.vector_norm], Where.TRIED, _by(order=("ord", 1))),
+    Override([torch.norm, Tensor.norm], Where.TRIED, formulas.by_parts(formulas.quick_norm)),
+    Override([torch.linalg.norm], Where.TRIED, _by(order=("ord", 1), orders=(None, "fro"))),
+    Override([torch.linalg.matrix_norm], Where.TRIED, _by(order=("ord", 1), orders=("fro",))),
+    Override([torch.frobenius_norm, torch.std, Tensor.std, torch.std_mean], Where.TRIED, _by()),
+    Override([torch.dist, Tensor.dist, F.pairwise_distance], Where.TRIED, _by(2, order=("p", 2))),
+    Override([F.normalize], Where.TRIED, formulas.by_parts(formulas.quick_normalize)),
+    Override([F.cosine_similarity], Where.TRIED, formulas.by_parts(formulas.quick_cosine_similarity)),
+)
+
 OVERRIDES = (
     Override([torch.sqrt], Where.ALWAYS, _sqrt),
     Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
@@ -145,6 +168,7 @@ OVERRIDES = (
     *_rows(formulas.linalg_norm, torch.linalg.norm),
     *_rows(formulas.norm, torch.norm, Tensor.norm),
     *_rows(formulas.dist, torch.dist, Tensor.dist),
+    *_TRIED,
     Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
     *_rows(formulas.frobenius_norm, torch.frobenius_norm),
     *_rows(formulas.pairwise_distance, F.pairwise_distance),

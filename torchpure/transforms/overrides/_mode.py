@@ -32,8 +32,7 @@ from torchpure.transforms.context import current
 from torchpure.transforms.engine import in_any_level, in_first_gradient, innermost, is_followed, level_kinds
 
 from ._autocast import AUTOCAST, is_mapped_autocast
-from ._borders import SELDOM
-from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT
+from ._registry import ALWAYS, FORWARD_MODE, IN_TRANSFORM, INTERCEPTED, THIRD_GRADIENT, TRIED
 
 _USUAL = frozenset({BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodWrapperType, WrapperDescriptorType})
 _RULED = frozenset({*ALWAYS, *FORWARD_MODE, *IN_TRANSFORM, *INTERCEPTED, *THIRD_GRADIENT})
@@ -90,9 +89,9 @@ class OverrideMode(TorchFunctionMode):
             if not kwargs:
                 return func(*args)
             return _run_with_out(func, args, kwargs) if kwargs.get("out") is not None else func(*args, **kwargs)
+        if func in TRIED and (found := TRIED[func](func, args, kwargs)) is not None:
+            return found
         if func in _RARELY and not kwargs and not is_any_autocast_enabled():
-            return func(*args)
-        if not kwargs and func in SELDOM and not SELDOM[func](args):
             return func(*args)
         if kwargs and kwargs.get("out") is not None and func not in _KNOW_OUT:
             return _run_with_out(func, args, kwargs)

@@ -13,6 +13,7 @@ class Where(Flag):
     FORWARD_MODE = auto()  # while a forward derivative is open
     THIRD_GRADIENT = auto()  # where three gradients or more are taken: torch's first two are right
     VMAP_RETRY = auto()  # in the second run of a vmap whose first run failed
+    TRIED = auto()  # everywhere, and first: the rule takes `(operation, args, kwargs)`; if it returns None, others run
     INTERCEPTED = auto()  # the rule runs before the operation, and returns the arguments for it, or raises
 
 
