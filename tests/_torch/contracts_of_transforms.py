@@ -10,6 +10,7 @@ from torchpure._torch import (
     AccumulateGrad,
     DispatchKey,
     DispatchKeySet,
+    ExcludeDispatchKeyGuard,
     SelectiveCheckpointMode,
     checkpoint_body,
     custom_function_call,
@@ -83,6 +84,19 @@ def the_stack_of_levels_is_read():
         functorch.vmap_decrement_nesting()
     kinds = functorch.TransformType
     assert len({kinds.Vmap, kinds.Grad, kinds.Jvp}) == 3
+
+
+@relied_on("ExcludeDispatchKeyGuard")
+def operations_pass_by_levels():
+    level = functorch.grad_increment_nesting()
+    try:
+        keys = DispatchKeySet(DispatchKey.FuncTorchDynamicLayerFrontMode)
+        assert functorch.is_functorch_wrapped_tensor(X + X)
+        with ExcludeDispatchKeyGuard(keys.add(DispatchKey.FuncTorchDynamicLayerBackMode)):
+            assert not functorch.is_functorch_wrapped_tensor(X + X)
+        assert functorch.maybe_current_level() == level
+    finally:
+        functorch.grad_decrement_nesting()
 
 
 @relied_on("functorch.pop_dynamic_layer_stack", "functorch.push_dynamic_layer_stack")

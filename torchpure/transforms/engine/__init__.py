@@ -5,7 +5,7 @@ from ._diagnose import AUTOGRAD, DATA_DEPENDENT, INDETERMINATE, SPARSE, explain,
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._inner_levels import InnerLevels, inner_levels
-from ._known_numbers import all_between, is_differentiated_at_most
+from ._known_numbers import all_between, may_look, nothing_is_recorded
 from ._levels import (
     allow_requires_grad,
     current_level,
@@ -83,7 +83,7 @@ __all__ = [
     "innermost",
     "in_any_level",
     "is_differentiated",
-    "is_differentiated_at_most",
+    "may_look",
     "is_followed",
     "is_plain",
     "is_shared_write",
@@ -92,6 +92,7 @@ __all__ = [
     "like_primals",
     "mapped_levels",
     "materialized",
+    "nothing_is_recorded",
     "refuse_nested",
     "reruns",
     "retry_with_batched_carry",

@@ -2,6 +2,7 @@
 
 import math
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torchpure._torch import (
     len_torch_dispatch_stack,
 )
 
-from ._levels import _VMAP, functorch, innermost, level_kinds
+from ._levels import _VMAP, functorch, in_any_level, innermost, level_kinds
 
 _FEW = 32  # so many numbers are read faster by Python
 _LEVELS = DispatchKeySet(DispatchKey.FuncTorchDynamicLayerFrontMode).add(DispatchKey.FuncTorchDynamicLayerBackMode)
@@ -31,17 +32,19 @@ def all_between(leaf: Tensor, low: float, high: float) -> bool:
         leaf = _unwrapped(leaf)
     if (_num_modes() or not leaf.is_cpu or leaf.__class__ is not Tensor) and not _is_readable(leaf):
         return False
-    count = leaf.numel()
-    if count <= _FEW:
-        leaf = leaf.detach() if leaf.requires_grad else leaf  # of a variable, no numbers are read
-        numbers = leaf.tolist() if leaf.ndim else [leaf.item()]
-        for _ in range(leaf.ndim - 1):
-            numbers = list(chain.from_iterable(numbers))
-        # the minimum of numbers and NaN may be a number, and their sum is none
-        return not count or (low <= min(numbers) and max(numbers) <= high and sum(numbers) <= math.inf)
-    with ExcludeDispatchKeyGuard(_LEVELS):  # each level costs microseconds an operation
-        smallest, largest = leaf.detach().aminmax()
-        return low <= smallest.item() and largest.item() <= high
+    if leaf.requires_grad:
+        leaf = leaf.detach()
+    if leaf.numel() > _FEW:
+        with ExcludeDispatchKeyGuard(_LEVELS):  # each level costs microseconds an operation
+            smallest, largest = leaf.aminmax()
+            return low <= smallest.item() and largest.item() <= high
+    numbers: Any = leaf.tolist()
+    if not leaf.ndim:
+        return low <= numbers <= high
+    for _ in range(leaf.ndim - 1):
+        numbers = list(chain.from_iterable(numbers))
+    # the minimum of numbers and NaN may be a number, and their sum is none
+    return not numbers or (low <= min(numbers) and max(numbers) <= high and sum(numbers) <= math.inf)
 
 
 def _is_readable(plain: Tensor) -> bool:
@@ -51,15 +54,28 @@ def _is_readable(plain: Tensor) -> bool:
     return not (plain.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
-def is_differentiated_at_most(times: int, *leaves: Tensor) -> bool:
-    """Return whether so many derivatives at most are taken along tensors: one a level, and one by plain autograd.
+def nothing_is_recorded() -> bool:
+    """Return whether no derivative is taken of what runs here, as in most backward passes of plain autograd."""
+    return not torch.is_grad_enabled() and not in_any_level()
 
-    Outside of all levels plain autograd takes one.
+
+def may_look(times: int, *leaves: Tensor) -> bool:
+    """Return whether to run torch and to look at its numbers: they are known, and are differentiated seldom.
+
+    Each level takes a derivative at most, and so does plain autograd, which takes one outside of all levels.
     """
-    count = _current_level() or 0
-    forward = forward_ad._current_level >= 0
-    if count + forward < times or not (count or forward):
+    if _num_modes() and (get_proxy_mode() or any(isinstance(innermost(leaf), FakeTensor) for leaf in leaves)):
+        return False
+    most = (_current_level() or 0) + (forward_ad._current_level >= 0)  # the usual case is fast
+    if most < times or not most:
+        return True
+    plain = False
+    for leaf in leaves:
+        while _is_wrapped(leaf):
+            leaf = _unwrapped(leaf)
+        plain = plain or leaf.requires_grad
+    if most + plain <= times:
         return True
     kinds = level_kinds()
-    levels = sum(kind != _VMAP for kind in kinds) + (forward and _JVP not in kinds)
-    return levels + any(innermost(leaf).requires_grad for leaf in leaves) <= times
+    levels = len(kinds) - kinds.count(_VMAP) + (forward_ad._current_level >= 0 and _JVP not in kinds)
+    return not levels or levels + plain <= times

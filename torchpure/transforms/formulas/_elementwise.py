@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
+from torchpure.transforms.engine import nothing_is_recorded
 
 from ._safe_product import safe_product
 
@@ -32,7 +33,8 @@ class Elementwise:
         Raises:
             TransformError: a derivative in an argument is asked for that is not known.
         """
-        return _Apply.apply(self, *torch.broadcast_tensors(*tensors))
+        tensors = tuple(torch.broadcast_tensors(*tensors))
+        return self.value(*tensors) if nothing_is_recorded() else _Apply.apply(self, *tensors)
 
     def partial(self, i: int, tensors: Any) -> Tensor:
         """Return the derivative in argument `i`."""

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
-from torchpure.transforms.engine import all_between, is_differentiated_at_most
+from torchpure.transforms.engine import all_between, may_look
 
 from ._elementwise import Elementwise, with_value
 from ._matrices import nuclear_norm
@@ -51,9 +50,7 @@ def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor, above:
     numbers cannot be mapped. Of orders other than two, its second derivatives are wrong at zeros. A program looks at no
     numbers.
     """
-    if not is_differentiated_at_most(1 if p != 2 or tensors[0].is_complex() else 2, *tensors):
-        return None
-    if any(isinstance(leaf, FakeTensor) for leaf in tensors):
+    if not may_look(1 if p != 2 or tensors[0].is_complex() else 2, *tensors):
         return None
     value = run()
     smallest = smallest_norm(value.dtype, p)

@@ -1,12 +1,12 @@
 """Functions of two arguments at zeros: angles, lengths, x log y, signs."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchpure._torch import FakeTensor
-from torchpure.transforms.engine import in_any_level
+from torchpure.transforms.engine import all_between, may_look
 
 from ._elementwise import Elementwise, with_value
 from ._safe_product import safe_product
@@ -24,9 +24,17 @@ def _slope(a: Tensor, b: Tensor) -> Tensor:
 _ATAN2 = Elementwise("atan2", torch.atan2, (lambda y, x: _slope(x, y), lambda y, x: -_slope(y, x)))
 
 
+# dtype -> the smallest size whose fourth power is no denormal number
+_SIZES = {dtype: (torch.finfo(dtype).tiny / torch.finfo(dtype).eps) ** 0.25 for dtype in (torch.float32, torch.float64)}
+
+
 def atan2(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.atan2`; at the origin its derivatives are 0."""
     dtype = torch.result_type(input, other)
+    if dtype in _SIZES and may_look(2, input, other):
+        size = torch.hypot(input.detach(), other.detach())
+        if all_between(size, _SIZES[dtype], 1 / _SIZES[dtype]):
+            return torch.atan2(input, other)  # torch divides by squares, and by squares of those
     return _ATAN2(input.to(dtype), other.to(dtype)) if dtype.is_floating_point else torch.atan2(input, other)
 
 
@@ -41,9 +49,9 @@ _HYPOT = Elementwise("hypot", torch.hypot, (_share, lambda a, b: _share(b, a)))
 
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.hypot`; at the origin its derivatives are 0, as those of a norm."""
-    if not in_any_level() and not isinstance(input, FakeTensor):
+    if may_look(2, input, other):
         value = torch.hypot(input, other)
-        if bool((value >= torch.finfo(value.dtype).tiny).all()):  # torch divides by the value
+        if all_between(value, torch.finfo(value.dtype).tiny, math.inf):  # torch divides by the value
             return value
     return of_two(_HYPOT, input, other)
 
@@ -65,13 +73,26 @@ _XLOGY = _logarithm(torch.xlogy, torch.log, lambda y: y)
 _XLOG1PY = _logarithm(torch.special.xlog1py, torch.log1p, lambda y: 1 + y)
 
 
+def _is_positive(x: Any, y: Any, border: float) -> bool:
+    """Return whether the reciprocals in two derivatives of a logarithm are numbers: it has no border there."""
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and y.dtype in _SIZES and x.dtype == y.dtype):
+        return False
+    limits = torch.finfo(y.dtype)
+    low = limits.tiny**0.25 if border == 0 else border + limits.eps
+    return may_look(2, x, y) and all_between(y, low, limits.max)
+
+
 def xlogy(input: Any, other: Any) -> Tensor:
     """Compute `torch.xlogy`."""
+    if _is_positive(input, other, 0.0):
+        return torch.xlogy(input, other)
     return of_two(_XLOGY, input, other)
 
 
 def xlog1py(input: Any, other: Any) -> Tensor:
     """Compute `torch.special.xlog1py`."""
+    if _is_positive(input, other, -1.0):
+        return torch.special.xlog1py(input, other)
     return of_two(_XLOG1PY, input, other)
 
 

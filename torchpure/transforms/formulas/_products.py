@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall
-from torchpure.transforms.engine import is_variable
+from torchpure.transforms.engine import all_between, is_variable, may_look
 
 from ._elementwise import with_value
 from ._safe_product import safe_product
@@ -67,10 +67,20 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     x = input if dtype is None else input.to(dtype)
     if not is_variable(x) or (dim is None and keepdim):
         return torch.prod(input, dim, keepdim, dtype=dtype) if dim is not None else torch.prod(input, dtype=dtype)
+    quick = None if x.is_complex() or not may_look(1, x) else _plain(torch.prod, x, dim, keepdim)
+    if quick is not None:
+        return quick
     if dim is None or x.ndim == 0:
         return _over_last(x.flatten() if dim is None else x.reshape(1))
     out = _over_last(x.movedim(dim, -1))
     return out.unsqueeze(dim) if keepdim else out
+
+
+def _plain(operation: Any, x: Tensor, dim: Any, keepdim: bool) -> Tensor | None:
+    """Return a product by torch, which divides by the factors: right if no factor and no product leaves its range."""
+    limits = torch.finfo(x.dtype)
+    value = operation(x) if dim is None else operation(x, dim, keepdim)
+    return value if all_between(value.detach().abs(), limits.tiny, limits.max) else None
 
 
 def _over_last(x: Tensor) -> Tensor:

@@ -3,31 +3,34 @@
 A rule here takes the operation and its arguments, and returns the result, or None: then another rule decides.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchpure.transforms.engine import all_between, is_differentiated_at_most
+from torchpure.transforms.engine import all_between, may_look
 
 from ._norms import smallest_norm
 
 Quick = Callable[[Any, Any, Any], Any]
 _EUCLIDEAN = ("fro", 2, None)
-_SMALLEST = {dtype: smallest_norm(dtype, 2.0) for dtype in (torch.float32, torch.float64)}
+_RANGES = {  # dtype -> the smallest and the largest norm whose squares are in range
+    dtype: (smallest_norm(dtype, 2.0), 1 / smallest_norm(dtype, 2.0)) for dtype in (torch.float32, torch.float64)
+}
 
 
 def _may_be_right(*tensors: Tensor) -> bool:
     """Return whether to try torch: as in `right_in_torch`, and a look at another device than the CPU would wait."""
     x = tensors[0]
-    return x.is_cpu and x.dtype in _SMALLEST and is_differentiated_at_most(2, *tensors)
+    return x.is_cpu and x.dtype in _RANGES and may_look(2, *tensors)
 
 
 def _is_right(norm: Tensor, above: float = 0.0) -> bool:
     """Return whether no square left the range of its numbers."""
-    smallest = _SMALLEST.get(norm.dtype)
-    return smallest is not None and all_between(norm, max(smallest, above), 1 / smallest)
+    low, high = _RANGES.get(norm.dtype, (math.inf, 0.0))
+    return all_between(norm, low if low > above else above, high)
 
 
 def by_value(operands: int = 1, order: tuple[str, int] = ("", 9), orders: tuple[Any, ...] = (2,)) -> Quick:
@@ -67,7 +70,8 @@ def norm(
     input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Tensor | None:
     """Compute `torch.norm`, if torch is right."""
-    if p not in _EUCLIDEAN or out is not None or input.layout is not torch.strided or not _may_be_right(input):
+    known = out is None and not isinstance(p, Tensor) and p in _EUCLIDEAN
+    if not known or input.layout is not torch.strided or not _may_be_right(input):
         return None
     value = torch.linalg.vector_norm(input, 2, dim, keepdim, dtype=dtype)
     return value if _is_right(value) else None

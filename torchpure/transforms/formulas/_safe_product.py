@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torchpure.transforms.calls import differentiable, saved_primals
+from torchpure.transforms.engine import nothing_is_recorded
 
 
 class _SafeProduct(torch.autograd.Function):
@@ -51,4 +52,5 @@ def safe_product(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = torch.broadcast_tensors(a, b)
     dtype = torch.promote_types(a.dtype, b.dtype)
-    return _SafeProduct.apply(a.to(dtype), b.to(dtype))
+    run = _SafeProduct.forward if nothing_is_recorded() else _SafeProduct.apply
+    return run(a.to(dtype), b.to(dtype))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
-from torchpure.transforms.engine import innermost, is_differentiated
+from torchpure.transforms.engine import in_first_gradient_of_members, innermost, is_differentiated
 
 from ._failing_members import by_finite_input
 from ._override import Override, Where
@@ -32,9 +32,20 @@ def _if_differentiated(operation: Rule, rule: Rule) -> Rule:
     return run
 
 
+def _if_again(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of functions whose first gradient is right in torch, under vmap too, and faster."""
+    followed = _if_differentiated(operation, rule)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        leaves = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, Tensor)]
+        return (operation if in_first_gradient_of_members(*leaves) else followed)(*args, **kwargs)
+
+    return run
+
+
 def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
     """Return a rule of powers: those with a number as exponent are right in torch, and frequent."""
-    followed = _if_differentiated(operation, rule)
+    followed = _if_again(operation, rule)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         chosen = followed if kwargs or isinstance(args[1], Tensor) else operation
@@ -59,9 +70,8 @@ def _in_place(rule: Rule) -> Rule:
     return lambda self, *args, **kwargs: self.copy_(rule(self.clone(), *args, **kwargs))
 
 
-def _rows(
-    rule: Rule, *operations: Any, where: Where = Where.ALWAYS, choose: Any = _if_differentiated
-) -> list[Override]:
+def _rows(rule: Rule, *operations: Any, where: Where = Where.ALWAYS, choose: Any = None) -> list[Override]:
+    choose = choose or (_if_again if where is _ONCE_RIGHT else _if_differentiated)
     return [Override([operation], where, choose(operation, rule)) for operation in operations]
 
 

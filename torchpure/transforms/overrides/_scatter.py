@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from torchpure._torch import FakeTensor
 from torchpure.errors import TransformError
 from torchpure.transforms import formulas
-from torchpure.transforms.engine import functorch, innermost, is_differentiated, is_variable, user_line
+from torchpure.transforms.engine import functorch, in_any_level, innermost, is_differentiated, is_variable, user_line
 
 from ._override import Override, Where
 
 
 def _select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    if not -input.ndim <= dim < input.ndim or not -input.shape[dim] <= index < input.shape[dim]:
-        return torch.select_scatter(input, src, dim, index)  # raises
+    if not in_any_level() or not -input.ndim <= dim < input.ndim or not -input.shape[dim] <= index < input.shape[dim]:
+        return torch.select_scatter(input, src, dim, index)  # right, or raises
     at_index = torch.arange(input.shape[dim], device=input.device) == index % input.shape[dim]
     chosen = at_index.reshape([-1 if i == dim % input.ndim else 1 for i in range(input.ndim)])
     return torch.where(chosen, src.to(input.dtype).unsqueeze(dim), input)

@@ -7,6 +7,7 @@ collection of matrix derivative results for forward and reverse mode algorithmic
 The forward derivative of `eigh` is NaN in `grad` of `jvp` of `jvp`; the third one of `householder_product` is wrong.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from torchpure.transforms import formulas
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall, differentiable, saved_primals
+from torchpure.transforms.engine import all_between, in_any_level, may_look
 
 from ._failing_members import by_finite_input, solve_or_nan
 from ._override import Override, Where
@@ -120,6 +122,7 @@ class _Eigenvectors(ForwardRuleCall):
         return [turned.diagonal(dim1=-2, dim2=-1).real, moved]
 
 
+_FINITE = (-sys.float_info.max, sys.float_info.max)
 _LOG_DETERMINANT, _DETERMINANT, _EIGENVECTORS = _LogDeterminant(), _Determinant(), _GeneralEigenvectors()
 
 
@@ -161,12 +164,15 @@ def _regular_determinant(a: Tensor) -> Tensor:
 
 def slogdet(A: Tensor, **_: Any) -> Any:  # noqa: N803
     """Compute `torch.linalg.slogdet`."""
+    quick = None if in_any_level() or A.is_complex() or not may_look(1, A) else torch.linalg.slogdet(A)
+    if quick is not None and all_between(quick[1], *_FINITE):
+        return quick
     return _types.linalg_slogdet(ForwardRule.apply(_LOG_DETERMINANT, A))
 
 
 def logdet(input: Tensor) -> Tensor:
     """Compute `torch.logdet`: NaN where the determinant is a negative number."""
-    sign, value = ForwardRule.apply(_LOG_DETERMINANT, input)
+    sign, value = slogdet(input)
     if input.is_complex():
         return torch.log(sign) + value
     return torch.where(sign < 0, float("nan"), value)
