@@ -97,3 +97,37 @@ def test_matrix_norms_over_other_dimensions_under_vmap(order):
     x = torch.arange(24.0, dtype=D).sin().reshape(2, 2, 3, 2)
     norm = lambda x: torch.linalg.matrix_norm(x, order, dim=(0, 1), keepdim=True)  # noqa: E731
     assert_close(tp.vmap(norm)(x), torch.stack([norm(row) for row in x]))
+
+
+@pytest.mark.parametrize("scale", [1e-7, 5e-9, 1e-12])
+def test_cosine_similarity_below_eps_divides_by_a_constant(scale):
+    x, y = scale * HERE / HERE.norm(), THERE / THERE.norm()
+    f = lambda x: functional.cosine_similarity(x, y, dim=0)  # noqa: E731
+    wanted = (y - x * (x @ y) / (x @ x)) / scale if scale > 1e-8 else y / 1e-8
+    for way in (tp.grad, tp.jacfwd, tp.jacrev, lambda f: lambda x: tp.vmap(tp.grad(f))(x[None])[0]):
+        assert_close(way(f)(x), wanted)
+
+
+MEMBERS = {
+    "vector_norm": lambda x: torch.linalg.vector_norm(x),
+    "norm of order 3": lambda x: x.norm(p=3),
+    "std": lambda x: x.std(),
+    "cosine_similarity": lambda x: functional.cosine_similarity(x, THERE, dim=0),
+    "hypot": lambda x: torch.hypot(x, x.flip(0)).sum(),
+    "atan2": lambda x: torch.atan2(x, x * 2).sum(),
+    "prod": lambda x: x.prod(),
+    "xlogy": lambda x: torch.xlogy(x, x.abs()).sum(),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_member_at_a_border_changes_no_other(name, count):
+    """Torch's kernels run where all members are inside of their range, and formulas run else."""
+    x = torch.arange(3.0 * count, dtype=D).sin().reshape(count, 3) + 2
+    for way in (tp.grad, tp.jacfwd, lambda f: tp.grad(lambda x: tp.grad(f)(x).sum())):
+        inside = tp.vmap(way(MEMBERS[name]))(x)
+        assert_close(inside, torch.stack([way(MEMBERS[name])(row) for row in x]))
+        for border in (0.0, 1e-300, 1e200):
+            mixed = tp.vmap(way(MEMBERS[name]))(torch.cat([x, torch.full((1, 3), border, dtype=D)]))
+            assert_close(mixed[:-1], inside)

@@ -171,7 +171,8 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Compute `F.cosine_similarity`."""
-    if all(_size_in_torch(x.detach(), 2, dim, eps) is not None for x in (x1, x2)):  # below eps torch's size moves
+    # below eps torch takes a size for the constant eps, and lets its derivative through
+    if may_look(2, x1, x2) and all(_size_in_torch(x.detach(), 2, dim, eps) is not None for x in (x1, x2)):
         return F.cosine_similarity(x1, x2, dim, eps)
     first, second = (normalized(x, 2, dim, eps) for x in torch.broadcast_tensors(x1, x2))
     return (first * second).sum(dim)
