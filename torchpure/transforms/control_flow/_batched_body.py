@@ -65,13 +65,13 @@ def sample(fn: FlatFn, size: int, in_batched: Sequence[bool], samples: Sequence[
 
 
 def _sample(fn: FlatFn, size: int, in_batched: Sequence[bool], samples: Sequence[Tensor], *, short: bool) -> Sampled:
-    before = current.sampled_level
+    before = current.sampled_level, current.finds_captures
     with _members(size) as level:
-        current.sampled_level = level if short else None
+        current.sampled_level, current.finds_captures = level if short else None, False
         try:
             results = _results(fn, samples, in_batched, level)
         finally:
-            current.sampled_level = before
+            current.sampled_level, current.finds_captures = before
         flags = [functorch.is_batchedtensor(x) and functorch.maybe_get_level(x) == level for x in results]
         return Sampled(flags, _unwrapped(results, flags, level, size), level)
 
