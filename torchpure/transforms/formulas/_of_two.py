@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchpure.transforms.engine import all_between, may_look
+from torchpure.transforms.engine import all_between, in_first_gradient_of_members, may_look
 
 from ._elementwise import Elementwise, with_value
 from ._safe_product import safe_product
@@ -51,7 +51,10 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     """Compute `torch.hypot`; at the origin its derivatives are 0, as those of a norm."""
     if may_look(1, input, other):  # the forward derivative of its gradient is wrong in torch
         value = torch.hypot(input, other)
-        if all_between(value, torch.finfo(value.dtype).tiny, math.inf):  # torch divides by the value
+        low, high = torch.finfo(value.dtype).tiny, math.inf  # torch divides by the value
+        if not in_first_gradient_of_members(input, other):  # forwards it multiplies first
+            low, high = _SIZES.get(value.dtype, math.inf), 1 / _SIZES.get(value.dtype, math.inf)
+        if all_between(value, low, high):
             return value
     return of_two(_HYPOT, input, other)
 
