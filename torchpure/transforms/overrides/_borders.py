@@ -5,6 +5,7 @@ The rules run where one of the arguments is differentiated. Elsewhere torch's ow
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
-from torchpure.transforms.engine import innermost, is_differentiated
+from torchpure.transforms.engine import functorch, innermost, is_differentiated, level_kinds
 
 from ._failing_members import by_finite_input
 from ._override import Override, Where
@@ -30,6 +31,23 @@ def _if_differentiated(operation: Rule, rule: Rule) -> Rule:
         return (rule if follows and kwargs.get("out") is None else operation)(*args, **kwargs)
 
     return run
+
+
+def _may_be_differentiated_twice(leaf: Tensor) -> bool:
+    """Return whether two derivatives or more may be taken along a tensor: torch's first ones may be right, and fast."""
+    levels = sum(kind != functorch.TransformType.Vmap for kind in level_kinds())
+    return levels + innermost(leaf).requires_grad > 1 and is_differentiated(leaf)
+
+
+def _second_of_matrix(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of a function of a matrix, whose first derivative is right in torch."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        matrix = args[0] if args else kwargs["A"]
+        twice = _may_be_differentiated_twice(matrix) and kwargs.get("out") is None
+        return (rule if twice else operation)(*args, **kwargs)
+
+    return by_finite_input(run)
 
 
 def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
@@ -66,19 +84,52 @@ def _rows(
 
 
 _finite_matrix_norm = by_finite_input(torch.linalg.matrix_norm)
-_finite_nuclear_norm = by_finite_input(formulas.nuclear_norm)
+_finite_spectral_norm = by_finite_input(formulas.spectral_norm)
 
 
-def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **other: Any) -> Tensor:  # noqa: N803
-    """Compute `torch.linalg.matrix_norm`; the norms by singular values are torch's."""
-    if ord == "fro" and is_differentiated(A):
+def _matrix_norm(
+    A: Tensor,  # noqa: N803 torch's name
+    ord: Any = "fro",
+    dim: Any = (-2, -1),
+    keepdim: bool = False,
+    *,
+    twice: bool = False,
+    **other: Any,
+) -> Tensor:
+    """Compute `torch.linalg.matrix_norm`; torch's first gradients of the orders 2 and -2 are right, and faster."""
+    followed = is_differentiated(A)
+    if ord == "fro" and followed:
         return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
     matrix = A.movedim(tuple(dim), (-2, -1))  # where a member that is not finite is looked for
-    nuclear = ord == "nuc" and is_differentiated(A)
-    norm = _finite_nuclear_norm(matrix, **other) if nuclear else _finite_matrix_norm(matrix, ord, **other)
+    formula = (followed and ord == "nuc") or (twice and ord in {2, -2} and _may_be_differentiated_twice(A))
+    run = _finite_spectral_norm if formula and A.numel() else _finite_matrix_norm
+    norm = run(matrix, ord, **other)
     for i in sorted(i % A.ndim for i in dim) if keepdim else ():
         norm = norm.unsqueeze(i)
     return norm
+
+
+_second_matrix_norm = partial(_matrix_norm, twice=True)
+
+
+def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    """Compute `torch.linalg.norm`; of a matrix, as in `_matrix_norm`."""
+    if ord in {2, -2} and (x.ndim == 2 if dim is None else isinstance(dim, tuple | list) and len(dim) == 2):
+        return _second_matrix_norm(x, ord, (-2, -1) if dim is None else dim, keepdim, **other)
+    return formulas.linalg_norm(x, ord, dim, keepdim, **other)
+
+
+def _svd(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of the factors, with the singular values of another."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        factors = operation(*args, **kwargs)
+        matrix = args[0] if args else kwargs["A" if "A" in kwargs else "input"]
+        if not _may_be_differentiated_twice(matrix):
+            return factors
+        return type(factors)((factors[0], rule(matrix, factors[1]), factors[2]))
+
+    return by_finite_input(run)
 
 
 _masked = torch.masked.std.__globals__
@@ -143,9 +194,14 @@ OVERRIDES = (
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
     *_rows(formulas.vector_norm, torch.linalg.vector_norm),
     *_rows(formulas.linalg_norm, torch.linalg.norm),
+    *_rows(_linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
     *_rows(formulas.norm, torch.norm, Tensor.norm),
     *_rows(formulas.dist, torch.dist, Tensor.dist),
     Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
+    Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _second_matrix_norm),
+    *_rows(formulas.singular_values, torch.linalg.svdvals, where=_ONCE_RIGHT, choose=_second_of_matrix),
+    *_rows(formulas.condition_number, torch.linalg.cond, where=_ONCE_RIGHT, choose=_second_of_matrix),
+    *_rows(formulas.singular_values, torch.linalg.svd, torch.svd, Tensor.svd, where=_ONCE_RIGHT, choose=_svd),
     *_rows(formulas.frobenius_norm, torch.frobenius_norm),
     *_rows(formulas.pairwise_distance, F.pairwise_distance),
     *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
