@@ -46,7 +46,7 @@ from ._linear_numbers import (
     trapezoid,
     var,
 )
-from ._log_sums import logaddexp, logaddexp2, logcumsumexp
+from ._log_sums import logaddexp, logaddexp2, logcumsumexp, logsigmoid
 from ._losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -124,6 +124,7 @@ __all__ = [
     "logaddexp2",
     "logcumsumexp",
     "logit",
+    "logsigmoid",
     "logspace",
     "margin_ranking_loss",
     "new_full",

@@ -182,6 +182,8 @@ OVERRIDES = (
     *_rows(formulas.logcumsumexp, torch.logcumsumexp, Tensor.logcumsumexp),
     *_rows(formulas.logaddexp, torch.logaddexp, Tensor.logaddexp, where=_ONCE_RIGHT),
     *_rows(formulas.logaddexp2, torch.logaddexp2, Tensor.logaddexp2, where=_ONCE_RIGHT),
+    *_rows(formulas.logsigmoid, F.logsigmoid, where=Where.FORWARD_MODE),
+    *_rows(formulas.multilabel_soft_margin_loss, F.multilabel_soft_margin_loss, where=Where.FORWARD_MODE),
     *_rows(formulas.sinc, torch.sinc, _special.sinc, Tensor.sinc, where=_ONCE_RIGHT),
     *_rows(_in_place(formulas.sinc), Tensor.sinc_, where=_ONCE_RIGHT),
     *_rows(formulas.pow, torch.pow, Tensor.pow, Tensor.__pow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
