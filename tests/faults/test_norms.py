@@ -52,6 +52,31 @@ def test_norms_beyond_the_range_of_squares(name, scale):
         assert_close(way(along)(zero), way(near)(zero))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [*LENGTHS, *DIRECTIONS])
+def test_transforms_agree_on_values_beyond_the_range_of_squares(name, scale):
+    """cdist and pdist keep the value of torch under vmap alone."""
+    dtype, by = SCALES[scale]
+    f = (LENGTHS | DIRECTIONS)[name]
+    x, c = HERE.to(dtype) * by, THERE.to(dtype) * by
+    run = lambda x: f(x, c)  # noqa: E731
+    wanted = tp.value_and_grad(run)(x)[0]
+    values = [tp.jvp(run, (x,), (x,))[0], tp.vjp(run, x)[0], tp.vmap(tp.value_and_grad(run))(x[None])[0][0],
+              tp.linearize(run, x)[0], tp.jit(tp.value_and_grad(run))(x)[0]]  # fmt: skip
+    mapped = (
+        [] if name in {"cdist", "pdist"} else [tp.vmap(run)(x[None])[0], tp.vmap(tp.vmap(run))(x[None, None])[0, 0]]
+    )
+    for value in (*values, *mapped):
+        assert_close(value / by, wanted / by)
+
+
+def test_far_members_of_a_vmap_leave_the_others_alone():
+    x = torch.stack([HERE, HERE * 2.0**650, HERE * 0, HERE * 2.0**-650])
+    wanted = torch.tensor([13.0, 13 * 2.0**650, 0.0, 13 * 2.0**-650], dtype=D)
+    assert_close(tp.vmap(torch.linalg.vector_norm)(x) / wanted.clamp(min=1e-300), wanted / wanted.clamp(min=1e-300))
+    assert torch.equal(tp.vmap(torch.linalg.vector_norm)(x[:1]), torch.linalg.vector_norm(x[:1], dim=1))
+
+
 KINKS = {
     "hypot": lambda x: torch.hypot(x[0], x[1]),
     "masked.std": lambda x: torch.masked.std(x, 0, mask=torch.tensor([True, False, True])),

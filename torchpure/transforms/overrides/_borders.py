@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
-from torchpure.transforms.engine import functorch, innermost, is_differentiated, level_kinds
+from torchpure.transforms.engine import functorch, in_any_level, innermost, is_differentiated, level_kinds
 
 from ._failing_members import by_finite_input
 from ._override import Override, Where
@@ -29,6 +29,16 @@ def _if_differentiated(operation: Rule, rule: Rule) -> Rule:
         given = (*args, *kwargs.values()) if kwargs else args
         follows = any(isinstance(leaf, Tensor) and is_differentiated(leaf) for leaf in given)
         return (rule if follows and kwargs.get("out") is None else operation)(*args, **kwargs)
+
+    return run
+
+
+def _if_followed(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of a norm, whose value is right far out too: under vmap alone it is that of `value_and_grad`."""
+    followed = _if_differentiated(operation, rule)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return (rule if in_any_level() and kwargs.get("out") is None else followed)(*args, **kwargs)
 
     return run
 
@@ -69,7 +79,7 @@ def _if_complex(operation: Rule, rule: Rule) -> Rule:
 
 def _normalize(*args: Any, out: Any = None, **kwargs: Any) -> Tensor:
     """Compute `F.normalize`; spectral norms of modules write their vectors to `out`, which torch cannot map."""
-    result = _if_differentiated(F.normalize, formulas.normalize)(*args, **kwargs)
+    result = _if_followed(F.normalize, formulas.normalize)(*args, **kwargs)
     return result if out is None else out.copy_(result)
 
 
@@ -98,7 +108,7 @@ def _matrix_norm(
 ) -> Tensor:
     """Compute `torch.linalg.matrix_norm`; torch's first gradients of the orders 2 and -2 are right, and faster."""
     followed = is_differentiated(A)
-    if ord == "fro" and followed:
+    if ord == "fro" and (followed or in_any_level()):
         return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
     matrix = A.movedim(tuple(dim), (-2, -1))  # where a member that is not finite is looked for
     formula = (followed and ord == "nuc") or (twice and ord in {2, -2} and _may_be_differentiated_twice(A))
@@ -194,18 +204,18 @@ OVERRIDES = (
     *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
     *_rows(formulas.xlog1py, _special.xlog1py),
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
-    *_rows(formulas.vector_norm, torch.linalg.vector_norm),
-    *_rows(formulas.linalg_norm, torch.linalg.norm),
-    *_rows(_linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT),
-    *_rows(formulas.norm, torch.norm, Tensor.norm),
-    *_rows(formulas.dist, torch.dist, Tensor.dist),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm, choose=_if_followed),
+    *_rows(formulas.linalg_norm, torch.linalg.norm, choose=_if_followed),
+    *_rows(_linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT, choose=_if_followed),
+    *_rows(formulas.norm, torch.norm, Tensor.norm, choose=_if_followed),
+    *_rows(formulas.dist, torch.dist, Tensor.dist, choose=_if_followed),
     Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
     Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _second_matrix_norm),
     *_rows(formulas.singular_values, torch.linalg.svdvals, where=_ONCE_RIGHT, choose=_second_of_matrix),
     *_rows(formulas.condition_number, torch.linalg.cond, where=_ONCE_RIGHT, choose=_second_of_matrix),
     *_rows(formulas.singular_values, torch.linalg.svd, torch.svd, Tensor.svd, where=_ONCE_RIGHT, choose=_svd),
-    *_rows(formulas.frobenius_norm, torch.frobenius_norm),
-    *_rows(formulas.pairwise_distance, F.pairwise_distance),
+    *_rows(formulas.frobenius_norm, torch.frobenius_norm, choose=_if_followed),
+    *_rows(formulas.pairwise_distance, F.pairwise_distance, choose=_if_followed),
     *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
     *_rows(formulas.cdist, torch.cdist),
     *_rows(formulas.pdist, F.pdist),
@@ -225,9 +235,9 @@ OVERRIDES = (
     ),
     *_rows(formulas.angle, torch.angle, Tensor.angle, where=_ONCE_RIGHT, choose=_if_complex),
     *_rows(formulas.sgn, torch.sgn, Tensor.sgn, where=_ONCE_RIGHT, choose=_if_complex),
-    *_rows(formulas.cosine_similarity, F.cosine_similarity),
-    *_rows(formulas.standard_deviation, torch.std, Tensor.std),
-    *_rows(formulas.std_mean, torch.std_mean),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity, choose=_if_followed),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std, choose=_if_followed),
+    *_rows(formulas.std_mean, torch.std_mean, choose=_if_followed),
     *_rows(formulas.vander, torch.linalg.vander, where=_ONCE_RIGHT),
     *_rows(
         lambda x, *count, increasing=False, **kw: formulas.vander(x, *count, increasing=increasing, **kw), torch.vander
