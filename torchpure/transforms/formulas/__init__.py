@@ -46,7 +46,7 @@ from ._linear_numbers import (
     trapezoid,
     var,
 )
-from ._log_sums import logaddexp, logaddexp2, logcumsumexp
+from ._log_sums import logaddexp, logaddexp2, logcumsumexp, logsigmoid
 from ._losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -60,17 +60,14 @@ from ._losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
-from ._matrices import determinant, nuclear_norm
+from ._matrices import condition_number, determinant, singular_values, spectral_norm
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, right_in_torch, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
 from ._products import cumprod, householder_product, index_product, prod, scatter_product, vander
-from ._quick import by_parts, by_value
-from ._quick import cosine_similarity as quick_cosine_similarity
-from ._quick import norm as quick_norm
-from ._quick import normalize as quick_normalize
+from ._quick import QUICK
 from ._ranges import linspace, logspace, normal
 from ._safe_product import safe_product
 from ._sine_cardinal import sinc, spherical_bessel_j0
@@ -84,6 +81,7 @@ __all__ = [
     "nll_loss",
     "BESSEL",
     "POLYNOMIALS",
+    "QUICK",
     "abs",
     "add",
     "addbmm",
@@ -93,11 +91,10 @@ __all__ = [
     "addr",
     "angle",
     "atan2",
-    "by_parts",
-    "by_value",
     "cdist",
     "celu",
     "clamp",
+    "condition_number",
     "copysign",
     "cosine_similarity",
     "cross_entropy",
@@ -129,22 +126,19 @@ __all__ = [
     "logaddexp2",
     "logcumsumexp",
     "logit",
+    "logsigmoid",
     "logspace",
     "margin_ranking_loss",
     "new_full",
     "norm",
     "normal",
     "normalize",
-    "nuclear_norm",
     "pad",
     "pairwise_distance",
     "pdist",
     "poisson_nll_loss",
     "pow",
     "prod",
-    "quick_cosine_similarity",
-    "quick_norm",
-    "quick_normalize",
     "renorm",
     "rms_norm",
     "rsub",
@@ -153,9 +147,11 @@ __all__ = [
     "right_in_torch",
     "sgn",
     "sinc",
+    "singular_values",
     "smooth_l1_loss",
     "softplus",
     "softshrink",
+    "spectral_norm",
     "spherical_bessel_j0",
     "standard_deviation",
     "std",

@@ -14,7 +14,7 @@ from torchpure.transforms.calls import differentiable, saved_primals, unwrap_clo
 from torchpure.transforms.engine import all_between, may_look
 
 from ._elementwise import Elementwise, with_value
-from ._matrices import nuclear_norm
+from ._matrices import spectral_norm
 from ._of_two import atan2
 
 
@@ -231,7 +231,7 @@ def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = Fal
     if ord == "fro":
         return vector_norm(x, 2, (-2, -1) if dim is None else dim, keepdim, **other)
     if ord == "nuc" and x.ndim > 1:
-        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, **other)
+        return spectral_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -242,7 +242,7 @@ def norm(
     if out is None and (p in {"fro", None} or isinstance(p, int | float)):
         return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
     if out is None and p == "nuc" and x.ndim > 1:
-        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+        return spectral_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchpure.transforms.engine import all_between, may_look
 
@@ -33,7 +34,7 @@ def _is_right(norm: Tensor, above: float = 0.0) -> bool:
     return all_between(norm, low if low > above else above, high)
 
 
-def by_value(operands: int = 1, order: tuple[str, int] = ("", 9), orders: tuple[Any, ...] = (2,)) -> Quick:
+def _by_value(operands: int = 1, order: tuple[str, int] = ("", 9), orders: tuple[Any, ...] = (2,)) -> Quick:
     """Return the rule of an operation whose value is a norm, if its order (a name and a position) is one of some.
 
     The first of them is the usual one.
@@ -57,7 +58,7 @@ def _any_tensor(options: Any) -> bool:
     return any(isinstance(option, Tensor) for option in options)
 
 
-def by_parts(rule: Callable[..., Any]) -> Quick:
+def _by_parts(rule: Callable[..., Any]) -> Quick:
     """Return the rule of an operation that takes norms and divides by them."""
 
     def run(operation: Any, args: Any, kwargs: Any) -> Any:
@@ -66,7 +67,7 @@ def by_parts(rule: Callable[..., Any]) -> Quick:
     return run
 
 
-def norm(
+def _norm(
     input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Tensor | None:
     """Compute `torch.norm`, if torch is right."""
@@ -77,7 +78,7 @@ def norm(
     return value if _is_right(value) else None
 
 
-def normalize(input: Tensor, p: Any = 2.0, dim: Any = 1, eps: Any = 1e-12, out: Any = None) -> Tensor | None:
+def _normalize(input: Tensor, p: Any = 2.0, dim: Any = 1, eps: Any = 1e-12, out: Any = None) -> Tensor | None:
     """Compute `F.normalize`, if torch is right."""
     if p != 2 or out is not None or isinstance(eps, Tensor) or not _may_be_right(input):
         return None
@@ -85,9 +86,21 @@ def normalize(input: Tensor, p: Any = 2.0, dim: Any = 1, eps: Any = 1e-12, out: 
     return input / size.clamp_min(eps) if _is_right(size) else None
 
 
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: Any = 1e-8) -> Tensor | None:
+def _cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: Any = 1e-8) -> Tensor | None:
     """Compute `F.cosine_similarity`, if torch is right: below `eps` its derivatives are not."""
     if isinstance(eps, Tensor) or x1.dtype != x2.dtype or x1.shape != x2.shape or not _may_be_right(x1, x2):
         return None
     one, other = (torch.linalg.vector_norm(x, 2, dim, True) for x in (x1, x2))
     return ((x1 / one) * (x2 / other)).sum(dim) if _is_right(one, eps) and _is_right(other, eps) else None
+
+
+QUICK: dict[Any, Quick] = {
+    torch.linalg.vector_norm: _by_value(order=("ord", 1)),
+    torch.linalg.norm: _by_value(order=("ord", 1), orders=(None, "fro")),
+    torch.linalg.matrix_norm: _by_value(order=("ord", 1), orders=("fro",)),
+    **dict.fromkeys([torch.norm, Tensor.norm], _by_parts(_norm)),
+    **dict.fromkeys([torch.frobenius_norm, torch.std, Tensor.std, torch.std_mean], _by_value()),
+    **dict.fromkeys([torch.dist, Tensor.dist, F.pairwise_distance], _by_value(2, order=("p", 2))),
+    F.normalize: _by_parts(_normalize),
+    F.cosine_similarity: _by_parts(_cosine_similarity),
+}
