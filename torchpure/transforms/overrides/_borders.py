@@ -208,13 +208,6 @@ def _no_sparse_in_trace(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, kwargs
 
 
-_TRIED = (
-    Override([torch.sqrt], Where.TRIED, _try_sqrt),
-    Override([Tensor.view], Where.TRIED, _try_view),
-    Override([torch.unbind, Tensor.unbind, torch.select, Tensor.select], Where.TRIED, _try_parts),
-    *(Override([operation], Where.TRIED, rule) for operation, rule in formulas.QUICK.items()),
-)
-
 OVERRIDES = (
     Override([torch.sqrt], Where.ALWAYS, _sqrt),
     Override(_MAKE_SPARSE, Where.INTERCEPTED, _no_sparse_in_trace),
@@ -236,7 +229,10 @@ OVERRIDES = (
     *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
     *_rows(formulas.xlog1py, _special.xlog1py),
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
-    *_TRIED,
+    Override([torch.sqrt], Where.TRIED, _try_sqrt),
+    Override([Tensor.view], Where.TRIED, _try_view),
+    Override([torch.unbind, Tensor.unbind, torch.select, Tensor.select], Where.TRIED, _try_parts),
+    *(Override([operation], Where.TRIED, rule) for operation, rule in formulas.QUICK.items()),
     *_rows(formulas.vector_norm, torch.linalg.vector_norm, choose=_if_followed),
     *_rows(formulas.linalg_norm, torch.linalg.norm, choose=_if_followed),
     *_rows(_linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT, choose=_if_followed),
