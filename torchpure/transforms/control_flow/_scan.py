@@ -231,6 +231,9 @@ class _ScanOperation:
         outputs, undone = closure.outputs, ()
         if self._inverse:
             outputs, undone = outputs[: len(outputs) - num_carry], outputs[len(outputs) - num_carry :]
+        if closure.suffices:
+            ys = [y.unsqueeze(0).expand(length, *y.shape) for y in outputs[num_carry:]]
+            return self._carry.unflatten(outputs[:num_carry]), self._ys.unflatten(ys)
         body = closure.convert(self.step, outputs)
         unrolled = partial(_nested_scans, scan_p.run, unroll)
         if self._inverse:
