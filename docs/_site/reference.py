@@ -44,9 +44,7 @@ PAGES = {
     "optimizer-parts": Page(
         spaces=("optim",), modules=("torchpure.optim.algorithms", "torchpure.optim.line_search"), pattern="scale_by_"
     ),
-    "transformations": Page(
-        spaces=("optim",), modules=("torchpure.optim.transformations",), pattern=r"(?!\w+State$)"
-    ),
+    "transformations": Page(spaces=("optim",), modules=("torchpure.optim.transformations",), pattern=r"(?!\w+State$)"),
     "combinators": Page(spaces=("optim",), pattern=r"(?!\w+State$)"),
     "optimizer-states": Page(spaces=("optim",)),
     "trees": Page("ravel_pytree", ("tree",)),
