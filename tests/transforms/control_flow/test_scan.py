@@ -389,6 +389,22 @@ def test_errors_of_options_and_while_tracing():
         TransformError, match=r"^scan: `<lambda>` \(test_scan.py:\d+\) must return a carry like the one"
     ):
         tp.scan(lambda c, x: (c, None), U, T, inverse=lambda c, x: c.float())
+    one = lambda c, x: (c, None)  # noqa: E731
+    for inverse, came in ((lambda c: c, r"\(c\): too many"), (lambda c, x, y: c, r"\(c, x, y\): missing .* 'y'")):
+        for context in (torch.enable_grad(), torch.no_grad()):
+            with context, pytest.raises(TransformError, match=r"inverse `<lambda>` \(.*\) must take two .*" + came):
+                tp.scan(one, U, T, inverse=inverse)
+    for inverse, kind, came in (
+        (lambda c, x: (c, x), StructureError, r"at `\.`: wanted a float64 tensor of shape .*, got tuple of 2"),
+        (
+            lambda c, x: c[None],
+            TransformError,
+            r"at `\.` wanted a float64 tensor of .*, got a float64 tensor of shape \(1,",
+        ),
+    ):
+        for run in (tp.scan, tp.jit(tp.scan, static=("inverse", "f"))):
+            with pytest.raises(kind, match=came):
+                run(one, U, T, inverse=inverse)
     for name in ("pair", "structure", "shape", "dtype", "y"):
         (fn, init, xs), kind, message = ERRORS[name]
         with pytest.raises(kind) as error:
