@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 PACKAGES = sorted(path.parent for path in FILES if path.name == "__init__.py")
 SHARED = {
     "torchpure._compile_lock",
+    "torchpure._dtensors",
     "torchpure._types",
     "torchpure._collector",
     "torchpure._progress",

@@ -82,7 +82,7 @@ from ._operators import (
     has_kernel,
     is_impure,
 )
-from ._processes import dtensor_class, get_default_store, is_dtensor, set_group_timeout
+from ._processes import get_default_store, set_group_timeout
 from ._tracing import (
     DynamicOutputShapeException,
     FakeTensor,
@@ -148,7 +148,6 @@ __all__ = [
     "disable_current_modes",
     "disable_fake_tensor_cache",
     "disable_proxy_modes_tracing",
-    "dtensor_class",
     "eager_transforms",
     "enter_dual_level",
     "exit_dual_level",
@@ -175,7 +174,6 @@ __all__ = [
     "grad_preprocess",
     "has_kernel",
     "is_any_autocast_enabled",
-    "is_dtensor",
     "is_fwd_grad_enabled",
     "is_impure",
     "jit_internal",

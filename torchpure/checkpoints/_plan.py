@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from torchpure import tree
-from torchpure._torch import FakeTensor, functorch, is_dtensor
+from torchpure._dtensors import is_dtensor
+from torchpure._torch import FakeTensor, functorch
 from torchpure._types import Tree
 from torchpure.errors import InputError, TransformError
 from torchpure.transforms.engine import in_outermost_grad

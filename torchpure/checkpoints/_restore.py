@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._torch import is_dtensor
+from torchpure._dtensors import is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import CheckpointError, InputError, StructureError
 

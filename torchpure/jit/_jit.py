@@ -12,8 +12,9 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._collector import gc_paused
 from torchpure._compile_lock import compile_lock
+from torchpure._dtensors import is_dtensor
 from torchpure._progress import progress
-from torchpure._torch import TensorGuards, is_any_autocast_enabled, is_dtensor
+from torchpure._torch import TensorGuards, is_any_autocast_enabled
 from torchpure._types import P
 from torchpure.errors import TransformError
 from torchpure.jit.backends import CompilerError

@@ -9,7 +9,8 @@ from torch.func import functionalize
 from torch.fx import GraphModule, Interpreter
 
 from torchpure import tree
-from torchpure._torch import DynamicOutputShapeException, FakeTensor, is_dtensor
+from torchpure._dtensors import is_dtensor
+from torchpure._torch import DynamicOutputShapeException, FakeTensor
 from torchpure._types import Tree
 from torchpure.errors import ImpureError, TransformError
 from torchpure.jit.passes import (

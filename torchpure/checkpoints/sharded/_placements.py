@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._torch import dtensor_class, is_dtensor
+from torchpure._dtensors import dtensor_class, is_dtensor
 from torchpure._types import Tree
 from torchpure.errors import InputError
 

@@ -15,7 +15,8 @@ from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 
 from torchpure import tree
-from torchpure._torch import dtensor_class, get_current_function_mode_stack, is_dtensor
+from torchpure._dtensors import dtensor_class, is_dtensor
+from torchpure._torch import get_current_function_mode_stack
 from torchpure._types import T
 
 if TYPE_CHECKING:  # slow to import; programs without DTensors never do

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._torch import is_dtensor
+from torchpure._dtensors import is_dtensor
 from torchpure._types import Grads, Params
 
 from ._sharded import complete, complete_placements, distributed, laid_out_like, redistribute, whole

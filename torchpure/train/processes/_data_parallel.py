@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from torchpure import random, tree
-from torchpure._torch import is_dtensor
+from torchpure._dtensors import is_dtensor
 from torchpure._types import T, Tree
 from torchpure.errors import TransformError
 from torchpure.transforms import value_and_grad

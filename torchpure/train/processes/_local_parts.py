@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from torchpure import tree
-from torchpure._torch import is_dtensor
+from torchpure._dtensors import is_dtensor
 from torchpure._types import Tree
 
 if TYPE_CHECKING:
