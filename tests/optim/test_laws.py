@@ -1,27 +1,43 @@
 """Every optimizer, transformation and combinator against every law."""
 
 import inspect
+import itertools
 
 import pytest
 import torch._dynamo
 import torch.fx.passes._tensorify_python_scalars
 from cases import OPTIMIZERS
 from cases_transforms import COMBINATORS, TRANSFORMS
+from daily import daily, proof
 
 from torchpure import optim, testing
 
 CASES = OPTIMIZERS | TRANSFORMS | COMBINATORS
 
 
-@pytest.mark.parametrize("law", testing.LAWS)
-@pytest.mark.parametrize("name", CASES)
+SLOW = [
+    "differentiable_in_everything",
+    "batched_equals_looped",
+    "live_tensors_stay_constant",
+    "converges_on_a_parabola",
+    "converges_on_rosenbrock",
+]
+FAST = [law for law in testing.LAWS if law not in SLOW]
+LAWS = [
+    *itertools.product(CASES, FAST),
+    *itertools.product(OPTIMIZERS, SLOW),
+    *daily(itertools.product(TRANSFORMS | COMBINATORS, SLOW), 3),  # the optimizers are chains of these
+]
+
+
+@pytest.mark.parametrize(("name", "law"), LAWS)
 def test_law(name, law):
     testing.LAWS[law](CASES[name])
 
 
 COMPILED = [
-    *(("eager", name) for name in CASES),  # takes half the time of aot_eager
-    *(pytest.param("aot_eager", name, marks=pytest.mark.proof) for name in OPTIMIZERS),
+    *daily((("eager", name) for name in CASES), 4),
+    *(proof("aot_eager", name) for name in OPTIMIZERS),  # takes twice the time of eager
 ]
 
 
@@ -35,6 +51,7 @@ def test_compiled_step_is_one_graph_and_does_not_recompile(backend, name, monkey
         testing.check_compiled(CASES[name], backend=backend)
 
 
+@pytest.mark.proof
 @pytest.mark.compile
 def test_adam_with_a_schedule_compiles_with_inductor():
     testing.check_compiled(optim.adam)
