@@ -27,4 +27,7 @@ def without(slow: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
     """Let `make proof` run the cases that are in `slow`; the others run daily."""
     rare, rows = set(slow), list(cases)
     assert rare <= set(rows), f"no cases: {rare - set(rows)}"
-    return [pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=PROOF if row in rare else DAILY) for row in rows]
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=PROOF if row in rare else DAILY)
+        for row in rows
+    ]
