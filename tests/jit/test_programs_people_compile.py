@@ -27,7 +27,16 @@ def reasons(monkeypatch):
     return found
 
 
-LARGE = ["Swin", "BERT", "GPT-2 in float32", "GRU, both directions", "ConvNeXt", "MobileNet"]  # others resemble them
+LARGE = [
+    "Swin",
+    "BERT",
+    "GPT-2 in float32",
+    "GRU, both directions",
+    "ConvNeXt",
+    "MobileNet",
+    "ViT",
+    "LSTM",
+]  # others resemble them
 
 
 @pytest.mark.parametrize("name", without(LARGE, PROGRAMS))

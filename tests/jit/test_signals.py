@@ -85,7 +85,7 @@ def test_a_loop_ends_when_an_error_is_noted(name, alarm):
 def test_the_exception_of_a_handler_ends_a_loop_within_a_second(name, alarm):
     compiled = tp.jit(ENDLESS[name])
     assert compiled.lower(torch.tensor(1)).backend == "native"
-    alarm(raise_alarm, 1.0)  # the call loads the program first
+    alarm(raise_alarm, 0.5)  # the call loads the program first
     with pytest.raises(AlarmError, match="from a handler"):
         compiled(torch.tensor(1))
 
