@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ class Page(NamedTuple):
     names: str = ""  # of `torchpure` itself
     spaces: tuple[str, ...] = ()  # modules of torchpure, all names of which stand here
     modules: tuple[str, ...] = ()  # only names of these spaces whose code is under these modules
+    pattern: str = ""  # only names of these spaces that begin with this regular expression
 
 
 PAGES = {
@@ -37,9 +39,14 @@ PAGES = {
     "optimizers": Page(
         spaces=("optim",),
         modules=("torchpure.optim.algorithms", "torchpure.optim.line_search", "torchpure.optim.interop"),
+        pattern=r"(?!scale_by_|\w+State$)",
     ),
-    "transformations": Page(spaces=("optim",), modules=("torchpure.optim.transformations",)),
-    "combinators": Page(spaces=("optim",)),
+    "optimizer-parts": Page(
+        spaces=("optim",), modules=("torchpure.optim.algorithms", "torchpure.optim.line_search"), pattern="scale_by_"
+    ),
+    "transformations": Page(spaces=("optim",), modules=("torchpure.optim.transformations",), pattern=r"(?!\w+State$)"),
+    "combinators": Page(spaces=("optim",), pattern=r"(?!\w+State$)"),
+    "optimizer-states": Page(spaces=("optim",)),
     "trees": Page("ravel_pytree", ("tree",)),
     "random": Page(spaces=("random",)),
     "checkpoints": Page("save restore", ("checkpoints",)),
@@ -62,6 +69,12 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def belongs(page: Page, name: str, value: Any) -> bool:
+    """Return whether a page takes a name of one of its spaces."""
+    home = getattr(value, "__module__", "") or ""
+    return (not page.modules or home.startswith(page.modules)) and re.match(page.pattern, name) is not None
+
+
 def entries() -> dict[str, list[str]]:
     """Return the dotted names of each page. A name of torchpure that no page takes stands on "programs"."""
     pages = {key: [f"torchpure.{name}" for name in page.names.split()] for key, page in PAGES.items()}
@@ -69,8 +82,7 @@ def entries() -> dict[str, list[str]]:
     for key, page in PAGES.items():
         for part in page.spaces:
             for name, value in public(space(part)):
-                home = getattr(value, "__module__", "") or ""
-                if id(value) not in seen and (not page.modules or home.startswith(page.modules)):
+                if id(value) not in seen and belongs(page, name, value):
                     seen.add(id(value))
                     pages[key].append(f"torchpure.{part}.{name}")
     pages["programs"] += [f"torchpure.{name}" for name, value in public(space("")) if id(value) not in seen]

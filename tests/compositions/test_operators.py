@@ -60,7 +60,7 @@ def test_an_operator_is_never_silently_wrong(name):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in EVERY_DAY if zlib.crc32(name.encode()) % 9 == 0])
+@pytest.mark.parametrize("name", [name for name in EVERY_DAY if zlib.crc32(name.encode()) % 27 == 0])
 def test_a_compiled_operator_is_never_silently_wrong(name):
     check_compiled(name)
 

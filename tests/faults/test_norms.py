@@ -52,6 +52,31 @@ def test_norms_beyond_the_range_of_squares(name, scale):
         assert_close(way(along)(zero), way(near)(zero))
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [*LENGTHS, *DIRECTIONS])
+def test_transforms_agree_on_values_beyond_the_range_of_squares(name, scale):
+    """cdist and pdist keep the value of torch under vmap alone."""
+    dtype, by = SCALES[scale]
+    f = (LENGTHS | DIRECTIONS)[name]
+    x, c = HERE.to(dtype) * by, THERE.to(dtype) * by
+    run = lambda x: f(x, c)  # noqa: E731
+    wanted = tp.value_and_grad(run)(x)[0]
+    values = [tp.jvp(run, (x,), (x,))[0], tp.vjp(run, x)[0], tp.vmap(tp.value_and_grad(run))(x[None])[0][0],
+              tp.linearize(run, x)[0], tp.jit(tp.value_and_grad(run))(x)[0]]  # fmt: skip
+    mapped = (
+        [] if name in {"cdist", "pdist"} else [tp.vmap(run)(x[None])[0], tp.vmap(tp.vmap(run))(x[None, None])[0, 0]]
+    )
+    for value in (*values, *mapped):
+        assert_close(value / by, wanted / by)
+
+
+def test_far_members_of_a_vmap_leave_the_others_alone():
+    x = torch.stack([HERE, HERE * 2.0**650, HERE * 0, HERE * 2.0**-650])
+    wanted = torch.tensor([13.0, 13 * 2.0**650, 0.0, 13 * 2.0**-650], dtype=D)
+    assert_close(tp.vmap(torch.linalg.vector_norm)(x) / wanted.clamp(min=1e-300), wanted / wanted.clamp(min=1e-300))
+    assert torch.equal(tp.vmap(torch.linalg.vector_norm)(x[:1]), torch.linalg.vector_norm(x[:1], dim=1))
+
+
 KINKS = {
     "hypot": lambda x: torch.hypot(x[0], x[1]),
     "masked.std": lambda x: torch.masked.std(x, 0, mask=torch.tensor([True, False, True])),
@@ -90,6 +115,98 @@ def test_second_derivatives_of_the_nuclear_norm_of_a_tall_matrix():
     gram = lambda x: torch.linalg.eigvalsh(x.T @ x).sqrt().sum()  # noqa: E731
     for x, reference in ((tall, gram), (tall.T, lambda x: gram(x.T))):
         assert_close(tp.hessian(NUCLEAR[0])(x), tp.hessian(reference)(x))
+
+
+LEFT = torch.linalg.qr(torch.arange(16.0, dtype=D).sin().reshape(4, 4))[0]
+RIGHT = torch.linalg.qr(torch.arange(16.0, dtype=D).cos().reshape(4, 4) + torch.eye(4, dtype=D))[0]
+PHASES = torch.polar(torch.ones(4, dtype=D), torch.arange(4.0, dtype=D))
+
+
+def _turned(sizes):
+    return LEFT @ torch.diag(torch.tensor(sizes, dtype=D)) @ RIGHT
+
+
+TIES = {
+    "diagonal": torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0], dtype=D)),
+    "square": _turned([3.0, 2.0, 2.0, 1.0]),
+    "tall": (LEFT @ torch.diag(torch.tensor([3.0, 2.0, 2.0, 1.0], dtype=D)))[:, :3] @ RIGHT[:3, :3],
+    "tall, tied": LEFT[:, :3] @ torch.diag(torch.tensor([3.0, 2.0, 2.0], dtype=D)) @ RIGHT[:3, :3].svd()[0],
+    "wide": (_turned([3.0, 2.0, 2.0, 1.0]).mT)[:3].contiguous(),
+    "complex": _turned([3.0, 2.0, 2.0, 1.0]) * PHASES,
+}
+SPECTRAL = {
+    "the spectral norm": lambda x: torch.linalg.matrix_norm(x, 2),
+    "its square": lambda x: torch.linalg.norm(x, 2) ** 2,
+    "over other dimensions": lambda x: torch.linalg.norm(x.mT[None], 2, dim=(2, 1), keepdim=True).sum(),
+    "the largest singular value": lambda x: torch.linalg.svdvals(x)[0],
+    "the sum": lambda x: torch.linalg.svdvals(x).sum(),
+    "of svd": lambda x: torch.linalg.svd(x, full_matrices=False)[1].sum() + torch.svd(x)[1][0] + x.svd().S.sum(),
+}
+SMALLEST = {
+    "the smallest singular value": lambda x: torch.linalg.matrix_norm(x, -2),
+    "the condition": torch.linalg.cond,
+    "its reciprocal": lambda x: torch.linalg.cond(x, -2),
+}
+
+
+def _by_differences(f, x):
+    """Differentiate a gradient along each direction, by six points."""
+    steps = torch.eye(x.numel(), dtype=D).reshape(-1, *x.shape) * 2e-3
+    weights = [(1, 45 / 60), (2, -9 / 60), (3, 1 / 60)]
+    rows = [sum(w * (tp.grad(f)(x + k * e) - tp.grad(f)(x - k * e)) for k, w in weights) / 2e-3 for e in steps]
+    return torch.stack(rows, -1).reshape(*x.shape, *x.shape)
+
+
+def _parts_of(f, x):
+    """Return f as a function of real numbers, and those: the real parts, and the imaginary ones of complex numbers."""
+    if not x.is_complex():
+        return f, x
+    return lambda parts: f(torch.complex(parts[0], parts[1])), torch.stack([x.real, x.imag])
+
+
+@pytest.mark.parametrize("kind", TIES)
+@pytest.mark.parametrize("name", [*SPECTRAL, *SMALLEST])
+def test_second_derivatives_of_singular_values_where_others_are_equal(name, kind):
+    if name in SMALLEST and kind == "tall, tied":
+        pytest.skip("the smallest one is a tie")
+    f, x = _parts_of((SPECTRAL | SMALLEST)[name], TIES[kind])
+    wanted = _by_differences(f, x)
+    ways = [tp.hessian, lambda f: tp.jacrev(tp.grad(f)), lambda f: lambda x: tp.vmap(tp.hessian(f))(x[None])[0],
+            lambda f: lambda x: tp.make_graph(tp.hessian(f))(x)(x), lambda f: tp.jit(tp.hessian(f))]  # fmt: skip
+    for second in ways:
+        assert_close(second(f)(x), wanted, rtol=1e-6, atol=1e-6)
+    if "norm" in name or name in SMALLEST:
+        for second in (lambda f: tp.jacfwd(tp.jacfwd(f)), lambda f: tp.jacrev(tp.jacfwd(f))):
+            assert_close(second(f)(x), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_second_derivatives_of_the_spectral_norm_where_others_are_zero():
+    x = 3 * torch.outer(torch.eye(4, dtype=D)[0], torch.eye(3, dtype=D)[1])
+    for f in (SPECTRAL["the spectral norm"], SPECTRAL["its square"], SPECTRAL["the largest singular value"]):
+        assert_close(tp.hessian(f)(x), _by_differences(f, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", [2, -2])
+def test_the_second_derivative_of_a_spectral_norm_at_a_tie_is_that_of_a_kink(order):
+    """No derivative exists: each tied value counts alike, and turns of the vectors alone are followed."""
+    f = lambda x: torch.linalg.matrix_norm(x, order)  # noqa: E731
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=D)
+    x = torch.eye(2, dtype=D)
+    assert_close(tp.jacfwd(f)(x), x / 2)
+    assert_close(tp.grad(f)(x), x / 2)
+    for second in (tp.hessian(f), tp.jacrev(tp.grad(f)), tp.jacfwd(tp.jacfwd(f)), tp.jit(tp.hessian(f))):
+        assert_close(second(x), torch.einsum("ij,kl->ijkl", turn, turn) / 4)
+        assert not second(0 * x).any()
+
+
+def test_a_nonlinear_function_of_equal_singular_values_has_no_silent_second_derivative():
+    """The limit at the tie is not known to the rule: not finite, as in torch and JAX, and no wrong number."""
+    f = lambda x: (torch.linalg.svdvals(x) ** 4).sum()  # noqa: E731
+    x = torch.eye(2, dtype=D)
+    for second in (tp.hessian(f), tp.jacrev(tp.grad(f)), tp.jacrev(tp.jacfwd(f)), tp.jacfwd(tp.jacfwd(f))):
+        assert not second(x).isfinite().all()
+    apart = torch.tensor([[2.0, 1.0], [0.5, -1.0]], dtype=D)
+    assert_close(tp.hessian(f)(apart), tp.hessian(lambda x: ((x.mT @ x) ** 2).sum())(apart))
 
 
 @pytest.mark.parametrize("order", ["fro", "nuc", 2, 1])

@@ -215,9 +215,18 @@ def test_one_hot(law):
 def test_one_hot_of_wrong_classes():
     x, classes = torch.ones(3, dtype=D), torch.tensor([[0], [5]])
     mapped = tp.vmap(chosen, in_dims=(None, 0))
-    for run in (mapped, tp.make_graph(mapped)(x, classes % 3)):
-        with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
-            run(x, classes)
+    with pytest.raises(RuntimeError, match="index 5 is out of bounds"):
+        tp.make_graph(mapped)(x, classes % 3)(x, classes)
+    wrong = (
+        r"^one_hot, line \d+ of test_transforms.py, is given the class {}: wanted classes from 0 to 2, for num_c.*=3"
+    )
+    for run in (mapped, tp.vmap(tp.grad(chosen), (None, 0)), tp.grad(chosen), tp.vmap(mapped, (None, 0))):
+        given = classes[None] if run is not mapped else classes
+        for value, sign in ((5, 1), (-5, -1)):
+            with pytest.raises(TransformError, match=wrong.format(value)):
+                run(x, sign * given)
+    with pytest.raises(TransformError, match="is given the class -5: wanted classes of at least 0"):
+        tp.grad(lambda x: (x.sum() * functional.one_hot(-classes)).sum())(x)
     with pytest.raises(TransformError, match=r"^one_hot, line \d+ of .*, without num_classes .*: give it num_classes="):
         tp.vmap(functional.one_hot)(classes)
 

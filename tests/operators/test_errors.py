@@ -6,6 +6,31 @@ import torch
 import torchpure as tp
 
 X = torch.tensor([0.3, -0.7, 0.45])
+KEY = tp.random.key(0)
+LAYERS = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+DOUBLE = X.double()
+MIXED = {  # operators of a network in another dtype
+    "laplacian": lambda f: tp.laplacian(f)(DOUBLE),
+    "bilaplacian": lambda f: tp.bilaplacian(f)(DOUBLE),
+    "hessian_diagonal": lambda f: tp.hessian_diagonal(f)(DOUBLE),
+    "divergence": lambda f: tp.divergence(f)(DOUBLE),
+    "curl": lambda f: tp.curl(f)(DOUBLE),
+    "jacobian_diagonal": lambda f: tp.jacobian_diagonal(f)(DOUBLE),
+    "strain": lambda f: tp.strain(f)(DOUBLE),
+    "advection": lambda f: tp.advection(f)(DOUBLE),
+    "directional": lambda f: tp.directional(f, DOUBLE, 2)(DOUBLE),
+    "partial": lambda f: tp.partial(f, "xy", coordinates="xyz")(DOUBLE),
+    "partials": lambda f: tp.partials(f, ["x", "yy"], coordinates="xyz")(DOUBLE),
+    "jet": lambda f: tp.jet(f, (DOUBLE,), ((DOUBLE, DOUBLE),)),
+    "hutchinson_laplacian": lambda f: tp.operators.hutchinson_laplacian(f)(DOUBLE, key=KEY),
+    "hutchinson_divergence": lambda f: tp.operators.hutchinson_divergence(f)(DOUBLE, key=KEY),
+    "stde_laplacian": lambda f: tp.operators.stde_laplacian(f, 2)(DOUBLE, key=KEY),
+    "stde_bilaplacian": lambda f: tp.operators.stde_bilaplacian(f)(DOUBLE, key=KEY),
+    "vmap": lambda f: tp.vmap(f)(DOUBLE[None]),
+    "grad": lambda f: tp.grad(lambda x: f(x).sum())(DOUBLE),
+    "jvp": lambda f: tp.jvp(f, (DOUBLE,), (DOUBLE,)),
+    "hessian": lambda f: tp.hessian(f)(DOUBLE),
+}
 
 
 def u(x):
@@ -131,3 +156,26 @@ def test_an_error_of_the_user_is_seen_as_it_is():
 def test_a_write_into_an_argument_is_refused():
     with pytest.raises(tp.errors.ImpureError):
         tp.laplacian(lambda x: x.mul_(2).sum())(X.clone())
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_an_error_about_dtypes_names_the_argument_and_the_parameter(name):
+    wanted = (
+        rf"{name}: .*, line \d+ of test_errors.py, mixes dtypes .*: argument `x` is float64 and parameter `0.weight` of"
+    )
+    with pytest.raises(tp.errors.TransformError, match=wanted + " Sequential is float32. Cast one"):
+        MIXED[name](lambda x: LAYERS(x))
+
+
+def test_an_error_about_dtypes_names_paths_of_parameters():
+    params = {"w": torch.ones(3, 3)}
+    with pytest.raises(tp.errors.TransformError, match=r"argument `p` at `w` is float32 and argument `x` is float64"):
+        tp.grad(lambda p, x: (x @ p["w"]).sum())(params, DOUBLE)
+    with pytest.raises(
+        tp.errors.TransformError, match=r"argument `x` is float64 and captured `params` at `w` is float32"
+    ):
+        tp.laplacian(lambda x: (x @ params["w"]).sum())(DOUBLE)
+    with pytest.raises(
+        tp.errors.TransformError, match=r"`Linear` mixes .* `input` is float64 and parameter `weight` of L"
+    ):
+        tp.vmap(LAYERS[0])(DOUBLE[None])

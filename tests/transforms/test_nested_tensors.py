@@ -130,3 +130,43 @@ def test_a_nested_constant_is_right(name):
 def test_programs_refuse_to_make_nested_tensors(make):
     with pytest.raises(TransformError, match=r"jit: .* nested tensor, .*: pad it with torch.nested.to_padded_tensor"):
         tp.jit(lambda w: _padded(make([w, w])).sum())(W)
+
+
+ROWS = {  # of a nested tensor x: the function, and the weights of its rows in the gradient
+    "[0]": (lambda x: (x[0] ** 2).sum(), (1, 0)),
+    "[-1]": (lambda x: (x[-1] ** 2).sum(), (0, 1)),
+    "[tensor]": (lambda x: (x[torch.tensor(1)] ** 2).sum(), (0, 1)),
+    "[0][1]": (lambda x: 2 * (x[0][:] ** 2).sum(), (2, 0)),
+    "select": (lambda x: (x.select(0, 1) ** 2).sum(), (0, 1)),
+    "torch.select": (lambda x: (torch.select(x, 0, 0) ** 2).sum(), (1, 0)),
+    "unbind": (lambda x: (x.unbind()[1] ** 2).sum(), (0, 1)),
+    "rows": (lambda x: sum((i + 1) * (row**2).sum() for i, row in enumerate(x)), (1, 2)),
+}
+PARTS = {  # whose gradients torch lacks
+    "[..., 0]": lambda x: x[..., 0].values().sum(),
+    "[1:2]": lambda x: x[1:2].values().sum(),
+    "mask": lambda x: x[torch.tensor([True, False])].values().sum(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_a_nested_argument(name, layout):
+    (f, weights), nested = ROWS[name], _rows(layout)
+    wanted = [2 * weight * row for weight, row in zip(weights, nested.unbind(), strict=True)]
+    for found in (tp.grad(f)(nested), tp.value_and_grad(f)(nested)[1], tp.jit(tp.grad(f))(nested)):
+        for got, row in zip(found.unbind(), wanted, strict=True):
+            torch.testing.assert_close(got, row)
+    torch.testing.assert_close(tp.jit(f)(nested), f(nested))
+    for refused in (lambda: tp.vjp(f, nested), lambda: tp.jvp(f, (nested,), (nested,)),
+                    lambda: tp.grad(lambda x: f(tp.grad(f)(x)))(nested)):  # fmt: skip
+        with pytest.raises(TransformError, match=r"\w+: .* is given a nested tensor, .*: pad it with"):
+            refused()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_nested_argument_without_a_gradient_are_refused(name, layout):
+    for transform in (tp.grad, tp.value_and_grad, lambda f: tp.jit(tp.grad(f))):
+        with pytest.raises(TransformError, match=r"\w+: .* is given a nested tensor, .*: pad it with"):
+            transform(PARTS[name])(_rows(layout))

@@ -5,6 +5,7 @@ import sys
 import warnings
 
 import pytest
+from daily import daily
 
 from torchpure.transforms.engine import _forward_rules
 
@@ -27,7 +28,7 @@ FIRST = {  # a forward derivative that is the first of its process, by each rout
 }
 
 
-@pytest.mark.parametrize("name", [*FIRST][:2])
+@pytest.mark.parametrize("name", daily([*FIRST][:2], every=2))
 def test_scripts_of_torch_warn_nobody(name):
     code = PROGRAM.format(call=FIRST[name])
     options = ["-W", "error", "-W", "ignore:Guards may run slower:RuntimeWarning"]  # that is of torch.compile itself
@@ -36,6 +37,7 @@ def test_scripts_of_torch_warn_nobody(name):
 
 
 @pytest.mark.compile
+@pytest.mark.proof
 def test_scripts_of_torch_warn_nobody_who_compiles():
     test_scripts_of_torch_warn_nobody("torch.compile")
 

@@ -20,6 +20,7 @@ from ._collapsed import sum_of_series
 from ._forms import TRACE
 from ._point import Point, same_shape
 from ._second_order import rows_along, second_order
+from .rules import explained
 
 Draw = Callable[[Key, Point, int], list[Tensor]]  # directions, of shape (samples, *leaf)
 Estimate = Callable[[Point, list[Tensor]], tuple[Tree, Tree]]
@@ -181,7 +182,8 @@ def _estimator(
     def estimated(*args: Tree, key: Key, **kwargs: Any) -> Any:
         random.check_key(key, caller)
         point = Point(caller, fn, argnums, has_aux, args, kwargs)
-        result, aux = estimate(point, draw(key, point, num_samples))
+        with explained(caller, fn):
+            result, aux = estimate(point, draw(key, point, num_samples))
         return (result, aux) if has_aux else result
 
     return estimated

@@ -1,9 +1,11 @@
 """Bodies of loops and branches pass captured tensors directly to a transform, or return them unchanged."""
 
 from functools import cache, partial
+from itertools import product
 
 import pytest
 import torch
+from daily import daily, proof
 from torch.testing import assert_close
 
 import torchpure as tp
@@ -97,9 +99,8 @@ def _wanted(transform, plain, inner):
     return transform(partial(plain, INNER[inner]))(X)
 
 
-@pytest.mark.parametrize("outer", OUTER)
-@pytest.mark.parametrize("inner", INNER)
-def test_what_is_captured_whole_is_followed(inner, outer):
+@pytest.mark.parametrize(("outer", "inner"), daily(product(OUTER, INNER), every=5))
+def test_what_is_captured_whole_is_followed(outer, inner):
     run, plain = OUTER[outer]
     fn = partial(run, INNER[inner])
     for transform in (tp.grad, _forward_derivative, _mapped_gradient, tp.hessian):
@@ -140,12 +141,29 @@ SOLVED = {
 }
 
 
+SECOND = {
+    "hessian": tp.hessian,
+    "forward over forward": lambda f: tp.jacfwd(tp.jacfwd(f)),
+    "reverse over forward": lambda f: tp.jacrev(tp.jacfwd(f)),
+}
+TRACED = [(name, "reverse over forward") for name in SOLVED if name != "while loop"]
+
+
+@cache
+def _second_derivatives():
+    return tp.jacrev(tp.jacrev(lambda x: _solved(_solved(x)).sum()))(X)
+
+
+@pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("name", SOLVED)
-def test_wrong_derivatives_of_torch_are_replaced_in_bodies_too(name):
-    fn, wanted = SOLVED[name], tp.jacrev(tp.jacrev(lambda x: _solved(_solved(x)).sum()))(X)
-    for second in (tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f)), lambda f: tp.jacrev(tp.jacfwd(f))):
-        assert_close(second(fn)(X), wanted)
-        assert_close(tp.make_graph(second(fn))(X)(X), wanted)
+def test_wrong_derivatives_of_torch_are_replaced_in_bodies_too(name, second):
+    assert_close(SECOND[second](SOLVED[name])(X), _second_derivatives())
+
+
+@pytest.mark.parametrize(("name", "second"), [row if row in TRACED else proof(*row) for row in product(SOLVED, SECOND)])
+def test_wrong_derivatives_of_torch_are_replaced_in_traced_bodies_too(name, second):
+    graph = tp.make_graph(SECOND[second](SOLVED[name]))(X)
+    assert_close(graph(X), _second_derivatives())
 
 
 def _scan_twice(f):

@@ -1,9 +1,11 @@
 """scan equals an unrolled loop in every stack of transforms: eager, rematerialised and traced."""
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
+from daily import daily
 from loops import DEEP, T, traced, unrolled
 from stacks import STACKS, D, U
 from torch.testing import assert_close
@@ -108,28 +110,26 @@ def test_a_traced_scan_is_a_loop(program, stack, monkeypatch):
     assert any("scan" in name for name in names) and not any("sin" in name for name in names)
 
 
-@pytest.mark.parametrize("stack", DEEP)
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(("program", "stack"), daily(product(PROGRAMS, DEEP), every=2))
 def test_every_traced_scan_is_a_loop(program, stack, monkeypatch):
     run = PROGRAMS[program]
     _, actual = traced(STACKS[stack], lambda u: run(tp.scan, u), monkeypatch)
     check(actual, plainly(stack, program))
 
 
-@pytest.mark.parametrize(
-    "options", [{"remat": 2}, {"remat": 3}, {"unroll": 3}, {"unroll": 9}, {"remat": 3, "unroll": 2}]
-)
-@pytest.mark.parametrize("program", ["slices", "integers"])
-def test_unroll_and_remat_change_nothing(program, options, monkeypatch):
+OPTIONS = [{"remat": 2}, {"remat": 3}, {"unroll": 3}, {"unroll": 9}, {"remat": 3, "unroll": 2}]
+
+
+@pytest.mark.parametrize(("name", "program", "options"), daily(product(DEEP, ["slices", "integers"], OPTIONS), every=4))
+def test_unroll_and_remat_change_nothing(name, program, options, monkeypatch):
     run = PROGRAMS[program]
 
     def scan_with_options(*args, **kwargs):
         return tp.scan(*args, **kwargs, **options)
 
-    for name in DEEP:
-        expected = plainly(name, program)
-        check(STACKS[name](lambda u: run(scan_with_options, u)), expected)
-        check(traced(STACKS[name], lambda u: run(scan_with_options, u), monkeypatch)[1], expected)
+    expected = plainly(name, program)
+    check(STACKS[name](lambda u: run(scan_with_options, u)), expected)
+    check(traced(STACKS[name], lambda u: run(scan_with_options, u), monkeypatch)[1], expected)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -389,6 +389,22 @@ def test_errors_of_options_and_while_tracing():
         TransformError, match=r"^scan: `<lambda>` \(test_scan.py:\d+\) must return a carry like the one"
     ):
         tp.scan(lambda c, x: (c, None), U, T, inverse=lambda c, x: c.float())
+    one = lambda c, x: (c, None)  # noqa: E731
+    for inverse, came in ((lambda c: c, r"\(c\): too many"), (lambda c, x, y: c, r"\(c, x, y\): missing .* 'y'")):
+        for context in (torch.enable_grad(), torch.no_grad()):
+            with context, pytest.raises(TransformError, match=r"inverse `<lambda>` \(.*\) must take two .*" + came):
+                tp.scan(one, U, T, inverse=inverse)
+    for inverse, kind, came in (
+        (lambda c, x: (c, x), StructureError, r"at `\.`: wanted a float64 tensor of shape .*, got tuple of 2"),
+        (
+            lambda c, x: c[None],
+            TransformError,
+            r"at `\.` wanted a float64 tensor of .*, got a float64 tensor of shape \(1,",
+        ),
+    ):
+        for run in (tp.scan, tp.jit(tp.scan, static=("inverse", "f"))):
+            with pytest.raises(kind, match=came):
+                run(one, U, T, inverse=inverse)
     for name in ("pair", "structure", "shape", "dtype", "y"):
         (fn, init, xs), kind, message = ERRORS[name]
         with pytest.raises(kind) as error:

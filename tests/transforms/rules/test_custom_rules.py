@@ -1,10 +1,12 @@
 """custom_jvp, custom_vjp, custom_vmap and remat equal the plain function in every stack of transforms."""
 
 import sys
+from itertools import product
 from types import ModuleType
 
 import pytest
 import torch
+from daily import daily
 from stacks import STACKS, D, U, V
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.testing import assert_close
@@ -103,8 +105,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("stack", STACKS)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(("name", "stack"), daily(product(FUNCTIONS, STACKS), every=2))
 def test_law_every_composition_uses_the_rule(name, stack):
     f = FUNCTIONS[name]
     if name.startswith("custom_") and "graph" in stack:

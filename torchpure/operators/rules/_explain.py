@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from torchpure.errors import TransformError
-from torchpure.transforms.engine import describe_function, explain, user_line
+from torchpure.errors import TorchpureError, TransformError
+from torchpure.transforms.engine import describe_function, explain, mixed_dtypes, user_line
 
 Result = TypeVar("Result")
 _KINKED = frozenset({torch.relu, Tensor.relu, F.relu, F.relu6, F.leaky_relu, F.hardtanh, F.threshold, F.rrelu})
@@ -47,6 +47,13 @@ def explained(caller: str, fn: Callable[..., Any]) -> Iterator[None]:
         if known is None:
             raise
         raise known from cause
+    except TorchpureError:
+        raise
+    except RuntimeError as error:
+        known = explain(caller, fn, error) if mixed_dtypes(fn, error) else None
+        if known is None:
+            raise
+        raise known from error
 
 
 def is_kinked(func: Callable[..., Any]) -> bool:

@@ -6,7 +6,7 @@ replaces the captured tensors by those inputs whenever the function runs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -170,10 +170,23 @@ class ReplaceCaptures(_CaptureMode):
         return self._replacements.get(id(leaf), leaf)
 
 
-def _find_captures(
-    run: Callable[..., Any], inputs: Sequence[Tensor], env: CallEnv
-) -> tuple[dict[int, tuple[Tensor, Tensor]], bool, Any]:
+_Found = tuple[dict[int, tuple[Tensor, Tensor]], bool, Any]
+
+
+def _find_captures(run: Callable[..., Any], inputs: Sequence[Tensor], env: CallEnv) -> _Found:
     """Run a function; return its captures by id, whether a tracer was active, and its results."""
+    if not current.finds_captures:
+        current.finds_captures = True
+        try:
+            # what fails may only have met results of an inner loop that lack the members of later steps
+            with suppress(Exception):
+                return _run_to_find(run, inputs, env)
+        finally:
+            current.finds_captures = False
+    return _run_to_find(run, inputs, env)
+
+
+def _run_to_find(run: Callable[..., Any], inputs: Sequence[Tensor], env: CallEnv) -> _Found:
     aliases = [leaf.view_as(leaf) for leaf in inputs]  # an input may be captured too
     mode = _FindCaptures(aliases)
     for leaf in env.resumed_tensors:
@@ -186,7 +199,7 @@ def _find_captures(
 class ClosureConversion:
     """The tensors that `run` captures, found by running it on these inputs."""
 
-    __slots__ = ("_captured", "_context", "_env", "_ids", "consts", "outputs")
+    __slots__ = ("_captured", "_context", "_env", "_ids", "consts", "outputs", "suffices")
 
     def __init__(
         self, run: Callable[..., Any], inputs: Sequence[Tensor], context: Callable[[], AbstractContextManager[None]]
@@ -194,14 +207,18 @@ class ClosureConversion:
         self._env = CallEnv()
         self._context = context  # in which converted functions run, besides the environment of the call
         nested = any(isinstance(mode, _FindCaptures) for mode in get_current_function_mode_stack())
+        only_shapes_count = nested or current.sampled_level is not None
         found, was_traced, self.outputs = _find_captures(run, inputs, self._env)
-        # A tensor that a second run does not use again was made inside unseen. Inside another search only shapes count.
-        if found and not was_traced and not nested:
+        # a tensor that a second run does not use again was made inside unseen
+        if found and not was_traced and not only_shapes_count:
             in_second_run, _, _ = _find_captures(run, inputs, self._env)
             found = {key: pair for key, pair in found.items() if key in in_second_run}
         self._captured = [leaf for leaf, _ in found.values()]  # keeps their ids taken
         self._ids = list(found)
         self.consts = tuple(outer_leaf for _, outer_leaf in found.values())
+        # An outer search needs no more than this run. A program cannot read the numbers of a tracer's tensors.
+        leaves = tree.leaves(self.outputs) if nested and current.finds_captures else [None]
+        self.suffices = all(isinstance(leaf, Tensor) and isinstance(innermost(leaf), FakeTensor) for leaf in leaves)
 
     def convert(self, fn: Callable[..., Any], results: Sequence[Tensor]) -> Callable[..., Any]:
         """Return a function that takes the captured tensors after its own arguments.

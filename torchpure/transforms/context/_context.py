@@ -52,6 +52,8 @@ class Context(threading.local):
         self.collectives: tuple[set[str], ...] = ()  # a set for each open `collectives_used`
         self.in_member = False  # whether the program of a single member of a vmap is traced
         self.suppressions = 0  # how many `suppress_callbacks` are open
+        self.finds_captures = False  # a body runs to find the tensors that it captures, and for no other purpose
+        self.sampled_level: int | None = None  # of a vmap whose members a body runs on, to learn which results have any
         self.chunk_offsets: dict[int, Offset] = {}  # level of a vmap -> index of its first member
         self.body: Body | None = None  # the run of an operation's function that is active; None outside of all
         self.resumables: tuple[Any, ...] = ()  # calls of modules and modes that are active

@@ -123,7 +123,10 @@ def _choose(caller: str, index: Tensor, branches: tuple[Branch, ...], operands: 
     index = expose(index)
     has_collective = [False] * len(branches)  # over an axis whose members differ in the index
     closure = ClosureConversion(_recording_collectives(index, flat_branches, has_collective), tensors, overriding)
-    out = _run_branches(index, flat_branches, has_collective, tensors, closure)
+    if closure.suffices:
+        out = closure.outputs[0]
+    else:
+        out = _run_branches(index, flat_branches, has_collective, tensors, closure)
     for watch in watches:
         watch.check()
     return outputs.unflatten(out)

@@ -21,7 +21,7 @@ from torchpure.transforms.calls import (
 from torchpure.transforms.context import next_active_where, suppress_callbacks
 from torchpure.transforms.engine import dense, is_variable, torch_jvp, torch_vjp, unaliased, without_zerotensors
 
-from ._batched_body import BatchedFlags, batch_body, find_out_batched
+from ._batched_body import BatchedFlags, batch_all_outputs, batch_body, expand_where, is_sample_enough, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,13 @@ class _Switch(torch.autograd.Function):
         if index_dim is not None:
             out = _run_all_and_select(choice, index, inputs, in_batched, size)
             return out, (0,) * len(out)
-        flags_of_branches = [find_out_batched(branch, size, in_batched, inputs) for branch in choice.branches]
-        out = [any(column) for column in zip(*flags_of_branches, strict=True)]
+        runs = [sample(branch, size, in_batched, inputs) for branch in choice.branches]
+        out = [any(column) for column in zip(*(run.flags for run in runs), strict=True)]
+        dims = tuple(0 if flag else None for flag in out)
+        if is_sample_enough(runs[0], (index, *flat)):
+            return tuple(expand_where(runs[0].results, runs[0].flags, out, size)), dims
         branches = tuple(batch_body(branch, size, in_batched, out) for branch in choice.branches)
-        return _Switch.apply(Choice(branches), index, *inputs), tuple(0 if flag else None for flag in out)
+        return _Switch.apply(Choice(branches), index, *inputs), dims
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +150,6 @@ def _run_all_and_select(
         results = batch_all_outputs(masked_by_last(branch, substituted=True), size, [*in_batched, True])(*safe, mask)
         out = [torch.where(_expand_mask(mask, new), new, old) for new, old in zip(results, out or results, strict=True)]
     return tuple(out)
-
-
-def batch_all_outputs(branch: FlatFn, size: int, in_batched: list[bool]) -> FlatFn:
-    """Return a batched branch all of whose results have members at dimension 0."""
-
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        count = len(find_out_batched(branch, size, in_batched, inputs))
-        return batch_body(branch, size, in_batched, [True] * count)(*inputs)
-
-    return run
 
 
 def masked_by_last(fn: FlatFn, substituted: bool) -> FlatFn:

@@ -26,7 +26,7 @@ from torchpure.transforms.overrides import overriding
 from torchpure.transforms.purity import watched
 
 from ._carry import Carry, as_tensors, initial_carry
-from ._scan_checks import check_counts, length_of
+from ._scan_checks import check_counts, check_inverse, length_of
 from ._scan_rules import scan_flat
 
 Step = Callable[[Any, Any], tuple[Any, Any]]
@@ -58,7 +58,7 @@ def scan(
 
     Raises:
         TransformError: `f` does not return a pair, or changes a shape or dtype of the carry; `xs` differ in length.
-        TransformError: `inverse` returns another shape or dtype than the carry's, or comes with `unroll`.
+        TransformError: `inverse` does not take (carry, x), returns another shape or dtype, or comes with `unroll`.
         StructureError: `f` or `inverse` changes the structure of the carry.
 
     >>> scan(lambda total, x: (total + x, total), torch.tensor(0.0), torch.tensor([1.0, 2.0, 3.0]))
@@ -67,9 +67,7 @@ def scan(
     check_callable("scan", f)
     check_counts(unroll, remat)
     if inverse is not None:
-        check_callable("scan", inverse)
-        if unroll != 1:
-            raise TransformError(f"scan: inverse undoes single steps, but unroll={unroll} joins them: leave out one")
+        check_inverse(inverse, unroll)
     return run_scan("scan", f, init, xs, length, reverse, unroll, remat, inverse)
 
 
@@ -231,6 +229,9 @@ class _ScanOperation:
         outputs, undone = closure.outputs, ()
         if self._inverse:
             outputs, undone = outputs[: len(outputs) - num_carry], outputs[len(outputs) - num_carry :]
+        if closure.suffices:
+            ys = [y.unsqueeze(0).expand(length, *y.shape) for y in outputs[num_carry:]]
+            return self._carry.unflatten(outputs[:num_carry]), self._ys.unflatten(ys)
         body = closure.convert(self.step, outputs)
         unrolled = partial(_nested_scans, scan_p.run, unroll)
         if self._inverse:

@@ -1,6 +1,7 @@
 """Checks of the arguments of `scan`."""
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from torchpure import tree
 from torchpure._types import Tree
 from torchpure.errors import TransformError
+from torchpure.transforms.calls import check_callable
 from torchpure.transforms.engine import describe_function, refuse_nested
 
 
@@ -39,6 +41,24 @@ def length_of(caller: str, f: Callable[..., Any], xs: Tree, leaves: Sequence[Any
             "leave out length"
         )
     return next(iter(sizes), length or 0)
+
+
+def check_inverse(inverse: Any, unroll: int) -> None:
+    """Check what can be seen of an inverse before the first step."""
+    check_callable("scan", inverse)
+    if unroll != 1:
+        raise TransformError(f"scan: inverse undoes single steps, but unroll={unroll} joins them: leave out one")
+    try:
+        parameters = signature(inverse)
+    except (TypeError, ValueError):  # a function written in C
+        return
+    try:
+        parameters.bind(None, None)
+    except TypeError as error:
+        raise TransformError(
+            f"scan: inverse {describe_function(inverse)} must take two arguments, inverse(carry, x), and return the "
+            f"carry before the step; it takes {parameters}: {error}"
+        ) from None
 
 
 def check_counts(unroll: Any, remat: Any) -> None:

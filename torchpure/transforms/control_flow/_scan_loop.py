@@ -36,6 +36,11 @@ class ScanLoop:
         out = scan_p(body, tuple(carry), tuple(xs), tuple(consts), self.length, self.reverse)
         return tuple(leaf.contiguous() for leaf in out)  # torch may write into tangents
 
+    def stack_sample(self, last: Sequence[Tensor], ys: Sequence[Tensor], carry: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return results with the shapes of `run`, from those of one step and the carry before it."""
+        rows = (*ys, *(carry if self.saves_carries else ()))
+        return (*last, *(row.unsqueeze(0).expand(self.length, *row.shape) for row in rows))
+
     def body_with_carry(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run one step; return the carry before it too."""
         return (*self.body(*inputs), *inputs[: self.num_carry])

@@ -30,7 +30,7 @@ from torchpure.transforms.engine import (
     without_zerotensors,
 )
 
-from ._batched_body import batch_body, batched_fixpoint, expand_members
+from ._batched_body import batch_body, batched_fixpoint, expand_members, expand_where, is_sample_enough
 from ._scan_loop import ScanLoop, backward_may_follow, first_slice, variable_positions
 
 
@@ -93,21 +93,18 @@ class _Scan(torch.autograd.Function):
             dims = (0,) * len(carry)
         init_batched = [dim is not None for dim in dims]
         samples = [*carry, *(first_slice(x) for x in xs), *consts]
-        carry_batched, out = batched_fixpoint(loop.body, size, init_batched, xs_consts_batched, samples)
-        carry = [
-            expand_members(x, None, size) if now and not before else x
-            for x, now, before in zip(carry, carry_batched, init_batched, strict=True)
-        ]
-        out = [*carry_batched, *out[loop.num_carry :]]
+        carry_batched, sampled = batched_fixpoint(loop.body, size, init_batched, xs_consts_batched, samples)
+        carry = expand_where(carry, init_batched, carry_batched, size)
+        out = [*carry_batched, *sampled.flags[loop.num_carry :]]
+        rows_batched = [*out[loop.num_carry :], *(carry_batched if loop.saves_carries else ())]
+        out_dims = (*(0 if f else None for f in carry_batched), *(1 if f else None for f in rows_batched))
+        if is_sample_enough(sampled, flat):
+            last = expand_where(sampled.results[: loop.num_carry], sampled.flags, carry_batched, size)
+            return loop.stack_sample(last, sampled.results[loop.num_carry :], carry), out_dims
         flags = [*carry_batched, *xs_consts_batched]
         inverse = loop.inverse and batch_body(loop.inverse, size, flags, carry_batched)
         inner = replace(loop, body=batch_body(loop.body, size, flags, out), inverse=inverse)
-        stacked_flags = [*out[loop.num_carry :], *(carry_batched if loop.saves_carries else ())]
-        result = _Scan.apply(inner, *carry, *xs, *consts)
-        return result, (
-            *(0 if flag else None for flag in carry_batched),
-            *(1 if flag else None for flag in stacked_flags),
-        )
+        return _Scan.apply(inner, *carry, *xs, *consts), out_dims
 
 
 def _scan_jvp(

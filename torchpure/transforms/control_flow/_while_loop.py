@@ -96,6 +96,8 @@ def _as_operation(cond_fn: Test, body_fn: Callable[[Any], Any], init: Tree, max_
         return carry.flatten(body_fn, body_fn(carry.unflatten(inputs)))
 
     closure = ClosureConversion(lambda *inputs: (flat_cond(*inputs), *flat_body(*inputs)), tensors, overriding)
+    if closure.suffices:
+        return carry.unflatten(closure.outputs[1:])
     test = closure.convert(flat_cond, closure.outputs[:1])
     body = closure.convert(flat_body, closure.outputs[1:])
     return carry.unflatten(while_flat(test, body, tensors, closure.consts, describe_function(body_fn)))

@@ -20,7 +20,7 @@ from torchpure.transforms.calls import (
 from torchpure.transforms.context import suppress_callbacks
 from torchpure.transforms.engine import dense, is_variable, torch_jvp, unaliased, without_zerotensors
 
-from ._batched_body import batch_body, batched_fixpoint, expand_members, find_out_batched
+from ._batched_body import batch_body, batched_fixpoint, expand_where, is_sample_enough, sample
 from ._cond_rules import masked_by_last
 
 
@@ -87,28 +87,23 @@ class _While(torch.autograd.Function):
         flat = [leaf if dim is None else leaf.movedim(dim, 0) for leaf, dim in zip(flat, dims, strict=True)]
         in_batched = [dim is not None for dim in dims]
         init_batched, consts_batched = in_batched[:num_carry], in_batched[num_carry:]
-        carry_batched, _ = batched_fixpoint(loop.body, size, init_batched, consts_batched, flat)
-        carry = _expand_where(flat[:num_carry], init_batched, carry_batched, size)
-        cond_batched = find_out_batched(
-            loop.cond, size, [*carry_batched, *consts_batched], [*carry, *flat[num_carry:]]
-        )[0]
+        carry_batched, sampled = batched_fixpoint(loop.body, size, init_batched, consts_batched, flat)
+        carry = expand_where(flat[:num_carry], init_batched, carry_batched, size)
+        flags = [*carry_batched, *consts_batched]
+        cond_batched = sample(loop.cond, size, flags, [*carry, *flat[num_carry:]]).flags[0]
         if cond_batched:
-            carry = _expand_where(carry, carry_batched, [True] * num_carry, size)
+            carry = expand_where(carry, carry_batched, [True] * num_carry, size)
             carry_batched = [True] * num_carry
+        out_dims = tuple(0 if flag else None for flag in carry_batched)
+        if is_sample_enough(sampled, flat):
+            return tuple(expand_where(sampled.results, sampled.flags, carry_batched, size)), out_dims
         batched_loop = _BatchedLoop(loop, size, [*carry_batched, *consts_batched], carry_batched)
         inner = replace(
             loop,
             cond=batched_loop.cond if cond_batched else batched_loop.shared_cond,
             body=batched_loop.body if cond_batched else batched_loop.step,
         )
-        return _While.apply(inner, *carry, *flat[num_carry:]), tuple(0 if flag else None for flag in carry_batched)
-
-
-def _expand_where(leaves: Sequence[Tensor], before: Sequence[bool], now: Sequence[bool], size: int) -> list[Tensor]:
-    return [
-        expand_members(leaf, None, size) if new and not old else leaf
-        for leaf, old, new in zip(leaves, before, now, strict=True)
-    ]
+        return _While.apply(inner, *carry, *flat[num_carry:]), out_dims
 
 
 @dataclass(frozen=True, slots=True)

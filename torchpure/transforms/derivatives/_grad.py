@@ -33,6 +33,7 @@ from torchpure.transforms.engine import (
     describe_function,
     expose_all,
     graph_leaves,
+    refuse_nested,
     run_grad,
 )
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
@@ -185,6 +186,7 @@ def _by_torch_func(
     kwargs: dict[str, Any],
     watch: Watch | NoWatch,
 ) -> tuple[Tensor, Tree, list[Tensor]]:
+    refuse_nested(caller, fn, variables.leaves, jagged=True)
     run_fn = overridden(fn)
     static: list[Any] = []  # aux without its tensors: only tensors pass through a level
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchpure._types import Tree
 from torchpure.transforms.calls import check_callable, hint_keywords
 from torchpure.transforms.context import current
+from torchpure.transforms.engine import refuse_nested
 from torchpure.transforms.overrides import overridden, paused_overrides, run_transform
 from torchpure.transforms.purity import watched
 
@@ -47,6 +48,7 @@ def vjp_for(caller: str, fn: Callable[..., Any], primals: tuple[Tree, ...], has_
     run = partial(torch.func.vjp, flat, has_aux=True)
     with paused_overrides():
         variables = Variables(caller, fn, tuple(range(len(primals))), primals)
+        refuse_nested(caller, fn, variables.leaves, jagged=True)
         watch = watched(caller, fn, primals)
         value, flat_pull, (others, aux) = run_transform(caller, fn, run, *variables.leaves)
         watch.check()

@@ -1,7 +1,16 @@
 """Levels of torch's transforms, memory of results, function modes and error messages, over `torchpure/_torch/`."""
 
 from ._autocast import active_autocasts, clear_autocast_cache, with_autocasts
-from ._diagnose import AUTOGRAD, DATA_DEPENDENT, INDETERMINATE, SPARSE, explain, refuse_nested, validation_advice
+from ._diagnose import (
+    AUTOGRAD,
+    DATA_DEPENDENT,
+    INDETERMINATE,
+    OF_NESTED,
+    SPARSE,
+    explain,
+    refuse_nested,
+    validation_advice,
+)
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._inner_levels import InnerLevels, inner_levels
@@ -22,6 +31,7 @@ from ._levels import (
 )
 from ._light_modes import LightFakeMode, LightProxyMode, empty_like_memory, is_plain, track_fakes
 from ._memory import batched_like, dense, materialized, unaliased, with_batch_dims_of, without_zerotensors
+from ._mixed_dtypes import mixed_dtypes
 from ._open_level import (
     as_dual,
     backward,
@@ -45,6 +55,8 @@ __all__ = [
     "AUTOGRAD",
     "DATA_DEPENDENT",
     "INDETERMINATE",
+    "OF_NESTED",
+    "mixed_dtypes",
     "InnerLevels",
     "LightFakeMode",
     "LightProxyMode",

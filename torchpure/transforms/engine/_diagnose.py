@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchpure.errors import ImpureError, TransformError
 
+from ._mixed_dtypes import mixed_dtypes
 from ._shared_writes import SHARED_WRITE
 from ._source_info import describe_function, raised_in, user_line
 
@@ -62,6 +63,7 @@ _NO_NODE = (
     "inside of a grad, or give the function a rule with custom_vjp"
 )
 INDETERMINATE = "relation is indeterminate"  # between the length of a jagged dimension and a number; a ValueError
+OF_NESTED = r"^NestedTensor \w+\("  # a rule of torch for nested tensors refuses an argument; a ValueError
 _NESTED_FILES = ("torch/nested/_internal/ops.py", "torch/nested/_internal/nested_tensor.py")
 _MASKS = (
     "reads the values of a mapped attention mask in transformers: give a mask of shape (rows, 1, queries, keys), which "
@@ -100,7 +102,7 @@ _ADVICE = {  # a pattern in torch's message -> what the function does, and what 
     "returns gradients without it: change the gradient that the transform returns",
     r"retain_grad on Tensor|call Tensor\.retain_grad": "asks for the .grad of an intermediate value: make the value an "
     "argument, and differentiate with respect to it",
-    f"Nested(?:TensorImpl|IntNode|Tensor does not)|{INDETERMINATE}": NESTED,
+    f"Nested(?:TensorImpl|IntNode|Tensor does not|Tensor must be contiguous)|{INDETERMINATE}|{OF_NESTED}": NESTED,
     "SymIntArrayRef expected to contain only concrete|aten::to_padded_tensor'.* 'CPU' backend": NESTED,
     r"^aten\._nested_tensor_from_tensor_list": NESTED,  # of a tracer
     "does not require grad and does not have a grad_fn": AUTOGRAD,
@@ -143,7 +145,8 @@ def explain(caller: str, fn: Callable[..., Any], error: Exception) -> TransformE
     if any(raised_in(error, file) for file in _NESTED_FILES):
         names, advice = [], NESTED
     elif found is None:
-        return None
+        mixed = mixed_dtypes(fn, error)
+        return None if mixed is None else TransformError(f"{caller}: {describe_function(fn)}{user_line(error)} {mixed}")
     else:
         names, advice = [f"`{name}`" for name in found[0].groups()], found[1]
     if advice is _DRAWS:

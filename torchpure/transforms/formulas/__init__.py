@@ -46,7 +46,7 @@ from ._linear_numbers import (
     trapezoid,
     var,
 )
-from ._log_sums import logaddexp, logaddexp2, logcumsumexp
+from ._log_sums import logaddexp, logaddexp2, logcumsumexp, logsigmoid
 from ._losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -60,7 +60,7 @@ from ._losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
-from ._matrices import determinant, nuclear_norm
+from ._matrices import condition_number, determinant, singular_values, spectral_norm
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, right_in_torch, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
@@ -92,6 +92,7 @@ __all__ = [
     "cdist",
     "celu",
     "clamp",
+    "condition_number",
     "copysign",
     "cosine_similarity",
     "cross_entropy",
@@ -123,13 +124,13 @@ __all__ = [
     "logaddexp2",
     "logcumsumexp",
     "logit",
+    "logsigmoid",
     "logspace",
     "margin_ranking_loss",
     "new_full",
     "norm",
     "normal",
     "normalize",
-    "nuclear_norm",
     "pad",
     "pairwise_distance",
     "pdist",
@@ -144,9 +145,11 @@ __all__ = [
     "right_in_torch",
     "sgn",
     "sinc",
+    "singular_values",
     "smooth_l1_loss",
     "softplus",
     "softshrink",
+    "spectral_norm",
     "spherical_bessel_j0",
     "standard_deviation",
     "std",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchpure.transforms.calls import ForwardRule, ForwardRuleCall
 
@@ -45,6 +46,18 @@ def _add(function: Elementwise, a: Tensor, b: Tensor) -> Tensor:
         return function.value(a, b)
     dtype = torch.result_type(a, b)
     return function(a.to(dtype), b.to(dtype))
+
+
+# each factor σ(±x) keeps its digits far out
+_SIGMOID_OF_MINUS = Elementwise(
+    "logsigmoid", lambda x: torch.sigmoid(-x), (lambda x: -torch.sigmoid(x) * torch.sigmoid(-x),)
+)
+_LOG_SIGMOID = Elementwise("logsigmoid", F.logsigmoid, (_SIGMOID_OF_MINUS,))
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """Compute `F.logsigmoid`; the forward derivative of torch resizes a buffer under vmap, with a warning."""
+    return _LOG_SIGMOID(input) if input.is_floating_point() else F.logsigmoid(input)
 
 
 class _RunningLogSum(ForwardRuleCall):

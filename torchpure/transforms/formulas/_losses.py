@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ._log_sums import logsigmoid
+
 
 def _reduced(losses: Tensor, reduction: str) -> Tensor:
     return losses.mean() if reduction == "mean" else losses.sum() if reduction == "sum" else losses
@@ -92,7 +94,7 @@ def multilabel_soft_margin_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """Compute `F.multilabel_soft_margin_loss`."""
-    losses = -(target * F.logsigmoid(input) + (1 - target) * F.logsigmoid(-input))
+    losses = -(target * logsigmoid(input) + (1 - target) * logsigmoid(-input))
     losses = losses if weight is None else losses * weight
     return _reduced(losses.mean(-1), _by_old_names(reduction, size_average, reduce))
 
@@ -122,7 +124,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Compute `F.binary_cross_entropy_with_logits`."""
     positive = 1.0 if pos_weight is None else 1 + (pos_weight - 1) * target
-    losses = (1 - target) * input - positive * F.logsigmoid(input)
+    losses = (1 - target) * input - positive * logsigmoid(input)
     losses = losses if weight is None else losses * weight
     return _reduced(losses, _by_old_names(reduction, size_average, reduce))
 

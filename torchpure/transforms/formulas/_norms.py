@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from torchpure._torch import FakeTensor
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
-from torchpure.transforms.engine import in_any_level
+from torchpure.transforms.engine import in_any_level, innermost, is_differentiated
 
 from ._elementwise import Elementwise, with_value
-from ._matrices import nuclear_norm
+from ._matrices import spectral_norm
 from ._of_two import atan2
 
 
@@ -47,14 +47,18 @@ def vector_norm(
 def right_in_torch(run: Callable[[], Tensor], p: float, *tensors: Tensor) -> Tensor | None:
     """Return a norm by torch where its value and its first gradient are right; None: take the formula.
 
-    Torch's powers leave their range far out and near zero. Only plain autograd can look at numbers.
+    Torch's powers leave their range far out and near zero. Only plain autograd can look at numbers, and vmap where
+    nothing is differentiated.
     """
-    if in_any_level() or any(isinstance(leaf, FakeTensor) for leaf in tensors):
+    if in_any_level():
+        if any(is_differentiated(leaf) or isinstance(innermost(leaf), FakeTensor) for leaf in tensors):
+            return None
+    elif any(isinstance(leaf, FakeTensor) for leaf in tensors):
         return None
     value = run()
     if not value.numel():
         return value
-    known = value.detach()
+    known = innermost(value).detach()
     low, high = (known, known) if known.numel() == 1 else known.aminmax()
     smallest = _smallest(value.dtype, p)
     return value if low.item() >= smallest and high.item() <= 1 / smallest else None
@@ -174,7 +178,8 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Compute `F.cosine_similarity`."""
-    if all(_size_in_torch(x.detach(), 2, dim) is not None for x in (x1, x2)):
+    followed = in_any_level() and (is_differentiated(x1) or is_differentiated(x2))
+    if not followed and all(_size_in_torch(x.detach(), 2, dim) is not None for x in (x1, x2)):
         return F.cosine_similarity(x1, x2, dim, eps)
     first, second = (normalized(x, 2, dim, eps) for x in torch.broadcast_tensors(x1, x2))
     return (first * second).sum(dim)
@@ -233,7 +238,7 @@ def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = Fal
     if ord == "fro":
         return vector_norm(x, 2, (-2, -1) if dim is None else dim, keepdim, **other)
     if ord == "nuc" and x.ndim > 1:
-        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, **other)
+        return spectral_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim, **other)
     return torch.linalg.norm(x, ord, dim, keepdim, **other)
 
 
@@ -244,7 +249,7 @@ def norm(
     if out is None and (p in {"fro", None} or isinstance(p, int | float)):
         return vector_norm(x, 2 if p in {"fro", None} else p, dim, keepdim, dtype=dtype)
     if out is None and p == "nuc" and x.ndim > 1:
-        return nuclear_norm(x, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+        return spectral_norm(x, "nuc", (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
     return torch.norm(x, p, dim, keepdim, out, dtype)
 
 

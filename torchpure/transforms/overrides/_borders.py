@@ -5,6 +5,7 @@ The rules run where one of the arguments is differentiated. Elsewhere torch's ow
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torchpure._torch import FakeTensor, set_grad_enabled
 from torchpure.transforms import formulas
 from torchpure.transforms.constants import CONVERSIONS, NEW_TENSORS, refuse_conversion, reinterpreted, set_forward_mode
-from torchpure.transforms.engine import innermost, is_differentiated
+from torchpure.transforms.engine import functorch, in_any_level, innermost, is_differentiated, level_kinds
 
 from ._failing_members import by_finite_input
 from ._override import Override, Where
@@ -30,6 +31,33 @@ def _if_differentiated(operation: Rule, rule: Rule) -> Rule:
         return (rule if follows and kwargs.get("out") is None else operation)(*args, **kwargs)
 
     return run
+
+
+def _if_followed(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of a norm, whose value is right far out too: under vmap alone it is that of `value_and_grad`."""
+    followed = _if_differentiated(operation, rule)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return (rule if in_any_level() and kwargs.get("out") is None else followed)(*args, **kwargs)
+
+    return run
+
+
+def _may_be_differentiated_twice(leaf: Tensor) -> bool:
+    """Return whether two derivatives or more may be taken along a tensor: torch's first ones may be right, and fast."""
+    levels = sum(kind != functorch.TransformType.Vmap for kind in level_kinds())
+    return levels + innermost(leaf).requires_grad > 1 and is_differentiated(leaf)
+
+
+def _second_of_matrix(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of a function of a matrix, whose first derivative is right in torch."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        matrix = args[0] if args else kwargs["A"]
+        twice = _may_be_differentiated_twice(matrix) and kwargs.get("out") is None
+        return (rule if twice else operation)(*args, **kwargs)
+
+    return by_finite_input(run)
 
 
 def _if_exponent_is_tensor(operation: Rule, rule: Rule) -> Rule:
@@ -51,7 +79,7 @@ def _if_complex(operation: Rule, rule: Rule) -> Rule:
 
 def _normalize(*args: Any, out: Any = None, **kwargs: Any) -> Tensor:
     """Compute `F.normalize`; spectral norms of modules write their vectors to `out`, which torch cannot map."""
-    result = _if_differentiated(F.normalize, formulas.normalize)(*args, **kwargs)
+    result = _if_followed(F.normalize, formulas.normalize)(*args, **kwargs)
     return result if out is None else out.copy_(result)
 
 
@@ -66,19 +94,52 @@ def _rows(
 
 
 _finite_matrix_norm = by_finite_input(torch.linalg.matrix_norm)
-_finite_nuclear_norm = by_finite_input(formulas.nuclear_norm)
+_finite_spectral_norm = by_finite_input(formulas.spectral_norm)
 
 
-def _matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, **other: Any) -> Tensor:  # noqa: N803
-    """Compute `torch.linalg.matrix_norm`; the norms by singular values are torch's."""
-    if ord == "fro" and is_differentiated(A):
+def _matrix_norm(
+    A: Tensor,  # noqa: N803 torch's name
+    ord: Any = "fro",
+    dim: Any = (-2, -1),
+    keepdim: bool = False,
+    *,
+    twice: bool = False,
+    **other: Any,
+) -> Tensor:
+    """Compute `torch.linalg.matrix_norm`; torch's first gradients of the orders 2 and -2 are right, and faster."""
+    followed = is_differentiated(A)
+    if ord == "fro" and (followed or in_any_level()):
         return formulas.vector_norm(A, 2, tuple(dim), keepdim, **other)
     matrix = A.movedim(tuple(dim), (-2, -1))  # where a member that is not finite is looked for
-    nuclear = ord == "nuc" and is_differentiated(A)
-    norm = _finite_nuclear_norm(matrix, **other) if nuclear else _finite_matrix_norm(matrix, ord, **other)
+    formula = (followed and ord == "nuc") or (twice and ord in {2, -2} and _may_be_differentiated_twice(A))
+    run = _finite_spectral_norm if formula and A.numel() else _finite_matrix_norm
+    norm = run(matrix, ord, **other)
     for i in sorted(i % A.ndim for i in dim) if keepdim else ():
         norm = norm.unsqueeze(i)
     return norm
+
+
+_second_matrix_norm = partial(_matrix_norm, twice=True)
+
+
+def _linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, **other: Any) -> Tensor:
+    """Compute `torch.linalg.norm`; of a matrix, as in `_matrix_norm`."""
+    if ord in {2, -2} and (x.ndim == 2 if dim is None else isinstance(dim, tuple | list) and len(dim) == 2):
+        return _second_matrix_norm(x, ord, (-2, -1) if dim is None else dim, keepdim, **other)
+    return formulas.linalg_norm(x, ord, dim, keepdim, **other)
+
+
+def _svd(operation: Rule, rule: Rule) -> Rule:
+    """Return a rule of the factors, with the singular values of another."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        factors = operation(*args, **kwargs)
+        matrix = args[0] if args else kwargs["A" if "A" in kwargs else "input"]
+        if not _may_be_differentiated_twice(matrix):
+            return factors
+        return type(factors)((factors[0], rule(matrix, factors[1]), factors[2]))
+
+    return by_finite_input(run)
 
 
 _masked = torch.masked.std.__globals__
@@ -131,6 +192,8 @@ OVERRIDES = (
     *_rows(formulas.logcumsumexp, torch.logcumsumexp, Tensor.logcumsumexp),
     *_rows(formulas.logaddexp, torch.logaddexp, Tensor.logaddexp, where=_ONCE_RIGHT),
     *_rows(formulas.logaddexp2, torch.logaddexp2, Tensor.logaddexp2, where=_ONCE_RIGHT),
+    *_rows(formulas.logsigmoid, F.logsigmoid, where=Where.FORWARD_MODE),
+    *_rows(formulas.multilabel_soft_margin_loss, F.multilabel_soft_margin_loss, where=Where.FORWARD_MODE),
     *_rows(formulas.sinc, torch.sinc, _special.sinc, Tensor.sinc, where=_ONCE_RIGHT),
     *_rows(_in_place(formulas.sinc), Tensor.sinc_, where=_ONCE_RIGHT),
     *_rows(formulas.pow, torch.pow, Tensor.pow, Tensor.__pow__, where=_ONCE_RIGHT, choose=_if_exponent_is_tensor),
@@ -141,13 +204,18 @@ OVERRIDES = (
     *_rows(formulas.xlogy, torch.xlogy, _special.xlogy, Tensor.xlogy),
     *_rows(formulas.xlog1py, _special.xlog1py),
     *_rows(formulas.copysign, torch.copysign, Tensor.copysign, where=_ONCE_RIGHT),
-    *_rows(formulas.vector_norm, torch.linalg.vector_norm),
-    *_rows(formulas.linalg_norm, torch.linalg.norm),
-    *_rows(formulas.norm, torch.norm, Tensor.norm),
-    *_rows(formulas.dist, torch.dist, Tensor.dist),
+    *_rows(formulas.vector_norm, torch.linalg.vector_norm, choose=_if_followed),
+    *_rows(formulas.linalg_norm, torch.linalg.norm, choose=_if_followed),
+    *_rows(_linalg_norm, torch.linalg.norm, where=_ONCE_RIGHT, choose=_if_followed),
+    *_rows(formulas.norm, torch.norm, Tensor.norm, choose=_if_followed),
+    *_rows(formulas.dist, torch.dist, Tensor.dist, choose=_if_followed),
     Override([torch.linalg.matrix_norm], Where.ALWAYS, _matrix_norm),
-    *_rows(formulas.frobenius_norm, torch.frobenius_norm),
-    *_rows(formulas.pairwise_distance, F.pairwise_distance),
+    Override([torch.linalg.matrix_norm], _ONCE_RIGHT, _second_matrix_norm),
+    *_rows(formulas.singular_values, torch.linalg.svdvals, where=_ONCE_RIGHT, choose=_second_of_matrix),
+    *_rows(formulas.condition_number, torch.linalg.cond, where=_ONCE_RIGHT, choose=_second_of_matrix),
+    *_rows(formulas.singular_values, torch.linalg.svd, torch.svd, Tensor.svd, where=_ONCE_RIGHT, choose=_svd),
+    *_rows(formulas.frobenius_norm, torch.frobenius_norm, choose=_if_followed),
+    *_rows(formulas.pairwise_distance, F.pairwise_distance, choose=_if_followed),
     *_rows(formulas.triplet_margin_loss, F.triplet_margin_loss),
     *_rows(formulas.cdist, torch.cdist),
     *_rows(formulas.pdist, F.pdist),
@@ -167,9 +235,9 @@ OVERRIDES = (
     ),
     *_rows(formulas.angle, torch.angle, Tensor.angle, where=_ONCE_RIGHT, choose=_if_complex),
     *_rows(formulas.sgn, torch.sgn, Tensor.sgn, where=_ONCE_RIGHT, choose=_if_complex),
-    *_rows(formulas.cosine_similarity, F.cosine_similarity),
-    *_rows(formulas.standard_deviation, torch.std, Tensor.std),
-    *_rows(formulas.std_mean, torch.std_mean),
+    *_rows(formulas.cosine_similarity, F.cosine_similarity, choose=_if_followed),
+    *_rows(formulas.standard_deviation, torch.std, Tensor.std, choose=_if_followed),
+    *_rows(formulas.std_mean, torch.std_mean, choose=_if_followed),
     *_rows(formulas.vander, torch.linalg.vander, where=_ONCE_RIGHT),
     *_rows(
         lambda x, *count, increasing=False, **kw: formulas.vander(x, *count, increasing=increasing, **kw), torch.vander

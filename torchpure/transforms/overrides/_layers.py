@@ -218,6 +218,23 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     return input.copy_(out) if inplace else out
 
 
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    """Compute `F.glu`, whose forward derivative torch maps one member at a time."""
+    if not input.ndim or input.shape[dim] % 2:
+        return F.glu(input, dim)  # raises
+    first, gate = input.chunk(2, dim)
+    return first * torch.sigmoid(gate)
+
+
+def _rrelu(
+    input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """Compute `F.rrelu`, which draws nothing in evaluation."""
+    if training:
+        return F.rrelu(input, lower, upper, training, inplace)
+    return F.leaky_relu(input, (lower + upper) / 2, inplace)
+
+
 def _prelu(input: Tensor, weight: Tensor) -> Tensor:
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.numel() not in {1, channels} or weight.dtype != input.dtype:
@@ -231,7 +248,9 @@ OVERRIDES = (
     Override([torch.embedding], Where.ALWAYS, _with_dense_gradient(torch.embedding, 4)),
     Override([torch.embedding_bag], Where.ALWAYS, _with_dense_gradient(torch.embedding_bag, 5)),
     Override([F.hardsigmoid], Where.IN_TRANSFORM, _hardsigmoid),
-    Override([torch.prelu, Tensor.prelu], Where.FORWARD_MODE, _prelu),
+    Override([F.glu], Where.FORWARD_MODE, _glu),
+    Override([F.rrelu], Where.IN_TRANSFORM, _rrelu),
+    Override([torch.prelu, Tensor.prelu], Where.FORWARD_MODE | Where.IN_TRANSFORM, _prelu),
     Override([Tensor.data.__get__], Where.IN_TRANSFORM, _data),  # type: ignore[attr-defined]
     Override([Tensor.index_copy_], Where.IN_TRANSFORM, index_copy_),
     Override([F.bilinear], Where.IN_TRANSFORM, bilinear),

@@ -1,5 +1,6 @@
 """Run one of torch's transforms; after a failure that a mode can repair or explain, run it again under that mode."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from torchpure.errors import TorchpureError
 from torchpure.transforms.engine import (
     DATA_DEPENDENT,
     INDETERMINATE,
+    OF_NESTED,
     SHARED_WRITE,
     TensorIndexing,
     clear_autocast_cache,
@@ -44,7 +46,7 @@ def run_transform(caller: str, fn: Callable[..., Any], run: Callable[..., Any], 
     except TorchpureError:
         raise
     except (RuntimeError, AttributeError, AssertionError, ValueError) as error:  # nested tensors raise the last three
-        of_user = isinstance(error, ValueError) and INDETERMINATE not in str(error)
+        of_user = isinstance(error, ValueError) and not re.search(f"{INDETERMINATE}|{OF_NESTED}", str(error))
         known = None if of_user else explain(caller, fn, error)
         if known is None:
             raise

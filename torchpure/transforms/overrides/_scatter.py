@@ -6,6 +6,7 @@ under transforms, and so do `tensor_split` and `narrow` with positions in tensor
 gradient; under vmap and in a trace it takes classes that are too large for none.
 """
 
+import re
 from typing import Any
 
 import torch
@@ -44,8 +45,27 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Both find classes out of range.
 
     Raises:
+        TransformError: a class is out of range.
         TransformError: the number of classes is not given, and depends on a mapped or traced tensor.
     """
+    try:
+        return _one_hot(tensor, num_classes)
+    except RuntimeError as error:
+        if not (found := _WRONG_CLASS.search(str(error))):
+            raise
+        value = found[1] or int(tensor.amin() if "negative" in found[0] else tensor.amax())
+        raise TransformError(
+            f"one_hot{user_line()} is given the class {value}: wanted classes from 0 to {num_classes - 1}, for "
+            f"num_classes={num_classes}"
+            if num_classes > 0
+            else f"one_hot{user_line()} is given the class {value}: wanted classes of at least 0"
+        ) from error
+
+
+_WRONG_CLASS = re.compile(r"index (-?\d+) is out of bounds|Class values must be (?:smaller|non-negative)")
+
+
+def _one_hot(tensor: Tensor, num_classes: int) -> Tensor:
     traced = isinstance(innermost(tensor), FakeTensor)
     known = not (traced or functorch.is_functorch_wrapped_tensor(tensor))
     if known or num_classes == 0 or num_classes < -1 or tensor.dtype != torch.int64:
