@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from daily import proof
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -46,6 +47,7 @@ def test_helmholtz_learns_in_a_few_steps(tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.proof
 @pytest.mark.compile
 def test_allen_cahn_learns_in_a_few_steps(tmp_path):
     picture = tmp_path / "u.png"
@@ -74,9 +76,9 @@ def test_a_sweep_on_an_executor_has_the_results_of_one_process(tmp_path):
     ("method", "least"),
     [
         ("MAML", 2),
-        pytest.param("first order", 2, marks=pytest.mark.proof),
-        pytest.param("ANIL", 1.5, marks=pytest.mark.proof),
-        pytest.param("learned rates", 2, marks=pytest.mark.proof),
+        proof("first order", 2),
+        proof("ANIL", 1.5),
+        proof("learned rates", 2),
     ],
 )
 def test_meta_learning_of_sines(method, least):

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from daily import without
 
 from benchmarks import _scale_measure as measure
 from benchmarks import _scale_predict as predict
@@ -25,7 +26,7 @@ def measured(ranks, constants=EXACT):
     }
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.proof] * (name in LONG)) for name in TABLES])
+@pytest.mark.parametrize("name", without(LONG, TABLES))
 def test_tables_of_the_page_are_what_the_model_says(name):
     text = scale_model.PAGE.read_text(encoding="utf-8")
     assert scale_model.page(text, {name: TABLES[name]()}) == text, "run `python -m benchmarks.scale_model page`"

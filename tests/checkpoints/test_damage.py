@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from daily import proof
 from damage import fields_of, signed, write
 
 import torchpure as tp
@@ -15,7 +16,7 @@ from torchpure.checkpoints import _manifest, _read, _restore, _structure, _tenso
 from torchpure.checkpoints._files import reported
 from torchpure.errors import CheckpointError
 
-SIZES = [pytest.param(1, id="sample"), pytest.param(50, id="all", marks=pytest.mark.proof)]
+SIZES = [pytest.param(1, id="sample"), proof(50, id="all")]
 
 
 @pytest.mark.parametrize("scale", SIZES)
@@ -154,7 +155,7 @@ def _attempt(path, use):
     return False, time.thread_time() - start
 
 
-@pytest.mark.parametrize("scale", [pytest.param(1, id="sample"), pytest.param(250, id="all", marks=pytest.mark.proof)])
+@pytest.mark.parametrize("scale", [pytest.param(1, id="sample"), proof(250, id="all")])
 def test_mutated_manifests_and_headers_give_only_errors_of_this_library(tmp_path, scale):
     draw = random.Random(scale)
     path = write(tmp_path / "c")

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from daily import proof
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
-@pytest.mark.parametrize(
-    "kills", [pytest.param(12, id="sample"), pytest.param(1000, id="all", marks=pytest.mark.proof)]
-)
+@pytest.mark.parametrize("kills", [pytest.param(12, id="sample"), proof(1000, id="all")])
 def test_kills_lose_and_mix_nothing(tmp_path, kills):
     script = Path(__file__).with_name("killed.py")
     command = [sys.executable, str(script), str(tmp_path / "run"), str(kills), "7"]

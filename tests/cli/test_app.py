@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from daily import proof
 
 from torchpure.cli import main
 from torchpure.runs import _run
@@ -188,7 +189,7 @@ def wait_for_training(here):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "status"), [(signal.SIGINT, 130, "interrupted"), proof(signal.SIGTERM, 143, "terminated")]
 )
 def test_a_signal_saves_the_last_parameters(here, number, code, status, listing):
     words = ["x", "--steps", "10000000", "--hidden", "4", "--json"]
@@ -208,7 +209,7 @@ def test_a_signal_saves_the_last_parameters(here, number, code, status, listing)
 
 @pytest.mark.parametrize(
     ("number", "code", "word", "gap"),
-    [(signal.SIGINT, 130, "interrupted", 0.01), (signal.SIGTERM, 143, "terminated", 0.2)],
+    [proof(signal.SIGINT, 130, "interrupted", 0.01), (signal.SIGTERM, 143, "terminated", 0.2)],
 )
 def test_many_signals_end_in_one_line(here, number, code, word, gap):
     words = [sys.executable, "-m", "torchpure", "fit", "x", "--steps", "10000000", "--hidden", "4"]

@@ -45,7 +45,7 @@ def test_other_threads_set_no_handler():
 
 def test_a_terminal_that_goes_away_does_not_end_the_run(here):
     """The run is the leader of a session with a terminal of its own, which is then closed."""
-    words = ["fit", "x", "--steps", "3000", "--hidden", "4"]
+    words = ["fit", "x", "--steps", "1000", "--hidden", "4"]
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "torchpure", *words])
@@ -55,7 +55,7 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(here):
     os.close(terminal)
     os.waitpid(child, 0)
     result = json.loads((here / "runs/x/result.json").read_text())
-    assert (result["status"], result["steps"]) == ("done", 3000)
+    assert (result["status"], result["steps"]) == ("done", 1000)
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])

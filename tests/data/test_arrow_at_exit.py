@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from daily import proof
 
 PROGRAM = """
 import sys
@@ -16,7 +17,9 @@ read_table(Path(sys.argv[1]), ["a", "b"])
 """
 
 
-@pytest.mark.parametrize(("name", "runs"), [("t.parquet", 3), ("t.arrow", 1), ("t.csv", 1)])
+@pytest.mark.parametrize(
+    ("name", "runs"), [("t.parquet", 1), proof("t.parquet", 5), proof("t.arrow", 1), proof("t.csv", 1)]
+)
 def test_a_program_that_ends_after_reading_does_not_abort(name, runs, tmp_path):
     path = tmp_path / name
     table = pa.table({"a": [[1, 2]] * 40, "b": [1.0] * 40})

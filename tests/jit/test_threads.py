@@ -17,7 +17,7 @@ def run(rounds):
 
 @pytest.mark.compile
 def test_threads_compile_at_once():
-    run(5)
+    run(2)
 
 
 @pytest.mark.proof

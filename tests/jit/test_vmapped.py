@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from daily import proof
 from torch import nn
 
 import torchpure as tp
@@ -40,7 +41,7 @@ def train_of(net, steps=20):
     return train
 
 
-@pytest.mark.parametrize("count", [3, 21, 150])
+@pytest.mark.parametrize("count", [3, proof(21), 150])
 def test_each_member_equals_its_solo_run(count):
     train = train_of(network())
     keys, learning_rates = tp.random.split(tp.random.key(1), count), torch.logspace(-3, -1.5, count, dtype=D)

@@ -5,14 +5,22 @@ import functools
 
 import pytest
 import torch
+from daily import daily
 from models import MODELS, net_of
 
 import torchpure as tp
 from torchpure import testing
 
+TRACED = "traced_equals_eager"  # takes most of the time
+LAWS = [(law, name) for law in testing.MODEL_LAWS for name in MODELS if law not in MODELS[name].skip]
+
 
 @pytest.mark.parametrize(
-    ("law", "name"), [(law, name) for law in testing.MODEL_LAWS for name in MODELS if law not in MODELS[name].skip]
+    ("law", "name"),
+    [
+        *(row for row in LAWS if row[0] != TRACED),
+        *daily((row for row in LAWS if row[0] == TRACED), 3),
+    ],
 )
 def test_law(law, name):
     model = MODELS[name]

@@ -1,27 +1,45 @@
 """Every optimizer, transformation and combinator against every law."""
 
 import inspect
+import itertools
 
 import pytest
 import torch._dynamo
 import torch.fx.passes._tensorify_python_scalars
 from cases import OPTIMIZERS
 from cases_transforms import COMBINATORS, TRANSFORMS
+from daily import daily, proof
 
 from torchpure import optim, testing
 
 CASES = OPTIMIZERS | TRANSFORMS | COMBINATORS
 
 
-@pytest.mark.parametrize("law", testing.LAWS)
-@pytest.mark.parametrize("name", CASES)
+SLOW = [
+    "differentiable_in_everything",
+    "batched_equals_looped",
+    "live_tensors_stay_constant",
+    "converges_on_a_parabola",
+    "converges_on_rosenbrock",
+]
+FAMILIES = [name for name in OPTIMIZERS if "," not in name]
+OTHERS = [name for name in CASES if name not in FAMILIES]  # variants, and the parts that optimizers are chains of
+FAST = [law for law in testing.LAWS if law not in SLOW]
+LAWS = [
+    *itertools.product(CASES, FAST),
+    *itertools.product(FAMILIES, SLOW),
+    *daily(itertools.product(OTHERS, SLOW), 4),
+]
+
+
+@pytest.mark.parametrize(("name", "law"), LAWS)
 def test_law(name, law):
     testing.LAWS[law](CASES[name])
 
 
 COMPILED = [
-    *(("eager", name) for name in CASES),  # takes half the time of aot_eager
-    *(pytest.param("aot_eager", name, marks=pytest.mark.proof) for name in OPTIMIZERS),
+    *daily((("eager", name) for name in CASES), 4),
+    *(proof("aot_eager", name) for name in OPTIMIZERS),  # takes twice the time of eager
 ]
 
 
@@ -35,6 +53,7 @@ def test_compiled_step_is_one_graph_and_does_not_recompile(backend, name, monkey
         testing.check_compiled(CASES[name], backend=backend)
 
 
+@pytest.mark.proof
 @pytest.mark.compile
 def test_adam_with_a_schedule_compiles_with_inductor():
     testing.check_compiled(optim.adam)

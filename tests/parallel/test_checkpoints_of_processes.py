@@ -1,5 +1,6 @@
 """Trees of DTensors: saved by one, two or four processes, restored by others; failures are errors of each process."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -15,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from checkpoint_cases import NUMBERS
+from daily import daily, proof
 from pool import Pool, environment_of_server
 
 import torchpure as tp
@@ -62,8 +64,7 @@ def paths(pools, tmp_path_factory):
     return {size: folder / str(size) for size in (1, 2, 4)}
 
 
-@pytest.mark.parametrize("readers", [2, 4])
-@pytest.mark.parametrize("writers", [1, 2, 4])
+@pytest.mark.parametrize(("writers", "readers"), daily(itertools.product([1, 2, 4], [2, 4]), 3))
 def test_restore_gives_what_was_saved_in_every_layout(pools, paths, writers, readers):
     assert pools[readers].results("restored", str(paths[writers])) == [[]] * readers
 
@@ -149,7 +150,7 @@ def reported_steps(reports):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("kills", [pytest.param(2, id="sample"), pytest.param(50, id="all", marks=pytest.mark.proof)])
+@pytest.mark.parametrize("kills", [pytest.param(2, id="sample"), proof(50, id="all")])
 def test_the_kill_of_a_process_loses_no_committed_step(tmp_path, kills):
     draw, folder, swept = random.Random(kills), tmp_path / "run", 0
     for number in range(kills):

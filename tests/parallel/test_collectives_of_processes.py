@@ -1,11 +1,12 @@
 """Law: `shard_map(f, mesh, P("i"), P("i"))` on processes is `vmap(f, axis_name="i")` in one, in any stack."""
 
 import pytest
+from daily import daily, proof
 from parallel_cases import COMPILED, FUNCTIONS, STACKS, over_members, run_stacks
 from torch.testing import assert_close
 
 pytestmark = pytest.mark.dist
-FEW = ["", "grad(map)", "map(grad)"]  # four processes on two cores are slow
+FEW = ["", "grad(map)", "map(grad)"]
 
 
 def check(pool, case, function, stacks):
@@ -17,12 +18,11 @@ def check(pool, case, function, stacks):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_law_processes_are_members_of_a_vmap(pool, function):
-    check(pool, "stacked", function, STACKS if len(pool.processes) == 2 else FEW)
+    check(pool, "stacked", function, FEW)
 
 
-@pytest.mark.proof
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_law_four_processes_are_members_of_a_vmap_in_all_stacks(pool, function):
+@pytest.mark.parametrize("function", daily(FUNCTIONS, 5))
+def test_law_processes_are_members_of_a_vmap_in_all_stacks(pool, function):
     check(pool, "stacked", function, STACKS)
 
 
@@ -36,6 +36,6 @@ def test_law_pmap_is_vmap(pool, function):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("function", ["psum", "scan"])
+@pytest.mark.parametrize("function", [proof("psum"), "scan"])
 def test_programs_keep_collectives(pool, function):
     check(pool, "stacked", function, COMPILED)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from daily import daily
 from safetensors.torch import load, save
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -67,7 +68,7 @@ def test_law_vmap_of_a_draw_equals_the_draw(name):
         assert torch.equal(twice[i // 3, i % 3], draw(key))
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", daily(DRAWS, 2))
 def test_a_trace_gives_the_same_bits(name):
     draw = DRAWS[name]
     graph = make_fx(draw)(KEY)
@@ -114,6 +115,7 @@ def test_compiled_draws_have_the_same_bits():
     assert torch.equal(draw(KEY)[1], random.randint(random.fold_in(second, 3), (4,), 0, 10))
 
 
+@pytest.mark.proof
 @pytest.mark.compile
 def test_draws_compiled_to_cpp_have_the_same_bits():
     """Signed overflow is undefined in C++, so the cipher must not overflow."""

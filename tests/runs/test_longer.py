@@ -11,7 +11,7 @@ import pytest
 
 from torchpure.cli import main
 from torchpure.errors import InputError
-from torchpure.runs import Watcher, _run, configure, load_run, read_run, resume, run
+from torchpure.runs import Watcher, configure, load_run, read_run, resume, run
 from torchpure.train import Checkpointer
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -22,13 +22,6 @@ OPTIONS = {
     "momentum, float64": {"optimizer": "sgd", "dtype": "float64", "learning_rate": 0.01},
     "minibatches": {"batch_size": 10, "validation_points": 5},
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    """Pictures take most of the time of a short run, and say nothing here."""
-    for name in ("draw_loss", "draw_fit"):
-        monkeypatch.setattr(_run, name, lambda path, *others: None)
 
 
 def bits(folder):

@@ -24,7 +24,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_run_saves_these_files(here, listing):
+def test_a_run_saves_these_files(here, listing, real_pictures):
     done = run(configure(SMALL))
     assert str(done.directory) == "runs/2-sin-x-2-pi"
     assert (listing(done.directory)) == FILES

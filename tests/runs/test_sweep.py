@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from daily import daily, proof
 
 from torchpure import runs
 from torchpure.errors import CheckpointError, InputError
@@ -48,7 +49,7 @@ FITS = {  # options, space
 }
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", daily(FITS, 2))
 def test_each_member_equals_the_run_of_its_configuration_up_to_rounding(name):
     options, space = FITS[name]
     found = sweep(SMALL | options, space, out=Path("all"))
@@ -130,7 +131,7 @@ def test_members_of_a_compiled_sweep(monkeypatch):
     assert bits("stopped") == bits("whole")
 
 
-@pytest.mark.parametrize("size", [7, 10, 40])
+@pytest.mark.parametrize("size", [7, proof(10), 40])
 def test_windows_do_not_change_the_batches(monkeypatch, size):
     options = SMALL | {"batch_size": size}
     sweep(options, {"seed": "0:2"}, out=Path("whole"))
@@ -186,7 +187,7 @@ def test_a_group_ends_when_all_members_have_stopped(monkeypatch):
     assert (seen[-1].finished, seen[-1].failed) == (2, found.counts()["diverged"])
 
 
-def test_the_folder(listing):
+def test_the_folder(listing, real_pictures):
     found = sweep(SMALL, SPACE)
     folder = Path("runs/sweep-2-sin-x-2-pi")
     assert found.directory == folder
@@ -254,7 +255,7 @@ def windows(monkeypatch):
     monkeypatch.setattr(_group, "MAX_WINDOW", 10)
 
 
-@pytest.mark.parametrize("count", range(9))
+@pytest.mark.parametrize("count", daily(range(9), 2))
 def test_a_resumed_sweep_has_the_bits_of_an_uninterrupted_one(windows, count):
     sweep(SMALL, RESUMED, out=Path("whole"))
     stopped = sweep(SMALL, RESUMED, out=Path("stopped"), watch=stopping_after(count))
@@ -275,7 +276,7 @@ def test_a_resumed_sweep_has_the_bits_of_an_uninterrupted_one(windows, count):
     assert bits("stopped") == bits("whole")
 
 
-@pytest.mark.parametrize("count", [1, 3, 5, 8])
+@pytest.mark.parametrize("count", [1, proof(3), 5, proof(8)])
 def test_a_killed_sweep_is_resumed_from_its_newest_checkpoints(windows, count):
     options = SMALL | {"checkpoint_every": 15}
     sweep(options, RESUMED, out=Path("whole"))

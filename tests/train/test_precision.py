@@ -175,7 +175,7 @@ def test_a_fit_repeats_bit_for_bit():
 @pytest.mark.compile
 def test_a_compiled_fit_repeats_bit_for_bit(monkeypatch):
     monkeypatch.setattr(_steps, "MIN_STEPS", 8)
-    check_repeats(3, jit=True)
+    check_repeats(2, jit=True)
 
 
 @pytest.mark.proof

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from daily import proof
 from torch import nn
 
 import torchpure as tp
@@ -75,7 +76,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(name, stop, tmp_path):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["all rows", "minibatches"])
+@pytest.mark.parametrize("name", [proof("all rows"), "minibatches"])
 def test_a_resumed_compiled_run_equals_the_uninterrupted_one(name, tmp_path):
     data, options = RUNS[name]
     options = {"jit": True, "every": 250, **options}

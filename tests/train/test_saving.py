@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from daily import daily
 
 import torchpure as tp
 from torchpure.checkpoints import describe
@@ -31,7 +32,7 @@ for progress in steps:
 """
 
 
-@pytest.mark.parametrize("how", ["exit", "error", "exit, Checkpointer", "error, Checkpointer"])
+@pytest.mark.parametrize("how", daily(["exit", "error", "exit, Checkpointer", "error, Checkpointer"], 3))
 def test_a_loop_that_is_alive_at_the_end_of_the_interpreter_saves_its_position(how, tmp_path):
     command = [sys.executable, "-c", ABANDONED, str(tmp_path / "run"), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import trainings
+from daily import proof
 
 import torchpure as tp
 from torchpure.errors import CheckError, CheckpointError, NonFiniteError, TransformError, WorkerError
@@ -54,7 +55,7 @@ class Inline:
 # --- the same bits ---
 
 
-@pytest.mark.parametrize("width", [None, 1, 7, 16])
+@pytest.mark.parametrize("width", [None, proof(1), 7, 16])
 def test_law_the_bits_are_the_same_with_every_executor(processes, width):
     options = {"key": KEY, "jit": False, "chunk_size": width}
     wanted = sweep(trainings.fitted, TWO, **options)
@@ -64,7 +65,7 @@ def test_law_the_bits_are_the_same_with_every_executor(processes, width):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("count", [20, 3])
+@pytest.mark.parametrize("count", [20, proof(3)])
 def test_law_the_bits_are_the_same_when_compiled(count):
     wanted = sweep(trainings.fitted, TWO[:count], key=KEY)
     executor = Inline()
@@ -320,6 +321,7 @@ def client():
 
 
 @pytest.mark.filterwarnings("ignore")  # of dask and tornado
+@pytest.mark.proof
 def test_dask_runs_a_sweep_and_survives_the_loss_of_a_worker(client, tmp_path):
     train, wanted = partial(trainings.fatal, folder=str(tmp_path)), sweep(trainings.number, RATES, **SMALL)
     assert_same_bits(sweep(train, RATES, **SMALL, executor=client.get_executor()), wanted)

@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from daily import proof
 
 import torchpure.compat.torchopt as ours
 
@@ -25,7 +26,7 @@ def train(optimizer, steps, detach, inplace=False):
     return sum(ref() is not None for ref in alive)
 
 
-@pytest.mark.parametrize("steps", [500, pytest.param(10_000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("steps", [500, proof(10_000)])
 def test_memory_is_constant(steps):
     for make in (lambda: ours.adam(1e-2), lambda: ours.sgd(1e-2, momentum=0.9)):
         assert train(ours.FuncOptimizer(make()), steps, detach=False) <= 257

@@ -57,9 +57,9 @@ def test_galore_equals_optax(gap, decay):
         gradients = _gradients(20, SHAPES)
         theirs = optax.contrib.galore(0.1, rank=2, update_proj_gap=gap, base_optimizer=optax.trace(decay))
         params = {name: jax.numpy.ones(leaf.shape) for name, leaf in gradients[0].items()}
-        state = theirs.init(params)
+        state, update = theirs.init(params), jax.jit(theirs.update)
         for grads in gradients:
-            updates, state = theirs.update({name: leaf.numpy() for name, leaf in grads.items()}, state, params)
+            updates, state = update({name: leaf.numpy() for name, leaf in grads.items()}, state, params)
             params = optax.apply_updates(params, updates)
     ours = _run(optim.galore(0.1, rank=2, update_proj_gap=gap, base_optimizer=optim.trace(decay)), gradients)
     for name, leaf in params.items():

@@ -4,15 +4,25 @@ import pytest
 import torch
 from cases import OPTIMIZERS
 from cases_transforms import COMBINATORS, TRANSFORMS
+from daily import daily, proof
 from oracles import noise, optax_maker, ours_for, run_optax, run_ours, run_torch, torch_inputs
 
 CASES = OPTIMIZERS | TRANSFORMS | COMBINATORS
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.optax])
-def test_equals_optax_over_1000_steps(name):
+WITH_OPTAX = [name for name, case in CASES.items() if case.optax]
+PARTS = [name for name in WITH_OPTAX if name not in OPTIMIZERS]  # the optimizers are chains of these
+STEPS = [
+    *((name, 200) for name in WITH_OPTAX if name in OPTIMIZERS),
+    *daily(((name, 200) for name in PARTS), 3),
+    *(proof(name, 1000) for name in WITH_OPTAX),
+]
+
+
+@pytest.mark.parametrize(("name", "steps"), STEPS)
+def test_equals_optax(name, steps):
     case = CASES[name]
-    ours, theirs = run_ours(case.make(), noise(1000)), run_optax(optax_maker(name, case), noise(1000))
+    ours, theirs = run_ours(case.make(), noise(steps)), run_optax(optax_maker(name, case), noise(steps))
     torch.testing.assert_close(ours, theirs, rtol=case.rtol, atol=case.rtol)
 
 

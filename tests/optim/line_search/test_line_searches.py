@@ -1,8 +1,11 @@
 """Line searches and L-BFGS against optax, SciPy and torch."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from daily import daily
 
 from torchpure import optim, value_and_grad, vmap
 
@@ -61,8 +64,8 @@ OURS_AND_OPTAX = {
 }
 
 
-@pytest.mark.parametrize("f", [_rosenbrock, _quartic])
-@pytest.mark.parametrize("name", OURS_AND_OPTAX)
+# JAX compiles each search
+@pytest.mark.parametrize(("f", "name"), daily(itertools.product([_rosenbrock, _quartic], OURS_AND_OPTAX), 2))
 def test_trajectory_equals_optax(name, f):
     make = OURS_AND_OPTAX[name]
     ours, theirs = _ours(make(optim), f, 15), _optax(make, f, 15)
