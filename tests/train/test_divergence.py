@@ -228,12 +228,22 @@ def test_without_a_policy_the_program_is_the_same():
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None]
 NET = tp.functional(nn.Sequential(nn.Linear(1, 5), nn.Tanh(), nn.Linear(5, 1)).double())
+
+
+class Sizes(nn.Module):
+    """Norms, whose kernel eager code chooses by their values."""
+
+    def forward(self, x):
+        return torch.nn.functional.normalize(x, dim=-1) + x.norm(dim=-1, keepdim=True)
+
+
+WITH_NORMS = tp.functional(nn.Sequential(nn.Linear(1, 5), nn.Tanh(), Sizes(), nn.Linear(5, 1)).double())
 NORMAL, DIVERGING = [0.01, 0.02, 0.03, 0.04], [0.01, 1e200, 0.03, 1e300]
 
 
-def train(learning_rate, policy="freeze", steps=30, callback=None):
+def train(learning_rate, policy="freeze", steps=30, callback=None, net=NET):
     return tp.fit(
-        NET, (X, X**2), optimizer=tp.optim.sgd(learning_rate), steps=steps, on_nonfinite=policy, callback=callback
+        net, (X, X**2), optimizer=tp.optim.sgd(learning_rate), steps=steps, on_nonfinite=policy, callback=callback
     )
 
 
@@ -242,9 +252,11 @@ def rates(values):
 
 
 @pytest.mark.parametrize("policy", POLICIES[1:])
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.compile)])
-def test_only_the_member_that_diverges_stops_and_the_others_are_bit_identical(policy, jit):
-    mapped = tp.vmap(lambda rate: train(rate, policy))
+@pytest.mark.parametrize(
+    ("net", "jit"), [(NET, False), (WITH_NORMS, False), pytest.param(NET, True, marks=pytest.mark.compile)]
+)
+def test_only_the_member_that_diverges_stops_and_the_others_are_bit_identical(policy, net, jit):
+    mapped = tp.vmap(lambda rate: train(rate, policy, net=net))
     mapped = tp.jit(mapped) if jit else mapped
     with_bad_ones, without = mapped(rates(DIVERGING)), mapped(rates(NORMAL))
     for index in (0, 2):

@@ -83,6 +83,23 @@ def test_a_member_that_is_nan_does_not_change_others(jit):
     check_members(made, run)
 
 
+def test_members_do_not_affect_each_other():
+    """No bit of a member depends on the values of the others: a norm that overflows has another kernel."""
+
+    def run(key, learning_rate):
+        def loss(w):
+            return ((X @ w).norm(dim=-1) - 1).square().sum() + (w.std() - 1) ** 2
+
+        w = torch.linspace(0.1, 0.7, X.shape[-1] * 3, dtype=X.dtype).reshape(-1, 3)
+        for _ in range(20):
+            w = w - learning_rate.to(w) * tp.grad(loss)(w)
+        return w
+
+    made, others = (sweep(run, {"learning_rate": [0.01, rate, 0.05]}, jit=False).results for rate in (0.02, 1e200))
+    assert not others[1].isfinite().all()
+    assert torch.equal(made[::2], others[::2])
+
+
 def test_keys_of_members_do_not_depend_on_groups_and_seeds():
     def keep(key, **point):
         return key

@@ -15,6 +15,7 @@ from torchpure.jit import jit
 from torchpure.optim import Optimizer
 from torchpure.optim.core import whole
 from torchpure.transforms import scan, value_and_grad
+from torchpure.transforms.engine import members_apart
 
 from ._windows import Window
 from .processes import DataParallel
@@ -171,7 +172,8 @@ class Runner:
             if self._counts_as_compiled(window):
                 carry, value = self._call_program(window.step, carry, shared, per_step)
             else:
-                carry, value = window.step(carry, shared, per_step)
+                with members_apart():
+                    carry, value = window.step(carry, shared, per_step)
             losses.append(whole(value))  # parameters in parts make a loss of all processes
         return carry, torch.stack(losses).flatten()
 

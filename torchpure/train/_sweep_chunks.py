@@ -17,6 +17,7 @@ from torchpure._types import Key, Tree
 from torchpure.errors import CheckError
 from torchpure.jit import jit as jit_compile
 from torchpure.transforms import vmap
+from torchpure.transforms.engine import members_apart
 
 from ._reports import collect
 from .callbacks import Divergence
@@ -164,7 +165,7 @@ def _make_program(train: Callable[..., Tree], group: Group) -> Callable[..., Out
                 raise
 
     run = vmap(run_member, chunk_size=group.width) if group.width else run_member
-    return jit_compile(run) if group.jit else run
+    return jit_compile(run) if group.jit else members_apart()(run)
 
 
 def _as_tensors(result: Tree) -> Tree:

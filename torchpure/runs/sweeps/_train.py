@@ -11,6 +11,7 @@ from torchpure._types import Params
 from torchpure.jit import jit
 from torchpure.optim import Optimizer
 from torchpure.transforms import scan, value_and_grad, vmap
+from torchpure.transforms.engine import members_apart
 
 
 class Task(NamedTuple):
@@ -99,7 +100,7 @@ def make_window(task: Task, *, shared: bool, batches: bool, compiled: bool, stre
         return mapped(state, (*inputs[:2],), (*inputs[2:],), numbers, rows)
 
     # not jit(vmap(...)), which measures several chunk sizes: their results differ in the last bits
-    return jit(run) if compiled else run
+    return jit(run) if compiled else members_apart()(run)
 
 
 def _make_step(task: Task, inputs: Inputs) -> Callable[[State, Sequence[Tensor]], tuple[State, Tensor]]:

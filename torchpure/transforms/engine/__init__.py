@@ -14,7 +14,7 @@ from ._diagnose import (
 from ._dual_level import in_dual_level
 from ._expose import expose, expose_all
 from ._inner_levels import InnerLevels, inner_levels
-from ._known_numbers import all_between, may_look, nothing_is_recorded
+from ._known_numbers import all_between, may_look, members_apart, nothing_is_recorded
 from ._levels import (
     allow_requires_grad,
     current_level,
@@ -96,6 +96,7 @@ __all__ = [
     "in_any_level",
     "is_differentiated",
     "may_look",
+    "members_apart",
     "is_followed",
     "is_plain",
     "is_shared_write",

@@ -1,6 +1,9 @@
 """Looks at numbers inside of transforms: eager code has torch's kernels where they are right, else formulas."""
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -26,8 +29,32 @@ _JVP, _current_level = functorch.TransformType.Jvp, functorch.maybe_current_leve
 _is_wrapped, _unwrapped = functorch.is_functorch_wrapped_tensor, functorch.get_unwrapped
 
 
+class _Looks(threading.local):
+    are_refused_to_members = False
+
+
+_looks = _Looks()
+
+
+@contextmanager
+def members_apart() -> Iterator[None]:
+    """Let no member of a vmap decide by its numbers which kernel runs for the others.
+
+    A formula and torch's kernel differ in the last bits. In training a member that diverges must not change them for
+    the others, so that formulas run for all.
+    """
+    before = _looks.are_refused_to_members
+    _looks.are_refused_to_members = True
+    try:
+        yield
+    finally:
+        _looks.are_refused_to_members = before
+
+
 def all_between(leaf: Tensor, low: float, high: float) -> bool:
     """Return whether the numbers of all members of a tensor are known and lie in a range; a trace knows none."""
+    if _looks.are_refused_to_members and _VMAP in level_kinds():
+        return False
     while _is_wrapped(leaf):
         leaf = _unwrapped(leaf)
     if (_num_modes() or not leaf.is_cpu or leaf.__class__ is not Tensor) and not _is_readable(leaf):
