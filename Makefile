@@ -56,11 +56,11 @@ faults: $(VENV)/.dev
 
 # Long: every operator of torch in every composition, and thousands of random programs.
 proof: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof -o faulthandler_timeout=0
 
 # Long: 2,000 generated libraries, built and run with AddressSanitizer and UBSan. `make proof` does this too.
 sanitize: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof tests/jit/native/test_sanitized.py
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m proof -o faulthandler_timeout=0 tests/jit/native/test_sanitized.py
 
 operators: $(VENV)/.dev
 	$(BIN)/python -W ignore tests/compositions/table.py
@@ -77,7 +77,7 @@ docs: $(VENV)/.dev
 # --no-deps: the package brings axe's script, and playwright, which brings a browser of its own.
 docs-browser: $(VENV)/.dev
 	$(PIP) --no-deps axe-playwright-python
-	$(BIN)/python -m pytest -n 0 -m proof tests/docs/test_browser.py
+	$(BIN)/python -m pytest -n 0 -m proof -o faulthandler_timeout=0 tests/docs/test_browser.py
 
 # The tables of docs/optimizers.md. `make operators` writes docs/operators.md, which takes long.
 docs-tables: $(VENV)/.dev

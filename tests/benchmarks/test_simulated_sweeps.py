@@ -110,14 +110,18 @@ def test_results_come_in_the_order_of_the_simulation(lengths):
 
 
 class Breaking:
-    """A pool of threads that breaks as one of processes does: all its futures fail, and its running tasks are lost."""
+    """A pool of threads that breaks as one of processes does: all its futures fail, and it takes no more tasks."""
 
     def __init__(self, workers):
         self.pool, self.futures, self.broken = ThreadPoolExecutor(workers), [], threading.Event()
+        self.lock = threading.Lock()
 
     def submit(self, fn, *args):
-        outer = Future()
-        self.futures.append(outer)
+        with self.lock:
+            if self.broken.is_set():
+                raise BrokenExecutor("a worker ended")
+            outer = Future()
+            self.futures.append(outer)
         self.pool.submit(self.call, outer, fn, args)
         return outer
 
@@ -125,12 +129,15 @@ class Breaking:
         if self.broken.is_set():
             return
         result = fn(*args)
-        if not self.broken.is_set():
-            outer.set_result(result)
+        with self.lock:
+            if not self.broken.is_set():
+                outer.set_result(result)
 
     def lose(self):
-        self.broken.set()
-        for future in [future for future in self.futures if not future.done()]:
+        with self.lock:
+            self.broken.set()
+            lost = [future for future in self.futures if not future.done()]
+        for future in lost:
             future.set_exception(BrokenExecutor("a worker ended"))
 
     def shutdown(self, wait=True, cancel_futures=False):
