@@ -114,10 +114,14 @@ class Breaking:
 
     def __init__(self, workers):
         self.pool, self.futures, self.broken = ThreadPoolExecutor(workers), [], threading.Event()
+        self.lock = threading.Lock()  # a future that comes while the pool breaks fails too
 
     def submit(self, fn, *args):
         outer = Future()
-        self.futures.append(outer)
+        with self.lock:
+            self.futures.append(outer)
+            if self.broken.is_set():
+                outer.set_exception(BrokenExecutor("a worker ended"))
         self.pool.submit(self.call, outer, fn, args)
         return outer
 
@@ -129,8 +133,10 @@ class Breaking:
             outer.set_result(result)
 
     def lose(self):
-        self.broken.set()
-        for future in [future for future in self.futures if not future.done()]:
+        with self.lock:
+            self.broken.set()
+            lost = [future for future in self.futures if not future.done()]
+        for future in lost:
             future.set_exception(BrokenExecutor("a worker ended"))
 
     def shutdown(self, wait=True, cancel_futures=False):
