@@ -12,6 +12,7 @@ import torchpure as tp
 from torchpure.train.tables import _datasets
 
 SGD = tp.optim.sgd(0.01)
+WEIGHTS = {"weight": torch.ones(1, 1), "bias": torch.zeros(1)}
 WRITERS = {
     "csv": lambda table, path: arrow_csv.write_csv(table, path),
     "parquet": lambda table, path: pq.write_table(table, path, row_group_size=5),
@@ -81,6 +82,27 @@ def test_a_stopped_fit_of_a_dataset_is_resumed(folder, tmp_path_factory):
     tp.fit(net, folder, steps=10, checkpoint=place, **given)
     resumed = tp.fit(net, folder, epochs=3, checkpoint=place, resume=True, **given)
     assert torch.equal(resumed.history, whole.history) and torch.equal(resumed.params["weight"], whole.params["weight"])
+
+
+@pytest.mark.parametrize("steps", [6, 7, 14, 15])
+def test_a_resumed_fit_reads_no_epoch_that_lies_before_it(folder, tmp_path_factory, monkeypatch, steps):
+    """An epoch has seven batches, the last of which is smaller."""
+    epochs, epoch = [], _datasets.DatasetBatches.epoch
+
+    def recorded(self, number):
+        epochs.append(number)
+        return epoch(self, number)
+
+    given = {"columns": ["x", "y"], "batch_size": 6, "key": tp.random.key(1), "optimizer": SGD}
+    whole = tp.fit(torch.nn.Linear(1, 1), folder, epochs=3, **given | {"params": WEIGHTS})
+    place = tmp_path_factory.mktemp("run") / "checkpoints"
+    tp.fit(torch.nn.Linear(1, 1), folder, steps=steps, checkpoint=place, **given | {"params": WEIGHTS})
+    monkeypatch.setattr(_datasets.DatasetBatches, "epoch", recorded)
+    again = {"params": WEIGHTS, "checkpoint": place, "resume": True}
+    resumed = tp.fit(torch.nn.Linear(1, 1), folder, epochs=3, **given | again)
+    assert torch.equal(resumed.history, whole.history)
+    assert epochs.count(0) == 1  # its first batch shows the shapes
+    assert [epoch for epoch in epochs if 0 < epoch < steps // 7] == [] and epochs[-1] == 2
 
 
 def test_files_that_differ_are_named(tmp_path):

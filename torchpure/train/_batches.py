@@ -38,8 +38,10 @@ class BatchSource:
         if batch_size is not None and key is None:
             raise ValueError("fit: minibatches are drawn from a key: pass key=tp.random.key(0) with batch_size")
 
-    def windows(self, step: Step, *, jit: bool, first: int = 0) -> Iterator[Window]:
+    def windows(self, step: Step, *, jit: bool, first: int = 0, unread: int = 0) -> Iterator[Window]:
         """Return the windows of the run from step `first` on. Each step has its own number, and its own rows or batch.
+
+        Of the batches of steps before `unread` only the shapes count, so that whole epochs of a dataset are not read.
 
         Raises:
             ValueError: the iterable ends too soon.
@@ -47,7 +49,7 @@ class BatchSource:
         data, tensors = self._data, self._data.tensors
         if data.batches is not None:
             every = self._every or max(min(self._steps, CHUNK), 1)
-            batches = itertools.islice(_repeat_batches(data.batches, self._reader, self._steps), first, None)
+            batches = _repeat_batches(data.batches, self._reader, self._steps, first, unread)
             return batch_windows(step, batches, every if jit else 1, every, first=first)
         if self._batch_size is None or self._key is None:
             device = (tensors[0] if self._key is None else self._key).device
@@ -77,8 +79,13 @@ def _num_rows(data: tuple[Tensor, ...]) -> int:
     return len(data[0])
 
 
-def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int) -> Iterator[Batch]:
-    count, number = 0, 0
+def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int, first: int, unread: int) -> Iterator[Batch]:
+    number, count = 0, 0
+    if isinstance(data, DatasetBatches) and max(first, unread):
+        number = max(first, unread) // max(data.num_batches(), 1)
+        count = number * data.num_batches()
+        if first < count:
+            yield from itertools.islice(_stand_ins(data, reader, number), first, None)
     while count < steps:
         before = count
         # once an epoch: a DataLoader draws its order and starts its workers here
@@ -86,8 +93,17 @@ def _repeat_batches(data: Iterable[Any], reader: BatchReader, steps: int) -> Ite
         number += 1
         for batch in reader.batches(itertools.islice(epoch, steps - count)):
             count += 1
-            yield batch
+            if count > first:
+                yield batch
         if count < steps and (epoch is data or count == before):
             raise ValueError(
                 f"fit: the batches ended after {count} of {steps} steps; pass an iterable that can be read again"
             )
+
+
+def _stand_ins(data: DatasetBatches, reader: BatchReader, epochs: int) -> Iterator[Batch]:
+    """Yield batches of the shapes that some epochs have; all are parts of the first one."""
+    if epochs:
+        first = next(reader.batches(data.epoch(0)))
+        for size in data.batch_sizes() * epochs:
+            yield tree.map(lambda leaf, size=size: leaf[:size], first)

@@ -1,6 +1,6 @@
 """Fit a model to data."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,6 @@ from ._problem import Problem, check_kinds, make_problem
 from ._resume import Arguments, Checkpoint, Position, Store, hash_of, steps_per_window
 from ._step_state import split_step_state
 from ._steps import make_step
-from ._windows import Window
 from .callbacks import Callback, Divergence, Progress, as_callback, updated
 from .processes import DataParallel, data_parallel
 from .tables import DatasetBatches, is_dataset, is_table, read_table
@@ -167,8 +166,7 @@ def fit(
     refuse = partial(refuse_nonfinite, "fit", all_params=problem.all_params) if on_nonfinite == "raise" else None
     carry = (problem.start, extras.start(opt_state, problem.start), problem.state)
 
-    def windows(first: int) -> Iterator[Window]:
-        return source.windows(step, jit=jit, first=first)
+    windows = partial(source.windows, step, jit=jit)
 
     def arguments() -> Arguments:
         dtype = None if compute_dtype is None else str(compute_dtype)

@@ -87,7 +87,7 @@ def loop(
     refuse = partial(refuse_nonfinite, "loop") if on_nonfinite == "raise" else None
     size = steps_per_window(checkpoint, every) or every
 
-    def windows(first: int) -> Iterator[Window]:
+    def windows(first: int = 0, unread: int = 0) -> Iterator[Window]:
         if first:
             raise ValueError(
                 f"loop: the run was saved after step {first}, where no window of these batches ends: the saved run had "
@@ -161,7 +161,7 @@ def _start_together(
 
 def run_windows(
     start: Position,
-    windows: Callable[[int], Iterator[Window]],
+    windows: Callable[..., Iterator[Window]],
     *,
     jit: bool,
     store: Store,
@@ -169,7 +169,8 @@ def run_windows(
 ) -> Generator[Progress, None, Progress | None]:
     """Run windows of steps; yield Progress after the windows that ask for it, and after the last, which is returned.
 
-    `windows` takes the number of steps to pass over. After each window `refuse(carry)` may raise an error.
+    `windows` takes `first`, the number of steps to pass over, and `unread`, that of steps whose batches need not be
+    read. After each window `refuse(carry)` may raise an error.
 
     Raises:
         TransformError: the loss does not return a real tensor of shape (), or cannot be compiled.
@@ -207,18 +208,18 @@ def _report(number: int, carry: Any, parts: list[Tensor], store: Store) -> Gener
     return progress
 
 
-def _windows_after(number: int, windows: Callable[[int], Iterator[Window]], runner: Runner) -> Iterator[Window]:
+def _windows_after(number: int, windows: Callable[..., Iterator[Window]], runner: Runner) -> Iterator[Window]:
     """Return the windows after `number` steps; the runner counts those before."""
     if number == 0:
-        return windows(0)
-    passed, planned = 0, windows(0)
+        return windows()
+    passed, planned = 0, windows(unread=number)
     while passed < number:
         window = next(planned, None)
         if window is None:
             break
         runner.skip(window)
         passed += window.steps
-    return planned if passed == number else windows(number)
+    return planned if passed == number else windows(first=number)
 
 
 def _progress(number: int, carry: Any, parts: list[Tensor]) -> Progress:

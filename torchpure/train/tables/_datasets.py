@@ -62,6 +62,15 @@ class DatasetBatches:
         """Return the number of rows in an epoch."""
         return self._data.count_rows()
 
+    def num_batches(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self.batch_sizes())
+
+    def batch_sizes(self) -> list[int]:
+        """Return the number of rows of each batch of an epoch."""
+        whole, rest = divmod(self.num_rows(), self._size)
+        return [self._size] * whole + [rest] * bool(rest)
+
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches of the first epoch."""
         return self.epoch(0)
