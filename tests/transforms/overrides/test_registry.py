@@ -107,12 +107,15 @@ def cell(weights: list[Tensor]) -> Callable[[Any, Tensor], Tensor]:
 
 values_of_state = values(2, 3, seed=4)
 BOTH_STATES = (values_of_state, values(2, 3, seed=5))
+CLASSES, CLASS_LISTS = torch.tensor([1, 3, 0]), torch.tensor([[2, 0, -1, 1], [3, -1, 3, 2], [-1, 0, 0, 0]])
 IN_TRANSFORM = [
     Row((Tensor.data.__get__,), lambda operation, x: x.data.sign() * x**2, V3),
     Row((Tensor.index_copy_,), lambda operation, x: operation(x.clone(), 0, torch.tensor([2, 0]), x[:2] ** 2), V34),
     Row((F.bilinear,), lambda operation, x: operation(x, x[:, :2], BILINEAR), V34[:, :3]),
     Row((F.normalize,), lambda operation, x: operation(x, dim=-1), V34),
     Row((F.embedding_bag,), lambda operation, x: operation(WORDS, x, OFFSETS), values(6, 3)),
+    Row((F.multi_margin_loss,), lambda f, x: f(x.sin(), CLASSES, 2, 0.7, reduction="none"), V34),
+    Row((F.multilabel_margin_loss,), lambda f, x: f(x.sin(), CLASS_LISTS, reduction="none"), V34),
     Row((torch.norm_except_dim,), lambda operation, x: operation(x, 2, 0), V34),
     Row((torch._weight_norm,), lambda operation, x: operation(x, x[:, :1] ** 2, 0), V34),
     Row((F.fractional_max_pool2d,), lambda f, x: f(x, 2, (2, 2), _random_samples=SAMPLES[..., :2]), values(1, 2, 5, 5)),
@@ -208,6 +211,7 @@ ROWS = [
     Row((torch.linalg.vander,), lambda f, x: f(x, N=5), V34),
     Row((torch.vander,), lambda f, x: f(x, 4), V3),
     # losses and activations
+    Row((F.binary_cross_entropy_with_logits,), lambda f, x: f(x, V34.flip(0).sigmoid(), reduction="none"), V34),
     Row((F.mse_loss, F.huber_loss, F.soft_margin_loss), lambda f, x: f(x, V34.flip(0), reduction="none"), V34),
     Row((F.gaussian_nll_loss,), lambda f, x: f(x[0], x[1], x[2] ** 2 + 1), V34),
     Row((F.linear_cross_entropy,), lambda f, x: f(x, V44, torch.tensor([0, 2, 3])), V34),

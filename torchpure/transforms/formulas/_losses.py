@@ -85,6 +85,18 @@ def multi_margin_loss(
     return _reduced(losses, _by_old_names(reduction, size_average, reduce))
 
 
+def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Compute `F.multilabel_margin_loss`: the targets of a row end at its first -1."""
+    count = input.shape[-1]
+    given = (target < 0).cumsum(-1) == 0
+    places = torch.where(given, target, count)
+    is_target = torch.zeros_like(torch.cat([input, input[..., :1]], -1), dtype=torch.bool).scatter(-1, places, True)
+    of_targets = input.gather(-1, torch.where(given, target, 0)).unsqueeze(-1)
+    sizes = (1 - of_targets + input.unsqueeze(-2)).clamp(min=0)
+    counted = given.unsqueeze(-1) & ~is_target[..., :count].unsqueeze(-2)
+    return _reduced(torch.where(counted, sizes, 0.0).sum((-2, -1)) / count, reduction)
+
+
 def multilabel_soft_margin_loss(
     input: Tensor,
     target: Tensor,

@@ -1,8 +1,9 @@
 """Losses in plain operations, which have all derivatives.
 
 torch lacks the forward derivative of the gradients of Huber and soft margin losses. The one of `mse_loss` writes to
-zero tensors without memory. `gaussian_nll_loss` reads the sign of a batched variance; `linear_cross_entropy` in chunks
-does not run under transforms.
+zero tensors without memory, and the second one of the logistic loss writes in place. The losses of margins between
+classes have no forward derivative. `gaussian_nll_loss` reads the sign of a batched variance; `linear_cross_entropy` in
+chunks does not run under transforms.
 """
 
 import math
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torchpure._torch import get_enum, mse_loss
 from torchpure.transforms.debug import check
 from torchpure.transforms.engine import functorch, level_kinds
+from torchpure.transforms.formulas import binary_cross_entropy_with_logits, multi_margin_loss, multilabel_margin_loss
 
 from ._override import Override, Where
 
@@ -49,6 +51,25 @@ def _soft_margin_loss(input: Tensor, target: Tensor, *old: Any, reduction: str =
     if _any_given(*old, *other.values()) or reduction not in _REDUCTIONS:
         return F.soft_margin_loss(input, target, *old, reduction=reduction, **other)
     return _reduced(F.softplus(-target * input), reduction)
+
+
+def _logistic_loss(input: Tensor, target: Tensor, *old: Any, reduction: str = "mean", **other: Any) -> Tensor:
+    if _any_given(*old, *other.values()) or target.shape != input.shape or reduction not in _REDUCTIONS:
+        return F.binary_cross_entropy_with_logits(input, target, *old, reduction=reduction, **other)
+    return binary_cross_entropy_with_logits(input, target, reduction=reduction)
+
+
+def _multi_margin_loss(input: Tensor, target: Tensor, p: Any = 1, *more: Any, **options: Any) -> Tensor:
+    known = input.ndim in {1, 2} and target.shape == input.shape[:-1] and target.dtype == torch.int64 and p in {1, 2}
+    known = known and options.get("reduction", "mean") in _REDUCTIONS
+    return (multi_margin_loss if known else F.multi_margin_loss)(input, target, p, *more, **options)
+
+
+def _multilabel_margin_loss(input: Tensor, target: Tensor, *old: Any, reduction: str = "mean", **other: Any) -> Tensor:
+    fits = input.ndim in {1, 2} and target.shape == input.shape and target.dtype == torch.int64
+    if not fits or _any_given(*old, *other.values()) or reduction not in _REDUCTIONS:
+        return F.multilabel_margin_loss(input, target, *old, reduction=reduction, **other)
+    return multilabel_margin_loss(input, target, reduction)
 
 
 def _gaussian_nll_loss(
@@ -96,6 +117,9 @@ OVERRIDES = (
     Override([F.mse_loss], Where.FORWARD_MODE, _mse_loss),
     Override([F.huber_loss], Where.FORWARD_MODE, _huber_loss),
     Override([F.soft_margin_loss], Where.FORWARD_MODE, _soft_margin_loss),
+    Override([F.binary_cross_entropy_with_logits], Where.FORWARD_MODE, _logistic_loss),
+    Override([F.multi_margin_loss], Where.IN_TRANSFORM, _multi_margin_loss),
+    Override([F.multilabel_margin_loss], Where.IN_TRANSFORM, _multilabel_margin_loss),
     Override([F.gaussian_nll_loss], Where.ALWAYS, _gaussian_nll_loss),
     Override([F.linear_cross_entropy], Where.ALWAYS, _linear_cross_entropy),
 )
