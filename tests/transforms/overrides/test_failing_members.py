@@ -123,3 +123,24 @@ def test_an_optimizer_of_a_diverged_member_stops_no_other(name):
     both = tp.vmap(update)(grads)
     torch.testing.assert_close(both[0], update(grads[0]), rtol=1e-4, atol=1e-5)
     assert both[1].isnan().any() and update(grads[1]).isnan().any()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: torch.linalg.matrix_norm(a, 2),
+        lambda a: torch.linalg.matrix_norm(a, "nuc"),
+        lambda a: torch.linalg.svdvals(a).sum(),
+        lambda a: torch.linalg.eigvalsh(a + a.mT).exp().sum(),
+        lambda a: torch.linalg.inv(a).sum(),
+        torch.linalg.cond,
+    ],
+)
+def test_all_derivatives_of_a_member_that_failed_are_nan(function):
+    good = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
+    matrices, ones = torch.stack([good * float("nan"), good]), torch.ones_like(good)
+    second = lambda f: lambda a: tp.jvp(lambda x: tp.jvp(f, (x,), (ones,))[1], (a,), (ones,))[1]  # noqa: E731
+    for transform in (tp.hessian, second, lambda f: tp.jacrev(tp.grad(f))):
+        failed, right = tp.vmap(transform(function))(matrices)
+        assert failed.isnan().all() and right.isfinite().all()
+        torch.testing.assert_close(right, transform(function)(good))

@@ -26,6 +26,7 @@ def vector_norm(
     The norm of zeros has derivative zero, as in torch.
     """
     dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)  # torch takes NumPy's names too
+    dim = None if dim == () else dim
     values = x if dtype is None else x.to(dtype)
     p = float(ord)
     if not _has_formula(values, p):
@@ -196,9 +197,16 @@ def normalized(x: Tensor, p: float, dim: Any, eps: float) -> Tensor:
 
 
 def std(
-    input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+    input: Tensor,
+    dim: Any = None,
+    unbiased: Any = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
+    **other: Any,
 ) -> Tensor:
     """Compute `torch.std`; where all numbers are equal its derivative is zero, as in torch's backward pass."""
+    dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)
     if isinstance(dim, bool):  # torch.std(input, unbiased)
         dim, unbiased = None, dim
     given = {"dim": dim, "correction": correction, "keepdim": keepdim} if unbiased is None else {}
@@ -217,6 +225,7 @@ def std(
 
 def std_mean(input: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **other: Any) -> Any:
     """Compute `torch.std_mean`."""
+    dim, keepdim = other.pop("axis", dim), other.pop("keepdims", keepdim)
     if isinstance(dim, bool):  # torch.std_mean(input, unbiased)
         dim, unbiased = None, dim
     mean = input.mean(None if dim == () else dim, keepdim)

@@ -64,8 +64,9 @@ def products_of_others(x: Tensor) -> Tensor:
     return others[..., :size]
 
 
-def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **other: Any) -> Tensor:
     """Compute `torch.prod`."""
+    dim, keepdim = other.get("axis", dim), other.get("keepdims", keepdim)  # torch takes NumPy's names too
     x = input if dtype is None else input.to(dtype)
     if not is_variable(x) or (dim is None and keepdim):
         return torch.prod(input, dim, keepdim, dtype=dtype) if dim is not None else torch.prod(input, dtype=dtype)
@@ -79,10 +80,15 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def _plain(operation: Any, x: Tensor, dim: Any, keepdim: bool) -> Tensor | None:
-    """Return a product by torch, which divides by the factors: right if no factor and no product leaves its range."""
-    limits = torch.finfo(x.dtype)
-    value = operation(x) if dim is None else operation(x, dim, keepdim)
-    return value if all_between(value.detach().abs(), limits.tiny, limits.max) else None
+    """Return a product by torch, which divides by the factors: right if no partial product leaves its range.
+
+    The product of all factors above one, and of all below, bound every product of some of them.
+    """
+    limits, sizes = torch.finfo(x.dtype), x.detach().abs()
+    for bound in (sizes.clamp(min=1), sizes.clamp(max=1)):
+        if not all_between(bound.prod() if dim is None else bound.prod(dim), limits.tiny, limits.max):
+            return None
+    return operation(x) if dim is None else operation(x, dim, keepdim)
 
 
 def _over_last(x: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ def nan_where(failed: Tensor, results: Any, matrix: Tensor) -> Any:
 
     `failed` has the shape of the batch. Integer results stay as they are.
     """
-    # a product with the entries of the matrix, so that derivatives are NaN too; those of other members count as 0
+    # an exponential of the entries of the matrix, so that all derivatives are NaN too; those of other members are 0
     entries = torch.where(failed[..., None, None], matrix, 0)
-    poison = (entries.sum((-2, -1)) + failed) * torch.where(failed, float("nan"), 0)
+    poison = torch.exp((entries.sum((-2, -1)) + failed) * torch.where(failed, float("nan"), 0)) - 1
 
     def poisoned(result: Tensor) -> Tensor:
         if not result.numel() or not (result.is_floating_point() or result.is_complex()):
