@@ -6,6 +6,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 import torchpure as tp
+from torchpure.transforms.engine import members_apart
 
 pytestmark = pytest.mark.faults
 D = torch.float64
@@ -180,6 +181,36 @@ def test_second_derivatives_of_singular_values_where_others_are_equal(name, kind
             assert_close(second(f)(x), wanted, rtol=1e-6, atol=1e-6)
 
 
+APART = SPECTRAL | SMALLEST | {"the nuclear norm": NUCLEAR[0]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", APART)
+def test_where_no_singular_values_are_almost_equal_torch_runs(name, dtype):
+    for x in (_turned([4.0, 3.0, 2.0, 1.0]), _turned([4.0, 3.0, 2.0, 1.0])[:, :3]):
+        for nested in (lambda of, f: of.hessian(f), lambda of, f: of.jacrev(of.grad(f))):
+            ours, torchs = (nested(of, APART[name])(x.to(dtype)) for of in (tp, torch.func))
+            assert_close(ours, torchs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("name", APART)
+def test_second_derivatives_of_singular_values_where_others_are_almost_equal(name, gap):
+    """The sizes beside the gap count alike or not at all, so that the result is near to that at the tie."""
+    x, tie = _turned([3.0, 2.0 + gap, 2.0, 1.0]), _turned([3.0, 2.0, 2.0, 1.0])
+    for second in (tp.hessian, lambda f: tp.jacrev(tp.grad(f))):
+        assert_close(second(APART[name])(x), second(APART[name])(tie), rtol=0, atol=10 * gap + 1e-10)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_tie_of_another_member_changes_no_bit_of_a_training(name):
+    one, two, tie = _turned([4.0, 3.0, 2.0, 1.0]), _turned([5.0, 3.0, 2.0, 1.0]), TIES["diagonal"]
+    with members_apart():
+        found, wanted = (tp.vmap(tp.hessian(APART[name]))(torch.stack([one, other])) for other in (tie, two))
+    assert_close(found[0], wanted[0], rtol=0, atol=0)
+    assert_close(wanted[0], tp.hessian(APART[name])(one))
+
+
 def test_second_derivatives_of_the_spectral_norm_where_others_are_zero():
     x = 3 * torch.outer(torch.eye(4, dtype=D)[0], torch.eye(3, dtype=D)[1])
     for f in (SPECTRAL["the spectral norm"], SPECTRAL["its square"], SPECTRAL["the largest singular value"]):
@@ -205,6 +236,9 @@ def test_a_nonlinear_function_of_equal_singular_values_has_no_silent_second_deri
     x = torch.eye(2, dtype=D)
     for second in (tp.hessian(f), tp.jacrev(tp.grad(f)), tp.jacrev(tp.jacfwd(f)), tp.jacfwd(tp.jacfwd(f))):
         assert not second(x).isfinite().all()
+    root = lambda x: torch.linalg.svdvals(x).sqrt().sum()  # noqa: E731
+    for second in (tp.hessian, lambda f: tp.jacfwd(tp.jacfwd(f))):
+        assert not second(root)(TIES["square"]).isfinite().all()  # equal but for rounding
     apart = torch.tensor([[2.0, 1.0], [0.5, -1.0]], dtype=D)
     assert_close(tp.hessian(f)(apart), tp.hessian(lambda x: ((x.mT @ x) ** 2).sum())(apart))
 

@@ -256,3 +256,34 @@ def test_mean_square_needs_equal_shapes():
         ValueError, match=r"the model returns .* \(2, 1\), the target is .* \(2,\): reshape one of them"
     ):
         mean_square(torch.ones(2, 1), torch.ones(2))
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.compile)])
+@pytest.mark.parametrize("form", [lambda x: {"x": x}, lambda x: x, lambda x: (x,), lambda x: [x]])
+def test_a_batch_of_a_loop_that_is_no_tuple_is_one_argument(form, jit):
+    def loss(p, batch):
+        return ((batch["x"] if isinstance(batch, dict) else batch) * p).square().sum()
+
+    x = torch.arange(3.0)
+    *_, last = tp.train.loop(loss, torch.tensor(1.0), [form(x)] * 4, tp.optim.sgd(0.01), jit=jit, every=2)
+    torch.testing.assert_close(last.params, torch.tensor((1 - 0.02 * 5.0) ** 4))
+
+
+def test_a_module_without_parameters_is_refused():
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [torch.nn.Linear(1, 1)]
+
+        def forward(self, x):
+            return self.layers[0](x)
+
+    x = torch.ones(4, 1)
+    with pytest.raises(ValueError, match="fit: Plain has no parameters to train.*ModuleList"):
+        tp.fit(Plain(), (x, x), optimizer=tp.optim.sgd(0.1), steps=2)
+
+
+def test_a_key_for_a_call_that_takes_none_names_apply():
+    net = tp.functional(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout()))
+    with pytest.raises(TypeError, match=r"Sequential.forward takes no `key`.*net.apply\(params, state"):
+        net(net.params, torch.ones(2, 1), key=tp.random.key(0))

@@ -32,6 +32,7 @@ from torchpure.transforms.purity import (
     operator_draws,
     refuse_hidden_tensors,
     storage_key,
+    warn_of_python_draws,
 )
 from torchpure.transforms.tracing import RealConstants, explain_tracing_errors, trace_with_constants
 
@@ -154,7 +155,7 @@ def trace(fn: Callable[..., Any], arguments: ArgumentBuilder, tensors: Sequence[
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = arguments(values)
         watch = Watch("jit", fn, args, kwargs)
-        with TracedLayers():
+        with TracedLayers(), warn_of_python_draws("jit", fn):
             result = fn(*args, **kwargs)
         watch.check(traced=_is_fake)
         refuse_hidden_tensors("jit", fn, tree.leaves(result), _is_fake)

@@ -69,8 +69,18 @@ class Functional:
         Raises:
             ParameterError: parameters are missing, unexpected or of the wrong shape.
             ImpureError: the module draws or changes a buffer: use `apply`.
+            TypeError: `key` or `train` is given, which are arguments of `apply`.
         """
-        return self.call(params, *inputs, **options)
+        try:
+            return self.call(params, *inputs, **options)
+        except TypeError as error:
+            given = [name for name in ("key", "train") if f"unexpected keyword argument '{name}'" in str(error)]
+            if not given or given[0] not in options:
+                raise
+            raise TypeError(
+                f"{self.name}.forward takes no `{given[0]}`, and net(params, *inputs) calls a module that draws "
+                "nothing: net.apply(params, state, *inputs, key=key, train=True) returns (output, state)"
+            ) from None
 
     def __repr__(self) -> str:
         first, *shapes = summary(self.params)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def loop(
     loss: Callable[..., Tensor | tuple[Tensor, State]],
     params: Params,
-    batches: Iterable[tuple[Any, ...]],
+    batches: Iterable[Any],
     optimizer: Optimizer[Any],
     opt_state: Any = None,
     state: State | None = None,
@@ -43,6 +43,8 @@ def loop(
     mesh: "DeviceMesh | None" = None,
 ) -> Generator[Progress]:
     """Make one optimizer step per batch on `loss(params, *batch)`; yield Progress after each `every` and the last step.
+
+    A batch is a tuple or a list of arguments; a dict, a tensor or another object is one argument.
 
     With a state, such as a model's buffers, the loss is `loss(params, state, *batch) -> (value, new state)`.
 
@@ -93,7 +95,7 @@ def loop(
                 f"loop: the run was saved after step {first}, where no window of these batches ends: the saved run had "
                 "batches of other shapes"
             )
-        return batch_windows(step, batches, size if jit else 1, every)
+        return batch_windows(step, map(_as_arguments, batches), size if jit else 1, every)
 
     def arguments() -> Arguments:
         return {"every": every, "jit": jit, "steps per window": size, "on_nonfinite": on_nonfinite}
@@ -102,6 +104,11 @@ def loop(
         last = yield from run_windows(start, windows, jit=jit, store=store, refuse=refuse)
     if refuse and last is not None:
         refuse_members("loop", last.divergence, last)
+
+
+def _as_arguments(batch: Any) -> tuple[Any, ...]:
+    """Return a batch as arguments of the loss: a dict, a tensor or another object is one argument."""
+    return batch if isinstance(batch, tuple) else tuple(batch) if isinstance(batch, list) else (batch,)
 
 
 @contextmanager

@@ -48,9 +48,15 @@ def make_problem(model: Any, params: Params, loss: Callable[[Tensor, Tensor], Te
     """Return the objective of a module or Functional with a loss, or of a loss function.
 
     Raises:
-        ValueError: a loss function has no params or a loss=, or frozen parameters have no names.
+        ValueError: a loss function has no params or a loss=, a module has no parameters, or frozen parameters have no
+            names.
     """
     net = functional(model) if isinstance(model, nn.Module) else model
+    if isinstance(net, Functional) and not net.params:
+        raise ValueError(
+            f"fit: {net.name} has no parameters to train. torch does not see modules in a plain list or dict: put them "
+            "into an nn.ModuleList or an nn.ModuleDict"
+        )
     if not isinstance(net, Functional):
         if params is None or loss is not None:
             raise ValueError("fit: a loss function needs params to start from, and takes no loss=")

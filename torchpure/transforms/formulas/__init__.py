@@ -61,17 +61,17 @@ from ._losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
-from ._matrices import condition_number, determinant, singular_values, spectral_norm
 from ._norms import abs, angle, cosine_similarity, dist, linalg_norm, norm, right_in_torch, sgn, std_mean, vector_norm
 from ._norms import std as standard_deviation
 from ._of_two import atan2, copysign, hypot, xlog1py, xlogy
 from ._polynomials import POLYNOMIALS
 from ._powers import float_power, pow
-from ._products import cumprod, householder_product, index_product, prod, scatter_product, vander
+from ._products import cumprod, determinant, householder_product, index_product, prod, scatter_product, vander
 from ._quick import QUICK
 from ._ranges import linspace, logspace, normal
 from ._safe_product import safe_product
 from ._sine_cardinal import sinc, spherical_bessel_j0
+from ._singular_values import condition_number, singular_values, spectral_norm
 
 __all__ = [
     "householder_product",

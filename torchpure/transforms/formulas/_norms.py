@@ -14,8 +14,8 @@ from torchpure.transforms.calls import differentiable, saved_primals, unwrap_clo
 from torchpure.transforms.engine import all_between, may_look
 
 from ._elementwise import Elementwise, with_value
-from ._matrices import spectral_norm
 from ._of_two import atan2
+from ._singular_values import spectral_norm
 
 
 def vector_norm(

@@ -4,6 +4,7 @@ from ._draws import operator_draws
 from ._guard import NoWatch, Watch, run_watched, watched
 from ._hidden_tensors import refuse_hidden_tensors
 from ._pure import NORMS_THAT_WRITE, is_lifted_literal, mutated_arguments, pure, storage_key
+from ._python_draws import warn_of_python_draws
 from ._reach import forward_hooks, name_of, reachable
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "refuse_hidden_tensors",
     "run_watched",
     "storage_key",
+    "warn_of_python_draws",
     "watched",
 ]

@@ -12,7 +12,7 @@ from torchpure._types import Tree
 from torchpure.errors import TransformError
 from torchpure.transforms.calls import Packed, check_callable, register_mode
 from torchpure.transforms.engine import argument_paths, describe_function, describe_program, refuse_nested
-from torchpure.transforms.purity import Watch, refuse_hidden_tensors
+from torchpure.transforms.purity import Watch, refuse_hidden_tensors, warn_of_python_draws
 
 from ._constants import RealConstants, is_fake, trace_with_constants
 from ._eval_shape import _shape_of, describe_shape
@@ -97,7 +97,8 @@ def make_graph(fn: Callable[..., Any]) -> Callable[..., Graph]:
         def flat(*values: Tensor) -> tuple[Tensor, ...]:
             given = inputs.unflatten(values)
             watch = Watch("make_graph", fn, given)
-            out = fn(*given)
+            with warn_of_python_draws("make_graph", fn):
+                out = fn(*given)
             watch.check(traced=is_fake)
             refuse_hidden_tensors("make_graph", fn, tree.leaves(out), is_fake)
             return outputs.flatten(out)

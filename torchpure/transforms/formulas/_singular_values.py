@@ -1,74 +1,32 @@
-"""Functions of matrices with right derivatives: the determinant, of singular matrices too; singular values and norms.
+"""Singular values and norms of matrices by them, with second derivatives that are right where values are equal too.
 
-The derivative of Σ cᵢ σᵢ is X = U diag(c) Vᴴ. With constant c and P = Uᴴ dA V, the derivative of X is U Q Vᴴ: Q is the
-Hermitian part of P times (cⱼ - cᵢ) / (σⱼ - σᵢ), plus the skew part times (cᵢ + cⱼ) / (σᵢ + σⱼ) (Lewis and Sendov 2005,
-"Nonsmooth analysis of singular values"). torch divides by σᵢ² - σⱼ² in any case. Here equal c over equal σ count as 0,
-as in the nuclear norm, and so does what has no limit: a kink. So the second derivatives of norms are right wherever
-they exist. Where singular values themselves go into a nonlinear function, the coefficients c change with them. Then
-the limit at a tie is not known here, and the result is NaN, as in torch and JAX.
+Where no two are almost equal, torch's own derivatives are right. Else rules run. The derivative of Σ cᵢ σᵢ is
+X = U diag(c) Vᴴ. With constant c and P = Uᴴ dA V, the derivative of X is U Q Vᴴ: Q is the Hermitian part of P times
+(cⱼ - cᵢ) / (σⱼ - σᵢ), plus the skew part times (cᵢ + cⱼ) / (σᵢ + σⱼ) (Lewis and Sendov 2005, "Nonsmooth analysis of
+singular values"). torch divides by σᵢ² - σⱼ² in any case. Here equal c over equal σ count as 0, as in the nuclear norm,
+and so does what has no limit: a kink. So the second derivatives of norms are right wherever they exist.
+
+Where singular values themselves go into a nonlinear function, the coefficients c change with them. At a tie the first
+quotient tends to ∂cⱼ/∂σⱼ - ∂cᵢ/∂σⱼ, if the function is symmetric. The rules cannot find it: the function sees dσ alone,
+the diagonal of P. Where that is 0, as along ones beside the diagonal at A = I, so is dc for every function. In another
+basis P is diagonal, one for each direction. A backward pass from c or σ knows no direction, so only the forward
+derivative of a gradient could take that basis. So the result is NaN, as in torch and JAX.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torchpure.transforms.calls import differentiable, saved_primals, unwrap_closed_levels
-
-from ._elementwise import with_value
-
-_BLOCK = 4  # rows: a matrix whose rank is smaller by more has no derivative of an order up to this one, but zero
-
-
-def determinant(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Return det A. `of_regular` and `solve` are right for regular matrices.
-
-    A = U Σ Vᴴ with constant U and V: det A = det U det Vᴴ det B with B = Uᴴ A V, which is Σ here. The last rows and
-    columns of B hold the smallest singular values: their Schur complement is a small matrix, whose determinant is a
-    polynomial.
-    """
-    followed = _expand(a) if a.shape[-1] <= _BLOCK else _by_blocks(a, of_regular, solve)
-    return with_value(followed, torch.linalg.det(a.detach()))
-
-
-def _by_blocks(a: Tensor, of_regular: Callable[[Tensor], Tensor], solve: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    u, sizes, vt = torch.linalg.svd(a.detach())
-    sign = torch.linalg.det(u) * torch.linalg.det(vt)
-    b = u.mH @ a @ vt.mH
-    large, rest = b[..., :-_BLOCK, :-_BLOCK], b[..., -_BLOCK:, :-_BLOCK]
-    kept = sizes[..., :-_BLOCK] > torch.finfo(a.dtype).eps * a.shape[-1] * sizes[..., :1]
-    vanishes = ~kept.all(-1)  # more than four singular values are zero: so are the derivatives
-    regular = torch.where(vanishes[..., None, None], torch.eye(large.shape[-1], dtype=a.dtype, device=a.device), large)
-    complement = b[..., -_BLOCK:, -_BLOCK:] - rest @ solve(regular, b[..., :-_BLOCK, -_BLOCK:])
-    return torch.where(vanishes, 0.0, sign * of_regular(regular) * _expand(complement))
-
-
-def _expand(a: Tensor) -> Tensor:
-    """Return the determinant of at most four rows as a polynomial, by minors of the first two rows."""
-    n = a.shape[-1]
-    if n < 2:
-        return a[..., 0, 0] if n else torch.ones(a.shape[:-2], dtype=a.dtype, device=a.device)
-    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
-    upper = {(i, j): _minor(a, 0, 1, i, j) for i, j in pairs}
-    if n == 2:
-        return upper[0, 1]
-    if n == 3:
-        return a[..., 2, 2] * upper[0, 1] - a[..., 2, 1] * upper[0, 2] + a[..., 2, 0] * upper[1, 2]
-    terms = []
-    for i, j in pairs:
-        k, m = sorted({0, 1, 2, 3} - {i, j})
-        terms.append((-1) ** (i + j + 1) * upper[i, j] * _minor(a, 2, 3, k, m))
-    return torch.stack(terms).sum(0)
-
-
-def _minor(a: Tensor, r: int, s: int, i: int, j: int) -> Tensor:
-    return a[..., r, i] * a[..., s, j] - a[..., r, j] * a[..., s, i]
+from torchpure.transforms.engine import all_between, may_look
 
 
 def singular_values(A: Tensor, value: Tensor | None = None, **other: Any) -> Tensor:  # noqa: N803 torch's name
     """Compute `torch.linalg.svdvals`, whose value may be known."""
-    return _SingularValues.apply(A, torch.linalg.svdvals(A.detach(), **other) if value is None else value.detach())
+    sizes, are_right = _sizes(A, _APART, value, **other)
+    return sizes if are_right else _SingularValues.apply(A, sizes)
 
 
 def spectral_norm(x: Tensor, ord: Any, dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Tensor:
@@ -78,14 +36,7 @@ def spectral_norm(x: Tensor, ord: Any, dim: Any = (-2, -1), keepdim: bool = Fals
     those counts alike, and the second derivative is that of a kink: zero across it.
     """
     matrix = (x if dtype is None else x.to(dtype)).movedim(tuple(dim), (-2, -1))
-    sizes = torch.linalg.svdvals(matrix.detach())
-    if ord == "nuc":
-        value, weights = sizes.sum(-1), torch.ones_like(sizes)
-    else:
-        value = sizes.amax(-1) if ord == 2 else sizes.amin(-1)
-        chosen = (sizes == value.unsqueeze(-1)).to(sizes.dtype)
-        weights = chosen / chosen.sum(-1, keepdim=True)
-    norm = _WeightedSum.apply(matrix, weights, value)
+    norm = _norm_of(matrix, ord, *_sizes(matrix, _APART if ord == "nuc" else _APART_FROM_ONE))
     for i in sorted(i % x.ndim for i in dim) if keepdim else ():
         norm = norm.unsqueeze(i)
     return norm
@@ -95,8 +46,40 @@ def condition_number(A: Tensor, p: Any = None) -> Tensor:  # noqa: N803 torch's 
     """Compute `torch.linalg.cond`; those by other norms than 2 and -2 are torch's."""
     if p not in {None, 2, -2}:
         return torch.linalg.cond(A, p)
-    largest, smallest = spectral_norm(A, 2), spectral_norm(A, -2)
+    found = _sizes(A, _APART_FROM_ONE)
+    largest, smallest = _norm_of(A, 2, *found), _norm_of(A, -2, *found)
     return smallest / largest if p == -2 else largest / smallest
+
+
+# Powers of eps. Where singular values of size 1 differ by more, torch's second derivatives are right. Those of a sum
+# lose a third of the digits at most. Those of the largest or the smallest one alone lose none to ties of others
+_APART, _APART_FROM_ONE = 1 / 3, 2 / 3
+
+
+def _sizes(matrix: Tensor, apart: float, value: Tensor | None = None, **other: Any) -> tuple[Tensor, bool]:
+    """Return the singular values, with torch's derivatives or without any, and whether torch's two first are right.
+
+    They are not where two are almost equal, or where one is almost zero. Those of complex numbers cannot be mapped.
+    """
+    looks = not matrix.is_complex() and may_look(2, matrix)
+    if value is None:
+        value = torch.linalg.svdvals(matrix if looks else matrix.detach(), **other)
+    sizes = value.detach()
+    if looks:
+        gaps = sizes - F.pad(sizes[..., 1:], (0, 1))
+        looks = all_between(gaps / sizes[..., :1], torch.finfo(sizes.dtype).eps ** apart, 1.0)
+    return (value, True) if looks else (sizes, False)
+
+
+def _norm_of(matrix: Tensor, ord: Any, sizes: Tensor, are_right: bool) -> Tensor:
+    """Return the norm of a matrix whose singular values are known, with derivatives or without."""
+    if are_right and sizes.shape[-1]:
+        return sizes.sum(-1) if ord == "nuc" else sizes[..., 0 if ord == 2 else -1]
+    if ord == "nuc":
+        return _WeightedSum.apply(matrix, torch.ones_like(sizes), sizes.sum(-1))
+    value = sizes.amax(-1) if ord == 2 else sizes.amin(-1)
+    chosen = (sizes == value.unsqueeze(-1)).to(sizes.dtype)
+    return _WeightedSum.apply(matrix, chosen / chosen.sum(-1, keepdim=True), value)
 
 
 def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,6 +96,15 @@ def _over(a: Tensor, b: Tensor, none: Tensor, otherwise: Any = 0.0) -> Tensor:
     return torch.where(none, otherwise, a / torch.where(none, 1.0, b))
 
 
+def _diagonal(s: Tensor) -> Tensor:
+    return torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)
+
+
+def _is_rounding(gaps: Tensor, s: Tensor, x: Tensor) -> Tensor:
+    """Return whether differences of numbers `s`, of the size of singular values of `x`, may be zero."""
+    return gaps.abs() <= torch.finfo(s.dtype).eps * max(x.shape[-2:]) * s.amax(-1)[..., None, None]
+
+
 def _derivative(x: Tensor, c: Tensor, t: Tensor, is_constant: bool) -> Tensor:
     """Return the derivative of U diag(c) Vᴴ along `t`, without that of `c`; this linear map is its own adjoint."""
     u, s, vh = _svd(x)
@@ -120,15 +112,14 @@ def _derivative(x: Tensor, c: Tensor, t: Tensor, is_constant: bool) -> Tensor:
     even, odd = _parts(inner)
     gaps, sums = s.unsqueeze(-2) - s.unsqueeze(-1), s.unsqueeze(-2) + s.unsqueeze(-1)
     c_gaps, c_sums = c.unsqueeze(-2) - c.unsqueeze(-1), c.unsqueeze(-2) + c.unsqueeze(-1)
-    rounding = torch.finfo(s.dtype).eps * max(x.shape[-2:]) * s.amax(-1)[..., None, None]
-    tied = gaps.abs() <= rounding if is_constant else gaps == 0
-    across, along = _over(c_gaps, gaps, tied), _over(c_sums, sums, sums == 0)
+    tied = _is_rounding(gaps, s, x)
+    across, along = _over(c_gaps, gaps, tied if is_constant else gaps == 0), _over(c_sums, sums, sums == 0)
     turned = across.to(u.dtype) * even + along.to(u.dtype) * odd
     sides = _over(c, s, s == 0)
     if not is_constant:
-        same = torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)
-        unknown = (tied & (c_gaps == 0) & (even != 0) & ~same) | ((sums == 0) & (c_sums == 0) & (odd != 0))
-        turned = torch.where(unknown, torch.nan, turned)
+        taken = (c != 0).unsqueeze(-2) | (c != 0).unsqueeze(-1) | (gaps == 0)
+        unknown = tied & _is_rounding(c_gaps, c.abs(), x) & taken & (even != 0) & ~_diagonal(s)
+        turned = torch.where(unknown | ((sums == 0) & (c_sums == 0) & (odd != 0)), torch.nan, turned)
         sides = torch.where((s == 0) & (c == 0), torch.nan, sides)
     result = u @ turned @ vh
     if x.shape[-2] > x.shape[-1]:
@@ -144,8 +135,8 @@ def _second_rates(x: Tensor, t: Tensor, moved: Tensor) -> Tensor:
     inner, other = u.mH @ t @ vh.mH, u.mH @ moved @ vh.mH
     evens, odds = ((a * b.conj()).real for a, b in zip(_parts(inner), _parts(other), strict=True))
     gaps, sums = s.unsqueeze(-1) - s.unsqueeze(-2), s.unsqueeze(-1) + s.unsqueeze(-2)
-    same = torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)
-    total = 2 * (_over(evens, gaps, same | (evens == 0)) + _over(odds, sums, odds == 0)).sum(-1)
+    evens = torch.where(_is_rounding(gaps, s, x) & (evens != 0), torch.nan, evens)
+    total = 2 * (_over(evens, gaps, _diagonal(s) | (evens == 0)) + _over(odds, sums, odds == 0)).sum(-1)
     if x.shape[-2] > x.shape[-1]:
         sides = ((t @ vh.mH - u @ inner) * (moved @ vh.mH).conj()).real.sum(-2)
         total = total + _over(sides, s, sides == 0)
