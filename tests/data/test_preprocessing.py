@@ -17,6 +17,7 @@ from torchpure.data import (
     fit_targets,
     read_table,
     standardised,
+    table_of,
 )
 from torchpure.errors import InputError
 
@@ -233,3 +234,38 @@ def test_complete_rows(tmp_path):
     data = table(tmp_path, {"a": [1.0, None, 3.0, math.nan], "b": ["x", "y", None, "z"]})
     assert complete_rows(data, ["a", "b"]).tolist() == [0]
     assert complete_rows(data, ["a"]).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["1990-01-01", "2026-01-31"],
+        ["1990-01-01", "2026-01-31T12:30", "2026-01-31 12:30:59.5"],
+        ["1990-01-01T00:00Z", "2026-01-31T12:30:00+02:00"],
+        ["1990-01-01T00:00:00.000000500"],
+        ["1500-01-01", "9999-12-31"],
+        ["1990-01-01", "", "NA", None],
+    ],
+)
+def test_text_in_memory_is_read_as_dates_as_in_a_csv_file(tmp_path, texts):
+    (column,) = fit_columns(table(tmp_path, {"d": texts, "n": texts}, ".csv"), ["d"], Rules(missing="mean"))
+    assert column.kind == "days"
+    expected = encode([column], table(tmp_path, {"d": texts, "n": texts}, ".csv"))
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        assert torch.equal(encode([column], table_of({"d": pa.array(texts).cast(kind)}, ["d"])), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["1990-01-01", "soon"], "row 1 .counted from 0.: wanted a date such as 2026-01-31, got 'soon'"),
+        (["1990-01-01", "1990-01-01T00:00Z"], "row 0 .*: wanted a date such as 2026-01-31, got '1990-01-01'"),
+        ([1990, 1991], "row 0 .*: wanted a date such as 2026-01-31, got '1990'"),
+        (["1990-01-01", ""], "row 1 .*: wanted a date, got nothing"),
+        (["1990-01-01", None], "row 1 .*: wanted a date, got nothing"),
+    ],
+)
+def test_text_that_is_no_date(tmp_path, values, message):
+    columns = fit_columns(table(tmp_path, {"d": ["1990-01-01", "1990-01-02"]}, ".csv"), ["d"])
+    with pytest.raises(InputError, match=f"rows: column `d`, {message}"):
+        encode(columns, table_of({"d": values}, ["d"]))

@@ -21,9 +21,8 @@ cities = ["Oslo", "Rome"]
 rows = [f"{{cities[i % 2]}},Elm Road,{{50 + i}}.5,true,19{{70 + i}}-05-01,{{300 + 7 * i}}.25,small" for i in range(20)]
 Path("houses.csv").write_text("\\n".join(["city,street,area,garden,built,price,kind", *rows]) + "\\n")
 nets = {{width: tp.functional(nn.Sequential(nn.Linear(1, width), nn.Tanh(), nn.Linear(width, 1))) for width in (8, 16)}}
-Path("runs").mkdir()
 for name in ("first", "second"):
-    tp.runs.run(tp.runs.configure({{"target": "sin(x)", "steps": 10, "hidden": "4"}}), Path("runs") / name)
+    tp.runs.run(tp.runs.configure({{"target": "sin(x)", "steps": 10, "hidden": "4"}}), Path(name))
 Path("points.csv").write_text("x\\n0.5\\n1.5\\n")
 """
 

@@ -71,6 +71,9 @@ def test_a_saved_run_predicts_for_a_file_of_another_format(here, houses, capsys)
     pq.write_table(pa.table(new | {"built": [datetime.date(1980, 1, 1)] * 2}), here / "new.parquet")
     predicted = predicted_by(here / "mine", here / "new.parquet")["price"].to_pylist()
     assert predicted == pytest.approx([815, 315], rel=0.1)
+    run = tp.load_run("mine")
+    for rows in (texts := new | {"built": ["1980-01-01", "1980-01-01 00:00"]}, pa.table(texts)):
+        assert run.model(run.encode(rows)).tolist() == predicted
 
 
 def test_the_predictions_are_the_networks_values_on_the_encoded_rows(here, houses):

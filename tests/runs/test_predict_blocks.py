@@ -111,5 +111,8 @@ def test_new_rows_are_encoded_by_the_rules_of_the_run(houses):
         houses.encode({"city": ["c0"], "rooms": [1]})
     with pytest.raises(_predict.InputError, match="rows: wanted a table or a dict of lists, got 3"):
         houses.encode(3)
+    for value in (50.0, "Oslo", None, torch.ones(3).numpy()[0]):
+        with pytest.raises(_predict.InputError, match=r"rows: column `area`: wanted a dict of lists, as in \["):
+            houses.encode({"area": value})
     with pytest.raises(ValueError, match=r"model: wanted inputs of shape \(rows, 5\).*got \(4, 1\); `encode`"):
         houses.model(torch.zeros(4, 1))

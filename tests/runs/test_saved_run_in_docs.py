@@ -20,7 +20,6 @@ TEXT = (
 def test_the_section_about_saved_runs_works_as_it_is_printed(here):
     pytest.importorskip("plotly", reason="plotly is in the extra [report]")
     (here / "points.csv").write_text("x\n0.5\n1.5\n")
-    (here / "runs").mkdir()
     (commands,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     for line in commands.splitlines():

@@ -21,13 +21,12 @@ TEXT = (
 @pytest.mark.compile
 def test_the_section_about_sweeps_works_as_it_is_printed(here):
     (here / "points.csv").write_text("x\n0.5\n1.5\n")
-    (here / "runs").mkdir()
     (commands,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     for line in commands.splitlines():
         assert main(shlex.split(line)[1:]) == 0, line
     assert (here / "predicted.csv").read_text().startswith("x,y\n0.5,")
-    rows = [json.loads(line) for line in (here / "runs/rates/results.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (here / "rates/results.jsonl").read_text().splitlines()]
     assert len(rows) == 32 and min(row["test_loss"] for row in rows) < 0.1
     space: dict = {}
     exec(compile(program, "training.md", "exec"), space)

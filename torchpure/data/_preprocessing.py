@@ -110,7 +110,7 @@ def _encode_column(column: Column, table: Table) -> Tensor:
     absent = values.isnan()
     if absent.any():
         if column.fill is None:
-            refuse(table, column.name, int(absent.nonzero()[0]), WAY_OUT)
+            refuse(table, column.name, int(absent.nonzero()[0]), WAY_OUT, date=column.kind != "number")
         values = torch.where(absent, torch.full_like(values, column.fill), values)
     parts = [values - column.origin, *(_calendar(values) if column.kind == "calendar" else [])]
     return torch.stack([*parts, absent.to(torch.float64)] if column.indicator else parts, dim=1)

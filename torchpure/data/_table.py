@@ -9,9 +9,12 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from torchpure.errors import InputError
@@ -110,6 +113,8 @@ def table_of(columns: Any, names: Sequence[str]) -> Table:
     import pyarrow as pa
 
     path = Path("rows")  # the name in messages
+    if isinstance(columns, Mapping):
+        _check_lists(path, columns)
     try:
         arrow = pa.table(dict(columns)) if isinstance(columns, Mapping) else pa.table(columns)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -122,6 +127,15 @@ def table_of(columns: Any, names: Sequence[str]) -> Table:
             f"{path}: {_describe_missing(missing, arrow.column_names)}; {_show_columns(arrow.column_names)}"
         )
     return Table(path, arrow.select(list(names)))
+
+
+def _check_lists(path: Path, columns: Mapping[str, Any]) -> None:
+    for name, value in columns.items():
+        if value is None or isinstance(value, str | bytes | Number | date | np.generic):
+            raise InputError(
+                f"{path}: column `{str(name)[:MAX_NAME]}`: "
+                f"wanted a dict of lists, as in [{value!r:.40}], got {value!r:.40}"
+            )
 
 
 def check_columns(path: Path, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchpure.errors import InputError
 
-from ._csv import describe_number
+from ._csv import MISSING, describe_number
 from ._domain import LARGEST
 from ._kinds import kind_of_type
 from ._table import Table
@@ -68,15 +68,17 @@ def numbers(table: Table, name: str) -> Tensor:
 def days(table: Table, name: str) -> Tensor:
     """Return a column of dates or times as days since 1970, float64, (rows,); a missing value is NaN.
 
+    Text is read as in a CSV file.
+
     Raises:
         InputError: the column holds something else.
     """
     import pyarrow as pa
 
-    if kind_of(table, name) not in ("time", "nothing"):
-        place, text = table.place(first_present(table, name), name)
-        raise InputError(f"{table.path}: column `{name}`, {place}: wanted a date such as 2026-01-31, got {text[:40]!r}")
-    column = _plain(table, name)
+    kind = kind_of(table, name)
+    if kind not in ("time", "text", "nothing"):
+        _refuse_date(table, name, first_present(table, name))
+    column = _dates_of_text(table, name) if kind == "text" else _plain(table, name)
     try:
         ticks = column.cast(pa.timestamp("us", tz=getattr(column.type, "tz", None)), safe=False).cast(pa.int64())
     except pa.ArrowInvalid as error:
@@ -117,7 +119,7 @@ def first_present(table: Table, name: str) -> int:
     return int(present[0]) if len(present) else 0
 
 
-def refuse(table: Table, name: str, row: int, way_out: str = "") -> NoReturn:
+def refuse(table: Table, name: str, row: int, way_out: str = "", *, date: bool = False) -> NoReturn:
     """Refuse a value that is missing, or is no finite number.
 
     Raises:
@@ -125,11 +127,46 @@ def refuse(table: Table, name: str, row: int, way_out: str = "") -> NoReturn:
     """
     place, text = table.place(row, name)
     kind = kind_of(table, name)
-    if kind in ("text", "time") and missing(table, name)[row]:
-        problem = f"wanted {'text' if kind == 'text' else 'a date'}, got {repr(text[:40]) if text else 'nothing'}"
+    if date or (kind in ("text", "time") and missing(table, name)[row]):
+        problem = (
+            f"wanted {'a date' if date or kind == 'time' else 'text'}, got {repr(text[:40]) if text else 'nothing'}"
+        )
     else:
         problem = describe_number(text) + ("; --inputs a,b chooses columns" if kind == "text" else "")
     raise InputError(f"{table.path}: column `{name}`, {place}: {problem}{way_out}")
+
+
+def _dates_of_text(table: Table, name: str) -> pa.ChunkedArray:
+    """Read text as dates or times: all with a time zone, or all without one."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    pc: Any = compute  # its functions are made when it is imported
+    column = _plain(table, name).cast(pa.string())
+    column = pc.if_else(pc.is_in(column, value_set=pa.array(MISSING)), pa.scalar(None, pa.string()), column)
+    # microseconds first: nanoseconds end in the year 2262
+    kinds = [pa.timestamp(unit, tz=zone) for unit in ("us", "ns") for zone in (None, "UTC")]
+    found = next((kind for kind in kinds if _fits(column, kind)), None)
+    if found is None:
+        rows = range(len(column))
+        wrong = (row for row in rows if not any(_fits(column.slice(row, 1), kind) for kind in kinds))
+        _refuse_date(table, name, next(wrong, first_present(table, name)))
+    return column.cast(found)
+
+
+def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    try:
+        column.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _refuse_date(table: Table, name: str, row: int) -> NoReturn:
+    place, text = table.place(row, name)
+    raise InputError(f"{table.path}: column `{name}`, {place}: wanted a date such as 2026-01-31, got {text[:40]!r}")
 
 
 def _plain(table: Table, name: str) -> pa.ChunkedArray:

@@ -192,7 +192,10 @@ def _error_message(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, FitConfig.model_fields, n=1)
         return f"{_option(name)}: no such option{f'; did you mean {_option(close[0])}?' if close else ''}"
-    wanted = first["msg"].removeprefix("Input should be ").partition(", unable to parse")[0]
+    if name == "validation_points" and first["type"] != "less_than_equal":
+        got = str(first["input"])[:60]
+        return f"{_option(name)}: wanted a number of points, or a share below 1, got {got!r}"
+    wanted = re.split(", unable to parse|, got ", first["msg"].removeprefix("Input should be "))[0]
     wanted = wanted.replace("a valid integer", "an integer").replace("a valid number", "a number")
     number = "a number " if wanted.startswith(("greater", "less")) else ""
     return f"{_option(name)}: wanted {number}{wanted[:1].lower()}{wanted[1:]}, got {str(first['input'])[:60]!r}"
