@@ -86,12 +86,22 @@ def _derive_pair(number: int, key: list[int], purpose: int) -> tuple[int, int]:
 def encrypt(key: Tensor, low: Tensor, high: Tensor, purpose: int) -> Tensor:
     """Encrypt counters of shape (…, n) with keys of shape (…, 2); the result has shape (…, 4, n)."""
     if not is_dynamo_compiling() and any(map(_functorch.is_functorch_wrapped_tensor, (key, low))):
-        return _Encrypt.apply(key, low, high, purpose)
+        key, low, high = map(_without_closed_levels, (key, low, high))
+        if any(map(_functorch.is_functorch_wrapped_tensor, (key, low))):
+            return _Encrypt.apply(key, low, high, purpose)
     if sys.byteorder == "little" and _is_plain(key) and _is_plain(low):
         encrypted = philox_array(low.numpy(), high.numpy(), purpose, key.numpy()[..., None, :])
         return torch.from_numpy(np.stack(encrypted, -2).astype(np.int64))
     zero = torch.zeros_like(low)
     return torch.stack(torch.broadcast_tensors(*philox((low, high, zero, zero + purpose), key.unsqueeze(-2))), dim=-2)
+
+
+def _without_closed_levels(tensor: Tensor) -> Tensor:
+    """Remove wrappers of levels that are not open: a tracer runs bodies of loops below them, with keys from outside."""
+    current = _functorch.maybe_current_level() or 0
+    while _functorch.is_gradtrackingtensor(tensor) and not 0 <= _functorch.maybe_get_level(tensor) <= current:
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def _is_plain(tensor: Tensor) -> bool:

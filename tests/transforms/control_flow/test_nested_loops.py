@@ -91,3 +91,19 @@ def test_a_body_that_writes_into_results_of_an_inner_loop():
     members = torch.tensor([0.5, 2.0], dtype=D)
     wanted = tp.tree.map(lambda *leaves: torch.stack(leaves), *(f(w) for w in members))
     assert_close(tp.make_graph(tp.vmap(f))(members)(members), wanted)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_an_inner_loop_draws_with_a_key_that_the_outer_body_makes(transform):
+    key = tp.random.key(1)
+
+    def f(x):
+        def outer(c, _):
+            made = tp.random.fold_in(key, 5)
+            inner = lambda c, _: (c.sin() * tp.random.uniform(tp.random.fold_in(made, 1), (3,)), None)  # noqa: E731
+            return tp.scan(inner, c, None, length=2)[0], None
+
+        return tp.scan(outer, x, None, length=2)[0]
+
+    run = TRANSFORMS[transform][0]
+    assert_close(tp.make_graph(run(f))(X)(X), run(f)(X), rtol=1e-12, atol=1e-14)
