@@ -97,11 +97,12 @@ def encrypt(key: Tensor, low: Tensor, high: Tensor, purpose: int) -> Tensor:
 
 
 def _without_closed_levels(tensor: Tensor) -> Tensor:
-    """Remove wrappers of levels that are not open: a tracer runs bodies of loops below them, with keys from outside."""
-    current = _functorch.maybe_current_level() or 0
-    while _functorch.is_gradtrackingtensor(tensor) and not 0 <= _functorch.maybe_get_level(tensor) <= current:
-        tensor = _functorch.get_unwrapped(tensor)
-    return tensor
+    """Remove wrappers of levels that are not open: a tracer runs bodies of loops below them, with keys from outside.
+
+    An operation removes them, and function modes see it: one may have another tensor in place of this one.
+    """
+    is_closed = not 0 <= _functorch.maybe_get_level(tensor) <= (_functorch.maybe_current_level() or 0)
+    return tensor.view_as(tensor) if _functorch.is_gradtrackingtensor(tensor) and is_closed else tensor
 
 
 def _is_plain(tensor: Tensor) -> bool:

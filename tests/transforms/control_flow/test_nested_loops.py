@@ -107,3 +107,20 @@ def test_an_inner_loop_draws_with_a_key_that_the_outer_body_makes(transform):
 
     run = TRANSFORMS[transform][0]
     assert_close(tp.make_graph(run(f))(X)(X), run(f)(X), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_branch_draws_with_a_key_that_depends_on_the_step(transform):
+    key = tp.random.key(1)
+
+    def f(x):
+        def outer(carry):
+            number, c = carry
+            made = tp.random.fold_in(key, number)
+            drawn = lambda c: c * tp.random.uniform(made, (3,), dtype=D)  # noqa: E731
+            return number + 1, tp.cond(c.sum() > 0, drawn, torch.sin, c)
+
+        return tp.while_loop(lambda carry: carry[0] < 3, outer, (torch.tensor(0), x), max_steps=3)[1]
+
+    run = TRANSFORMS[transform][0]
+    assert_close(tp.make_graph(run(f))(X)(X), run(f)(X), rtol=1e-12, atol=1e-14)
