@@ -1,6 +1,8 @@
 """A program keeps the numbers that Python and NumPy draw while it is traced, and a warning says so."""
 
 import random
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -43,3 +45,15 @@ def test_eager_transforms_draw_anew():
         warnings.simplefilter("error")
         one, other = (tp.grad(lambda x: DRAWS["`random`"](x).sum())(X) for _ in range(2))
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("drawn", "warns"), [("np.random.rand()", True), ("np.random.default_rng(0).normal()", False)])
+def test_the_first_draw_of_a_process(drawn, warns):
+    """NumPy imports its generators when they are first used."""
+    code = (
+        "import sys, torch, numpy as np, torchpure as tp; assert 'numpy.random' not in sys.modules;"
+        f"tp.jit(lambda x: x * {drawn}).lower(torch.ones(2))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert ("draws from `numpy.random` while it is traced" in done.stderr) is warns

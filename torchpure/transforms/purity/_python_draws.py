@@ -1,12 +1,11 @@
 """Draws from the global generators of Python and NumPy while a program is traced: it keeps their numbers."""
 
 import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import numpy as np
 
 from torchpure.transforms.engine import describe_function
 
@@ -29,7 +28,13 @@ def warn_of_python_draws(caller: str, fn: Callable[..., Any]) -> Iterator[None]:
 
 
 def _states() -> dict[str, Any]:
-    """Return the state of each global generator, by its name."""
-    numpy: Any = np.random.get_state(legacy=False)
-    state = numpy["state"]
-    return {"`random`": random.getstate(), "`numpy.random`": (state["pos"], state["key"].tobytes(), numpy["has_gauss"])}
+    """Return the state of each global generator, by its name; that of NumPy is None while it is new.
+
+    NumPy's is not imported for this: a fork while another thread imports it would leave the child waiting for ever.
+    """
+    get_state = getattr(sys.modules.get("numpy.random"), "get_state", None)
+    numpy: Any = None if get_state is None else get_state(legacy=False)
+    if numpy is not None:
+        position, words = numpy["state"]["pos"], numpy["state"]["key"]
+        numpy = None if position >= len(words) - 1 else (position, words.tobytes(), numpy["has_gauss"])
+    return {"`random`": random.getstate(), "`numpy.random`": numpy}
