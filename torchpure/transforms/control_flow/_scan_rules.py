@@ -99,7 +99,7 @@ class _Scan(torch.autograd.Function):
         rows_batched = [*out[loop.num_carry :], *(carry_batched if loop.saves_carries else ())]
         out_dims = (*(0 if f else None for f in carry_batched), *(1 if f else None for f in rows_batched))
         if is_sample_enough(sampled, flat):
-            last = expand_where(sampled.results[: loop.num_carry], sampled.flags, carry_batched, size)
+            last = expand_where(sampled.results[: loop.num_carry], sampled.flags[: loop.num_carry], carry_batched, size)
             return loop.stack_sample(last, sampled.results[loop.num_carry :], carry), out_dims
         flags = [*carry_batched, *xs_consts_batched]
         inverse = loop.inverse and batch_body(loop.inverse, size, flags, carry_batched)
